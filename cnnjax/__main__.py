@@ -1,0 +1,7 @@
+"""`python -m cnnjax` is `cnnjax`."""
+
+import sys
+
+from cnnjax.cli import main
+
+sys.exit(main())

@@ -1,0 +1,111 @@
+"""Image operations inside the training step, and the pipelines of them that a config names.
+
+An operation is a pure function `(key, image, ...) -> image` on one image: float32 [H, W, C] in [0, 1]. It gives the
+same result eagerly, under jit and under vmap. One that fills in pixels uses `mean`, the mean colour of the training
+split, which is zero once the image is normalised. Operations of changing size run on the host: `data.images`.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from cnnjax import spec
+from cnnjax.errors import InputError
+
+Array = jax.Array
+
+
+def flip_lr(key: Array, image: Array, probability: float = 0.5) -> Array:
+    """Mirrors the image left to right."""
+    return jnp.where(jax.random.bernoulli(key, probability), image[:, ::-1], image)
+
+
+def pad_crop(key: Array, image: Array, mean: Array, pad: int) -> Array:
+    """Adds `pad` pixels of the mean colour on every side and cuts the old size out anywhere (He et al. 2016, 4.2)."""
+    fill = jnp.broadcast_to(mean, (image.shape[0] + 2 * pad, image.shape[1] + 2 * pad, image.shape[2]))
+    padded = jax.lax.dynamic_update_slice(fill.astype(image.dtype), image, (pad, pad, 0))
+    top, left = jax.random.randint(key, (2,), 0, 2 * pad + 1)
+    return jax.lax.dynamic_slice(padded, (top, left, 0), image.shape)
+
+
+def cutout(key: Array, image: Array, mean: Array, size: int) -> Array:
+    """Paints a square of `size` pixels, centred anywhere and cut off at the border (DeVries & Taylor 2017, 3.2)."""
+    height, width, _ = image.shape
+    row, column = jax.random.randint(key, (2,), 0, jnp.array([height, width]))
+    rows = jnp.arange(height)[:, None] - (row - size // 2)
+    columns = jnp.arange(width)[None, :] - (column - size // 2)
+    inside = (rows >= 0) & (rows < size) & (columns >= 0) & (columns < size)
+    return jnp.where(inside[:, :, None], mean, image)
+
+
+OPS = {"flip_lr": flip_lr, "pad_crop": pad_crop, "cutout": cutout}
+
+
+def mean_std(image: Array, mean: Array, std: Array) -> Array:
+    """Each channel to mean 0 and standard deviation 1 over the training split."""
+    return (image - mean) / std
+
+
+def centered(image: Array, mean: Array) -> Array:
+    """Each channel to mean 0 over the training split, its scale left alone."""
+    return image - mean
+
+
+def symmetric(image: Array) -> Array:
+    """[0, 1] to [-1, 1]."""
+    return 2 * image - 1
+
+
+def range_to(image: Array, low: float, high: float) -> Array:
+    """[0, 1] to [low, high]; LeNet-5 of 1998 has -0.1 and 1.175 (LeCun et al. 1998, II.B)."""
+    return low + (high - low) * image
+
+
+def constants(image: Array, mean: Sequence[float], std: Sequence[float]) -> Array:
+    """As `mean_std`, with a mean and a standard deviation per channel that are given, on the scale of [0, 1]."""
+    return (image - jnp.array(mean, image.dtype)) / jnp.array(std, image.dtype)
+
+
+def none(image: Array) -> Array:
+    """Leaves pixels in [0, 1]."""
+    return image
+
+
+NORMALIZE = {"mean_std": mean_std, "centered": centered, "symmetric": symmetric, "range_to": range_to,
+             "constants": constants, "none": none}  # fmt: skip
+
+
+def build(
+    calls: Sequence[spec.Call], normalize: str, mean: Sequence[float], std: Sequence[float], shape: tuple[int, ...]
+) -> Callable[[Array, Array], Array]:
+    """The function `(key, images) -> images` that runs the calls and then normalises.
+
+    It takes uint8 [N, H, W, C] to float32, with a key of its own for each image. `mean` and `std` are the training
+    split's, per channel, on the scale of [0, 1]; `shape` is one image's, to try the operations out at once.
+    Raises InputError for an operation that does not exist, or does not fit its arguments or the image.
+    """
+    statistics = {"mean": jnp.array(mean, jnp.float32), "std": jnp.maximum(jnp.array(std, jnp.float32), 1e-6)}
+    final = spec.parse(normalize)
+
+    def one(key: Array, image: Array) -> Array:
+        image = image.astype(jnp.float32) / 255
+        for i, call in enumerate(calls):
+            operation_key = jax.random.fold_in(key, i)
+            image = spec.find("augmentation", call, OPS, key=operation_key, image=image, **statistics)()
+        return spec.find("normalization", final, NORMALIZE, image=image, **statistics)()
+
+    def prepare(key: Array, images: Array) -> Array:
+        return jax.vmap(one)(jax.random.split(key, len(images)), images)
+
+    image = jax.ShapeDtypeStruct((1, *shape), jnp.uint8)
+    try:
+        out = jax.eval_shape(prepare, jax.random.key(0), image)
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:
+        text = "|".join(call.name for call in calls) or normalize
+        raise InputError(f"{text!r} does not fit an image of {shape}: {str(error).splitlines()[0]}") from error
+    if out.shape != image.shape:
+        raise InputError(f"{normalize!r} does not fit an image of {shape}: it makes {out.shape[1:]} of it")
+    return prepare

@@ -1,0 +1,218 @@
+"""Checkpoints: saved in the background, each with a digest of its own, restored only when the digest agrees.
+
+Orbax writes and keeps them, atomically. It does not notice a flipped bit, and takes an empty folder for a step; so
+beside the arrays stands a record of every array's type, shape and CRC-32, checked whenever they are read back.
+"""
+
+import json
+import pathlib
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from cnnjax.errors import InputError
+from cnnjax.state import TrainState, Tree
+
+FOLDER = "checkpoints"
+METRIC = "accuracy"  # of the validation split: the greatest is the best
+
+# A checkpoint has two parts, so that evaluation reads one and needs to know nothing of the optimiser.
+MODEL, OPTIMIZER = ("params", "model_state", "ema"), ("step", "opt_state")
+
+
+def _part(state: TrainState, names: tuple[str, ...]) -> dict[str, Tree]:
+    return {name: getattr(state, name) for name in names}
+
+
+def open_manager(workdir: pathlib.Path, keep: int) -> ocp.CheckpointManager:
+    """The manager of a run's checkpoints, which keeps the newest `keep` and the best."""
+    newest = checkpoint_managers.LatestN(keep)
+    best = checkpoint_managers.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False)
+    options = ocp.CheckpointManagerOptions(
+        best_fn=_score,
+        best_mode="max",
+        preservation_policy=checkpoint_managers.AnyPreservationPolicy([newest, best]),
+        step_format_fixed_length=8,
+    )
+    return ocp.CheckpointManager(workdir.absolute() / FOLDER, options=options)
+
+
+def _score(metrics: dict[str, float]) -> float:
+    return metrics[METRIC]
+
+
+def save(manager: ocp.CheckpointManager, state: TrainState, metrics: dict[str, float] | None) -> None:
+    """Starts saving the state, with the validation metrics where there are any; `manager.wait_until_finished` waits."""
+    model, optimizer = _part(state, MODEL), _part(state, OPTIMIZER)
+    manager.save(
+        int(state.step),
+        args=ocp.args.Composite(
+            model=ocp.args.StandardSave(model),
+            optimizer=ocp.args.StandardSave(optimizer),
+            digest=ocp.args.JsonSave({"model": _sealed(model), "optimizer": _sealed(optimizer)}),
+        ),
+        metrics=metrics,
+    )
+
+
+def finish(manager: ocp.CheckpointManager) -> None:
+    """Waits until everything is on the disk, and closes the manager."""
+    manager.wait_until_finished()
+    manager.close()
+
+
+def record(tree: Tree) -> dict[str, list]:
+    """Path -> [type, shape, CRC-32] of every array; the CRC is 0 where the tree holds only shapes."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): [str(leaf.dtype), list(leaf.shape), _crc(leaf)]
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def _crc(leaf: Any) -> int:
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return 0
+    whole = leaf.addressable_data(0) if leaf.is_fully_replicated else leaf
+    return zlib.crc32(np.ascontiguousarray(whole).view(np.uint8).data) if leaf.size else 0
+
+
+def _sealed(tree: Tree) -> dict[str, Any]:
+    arrays = record(tree)
+    return {"arrays": arrays, "crc": zlib.crc32(json.dumps(arrays).encode())}
+
+
+class Damaged(Exception):
+    """A checkpoint that is not what was saved; the message says in what."""
+
+
+def steps(workdir: pathlib.Path) -> list[int]:
+    """The steps that a run has folders for, whether intact or not, oldest first."""
+    folder = workdir / FOLDER
+    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit()) if folder.is_dir() else []
+
+
+def best(workdir: pathlib.Path) -> int | None:
+    """The step with the best validation metric, the newest of equals; None when none was saved with one."""
+    scores = {}
+    for step in steps(workdir):
+        try:
+            scores[step] = json.loads((_folder(workdir, step) / "metrics" / "metrics").read_text())[METRIC]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # no metrics, or none that can be read
+    return max(scores, key=lambda step: (scores[step], step)) if scores else None
+
+
+def _folder(workdir: pathlib.Path, step: int) -> pathlib.Path:
+    return workdir / FOLDER / f"{step:08d}"
+
+
+def _read(workdir: pathlib.Path, step: int, abstract: dict[str, Tree]) -> dict[str, Tree]:
+    """Reads the parts in `abstract` of one checkpoint. Raises Damaged, or InputError when it is another network's."""
+    folder = _folder(workdir, step)
+    try:
+        digest = json.loads((folder / "digest" / "metadata").read_text())
+        arrays = {part: digest[part]["arrays"] for part in abstract}
+        if any(zlib.crc32(json.dumps(arrays[part]).encode()) != digest[part]["crc"] for part in abstract):
+            raise Damaged("its digest does not agree with itself")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Damaged(f"its digest cannot be read ({type(error).__name__})") from error
+    for part, tree in abstract.items():
+        _check_same_network(folder, arrays[part], record(tree))
+    items = {part: ocp.args.StandardRestore(tree) for part, tree in abstract.items()}
+    try:
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+            found = reader.restore(folder.absolute(), args=ocp.args.Composite(**items))
+    except Exception as error:  # tensorstore and orbax raise many kinds for a file that is cut off or missing
+        raise Damaged(f"its arrays cannot be read ({type(error).__name__})") from error
+    for part in abstract:
+        for path, read in record(found[part]).items():
+            if read != arrays[part][path]:
+                raise Damaged(f"{path} is not what was saved (its checksum differs)")
+    return {part: found[part] for part in abstract}
+
+
+def _check_same_network(folder: pathlib.Path, saved: dict[str, list], expected: dict[str, list]) -> None:
+    for path in sorted(saved.keys() | expected.keys()):
+        have, want = (table[path][:2] if path in table else None for table in (saved, expected))
+        if have != want:
+            raise InputError(
+                f"{folder} is a checkpoint of another network or optimiser: {path} is "
+                f"{_describe(have)} there, {_describe(want)} in this config"
+            )
+
+
+def _describe(entry: list | None) -> str:
+    return f"{entry[0]}{entry[1]}" if entry else "missing"
+
+
+def restore(
+    workdir: pathlib.Path, abstract: TrainState, say: Callable[[str], None], set_aside: bool = False
+) -> TrainState | None:
+    """The newest intact state, placed as the leaves of `abstract` are; None when there is no checkpoint at all.
+
+    Each damaged one is named through `say` and, if `set_aside`, moved out of the way so that its step can be saved
+    anew. Raises InputError when there are checkpoints, but no intact one, or they are another network's.
+    """
+    parts = {"model": _part(abstract, MODEL), "optimizer": _part(abstract, OPTIMIZER)}
+    found = _newest(workdir, parts, say, set_aside)
+    return found and TrainState(**found["model"], **found["optimizer"])
+
+
+def restore_model(
+    workdir: pathlib.Path, abstract: dict[str, Tree], step: str, say: Callable[[str], None]
+) -> tuple[int, dict[str, Tree]]:
+    """What is evaluated, {"params", "model_state", "ema"}, with its step; `step` is 'last', 'best' or a number.
+
+    'last' passes over damaged checkpoints, naming them. Raises InputError when there is none, or not this one.
+    """
+    available = steps(workdir)
+    if step == "last":
+        found = _newest(workdir, {"model": abstract}, say, set_aside=False)
+        if found is None:
+            raise InputError(f"{workdir} has no checkpoint yet")
+        return found["step"], found["model"]
+    number = best(workdir) if step == "best" else int(step) if step.isdigit() else None
+    if step == "best" and number is None:
+        raise InputError(f"{workdir} has no best checkpoint: its config has no val_split; use --step=last")
+    if number not in available:
+        raise InputError(f"{workdir} has no checkpoint of step {step!r}; valid: last, best, {_list(available)}")
+    try:
+        return number, _read(workdir, number, {"model": abstract})["model"]
+    except Damaged as error:
+        raise InputError(f"{_folder(workdir, number)} is damaged: {error}; others: {_list(available)}") from error
+
+
+def _list(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers)) or "none"
+
+
+def _newest(workdir: pathlib.Path, parts: dict, say: Callable[[str], None], set_aside: bool) -> dict | None:
+    available, damaged = steps(workdir), []
+    for step in reversed(available):
+        try:
+            found = _read(workdir, step, parts) | {"step": step}
+        except Damaged as error:
+            damaged.append(step)
+            say(f"checkpoint {_folder(workdir, step)} is damaged: {error}")
+            continue
+        if damaged:
+            say(f"going on from the newest intact checkpoint, step {step}")
+        for bad in damaged if set_aside else ():
+            _set_aside(workdir, bad)
+        return found
+    if available:
+        raise InputError(f"{workdir / FOLDER} has no intact checkpoint; damaged: {_list(available)}")
+    return None
+
+
+def _set_aside(workdir: pathlib.Path, step: int) -> None:
+    """Moves a damaged checkpoint to a folder beside the others. Nothing is deleted."""
+    folder = workdir / "damaged"
+    folder.mkdir(exist_ok=True)
+    number = sum(1 for _ in folder.glob(f"{step:08d}*"))
+    _folder(workdir, step).rename(folder / f"{step:08d}-{number}")

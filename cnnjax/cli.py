@@ -1,0 +1,371 @@
+"""The command line: each sub-command reads its flags and calls one function. Nothing heavy is imported for --help."""
+
+import argparse
+import ast
+import importlib.util
+import logging
+import os
+import pathlib
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from cnnjax import __version__
+from cnnjax.config import Config, check, load
+from cnnjax.errors import InputError, nearest, unknown
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line and returns the exit status: 0, 1 for an error, 2 for a wrong flag, 128 + n for signal n."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(argv)
+    except InputError as error:
+        return _fail(error)
+    except FloatingPointError as error:
+        return _fail(f"{error}; the checkpoints from before are intact. Try a smaller lr or clip_norm")
+    except OSError as error:
+        return _fail(error)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 128 + signal.SIGINT)
+    except BrokenPipeError:  # the reader of our output has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _fail(message: object, status: int = 1) -> int:
+    if os.environ.get("CNNJAX_TRACEBACK"):
+        traceback.print_exc()
+    print(f"error: {message}", file=sys.stderr)
+    return status
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with one-line errors, which name the nearest valid sub-command."""
+
+    def error(self, message: str) -> Any:
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+COMMANDS = {
+    "train": "train a network from a config, or go on with a run",
+    "evaluate": "score a checkpoint of a run on a split of a data set",
+    "data": "list data sets, or build one from its original files",
+    "models": "list the networks",
+    "configs": "list the configs, or show one",
+}
+
+
+def _run(argv: list[str]) -> int:
+    parser = _Parser(
+        prog="cnnjax",
+        description="Classical convolutional networks in JAX.",
+        usage="cnnjax COMMAND [FLAGS]",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n".join(
+            [
+                "commands:",
+                *(f"  {name:10} {text}" for name, text in COMMANDS.items()),
+                "",
+                "cnnjax COMMAND --help says more. An error comes without a traceback; CNNJAX_TRACEBACK=1 adds it.",
+            ]
+        ),
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"cnnjax {__version__}")
+    if not argv or argv[0].startswith("-"):
+        parser.parse_args(argv)
+        parser.print_help()
+        return 0
+    name, rest = argv[0], argv[1:]
+    if name not in COMMANDS:
+        raise unknown("command", name, COMMANDS)
+    parser = _Parser(prog=f"cnnjax {name}", description=COMMANDS[name].capitalize() + ".", allow_abbrev=False)
+    return globals()[f"_{name}"](parser, rest)
+
+
+# ------------------------------------------------------------------------------------------------------------- train
+
+
+def _train(parser: _Parser, argv: list[str]) -> int:
+    parser.usage = "cnnjax train --config=FILE[:arg] [--config.FIELD=VALUE ...] [--workdir=DIR]"
+    parser.epilog = "Config fields and their meaning: cnnjax configs FILE. To go on with a run: --workdir=DIR alone."
+    parser.add_argument("--config", metavar="FILE[:arg]", help="a file with get_config(), and its argument")
+    parser.add_argument("--workdir", help="the run's folder (default: a new one under runs/)")
+    parser.add_argument("--data_dir", default="", help="where data sets are (default: TFDS's own)")
+    args, rest = parser.parse_known_args(argv)
+    if args.config is None and args.workdir is None:
+        parser.error("--config=FILE is missing")
+    if args.config is None and not (pathlib.Path(args.workdir) / "config.json").exists():
+        parser.error(f"--config=FILE is missing, and {args.workdir} is not a run's folder")
+    config = read_config(args.config or str(pathlib.Path(args.workdir) / "config.json"), rest)
+
+    console = _start()
+    import jax
+
+    from cnnjax import train, workdir
+
+    folder = pathlib.Path(args.workdir) if args.workdir else workdir.new(pathlib.Path(args.config.split(":")[0]).stem)
+    folder = pathlib.Path(_same_everywhere(str(folder)))
+    try:
+        result = train.train(config, folder, data_dir=args.data_dir, console=console)
+    except train.Interrupted as stopped:
+        if jax.process_index() == 0:
+            console.print(f"{stopped}. To go on:\n  {_command()} train --workdir={folder}", soft_wrap=True)
+        return 128 + stopped.signal
+    if jax.process_index() == 0:
+        _print_result(console, result, folder)
+    return 0
+
+
+def read_config(location: str, overrides: Sequence[str] = ()) -> Config:
+    """The config of 'FILE[:arg]', with '--config.FIELD=VALUE' flags on top, as ml_collections reads them.
+
+    A run's config.json works like a config file. Raises InputError for a file, field or value that is not one.
+    """
+    from absl import flags
+    from ml_collections import config_flags
+
+    path, _, arg = location.partition(":")
+    if not pathlib.Path(path).is_file():
+        names = [str(p) for p in pathlib.Path("configs").glob("*.py")]
+        raise InputError(f"there is no config file {path!r}; {nearest(path, names)}")
+    values = flags.FlagValues()
+    if path.endswith(".json"):
+        config_flags.DEFINE_config_dataclass("config", load(pathlib.Path(path)), flag_values=values)
+        words = []
+    else:
+        _load_module(path)  # its own errors first: config_flags would only say that the file is no config
+        config_flags.DEFINE_config_file("config", None, flag_values=values)
+        words = [f"--config={location}"]
+    try:
+        rest = values(["cnnjax", *words, *overrides])[1:]
+        config = values["config"].value
+    except InputError:
+        raise
+    except Exception as error:  # absl's and config_flags' errors have no common base
+        raise _flag_error(error, path, arg, overrides) from error
+    if rest:
+        raise InputError(f"unexpected argument {rest[0]!r}; settings are given as --config.FIELD=VALUE")
+    if not isinstance(config, Config):
+        raise InputError(f"{path}: get_config() returned {type(config).__name__}, expected a cnnjax.config.Config")
+    return check(config)
+
+
+def _load_module(path: str) -> Any:
+    module_spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, path)
+    if module_spec is None or module_spec.loader is None:
+        raise InputError(f"{path!r} is not a config file; expected a .py file with get_config()")
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+    if not hasattr(module, "get_config"):
+        raise InputError(f"{path} is not a config file: it has no get_config()")
+    return module
+
+
+def _flag_error(error: Exception, path: str, arg: str, overrides: Sequence[str]) -> InputError:
+    from cnnjax.config import FIELDS
+
+    for word in overrides:
+        name = word.split("=")[0].lstrip("-")
+        field = name.removeprefix("config.")
+        if not name.startswith("config."):
+            return InputError(f"unknown flag {word!r}; {nearest(name, ('config', 'workdir', 'data_dir'))}")
+        if field not in FIELDS:
+            return unknown("config field", field, FIELDS)
+    text = str(error).strip().splitlines()
+    return InputError(f"{path}{':' + arg if arg else ''}: {text[0] if text else type(error).__name__}")
+
+
+def _print_result(console: "Console", result: dict[str, Any], folder: pathlib.Path) -> None:
+    from rich.table import Table
+
+    minutes, seconds = divmod(result["seconds"], 60)
+    rows = {"time": f"{minutes:.0f} min {seconds:.0f} s", "folder": str(folder)}
+    if "accuracy" in result:
+        rows = {"split": result["split"], "accuracy": f"{result['accuracy']:.2%}", "top-5": f"{result['top5']:.2%}",
+                "loss": f"{result['loss']:.4f}", **rows, "evaluate": f"{_command()} evaluate --workdir={folder}"}  # fmt: skip
+    table = Table(show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for row in rows.items():
+        table.add_row(*row)
+    console.print(table)
+
+
+# ---------------------------------------------------------------------------------------------------------- evaluate
+
+
+def _evaluate(parser: _Parser, argv: list[str]) -> int:
+    parser.add_argument("--workdir", required=True, help="a run's folder")
+    parser.add_argument("--step", default="last", help="last, best or a step's number (default: last)")
+    parser.add_argument("--dataset", default="", help="default: the run's own")
+    parser.add_argument("--split", default="", help="TFDS split syntax, as in test[:10%%] (default: the run's test_split)")
+    parser.add_argument("--batch_size", type=int, default=0, help="default: the run's eval_batch_size")
+    parser.add_argument("--data_dir", default="", help="where data sets are (default: TFDS's own)")
+    args = parser.parse_args(argv)
+    if args.batch_size < 0:
+        raise InputError(f"--batch_size={args.batch_size}: expected at least 1")
+    load(pathlib.Path(args.workdir) / "config.json")
+
+    console = _start()
+    import jax
+
+    from cnnjax.evaluate import evaluate
+
+    options = {name: value for name, value in vars(args).items() if name != "workdir"}
+    result = evaluate(pathlib.Path(args.workdir), **options, say=console.print)
+    if jax.process_index() == 0:
+        _print_evaluation(console, result)
+    return 0
+
+
+def _print_evaluation(console: "Console", result: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    table = Table(title=f"{result['dataset']} {result['split']}, step {result['step']}", title_justify="left")
+    for name in ("images", "accuracy", "top-5", "loss"):
+        table.add_column(name, justify="right")
+    table.add_row(f"{result['count']:,}", f"{result['accuracy']:.2%}", f"{result['top5']:.2%}", f"{result['loss']:.4f}")
+    console.print(table)
+    shown = sorted((a, name) for name, a in result["per_class"].items() if a is not None)
+    if len(shown) > 20:
+        console.print("the ten hardest classes:")
+        shown = shown[:10]
+    classes = Table("class", "accuracy")
+    for accuracy, name in shown:
+        classes.add_row(name, f"{accuracy:.2%}")
+    console.print(classes)
+    console.print(f"more in {result['folder']}: metrics.json, per_class.csv, confusion.csv, confusion.png", soft_wrap=True)
+
+
+# --------------------------------------------------------------------------------------------- data, models, configs
+
+
+def _data(parser: _Parser, argv: list[str]) -> int:
+    parser.usage = "cnnjax data {list,build NAME} [--source=DIR] [--data_dir=DIR] [--overwrite]"
+    parser.add_argument("action", choices=("list", "build"))
+    parser.add_argument("name", nargs="?", help="a listed data set; any other name makes one of a tree of class folders")
+    parser.add_argument("--source", default="", help="the folder of the original files (default: download them)")
+    parser.add_argument("--data_dir", default="", help="where data sets are (default: TFDS's own)")
+    parser.add_argument("--overwrite", action="store_true", help="build it again although it is there")
+    args = parser.parse_args(argv)
+    if args.action == "build" and not args.name:
+        parser.error("the data set's name is missing: cnnjax data build NAME")
+    console = _console()
+    from rich.table import Table
+
+    from cnnjax.data import build
+
+    if args.action == "build":
+        path = build.build(args.name, args.source, args.data_dir, say=console.print, overwrite=args.overwrite)
+        console.print(f"{args.name} is in {path}", soft_wrap=True)
+        return 0
+    table = Table("name", "images", "splits", "classes", "state", "description", title="Data sets", title_justify="left")
+    for row in build.available(args.data_dir):
+        table.add_row(*map(str, row))
+    console.print(table)
+    return 0
+
+
+def _models(parser: _Parser, argv: list[str]) -> int:
+    parser.add_argument("pattern", nargs="?", default="", help="only names that contain this")
+    args = parser.parse_args(argv)
+    console = _console()
+    from rich.table import Table
+
+    from cnnjax.models import MODELS
+
+    chosen = {name: variant for name, variant in MODELS.items() if args.pattern in name}
+    if not chosen:
+        raise unknown("model", args.pattern, MODELS)
+    table = Table("name", "input", "classes", "paper", title="Networks", title_justify="left")
+    table.add_column("parameters", justify="right")
+    for name, variant in chosen.items():
+        size = "x".join(map(str, variant.input_shape))
+        table.add_row(name, size, str(variant.num_classes), variant.paper, f"{variant.params:,}")
+    console.print(table)
+    return 0
+
+
+def _configs(parser: _Parser, argv: list[str]) -> int:
+    parser.add_argument("config", nargs="?", metavar="FILE[:arg]", help="show this one; without it, list those in configs/")
+    args, overrides = parser.parse_known_args(argv)
+    console = _console()
+    from rich.table import Table
+
+    if args.config:
+        config, default = read_config(args.config, overrides), Config()
+        console.print(ast.get_docstring(ast.parse(pathlib.Path(args.config.split(":")[0]).read_text())) or "", markup=False)
+        table = Table("field", "value", "default", title="settings", title_justify="left")
+        for name, value in vars(config).items():
+            table.add_row(name, repr(value), "" if value == getattr(default, name) else repr(getattr(default, name)))
+        console.print(table)
+        return 0
+    files = sorted(pathlib.Path("configs").glob("*.py"))
+    if not files:
+        raise InputError("there is no folder configs/ with config files here")
+    table = Table("config", "what it is", title="Configs", title_justify="left")
+    for path in files:
+        table.add_row(str(path), (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0])
+    console.print(table)
+    return 0
+
+
+# ----------------------------------------------------------------------------------------------------------- helpers
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def _start() -> "Console":
+    """Sets JAX up for a run: compilation cache, quiet logs, the other processes. Returns the console to talk through."""
+    import absl.logging
+    import jax
+
+    from cnnjax import sharding
+
+    absl.logging.set_verbosity(absl.logging.ERROR)
+    logging.getLogger("jax").setLevel(logging.ERROR)
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "cnnjax", "xla"
+    )
+    jax.config.update("jax_compilation_cache_dir", cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    sharding.initialize()
+    return _console()
+
+
+def _same_everywhere(text: str) -> str:
+    """The text of process 0, in every process."""
+    import jax
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    if jax.process_count() == 1:
+        return text
+    padded = np.frombuffer(text.encode().ljust(4096, b"\0"), np.uint8)
+    return multihost_utils.broadcast_one_to_all(padded).tobytes().rstrip(b"\0").decode()
+
+
+def _command() -> str:
+    """How this program was started, for commands that a person can repeat."""
+    return os.environ.get("CNNJAX_COMMAND", "cnnjax")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

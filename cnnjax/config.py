@@ -1,0 +1,122 @@
+"""Every setting of a run, once: its name, its default, what it means."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+from cnnjax.errors import InputError, nearest
+
+
+@dataclasses.dataclass
+class Config:
+    """A run, as plain data. Strings like 'name(arg, key=value)' are call strings (`cnnjax.spec`).
+
+    A duration is a string with its unit: '15 epochs', '64000 steps' or, of the whole training, '50%'.
+    Learning rates are per step of the global batch, whatever the number of devices.
+    """
+
+    # what is learnt
+    model: str = "lenet5"  # a network of `cnnjax models`, with any of its fields: 'lenet5(activation="tanh")'
+    dataset: str = "digits"  # a data set of `cnnjax data list`, or any that TFDS prepared as array_record
+    train_split: str = "train"  # TFDS split syntax: 'train[:90%]'
+    val_split: str = ""  # scored during training, and picks the best checkpoint; '' for none
+    test_split: str = "test"  # scored once, at the end; '' for none
+
+    # what the network sees
+    augment: str = ""  # operations on training images, in order: 'pad_crop(4)|flip_lr|cutout(8)'
+    preprocess: str = ""  # operations on evaluation images: 'resize(256)|center_crop(224)'
+    normalize: str = "mean_std"  # both, after the operations; statistics come from the training split
+    cache: str = "auto"  # 'device': the whole split in device memory; 'host': read as it goes; 'auto': by its size
+
+    # how long, and how much at a time
+    duration: str = "10 epochs"
+    batch_size: int = 128  # images per step, over all devices
+    eval_batch_size: int = 500
+    accumulate: int = 1  # parts a batch is cut into, to save memory; gradients are averaged over them
+
+    # how it learns
+    loss: str = "cross_entropy"
+    optimizer: str = "sgd(momentum=0.9)"
+    lr: float = 0.1  # the peak of the schedule
+    schedule: str = "constant"
+    weight_decay: float = 0.0
+    decay_mask: str = "kernel$"  # regular expression: the parameters that decay, by path ('.*' for all)
+    clip_norm: float = 0.0  # largest global norm of the gradient; 0 for none
+    ema: float = 0.0  # decay of the moving average of the weights that is evaluated; 0 for none
+    dtype: str = "float32"  # of the computation: 'float32' or 'bfloat16'; parameters and statistics are float32
+    seed: int = 0  # of initialisation, data order, augmentation and dropout
+
+    # what is kept and said (these, `cache` and `eval_batch_size` may change when a run goes on)
+    eval_every: str = "1 epochs"
+    checkpoint_every: str = "1 epochs"
+    keep: int = 2  # newest checkpoints kept, beside the best
+    log_every: str = "50 steps"
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in FIELDS:
+            raise InputError(f"Config has no field {name!r}; {nearest(name, FIELDS)}")
+        object.__setattr__(self, name, value)
+
+
+FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+
+# A run may go on with other values of these: they change what is said and kept, not what is learnt.
+FREE = ("cache", "eval_batch_size", "eval_every", "checkpoint_every", "keep", "log_every")
+
+_CHOICES = {"dtype": ("float32", "bfloat16"), "cache": ("auto", "device", "host")}
+_AT_LEAST = {"batch_size": 1, "eval_batch_size": 1, "accumulate": 1, "keep": 1, "seed": 0, "lr": 0.0,
+             "weight_decay": 0.0, "clip_norm": 0.0, "ema": 0.0}  # fmt: skip
+
+
+def check(config: Config) -> Config:
+    """Returns `config` if every field has its type and range; raises InputError naming the first that has not."""
+    for name, field in FIELDS.items():
+        value = getattr(config, name)
+        if field.type is float and type(value) is int:
+            object.__setattr__(config, name, value := float(value))
+        if type(value) is not field.type:
+            raise InputError(f"config.{name} = {value!r}: expected {field.type.__name__}, as in {field.default!r}")
+        if name in _CHOICES and value not in _CHOICES[name]:
+            raise InputError(f"config.{name} = {value!r}; {nearest(value, _CHOICES[name])}")
+        if name in _AT_LEAST and not value >= _AT_LEAST[name]:
+            raise InputError(f"config.{name} = {value!r}: expected at least {_AT_LEAST[name]}")
+    if config.ema >= 1:
+        raise InputError(f"config.ema = {config.ema!r}: expected less than 1, as in 0.999")
+    if config.batch_size % config.accumulate:
+        raise InputError(
+            f"config.batch_size = {config.batch_size} does not divide into config.accumulate = {config.accumulate} parts"
+        )
+    return config
+
+
+def save(config: Config, path: pathlib.Path) -> None:
+    path.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+
+
+def load(path: pathlib.Path) -> Config:
+    """The config that `save` wrote. Raises InputError when the file is missing or is not one."""
+    try:
+        return check(Config(**json.loads(path.read_text())))
+    except FileNotFoundError:
+        raise InputError(f"{path.parent} is not a run's folder: it has no {path.name}") from None
+    except (json.JSONDecodeError, TypeError) as error:
+        raise InputError(f"{path} is damaged: {error}") from error
+
+
+def steps(duration: str, *, epoch: float, total: int = 0) -> int:
+    """The steps in a duration, at least 1 unless it says 0. `epoch`: steps per epoch; `total`: of the training.
+
+    Raises InputError for anything but '<number> epochs', '<number> steps' or '<number>%'.
+    """
+    unit = {"epochs": epoch, "epoch": epoch, "steps": 1, "step": 1, "%": total / 100}
+    number, word = duration.rstrip("% "), "%"
+    if not duration.rstrip().endswith("%"):
+        number, _, word = duration.strip().partition(" ")
+    try:
+        value = float(number) * unit[word.strip()]
+        if not 0 <= value < float("inf"):
+            raise ValueError
+    except (ValueError, KeyError):
+        raise InputError(f"{duration!r} is not a duration; expected '15 epochs', '64000 steps' or '50%'") from None
+    return max(1, round(value)) if value else 0

@@ -1,0 +1,210 @@
+"""Encoded bytes to pixels and back, and the random-size image operations that run on the host.
+
+Images are uint8 [height, width, channels] with 1 (grey) or 3 (RGB) channels. OpenCV does the work where it is
+installed and does it right; Pillow does the rest.
+
+Every operation is a pure function and a row of `HOST_OPS`: a deterministic one is `f(image, size)`, a random one has
+a parameter named `rng` and draws from nothing else. A size is an int or (height, width).
+"""
+
+import contextlib
+import importlib
+import io
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from cnnjax.errors import InputError
+
+cv2: Any = None  # without it Pillow decodes to the same pixels, at about 0.6 of the speed
+with contextlib.suppress(ImportError):
+    cv2 = importlib.import_module("cv2")
+    cv2.setNumThreads(0)  # the pipeline is parallel over images already
+
+Size = int | tuple[int, int]
+
+_UNREADABLE = "not a readable JPEG or PNG"
+
+
+def decode(data: bytes, channels: int | None = None) -> np.ndarray:
+    """The pixels of a JPEG or PNG, turned upright as its EXIF tag says.
+
+    `channels` 1 or 3 converts; None keeps grey images grey and makes everything else RGB (alpha is dropped).
+    Raises InputError when the bytes are no image. A truncated file may pass: `check` is what notices.
+    """
+    image = _decode_with_opencv(data) if cv2 is not None and _is_plain(data) else None
+    if image is None:
+        image = _decode_with_pillow(data)
+    if channels == 3 and image.shape[2] == 1:
+        return np.repeat(image, 3, axis=2)
+    if channels == 1 and image.shape[2] == 3:  # the luma weights of ITU-R 601, rounded
+        luma = image.astype(np.int64) @ np.array([19595, 38470, 7471])
+        return np.right_shift(luma + 32768, 16).astype(np.uint8)[:, :, None]
+    return image
+
+
+def check(data: bytes) -> tuple[int, int, int]:
+    """The [height, width, channels] that `decode` gives. Raises InputError unless the whole image can be read.
+
+    Slower than `decode`, and stricter: OpenCV fills what is missing of a truncated file with grey and says nothing.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
+            image.verify()  # PNG: every chunk's checksum, to the last
+    except Exception as error:  # on hostile bytes Pillow raises half a dozen types, SyntaxError among them
+        raise InputError(_UNREADABLE) from error
+    return _decode_with_pillow(data).shape
+
+
+def header(data: bytes) -> tuple[int, int, int]:
+    """As `check`, but from the first few kilobytes alone."""
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
+            width, height = image.size
+            turned = image.getexif().get(0x0112, 1) >= 5  # the EXIF orientations that swap the sides
+            grey = _is_grey(image)
+    except Exception as error:
+        raise InputError(_UNREADABLE) from error
+    return (*((width, height) if turned else (height, width)), 1 if grey else 3)
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """A lossless PNG of [height, width] or [height, width, 1 or 3] uint8 pixels."""
+    image = image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image
+    if cv2 is not None:
+        return cv2.imencode(".png", image[:, :, ::-1] if image.ndim == 3 else image)[1].tobytes()
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _is_plain(data: bytes) -> bool:
+    """Whether OpenCV reads it rightly: 8-bit grey or RGB, neither palette, alpha, CMYK nor 16-bit."""
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        return data[24:26] in (b"\x08\x00", b"\x08\x02")
+    at = 2
+    while data[:2] == b"\xff\xd8" and at + 9 < len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame header: depth, size, components
+            return data[at + 4] == 8 and data[at + 9] in (1, 3)
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return False
+
+
+def _is_grey(image: Image.Image) -> bool:
+    return image.mode in ("1", "L") or image.mode.startswith(("I", "F"))
+
+
+def _decode_with_opencv(data: bytes) -> np.ndarray | None:
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR)
+    if image is not None and image.ndim == 3:
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return None if image is None else image[:, :, None]
+
+
+def _decode_with_pillow(data: bytes) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
+            image = ImageOps.exif_transpose(image)
+            if image.mode.startswith("I"):  # 16-bit grey, which convert("L") would clip
+                return (np.asarray(image) >> 8).astype(np.uint8)[:, :, None]
+            pixels = np.array(image.convert("L" if _is_grey(image) else "RGB"))
+    except Exception as error:
+        raise InputError(_UNREADABLE) from error
+    return pixels.reshape(*pixels.shape[:2], -1)
+
+
+def _sides(size: Size) -> tuple[int, int]:
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < 1:
+        raise InputError(f"size {size!r}: expected at least 1 pixel")
+    return height, width
+
+
+def _scale(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Area averages along the sides that shrink, then bilinear interpolation along those that grow."""
+    smaller = (min(height, image.shape[0]), min(width, image.shape[1]))
+    for sides, shrink in ((smaller, True), ((height, width), False)):
+        if sides == image.shape[:2]:
+            continue
+        if cv2 is not None:
+            method = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
+            image = cv2.resize(image, sides[::-1], interpolation=method).reshape(*sides, image.shape[2])
+        else:
+            grey = image.shape[2] == 1
+            method = Image.Resampling.BOX if shrink else Image.Resampling.BILINEAR
+            picture = Image.fromarray(image[:, :, 0] if grey else image).resize((sides[1], sides[0]), method)
+            image = np.array(picture).reshape(*sides, image.shape[2])
+    return image
+
+
+def _crop(image: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
+    return image[top : top + height, left : left + width]
+
+
+def _room(image: np.ndarray, size: Size, name: str) -> tuple[int, int, int, int]:
+    """The crop's sides and the rows and columns left over. Raises InputError when the image is smaller."""
+    height, width = _sides(size)
+    rows, columns = image.shape[0] - height, image.shape[1] - width
+    if min(rows, columns) < 0:
+        raise InputError(
+            f"{name}({size!r}): the image is {image.shape[0]}x{image.shape[1]}; resize it first, as in 'resize(256)'"
+        )
+    return height, width, rows, columns
+
+
+def resize(image: np.ndarray, size: Size) -> np.ndarray:
+    """An int is the length of the shorter side, and the aspect stays; (height, width) is exactly that."""
+    height, width = _sides(size)
+    if isinstance(size, int):
+        short = min(image.shape[:2])
+        height, width = (max(1, size * side // short) for side in image.shape[:2])
+    return _scale(image, height, width)
+
+
+def center_crop(image: np.ndarray, size: Size) -> np.ndarray:
+    """The middle; where the margins cannot be equal, the smaller one is above and to the left."""
+    height, width, rows, columns = _room(image, size, "center_crop")
+    return _crop(image, rows // 2, columns // 2, height, width)
+
+
+def random_crop(image: np.ndarray, rng: np.random.Generator, size: Size) -> np.ndarray:
+    """A window of that size, anywhere in the image with equal chance."""
+    height, width, rows, columns = _room(image, size, "random_crop")
+    return _crop(image, int(rng.integers(rows + 1)), int(rng.integers(columns + 1)), height, width)
+
+
+def random_resized_crop(
+    image: np.ndarray,
+    rng: np.random.Generator,
+    size: Size,
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> np.ndarray:
+    """A window of random area (a share in `scale`) and aspect (width / height in `ratio`), scaled to `size`.
+
+    The crop of Inception: up to ten tries to fit one in, else the largest central window of an allowed aspect.
+    """
+    height, width = _sides(size)
+    rows, columns = image.shape[:2]
+    for _ in range(10):
+        area = rows * columns * rng.uniform(*scale)
+        aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        h, w = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+        if 0 < h <= rows and 0 < w <= columns:
+            top, left = int(rng.integers(rows - h + 1)), int(rng.integers(columns - w + 1))
+            return _scale(_crop(image, top, left, h, w), height, width)
+    h = min(rows, round(columns / ratio[0]) if columns / rows < ratio[0] else rows)
+    w = min(columns, round(rows * ratio[1]) if columns / rows > ratio[1] else columns)
+    return _scale(_crop(image, (rows - h) // 2, (columns - w) // 2, h, w), height, width)
+
+
+HOST_OPS: dict[str, Callable[..., np.ndarray]] = {
+    "resize": resize,
+    "center_crop": center_crop,
+    "random_crop": random_crop,
+    "random_resized_crop": random_resized_crop,
+}

@@ -1,0 +1,182 @@
+"""Batches: a function of (seed, step), the same from device memory and from the host, on any number of devices.
+
+The examples of a training are one endless stream: a new order of the whole split every epoch, cut into batches
+without regard for where an epoch ends. So every example is used once per epoch, none is dropped, and the batch of
+any step can be made from the step's number alone.
+"""
+
+import concurrent.futures
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import grain
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from cnnjax import sharding, spec
+from cnnjax.augment import OPS
+from cnnjax.data.store import Split
+from cnnjax.data.images import HOST_OPS
+from cnnjax.errors import InputError, unknown
+
+Batch = dict[str, jax.Array]
+
+AUTO_CACHE_BYTES = 2**30  # cache='auto' keeps a split of up to this size on the device
+STATISTICS_SAMPLE = 10_000  # images that the statistics of a split too large to cache are computed from
+
+
+class Source(NamedTuple):
+    """A split that batches can be made of."""
+
+    fetch: Callable[[Sequence[int], Callable[[int], np.ndarray]], Iterator[Batch]]
+    count: int  # examples
+    shape: tuple[int, int, int]  # of an image after the host's operations
+    histogram: Callable[[], np.ndarray]  # int64 [C, 256]: how often each value occurs in each channel
+
+
+def split_ops(text: str) -> tuple[list[spec.Call], list[spec.Call]]:
+    """The operations of a pipeline that run on the host (they change sizes), and those in the step, in this order."""
+    calls = spec.parse_pipeline(text)
+    for call in calls:
+        if call.name not in HOST_OPS | OPS:
+            raise unknown("operation", call.name, HOST_OPS | OPS)
+    on_host = [call.name in HOST_OPS for call in calls]
+    host = on_host.index(False) if False in on_host else len(calls)
+    if True in on_host[host:]:
+        late = calls[on_host.index(True, host)].name
+        raise InputError(f"{text!r}: {late!r} changes sizes on the host, so it must come before {calls[host].name!r}")
+    for call in calls[:host]:
+        spec.find("operation", call, HOST_OPS, image=None, rng=None)
+    return calls[:host], calls[host:]
+
+
+def is_random(calls: Sequence[spec.Call]) -> bool:
+    """Whether any of the host's operations draws random numbers."""
+    return any("rng" in inspect.signature(HOST_OPS[call.name]).parameters for call in calls)
+
+
+@functools.lru_cache(maxsize=4)
+def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
+    """The order of the examples in an epoch. Philox's raw bits are the same in every version of NumPy."""
+    bits = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(count)
+    return np.argsort(bits, kind="stable")
+
+
+def order(seed: int, step: int, batch_size: int, count: int) -> np.ndarray:
+    """The examples in the batch of a step, int64 [batch_size]."""
+    position = np.arange(step * batch_size, (step + 1) * batch_size)
+    epoch, offset = position // count, position % count
+    batch = np.empty(batch_size, np.int64)
+    for e in np.unique(epoch):
+        batch[epoch == e] = permutation(seed, int(e), count)[offset[epoch == e]]
+    return batch
+
+
+def read(split: Split, calls: Sequence[spec.Call], indices: np.ndarray, positions: np.ndarray, seed: int) -> dict:
+    """Reads examples and runs the host's operations: {"image": uint8 [N, H, W, C], "label": int32 [N]}.
+
+    `positions` are the examples' places in the stream, which with the seed determine what is random.
+    """
+    images, labels = split.read(indices)
+    for i, position in enumerate(positions):
+        rng = np.random.Generator(np.random.Philox(key=np.array([seed, position], np.uint64)))
+        for call in calls:
+            images[i] = spec.find("operation", call, HOST_OPS, image=images[i], rng=rng)()
+    shapes = {image.shape for image in images}
+    if len(shapes) > 1:
+        few = ", ".join(map(str, sorted(shapes)[:3]))
+        raise InputError(
+            f"the images of {split.name} have different sizes ({few} ...): add an operation that gives them one, "
+            "such as resize((224, 224)), at the start of config.augment and config.preprocess"
+        )
+    return {"image": np.stack(images), "label": labels.astype(np.int32)}
+
+
+def open_source(split: Split, calls: Sequence[spec.Call], *, cache: str, seed: int, mesh: Mesh) -> Source:
+    """The split, in device memory or read from the host as it goes: the batches are the same, bit for bit.
+
+    Raises InputError when cache='device' is asked for operations whose result differs from epoch to epoch.
+    """
+    if cache == "device" and is_random(calls):
+        name = next(call.name for call in calls if is_random([call]))
+        raise InputError(f"config.cache = 'device' does not go with {name!r}, which differs in each epoch; use 'auto'")
+    first = read(split, calls, np.array([0]), np.array([0]), seed)["image"]
+    if cache == "auto":
+        cache = "device" if not is_random(calls) and first.nbytes * len(split) <= AUTO_CACHE_BYTES else "host"
+    if cache == "device":
+        return _cached(split, calls, mesh)
+    return _streamed(split, calls, first.shape[1:], seed, mesh)
+
+
+def _cached(split: Split, calls: Sequence[spec.Call], mesh: Mesh) -> Source:
+    chunks = np.array_split(np.arange(len(split)), max(1, len(split) // 1000))
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        parts = list(pool.map(lambda indices: read(split, calls, indices, indices, 0), chunks))
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in ("image", "label")}
+    on_device = {name: sharding.put_whole(mesh, array) for name, array in whole.items()}
+    gather = jax.jit(
+        lambda whole, rows: {name: array[rows] for name, array in whole.items()},
+        in_shardings=(sharding.replicated(mesh), sharding.split(mesh)),
+        out_shardings=sharding.split(mesh),
+    )
+
+    def fetch(steps: Sequence[int], indices: Callable[[int], np.ndarray]) -> Iterator[Batch]:
+        for step in steps:
+            rows = indices(step).astype(np.int32)
+            yield gather(on_device, sharding.put_rows(mesh, rows[sharding.local_rows(len(rows))]))
+
+    return Source(fetch, len(split), whole["image"].shape[1:], lambda: _histogram(whole["image"]))
+
+
+def _streamed(split: Split, calls: Sequence[spec.Call], shape: tuple, seed: int, mesh: Mesh) -> Source:
+    def fetch(steps: Sequence[int], indices: Callable[[int], np.ndarray]) -> Iterator[Batch]:
+        def rows_of(step: int) -> dict:
+            rows = indices(step)
+            mine = sharding.local_rows(len(rows))
+            return read(split, calls, rows[mine], (step * len(rows) + np.arange(len(rows)))[mine], seed)
+
+        options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=8)
+        for batch in grain.MapDataset.source(steps).map(rows_of).to_iter_dataset(options):
+            yield {name: sharding.put_rows(mesh, array) for name, array in batch.items()}
+
+    def histogram() -> np.ndarray:
+        sample = np.linspace(0, len(split) - 1, min(len(split), STATISTICS_SAMPLE)).astype(np.int64)
+        return sum(_histogram(read(split, calls, part, part, seed)["image"])
+                   for part in np.array_split(sample, max(1, len(sample) // 1000)))  # fmt: skip
+
+    return Source(fetch, len(split), shape, histogram)
+
+
+def _histogram(images: np.ndarray) -> np.ndarray:
+    return np.stack([np.bincount(images[..., c].ravel(), minlength=256) for c in range(images.shape[-1])])
+
+
+def statistics(histogram: np.ndarray) -> dict[str, list[float]]:
+    """Mean and standard deviation of each channel, on the scale of [0, 1], from exact integer counts."""
+    values, count = np.arange(256) / 255, histogram.sum(axis=1)
+    mean = histogram @ values / count
+    variance = (histogram * (values - mean[:, None]) ** 2).sum(axis=1) / count
+    return {"mean": mean.tolist(), "std": np.sqrt(variance).tolist()}
+
+
+def train_batches(source: Source, *, seed: int, batch_size: int, start: int, stop: int) -> Iterator[Batch]:
+    """The batches of steps `start` to `stop`: {"image": uint8 [B, H, W, C], "label": int32 [B]}, over the devices."""
+    return source.fetch(range(start, stop), lambda step: order(seed, step, batch_size, source.count))
+
+
+def eval_batches(source: Source, *, batch_size: int, mesh: Mesh) -> Iterator[Batch]:
+    """Every example once, in order; "mask" is False for the examples that only fill the last batch up."""
+    devices = mesh.shape["data"]
+    batch_size = -(-min(batch_size, source.count) // devices) * devices
+    steps = range(-(-source.count // batch_size))
+
+    def positions(step: int) -> np.ndarray:
+        return np.arange(step * batch_size, (step + 1) * batch_size)
+
+    batches = source.fetch(steps, lambda step: np.minimum(positions(step), source.count - 1))
+    for step, batch in zip(steps, batches, strict=True):
+        mask = positions(step) < source.count
+        yield batch | {"mask": sharding.put_rows(mesh, mask[sharding.local_rows(batch_size)])}

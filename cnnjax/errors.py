@@ -1,0 +1,21 @@
+"""The one kind of error a person is meant to read: what was given, what was expected, the nearest valid name."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """Something outside the code is wrong: a setting, a name, a file. The command line prints it without a traceback."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """The rest of a sentence about an unknown name: the closest valid one, if any, and then all of them."""
+    valid = sorted(valid)
+    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}valid: {', '.join(valid) or 'none'}"
+
+
+def unknown(kind: str, name: str, valid: Iterable[str]) -> InputError:
+    """The error for a `name` that is none of the `valid` ones, ready to raise."""
+    return InputError(f"unknown {kind} {name!r}; {nearest(name, valid)}")

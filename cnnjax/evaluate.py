@@ -1,0 +1,139 @@
+"""Scores a network on a split, every example exactly once, and reports it as a table, files and a picture."""
+
+import csv
+import functools
+import json
+import pathlib
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from cnnjax import augment, checkpoint, config, losses, metrics, sharding
+from cnnjax.data import pipeline
+from cnnjax.data.build import load
+from cnnjax.errors import InputError
+from cnnjax.models import create_model
+from cnnjax.state import Tree
+from cnnjax.workdir import write_json
+
+EvalStep = Callable[[Tree, pipeline.Batch], dict[str, jax.Array]]
+
+
+def eval_step(variables: Tree, batch: pipeline.Batch, *, model: nn.Module, prepare, loss) -> dict[str, jax.Array]:
+    """The sums of `metrics.sums` and the confusion matrix over one batch; padding does not count."""
+    images = prepare(jax.random.key(0), batch["image"])
+    logits = model.apply(variables, images, train=False)
+    sums = metrics.sums(logits, batch["label"], loss(logits, batch["label"]), batch["mask"])
+    return sums | {"confusion": metrics.confusion(logits, batch["label"], batch["mask"])}
+
+
+def make_eval_step(model: nn.Module, prepare, loss, mesh: Mesh) -> EvalStep:
+    """`eval_step`, compiled for the mesh: variables whole on every device, batches divided among them."""
+    return jax.jit(
+        functools.partial(eval_step, model=model, prepare=prepare, loss=loss),
+        in_shardings=(sharding.replicated(mesh), sharding.split(mesh)),
+        out_shardings=sharding.replicated(mesh),
+        compiler_options=sharding.compiler_options(),
+    )
+
+
+def score(step: EvalStep, variables: Tree, batches: Iterable[pipeline.Batch]) -> metrics.Sums:
+    """The sums over all batches."""
+    return metrics.add([jax.device_get(step(variables, batch)) for batch in batches])
+
+
+def evaluate(
+    workdir: pathlib.Path,
+    *,
+    step: str = "last",
+    dataset: str = "",
+    split: str = "",
+    batch_size: int = 0,
+    data_dir: str = "",
+    mesh: Mesh | None = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Restores a checkpoint of a run and scores it; everything else comes from the run's folder.
+
+    Without a `dataset` and `split` these are the run's own test split. Returns what `evaluations/.../metrics.json`
+    holds. Raises InputError for a folder, step, data set or split that does not exist or does not fit.
+    """
+    settings = config.load(workdir / "config.json")
+    known = json.loads((workdir / "data.json").read_text())
+    name, split = dataset or settings.dataset, split or settings.test_split or settings.val_split
+    if not split:
+        raise InputError(f"{workdir} has no test_split in its config; give --split")
+    mesh = mesh or sharding.make_mesh()
+    host, device = pipeline.split_ops(settings.preprocess)
+    examples = load(name, split, data_dir)
+    if len(examples.classes) != len(known["classes"]):
+        raise InputError(f"{name} has {len(examples.classes)} classes; the network of {workdir} {len(known['classes'])}")
+    source = pipeline.open_source(examples, host, cache="host", seed=settings.seed, mesh=mesh)
+    if source.shape[-1] != known["shape"][-1]:
+        raise InputError(f"the images of {name} are {source.shape}; the network of {workdir} takes {known['shape']}")
+
+    model = create_model(settings.model, len(known["classes"]), settings.dtype)
+    abstract = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), np.zeros((1, *known["shape"])))
+    params = abstract.pop("params")
+    target = {"params": params, "model_state": abstract, "ema": params if settings.ema else {}}
+    placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.replicated(mesh)), target)
+    number, found = checkpoint.restore_model(workdir, placed, step, say)
+
+    prepare = augment.build(device, settings.normalize, known["mean"], known["std"], source.shape)
+    one_step = make_eval_step(model, prepare, losses.build(settings.loss), mesh)
+    batches = pipeline.eval_batches(source, batch_size=batch_size or settings.eval_batch_size, mesh=mesh)
+    total = score(one_step, {"params": found["ema"] or found["params"], **found["model_state"]}, batches)
+    return report(total, workdir, {"dataset": name, "split": split, "step": number}, examples.classes)
+
+
+def report(total: metrics.Sums, workdir: pathlib.Path, of: dict[str, Any], classes: list[str]) -> dict[str, Any]:
+    """Writes metrics.json, per_class.csv, confusion.csv and confusion.png; returns what metrics.json holds."""
+    matrix = total["confusion"]
+    counts = {name: int(total[name]) for name in ("count", "top1", "top5")}
+    folder = workdir / "evaluations" / re.sub(r"[^\w.-]+", "_", f"{of['dataset']}-{of['split']}-step{of['step']}")
+    right, images = matrix.diagonal(), matrix.sum(axis=1)
+    per_class = {c: int(r) / int(n) if n else None for c, r, n in zip(classes, right, images, strict=True)}
+    result = {**of, **metrics.means(total), **counts, "per_class": per_class, "folder": str(folder)}
+    if jax.process_index() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "metrics.json", result | {"confusion": matrix.tolist()})
+        _write_csv(folder / "per_class.csv", ["class", "images", "right", "accuracy"],
+                   [(c, n, r, per_class[c]) for c, n, r in zip(classes, images, right, strict=True)])  # fmt: skip
+        _write_csv(folder / "confusion.csv", ["label \\ prediction", *classes],
+                   [(c, *row) for c, row in zip(classes, matrix.tolist(), strict=True)])  # fmt: skip
+        _draw(matrix, classes, f"{of['dataset']} {of['split']}, step {of['step']}: {result['accuracy']:.2%}",
+              folder / "confusion.png")  # fmt: skip
+    return result
+
+
+def _write_csv(path: pathlib.Path, header: list[str], rows: Iterable[Iterable]) -> None:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+def _draw(matrix: np.ndarray, classes: list[str], title: str, path: pathlib.Path) -> None:
+    """The confusion matrix, each row as shares of its class; with numbers where there is room for them."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    few = len(classes) <= 30
+    side = 2.5 + 0.5 * len(classes) if few else 12
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot(title=title, xlabel="prediction", ylabel="label")
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, ax=axes, fraction=0.046, label="share of the label's images")
+    if few:
+        axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+        axes.set_yticks(range(len(classes)), classes)
+        for (row, column), count in np.ndenumerate(matrix):
+            if count:
+                shade = "white" if shares[row, column] > 0.5 else "black"
+                axes.text(column, row, str(count), ha="center", va="center", color=shade, fontsize=8)
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,48 @@
+"""Metrics are sums with a count, so that any grouping of the examples gives the same result."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array
+Sums = dict[str, np.ndarray]
+
+
+def rank(logits: Array, label: Array) -> Array:
+    """How many classes come before the right one, [N]: 0 is a hit. Equal logits go by class number; NaN is last."""
+    right = jnp.take_along_axis(logits, label[:, None], axis=-1)
+    beaten = (logits < right) | ((logits == right) & (jnp.arange(logits.shape[-1]) >= label[:, None]))
+    return logits.shape[-1] - beaten.sum(axis=-1)
+
+
+def sums(logits: Array, label: Array, loss: Array, mask: Array | None = None) -> dict[str, Array]:
+    """Totals over a batch: examples, loss, top-1 and top-5 hits. `mask` [N] is False for padding."""
+    mask = jnp.ones(label.shape, bool) if mask is None else mask
+    position = rank(logits, label)
+    return {
+        "count": mask.sum(),
+        "loss": jnp.where(mask, loss, 0).sum(),
+        "top1": (mask & (position < 1)).sum(),
+        "top5": (mask & (position < 5)).sum(),
+    }
+
+
+def confusion(logits: Array, label: Array, mask: Array) -> Array:
+    """How often a class (row) was taken for another (column): int32 [K, K]."""
+    classes = logits.shape[-1]
+    cell = label * classes + logits.argmax(axis=-1)
+    return jnp.bincount(cell, weights=mask.astype(jnp.int32), length=classes**2).reshape(classes, classes)
+
+
+def add(parts: list[Sums]) -> Sums:
+    """The sum of the sums, in integers and double precision."""
+    exact = [{name: np.asarray(x, np.float64 if x.dtype.kind == "f" else np.int64) for name, x in part.items()}
+             for part in parts]  # fmt: skip
+    return {name: sum(part[name] for part in exact) for name in exact[0]}
+
+
+def means(total: Sums) -> dict[str, float]:
+    """Mean loss, accuracy (top-1) and top-5 accuracy, the last two from 0 to 1."""
+    count = float(total["count"])
+    return {"loss": float(total["loss"]) / count, "accuracy": float(total["top1"]) / count,
+            "top5": float(total["top5"]) / count}  # fmt: skip

@@ -1,0 +1,114 @@
+"""From a config to one optax transformation: clipping, weight decay, the optimiser, the learning rate's schedule.
+
+An optimiser is a function of `decay`, the transformation that adds weight decay to the gradient, which it places
+where its definition has it: before the moments (L2 regularisation) or after them (decoupled). A schedule is a
+function of `steps`, which converts a duration to steps, and of `total`; it returns the share of the peak rate, from
+0 to 1, as a function of the step.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cnnjax import spec
+from cnnjax.config import Config
+from cnnjax.config import steps as steps_of
+from cnnjax.errors import InputError
+from cnnjax.state import Tree
+
+Transform = optax.GradientTransformation
+Steps = Callable[[str], int]
+
+
+def sgd(decay: Transform, momentum: float = 0.0, nesterov: bool = False) -> Transform:
+    """Gradient descent, with momentum v = momentum v + g where asked for (PyTorch's form: the rate multiplies v)."""
+    return optax.chain(decay, optax.trace(momentum, nesterov) if momentum else optax.identity())
+
+
+def adam(decay: Transform, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Transform:
+    """Adam (Kingma & Ba 2015); weight decay is part of the gradient."""
+    return optax.chain(decay, optax.scale_by_adam(b1, b2, eps))
+
+
+def adamw(decay: Transform, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Transform:
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019), scaled by the learning rate."""
+    return optax.chain(optax.scale_by_adam(b1, b2, eps), decay)
+
+
+OPTIMIZERS = {"sgd": sgd, "adam": adam, "adamw": adamw}
+
+
+def _with_warmup(schedule: optax.Schedule, warmup: int) -> optax.Schedule:
+    """Rises linearly to the schedule's own value over the first `warmup` steps, the first of which is not idle."""
+    return lambda step: schedule(step) * jnp.minimum(1.0, (step + 1) / max(warmup, 1))
+
+
+def constant(steps: Steps, warmup: str = "0 steps") -> optax.Schedule:
+    """The peak throughout."""
+    return _with_warmup(optax.constant_schedule(1.0), steps(warmup))
+
+
+def piecewise(steps: Steps, at: Sequence[str], factor: float = 0.1, warmup: str = "0 steps") -> optax.Schedule:
+    """Times `factor` at each of the durations `at`, counted from the start: piecewise(("32000 steps", "75%"))."""
+    boundaries = {steps(duration): factor for duration in ((at,) if isinstance(at, str) else at)}
+    return _with_warmup(optax.piecewise_constant_schedule(1.0, boundaries), steps(warmup))
+
+
+def cosine(steps: Steps, total: int, warmup: str = "0 steps", final: float = 0.0) -> optax.Schedule:
+    """Half a cosine from the end of the warm-up to the end of the training (Loshchilov & Hutter 2017)."""
+    start = steps(warmup)
+    decay = optax.cosine_decay_schedule(1.0, max(total - start, 1), final)
+    return _with_warmup(lambda step: decay(jnp.maximum(step - start, 0)), start)
+
+
+def one_cycle(total: int, steps: Steps, peak: str = "30%", start: float = 0.04, final: float = 0.0) -> optax.Schedule:
+    """Linearly up from `start` to the peak, and linearly down to `final` (Smith & Topin 2019)."""
+    top = max(steps(peak), 1)
+    if top >= total:
+        raise InputError(f"one_cycle: its peak at {peak!r} (step {top}) is not before the end (step {total})")
+    up, down = optax.linear_schedule(start, 1.0, top), optax.linear_schedule(1.0, final, total - top)
+    return optax.join_schedules([up, down], [top])
+
+
+SCHEDULES = {"constant": constant, "piecewise": piecewise, "cosine": cosine, "one_cycle": one_cycle}
+
+
+def matching(pattern: str, params: Tree) -> Tree:
+    """True for the parameters whose path, such as 'stage1_block2/conv1/kernel', matches the regular expression."""
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"{pattern!r} is not a regular expression: {error}") from error
+    mask = jax.tree_util.tree_map_with_path(
+        lambda path, _: bool(expression.search(jax.tree_util.keystr(path, simple=True, separator="/"))), params
+    )
+    if not any(jax.tree.leaves(mask)):
+        raise InputError(f"{pattern!r} matches no parameter; one is {_first_path(params)!r}")
+    return mask
+
+
+def _first_path(params: Tree) -> str:
+    return jax.tree_util.keystr(jax.tree_util.tree_leaves_with_path(params)[0][0], simple=True, separator="/")
+
+
+def build_schedule(config: Config, epoch: float, total: int) -> optax.Schedule:
+    """The learning rate as a function of the step. `epoch`: steps per epoch; `total`: steps of the training."""
+
+    def steps(duration: str) -> int:
+        return steps_of(duration, epoch=epoch, total=total)
+
+    share = spec.build("schedule", config.schedule, SCHEDULES, steps=steps, total=total)
+    return lambda step: config.lr * share(step)
+
+
+def build(config: Config, params: Tree, schedule: optax.Schedule) -> Transform:
+    """The whole update rule of a config; `params` may be shapes. Raises InputError for what does not exist."""
+    decay = optax.identity()
+    if config.weight_decay:
+        decay = optax.add_decayed_weights(config.weight_decay, matching(config.decay_mask, params))
+    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
+    optimizer = spec.build("optimizer", config.optimizer, OPTIMIZERS, decay=decay)
+    return optax.chain(clip, optimizer, optax.scale_by_learning_rate(schedule))

@@ -1,0 +1,57 @@
+"""What a person sees of a training: a live bar on a terminal, plain lines at a bearable rate anywhere else."""
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+LINE_SECONDS = 10  # between two plain lines
+
+
+class Bar:
+    """A context that shows steps go by. `note` prints a line above the bar."""
+
+    def __init__(self, console: Console, start: int, total: int, epoch: float) -> None:
+        self.console, self.step, self.total, self.epoch = console, start, total, epoch
+        self.start, self.begun, self.said = start, time.monotonic(), time.monotonic()
+        self.text = ""
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}"),
+                   TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())  # fmt: skip
+        self.live = Progress(*columns, console=console, transient=True) if console.is_terminal else None
+        if self.live:
+            self.task = self.live.add_task(self._where(), completed=start, total=total, text="compiling ...")
+
+    def __enter__(self) -> "Bar":
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live:
+            self.live.stop()
+
+    def _where(self) -> str:
+        return f"epoch {self.step / self.epoch:.1f}/{self.total / self.epoch:.4g}  step {self.step}/{self.total}"
+
+    def advance(self, step: int) -> None:
+        """Says that `step` steps are done."""
+        self.step = step
+        if self.live:
+            self.live.update(self.task, completed=step, description=self._where())
+
+    def show(self, values: dict[str, float]) -> None:
+        """Shows the newest training metrics: loss, accuracy, lr, images_per_second."""
+        self.text = "  ".join(
+            (f"loss {values['loss']:.4f}", f"accuracy {values['accuracy']:.2%}", f"lr {values['lr']:.3g}",
+             f"{values['images_per_second']:,.0f} images/s")
+        )  # fmt: skip
+        if self.live:
+            self.live.update(self.task, text=self.text)
+        elif time.monotonic() - self.said >= LINE_SECONDS or self.step == self.total:
+            self.said = time.monotonic()
+            left = (self.said - self.begun) / (self.step - self.start) * (self.total - self.step)
+            self.console.print(f"{self._where()}  {self.text}  {left:.0f} s left", soft_wrap=True, highlight=False)
+
+    def note(self, line: str) -> None:
+        """Prints a line that stays."""
+        self.console.print(line, soft_wrap=True, highlight=False)

@@ -1,0 +1,89 @@
+"""Call strings: 'name(arg, key=value)', the one grammar for every "which one, with what" in a config.
+
+A call names a function in a table and gives it literal arguments; calls joined by '|' are a pipeline. Only
+literals are evaluated, never code.
+"""
+
+import ast
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from cnnjax.errors import InputError, nearest, unknown
+
+
+class Call(NamedTuple):
+    """A parsed call string."""
+
+    name: str
+    args: tuple
+    kwargs: dict[str, Any]
+
+
+def parse(text: str) -> Call:
+    """Reads 'name' or 'name(1, key="x")'. Raises InputError when it is anything else."""
+    expected = f"{text!r} is not a call string; expected name or name(value, key=value), literals only"
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError) as error:
+        raise InputError(expected) from error
+    if isinstance(node, ast.Name):
+        return Call(node.id, (), {})
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+        raise InputError(expected)
+    try:
+        args = tuple(ast.literal_eval(arg) for arg in node.args)
+        kwargs = {word.arg: ast.literal_eval(word.value) for word in node.keywords if word.arg}
+    except (ValueError, TypeError) as error:
+        raise InputError(expected) from error
+    if len(kwargs) != len(node.keywords):
+        raise InputError(expected)
+    return Call(node.func.id, args, kwargs)
+
+
+def parse_pipeline(text: str) -> list[Call]:
+    """Reads 'a|b(4)|c'; an empty string is the empty pipeline. A '|' inside quotes does not split."""
+    if not text.strip():
+        return []
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError) as error:
+        raise InputError(f"{text!r} is not a pipeline; expected calls joined by '|', as in 'a|b(4)'") from error
+    calls: list[Call] = []
+    while isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        calls.insert(0, parse(ast.unparse(node.right)))
+        node = node.left
+    return [parse(ast.unparse(node)), *calls]
+
+
+def find(kind: str, call: Call, table: Mapping[str, Callable[..., Any]], **given: Any) -> Callable[[], Any]:
+    """The call, bound to its function in `table` and checked but not made yet.
+
+    Of the arguments `given` by the program, the function gets those it declares; the call string cannot set them.
+    Raises InputError for a name, keyword or number of arguments that does not fit, naming the ones that do.
+    """
+    if call.name not in table:
+        raise unknown(kind, call.name, table)
+    function = table[call.name]
+    parameters = inspect.signature(function).parameters
+    given = {name: value for name, value in given.items() if name in parameters}
+    settable = [name for name, p in parameters.items() if name not in given and p.kind is not p.VAR_POSITIONAL]
+    for name in call.kwargs:
+        if name not in settable:
+            raise InputError(f"{kind} {call.name!r} has no argument {name!r}; {nearest(name, settable)}")
+    positional = dict(zip(settable, call.args, strict=False))
+    try:
+        if len(call.args) > len(settable):
+            raise TypeError(f"takes at most {len(settable)} arguments, got {len(call.args)}")
+        if twice := positional.keys() & call.kwargs.keys():
+            raise TypeError(f"argument {min(twice)!r} is given twice")
+        bound = inspect.signature(function).bind(**given, **positional, **call.kwargs)
+    except TypeError as error:
+        signature = f"{call.name}({', '.join(str(parameters[name]) for name in settable)})"
+        raise InputError(f"{kind} {call.name!r}: {error}; expected {signature}") from error
+    return lambda: function(*bound.args, **bound.kwargs)
+
+
+def build(kind: str, text: str, table: Mapping[str, Callable[..., Any]], **given: Any) -> Any:
+    """Parses the call string `text`, finds its function in `table` and calls it: see `find`."""
+    return find(kind, parse(text), table, **given)()

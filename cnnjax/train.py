@@ -1,0 +1,308 @@
+"""Training, top to bottom: the state, the step, the loop."""
+
+import dataclasses
+import functools
+import pathlib
+import signal
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+from rich.console import Console
+
+from cnnjax import augment, checkpoint, losses, metrics, optim, sharding, spec, workdir
+from cnnjax.config import Config, check
+from cnnjax.config import steps as steps_of
+from cnnjax.data import pipeline
+from cnnjax.data.build import load
+from cnnjax.errors import InputError
+from cnnjax.evaluate import make_eval_step, score
+from cnnjax.models import create_model
+from cnnjax.progress import Bar
+from cnnjax.state import TrainState
+
+Key = jax.Array
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; its state is saved. `signal` is the number of the signal that asked."""
+
+    def __init__(self, signal_number: int, step: int) -> None:
+        super().__init__(f"stopped after step {step}; the state is saved")
+        self.signal = signal_number
+
+
+# ---------------------------------------------------------------------------------------------------- state and step
+
+
+def init_state(key: Key, *, model: nn.Module, shape: tuple[int, ...], make_tx, ema: bool) -> tuple[TrainState, Any]:
+    """The state before the first step, for images of `shape` [H, W, C]."""
+    variables = dict(model.init(key, jnp.zeros((1, *shape)), train=False))
+    params = variables.pop("params")
+    averaged = jax.tree.map(jnp.copy, params) if ema else {}
+    return TrainState(jnp.zeros((), jnp.int32), params, variables, make_tx(params).init(params), averaged)
+
+
+def train_step(
+    state: TrainState,
+    batch: pipeline.Batch,
+    key: Key,
+    *,
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    prepare: Callable[[Key, jax.Array], jax.Array],
+    loss: Callable[[jax.Array, jax.Array], jax.Array],
+    accumulate: int,
+    ema: float,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One update from one global batch. All randomness comes from `key`, folded with the step."""
+    augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
+
+    def loss_fn(params, model_state, images, labels, key):
+        logits, model_state = model.apply(
+            {"params": params, **model_state}, images, train=True, mutable=list(model_state), rngs={"dropout": key}
+        )
+        each = loss(logits, labels)
+        return each.mean(), (dict(model_state), metrics.sums(logits, labels, each))
+
+    def part(carry, index):
+        grads, model_state = carry
+        images, labels = (x.reshape(-1, accumulate, *x.shape[1:])[:, index] for x in (batch["image"], batch["label"]))
+        images = prepare(jax.random.fold_in(augment_key, index), images)
+        part_key = jax.random.fold_in(dropout_key, index)
+        (_, (model_state, sums)), new = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params, model_state, images, labels, part_key
+        )
+        return (jax.tree.map(jnp.add, grads, new), model_state), sums
+
+    # Not a lax.scan: inside a loop XLA compiles convolutions for a CPU to something tens of times slower.
+    carry, parts = (jax.tree.map(jnp.zeros_like, state.params), state.model_state), []
+    for index in range(accumulate):
+        carry, sums = part(carry, index)
+        parts.append(sums)
+    grads, model_state = carry
+    grads = jax.tree.map(lambda g: g / accumulate, grads)
+    sums = jax.tree.map(lambda *xs: sum(xs), *parts)
+
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    averaged = state.ema
+    if ema:  # the average starts short, so that it forgets the initialisation
+        decay = jnp.minimum(ema, (1 + state.step) / (10 + state.step))
+        averaged = jax.tree.map(lambda average, p: decay * average + (1 - decay) * p, state.ema, params)
+    sums["lr"] = schedule(state.step)
+    return TrainState(state.step + 1, params, model_state, opt_state, averaged), sums
+
+
+# ----------------------------------------------------------------------------------------------------------- the run
+
+
+def check_names(config: Config) -> None:
+    """Raises InputError for any name in the config that does not exist, before anything is read or written."""
+    create_model(config.model, 10, config.dtype)
+    losses.build(config.loss)
+    for text in (config.augment, config.preprocess):
+        for call in pipeline.split_ops(text)[1]:
+            spec.find("operation", call, augment.OPS, key=None, image=None, mean=None, std=None)
+    spec.find("normalization", spec.parse(config.normalize), augment.NORMALIZE, image=None, mean=None, std=None)
+    spec.find("optimizer", spec.parse(config.optimizer), optim.OPTIMIZERS, decay=None)
+    optim.build_schedule(config, epoch=1000, total=1_000_000)
+    for name in ("duration", "eval_every", "checkpoint_every", "log_every"):
+        if not steps_of(getattr(config, name), epoch=1000, total=1_000_000):
+            raise InputError(f"config.{name} = {getattr(config, name)!r}: expected more than 0")
+
+
+def train(
+    config: Config,
+    folder: pathlib.Path,
+    *,
+    data_dir: str = "",
+    mesh: Mesh | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Trains a network from the first step, or from the newest checkpoint in `folder`, to the last.
+
+    Returns the final numbers, which `folder`/result.json holds too. Raises InputError for a config, data set or
+    folder that does not fit, FloatingPointError when the loss is no longer finite, and Interrupted after SIGINT or
+    SIGTERM, once the state is saved.
+    """
+    check(config)
+    check_names(config)
+    mesh = mesh or sharding.make_mesh()
+    leader = jax.process_index() == 0
+    console = console if console and leader else Console(quiet=True)
+    begun = time.monotonic()
+    sharding.check_batch(config.batch_size // config.accumulate, mesh)
+
+    # Data: the splits, and what the training split says of all of them.
+    host_ops, step_ops = pipeline.split_ops(config.augment)
+    eval_host_ops, eval_step_ops = pipeline.split_ops(config.preprocess)
+    open_source = functools.partial(pipeline.open_source, cache=config.cache, seed=config.seed, mesh=mesh)
+    examples = load(config.dataset, config.train_split, data_dir)
+    scored = {split: load(config.dataset, split, data_dir)
+              for split in (config.val_split, config.test_split) if split}  # fmt: skip
+    source = open_source(examples, host_ops)
+    known = {"dataset": config.dataset, "classes": examples.classes, "shape": list(source.shape),
+             **pipeline.statistics(source.histogram())}  # fmt: skip
+    prepare = augment.build(step_ops, config.normalize, known["mean"], known["std"], source.shape)
+    epoch = source.count / config.batch_size
+    total = steps_of(config.duration, epoch=epoch)
+
+    # The network, its update rule, and its state: from the newest checkpoint, or new.
+    model = create_model(config.model, len(examples.classes), config.dtype)
+    loss = losses.build(config.loss)
+    schedule = optim.build_schedule(config, epoch, total)
+    make_tx = functools.partial(optim.build, config, schedule=schedule)
+    init = functools.partial(init_state, model=model, shape=source.shape, make_tx=make_tx, ema=bool(config.ema))
+    key = jax.random.key(config.seed)
+    init_key, step_key = jax.random.split(key)
+    whole = sharding.replicated(mesh)
+    try:
+        abstract = jax.eval_shape(init, init_key)
+    except InputError:
+        raise
+    except Exception as error:  # each layer has its own way to say that an image is too small for it
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{config.model!r} does not take images of {source.shape}: {reason}") from error
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), abstract)
+    tx = make_tx(abstract.params)
+
+    if leader:
+        workdir.claim(folder, config)
+        workdir.write_json(folder / "data.json", known)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("the run's folder is there")
+    state = checkpoint.restore(folder, abstract, console.print, set_aside=leader)
+    if state is None:
+        state = jax.jit(init, out_shardings=whole)(init_key)
+    start = int(state.step)
+
+    # Compiled once each.
+    step_fn = jax.jit(
+        functools.partial(train_step, model=model, tx=tx, schedule=schedule, prepare=prepare, loss=loss,
+                          accumulate=config.accumulate, ema=config.ema),
+        in_shardings=(whole, sharding.split(mesh), whole),
+        out_shardings=(whole, whole),
+        donate_argnums=0,
+        compiler_options=sharding.compiler_options(),
+    )  # fmt: skip
+    scorers: dict[str, Callable[[TrainState], dict[str, float]]] = {}
+    for split, part in scored.items():
+        eval_source = open_source(part, eval_host_ops)
+        eval_prepare = augment.build(eval_step_ops, config.normalize, known["mean"], known["std"], eval_source.shape)
+        one_step = make_eval_step(model, eval_prepare, loss, mesh)
+        batches = functools.partial(pipeline.eval_batches, eval_source, batch_size=config.eval_batch_size, mesh=mesh)
+        scorers[split] = lambda state, one_step=one_step, batches=batches: metrics.means(
+            score(one_step, state.variables, batches())
+        )
+
+    # The loop.
+    every = {name: steps_of(getattr(config, f"{name}_every"), epoch=epoch, total=total)
+             for name in ("log", "eval", "checkpoint")}  # fmt: skip
+    manager = checkpoint.open_manager(folder, config.keep)
+    writer = workdir.Metrics(folder, start) if leader else None
+    batches = pipeline.train_batches(source, seed=config.seed, batch_size=config.batch_size, start=start, stop=total)
+    pending, since = [], time.monotonic()
+    val: dict[str, float] | None = None
+    console.print(f"{config.model} on {config.dataset}: {_thousands(abstract.params)} parameters, "
+                  f"{source.count:,} images, {total:,} steps of {config.batch_size} on {mesh.shape['data']} "
+                  f"{jax.devices()[0].platform} device(s), in {folder}", soft_wrap=True, highlight=False)  # fmt: skip
+    if start:
+        console.print(f"going on from step {start:,}", highlight=False)
+    with _Signals() as stop, Bar(console, start, total, epoch) as bar:
+        for step, batch in enumerate(batches, start + 1):
+            state, sums = step_fn(state, batch, step_key)
+            pending.append(sums)
+            jax.block_until_ready(pending[-2:][0])  # no more than two steps ahead of the device
+            bar.advance(step)
+            leave = stop.agreed(step)
+            due = {name: step % period == 0 or step == total for name, period in every.items()}
+            due["eval"] &= config.val_split in scorers
+            saving = due["checkpoint"] or due["eval"] or leave
+
+            if due["log"] or saving:
+                values = _finite(pending, step)
+                values["images_per_second"] = len(pending) * config.batch_size / (time.monotonic() - since)
+                if writer and due["log"]:
+                    writer.write(step, step / epoch, "train", values)
+                bar.show(values)
+            if due["eval"]:
+                val = scorers[config.val_split](state)
+                if writer:
+                    writer.write(step, step / epoch, "val", val)
+                bar.note(f"epoch {step / epoch:.1f}: val loss {val['loss']:.4f}, accuracy {val['accuracy']:.2%}")
+            if saving:
+                checkpoint.save(manager, state, val if due["eval"] else None)
+            if due["log"] or saving:
+                pending, since = [], time.monotonic()
+            if leave:
+                break
+    checkpoint.finish(manager)
+    if stop.signal is not None and int(state.step) < total:
+        raise Interrupted(stop.signal, int(state.step))
+
+    # The final numbers.
+    result = {"step": total, "seconds": round(time.monotonic() - begun, 1), "folder": str(folder)}
+    if config.test_split:
+        result |= {"split": config.test_split, **scorers[config.test_split](state)}
+    if writer:
+        if config.test_split:
+            writer.write(total, total / epoch, "test", {name: result[name] for name in ("loss", "accuracy", "top5")})
+        writer.close()
+        workdir.write_json(folder / "result.json", result | {"config": dataclasses.asdict(config)})
+    return result
+
+
+def _finite(pending: list[dict[str, jax.Array]], step: int) -> dict[str, float]:
+    """The mean metrics of the steps since the last time. Raises FloatingPointError when a loss was not finite."""
+    sums = jax.device_get(pending)
+    for ago, one in zip(range(len(sums) - 1, -1, -1), sums, strict=True):
+        if not np.isfinite(one["loss"]):
+            raise FloatingPointError(f"the loss became {one['loss']:.0f} at step {step - ago}")
+    rate = float(sums[-1].pop("lr"))
+    for one in sums[:-1]:
+        one.pop("lr")
+    return metrics.means(metrics.add(sums)) | {"lr": rate}
+
+
+def _thousands(params: Any) -> str:
+    return f"{sum(int(np.prod(x.shape)) for x in jax.tree.leaves(params)):,}"
+
+
+class _Signals:
+    """Within this context SIGINT and SIGTERM ask the loop to stop after the step; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __enter__(self) -> "_Signals":
+        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _ask(self, number: int, _: FrameType | None) -> None:
+        self.signal = number
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def agreed(self, step: int) -> bool:
+        """Whether to stop after this step. Several processes ask one another every ten steps, and stop together."""
+        if jax.process_count() == 1:
+            return self.signal is not None
+        if step % 10:
+            return False
+        asked = multihost_utils.process_allgather(np.array(self.signal or 0))
+        self.signal = int(asked.max()) or None
+        return self.signal is not None
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,100 @@
+"""The folder of a run: its config, what it knows of the data, the versions, and its metrics as they come.
+
+    config.json     every setting             metrics.jsonl   one JSON object per line, with its step
+    data.json       classes, shape, mean      tensorboard/    the same, for TensorBoard
+    versions.json   packages, devices         checkpoints/    see `cnnjax.checkpoint`
+    result.json     the final numbers         evaluations/    see `cnnjax.evaluate`
+"""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import pathlib
+import platform
+import sys
+from typing import Any
+
+import jax
+import tensorboardX
+
+from cnnjax import __version__
+from cnnjax import config as configs
+from cnnjax.config import Config
+from cnnjax.errors import InputError
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "grain")
+
+
+def new(name: str, root: str = "runs") -> pathlib.Path:
+    """A folder name that says what and when, and that no other run has: runs/digits_lenet5-20261122-093015."""
+    start = f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    names = (pathlib.Path(root) / f"{name}-{start}{suffix}" for suffix in ("", *(f"-{i}" for i in range(2, 1000))))
+    return next(path for path in names if not path.exists())
+
+
+def write_json(path: pathlib.Path, content: Any) -> None:
+    """Writes the whole file or, when killed half-way, nothing."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(content, indent=2) + "\n")
+    part.replace(path)
+
+
+def claim(workdir: pathlib.Path, config: Config) -> None:
+    """Makes `workdir` the folder of a run with this config, or goes on with one that already is.
+
+    Raises InputError when it belongs to a run with other settings, or holds something else.
+    """
+    path = workdir / "config.json"
+    if path.exists():
+        old, new = (dataclasses.asdict(c) for c in (configs.load(path), config))
+        changed = [name for name in new if old[name] != new[name] and name not in configs.FREE]
+        if changed:
+            what = ", ".join(f"{name} = {old[name]!r} there, {new[name]!r} now" for name in changed)
+            raise InputError(f"{workdir} is the run of another config: {what}. Give another --workdir, or no --config")
+    elif workdir.is_dir() and any(workdir.iterdir()):
+        raise InputError(f"{workdir} is not empty and not a run's folder; give another --workdir")
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_json(path, dataclasses.asdict(config))
+    device = jax.devices()[0]
+    write_json(
+        workdir / "versions.json",
+        {
+            "command": sys.argv,
+            "cnnjax": __version__,
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in PACKAGES},
+            "devices": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
+            "processes": jax.process_count(),
+        },
+    )
+
+
+class Metrics:
+    """Writes numbers to metrics.jsonl and to TensorBoard. Lines from after step `start` are of a lost attempt: cut."""
+
+    def __init__(self, workdir: pathlib.Path, start: int) -> None:
+        path = workdir / "metrics.jsonl"
+        kept = [line for line in _lines(path) if json.loads(line)["step"] <= start]
+        part = path.with_name(path.name + ".part")
+        part.write_text("".join(line + "\n" for line in kept))
+        part.replace(path)
+        self._file = path.open("a", buffering=1)
+        self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
+
+    def write(self, step: int, epoch: float, group: str, values: dict[str, float]) -> None:
+        named = {f"{group}/{name}": value for name, value in values.items()}
+        self._file.write(json.dumps({"step": step, "epoch": round(epoch, 4), **named}) + "\n")
+        for name, value in named.items():
+            self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._file.close()
+        self._board.close()
+
+
+def _lines(path: pathlib.Path) -> list[str]:
+    """The whole lines of a file that may end in half a one."""
+    if not path.exists():
+        return []
+    return [line for line in path.read_text().split("\n")[:-1] if line]

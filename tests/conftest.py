@@ -1,0 +1,78 @@
+"""What holds for every test: eight fake CPU devices, no network, and nothing of the user's own files."""
+
+import os
+import pathlib
+import shutil
+import socket
+import sys
+import tempfile
+
+import pytest
+
+# The first process of a test run makes the folder; pytest-xdist's workers inherit the variables.
+_OWNER = "CNNJAX_TEST_HOME" not in os.environ
+_HOME = pathlib.Path(os.environ.get("CNNJAX_TEST_HOME") or tempfile.mkdtemp(prefix="cnnjax-tests-"))
+os.environ.update(
+    CNNJAX_TEST_HOME=str(_HOME),
+    HOME=str(_HOME),
+    XDG_CACHE_HOME=str(_HOME / "cache"),
+    XDG_CONFIG_HOME=str(_HOME / "config"),
+    XDG_DATA_HOME=str(_HOME / "data"),
+    TFDS_DATA_DIR=str(_HOME / "tensorflow_datasets"),
+    JAX_PLATFORMS=os.environ.get("JAX_PLATFORMS", "cpu"),
+    JAX_NUM_CPU_DEVICES="8",
+    JAX_NUMPY_RANK_PROMOTION="raise",  # a broadcast between ranks is more often a mistake than meant
+    JAX_COMPILATION_CACHE_DIR=str(_HOME / "cache" / "jax"),  # one for all workers
+    JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0.2",
+    JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES="-1",
+    MPLBACKEND="agg",
+)
+for _name in ("CNNJAX_DISTRIBUTED", "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
+    os.environ.pop(_name, None)
+if "jax" in sys.modules:
+    raise pytest.UsageError("jax was imported before tests/conftest.py could set its devices")
+
+_connect, _connect_ex, _getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
+_LOCAL = ("localhost", "127.", "::1", "0.0.0.0", "::")
+
+
+def _check_local(host: object) -> None:
+    host = host.decode() if isinstance(host, bytes) else host
+    if isinstance(host, str) and host and not host.startswith(_LOCAL) and host != socket.gethostname():
+        raise ConnectionError(f"a test wanted to reach {host}; the tests use no network")
+
+
+def _refuse_network() -> None:
+    def connect(self, address):
+        if isinstance(address, tuple):
+            _check_local(address[0])
+        return _connect(self, address)
+
+    def connect_ex(self, address):
+        if isinstance(address, tuple):
+            _check_local(address[0])
+        return _connect_ex(self, address)
+
+    def getaddrinfo(host, *args, **kwargs):
+        _check_local(host)
+        return _getaddrinfo(host, *args, **kwargs)
+
+    socket.socket.connect, socket.socket.connect_ex = connect, connect_ex
+    socket.getaddrinfo = getaddrinfo
+
+
+_refuse_network()
+
+
+def pytest_unconfigure() -> None:
+    if _OWNER:
+        shutil.rmtree(_HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def shared() -> pathlib.Path:
+    """The folder of reference material beside the repository; tests that need it are skipped where it is absent."""
+    folder = pathlib.Path(__file__).resolve().parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip("needs the reference material in ../shared, which is not here")
+    return folder
