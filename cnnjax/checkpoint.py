@@ -160,7 +160,7 @@ def restore(
     """
     parts = {"model": _part(abstract, MODEL), "optimizer": _part(abstract, OPTIMIZER)}
     found = _newest(workdir, parts, say, set_aside)
-    return found and TrainState(**found["model"], **found["optimizer"])
+    return None if found is None else TrainState(**found["model"], **found["optimizer"])
 
 
 def restore_model(

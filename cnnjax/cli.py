@@ -3,6 +3,7 @@
 import argparse
 import ast
 import importlib.util
+import inspect
 import logging
 import os
 import pathlib
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cnnjax import __version__
-from cnnjax.config import Config, check, load
+from cnnjax.config import FIELDS, Config, check, load
 from cnnjax.errors import InputError, nearest, unknown
 
 if TYPE_CHECKING:
@@ -29,13 +30,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error)
     except FloatingPointError as error:
         return _fail(f"{error}; the checkpoints from before are intact. Try a smaller lr or clip_norm")
+    except BrokenPipeError:  # the reader of our output has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         return _fail(error)
     except KeyboardInterrupt:
         return _fail("interrupted", 128 + signal.SIGINT)
-    except BrokenPipeError:  # the reader of our output has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
 def _fail(message: object, status: int = 1) -> int:
@@ -99,18 +100,19 @@ def _train(parser: _Parser, argv: list[str]) -> int:
     parser.add_argument("--workdir", help="the run's folder (default: a new one under runs/)")
     parser.add_argument("--data_dir", default="", help="where data sets are (default: TFDS's own)")
     args, rest = parser.parse_known_args(argv)
-    if args.config is None and args.workdir is None:
-        parser.error("--config=FILE is missing")
-    if args.config is None and not (pathlib.Path(args.workdir) / "config.json").exists():
-        parser.error(f"--config=FILE is missing, and {args.workdir} is not a run's folder")
-    config = read_config(args.config or str(pathlib.Path(args.workdir) / "config.json"), rest)
+    location = args.config or os.path.join(args.workdir or "", "config.json")
+    if args.config is None and not (args.workdir and os.path.exists(location)):
+        parser.error(
+            "--config=FILE is missing" + (f", and {args.workdir} is not a run's folder" if args.workdir else "")
+        )
+    config = read_config(location, rest)
 
     console = _start()
     import jax
 
     from cnnjax import train, workdir
 
-    folder = pathlib.Path(args.workdir) if args.workdir else workdir.new(pathlib.Path(args.config.split(":")[0]).stem)
+    folder = args.workdir or workdir.new(pathlib.Path(location.partition(":")[0]).stem)
     folder = pathlib.Path(_same_everywhere(str(folder)))
     try:
         result = train.train(config, folder, data_dir=args.data_dir, console=console)
@@ -133,68 +135,68 @@ def read_config(location: str, overrides: Sequence[str] = ()) -> Config:
 
     path, _, arg = location.partition(":")
     if not pathlib.Path(path).is_file():
-        names = [str(p) for p in pathlib.Path("configs").glob("*.py")]
-        raise InputError(f"there is no config file {path!r}; {nearest(path, names)}")
+        raise InputError(f"there is no config file {path!r}; {nearest(path, map(str, _config_files()))}")
+    config = load(pathlib.Path(path)) if path.endswith(".json") else _call_config_file(path, arg)
     values = flags.FlagValues()
-    if path.endswith(".json"):
-        config_flags.DEFINE_config_dataclass("config", load(pathlib.Path(path)), flag_values=values)
-        words = []
-    else:
-        _load_module(path)  # its own errors first: config_flags would only say that the file is no config
-        config_flags.DEFINE_config_file("config", None, flag_values=values)
-        words = [f"--config={location}"]
+    config_flags.DEFINE_config_dataclass("config", config, flag_values=values)
     try:
-        rest = values(["cnnjax", *words, *overrides])[1:]
-        config = values["config"].value
+        rest = values(["cnnjax", *overrides])[1:]
     except InputError:
         raise
     except Exception as error:  # absl's and config_flags' errors have no common base
-        raise _flag_error(error, path, arg, overrides) from error
+        raise _flag_error(error, overrides) from error
     if rest:
         raise InputError(f"unexpected argument {rest[0]!r}; settings are given as --config.FIELD=VALUE")
-    if not isinstance(config, Config):
-        raise InputError(f"{path}: get_config() returned {type(config).__name__}, expected a cnnjax.config.Config")
     return check(config)
 
 
-def _load_module(path: str) -> Any:
+def _config_files() -> list[pathlib.Path]:
+    return sorted(pathlib.Path("configs").glob("*.py"))
+
+
+def _call_config_file(path: str, arg: str) -> Config:
+    """What get_config() of the file returns, or get_config(arg)."""
     module_spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, path)
     if module_spec is None or module_spec.loader is None:
         raise InputError(f"{path!r} is not a config file; expected a .py file with get_config()")
     module = importlib.util.module_from_spec(module_spec)
     try:
         module_spec.loader.exec_module(module)
-    except InputError:
-        raise
+        if not hasattr(module, "get_config"):
+            raise InputError("it has no get_config()")
+        if arg and not inspect.signature(module.get_config).parameters:
+            raise InputError(f"its get_config() takes no argument, got {arg!r}")
+        config = module.get_config(*([arg] if arg else []))
     except Exception as error:
-        raise InputError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
-    if not hasattr(module, "get_config"):
-        raise InputError(f"{path} is not a config file: it has no get_config()")
-    return module
+        kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+        raise InputError(f"{path} is not a config file that works: {kind}{error}") from error
+    if not isinstance(config, Config):
+        raise InputError(f"{path}: get_config() returned a {type(config).__name__}, expected a cnnjax.config.Config")
+    return config
 
 
-def _flag_error(error: Exception, path: str, arg: str, overrides: Sequence[str]) -> InputError:
-    from cnnjax.config import FIELDS
-
+def _flag_error(error: Exception, overrides: Sequence[str]) -> InputError:
+    """The error of a flag that absl or config_flags refused, in our words."""
     for word in overrides:
         name = word.split("=")[0].lstrip("-")
-        field = name.removeprefix("config.")
-        if not name.startswith("config."):
+        if name.startswith("config.") and name.removeprefix("config.") not in FIELDS:
+            return unknown("config field", name.removeprefix("config."), FIELDS)
+        if word.startswith("-") and not name.startswith("config."):
             return InputError(f"unknown flag {word!r}; {nearest(name, ('config', 'workdir', 'data_dir'))}")
-        if field not in FIELDS:
-            return unknown("config field", field, FIELDS)
-    text = str(error).strip().splitlines()
-    return InputError(f"{path}{':' + arg if arg else ''}: {text[0] if text else type(error).__name__}")
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return InputError(lines[0].removeprefix("flag --"))
 
 
 def _print_result(console: "Console", result: dict[str, Any], folder: pathlib.Path) -> None:
     from rich.table import Table
 
     minutes, seconds = divmod(result["seconds"], 60)
-    rows = {"time": f"{minutes:.0f} min {seconds:.0f} s", "folder": str(folder)}
+    rows = {}
     if "accuracy" in result:
-        rows = {"split": result["split"], "accuracy": f"{result['accuracy']:.2%}", "top-5": f"{result['top5']:.2%}",
-                "loss": f"{result['loss']:.4f}", **rows, "evaluate": f"{_command()} evaluate --workdir={folder}"}  # fmt: skip
+        rows |= {"split": result["split"], "accuracy": f"{result['accuracy']:.2%}", "top-5": f"{result['top5']:.2%}"}
+        rows |= {"loss": f"{result['loss']:.4f}"}
+    rows |= {"time": f"{minutes:.0f} min {seconds:.0f} s", "folder": str(folder)}
+    rows |= {"evaluate": f"{_command()} evaluate --workdir={folder}"}
     table = Table(show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -210,7 +212,9 @@ def _evaluate(parser: _Parser, argv: list[str]) -> int:
     parser.add_argument("--workdir", required=True, help="a run's folder")
     parser.add_argument("--step", default="last", help="last, best or a step's number (default: last)")
     parser.add_argument("--dataset", default="", help="default: the run's own")
-    parser.add_argument("--split", default="", help="TFDS split syntax, as in test[:10%%] (default: the run's test_split)")
+    parser.add_argument(
+        "--split", default="", help="TFDS split syntax, as in test[:10%%] (default: the run's test_split)"
+    )
     parser.add_argument("--batch_size", type=int, default=0, help="default: the run's eval_batch_size")
     parser.add_argument("--data_dir", default="", help="where data sets are (default: TFDS's own)")
     args = parser.parse_args(argv)
@@ -246,7 +250,9 @@ def _print_evaluation(console: "Console", result: dict[str, Any]) -> None:
     for accuracy, name in shown:
         classes.add_row(name, f"{accuracy:.2%}")
     console.print(classes)
-    console.print(f"more in {result['folder']}: metrics.json, per_class.csv, confusion.csv, confusion.png", soft_wrap=True)
+    console.print(
+        f"more in {result['folder']}: metrics.json, per_class.csv, confusion.csv, confusion.png", soft_wrap=True
+    )
 
 
 # --------------------------------------------------------------------------------------------- data, models, configs
@@ -255,7 +261,9 @@ def _print_evaluation(console: "Console", result: dict[str, Any]) -> None:
 def _data(parser: _Parser, argv: list[str]) -> int:
     parser.usage = "cnnjax data {list,build NAME} [--source=DIR] [--data_dir=DIR] [--overwrite]"
     parser.add_argument("action", choices=("list", "build"))
-    parser.add_argument("name", nargs="?", help="a listed data set; any other name makes one of a tree of class folders")
+    parser.add_argument(
+        "name", nargs="?", help="a listed data set; any other name makes one of a tree of class folders"
+    )
     parser.add_argument("--source", default="", help="the folder of the original files (default: download them)")
     parser.add_argument("--data_dir", default="", help="where data sets are (default: TFDS's own)")
     parser.add_argument("--overwrite", action="store_true", help="build it again although it is there")
@@ -271,9 +279,10 @@ def _data(parser: _Parser, argv: list[str]) -> int:
         path = build.build(args.name, args.source, args.data_dir, say=console.print, overwrite=args.overwrite)
         console.print(f"{args.name} is in {path}", soft_wrap=True)
         return 0
-    table = Table("name", "images", "splits", "classes", "state", "description", title="Data sets", title_justify="left")
+    table = Table("name", "splits", "where", "what", title="Data sets", title_justify="left")
     for row in build.available(args.data_dir):
-        table.add_row(*map(str, row))
+        splits = ", ".join(f"{name} {count:,}" for name, count in row.splits.items())
+        table.add_row(row.name, splits, str(row.path or "not built yet"), row.note)
     console.print(table)
     return 0
 
@@ -299,21 +308,24 @@ def _models(parser: _Parser, argv: list[str]) -> int:
 
 
 def _configs(parser: _Parser, argv: list[str]) -> int:
-    parser.add_argument("config", nargs="?", metavar="FILE[:arg]", help="show this one; without it, list those in configs/")
+    parser.add_argument(
+        "config", nargs="?", metavar="FILE[:arg]", help="show this one; without it, list those in configs/"
+    )
     args, overrides = parser.parse_known_args(argv)
     console = _console()
     from rich.table import Table
 
     if args.config:
         config, default = read_config(args.config, overrides), Config()
-        console.print(ast.get_docstring(ast.parse(pathlib.Path(args.config.split(":")[0]).read_text())) or "", markup=False)
+        console.print(
+            ast.get_docstring(ast.parse(pathlib.Path(args.config.split(":")[0]).read_text())) or "", markup=False
+        )
         table = Table("field", "value", "default", title="settings", title_justify="left")
         for name, value in vars(config).items():
             table.add_row(name, repr(value), "" if value == getattr(default, name) else repr(getattr(default, name)))
         console.print(table)
         return 0
-    files = sorted(pathlib.Path("configs").glob("*.py"))
-    if not files:
+    if not (files := _config_files()):
         raise InputError("there is no folder configs/ with config files here")
     table = Table("config", "what it is", title="Configs", title_justify="left")
     for path in files:
@@ -328,11 +340,11 @@ def _configs(parser: _Parser, argv: list[str]) -> int:
 def _console() -> "Console":
     from rich.console import Console
 
-    return Console(highlight=False)
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 
 
 def _start() -> "Console":
-    """Sets JAX up for a run: compilation cache, quiet logs, the other processes. Returns the console to talk through."""
+    """Sets JAX up for a run: compilation cache, quiet logs, the other processes. Returns the console."""
     import absl.logging
     import jax
 

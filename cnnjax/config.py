@@ -73,29 +73,27 @@ def check(config: Config) -> Config:
     """Returns `config` if every field has its type and range; raises InputError naming the first that has not."""
     for name, field in FIELDS.items():
         value = getattr(config, name)
-        if field.type is float and type(value) is int:
+        if type(field.default) is float and type(value) is int:
             object.__setattr__(config, name, value := float(value))
-        if type(value) is not field.type:
-            raise InputError(f"config.{name} = {value!r}: expected {field.type.__name__}, as in {field.default!r}")
+        if type(value) is not type(field.default):
+            raise InputError(
+                f"config.{name} = {value!r}: expected {type(field.default).__name__}, as in {field.default!r}"
+            )
         if name in _CHOICES and value not in _CHOICES[name]:
-            raise InputError(f"config.{name} = {value!r}; {nearest(value, _CHOICES[name])}")
+            raise InputError(f"config.{name} = {value!r}; {nearest(str(value), _CHOICES[name])}")
         if name in _AT_LEAST and not value >= _AT_LEAST[name]:
             raise InputError(f"config.{name} = {value!r}: expected at least {_AT_LEAST[name]}")
     if config.ema >= 1:
         raise InputError(f"config.ema = {config.ema!r}: expected less than 1, as in 0.999")
     if config.batch_size % config.accumulate:
         raise InputError(
-            f"config.batch_size = {config.batch_size} does not divide into config.accumulate = {config.accumulate} parts"
+            f"config.batch_size = {config.batch_size}: expected a multiple of config.accumulate = {config.accumulate}"
         )
     return config
 
 
-def save(config: Config, path: pathlib.Path) -> None:
-    path.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
-
-
 def load(path: pathlib.Path) -> Config:
-    """The config that `save` wrote. Raises InputError when the file is missing or is not one."""
+    """The config in a run's config.json. Raises InputError when the file is missing or is not one."""
     try:
         return check(Config(**json.loads(path.read_text())))
     except FileNotFoundError:

@@ -5,15 +5,21 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Something outside the code is wrong: a setting, a name, a file. The command line prints it without a traceback."""
+    """Something outside the code is wrong: a setting, a name, a file. It is printed without a traceback."""
+
+
+SHOWN = 12  # names in an error message
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """The rest of a sentence about an unknown name: the closest valid one, if any, and then all of them."""
+    """The rest of a sentence about an unknown name: the closest valid one, if any, and the others or the closest."""
     valid = sorted(valid)
     close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}valid: {', '.join(valid) or 'none'}"
+    if len(valid) <= SHOWN:
+        return f"{hint}valid: {', '.join(valid) or 'none'}"
+    some = difflib.get_close_matches(name, valid, n=SHOWN, cutoff=0.0)
+    return f"{hint}valid, of {len(valid)}: {', '.join(some)}, ..."
 
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> InputError:

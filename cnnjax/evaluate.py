@@ -27,7 +27,7 @@ EvalStep = Callable[[Tree, pipeline.Batch], dict[str, jax.Array]]
 def eval_step(variables: Tree, batch: pipeline.Batch, *, model: nn.Module, prepare, loss) -> dict[str, jax.Array]:
     """The sums of `metrics.sums` and the confusion matrix over one batch; padding does not count."""
     images = prepare(jax.random.key(0), batch["image"])
-    logits = model.apply(variables, images, train=False)
+    logits: Any = model.apply(variables, images, train=False)
     sums = metrics.sums(logits, batch["label"], loss(logits, batch["label"]), batch["mask"])
     return sums | {"confusion": metrics.confusion(logits, batch["label"], batch["mask"])}
 
@@ -72,13 +72,17 @@ def evaluate(
     host, device = pipeline.split_ops(settings.preprocess)
     examples = load(name, split, data_dir)
     if len(examples.classes) != len(known["classes"]):
-        raise InputError(f"{name} has {len(examples.classes)} classes; the network of {workdir} {len(known['classes'])}")
+        raise InputError(
+            f"{name} has {len(examples.classes)} classes; the network of {workdir} {len(known['classes'])}"
+        )
     source = pipeline.open_source(examples, host, cache="host", seed=settings.seed, mesh=mesh)
     if source.shape[-1] != known["shape"][-1]:
         raise InputError(f"the images of {name} are {source.shape}; the network of {workdir} takes {known['shape']}")
 
     model = create_model(settings.model, len(known["classes"]), settings.dtype)
-    abstract = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), np.zeros((1, *known["shape"])))
+    abstract = jax.eval_shape(
+        functools.partial(model.init, train=False), jax.random.key(0), np.zeros((1, *known["shape"]))
+    )
     params = abstract.pop("params")
     target = {"params": params, "model_state": abstract, "ema": params if settings.ema else {}}
     placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.replicated(mesh)), target)
@@ -94,7 +98,7 @@ def evaluate(
 def report(total: metrics.Sums, workdir: pathlib.Path, of: dict[str, Any], classes: list[str]) -> dict[str, Any]:
     """Writes metrics.json, per_class.csv, confusion.csv and confusion.png; returns what metrics.json holds."""
     matrix = total["confusion"]
-    counts = {name: int(total[name]) for name in ("count", "top1", "top5")}
+    counts = {"count": int(total["count"]), "top1_right": int(total["top1"]), "top5_right": int(total["top5"])}
     folder = workdir / "evaluations" / re.sub(r"[^\w.-]+", "_", f"{of['dataset']}-{of['split']}-step{of['step']}")
     right, images = matrix.diagonal(), matrix.sum(axis=1)
     per_class = {c: int(r) / int(n) if n else None for c, r, n in zip(classes, right, images, strict=True)}

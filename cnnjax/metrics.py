@@ -38,7 +38,7 @@ def add(parts: list[Sums]) -> Sums:
     """The sum of the sums, in integers and double precision."""
     exact = [{name: np.asarray(x, np.float64 if x.dtype.kind == "f" else np.int64) for name, x in part.items()}
              for part in parts]  # fmt: skip
-    return {name: sum(part[name] for part in exact) for name in exact[0]}
+    return {name: np.sum([part[name] for part in exact], axis=0) for name in exact[0]}
 
 
 def means(total: Sums) -> dict[str, float]:

@@ -3,6 +3,7 @@
 import functools
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,7 +22,7 @@ def initialize() -> None:
         )
 
 
-def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """All devices, or the given ones, along `data`."""
     devices = jax.devices() if devices is None else devices
     return jax.make_mesh((len(devices), 1), ("data", "model"), axis_types=(AxisType.Auto,) * 2, devices=devices)

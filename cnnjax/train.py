@@ -43,7 +43,7 @@ class Interrupted(Exception):
 # ---------------------------------------------------------------------------------------------------- state and step
 
 
-def init_state(key: Key, *, model: nn.Module, shape: tuple[int, ...], make_tx, ema: bool) -> tuple[TrainState, Any]:
+def init_state(key: Key, *, model: nn.Module, shape: tuple[int, ...], make_tx, ema: bool) -> TrainState:
     """The state before the first step, for images of `shape` [H, W, C]."""
     variables = dict(model.init(key, jnp.zeros((1, *shape)), train=False))
     params = variables.pop("params")

@@ -1,9 +1,9 @@
 """The folder of a run: its config, what it knows of the data, the versions, and its metrics as they come.
 
-    config.json     every setting             metrics.jsonl   one JSON object per line, with its step
-    data.json       classes, shape, mean      tensorboard/    the same, for TensorBoard
-    versions.json   packages, devices         checkpoints/    see `cnnjax.checkpoint`
-    result.json     the final numbers         evaluations/    see `cnnjax.evaluate`
+config.json     every setting             metrics.jsonl   one JSON object per line, with its step
+data.json       classes, shape, mean      tensorboard/    the same, for TensorBoard
+versions.json   packages, devices         checkpoints/    see `cnnjax.checkpoint`
+result.json     the final numbers         evaluations/    see `cnnjax.evaluate`
 """
 
 import dataclasses

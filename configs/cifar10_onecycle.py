@@ -1,6 +1,6 @@
 """CIFAR-10 in 15 epochs: a CIFAR ResNet (or any other network) under a one-cycle schedule.
 
-    ./launch.sh train --config=configs/cifar10_onecycle.py
+./launch.sh train --config=configs/cifar10_onecycle.py
 """
 
 from cnnjax.config import Config

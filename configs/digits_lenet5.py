@@ -1,6 +1,6 @@
 """LeNet-5 on scikit-learn's handwritten digits: real data that need no download, and the first thing to run.
 
-    ./launch.sh train --config=configs/digits_lenet5.py
+./launch.sh train --config=configs/digits_lenet5.py
 """
 
 from cnnjax.config import Config

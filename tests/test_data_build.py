@@ -204,7 +204,8 @@ def test_class_folders_keep_their_bytes(tmp_path, splits):
     import tensorflow_datasets as tfds
 
     skip = {"image": tfds.decode.SkipDecoding()}
-    source: Any = tfds.builder_from_directory(path).as_data_source(splits[0] or "train", decoders=skip)
+    builder: Any = tfds.builder_from_directory(path)
+    source = builder.as_data_source(splits[0] or "train", decoders=skip)
     assert {one["image"] for one in source} <= set(files.values())
 
 
@@ -409,6 +410,14 @@ def test_a_killed_build_is_not_read_and_is_cleared_away(tmp_path):
     assert [row for row in available(str(tmp_path)) if row.path] == []
     assert len(load("digits", "train", str(tmp_path), silent)) == 1438
     assert_nothing_left(tmp_path, "digits")
+
+
+def test_what_a_killed_build_left_is_not_taken_over(made, tmp_path):
+    truth = write_idx(tmp_path)
+    left = tmp_path / "data/downloads/cnnjax/mnist/staging/mnist/1.0.0"
+    shutil.copytree(made / "digits" / "1.0.0", left)  # complete, but who knows of what
+    build("mnist", str(tmp_path), str(tmp_path / "data"), silent)
+    assert_holds(tmp_path / "data", "mnist", truth)
 
 
 def test_two_builds_at_once_make_one_data_set(tmp_path, monkeypatch):
@@ -703,6 +712,8 @@ ENCODED = {
     "bilevel": (encoded((17, 33), "1", "PNG"), (17, 33, 1)),
     "palette": (encoded((17, 33), "P", "PNG"), (17, 33, 3)),
     "alpha": (encoded((17, 33), "RGBA", "PNG"), (17, 33, 3)),
+    "grey with alpha": (encoded((17, 33), "LA", "PNG"), (17, 33, 3)),
+    "palette with transparency": (encoded((17, 33), "P", "PNG", transparency=bytes(range(256))), (17, 33, 3)),
     "16-bit": (deep("PNG"), (35, 17, 1)),
 }
 

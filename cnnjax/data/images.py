@@ -108,10 +108,12 @@ def _decode_with_opencv(data: bytes) -> np.ndarray | None:
 def _decode_with_pillow(data: bytes) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
-            image = ImageOps.exif_transpose(image)
+            image, grey = ImageOps.exif_transpose(image), _is_grey(image)
             if image.mode.startswith("I"):  # 16-bit grey, which convert("L") would clip
                 return (np.asarray(image) >> 8).astype(np.uint8)[:, :, None]
-            pixels = np.array(image.convert("L" if _is_grey(image) else "RGB"))
+            if "transparency" in image.info:  # straight to RGB, Pillow warns of what it drops
+                image = image.convert("RGBA")
+            pixels = np.array(image.convert("L" if grey else "RGB"))
     except Exception as error:
         raise InputError(_UNREADABLE) from error
     return pixels.reshape(*pixels.shape[:2], -1)

@@ -18,8 +18,8 @@ from jax.sharding import Mesh
 
 from cnnjax import sharding, spec
 from cnnjax.augment import OPS
-from cnnjax.data.store import Split
 from cnnjax.data.images import HOST_OPS
+from cnnjax.data.store import Split
 from cnnjax.errors import InputError, unknown
 
 Batch = dict[str, jax.Array]
@@ -144,8 +144,8 @@ def _streamed(split: Split, calls: Sequence[spec.Call], shape: tuple, seed: int,
 
     def histogram() -> np.ndarray:
         sample = np.linspace(0, len(split) - 1, min(len(split), STATISTICS_SAMPLE)).astype(np.int64)
-        return sum(_histogram(read(split, calls, part, part, seed)["image"])
-                   for part in np.array_split(sample, max(1, len(sample) // 1000)))  # fmt: skip
+        parts = np.array_split(sample, max(1, len(sample) // 1000))
+        return np.sum([_histogram(read(split, calls, part, part, seed)["image"]) for part in parts], axis=0)
 
     return Source(fetch, len(split), shape, histogram)
 
