@@ -1,8 +1,8 @@
 """Image operations inside the training step, and the pipelines of them that a config names.
 
 An operation is a pure function `(key, image, ...) -> image` on one image: float32 [H, W, C] in [0, 1]. It gives the
-same result eagerly, under jit and under vmap. One that fills in pixels uses `mean`, the mean colour of the training
-split, which is zero once the image is normalised. Operations of changing size run on the host: `data.images`.
+same result eagerly, under jit and under vmap. One that fills in pixels uses `mean` [1, 1, C], the mean colour of the
+training split, which is zero once the image is normalised. Operations of changing size run on the host: `data.images`.
 """
 
 from collections.abc import Callable, Sequence
@@ -62,9 +62,9 @@ def range_to(image: Array, low: float, high: float) -> Array:
     return low + (high - low) * image
 
 
-def constants(image: Array, mean: Sequence[float], std: Sequence[float]) -> Array:
+def constants(image: Array, means: Sequence[float], stds: Sequence[float]) -> Array:
     """As `mean_std`, with a mean and a standard deviation per channel that are given, on the scale of [0, 1]."""
-    return (image - jnp.array(mean, image.dtype)) / jnp.array(std, image.dtype)
+    return (image - _per_channel(means)) / _per_channel(stds)
 
 
 def none(image: Array) -> Array:
@@ -76,6 +76,10 @@ NORMALIZE = {"mean_std": mean_std, "centered": centered, "symmetric": symmetric,
              "constants": constants, "none": none}  # fmt: skip
 
 
+def _per_channel(values: Sequence[float]) -> Array:
+    return jnp.array(values, jnp.float32).reshape(1, 1, -1)
+
+
 def build(
     calls: Sequence[spec.Call], normalize: str, mean: Sequence[float], std: Sequence[float], shape: tuple[int, ...]
 ) -> Callable[[Array, Array], Array]:
@@ -85,7 +89,7 @@ def build(
     split's, per channel, on the scale of [0, 1]; `shape` is one image's, to try the operations out at once.
     Raises InputError for an operation that does not exist, or does not fit its arguments or the image.
     """
-    statistics = {"mean": jnp.array(mean, jnp.float32), "std": jnp.maximum(jnp.array(std, jnp.float32), 1e-6)}
+    statistics = {"mean": _per_channel(mean), "std": jnp.maximum(_per_channel(std), 1e-6)}
     final = spec.parse(normalize)
 
     def one(key: Array, image: Array) -> Array:

@@ -138,16 +138,17 @@ def read_config(location: str, overrides: Sequence[str] = ()) -> Config:
         raise InputError(f"there is no config file {path!r}; {nearest(path, map(str, _config_files()))}")
     config = load(pathlib.Path(path)) if path.endswith(".json") else _call_config_file(path, arg)
     values = flags.FlagValues()
-    config_flags.DEFINE_config_dataclass("config", config, flag_values=values)
+    words = ["cnnjax", *overrides]
     try:
-        rest = values(["cnnjax", *overrides])[1:]
+        config_flags.DEFINE_config_dataclass("config", config, flag_values=values, sys_argv=words)
+        rest = values(words)[1:]
     except InputError:
         raise
     except Exception as error:  # absl's and config_flags' errors have no common base
         raise _flag_error(error, overrides) from error
     if rest:
         raise InputError(f"unexpected argument {rest[0]!r}; settings are given as --config.FIELD=VALUE")
-    return check(config)
+    return check(values["config"].value)
 
 
 def _config_files() -> list[pathlib.Path]:
@@ -169,7 +170,7 @@ def _call_config_file(path: str, arg: str) -> Config:
         config = module.get_config(*([arg] if arg else []))
     except Exception as error:
         kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
-        raise InputError(f"{path} is not a config file that works: {kind}{error}") from error
+        raise InputError(f"{path}{arg and ':' + arg} gives no config: {kind}{error}") from error
     if not isinstance(config, Config):
         raise InputError(f"{path}: get_config() returned a {type(config).__name__}, expected a cnnjax.config.Config")
     return config

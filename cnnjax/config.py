@@ -108,9 +108,8 @@ def steps(duration: str, *, epoch: float, total: int = 0) -> int:
     Raises InputError for anything but '<number> epochs', '<number> steps' or '<number>%'.
     """
     unit = {"epochs": epoch, "epoch": epoch, "steps": 1, "step": 1, "%": total / 100}
-    number, word = duration.rstrip("% "), "%"
-    if not duration.rstrip().endswith("%"):
-        number, _, word = duration.strip().partition(" ")
+    text = str(duration).strip()  # inside a call string it may be a number
+    number, _, word = (text[:-1], "", "%") if text.endswith("%") else text.partition(" ")
     try:
         value = float(number) * unit[word.strip()]
         if not 0 <= value < float("inf"):

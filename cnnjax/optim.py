@@ -25,6 +25,8 @@ Steps = Callable[[str], int]
 
 def sgd(decay: Transform, momentum: float = 0.0, nesterov: bool = False) -> Transform:
     """Gradient descent, with momentum v = momentum v + g where asked for (PyTorch's form: the rate multiplies v)."""
+    if nesterov and not momentum:
+        raise InputError("sgd: nesterov=True goes with a momentum, as in sgd(momentum=0.9, nesterov=True)")
     return optax.chain(decay, optax.trace(momentum, nesterov) if momentum else optax.identity())
 
 

@@ -627,6 +627,16 @@ def test_an_image_that_does_not_decode_is_named(tmp_path, monkeypatch):
         data.read(np.array([2]))
 
 
+def test_an_image_of_another_size_than_declared_is_named(tmp_path, monkeypatch):
+    write_idx(tmp_path)
+    monkeypatch.setattr(images, "encode_png", lambda image, whole=images.encode_png: whole(image[1:]))
+    build("mnist", str(tmp_path), str(tmp_path / "data"), silent)
+    with pytest.raises(
+        InputError, match=r"'mnist', split 'test', index 3: the image is \(27, 28, 1\), expected \(28, "
+    ):
+        load("mnist", "test", str(tmp_path / "data")).read(np.array([3]))
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
