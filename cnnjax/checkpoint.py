@@ -1,13 +1,15 @@
 """Checkpoints: saved in the background, each with a digest of its own, restored only when the digest agrees.
 
 Orbax writes and keeps them, atomically. It does not notice a flipped bit, and takes an empty folder for a step; so
-beside the arrays stands a record of every array's type, shape and CRC-32, checked whenever they are read back.
+beside the arrays stands a record of every array's type, shape and CRC-32, checked whenever they are read back. The
+validation metrics are in that record too.
 """
 
+import contextlib
 import json
 import pathlib
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -29,41 +31,68 @@ def _part(state: TrainState, names: tuple[str, ...]) -> dict[str, Tree]:
     return {name: getattr(state, name) for name in names}
 
 
-def open_manager(workdir: pathlib.Path, keep: int) -> ocp.CheckpointManager:
-    """The manager of a run's checkpoints, which keeps the newest `keep` and the best."""
-    newest = checkpoint_managers.LatestN(keep)
-    best = checkpoint_managers.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False)
+@contextlib.contextmanager
+def open_manager(workdir: pathlib.Path, keep: int) -> Iterator[ocp.CheckpointManager]:
+    """The manager of a run's checkpoints, which keeps the newest `keep` and the best. At its end it waits for them."""
     options = ocp.CheckpointManagerOptions(
-        best_fn=_score,
-        best_mode="max",
-        preservation_policy=checkpoint_managers.AnyPreservationPolicy([newest, best]),
+        preservation_policy=_Keep(workdir, keep),
         step_format_fixed_length=8,
+        cleanup_tmp_directories=True,  # what a killed run left half written
     )
-    return ocp.CheckpointManager(workdir.absolute() / FOLDER, options=options)
+    folder = workdir.absolute() / FOLDER
+    with _one_error(folder):
+        manager = ocp.CheckpointManager(folder, options=options)
+    try:
+        yield manager
+    finally:
+        with _one_error(folder):
+            manager.close()
 
 
-def _score(metrics: dict[str, float]) -> float:
-    return metrics[METRIC]
+class _Keep(checkpoint_managers.PreservationPolicy):
+    """The newest and the best stay. Orbax's own policy would stop at metrics that it cannot read."""
+
+    def __init__(self, workdir: pathlib.Path, newest: int) -> None:
+        self.workdir, self.newest = workdir, newest
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        found = {info.step: info.metrics or _metrics(self.workdir, info.step) for info in checkpoints}
+        kept = {*sorted(found)[-self.newest :], _best(found)}
+        return [info.step in kept for info in checkpoints]
 
 
 def save(manager: ocp.CheckpointManager, state: TrainState, metrics: dict[str, float] | None) -> None:
-    """Starts saving the state, with the validation metrics where there are any; `manager.wait_until_finished` waits."""
+    """Starts saving the state, with the validation metrics where there are any; `finish` waits for it."""
     model, optimizer = _part(state, MODEL), _part(state, OPTIMIZER)
-    manager.save(
-        int(state.step),
-        args=ocp.args.Composite(
-            model=ocp.args.StandardSave(model),
-            optimizer=ocp.args.StandardSave(optimizer),
-            digest=ocp.args.JsonSave({"model": _sealed(model), "optimizer": _sealed(optimizer)}),
-        ),
-        metrics=metrics,
-    )
+    digest = {"model": _sealed("arrays", record(model)), "optimizer": _sealed("arrays", record(optimizer))}
+    with _one_error(manager.directory):
+        manager.save(
+            int(state.step),
+            args=ocp.args.Composite(
+                model=ocp.args.StandardSave(model),
+                optimizer=ocp.args.StandardSave(optimizer),
+                digest=ocp.args.JsonSave(digest | {"metrics": _sealed("values", metrics)}),
+            ),
+            metrics=metrics,
+        )
 
 
 def finish(manager: ocp.CheckpointManager) -> None:
-    """Waits until everything is on the disk, and closes the manager."""
-    manager.wait_until_finished()
-    manager.close()
+    """Waits until everything is on the disk."""
+    with _one_error(manager.directory):
+        manager.wait_until_finished()
+
+
+@contextlib.contextmanager
+def _one_error(folder: Any) -> Iterator[None]:
+    """Turns whatever goes wrong while saving into one InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # Orbax, tensorstore and the system each have their own
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(f"cannot save in {folder}: {lines[0]}") from error
 
 
 def record(tree: Tree) -> dict[str, list]:
@@ -81,9 +110,19 @@ def _crc(leaf: Any) -> int:
     return zlib.crc32(np.ascontiguousarray(whole).view(np.uint8).data) if leaf.size else 0
 
 
-def _sealed(tree: Tree) -> dict[str, Any]:
-    arrays = record(tree)
-    return {"arrays": arrays, "crc": zlib.crc32(json.dumps(arrays).encode())}
+def _sealed(name: str, content: Any) -> dict[str, Any]:
+    return {name: content, "crc": zlib.crc32(json.dumps(content).encode())}
+
+
+def _digest(workdir: pathlib.Path, step: int, part: str, name: str) -> Any:
+    """A part of a checkpoint's digest. Raises Damaged when it cannot be read, or is not what was sealed."""
+    try:
+        sealed = json.loads((_folder(workdir, step) / "digest" / "metadata").read_text())[part]
+        if sealed == _sealed(name, sealed[name]):
+            return sealed[name]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Damaged(f"its digest cannot be read ({type(error).__name__})") from error
+    raise Damaged("its digest does not agree with itself")
 
 
 class Damaged(Exception):
@@ -98,13 +137,20 @@ def steps(workdir: pathlib.Path) -> list[int]:
 
 def best(workdir: pathlib.Path) -> int | None:
     """The step with the best validation metric, the newest of equals; None when none was saved with one."""
-    scores = {}
-    for step in steps(workdir):
-        try:
-            scores[step] = json.loads((_folder(workdir, step) / "metrics" / "metrics").read_text())[METRIC]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # no metrics, or none that can be read
-    return max(scores, key=lambda step: (scores[step], step)) if scores else None
+    return _best({step: _metrics(workdir, step) for step in steps(workdir)})
+
+
+def _best(found: dict[int, dict[str, float] | None]) -> int | None:
+    scores = {step: (metrics[METRIC], step) for step, metrics in found.items() if metrics}
+    return max(scores, key=scores.__getitem__) if scores else None
+
+
+def _metrics(workdir: pathlib.Path, step: int) -> dict[str, float] | None:
+    """The validation metrics that a checkpoint was saved with, if it was, and they can be read."""
+    try:
+        return _digest(workdir, step, "metrics", "values")
+    except Damaged:
+        return None
 
 
 def _folder(workdir: pathlib.Path, step: int) -> pathlib.Path:
@@ -114,13 +160,7 @@ def _folder(workdir: pathlib.Path, step: int) -> pathlib.Path:
 def _read(workdir: pathlib.Path, step: int, abstract: dict[str, Tree]) -> dict[str, Tree]:
     """Reads the parts in `abstract` of one checkpoint. Raises Damaged, or InputError when it is another network's."""
     folder = _folder(workdir, step)
-    try:
-        digest = json.loads((folder / "digest" / "metadata").read_text())
-        arrays = {part: digest[part]["arrays"] for part in abstract}
-        if any(zlib.crc32(json.dumps(arrays[part]).encode()) != digest[part]["crc"] for part in abstract):
-            raise Damaged("its digest does not agree with itself")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Damaged(f"its digest cannot be read ({type(error).__name__})") from error
+    arrays = {part: _digest(workdir, step, part, "arrays") for part in abstract}
     for part, tree in abstract.items():
         _check_same_network(folder, arrays[part], record(tree))
     items = {part: ocp.args.StandardRestore(tree) for part, tree in abstract.items()}

@@ -351,7 +351,7 @@ def _start() -> "Console":
 
     from cnnjax import sharding
 
-    absl.logging.set_verbosity(absl.logging.ERROR)
+    absl.logging.set_verbosity(absl.logging.FATAL)  # what goes wrong is raised, and said once
     logging.getLogger("jax").setLevel(logging.ERROR)
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or os.path.join(
         os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "cnnjax", "xla"

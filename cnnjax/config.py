@@ -30,17 +30,17 @@ class Config:
     cache: str = "auto"  # 'device': the whole split in device memory; 'host': read as it goes; 'auto': by its size
 
     # how long, and how much at a time
-    duration: str = "10 epochs"
+    duration: str = "10 epochs"  # of the whole training
     batch_size: int = 128  # images per step, over all devices
-    eval_batch_size: int = 500
+    eval_batch_size: int = 500  # the same for scoring, where it changes the speed but no result
     accumulate: int = 1  # parts a batch is cut into, to save memory; gradients are averaged over them
 
     # how it learns
-    loss: str = "cross_entropy"
-    optimizer: str = "sgd(momentum=0.9)"
+    loss: str = "cross_entropy"  # of an example: 'cross_entropy(label_smoothing=0.1)'
+    optimizer: str = "sgd(momentum=0.9)"  # a function of `cnnjax.optim`, as is the schedule
     lr: float = 0.1  # the peak of the schedule
-    schedule: str = "constant"
-    weight_decay: float = 0.0
+    schedule: str = "constant"  # the rate over time: 'one_cycle', 'cosine(warmup="5 epochs")'
+    weight_decay: float = 0.0  # on what `decay_mask` matches; an optimizer adds it where its definition has it
     decay_mask: str = "kernel$"  # regular expression: the parameters that decay, by path ('.*' for all)
     clip_norm: float = 0.0  # largest global norm of the gradient; 0 for none
     ema: float = 0.0  # decay of the moving average of the weights that is evaluated; 0 for none
@@ -48,10 +48,10 @@ class Config:
     seed: int = 0  # of initialisation, data order, augmentation and dropout
 
     # what is kept and said (these, `cache` and `eval_batch_size` may change when a run goes on)
-    eval_every: str = "1 epochs"
-    checkpoint_every: str = "1 epochs"
+    eval_every: str = "1 epochs"  # scores val_split, and saves a checkpoint
+    checkpoint_every: str = "1 epochs"  # saves a checkpoint
     keep: int = 2  # newest checkpoints kept, beside the best
-    log_every: str = "50 steps"
+    log_every: str = "50 steps"  # writes the mean training metrics since the last time
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in FIELDS:
@@ -98,7 +98,7 @@ def load(path: pathlib.Path) -> Config:
         return check(Config(**json.loads(path.read_text())))
     except FileNotFoundError:
         raise InputError(f"{path.parent} is not a run's folder: it has no {path.name}") from None
-    except (json.JSONDecodeError, TypeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
         raise InputError(f"{path} is damaged: {error}") from error
 
 

@@ -11,7 +11,7 @@ Sums = dict[str, np.ndarray]
 def rank(logits: Array, label: Array) -> Array:
     """How many classes come before the right one, [N]: 0 is a hit. Equal logits go by class number; NaN is last."""
     right = jnp.take_along_axis(logits, label[:, None], axis=-1)
-    beaten = (logits < right) | ((logits == right) & (jnp.arange(logits.shape[-1]) >= label[:, None]))
+    beaten = (logits < right) | ((logits == right) & (jnp.arange(logits.shape[-1])[None] >= label[:, None]))
     return logits.shape[-1] - beaten.sum(axis=-1)
 
 

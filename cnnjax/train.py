@@ -1,6 +1,5 @@
 """Training, top to bottom: the state, the step, the loop."""
 
-import dataclasses
 import functools
 import pathlib
 import signal
@@ -182,6 +181,8 @@ def train(
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("the run's folder is there")
     state = checkpoint.restore(folder, abstract, console.print, set_aside=leader)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("damaged checkpoints are out of the way")
     if state is None:
         state = jax.jit(init, out_shardings=whole)(init_key)
     start = int(state.step)
@@ -208,17 +209,22 @@ def train(
     # The loop.
     every = {name: steps_of(getattr(config, f"{name}_every"), epoch=epoch, total=total)
              for name in ("log", "eval", "checkpoint")}  # fmt: skip
-    manager = checkpoint.open_manager(folder, config.keep)
-    writer = workdir.Metrics(folder, start) if leader else None
     batches = pipeline.train_batches(source, seed=config.seed, batch_size=config.batch_size, start=start, stop=total)
-    pending, since = [], time.monotonic()
-    val: dict[str, float] | None = None
-    console.print(f"{config.model} on {config.dataset}: {_thousands(abstract.params)} parameters, "
-                  f"{source.count:,} images, {total:,} steps of {config.batch_size} on {mesh.shape['data']} "
-                  f"{jax.devices()[0].platform} device(s), in {folder}", soft_wrap=True, highlight=False)  # fmt: skip
+    size = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(abstract.params))
+    console.print(
+        f"{config.model} on {config.dataset}: {size:,} parameters, {source.count:,} images, {total:,} steps of "
+        f"{config.batch_size} on {mesh.size} {jax.default_backend()} device(s), in {folder}",
+        soft_wrap=True,
+    )
     if start:
-        console.print(f"going on from step {start:,}", highlight=False)
-    with _Signals() as stop, Bar(console, start, total, epoch) as bar:
+        console.print(f"going on from step {start:,}")
+    with (
+        workdir.Metrics(folder, start, leader) as log,
+        checkpoint.open_manager(folder, config.keep) as manager,
+        _Signals() as stop,
+        Bar(console, start, total, epoch) as bar,
+    ):
+        pending, since = [], time.monotonic()
         for step, batch in enumerate(batches, start + 1):
             state, sums = step_fn(state, batch, step_key)
             pending.append(sums)
@@ -226,39 +232,40 @@ def train(
             bar.advance(step)
             leave = stop.agreed(step)
             due = {name: step % period == 0 or step == total for name, period in every.items()}
-            due["eval"] &= config.val_split in scorers
-            saving = due["checkpoint"] or due["eval"] or leave
+            evaluating = due["eval"] and config.val_split in scorers
+            saving = due["checkpoint"] or evaluating or leave
 
             if due["log"] or saving:
                 values = _finite(pending, step)
                 values["images_per_second"] = len(pending) * config.batch_size / (time.monotonic() - since)
-                if writer and due["log"]:
-                    writer.write(step, step / epoch, "train", values)
                 bar.show(values)
-            if due["eval"]:
+                if due["log"]:
+                    log.write(step, step / epoch, "train", values)
+            val = None
+            if evaluating:
                 val = scorers[config.val_split](state)
-                if writer:
-                    writer.write(step, step / epoch, "val", val)
+                log.write(step, step / epoch, "val", val)
                 bar.note(f"epoch {step / epoch:.1f}: val loss {val['loss']:.4f}, accuracy {val['accuracy']:.2%}")
             if saving:
-                checkpoint.save(manager, state, val if due["eval"] else None)
+                _check_finite(state, step)
+                checkpoint.save(manager, state, val)
             if due["log"] or saving:
                 pending, since = [], time.monotonic()
             if leave:
                 break
-    checkpoint.finish(manager)
-    if stop.signal is not None and int(state.step) < total:
-        raise Interrupted(stop.signal, int(state.step))
+        checkpoint.finish(manager)
+        if stop.signal is not None and int(state.step) < total:
+            raise Interrupted(stop.signal, int(state.step))
 
-    # The final numbers.
-    result = {"step": total, "seconds": round(time.monotonic() - begun, 1), "folder": str(folder)}
-    if config.test_split:
-        result |= {"split": config.test_split, **scorers[config.test_split](state)}
-    if writer:
+        # The final numbers.
+        result: dict[str, Any] = {"step": total, "folder": str(folder)}
         if config.test_split:
-            writer.write(total, total / epoch, "test", {name: result[name] for name in ("loss", "accuracy", "top5")})
-        writer.close()
-        workdir.write_json(folder / "result.json", result | {"config": dataclasses.asdict(config)})
+            test = scorers[config.test_split](state)
+            log.write(total, total / epoch, "test", test)
+            result |= {"split": config.test_split, **test}
+        result["seconds"] = round(time.monotonic() - begun, 1)
+        if leader:
+            workdir.write_json(folder / "result.json", result)
     return result
 
 
@@ -274,8 +281,12 @@ def _finite(pending: list[dict[str, jax.Array]], step: int) -> dict[str, float]:
     return metrics.means(metrics.add(sums)) | {"lr": rate}
 
 
-def _thousands(params: Any) -> str:
-    return f"{sum(int(np.prod(x.shape)) for x in jax.tree.leaves(params)):,}"
+def _check_finite(state: TrainState, step: int) -> None:
+    """Raises FloatingPointError for a state not to be saved: the loss of a step is of the parameters before it."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get((state.params, state.model_state))):
+        if not np.isfinite(leaf).all():
+            name = jax.tree_util.keystr(path[1:], simple=True, separator="/")
+            raise FloatingPointError(f"{name} became infinite or NaN by step {step}")
 
 
 class _Signals:

@@ -6,6 +6,7 @@ versions.json   packages, devices         checkpoints/    see `cnnjax.checkpoint
 result.json     the final numbers         evaluations/    see `cnnjax.evaluate`
 """
 
+import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
@@ -52,7 +53,7 @@ def claim(workdir: pathlib.Path, config: Config) -> None:
         if changed:
             what = ", ".join(f"{name} = {old[name]!r} there, {new[name]!r} now" for name in changed)
             raise InputError(f"{workdir} is the run of another config: {what}. Give another --workdir, or no --config")
-    elif workdir.is_dir() and any(workdir.iterdir()):
+    elif workdir.is_dir() and any(other.name != "config.json.part" for other in workdir.iterdir()):
         raise InputError(f"{workdir} is not empty and not a run's folder; give another --workdir")
     workdir.mkdir(parents=True, exist_ok=True)
     write_json(path, dataclasses.asdict(config))
@@ -71,26 +72,39 @@ def claim(workdir: pathlib.Path, config: Config) -> None:
 
 
 class Metrics:
-    """Writes numbers to metrics.jsonl and to TensorBoard. Lines from after step `start` are of a lost attempt: cut."""
+    """Writes numbers to metrics.jsonl and to TensorBoard, in the one process that leads.
 
-    def __init__(self, workdir: pathlib.Path, start: int) -> None:
-        path = workdir / "metrics.jsonl"
-        kept = [line for line in _lines(path) if json.loads(line)["step"] <= start]
-        part = path.with_name(path.name + ".part")
-        part.write_text("".join(line + "\n" for line in kept))
-        part.replace(path)
-        self._file = path.open("a", buffering=1)
-        self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
+    Lines from after step `start` are of an attempt that was lost, and the last one is written anew: they are cut.
+    """
+
+    def __init__(self, workdir: pathlib.Path, start: int, leader: bool) -> None:
+        self._open = contextlib.ExitStack()
+        self._leader = leader
+        if leader:
+            path = workdir / "metrics.jsonl"
+            lines = {line: json.loads(line) for line in _lines(path)}
+            kept = [line for line, values in lines.items() if values["step"] <= start and "test/loss" not in values]
+            part = path.with_name(path.name + ".part")
+            part.write_text("".join(line + "\n" for line in kept))
+            part.replace(path)
+            self._file = self._open.enter_context(path.open("a", buffering=1))
+            board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
+            self._board = self._open.enter_context(contextlib.closing(board))
+
+    def __enter__(self) -> "Metrics":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
 
     def write(self, step: int, epoch: float, group: str, values: dict[str, float]) -> None:
+        """One line, {"step", "epoch", "group/name": value ...}."""
+        if not self._leader:
+            return
         named = {f"{group}/{name}": value for name, value in values.items()}
         self._file.write(json.dumps({"step": step, "epoch": round(epoch, 4), **named}) + "\n")
         for name, value in named.items():
             self._board.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        self._file.close()
-        self._board.close()
 
 
 def _lines(path: pathlib.Path) -> list[str]:

@@ -1,7 +1,7 @@
 """LeNet-5 on MNIST, or on Fashion-MNIST (:fashion_mnist).
 
-    ./launch.sh train --config=configs/mnist_lenet5.py
-    ./launch.sh train --config=configs/mnist_lenet5.py:fashion_mnist
+./launch.sh train --config=configs/mnist_lenet5.py
+./launch.sh train --config=configs/mnist_lenet5.py:fashion_mnist
 """
 
 from cnnjax.config import Config

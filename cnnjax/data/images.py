@@ -173,6 +173,16 @@ def center_crop(image: np.ndarray, size: Size) -> np.ndarray:
     return _crop(image, rows // 2, columns // 2, height, width)
 
 
+def pad(image: np.ndarray, size: Size, value: int = 0) -> np.ndarray:
+    """The image in the middle of one of that size, in a frame of `value`; an odd pixel goes below or to the right."""
+    height, width = _sides(size)
+    rows, columns = height - image.shape[0], width - image.shape[1]
+    if min(rows, columns) < 0:
+        raise InputError(f"pad({size!r}): the image is {image.shape[0]}x{image.shape[1]}, larger than that")
+    frame = [(rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0)]
+    return np.pad(image, frame, constant_values=value)
+
+
 def random_crop(image: np.ndarray, rng: np.random.Generator, size: Size) -> np.ndarray:
     """A window of that size, anywhere in the image with equal chance."""
     height, width, rows, columns = _room(image, size, "random_crop")
@@ -207,6 +217,7 @@ def random_resized_crop(
 HOST_OPS: dict[str, Callable[..., np.ndarray]] = {
     "resize": resize,
     "center_crop": center_crop,
+    "pad": pad,
     "random_crop": random_crop,
     "random_resized_crop": random_resized_crop,
 }

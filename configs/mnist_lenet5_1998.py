@@ -1,0 +1,26 @@
+"""LeNet-5 as it was in 1998, on MNIST: scaled tanh, trained subsampling, a partial C3, distances to drawn digits.
+
+    ./launch.sh train --config=configs/mnist_lenet5_1998.py
+
+The paper's test error is 0.95 %, without distortions of the training images (LeCun et al. 1998, III.B). Its optimiser,
+a stochastic diagonal Levenberg-Marquardt, is replaced by momentum here; input range and number of passes are its own.
+"""
+
+from cnnjax.config import Config
+
+
+def get_config() -> Config:
+    return Config(
+        model="lenet5_1998",
+        dataset="mnist",
+        augment="pad(32)",
+        preprocess="pad(32)",
+        normalize="range_to(-0.1, 1.175)",
+        duration="20 epochs",
+        batch_size=128,
+        optimizer="sgd(momentum=0.9)",
+        lr=0.001,
+        schedule="cosine(warmup='1 epochs')",
+        checkpoint_every="5 epochs",
+        log_every="100 steps",
+    )

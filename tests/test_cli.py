@@ -1,0 +1,208 @@
+"""The command line as a person meets it: what is said when something is wrong, and that nothing saved is lost."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from cnnjax import cli
+
+ROOT = pathlib.Path(__file__).parents[1]
+DIGITS = "--config=configs/digits_lenet5.py"
+SHORT = ("--config.model=mlp(features=(8,))", "--config.duration=4 steps", "--config.checkpoint_every=2 steps")
+
+
+def run(*argv: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "cnnjax", *argv], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The folder of a finished run of four steps."""
+    folder = tmp_path_factory.mktemp("run") / "finished"
+    assert cli.main(["train", DIGITS, *SHORT, f"--workdir={folder}"]) == 0
+    return folder
+
+
+def contents(folder: pathlib.Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# What is typed after `cnnjax`, and what the error must say. {run} is a finished run's folder, {tmp} an empty one.
+WRONG = {
+    "command": ("tran", "unknown command 'tran'; did you mean 'train'?"),
+    "no config": ("train", "--config=FILE is missing"),
+    "config file": ("train --config=configs/digit_lenet5.py", "did you mean 'configs/digits_lenet5.py'"),
+    "config argument": (f"train {DIGITS}:x", "takes no argument, got 'x'"),
+    "flag": (f"train {DIGITS} --wrkdir=x", "unknown flag '--wrkdir=x'; did you mean 'workdir'?"),
+    "field": (f"train {DIGITS} --config.bach_size=3", "unknown config field 'bach_size'; did you mean 'batch_size'?"),
+    "type": (f"train {DIGITS} --config.batch_size=many", "config.batch_size=many: invalid literal for int()"),
+    "negative": (f"train {DIGITS} --config.batch_size=-8", "config.batch_size = -8: expected at least 1"),
+    "choice": (f"train {DIGITS} --config.dtype=float16", "'float16'; did you mean 'bfloat16'?"),
+    "model": (f"train {DIGITS} --config.model=lenet6", "unknown model 'lenet6'; did you mean 'lenet5'?"),
+    "model field": (f"train {DIGITS} --config.model=lenet5(pol='max')", "has no argument 'pol'; did you mean 'pool'?"),
+    "model value": (f"train {DIGITS} --config.model=cifar_resnet20(shortcut='C')", "valid: A, B, none"),
+    "too small": (f"train {DIGITS} --config.augment=", "'lenet5' does not take images of (8, 8, 1)"),
+    "augmentation": (
+        f"train {DIGITS} --config.augment=resize(28)|flip",
+        "unknown operation 'flip'; did you mean 'flip_lr'",
+    ),
+    "order": (f"train {DIGITS} --config.augment=flip_lr|resize(28)", "'resize' changes sizes on the host"),
+    "normalization": (
+        f"train {DIGITS} --config.normalize=mean",
+        "unknown normalization 'mean'; did you mean 'mean_std'",
+    ),
+    "optimizer": (f"train {DIGITS} --config.optimizer=adamx", "unknown optimizer 'adamx'; did you mean 'adam"),
+    "schedule": (f"train {DIGITS} --config.schedule=cosin", "unknown schedule 'cosin'; did you mean 'cosine'?"),
+    "loss": (f"train {DIGITS} --config.loss=entropy", "unknown loss 'entropy'"),
+    "duration": (f"train {DIGITS} --config.duration=3", "'3' is not a duration; expected '15 epochs'"),
+    "call string": (f"train {DIGITS} --config.model=lenet5(", "'lenet5(' is not a call string"),
+    "decay mask": (f"train {DIGITS} --config.decay_mask=kernal", "'kernal' matches no parameter"),
+    "data set": (f"train {DIGITS} --config.dataset=digit", "no data set 'digit' in "),
+    "split": (f"train {DIGITS} --config.test_split=tets", "'tets'; did you mean 'test'?"),
+    "empty split": (f"train {DIGITS} --config.train_split=train[5:5]", "is empty"),
+    "other config": (f"train {DIGITS} --workdir={{run}} --config.lr=7", "is the run of another config: "),
+    "not a run": (f"train {DIGITS} --workdir=tests", "tests is not empty and not a run's folder"),
+    "workdir is a file": (f"train {DIGITS} --workdir=README.md", "README.md"),
+    "workdir cannot be": (f"train {DIGITS} --workdir=/proc/here", "/proc/here"),
+    "evaluate what": ("evaluate", "--workdir"),
+    "evaluate no run": ("evaluate --workdir={tmp}", "is not a run's folder: it has no config.json"),
+    "step": ("evaluate --workdir={run} --step=3", "no checkpoint of step '3'; valid: last, best, 2, 4"),
+    "no best": ("evaluate --workdir={run} --step=best", "has no val_split; use --step=last"),
+    "evaluate split": ("evaluate --workdir={run} --split=training", "'training'; did you mean 'train'?"),
+    "evaluate data": ("evaluate --workdir={run} --dataset=digts", "did you mean 'digits'?"),
+    "batch": ("evaluate --workdir={run} --batch_size=-1", "--batch_size=-1: expected at least 1"),
+    "models": ("models resnet21", "unknown model 'resnet21'"),
+    "data": ("data build", "the data set's name is missing"),
+    "raw files": ("data build mnist --source={tmp}", "train-images-idx3-ubyte"),
+    "no source": ("data build cifar10 --source={tmp}/no", "no"),
+    "configs": ("configs configs/nix.py", "there is no config file 'configs/nix.py'"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_input_gives_one_clear_line_and_loses_nothing(
+    case: str, finished: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed, said = WRONG[case]
+    before = contents(finished)
+    argv = typed.format(run=finished, tmp=tmp_path).split(" ")
+    if argv[0] == "train" and "--workdir" not in typed:
+        argv.append(f"--workdir={tmp_path / 'new'}")
+    try:
+        status = cli.main(argv)
+    except SystemExit as error:  # argparse
+        status = error.code
+    error = capsys.readouterr().err
+    assert status in (1, 2)
+    assert error.startswith("error: ")
+    assert said in error
+    assert len(error.strip().splitlines()) <= 2
+    assert len(error) < 500
+    assert contents(finished) == before
+    assert not (tmp_path / "new" / "checkpoints").exists()
+
+
+def test_a_broken_image_is_named_with_its_path(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("ant", "bee"):
+        folder = tmp_path / "raw" / "train" / name
+        folder.mkdir(parents=True)
+        data = cv2.imencode(".png", np.full((9, 9, 3), 7, np.uint8))[1].tobytes()
+        (folder / "1.png").write_bytes(data if name == "ant" else data[:40])
+    assert cli.main(["data", "build", "insects", f"--source={tmp_path / 'raw'}", f"--data_dir={tmp_path / 'out'}"]) == 1
+    assert "bee/1.png" in capsys.readouterr().err
+    assert not list(tmp_path.glob("out/insects/*"))
+
+
+def test_a_config_file_with_a_mistake_is_named(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("from cnnjax.config import Config\ndef get_config():\n  c = Config()\n  c.lrr = 1\n  return c\n")
+    assert cli.main(["configs", str(path)]) == 1
+    assert "Config has no field 'lrr'; did you mean 'lr'?" in capsys.readouterr().err
+
+
+def test_help_is_quick_and_names_every_command() -> None:
+    start = time.monotonic()
+    shown = run("--help")
+    assert shown.returncode == 0
+    assert all(name in shown.stdout for name in cli.COMMANDS)
+    assert time.monotonic() - start < 5  # a guard against importing jax, not a measurement
+    for name in cli.COMMANDS:
+        assert run(name, "--help").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "command", ["models", "configs", "data list", "models lenet", "configs configs/digits_lenet5.py"]
+)
+def test_lists_are_shown(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(command.split(" ")) == 0
+    shown = capsys.readouterr().out
+    assert {"models": "lenet5_1998", "configs": "lenet5", "data": "cifar100"}[command.split(" ")[0]] in shown
+
+
+def test_a_run_ends_with_its_numbers_and_a_command_that_works(
+    finished: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["train", f"--workdir={finished}"]) == 0  # already finished: says the same again
+    shown = capsys.readouterr().out
+    result = json.loads((finished / "result.json").read_text())
+    assert f"{result['accuracy']:.2%}" in shown
+    assert f"evaluate --workdir={finished}" in shown
+    assert cli.main(["evaluate", f"--workdir={finished}"]) == 0
+    assert f"{result['accuracy']:.2%}" in capsys.readouterr().out
+    evaluation = json.loads((finished / "evaluations" / "digits-test-step4" / "metrics.json").read_text())
+    assert evaluation["accuracy"] == result["accuracy"]
+    assert evaluation["count"] == 359
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_how_to_go_on(number: signal.Signals, tmp_path: pathlib.Path) -> None:
+    folder = tmp_path / "run"
+    options = ("--config.duration=1000000 steps", "--config.model=mlp(features=(8,))", "--config.log_every=5 steps")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cnnjax", "train", DIGITS, *options, f"--workdir={folder}"],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not (folder / "metrics.jsonl").exists() or not (folder / "metrics.jsonl").read_text():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, err
+    assert f"train --workdir={folder}" in out
+    (step,) = (int(path.name) for path in (folder / "checkpoints").iterdir())
+    assert f"stopped after step {step}" in out
+
+
+def test_a_full_disk_stops_with_one_line_and_the_run_goes_on_later(
+    finished: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    shutil.rmtree(folder / "checkpoints" / "00000004")
+    limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); "
+    command = f"{limited}from cnnjax.cli import main; sys.exit(main(['train', '--workdir={folder}']))"
+    # A compilation cache that cannot be written either must not be what fails.
+    process = subprocess.run(
+        [sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+        env=os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"},
+    )  # fmt: skip
+    assert process.returncode == 1, process.stderr
+    lines = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert "Traceback" not in process.stderr
+    assert cli.main(["train", f"--workdir={folder}"]) == 0
+    assert (
+        json.loads((folder / "result.json").read_text())["accuracy"]
+        == json.loads((finished / "result.json").read_text())["accuracy"]
+    )

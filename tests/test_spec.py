@@ -1,0 +1,129 @@
+"""Call strings: what they mean, and what is refused with which words."""
+
+import re
+from typing import Any
+
+import pytest
+
+from cnnjax import spec
+from cnnjax.errors import SHOWN, InputError, nearest
+
+
+def f(given: int, a: int, b: int = 2, *, c: str = "x") -> tuple:
+    return given, a, b, c
+
+
+TABLE = {"f": f, "other": f}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("f", spec.Call("f", (), {})),
+        ("f()", spec.Call("f", (), {})),
+        ("  f ( 1 ) ", spec.Call("f", (1,), {})),
+        ("f(-1, 0.5, True, None)", spec.Call("f", (-1, 0.5, True, None), {})),
+        ("f(a='b|c(d)', e=(1, 2))", spec.Call("f", (), {"a": "b|c(d)", "e": (1, 2)})),
+        ("f([1, [2]], {'k': (3,)})", spec.Call("f", ([1, [2]], {"k": (3,)}), {})),
+    ],
+)
+def test_a_call_string_is_a_name_and_literals(text: str, expected: spec.Call) -> None:
+    assert spec.parse(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", " ", "1", "None", "class", "a b", "\0", "f(1", "f)", "(" * 300),
+        *("__import__('os').system('x')", "f(__import__('os'))", "f(open('x'))", "f(g)", "f(x=g(1))", "f(1 + 1)"),
+        *("a.b", "a.b(1)", "f[0]", "f(1)(2)", "lambda: 1", "f(x for x in 'ab')", "f(f'{1}')", "x := 1", "f(10**9)"),
+        *("f(*[1])", "f(**{'a': 1})", "f(a=1, a=2)", "f({[]: 1})", "f|g"),
+    ],
+)
+def test_anything_but_literals_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match=re.escape(f"{text!r} is not a call string; expected name or name(value")):
+        spec.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", []),
+        ("  ", []),
+        ("a", ["a"]),
+        ("a|b(4)|c", ["a", "b", "c"]),
+        (" a | b ('x|y') ", ["a", "b"]),
+    ],
+)
+def test_a_pipeline_is_calls_joined_by_bars(text: str, expected: list[str]) -> None:
+    assert [call.name for call in spec.parse_pipeline(text)] == expected
+
+
+def test_a_bar_inside_quotes_does_not_split() -> None:
+    assert spec.parse_pipeline("a('x|y', k=\"|\")|b(1)") == [
+        spec.Call("a", ("x|y",), {"k": "|"}),
+        spec.Call("b", (1,), {}),
+    ]
+
+
+@pytest.mark.parametrize("text", ["a|", "|a", "a||b", "a|1", "a|b.c", "a & b", "a|(b|c)", "a|g(h())", "a,b", "a|'b'"])
+def test_a_wrong_pipeline_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match=r"is not a (pipeline|call string); expected"):
+        spec.parse_pipeline(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("f(1)", (7, 1, 2, "x")),
+        ("f(1, 3)", (7, 1, 3, "x")),
+        ("f(b=3, a=1, c='y')", (7, 1, 3, "y")),
+    ],
+)
+def test_a_call_gets_its_own_arguments_and_those_of_the_program(text: str, expected: tuple) -> None:
+    assert spec.build("thing", text, TABLE, given=7, not_declared=8) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("othr(1)", "unknown thing 'othr'; did you mean 'other'? valid: f, other"),
+        ("f(1, d=3)", "thing 'f' has no argument 'd'; valid: a, b, c"),
+        ("f(1, given=3)", "thing 'f' has no argument 'given'; valid: a, b, c"),
+        ("f()", "thing 'f': missing a required argument: 'a'; expected f(a: int, b: int = 2, c: str = 'x')"),
+        ("f(1, 2, 'z', 4)", "thing 'f': takes at most 3 arguments, got 4; expected f(a"),
+        ("f(1, a=2)", "thing 'f': argument 'a' is given twice; expected f(a"),
+    ],
+)
+def test_a_call_that_does_not_fit_is_refused(text: str, message: str) -> None:
+    with pytest.raises(InputError) as error:
+        spec.build("thing", text, TABLE, given=7)
+    assert message in str(error.value)
+
+
+def test_finding_checks_without_calling() -> None:
+    def explode(a: int) -> Any:
+        raise AssertionError(a)
+
+    call = spec.find("thing", spec.parse("explode(3)"), {"explode": explode})
+    with pytest.raises(AssertionError, match="3"):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("name", "valid", "expected"),
+    [
+        ("restnet", ["resnet", "lenet"], "did you mean 'resnet'? valid: lenet, resnet"),
+        ("zzz", ["b", "a"], "valid: a, b"),
+        ("zzz", [], "valid: none"),
+    ],
+)
+def test_the_nearest_name_is_suggested(name: str, valid: list[str], expected: str) -> None:
+    assert nearest(name, valid) == expected
+
+
+def test_of_many_names_the_closest_are_listed() -> None:
+    text = nearest("name7x", [f"name{i}" for i in range(100)])
+    assert text.startswith("did you mean 'name7'? valid, of 100: name7")
+    assert text.count(",") == SHOWN + 1
+    assert text.endswith(", ...")
