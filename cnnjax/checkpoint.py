@@ -6,8 +6,10 @@ validation metrics are in that record too.
 """
 
 import contextlib
+import gc
 import json
 import pathlib
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -66,7 +68,7 @@ def save(manager: ocp.CheckpointManager, state: TrainState, metrics: dict[str, f
     model, optimizer = _part(state, MODEL), _part(state, OPTIMIZER)
     digest = {"model": _sealed("arrays", record(model)), "optimizer": _sealed("arrays", record(optimizer))}
     with _one_error(manager.directory):
-        manager.save(
+        started = manager.save(
             int(state.step),
             args=ocp.args.Composite(
                 model=ocp.args.StandardSave(model),
@@ -75,6 +77,8 @@ def save(manager: ocp.CheckpointManager, state: TrainState, metrics: dict[str, f
             ),
             metrics=metrics,
         )
+        if not started:
+            raise InputError(f"{manager.directory} has a later checkpoint than step {int(state.step)} already")
 
 
 def finish(manager: ocp.CheckpointManager) -> None:
@@ -164,11 +168,19 @@ def _read(workdir: pathlib.Path, step: int, abstract: dict[str, Tree]) -> dict[s
     for part, tree in abstract.items():
         _check_same_network(folder, arrays[part], record(tree))
     items = {part: ocp.args.StandardRestore(tree) for part, tree in abstract.items()}
+    found, problem = {}, ""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
             found = reader.restore(folder.absolute(), args=ocp.args.Composite(**items))
     except Exception as error:  # tensorstore and orbax raise many kinds for a file that is cut off or missing
-        raise Damaged(f"its arrays cannot be read ({type(error).__name__})") from error
+        problem = f"its arrays cannot be read ({type(error).__name__})"
+    finally:
+        if problem:  # Orbax leaves coroutines behind, each of which would print a page at some later time
+            gc.collect()
+        sys.unraisablehook = hook
+    if problem:
+        raise Damaged(problem)
     for part in abstract:
         for path, read in record(found[part]).items():
             if read != arrays[part][path]:

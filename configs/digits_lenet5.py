@@ -10,8 +10,8 @@ def get_config() -> Config:
     return Config(
         model="lenet5",
         dataset="digits",
-        train_split="train",
-        test_split="test",
+        train_split="train[:90%]",
+        val_split="train[90%:]",
         augment="resize(28)|pad_crop(2)",
         preprocess="resize(28)",
         duration="40 epochs",
@@ -21,5 +21,6 @@ def get_config() -> Config:
         schedule="one_cycle",
         weight_decay=5e-4,
         log_every="20 steps",
-        checkpoint_every="10 epochs",
+        eval_every="5 epochs",
+        checkpoint_every="5 epochs",
     )

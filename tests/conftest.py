@@ -76,3 +76,12 @@ def shared() -> pathlib.Path:
     if not folder.is_dir():
         pytest.skip("needs the reference material in ../shared, which is not here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def digits_dir() -> str:
+    """A folder of data sets with the digits in it."""
+    from cnnjax.data import build
+
+    build.build("digits", data_dir=os.environ["TFDS_DATA_DIR"], say=lambda line: None)
+    return os.environ["TFDS_DATA_DIR"]

@@ -75,11 +75,11 @@ def test_the_confusion_matrix_is_scikit_learns(classes: int) -> None:
     assert got.dtype == np.int32
 
 
-@pytest.mark.parametrize("cuts", [[], [1], [100], [3, 4, 199], list(range(1, 200))])
+@pytest.mark.parametrize("cuts", [[], [1], [8, 16], list(range(1, 24))])
 def test_any_grouping_gives_the_same_sums(cuts: list[int]) -> None:
-    logits, label = map(jnp.array, example(10))
+    logits, label = map(jnp.array, example(10, count=24))
     loss = (label + 1.0) / 4  # exact in float32
-    parts = [np.s_[a:b] for a, b in zip([0, *cuts], [*cuts, 200], strict=True)]
+    parts = [np.s_[a:b] for a, b in zip([0, *cuts], [*cuts, 24], strict=True)]
     total = metrics.add(
         [
             metrics.sums(logits[part], label[part], loss[part])
@@ -88,8 +88,8 @@ def test_any_grouping_gives_the_same_sums(cuts: list[int]) -> None:
         ]
     )
     right = int((np.argmax(logits, axis=1) == label).sum())
-    assert (total["count"], total["top1"], total["loss"]) == (200, right, float(loss.sum()))
-    assert total["confusion"].sum() == 200
+    assert (total["count"], total["top1"], total["loss"]) == (24, right, float(loss.sum()))
+    assert total["confusion"].sum() == 24
     assert np.trace(total["confusion"]) == right
 
 

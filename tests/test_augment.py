@@ -1,0 +1,173 @@
+"""Image operations: what each does to the pixels, and that it does the same however it is run."""
+
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnnjax import augment, spec
+from cnnjax.errors import InputError
+
+MEAN, STD = [0.5, 0.25, 0.125], [0.25, 0.5, 0.125]
+KEY = jax.random.key(7)
+
+# A call of everything that has arguments to give; a new operation without any is tested by its name alone.
+ARGUMENTS = {
+    "pad_crop": "pad_crop(2)",
+    "cutout": "cutout(3)",
+    "range_to": "range_to(-0.1, 1.175)",
+    "constants": f"constants({MEAN}, {STD})",
+}
+
+
+def images(count: int = 4, height: int = 8, width: int = 6, channels: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, height, width, channels), np.uint8)
+
+
+def build(calls: str, normalize: str = "none", shape: tuple = (8, 6, 3)) -> Any:
+    return augment.build(spec.parse_pipeline(calls), normalize, MEAN[: shape[2]], STD[: shape[2]], shape)
+
+
+def bound(name: str, table: dict) -> Any:
+    """The operation as a function (key, image)."""
+    call = spec.parse(ARGUMENTS.get(name, name))
+    statistics = {"mean": jnp.array(MEAN).reshape(1, 1, 3), "std": jnp.array(STD).reshape(1, 1, 3)}
+    return lambda key, image: spec.find("operation", call, table, key=key, image=image, **statistics)()
+
+
+@pytest.mark.parametrize("name", [*augment.OPS, *augment.NORMALIZE])
+def test_eager_jit_and_vmap_agree(name: str) -> None:
+    operation = bound(name, {**augment.OPS, **augment.NORMALIZE})
+    keys, batch = jax.random.split(KEY, 4), jnp.array(images(), jnp.float32) / 255
+    eager = jnp.stack([operation(key, image) for key, image in zip(keys, batch, strict=True)])
+    jitted = jnp.stack([jax.jit(operation)(key, image) for key, image in zip(keys, batch, strict=True)])
+    assert (eager.shape, eager.dtype) == (batch.shape, jnp.float32)
+    np.testing.assert_allclose(jitted, eager, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(jax.vmap(operation)(keys, batch), eager, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", augment.OPS)
+def test_randomness_is_the_key_and_each_image_has_its_own(name: str) -> None:
+    same = np.repeat(images(1), 64, axis=0)
+    run = jax.jit(build(ARGUMENTS.get(name, name)))
+    once, other = run(KEY, same), run(jax.random.key(8), same)
+    np.testing.assert_array_equal(once, run(KEY, same))
+    assert not np.array_equal(once, other)
+    assert len(np.unique(once, axis=0)) > 1
+
+
+def test_two_of_the_same_operation_draw_differently() -> None:
+    same = np.repeat(images(1), 64, axis=0)
+    mirrored = np.array(jax.jit(build("flip_lr|flip_lr"))(KEY, same)) != same / np.float32(255)
+    assert 0 < mirrored.any(axis=(1, 2, 3)).sum() < 64
+
+
+def test_flip_mirrors_half_of_the_images_left_to_right() -> None:
+    image = jnp.array(images(1)[0], jnp.float32)
+    out = np.array(jax.vmap(augment.flip_lr, (0, None))(jax.random.split(KEY, 1000), image))
+    kept, mirrored = (out == image).all(axis=(1, 2, 3)), (out == image[:, ::-1]).all(axis=(1, 2, 3))
+    assert (kept ^ mirrored).all()
+    assert 430 < mirrored.sum() < 570  # 4.4 standard deviations
+    for probability in (0.0, 1.0):
+        always = augment.flip_lr(KEY, image, probability)
+        np.testing.assert_array_equal(always, image[:, ::-1] if probability else image)
+
+
+def test_pad_crop_takes_every_window_of_the_image_padded_with_the_mean() -> None:
+    image, mean = np.array(images(1, 5, 4)[0], np.float32), np.array(MEAN, np.float32).reshape(1, 1, 3)
+    padded = np.broadcast_to(mean, (13, 12, 3)).copy()
+    padded[4:9, 4:8] = image
+    windows = {padded[top : top + 5, left : left + 4].tobytes(): (top, left) for top in range(9) for left in range(9)}
+    assert len(windows) == 81
+    run = jax.jit(jax.vmap(lambda key: augment.pad_crop(key, jnp.array(image), jnp.array(mean), 4)))
+    found = [windows.get(out.tobytes()) for out in np.array(run(jax.random.split(KEY, 2000)))]
+    assert set(found) == set(windows.values())
+
+
+@pytest.mark.parametrize("size", [1, 4, 5, 20])
+def test_cutout_paints_a_square_around_a_centre_anywhere(size: int) -> None:
+    image, mean = jnp.full((8, 6, 3), 9.0), jnp.array(MEAN).reshape(1, 1, 3)
+    run = jax.jit(jax.vmap(lambda key: augment.cutout(key, image, mean, size)))
+    out = np.array(run(jax.random.split(KEY, 2000)))
+    painted = (out != 9).all(axis=3)
+    np.testing.assert_array_equal(out, np.where(painted[..., None], np.array(MEAN, np.float32), np.float32(9)))
+    squares, counts = np.unique(painted, axis=0, return_counts=True)
+    wanted = set()
+    for row in range(8):
+        for column in range(6):
+            square = np.zeros((8, 6), bool)
+            top, left = row - size // 2, column - size // 2
+            square[max(top, 0) : top + size, max(left, 0) : left + size] = True
+            wanted.add(square.tobytes())
+    assert {square.tobytes() for square in squares} == wanted
+    if len(wanted) == 48:  # each centre can be told from the picture: uniform, by a chi-squared test at 1e-6
+        assert ((counts - 2000 / 48) ** 2 / (2000 / 48)).sum() < 112
+
+
+def test_the_fill_is_zero_once_normalized() -> None:
+    out = jax.jit(build("pad_crop(4)|cutout(3)", "mean_std"))(KEY, np.full((64, 8, 6, 3), 255, np.uint8))
+    white = (1 - np.array(MEAN)) / STD
+    filled = np.abs(np.array(out) - white).max(axis=3) > 1e-5
+    assert filled.any(axis=(1, 2)).sum() > 60
+    np.testing.assert_allclose(out[filled], 0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("normalize", "reference"),
+    [
+        ("none", lambda x: x),
+        ("mean_std", lambda x: (x - MEAN) / STD),
+        ("centered", lambda x: x - MEAN),
+        ("symmetric", lambda x: 2 * x - 1),
+        ("range_to(-0.1, 1.175)", lambda x: x * 1.275 - 0.1),
+        ("constants([0.485, 0.456, 0.406], (0.1, 0.2, 0.4))", lambda x: (x - [0.485, 0.456, 0.406]) / [0.1, 0.2, 0.4]),
+    ],
+)
+def test_normalization_is_the_formula(normalize: str, reference: Any) -> None:
+    pixels = images()
+    got = build("", normalize)(KEY, pixels)
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(got, reference(pixels / 255.0), rtol=1e-5, atol=1e-6)
+
+
+def test_a_channel_that_never_varies_stays_finite() -> None:
+    run = augment.build([], "mean_std", [0.0], [0.0], (8, 6, 1))
+    np.testing.assert_array_equal(run(KEY, np.zeros((2, 8, 6, 1), np.uint8)), 0)
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (1, 1, 3), (7, 5, 3)])
+@pytest.mark.parametrize("name", augment.OPS)
+def test_every_operation_takes_every_shape(name: str, shape: tuple) -> None:
+    run = build(ARGUMENTS.get(name, name), "mean_std", shape)
+    assert jax.eval_shape(run, KEY, jax.ShapeDtypeStruct((2, *shape), jnp.uint8)).shape == (2, *shape)
+
+
+@pytest.mark.parametrize(
+    ("calls", "normalize", "message"),
+    [
+        ("flip", "none", "unknown augmentation 'flip'; did you mean 'flip_lr'?"),
+        ("pad_crop", "none", "missing a required argument: 'pad'; expected pad_crop(pad: int)"),
+        ("pad_crop(pads=4)", "none", "has no argument 'pads'; did you mean 'pad'?"),
+        ("pad_crop(4, mean=0)", "none", "has no argument 'mean'"),
+        ("pad_crop('4')", "none", "'pad_crop' does not fit an image of (8, 6, 3)"),
+        ("flip_lr|pad_crop(1.5)", "none", "'flip_lr|pad_crop' does not fit an image of (8, 6, 3)"),
+        ("pad_crop(-1)", "none", "'pad_crop' does not fit an image of (8, 6, 3)"),
+        ("cutout(None)", "none", "'cutout' does not fit an image of (8, 6, 3)"),
+        ("", "meanstd", "unknown normalization 'meanstd'; did you mean 'mean_std'?"),
+        ("", "range_to(1)", "missing a required argument: 'high'"),
+        ("", "range_to('a', 1)", "does not fit an image of (8, 6, 3)"),
+        ("", "constants([0.5, 0.5], [1, 1])", "does not fit an image of (8, 6, 3)"),
+        ("", "constants(0.5, ('a',))", "does not fit an image of (8, 6, 3)"),
+    ],
+)
+def test_what_does_not_fit_is_refused_at_once(calls: str, normalize: str, message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        build(calls, normalize)
+
+
+def test_constants_of_three_channels_do_not_fit_one() -> None:
+    with pytest.raises(InputError, match=r"does not fit an image of \(8, 6, 1\): it makes \(8, 6, 3\) of it"):
+        build("", "constants([0, 0, 0], [1, 1, 1])", (8, 6, 1))
