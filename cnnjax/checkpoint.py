@@ -6,7 +6,7 @@ validation metrics are in that record too.
 """
 
 import contextlib
-import gc
+import functools
 import json
 import pathlib
 import sys
@@ -42,6 +42,7 @@ def open_manager(workdir: pathlib.Path, keep: int) -> Iterator[ocp.CheckpointMan
         cleanup_tmp_directories=True,  # what a killed run left half written
     )
     folder = workdir.absolute() / FOLDER
+    _hush()
     with _one_error(folder):
         manager = ocp.CheckpointManager(folder, options=options)
     try:
@@ -97,6 +98,19 @@ def _one_error(folder: Any) -> Iterator[None]:
     except Exception as error:  # Orbax, tensorstore and the system each have their own
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(f"cannot save in {folder}: {lines[0]}") from error
+
+
+@functools.cache
+def _hush() -> None:
+    """Silences what Orbax leaves unfinished where a read or a write fails: each would print a page when it ends."""
+    others = sys.unraisablehook
+
+    def hook(args: Any) -> None:
+        error = args.exc_value
+        if not (str(error) == "Event loop is closed" or isinstance(getattr(error, "__cause__", None), GeneratorExit)):
+            others(args)
+
+    sys.unraisablehook = hook
 
 
 def record(tree: Tree) -> dict[str, list]:
@@ -168,19 +182,12 @@ def _read(workdir: pathlib.Path, step: int, abstract: dict[str, Tree]) -> dict[s
     for part, tree in abstract.items():
         _check_same_network(folder, arrays[part], record(tree))
     items = {part: ocp.args.StandardRestore(tree) for part, tree in abstract.items()}
-    found, problem = {}, ""
-    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
             found = reader.restore(folder.absolute(), args=ocp.args.Composite(**items))
     except Exception as error:  # tensorstore and orbax raise many kinds for a file that is cut off or missing
-        problem = f"its arrays cannot be read ({type(error).__name__})"
-    finally:
-        if problem:  # Orbax leaves coroutines behind, each of which would print a page at some later time
-            gc.collect()
-        sys.unraisablehook = hook
-    if problem:
-        raise Damaged(problem)
+        _hush()
+        raise Damaged(f"its arrays cannot be read ({type(error).__name__})") from error
     for part in abstract:
         for path, read in record(found[part]).items():
             if read != arrays[part][path]:

@@ -1,11 +1,12 @@
 """Scores a network on a split, every example exactly once, and reports it as a table, files and a picture."""
 
+import contextlib
 import csv
 import functools
 import json
 import pathlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -45,6 +46,18 @@ def make_eval_step(model: nn.Module, prepare, loss, mesh: Mesh) -> EvalStep:
 def score(step: EvalStep, variables: Tree, batches: Iterable[pipeline.Batch]) -> metrics.Sums:
     """The sums over all batches."""
     return metrics.add([jax.device_get(step(variables, batch)) for batch in batches])
+
+
+@contextlib.contextmanager
+def naming(model: str, shape: tuple[int, ...]) -> Iterator[None]:
+    """Turns the failure of a network on images of this shape into an InputError; each layer has its own way to fail."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{model!r} does not take images of {shape}: {reason}") from error
 
 
 def evaluate(
@@ -88,6 +101,10 @@ def evaluate(
     placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.replicated(mesh)), target)
     number, found = checkpoint.restore_model(workdir, placed, step, say)
 
+    if list(source.shape) != known["shape"]:
+        with naming(settings.model, source.shape):
+            jax.eval_shape(functools.partial(model.apply, train=False), {"params": params, **abstract},
+                           np.zeros((1, *source.shape)))  # fmt: skip
     prepare = augment.build(device, settings.normalize, known["mean"], known["std"], source.shape)
     one_step = make_eval_step(model, prepare, losses.build(settings.loss), mesh)
     batches = pipeline.eval_batches(source, batch_size=batch_size or settings.eval_batch_size, mesh=mesh)

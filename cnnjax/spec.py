@@ -6,8 +6,9 @@ literals are evaluated, never code.
 
 import ast
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, get_args, get_origin
 
 from cnnjax.errors import InputError, nearest, unknown
 
@@ -56,11 +57,28 @@ def parse_pipeline(text: str) -> list[Call]:
     return [parse(ast.unparse(node)), *calls]
 
 
+def _fits(value: Any, expected: Any) -> bool:
+    """Whether a literal has the type of a parameter; True for a type that no literal has."""
+    kind, of = get_origin(expected), get_args(expected)
+    if kind is types.UnionType:
+        return any(_fits(value, one) for one in of)
+    if kind is tuple and type(value) is tuple:
+        of = of[:1] * len(value) if of[1:] == (...,) else of
+        return len(value) == len(of) and all(map(_fits, value, of))
+    if kind is Sequence and isinstance(value, Sequence):
+        return all(_fits(item, of[0]) for item in value)
+    if expected is float:
+        return type(value) in (int, float)
+    if expected in (bool, int, str, types.NoneType):
+        return type(value) is expected
+    return kind not in (tuple, Sequence)
+
+
 def find(kind: str, call: Call, table: Mapping[str, Callable[..., Any]], **given: Any) -> Callable[[], Any]:
     """The call, bound to its function in `table` and checked but not made yet.
 
     Of the arguments `given` by the program, the function gets those it declares; the call string cannot set them.
-    Raises InputError for a name, keyword or number of arguments that does not fit, naming the ones that do.
+    Raises InputError for a name, keyword, type or number of arguments that does not fit, naming the ones that do.
     """
     if call.name not in table:
         raise unknown(kind, call.name, table)
@@ -77,11 +95,15 @@ def find(kind: str, call: Call, table: Mapping[str, Callable[..., Any]], **given
             raise TypeError(f"takes at most {len(settable)} arguments, got {len(call.args)}")
         if twice := positional.keys() & call.kwargs.keys():
             raise TypeError(f"argument {min(twice)!r} is given twice")
-        bound = inspect.signature(function).bind(**given, **positional, **call.kwargs)
+        inspect.signature(function).bind(**given, **positional, **call.kwargs)
     except TypeError as error:
         signature = f"{call.name}({', '.join(str(parameters[name]) for name in settable)})"
         raise InputError(f"{kind} {call.name!r}: {error}; expected {signature}") from error
-    return lambda: function(*bound.args, **bound.kwargs)
+    for name, value in (positional | call.kwargs).items():
+        if not _fits(value, expected := parameters[name].annotation):
+            shown = str(expected).replace("collections.abc.", "") if get_origin(expected) else expected.__name__
+            raise InputError(f"{kind} {call.name!r}: {name} = {value!r}: expected {shown}")
+    return lambda: function(**given, **positional, **call.kwargs)
 
 
 def build(kind: str, text: str, table: Mapping[str, Callable[..., Any]], **given: Any) -> Any:

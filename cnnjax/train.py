@@ -23,7 +23,7 @@ from cnnjax.config import steps as steps_of
 from cnnjax.data import pipeline
 from cnnjax.data.build import load
 from cnnjax.errors import InputError
-from cnnjax.evaluate import make_eval_step, score
+from cnnjax.evaluate import make_eval_step, naming, score
 from cnnjax.models import create_model
 from cnnjax.progress import Bar
 from cnnjax.state import TrainState
@@ -165,13 +165,8 @@ def train(
     key = jax.random.key(config.seed)
     init_key, step_key = jax.random.split(key)
     whole = sharding.replicated(mesh)
-    try:
+    with naming(config.model, source.shape):
         abstract = jax.eval_shape(init, init_key)
-    except InputError:
-        raise
-    except Exception as error:  # each layer has its own way to say that an image is too small for it
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{config.model!r} does not take images of {source.shape}: {reason}") from error
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), abstract)
     tx = make_tx(abstract.params)
 
@@ -199,6 +194,10 @@ def train(
     scorers: dict[str, Callable[[TrainState], dict[str, float]]] = {}
     for split, part in scored.items():
         eval_source = open_source(part, eval_host_ops)
+        if eval_source.shape != source.shape:
+            with naming(config.model, eval_source.shape):
+                jax.eval_shape(functools.partial(model.apply, train=False), abstract.variables,
+                               jnp.zeros((1, *eval_source.shape)))  # fmt: skip
         eval_prepare = augment.build(eval_step_ops, config.normalize, known["mean"], known["std"], eval_source.shape)
         one_step = make_eval_step(model, eval_prepare, loss, mesh)
         batches = functools.partial(pipeline.eval_batches, eval_source, batch_size=config.eval_batch_size, mesh=mesh)

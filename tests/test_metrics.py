@@ -2,6 +2,7 @@
 
 import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from cnnjax import losses, metrics
 from cnnjax.errors import InputError
 
 NAN, INF = float("nan"), float("inf")
+RANK, SUMS, CONFUSION = map(jax.jit, (metrics.rank, metrics.sums, metrics.confusion))
 
 
 def example(classes: int, count: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -19,12 +21,12 @@ def example(classes: int, count: int = 200, seed: int = 0) -> tuple[np.ndarray, 
     return rng.integers(-3, 4, (count, classes)).astype(np.float32), rng.integers(0, classes, count).astype(np.int32)
 
 
-@pytest.mark.parametrize("classes", [1, 2, 4, 5, 10, 1000])
+@pytest.mark.parametrize("classes", [1, 2, 5, 1000])
 def test_the_rank_is_the_place_in_a_stable_sort(classes: int) -> None:
     logits, label = example(classes)
     places = np.argsort(-logits, axis=1, kind="stable")
     want = (places == label[:, None]).argmax(axis=1)
-    np.testing.assert_array_equal(metrics.rank(jnp.array(logits), jnp.array(label)), want)
+    np.testing.assert_array_equal(RANK(jnp.array(logits), jnp.array(label)), want)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +44,7 @@ def test_the_rank_is_the_place_in_a_stable_sort(classes: int) -> None:
     ],
 )
 def test_ties_go_by_class_and_nan_is_never_right(logits: list, label: int, want: int) -> None:
-    assert metrics.rank(jnp.array([logits], jnp.float32), jnp.array([label]))[0] == want
+    assert RANK(jnp.array([logits], jnp.float32), jnp.array([label]))[0] == want
 
 
 @pytest.mark.parametrize("classes", [3, 10])
@@ -51,7 +53,7 @@ def test_sums_count_hits_and_leave_padding_out(classes: int) -> None:
     loss = np.random.default_rng(1).random(len(label)).astype(np.float32)
     mask = np.arange(len(label)) % 3 > 0
     logits[~mask], loss[~mask] = NAN, NAN
-    got = metrics.sums(jnp.array(logits), jnp.array(label), jnp.array(loss), jnp.array(mask))
+    got = SUMS(jnp.array(logits), jnp.array(label), jnp.array(loss), jnp.array(mask))
     places = np.argsort(-logits[mask], axis=1, kind="stable")
     hit = places == label[mask][:, None]
     assert got["count"] == mask.sum()
@@ -62,14 +64,14 @@ def test_sums_count_hits_and_leave_padding_out(classes: int) -> None:
 
 def test_without_a_mask_every_example_counts() -> None:
     logits, label = map(jnp.array, example(10, count=7))
-    assert metrics.sums(logits, label, jnp.ones(7))["count"] == 7
+    assert SUMS(logits, label, jnp.ones(7))["count"] == 7
 
 
 @pytest.mark.parametrize("classes", [2, 10])
 def test_the_confusion_matrix_is_scikit_learns(classes: int) -> None:
     logits, label = example(classes)
     mask = np.arange(len(label)) % 4 > 0
-    got = metrics.confusion(jnp.array(logits), jnp.array(label), jnp.array(mask))
+    got = CONFUSION(jnp.array(logits), jnp.array(label), jnp.array(mask))
     want = sklearn.metrics.confusion_matrix(label[mask], logits[mask].argmax(axis=1), labels=range(classes))
     np.testing.assert_array_equal(got, want)
     assert got.dtype == np.int32
@@ -82,8 +84,8 @@ def test_any_grouping_gives_the_same_sums(cuts: list[int]) -> None:
     parts = [np.s_[a:b] for a, b in zip([0, *cuts], [*cuts, 24], strict=True)]
     total = metrics.add(
         [
-            metrics.sums(logits[part], label[part], loss[part])
-            | {"confusion": metrics.confusion(logits[part], label[part], jnp.ones(len(label[part]), bool))}
+            SUMS(logits[part], label[part], loss[part])
+            | {"confusion": CONFUSION(logits[part], label[part], jnp.ones(len(label[part]), bool))}
             for part in parts
         ]
     )
@@ -101,7 +103,7 @@ def test_sums_stay_exact_where_float32_would_not() -> None:
 
 
 def test_means_are_shares_of_the_count() -> None:
-    total = {name: np.float64(x) for name, x in {"count": 8, "loss": 4, "top1": 2, "top5": 6}.items()}
+    total = {name: np.array(x) for name, x in {"count": 8, "loss": 4, "top1": 2, "top5": 6}.items()}
     assert metrics.means(total) == {"loss": 0.5, "accuracy": 0.25, "top5": 0.75}
 
 

@@ -1,6 +1,7 @@
 """Call strings: what they mean, and what is refused with which words."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -99,6 +100,32 @@ def test_a_call_that_does_not_fit_is_refused(text: str, message: str) -> None:
     with pytest.raises(InputError) as error:
         spec.build("thing", text, TABLE, given=7)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "good", "bad"),
+    [
+        (int, ["1", "-2"], ["1.0", "True", "'1'", "None"]),
+        (float, ["1", "1.5"], ["True", "'1'", "None", "(1,)"]),
+        (bool, ["True"], ["1", "None"]),
+        (str, ["'a'"], ["1", "None"]),
+        (int | None, ["1", "None"], ["1.0", "'a'"]),
+        (int | tuple[int, int], ["1", "(1, 2)"], ["(1,)", "(1, 2, 3)", "(1, 'a')", "[1, 2]", "'a'"]),
+        (tuple[int, ...], ["()", "(1, 2, 3)"], ["1", "(1, 2.5)", "[1]"]),
+        (Sequence[str], ["('a', 'b')", "['a']", "'a'"], ["1", "('a', 1)"]),
+        (Any, ["1", "None"], []),
+    ],
+)
+def test_an_argument_has_the_type_of_its_parameter(annotation: Any, good: list[str], bad: list[str]) -> None:
+    def typed(x: Any) -> Any:
+        return x
+
+    typed.__annotations__["x"] = annotation
+    for text in good:
+        assert repr(spec.build("thing", f"typed({text})", {"typed": typed})) == text
+    for text in bad:
+        with pytest.raises(InputError, match=re.escape(f"thing 'typed': x = {text}: expected ")):
+            spec.build("thing", f"typed(x={text})", {"typed": typed})
 
 
 def test_finding_checks_without_calling() -> None:

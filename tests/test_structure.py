@@ -1,0 +1,142 @@
+"""The rules of the house, read from the sources: who may import whom, and that every setting is read."""
+
+import ast
+import functools
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from cnnjax import cli
+from cnnjax.config import FIELDS
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "cnnjax"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+FAMILIES = [path for path in (PACKAGE / "models").glob("*.py") if path.stem not in ("__init__", "layers")]
+LEAVES = ["errors", "spec", "state", "losses", "sharding", "metrics", "config"]
+
+
+def module(path: pathlib.Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module(path): path for path in SOURCES}
+
+
+@functools.cache
+def tree(path: pathlib.Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def imports(path: pathlib.Path, top_only: bool = False) -> set[str]:
+    """The modules that a file imports; of our own package down to the module, of others the first name."""
+    names: set[str] = set()
+    for node in tree(path).body if top_only else ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: a relative import"
+            base = node.module or ""
+            inner = {f"{base}.{alias.name}" for alias in node.names} & MODULES.keys()
+            names |= inner
+            if len(inner) < len(node.names):
+                names.add(base)
+    return {name if name in MODULES else name.partition(".")[0] for name in names}
+
+
+def ours(path: pathlib.Path, top_only: bool = False) -> set[str]:
+    return imports(path, top_only) & MODULES.keys()
+
+
+def foreign(path: pathlib.Path) -> set[str]:
+    return imports(path) - MODULES.keys() - sys.stdlib_module_names
+
+
+def test_the_rules_see_the_imports() -> None:
+    assert ours(PACKAGE / "evaluate.py") >= {"cnnjax.augment", "cnnjax.data.pipeline", "cnnjax.data.build"}
+    assert foreign(PACKAGE / "evaluate.py") == {"flax", "jax", "numpy", "matplotlib"}
+    assert "cnnjax.train" not in ours(PACKAGE / "cli.py", top_only=True)
+
+
+@pytest.mark.parametrize("path", FAMILIES, ids=module)
+def test_a_family_of_networks_imports_only_the_layers(path: pathlib.Path) -> None:
+    assert ours(path) <= {"cnnjax.models.layers"}
+    assert foreign(path) <= {"flax", "jax", "numpy"}
+
+
+def test_the_layers_import_nothing_of_ours() -> None:
+    assert ours(PACKAGE / "models" / "layers.py") == set()
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_a_leaf_imports_errors_and_spec_at_most(name: str) -> None:
+    assert ours(PACKAGE / f"{name}.py") <= {"cnnjax.errors", "cnnjax.spec"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
+def test_a_config_file_imports_config_alone(path: pathlib.Path) -> None:
+    assert ours(path) <= {"cnnjax.config"}
+    assert foreign(path) == set()
+
+
+def test_only_the_command_line_knows_train() -> None:
+    assert [name for name, path in MODULES.items() if "cnnjax.train" in ours(path)] == ["cnnjax.cli"]
+
+
+def test_there_is_no_cycle() -> None:
+    waiting = {name: ours(path) - {name, "cnnjax"} for name, path in MODULES.items()}
+    while ready := [name for name, needs in waiting.items() if not needs & waiting.keys()]:
+        for name in ready:
+            del waiting[name]
+    assert waiting == {}, "each of these needs another of them"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module)
+def test_a_module_says_what_it_is_and_needs_no_tensorflow(path: pathlib.Path) -> None:
+    assert ast.get_docstring(tree(path))
+    assert not foreign(path) & {"tensorflow", "torch", "clu"}
+
+
+@functools.cache
+def read_fields() -> set[str]:
+    """The attributes read of something named `config` or `settings`, by name or through getattr, but for checks."""
+    found: set[str] = set()
+    for name, path in MODULES.items():
+        if name == "cnnjax.config":
+            continue
+        words = {node.value for node in ast.walk(tree(path)) if isinstance(node, ast.Constant)}
+        for node in ast.walk(tree(path)):
+            match node:
+                case ast.Attribute(value=ast.Name(id="config" | "settings"), ctx=ast.Load()):
+                    found.add(node.attr)
+                case ast.Call(
+                    func=ast.Name(id="getattr"), args=[ast.Name(id="config" | "settings"), ast.JoinedStr(values)]
+                ):
+                    holes = [part.value if isinstance(part, ast.Constant) else "(.+)" for part in values]
+                    pattern = re.compile("".join(map(str, holes)))
+                    found |= {f for f in FIELDS if (m := pattern.fullmatch(f)) and words.issuperset(m.groups())}
+    return found
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_every_setting_is_read(field: str) -> None:
+    assert field in read_fields()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([name, "--help"] for name in cli.COMMANDS)])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    code = """if True:
+        import sys
+        from cnnjax.cli import main
+        try:
+            main(sys.argv[1:])
+        finally:
+            heavy = {"jax", "flax", "optax", "orbax", "grain", "tensorflow_datasets", "numpy", "cv2", "matplotlib"}
+            print(*sorted(heavy & sys.modules.keys()), file=sys.stderr)
+    """
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "\n")
+    assert "cnnjax" in done.stdout

@@ -1,0 +1,648 @@
+"""Training: stopped, killed, moved to other devices or damaged, it ends where it would have ended."""
+
+import csv
+import dataclasses
+import functools
+import importlib.util
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnnjax import checkpoint, sharding, train
+from cnnjax import config as configs
+from cnnjax.config import Config
+from cnnjax.data import build, images
+from cnnjax.errors import InputError
+from cnnjax.evaluate import evaluate
+from cnnjax.models import create_model
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+SMALL = {
+    "model": "mlp(features=(16,))",
+    "train_split": "train[:96]",
+    "val_split": "test[:64]",
+    "test_split": "test[64:101]",
+    "duration": "8 steps",
+    "batch_size": 16,
+    "eval_batch_size": 32,
+    "lr": 0.05,
+    "log_every": "2 steps",
+    "eval_every": "4 steps",
+    "checkpoint_every": "2 steps",
+    "keep": 9,
+}
+EVERYTHING = {
+    "model": "mlp(features=(16,), dropout=0.5)",
+    "augment": "pad_crop(1)|flip_lr",
+    "accumulate": 2,
+    "optimizer": "adamw",
+    "schedule": "one_cycle",
+    "weight_decay": 1e-3,
+    "clip_norm": 1.0,
+    "ema": 0.9,
+}
+DEEP = 'mlp(features=(16, 16), activation="relu")'
+BATCHNORM = {"model": "cifar_resnet20(depth=8)"}
+
+
+def small(**changes: Any) -> Config:
+    return Config(**(SMALL | changes))
+
+
+def run(folder: pathlib.Path, digits_dir: str, devices: int = 1, **changes: Any) -> dict[str, Any]:
+    mesh = sharding.make_mesh(jax.devices()[:devices])
+    return train.train(small(**changes), folder, data_dir=digits_dir, mesh=mesh)
+
+
+def digest(folder: pathlib.Path, step: int) -> dict[str, Any]:
+    """Type, shape and checksum of every array of a checkpoint: the same for the same bits."""
+    path = folder / "checkpoints" / f"{step:08d}" / "digest" / "metadata"
+    return {part: json.loads(path.read_text())[part] for part in ("model", "optimizer")}
+
+
+def metrics_of(folder: pathlib.Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "train/images_per_second"} for line in lines]
+
+
+def variables(folder: pathlib.Path, shape: tuple[int, ...] = (8, 8, 1)) -> dict[str, np.ndarray]:
+    """The newest parameters and statistics of a run, by path."""
+    config = configs.load(folder / "config.json")
+    init = functools.partial(create_model(config.model, 10, config.dtype).init, train=False)
+    abstract = jax.eval_shape(init, jax.random.key(0), np.zeros((1, *shape)))
+    params = abstract.pop("params")
+    tree = {"params": params, "model_state": abstract, "ema": params if config.ema else {}}
+    whole = sharding.replicated(sharding.make_mesh(jax.devices()[:1]))
+    tree = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), tree)
+    _, found = checkpoint.restore_model(folder, tree, "last", pytest.fail)
+    return {jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(found)}
+
+
+def assert_close(a: dict[str, np.ndarray], b: dict[str, np.ndarray], tolerance: float) -> None:
+    """Equal but for the order of summation, relative to the largest element of each array."""
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_allclose(a[name], b[name], atol=tolerance * (np.abs(b[name]).max() + 1e-3), err_msg=name)
+
+
+def send_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIGTERM) -> None:
+    """Sends a signal to this process after a step."""
+    advance = train.Bar.advance
+
+    def signalling(self: Any, now: int) -> None:
+        advance(self, now)
+        if now == step:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(train.Bar, "advance", signalling)
+
+
+# ------------------------------------------------------------------------------------------------------------- resume
+
+
+@pytest.mark.parametrize(
+    ("changes", "stops"),
+    [
+        ({}, (1,)),
+        ({"val_split": "", "test_split": ""}, (7,)),
+        (EVERYTHING, (3, 4)),
+        (EVERYTHING | {"cache": "host", "augment": "random_crop(7)|flip_lr", "preprocess": "center_crop(7)"}, (2, 5)),
+        (BATCHNORM | {"duration": "4 steps"}, (2, 3)),
+    ],
+    ids=["plain", "no evaluation", "everything", "from the host", "batchnorm"],
+)
+def test_a_stopped_run_ends_bit_for_bit_like_one_never_stopped(
+    changes: dict, stops: tuple[int, ...], digits_dir: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    changes = {"log_every": "1 steps"} | changes  # a line of several steps would begin anew at the stop
+    expected = run(whole, digits_dir, **changes)
+    for step in stops:
+        with monkeypatch.context() as patch:
+            send_at(patch, step)
+            with pytest.raises(train.Interrupted, match=f"stopped after step {step}; the state is saved") as caught:
+                run(stopped, digits_dir, **changes)
+        assert caught.value.signal == signal.SIGTERM
+        assert checkpoint.steps(stopped)[-1] == step
+        assert not (stopped / "result.json").exists()
+    got = run(stopped, digits_dir, **changes)
+    assert digest(stopped, expected["step"]) == digest(whole, expected["step"])
+    assert metrics_of(stopped) == metrics_of(whole)
+    assert {**got, "seconds": 0, "folder": ""} == {**expected, "seconds": 0, "folder": ""}
+
+
+def test_a_finished_run_is_left_as_it_is(digits_dir: str, tmp_path: pathlib.Path) -> None:
+    for cache in ("device", "host"):
+        first = run(tmp_path, digits_dir, cache=cache)
+        before = metrics_of(tmp_path), digest(tmp_path, 8)
+        again = run(tmp_path, digits_dir, cache=cache)
+        assert (metrics_of(tmp_path), digest(tmp_path, 8)) == before
+        assert {**first, "seconds": 0} == {**again, "seconds": 0}
+
+
+def test_lines_of_a_lost_attempt_and_half_lines_are_cut(digits_dir: str, tmp_path: pathlib.Path) -> None:
+    run(tmp_path, digits_dir)
+    expected = metrics_of(tmp_path), digest(tmp_path, 8)
+    for step in (6, 8):
+        shutil.rmtree(tmp_path / "checkpoints" / f"{step:08d}")  # as if killed after step 4 was saved
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 9, "ep')
+    run(tmp_path, digits_dir)
+    assert (metrics_of(tmp_path), digest(tmp_path, 8)) == expected
+
+
+def test_training_goes_on_from_the_newest_intact_checkpoint(
+    digits_dir: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, damaged = tmp_path / "whole", tmp_path / "damaged"
+    run(whole, digits_dir, **EVERYTHING)
+    shutil.copytree(whole, damaged)
+    (damaged / "checkpoints" / "00000008" / "digest" / "metadata").write_text("{}")
+    shutil.rmtree(damaged / "checkpoints" / "00000006" / "optimizer")
+    lines: list[str] = []
+    assert evaluate(damaged, data_dir=digits_dir, say=lines.append)["step"] == 6  # the optimizer is not read
+    assert "00000008 is damaged" in lines[0]
+    run(damaged, digits_dir, **EVERYTHING)
+    assert digest(damaged, 8) == digest(whole, 8)
+    assert metrics_of(damaged) == metrics_of(whole)
+    assert sorted(path.name for path in (damaged / "damaged").iterdir()) == ["00000006-0", "00000008-0"]
+    assert evaluate(damaged, data_dir=digits_dir, say=pytest.fail)["step"] == 8
+
+
+FREE = {"cache": "host", "eval_batch_size": 7, "eval_every": "3 steps", "checkpoint_every": "5 steps", "keep": 1,
+        "log_every": "4 steps"}  # fmt: skip
+
+
+def test_settings_of_what_is_said_and_kept_may_change_and_no_others(
+    digits_dir: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert set(FREE) == set(configs.FREE)
+    whole, other = tmp_path / "whole", tmp_path / "other"
+    run(whole, digits_dir, **EVERYTHING)
+    with monkeypatch.context() as patch:
+        send_at(patch, 3)
+        with pytest.raises(train.Interrupted):
+            run(other, digits_dir, **EVERYTHING)
+    before = {path: path.read_bytes() for path in other.rglob("*") if path.is_file()}
+    message = r"other is the run of another config: lr = 0.05 there, 0.1 now, seed = 0 there, 3 now\."
+    with pytest.raises(InputError, match=message):
+        run(other, digits_dir, **EVERYTHING | {"lr": 0.1, "seed": 3})
+    assert {path: path.read_bytes() for path in other.rglob("*") if path.is_file()} == before
+    run(other, digits_dir, **EVERYTHING | FREE)
+    assert digest(other, 8) == digest(whole, 8)
+    assert configs.load(other / "config.json").keep == 1
+
+
+def test_a_folder_that_is_no_runs_is_left_alone(digits_dir: str, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="is not empty and not a run's folder; give another --workdir"):
+        run(tmp_path, digits_dir)
+    assert [path.name for path in tmp_path.rglob("*")] == ["thesis.tex"]
+
+
+def test_a_run_killed_before_its_first_file_was_whole_starts_anew(digits_dir: str, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "config.json.part").write_text('{"mod')
+    assert run(tmp_path, digits_dir, duration="1 steps")["step"] == 1
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+@pytest.mark.parametrize("val_split", ["", "test[:64]"])
+def test_the_newest_and_the_best_by_the_written_metrics_are_kept(
+    keep: int, val_split: str, digits_dir: str, tmp_path: pathlib.Path
+) -> None:
+    run(tmp_path, digits_dir, keep=keep, val_split=val_split, eval_every="2 steps", lr=0.5, duration="12 steps")
+    scores = {line["step"]: line["val/accuracy"] for line in metrics_of(tmp_path) if "val/accuracy" in line}
+    best = max(scores, key=lambda step: (scores[step], step)) if scores else None
+    assert checkpoint.best(tmp_path) == best
+    assert set(checkpoint.steps(tmp_path)) == {*(12, 10)[:keep], best} - {None}
+    if best:
+        found = evaluate(tmp_path, step="best", split="test[:64]", data_dir=digits_dir)
+        assert (found["step"], found["accuracy"]) == (best, scores[best])
+
+
+# ------------------------------------------------------------------------------------------------------------- killed
+
+
+def command(config: Config, folder: pathlib.Path, digits_dir: str) -> list[str]:
+    path = folder.with_name(folder.name + "-config.json")
+    path.write_text(json.dumps(dataclasses.asdict(config)))
+    args = ["train", f"--config={path}", f"--workdir={folder}", f"--data_dir={digits_dir}"]
+    return [sys.executable, "-m", "cnnjax", *args]
+
+
+def start(
+    config: Config, folder: pathlib.Path, digits_dir: str, devices: int = 1, before: tuple[str, ...] = (), **env: str
+) -> subprocess.Popen:
+    return subprocess.Popen(
+        [*before, *command(config, folder, digits_dir)],
+        cwd=ROOT,
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)} | env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def ended(process: subprocess.Popen, seconds: float = 240) -> tuple[int, str, str]:
+    """Status, output and errors of a process, which is killed when it takes too long."""
+    try:
+        out, err = process.communicate(timeout=seconds)
+    finally:
+        process.kill()
+        process.wait()
+    return process.returncode, out, err
+
+
+def last_line(folder: pathlib.Path) -> str:
+    path = folder / "metrics.jsonl"
+    return path.read_text().rpartition("}")[0].rpartition("\n")[2] + "}" if path.exists() else "}"
+
+
+def last_step(folder: pathlib.Path) -> int:
+    line = last_line(folder)
+    return 0 if line == "}" else json.loads(line)["step"]
+
+
+def kill(process: subprocess.Popen, folder: pathlib.Path, steps: int, seconds: float) -> str:
+    """Kills a run so many seconds after so many more steps of it were written down; 0 steps: after its start.
+
+    Returns what the run was doing, by what it left.
+    """
+    before = last_step(folder)
+    while process.poll() is None and last_step(folder) < (steps and before // 10 * 10 + steps):
+        time.sleep(0.01)
+    time.sleep(seconds)
+    process.kill()
+    ended(process)
+    if (folder / "result.json").exists():
+        return "done"
+    if last_step(folder) == before:
+        return "starting"
+    if list(folder.glob("checkpoints/*.orbax-checkpoint-tmp*")):
+        return "saving"
+    return "validating" if '"train/' in last_line(folder) and last_step(folder) % 10 == 0 else "training"
+
+
+def killed_like_whole(
+    config: Config, tmp_path: pathlib.Path, digits_dir: str, kills: list[tuple[int, float]]
+) -> list[str]:
+    """Asserts that a run killed at each of these instants ends like one never killed; returns what it was doing."""
+    whole, killed, phases = tmp_path / "whole", tmp_path / "killed", []
+    status, _, err = ended(start(config, whole, digits_dir))
+    assert status == 0, err
+    for steps, seconds in kills:
+        phases.append(kill(start(config, killed, digits_dir), killed, steps, seconds))
+        print(f"killed while {phases[-1]}, step {last_step(killed)}")
+    status, _, err = ended(start(config, killed, digits_dir))
+    assert status == 0, err
+    total = configs.steps(config.duration, epoch=1)
+    assert digest(killed, total) == digest(whole, total)
+    assert metrics_of(killed) == metrics_of(whole)
+    assert not (killed / "damaged").exists()
+    assert not list(killed.glob("checkpoints/*tmp*"))
+    return phases
+
+
+def test_a_run_killed_twice_ends_bit_for_bit_like_one_never_killed(digits_dir: str, tmp_path: pathlib.Path) -> None:
+    config = small(**EVERYTHING | {"checkpoint_every": "5 steps", "eval_every": "10 steps", "duration": "300 steps"})
+    killed_like_whole(config, tmp_path, digits_dir, [(20, 0.02), (100, 0.1)])
+
+
+@pytest.mark.slow
+def test_a_run_killed_twenty_times_ends_bit_for_bit_like_one_never_killed(
+    digits_dir: str, tmp_path: pathlib.Path
+) -> None:
+    config = small(
+        model="lenet5", augment="resize(28)|pad_crop(2)", preprocess="resize(28)", train_split="train[:90%]",
+        val_split="train[90%:]", test_split="test", schedule="one_cycle", ema=0.99, duration="500 steps",
+        batch_size=64, log_every="5 steps", checkpoint_every="10 steps", eval_every="10 steps", keep=2,
+    )  # fmt: skip
+    rng = random.Random(0)
+    starting = [(0, rng.uniform(0, 12)) for _ in range(4)]
+    kills = starting + [(rng.randrange(5, 45, 5), rng.uniform(0, 0.3)) for _ in range(16)]
+    rng.shuffle(kills)
+    phases = killed_like_whole(config, tmp_path, digits_dir, kills)
+    assert len(set(phases)) >= 3
+    assert "done" not in phases
+
+
+# ------------------------------------------------------------------------------------------- devices and processes
+
+
+@pytest.mark.parametrize(
+    ("changes", "tolerance"),
+    [(EVERYTHING, 1e-5), (BATCHNORM | {"duration": "4 steps"}, 1e-4)],
+    ids=["mlp", "batchnorm"],
+)
+def test_eight_devices_give_what_one_gives(
+    changes: dict, tolerance: float, digits_dir: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"log_every": "1 steps"} | changes
+    for devices in (1, 8):
+        run(tmp_path / str(devices), digits_dir, devices, **changes)
+    one, eight = (metrics_of(tmp_path / str(devices)) for devices in (1, 8))
+    for line, other in zip(one, eight, strict=True):
+        assert other == pytest.approx(line, rel=10 * tolerance)
+    assert_close(variables(tmp_path / "8"), variables(tmp_path / "1"), tolerance)
+    if "ema" in changes:  # half on one number of devices, half on another
+        for before, after in ((1, 8), (8, 1)):
+            folder = tmp_path / f"{before} then {after}"
+            with monkeypatch.context() as patch:
+                send_at(patch, 3)
+                with pytest.raises(train.Interrupted):
+                    run(folder, digits_dir, before, **changes)
+            run(folder, digits_dir, after, **changes)
+            assert_close(variables(folder), variables(tmp_path / "1"), tolerance)
+
+
+def test_a_batch_that_does_not_divide_among_the_devices_is_an_error(digits_dir: str, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(InputError, match="a batch of 12 does not divide among 8 devices"):
+        run(tmp_path / "run", digits_dir, 8, batch_size=24, accumulate=2)
+    assert not (tmp_path / "run").exists()
+
+
+def several(config: Config, folder: pathlib.Path, digits_dir: str, count: int = 2) -> list[subprocess.Popen]:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    env = {"JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "JAX_NUM_PROCESSES": str(count)}
+    return [start(config, folder, digits_dir, **env, JAX_PROCESS_ID=str(i)) for i in range(count)]
+
+
+@pytest.mark.slow
+def test_two_processes_give_what_one_gives(digits_dir: str, tmp_path: pathlib.Path) -> None:
+    config = small(**EVERYTHING, duration="40 steps", log_every="1 steps", checkpoint_every="20 steps")
+    one, two, stopped = tmp_path / "one", tmp_path / "two", tmp_path / "stopped"
+    results = [ended(start(config, one, digits_dir, devices=2))]
+    results += [ended(process) for process in several(config, two, digits_dir)]
+    assert [status for status, _, _ in results] == [0, 0, 0], results
+    assert "40 steps of 16 on 2 cpu device(s)" in results[1][1]
+    assert "steps of" not in results[2][1]  # one process speaks for both
+    assert json.loads((two / "versions.json").read_text())["processes"] == 2
+    assert_close(variables(two), variables(one), 1e-5)
+    for line, other in zip(metrics_of(one), metrics_of(two), strict=True):
+        assert other == pytest.approx(line, rel=1e-4)
+
+    config.duration = "2000 steps"
+    processes = several(config, stopped, digits_dir)
+    while not checkpoint.steps(stopped):
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.1)
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    results = [ended(process) for process in processes]
+    assert [status for status, _, _ in results] == [128 + signal.SIGTERM] * 2, results
+    step = checkpoint.steps(stopped)[-1]
+    assert f"stopped after step {step}; the state is saved" in results[0][1]
+    status, out, err = ended(start(config, stopped, digits_dir, devices=2))  # one process goes on where two were
+    assert status == 0, err
+    assert f"going on from step {step}" in out.replace(",", "")
+    assert checkpoint.steps(stopped)[-1] == 2000
+
+
+# -------------------------------------------------------------------------------------------------- what goes wrong
+
+
+def test_training_stops_at_a_loss_that_is_not_finite(digits_dir: str, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(FloatingPointError, match=r"at step [23]$|by step [123]$"):
+        run(
+            tmp_path, digits_dir, model='mlp(features=(16, 16), activation="relu")', lr=1e30, checkpoint_every="1 steps"
+        )
+    assert checkpoint.steps(tmp_path) == [1]
+    for step in checkpoint.steps(tmp_path):
+        shutil.copytree(tmp_path, copy := tmp_path.with_name(f"{tmp_path.name}-{step}"))
+        for later in checkpoint.steps(copy):
+            if later > step:
+                shutil.rmtree(copy / "checkpoints" / f"{later:08d}")
+        assert all(np.isfinite(array).all() for array in variables(copy).values())
+
+
+def test_images_of_a_size_that_the_network_does_not_take_are_an_error_before_training(
+    digits_dir: str, tmp_path: pathlib.Path
+) -> None:
+    for changes, size in (({"preprocess": "resize(9)"}, 9), ({"model": "lenet5_1998"}, 8)):
+        with pytest.raises(InputError, match=rf"does not take images of \({size}, {size}, 1\): "):
+            run(tmp_path, digits_dir, **changes)
+        assert not checkpoint.steps(tmp_path)
+
+
+def test_parameters_that_are_not_finite_are_not_saved(
+    digits_dir: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss of a step is still finite when its update overflows."""
+    step_of = train.train_step
+
+    def overflowing(state: Any, *args: Any, **kwargs: Any) -> Any:
+        new, sums = step_of(state, *args, **kwargs)
+        grown = jax.tree.map(lambda x: jnp.where(state.step == 3, jnp.inf, 1) * x, new.params)
+        return new.replace(params=grown), sums
+
+    monkeypatch.setattr(train, "train_step", overflowing)
+    with pytest.raises(FloatingPointError, match="hidden1/bias became infinite or NaN by step 4"):
+        run(tmp_path, digits_dir)
+    assert checkpoint.steps(tmp_path) == [2]
+    assert all(np.isfinite(array).all() for array in variables(tmp_path).values())
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_later(digits_dir: str, tmp_path: pathlib.Path) -> None:
+    folder, config = tmp_path / "run", small(model="mlp(features=(1000,))", checkpoint_every="4 steps")
+    run(folder, digits_dir, **dataclasses.asdict(config))
+    expected = digest(folder, 8), metrics_of(folder)
+    shutil.rmtree(folder / "checkpoints" / "00000008")
+    kept = digest(folder, 4)
+    limited = ("bash", "-c", 'ulimit -f 100; exec "$@"', "bash")  # no file may be larger than 100 KiB
+    status, _, err = ended(start(config, folder, digits_dir, before=limited, JAX_ENABLE_COMPILATION_CACHE="0"))
+    assert status == 1
+    assert err.startswith(f"error: cannot save in {folder / 'checkpoints'}: ")
+    assert err.count("\n") == 1
+    assert checkpoint.steps(folder) == [4]
+    assert digest(folder, 4) == kept
+    run(folder, digits_dir, **dataclasses.asdict(config))
+    assert (digest(folder, 8), metrics_of(folder)) == expected
+
+
+def test_checkpoints_that_cannot_be_written_are_one_error(digits_dir: str, tmp_path: pathlib.Path) -> None:
+    run(tmp_path, digits_dir, duration="1 steps")
+    shutil.rmtree(tmp_path / "checkpoints")
+    (tmp_path / "checkpoints").write_text("")
+    with pytest.raises(InputError, match=f"cannot save in {tmp_path / 'checkpoints'}: "):
+        run(tmp_path, digits_dir, duration="1 steps")
+
+
+# ------------------------------------------------------------------------------------------------------- one step
+
+
+def test_accumulated_parts_give_the_update_of_the_whole(digits_dir: str, tmp_path: pathlib.Path) -> None:
+    for parts in (1, 4):
+        run(tmp_path / str(parts), digits_dir, accumulate=parts, log_every="1 steps")
+    assert_close(variables(tmp_path / "4"), variables(tmp_path / "1"), 1e-5)
+    for line, other in zip(metrics_of(tmp_path / "1"), metrics_of(tmp_path / "4"), strict=True):
+        assert other == pytest.approx(line, rel=1e-4)
+
+
+def test_the_moving_average_follows_its_formula(digits_dir: str, tmp_path: pathlib.Path) -> None:
+    run(tmp_path, digits_dir, ema=0.3, checkpoint_every="1 steps", keep=99, duration="6 steps")
+    history = []
+    for step in reversed(checkpoint.steps(tmp_path)):
+        history.insert(0, variables(tmp_path))
+        shutil.rmtree(tmp_path / "checkpoints" / f"{step:08d}")
+    names = [name for name in history[0] if name.startswith("['ema']")]
+    assert len(names) == 4
+    for name in names:
+        params = name.replace("['ema']", "['params']")
+        for step in range(1, 6):  # the decays are 2/11, 3/12, then 0.3
+            decay = min(0.3, (1 + step) / (10 + step))
+            expected = decay * history[step - 1][name].astype(np.float64) + (1 - decay) * history[step][params]
+            np.testing.assert_allclose(history[step][name], expected, rtol=1e-5, atol=1e-7)
+
+
+def test_bfloat16_computes_with_float32_parameters_and_learns(digits_dir: str, tmp_path: pathlib.Path) -> None:
+    run(tmp_path, digits_dir, dtype="bfloat16", duration="60 steps", optimizer="sgd(momentum=0.9)")
+    for part in digest(tmp_path, 60).values():
+        assert {kind for kind, _, _ in part["arrays"].values()} <= {"float32", "int32"}
+    losses = [line["train/loss"] for line in metrics_of(tmp_path) if "train/loss" in line]
+    assert losses[-1] < losses[0] / 2
+
+
+def test_dropout_differs_from_step_to_step_and_follows_the_seed() -> None:
+    model = create_model("mlp(features=(64,), dropout=0.5)", 10)
+    images, labels = jnp.ones((4, 8, 8, 1)), jnp.arange(4)
+    config = Config(lr=0.0)
+    schedule = train.optim.build_schedule(config, 1, 9)
+    make_tx = functools.partial(train.optim.build, config, schedule=schedule)
+    state = train.init_state(jax.random.key(0), model=model, shape=(8, 8, 1), make_tx=make_tx, ema=False)
+    step = functools.partial(train.train_step, model=model, tx=make_tx(state.params), schedule=schedule,
+                             prepare=lambda key, x: x, loss=train.losses.build("cross_entropy"), accumulate=1,
+                             ema=0.0)  # fmt: skip
+    batch = {"image": images, "label": labels}
+
+    def loss(seed: int, at: int) -> float:
+        return float(step(state.replace(step=jnp.int32(at)), batch, jax.random.key(seed))[1]["loss"])
+
+    assert loss(0, 1) == loss(0, 1)
+    assert len({loss(0, 1), loss(0, 2), loss(1, 1)}) == 3
+
+
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_takes_a_step(path: pathlib.Path, digits_dir: str, tmp_path: pathlib.Path) -> None:
+    """On small digits, with everything else as the config has it."""
+    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert module_spec
+    assert module_spec.loader
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    config: Config = module.get_config()
+    side = {"cifar10": 32, "cifar100": 32, "mnist": 28, "fashion_mnist": 28}.get(config.dataset, 8)
+    for field in ("augment", "preprocess"):
+        ops = [f"resize(({side}, {side}))", getattr(config, field)]
+        setattr(config, field, "|".join(filter(None, ops)))
+    config.dataset, config.train_split, config.test_split = "digits", "train[:48]", "test[:8]"
+    config.val_split = config.val_split and "test[8:16]"
+    config.duration, config.batch_size, config.eval_batch_size = "2 steps", 2 * config.accumulate, 8
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    result = train.train(config, tmp_path, data_dir=digits_dir, mesh=mesh)
+    assert result["step"] == 2
+    assert np.isfinite(result["loss"])
+
+
+# ------------------------------------------------------------------------------------------------------- evaluation
+
+
+@pytest.fixture(scope="module")
+def finished(digits_dir: str, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    run(folder, digits_dir, ema=0.9, duration="20 steps", val_split="test[:64]", test_split="test[:101]")
+    return folder
+
+
+def files(result: dict[str, Any]) -> dict[str, Any]:
+    return json.loads((pathlib.Path(result["folder"]) / "metrics.json").read_text())
+
+
+def test_evaluation_counts_every_image_once_whatever_the_batch_and_devices(
+    finished: pathlib.Path, digits_dir: str
+) -> None:
+    expected = files(evaluate(finished, data_dir=digits_dir))
+    assert expected["count"] == np.sum(expected["confusion"]) == 101
+    for batch_size, devices in ((7, 1), (128, 1), (1000, 1), (7, 8), (1000, 8)):
+        mesh = sharding.make_mesh(jax.devices()[:devices])
+        got = files(evaluate(finished, batch_size=batch_size, data_dir=digits_dir, mesh=mesh))
+        assert got.pop("loss") == pytest.approx(expected["loss"], rel=1e-5)
+        assert got == {name: value for name, value in expected.items() if name != "loss"}
+
+
+@pytest.mark.parametrize(("step", "split", "group"), [("last", "", "test"), ("12", "test[:64]", "val")])
+def test_evaluation_agrees_with_what_the_training_wrote(
+    step: str, split: str, group: str, finished: pathlib.Path, digits_dir: str
+) -> None:
+    got = evaluate(finished, step=step, split=split, data_dir=digits_dir)
+    line = next(line for line in metrics_of(finished) if line["step"] == got["step"] and f"{group}/loss" in line)
+    assert got["loss"] == pytest.approx(line[f"{group}/loss"], rel=1e-5)
+    assert {name: got[name] for name in ("accuracy", "top5")} == {
+        name: line[f"{group}/{name}"] for name in ("accuracy", "top5")
+    }
+
+
+def test_the_files_of_an_evaluation_agree_with_one_another(finished: pathlib.Path, digits_dir: str) -> None:
+    result = evaluate(finished, data_dir=digits_dir)
+    written, folder = files(result), pathlib.Path(result["folder"])
+    matrix = np.array(written.pop("confusion"))
+    assert written == result
+    with (folder / "confusion.csv").open() as file:
+        rows = list(csv.reader(file))
+    assert rows[0][1:] == [row[0] for row in rows[1:]] == list(result["per_class"])
+    assert np.array_equal([[int(x) for x in row[1:]] for row in rows[1:]], matrix)
+    with (folder / "per_class.csv").open() as file:
+        for number, row in enumerate(csv.DictReader(file)):
+            assert (int(row["images"]), int(row["right"])) == (matrix[number].sum(), matrix[number, number])
+            assert float(row["accuracy"]) == result["per_class"][row["class"]]
+    assert result["top1_right"] == np.trace(matrix) == round(result["accuracy"] * 101)
+    assert (folder / "confusion.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dataset": "ten_of_two", "split": "train"}, "ten_of_two has 2 classes; the network of .* 10"),
+        ({"split": "nothing"}, "'nothing'"),
+        ({"dataset": "large_digits", "split": "test"}, r"does not take images of \(9, 9, 1\): "),
+        ({"step": "3"}, "no checkpoint of step '3'; valid: last, best, "),
+    ],
+)
+def test_what_cannot_be_evaluated_is_named(
+    options: dict[str, str], message: str, finished: pathlib.Path, digits_dir: str, tmp_path: pathlib.Path
+) -> None:
+    if name := options.get("dataset"):
+        side, classes = {"ten_of_two": (8, ("no", "yes")), "large_digits": (9, "0123456789")}[name]
+        for split in ("train", "test"):
+            for label in classes:
+                path = tmp_path / "source" / split / label / "image.png"
+                path.parent.mkdir(parents=True)
+                path.write_bytes(images.encode_png(np.full((side, side), 7, np.uint8)))
+        build.build(name, str(tmp_path / "source"), str(tmp_path), say=lambda line: None)
+        digits_dir = str(tmp_path)
+    with pytest.raises(InputError, match=message):
+        evaluate(finished, data_dir=digits_dir, **options)
+
+
+def test_another_split_is_evaluated_by_its_name(finished: pathlib.Path, digits_dir: str) -> None:
+    result = evaluate(finished, dataset="digits", split="train[96:196]", data_dir=digits_dir)
+    assert (result["count"], result["split"], result["dataset"]) == (100, "train[96:196]", "digits")
