@@ -81,7 +81,7 @@ def check(config: Config) -> Config:
             )
         if name in _CHOICES and value not in _CHOICES[name]:
             raise InputError(f"config.{name} = {value!r}; {nearest(str(value), _CHOICES[name])}")
-        if name in _AT_LEAST and not value >= _AT_LEAST[name]:
+        if name in _AT_LEAST and not _AT_LEAST[name] <= value < float("inf"):
             raise InputError(f"config.{name} = {value!r}: expected at least {_AT_LEAST[name]}")
     if config.ema >= 1:
         raise InputError(f"config.ema = {config.ema!r}: expected less than 1, as in 0.999")

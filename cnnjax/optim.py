@@ -55,7 +55,9 @@ def constant(steps: Steps, warmup: str = "0 steps") -> optax.Schedule:
 
 def piecewise(steps: Steps, at: Sequence[str], factor: float = 0.1, warmup: str = "0 steps") -> optax.Schedule:
     """Times `factor` at each of the durations `at`, counted from the start: piecewise(("32000 steps", "75%"))."""
-    boundaries = {steps(duration): factor for duration in ((at,) if isinstance(at, str) else at)}
+    boundaries: dict[int, float] = {}
+    for step in map(steps, (at,) if isinstance(at, str) else at):
+        boundaries[step] = boundaries.get(step, 1.0) * factor  # two may round to the same step
     return _with_warmup(optax.piecewise_constant_schedule(1.0, boundaries), steps(warmup))
 
 

@@ -147,3 +147,8 @@ def test_every_loss_gives_one_finite_number_per_example(name: str) -> None:
 def test_a_loss_that_does_not_exist_is_refused(text: str, message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
         losses.build(text)
+
+
+def test_nan_is_no_prediction_in_the_confusion_matrix() -> None:
+    matrix = CONFUSION(jnp.array([[NAN, 1.0, 2.0]]), jnp.array([0]), jnp.array([True]))
+    assert matrix.tolist() == [[0, 0, 1], [0, 0, 0], [0, 0, 0]]

@@ -192,3 +192,8 @@ def test_the_optimizer_follows_the_schedule_that_is_logged() -> None:
         updates, state = tx.update({"kernel": jnp.ones(1)}, state, p)
         taken.append(-float(apply(p, updates)["kernel"][0]))
     np.testing.assert_allclose(taken, [jnp.asarray(schedule(jnp.int32(step))) for step in range(10)], rtol=1e-6)
+
+
+def test_two_boundaries_at_one_step_both_count() -> None:
+    schedule = optim.build_schedule(Config(lr=1.0, schedule="piecewise(('50%', '10 steps'))"), epoch=1, total=20)
+    np.testing.assert_allclose([schedule(9), schedule(10)], [1.0, 0.01], rtol=1e-6)
