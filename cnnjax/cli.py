@@ -110,13 +110,15 @@ def _train(parser: _Parser, argv: list[str]) -> int:
     console = _start()
     import jax
 
-    from cnnjax import train, workdir
+    from cnnjax import workdir
+    from cnnjax.interrupt import Interrupted
+    from cnnjax.train import train
 
     folder = args.workdir or workdir.new(pathlib.Path(location.partition(":")[0]).stem)
     folder = pathlib.Path(_same_everywhere(str(folder)))
     try:
-        result = train.train(config, folder, data_dir=args.data_dir, console=console)
-    except train.Interrupted as stopped:
+        result = train(config, folder, data_dir=args.data_dir, console=console)
+    except Interrupted as stopped:
         if jax.process_index() == 0:
             console.print(f"{stopped}. To go on:\n  {_command()} train --workdir={folder}", soft_wrap=True)
         return 128 + stopped.signal
@@ -148,7 +150,8 @@ def read_config(location: str, overrides: Sequence[str] = ()) -> Config:
         raise _flag_error(error, overrides) from error
     if rest:
         raise InputError(f"unexpected argument {rest[0]!r}; settings are given as --config.FIELD=VALUE")
-    return check(values["config"].value)
+    config: Any = values["config"].value
+    return check(config)
 
 
 def _config_files() -> list[pathlib.Path]:

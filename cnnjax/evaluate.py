@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import functools
-import json
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -15,12 +14,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cnnjax import augment, checkpoint, config, losses, metrics, sharding
+from cnnjax import workdir as workdirs
 from cnnjax.data import pipeline
-from cnnjax.data.build import load
+from cnnjax.data.build import Split, load
 from cnnjax.errors import InputError
 from cnnjax.models import create_model
 from cnnjax.state import Tree
-from cnnjax.workdir import write_json
 
 EvalStep = Callable[[Tree, pipeline.Batch], dict[str, jax.Array]]
 
@@ -43,11 +42,6 @@ def make_eval_step(model: nn.Module, prepare, loss, mesh: Mesh) -> EvalStep:
     )
 
 
-def score(step: EvalStep, variables: Tree, batches: Iterable[pipeline.Batch]) -> metrics.Sums:
-    """The sums over all batches."""
-    return metrics.add([jax.device_get(step(variables, batch)) for batch in batches])
-
-
 @contextlib.contextmanager
 def naming(model: str, shape: tuple[int, ...]) -> Iterator[None]:
     """Turns the failure of a network on images of this shape into an InputError; each layer has its own way to fail."""
@@ -58,6 +52,32 @@ def naming(model: str, shape: tuple[int, ...]) -> Iterator[None]:
     except Exception as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"{model!r} does not take images of {shape}: {reason}") from error
+
+
+def make_scorer(
+    settings: config.Config, known: dict[str, Any], examples: Split, model: nn.Module, mesh: Mesh
+) -> Callable[[Tree], metrics.Sums]:
+    """The function from variables to the sums over all of `examples`, seen as the settings have it.
+
+    `known` is what a run's data.json holds of the training split. Raises InputError when the images do not fit.
+    """
+    host_ops, step_ops = pipeline.split_ops(settings.preprocess)
+    source = pipeline.open_source(examples, host_ops, cache=settings.cache, seed=settings.seed, mesh=mesh)
+    if source.shape[-1] != known["shape"][-1]:
+        raise InputError(f"the images of {examples.name} are {source.shape}; the network learnt from {known['shape']}")
+    if list(source.shape) != known["shape"]:
+        sizes = [jax.ShapeDtypeStruct((1, *shape), np.float32) for shape in (known["shape"], source.shape)]
+        with naming(settings.model, source.shape):
+            variables = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), sizes[0])
+            jax.eval_shape(functools.partial(model.apply, train=False), variables, sizes[1])
+    prepare = augment.build(step_ops, settings.normalize, known["mean"], known["std"], source.shape)
+    step = make_eval_step(model, prepare, losses.build(settings.loss), mesh)
+
+    def score(variables: Tree) -> metrics.Sums:
+        batches = pipeline.eval_batches(source, batch_size=settings.eval_batch_size, mesh=mesh)
+        return metrics.add([jax.device_get(step(variables, batch)) for batch in batches])
+
+    return score
 
 
 def evaluate(
@@ -77,38 +97,27 @@ def evaluate(
     holds. Raises InputError for a folder, step, data set or split that does not exist or does not fit.
     """
     settings = config.load(workdir / "config.json")
-    known = json.loads((workdir / "data.json").read_text())
+    settings.cache, settings.eval_batch_size = "host", batch_size or settings.eval_batch_size
+    known = workdirs.read_json(workdir / "data.json")
     name, split = dataset or settings.dataset, split or settings.test_split or settings.val_split
     if not split:
         raise InputError(f"{workdir} has no test_split in its config; give --split")
     mesh = mesh or sharding.make_mesh()
-    host, device = pipeline.split_ops(settings.preprocess)
     examples = load(name, split, data_dir)
     if len(examples.classes) != len(known["classes"]):
         raise InputError(
             f"{name} has {len(examples.classes)} classes; the network of {workdir} {len(known['classes'])}"
         )
-    source = pipeline.open_source(examples, host, cache="host", seed=settings.seed, mesh=mesh)
-    if source.shape[-1] != known["shape"][-1]:
-        raise InputError(f"the images of {name} are {source.shape}; the network of {workdir} takes {known['shape']}")
-
     model = create_model(settings.model, len(known["classes"]), settings.dtype)
-    abstract = jax.eval_shape(
-        functools.partial(model.init, train=False), jax.random.key(0), np.zeros((1, *known["shape"]))
-    )
-    params = abstract.pop("params")
-    target = {"params": params, "model_state": abstract, "ema": params if settings.ema else {}}
+    score = make_scorer(settings, known, examples, model, mesh)
+
+    image = np.zeros((1, *known["shape"]), np.float32)
+    model_state = dict(jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), image))
+    params = model_state.pop("params")
+    target = {"params": params, "model_state": model_state, "ema": params if settings.ema else {}}
     placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.replicated(mesh)), target)
     number, found = checkpoint.restore_model(workdir, placed, step, say)
-
-    if list(source.shape) != known["shape"]:
-        with naming(settings.model, source.shape):
-            jax.eval_shape(functools.partial(model.apply, train=False), {"params": params, **abstract},
-                           np.zeros((1, *source.shape)))  # fmt: skip
-    prepare = augment.build(device, settings.normalize, known["mean"], known["std"], source.shape)
-    one_step = make_eval_step(model, prepare, losses.build(settings.loss), mesh)
-    batches = pipeline.eval_batches(source, batch_size=batch_size or settings.eval_batch_size, mesh=mesh)
-    total = score(one_step, {"params": found["ema"] or found["params"], **found["model_state"]}, batches)
+    total = score({"params": found["ema"] or found["params"], **found["model_state"]})
     return report(total, workdir, {"dataset": name, "split": split, "step": number}, examples.classes)
 
 
@@ -122,7 +131,7 @@ def report(total: metrics.Sums, workdir: pathlib.Path, of: dict[str, Any], class
     result = {**of, **metrics.means(total), **counts, "per_class": per_class, "folder": str(folder)}
     if jax.process_index() == 0:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "metrics.json", result | {"confusion": matrix.tolist()})
+        workdirs.write_json(folder / "metrics.json", result | {"confusion": matrix.tolist()})
         _write_csv(folder / "per_class.csv", ["class", "images", "right", "accuracy"],
                    [(c, n, r, per_class[c]) for c, n, r in zip(classes, images, right, strict=True)])  # fmt: skip
         _write_csv(folder / "confusion.csv", ["label \\ prediction", *classes],

@@ -2,10 +2,8 @@
 
 import functools
 import pathlib
-import signal
 import time
 from collections.abc import Callable
-from types import FrameType
 from typing import Any
 
 import flax.linen as nn
@@ -23,20 +21,13 @@ from cnnjax.config import steps as steps_of
 from cnnjax.data import pipeline
 from cnnjax.data.build import load
 from cnnjax.errors import InputError
-from cnnjax.evaluate import make_eval_step, naming, score
+from cnnjax.evaluate import make_scorer, naming
+from cnnjax.interrupt import Interrupted, Signals
 from cnnjax.models import create_model
 from cnnjax.progress import Bar
 from cnnjax.state import TrainState
 
 Key = jax.Array
-
-
-class Interrupted(Exception):
-    """The run was asked to stop; its state is saved. `signal` is the number of the signal that asked."""
-
-    def __init__(self, signal_number: int, step: int) -> None:
-        super().__init__(f"stopped after step {step}; the state is saved")
-        self.signal = signal_number
 
 
 # ---------------------------------------------------------------------------------------------------- state and step
@@ -143,32 +134,31 @@ def train(
     sharding.check_batch(config.batch_size // config.accumulate, mesh)
 
     # Data: the splits, and what the training split says of all of them.
+    splits = (config.train_split, config.val_split, config.test_split)
+    examples = {split: load(config.dataset, split, data_dir) for split in splits if split}
+    classes = examples[config.train_split].classes
     host_ops, step_ops = pipeline.split_ops(config.augment)
-    eval_host_ops, eval_step_ops = pipeline.split_ops(config.preprocess)
-    open_source = functools.partial(pipeline.open_source, cache=config.cache, seed=config.seed, mesh=mesh)
-    examples = load(config.dataset, config.train_split, data_dir)
-    scored = {split: load(config.dataset, split, data_dir)
-              for split in (config.val_split, config.test_split) if split}  # fmt: skip
-    source = open_source(examples, host_ops)
-    known = {"dataset": config.dataset, "classes": examples.classes, "shape": list(source.shape),
-             **pipeline.statistics(source.histogram())}  # fmt: skip
+    source = pipeline.open_source(
+        examples[config.train_split], host_ops, cache=config.cache, seed=config.seed, mesh=mesh
+    )
+    known = {"classes": classes, "shape": list(source.shape), **pipeline.statistics(source.histogram())}
     prepare = augment.build(step_ops, config.normalize, known["mean"], known["std"], source.shape)
     epoch = source.count / config.batch_size
     total = steps_of(config.duration, epoch=epoch)
 
     # The network, its update rule, and its state: from the newest checkpoint, or new.
-    model = create_model(config.model, len(examples.classes), config.dtype)
+    model = create_model(config.model, len(classes), config.dtype)
     loss = losses.build(config.loss)
     schedule = optim.build_schedule(config, epoch, total)
     make_tx = functools.partial(optim.build, config, schedule=schedule)
     init = functools.partial(init_state, model=model, shape=source.shape, make_tx=make_tx, ema=bool(config.ema))
-    key = jax.random.key(config.seed)
-    init_key, step_key = jax.random.split(key)
+    init_key, step_key = jax.random.split(jax.random.key(config.seed))
     whole = sharding.replicated(mesh)
     with naming(config.model, source.shape):
         abstract = jax.eval_shape(init, init_key)
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), abstract)
     tx = make_tx(abstract.params)
+    score = {split: make_scorer(config, known, examples[split], model, mesh) for split in splits[1:] if split}
 
     if leader:
         workdir.claim(folder, config)
@@ -191,19 +181,6 @@ def train(
         donate_argnums=0,
         compiler_options=sharding.compiler_options(),
     )  # fmt: skip
-    scorers: dict[str, Callable[[TrainState], dict[str, float]]] = {}
-    for split, part in scored.items():
-        eval_source = open_source(part, eval_host_ops)
-        if eval_source.shape != source.shape:
-            with naming(config.model, eval_source.shape):
-                jax.eval_shape(functools.partial(model.apply, train=False), abstract.variables,
-                               jnp.zeros((1, *eval_source.shape)))  # fmt: skip
-        eval_prepare = augment.build(eval_step_ops, config.normalize, known["mean"], known["std"], eval_source.shape)
-        one_step = make_eval_step(model, eval_prepare, loss, mesh)
-        batches = functools.partial(pipeline.eval_batches, eval_source, batch_size=config.eval_batch_size, mesh=mesh)
-        scorers[split] = lambda state, one_step=one_step, batches=batches: metrics.means(
-            score(one_step, state.variables, batches())
-        )
 
     # The loop.
     every = {name: steps_of(getattr(config, f"{name}_every"), epoch=epoch, total=total)
@@ -220,7 +197,7 @@ def train(
     with (
         workdir.Metrics(folder, start, leader) as log,
         checkpoint.open_manager(folder, config.keep) as manager,
-        _Signals() as stop,
+        Signals() as stop,
         Bar(console, start, total, epoch) as bar,
     ):
         pending, since = [], time.monotonic()
@@ -231,7 +208,7 @@ def train(
             bar.advance(step)
             leave = stop.agreed(step)
             due = {name: step % period == 0 or step == total for name, period in every.items()}
-            evaluating = due["eval"] and config.val_split in scorers
+            evaluating = bool(config.val_split) and due["eval"]
             saving = due["checkpoint"] or evaluating or leave
 
             if due["log"] or saving:
@@ -242,7 +219,7 @@ def train(
                     log.write(step, step / epoch, "train", values)
             val = None
             if evaluating:
-                val = scorers[config.val_split](state)
+                val = metrics.means(score[config.val_split](state.variables))
                 log.write(step, step / epoch, "val", val)
                 bar.note(f"epoch {step / epoch:.1f}: val loss {val['loss']:.4f}, accuracy {val['accuracy']:.2%}")
             if saving:
@@ -259,7 +236,7 @@ def train(
         # The final numbers.
         result: dict[str, Any] = {"step": total, "folder": str(folder)}
         if config.test_split:
-            test = scorers[config.test_split](state)
+            test = metrics.means(score[config.test_split](state.variables))
             log.write(total, total / epoch, "test", test)
             result |= {"split": config.test_split, **test}
         result["seconds"] = round(time.monotonic() - begun, 1)
@@ -286,33 +263,3 @@ def _check_finite(state: TrainState, step: int) -> None:
         if not np.isfinite(leaf).all():
             name = jax.tree_util.keystr(path[1:], simple=True, separator="/")
             raise FloatingPointError(f"{name} became infinite or NaN by step {step}")
-
-
-class _Signals:
-    """Within this context SIGINT and SIGTERM ask the loop to stop after the step; a second one stops at once."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-
-    def __enter__(self) -> "_Signals":
-        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def _ask(self, number: int, _: FrameType | None) -> None:
-        self.signal = number
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def agreed(self, step: int) -> bool:
-        """Whether to stop after this step. Several processes ask one another every ten steps, and stop together."""
-        if jax.process_count() == 1:
-            return self.signal is not None
-        if step % 10:
-            return False
-        asked = multihost_utils.process_allgather(np.array(self.signal or 0))
-        self.signal = int(asked.max()) or None
-        return self.signal is not None
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)

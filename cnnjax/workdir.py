@@ -41,6 +41,16 @@ def write_json(path: pathlib.Path, content: Any) -> None:
     part.replace(path)
 
 
+def read_json(path: pathlib.Path) -> Any:
+    """What `write_json` wrote. Raises InputError when the file is missing or damaged."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path.parent} is not a run's folder, or has not begun: it has no {path.name}") from None
+    except ValueError as error:
+        raise InputError(f"{path} is damaged: {error}") from error
+
+
 def claim(workdir: pathlib.Path, config: Config) -> None:
     """Makes `workdir` the folder of a run with this config, or goes on with one that already is.
 

@@ -1,5 +1,6 @@
 """Checkpoints: what is kept, and that a damaged one is noticed and never read for another."""
 
+import dataclasses
 import pathlib
 import random
 import shutil
@@ -212,10 +213,16 @@ def test_when_all_are_damaged_one_error_says_so_and_nothing_is_touched(copy: pat
     ("other", "message"),
     [
         (lambda: state(0, kernel=(40, 31)), r"dense/kernel is float32\[40, 30\] there, float32\[40, 31\] in this"),
-        (lambda: state(0, scale=(30,)), r"dense/scale is missing there, float32\[30\] in this config"),
+        (lambda: state(0, scale=(30,)), r"dense/scale is missing there, float32\[30\] in this"),
         (lambda: state(0, optax.sgd(0.1, momentum=0.9)), r"opt_state/0/count is int32\[\] there, missing in this"),
-        (lambda: state(0).replace(ema={}), r"ema/dense/bias is float32\[30\] there, missing in this config"),
-        (lambda: state(0).replace(step=jnp.float32(0)), r"step is int32\[\] there, float32\[\] in this config"),
+        (
+            lambda: dataclasses.replace(state(0), ema={}),
+            r"ema/dense/bias is float32\[30\] there, missing in this config",
+        ),
+        (
+            lambda: dataclasses.replace(state(0), step=jnp.float32(0)),
+            r"step is int32\[\] there, float32\[\] in this config",
+        ),
     ],
     ids=["shape", "layer", "optimiser", "ema", "type"],
 )

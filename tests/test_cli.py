@@ -17,7 +17,12 @@ from cnnjax import cli
 
 ROOT = pathlib.Path(__file__).parents[1]
 DIGITS = "--config=configs/digits_lenet5.py"
-SHORT = ("--config.model=mlp(features=(8,))", "--config.duration=4 steps", "--config.checkpoint_every=2 steps")
+SHORT = (
+    "--config.val_split=",
+    "--config.model=mlp(features=(8,))",
+    "--config.duration=4 steps",
+    "--config.checkpoint_every=2 steps",
+)
 
 
 def run(*argv: str) -> subprocess.CompletedProcess:

@@ -380,13 +380,15 @@ def several(config: Config, folder: pathlib.Path, digits_dir: str, count: int = 
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
-    env = {"JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "JAX_NUM_PROCESSES": str(count)}
+    env: dict[str, Any] = {"JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "JAX_NUM_PROCESSES": str(count)}
     return [start(config, folder, digits_dir, **env, JAX_PROCESS_ID=str(i)) for i in range(count)]
 
 
 @pytest.mark.slow
 def test_two_processes_give_what_one_gives(digits_dir: str, tmp_path: pathlib.Path) -> None:
-    config = small(**EVERYTHING, duration="40 steps", log_every="1 steps", checkpoint_every="20 steps")
+    config = small(
+        **EVERYTHING, eval_every="20 steps", duration="40 steps", log_every="1 steps", checkpoint_every="20 steps"
+    )
     one, two, stopped = tmp_path / "one", tmp_path / "two", tmp_path / "stopped"
     results = [ended(start(config, one, digits_dir, devices=2))]
     results += [ended(process) for process in several(config, two, digits_dir)]
@@ -398,7 +400,7 @@ def test_two_processes_give_what_one_gives(digits_dir: str, tmp_path: pathlib.Pa
     for line, other in zip(metrics_of(one), metrics_of(two), strict=True):
         assert other == pytest.approx(line, rel=1e-4)
 
-    config.duration = "2000 steps"
+    config.duration, config.eval_every, config.checkpoint_every = "600 steps", "200 steps", "50 steps"
     processes = several(config, stopped, digits_dir)
     while not checkpoint.steps(stopped):
         assert all(process.poll() is None for process in processes)
@@ -412,7 +414,7 @@ def test_two_processes_give_what_one_gives(digits_dir: str, tmp_path: pathlib.Pa
     status, out, err = ended(start(config, stopped, digits_dir, devices=2))  # one process goes on where two were
     assert status == 0, err
     assert f"going on from step {step}" in out.replace(",", "")
-    assert checkpoint.steps(stopped)[-1] == 2000
+    assert checkpoint.steps(stopped)[-1] == 600
 
 
 # -------------------------------------------------------------------------------------------------- what goes wrong
@@ -435,7 +437,8 @@ def test_training_stops_at_a_loss_that_is_not_finite(digits_dir: str, tmp_path: 
 def test_images_of_a_size_that_the_network_does_not_take_are_an_error_before_training(
     digits_dir: str, tmp_path: pathlib.Path
 ) -> None:
-    for changes, size in (({"preprocess": "resize(9)"}, 9), ({"model": "lenet5_1998"}, 8)):
+    cases: list[tuple[dict[str, Any], int]] = [({"preprocess": "resize(9)"}, 9), ({"model": "lenet5_1998"}, 8)]
+    for changes, size in cases:
         with pytest.raises(InputError, match=rf"does not take images of \({size}, {size}, 1\): "):
             run(tmp_path, digits_dir, **changes)
         assert not checkpoint.steps(tmp_path)
@@ -450,7 +453,7 @@ def test_parameters_that_are_not_finite_are_not_saved(
     def overflowing(state: Any, *args: Any, **kwargs: Any) -> Any:
         new, sums = step_of(state, *args, **kwargs)
         grown = jax.tree.map(lambda x: jnp.where(state.step == 3, jnp.inf, 1) * x, new.params)
-        return new.replace(params=grown), sums
+        return dataclasses.replace(new, params=grown), sums
 
     monkeypatch.setattr(train, "train_step", overflowing)
     with pytest.raises(FloatingPointError, match="hidden1/bias became infinite or NaN by step 4"):
@@ -532,7 +535,7 @@ def test_dropout_differs_from_step_to_step_and_follows_the_seed() -> None:
     batch = {"image": images, "label": labels}
 
     def loss(seed: int, at: int) -> float:
-        return float(step(state.replace(step=jnp.int32(at)), batch, jax.random.key(seed))[1]["loss"])
+        return float(step(dataclasses.replace(state, step=jnp.int32(at)), batch, jax.random.key(seed))[1]["loss"])
 
     assert loss(0, 1) == loss(0, 1)
     assert len({loss(0, 1), loss(0, 2), loss(1, 1)}) == 3
@@ -628,7 +631,7 @@ def test_the_files_of_an_evaluation_agree_with_one_another(finished: pathlib.Pat
     ],
 )
 def test_what_cannot_be_evaluated_is_named(
-    options: dict[str, str], message: str, finished: pathlib.Path, digits_dir: str, tmp_path: pathlib.Path
+    options: dict[str, Any], message: str, finished: pathlib.Path, digits_dir: str, tmp_path: pathlib.Path
 ) -> None:
     if name := options.get("dataset"):
         side, classes = {"ten_of_two": (8, ("no", "yes")), "large_digits": (9, "0123456789")}[name]
