@@ -9,6 +9,7 @@ result.json     the final numbers         evaluations/    see `cnnjax.evaluate`
 import contextlib
 import dataclasses
 import datetime
+import fcntl
 import importlib.metadata
 import json
 import pathlib
@@ -85,17 +86,22 @@ class Metrics:
     """Writes numbers to metrics.jsonl and to TensorBoard, in the one process that leads.
 
     Lines from after step `start` are of an attempt that was lost, and the last one is written anew: they are cut.
+    Raises InputError while another training has the folder.
     """
 
     def __init__(self, workdir: pathlib.Path, start: int, leader: bool) -> None:
         self._open = contextlib.ExitStack()
         self._leader = leader
         if leader:
+            lock = self._open.enter_context((workdir / "lock").open("w"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when the process dies
+            except OSError:
+                self._open.close()
+                raise InputError(f"{workdir} is in use: another training is going on in it") from None
             path = workdir / "metrics.jsonl"
-            lines = {line: json.loads(line) for line in _lines(path)}
-            kept = [line for line, values in lines.items() if values["step"] <= start and "test/loss" not in values]
             part = path.with_name(path.name + ".part")
-            part.write_text("".join(line + "\n" for line in kept))
+            part.write_text("".join(line + "\n" for line in _lines(path) if _is_kept(line, start)))
             part.replace(path)
             self._file = self._open.enter_context(path.open("a", buffering=1))
             board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
@@ -122,3 +128,11 @@ def _lines(path: pathlib.Path) -> list[str]:
     if not path.exists():
         return []
     return [line for line in path.read_text().split("\n")[:-1] if line]
+
+
+def _is_kept(line: str, start: int) -> bool:
+    try:
+        values = json.loads(line)
+        return values["step"] <= start and "test/loss" not in values
+    except (ValueError, KeyError, TypeError):
+        return True  # not ours to judge

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnnjax import checkpoint, sharding, train
+from cnnjax import checkpoint, sharding, train, workdir
 from cnnjax import config as configs
 from cnnjax.config import Config
 from cnnjax.data import build, images
@@ -217,6 +217,15 @@ def test_a_folder_that_is_no_runs_is_left_alone(digits_dir: str, tmp_path: pathl
 def test_a_run_killed_before_its_first_file_was_whole_starts_anew(digits_dir: str, tmp_path: pathlib.Path) -> None:
     (tmp_path / "config.json.part").write_text('{"mod')
     assert run(tmp_path, digits_dir, duration="1 steps")["step"] == 1
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path: pathlib.Path) -> None:
+    with workdir.Metrics(tmp_path, 0, leader=True) as log:
+        log.write(1, 0.1, "train", {"loss": 1.0})
+        with pytest.raises(InputError, match="is in use"):
+            workdir.Metrics(tmp_path, 0, leader=True)
+    with workdir.Metrics(tmp_path, 1, leader=True):
+        assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
 
 
 @pytest.mark.parametrize("keep", [1, 2])
