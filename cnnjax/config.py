@@ -102,8 +102,8 @@ def load(path: pathlib.Path) -> Config:
         raise InputError(f"{path} is damaged: {error}") from error
 
 
-def steps(duration: str, *, epoch: float, total: int = 0) -> int:
-    """The steps in a duration, at least 1 unless it says 0. `epoch`: steps per epoch; `total`: of the training.
+def length(duration: str, *, epoch: float, total: int = 0) -> float:
+    """The steps in a duration, with their fraction. `epoch`: steps per epoch; `total`: of the training.
 
     Raises InputError for anything but '<number> epochs', '<number> steps' or '<number>%'.
     """
@@ -116,4 +116,15 @@ def steps(duration: str, *, epoch: float, total: int = 0) -> int:
             raise ValueError
     except (ValueError, KeyError):
         raise InputError(f"{duration!r} is not a duration; expected '15 epochs', '64000 steps' or '50%'") from None
+    return value
+
+
+def steps(duration: str, *, epoch: float, total: int = 0) -> int:
+    """`length` in whole steps, at least 1 unless it is 0."""
+    value = length(duration, epoch=epoch, total=total)
     return max(1, round(value)) if value else 0
+
+
+def is_due(step: int, period: float) -> bool:
+    """Whether a multiple of `period` (in steps) falls on this step, so that five epochs stay five epochs."""
+    return step // max(period, 1) > (step - 1) // max(period, 1)

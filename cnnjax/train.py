@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from cnnjax import augment, checkpoint, losses, metrics, optim, sharding, spec, workdir
-from cnnjax.config import Config, check
+from cnnjax.config import Config, check, is_due, length
 from cnnjax.config import steps as steps_of
 from cnnjax.data import pipeline
 from cnnjax.data.build import load
@@ -28,6 +28,8 @@ from cnnjax.progress import Bar
 from cnnjax.state import TrainState
 
 Key = jax.Array
+
+EVENTS = ("log", "eval", "checkpoint")  # each has a field, "log_every" and so on
 
 
 # ---------------------------------------------------------------------------------------------------- state and step
@@ -106,7 +108,7 @@ def check_names(config: Config) -> None:
     spec.find("normalization", spec.parse(config.normalize), augment.NORMALIZE, image=None, mean=None, std=None)
     spec.find("optimizer", spec.parse(config.optimizer), optim.OPTIMIZERS, decay=None)
     optim.build_schedule(config, epoch=1000, total=1_000_000)
-    for name in ("duration", "eval_every", "checkpoint_every", "log_every"):
+    for name in ("duration", *(f"{event}_every" for event in EVENTS)):
         if not steps_of(getattr(config, name), epoch=1000, total=1_000_000):
             raise InputError(f"config.{name} = {getattr(config, name)!r}: expected more than 0")
 
@@ -183,8 +185,7 @@ def train(
     )  # fmt: skip
 
     # The loop.
-    every = {name: steps_of(getattr(config, f"{name}_every"), epoch=epoch, total=total)
-             for name in ("log", "eval", "checkpoint")}  # fmt: skip
+    every = {name: length(getattr(config, f"{name}_every"), epoch=epoch, total=total) for name in EVENTS}
     batches = pipeline.train_batches(source, seed=config.seed, batch_size=config.batch_size, start=start, stop=total)
     size = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(abstract.params))
     console.print(
@@ -207,7 +208,7 @@ def train(
             jax.block_until_ready(pending[-2:][0])  # no more than two steps ahead of the device
             bar.advance(step)
             leave = stop.agreed(step)
-            due = {name: step % period == 0 or step == total for name, period in every.items()}
+            due = {name: is_due(step, period) or step == total for name, period in every.items()}
             evaluating = bool(config.val_split) and due["eval"]
             saving = due["checkpoint"] or evaluating or leave
 

@@ -280,3 +280,10 @@ def test_config_files_load_in_milliseconds_and_without_jax() -> None:
     """
     done = subprocess.run([sys.executable, "-c", code, *CONFIGS], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
+
+
+@pytest.mark.parametrize(("period", "due"), [(1, 12), (5, 2), (3.5, 3), (0.1, 12), (101.09, 0), (2.4, 5)])
+def test_a_period_falls_due_as_often_as_it_fits(period: float, due: int) -> None:
+    steps = [step for step in range(1, 13) if config.is_due(step, period)]
+    assert len(steps) == due
+    assert all(step - 1 < round(i * max(period, 1), 9) <= step for i, step in enumerate(steps, 1))
