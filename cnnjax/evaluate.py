@@ -166,4 +166,4 @@ def _draw(matrix: np.ndarray, classes: list[str], title: str, path: pathlib.Path
             if count:
                 shade = "white" if shares[row, column] > 0.5 else "black"
                 axes.text(column, row, str(count), ha="center", va="center", color=shade, fontsize=8)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, bbox_inches="tight")  # however long the class names are
