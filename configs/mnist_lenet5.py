@@ -5,8 +5,8 @@
 
 Test accuracy after the last step, seeds 0, 1, 2: MNIST 99.55, 99.47, 99.50 % (mean 99.51, standard deviation 0.04);
 Fashion-MNIST 91.21, 91.52, 91.34 % (mean 91.36, standard deviation 0.16). There is no validation split: the test images
-chose nothing but this recipe. 3 to 5 minutes on two shared CPU cores, jax 0.10.2, November 2026. The paper's LeNet-5 has
-99.05 % on MNIST, 99.2 % with distorted training images (LeCun et al. 1998, III.B).
+chose nothing but this recipe. 3 to 5 minutes on two shared CPU cores, jax 0.10.2, November 2026. The paper's LeNet-5
+has 99.05 % on MNIST, 99.2 % with distorted training images (LeCun et al. 1998, III.B).
 """
 
 from cnnjax.config import Config
