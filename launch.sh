@@ -162,7 +162,7 @@ for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, forward)
 for i in range(count):
     env = dict(os.environ, JAX_COORDINATOR_ADDRESS=f"localhost:{port}", JAX_NUM_PROCESSES=str(count),
-               JAX_PROCESS_ID=str(i), CNNJAX_DISTRIBUTED="1")
+               JAX_PROCESS_ID=str(i))
     if devices:
         env.setdefault("JAX_LOCAL_DEVICE_IDS", devices[i])
     with open(os.path.join(logs, f"{i}.txt"), "wb") as log:

@@ -26,7 +26,7 @@ CNNJAX = """#!/bin/sh
 case $1 in
     --help) echo "commands of cnnjax" ;;
     env) number=$JAX_PROCESS_ID/$JAX_NUM_PROCESSES
-        echo "$number $JAX_COORDINATOR_ADDRESS $CNNJAX_DISTRIBUTED [$JAX_LOCAL_DEVICE_IDS]" >"$2/$JAX_PROCESS_ID"
+        echo "$number $JAX_COORDINATOR_ADDRESS [$JAX_LOCAL_DEVICE_IDS]" >"$2/$JAX_PROCESS_ID"
         echo "heard $JAX_PROCESS_ID" ;;
     fail) if [ "$JAX_PROCESS_ID" = "$2" ]; then echo "the reason" >&2; exit "$3"; fi; exec sleep 60 ;;
     wait) exec 2>/dev/null; trap 'echo caught >"$2/end$JAX_PROCESS_ID"; exit "$3"' TERM INT
@@ -305,7 +305,7 @@ def test_processes_get_their_number_and_one_address(installed, tmp_path):
     host, port = said[0][1].split(":")
     assert host == "localhost"
     assert 1024 <= int(port) < 65536
-    assert [words[2:] for words in said] == [["1", "[]"]] * 3
+    assert [words[2:] for words in said] == [["[]"]] * 3
 
 
 @pytest.mark.parametrize(

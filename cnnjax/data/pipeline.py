@@ -81,7 +81,7 @@ def read(split: Split, calls: Sequence[spec.Call], indices: np.ndarray, position
     `positions` are the examples' places in the stream, which with the seed determine what is random.
     """
     images, labels = split.read(indices)
-    for i, position in enumerate(positions):
+    for i, position in enumerate(positions if calls else ()):
         rng = np.random.Generator(np.random.Philox(key=np.array([seed, position], np.uint64)))
         for call in calls:
             images[i] = spec.find("operation", call, HOST_OPS, image=images[i], rng=rng)()
