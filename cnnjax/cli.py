@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cnnjax import __version__
-from cnnjax.config import FIELDS, Config, check, load
+from cnnjax.config import FIELDS, Config, check, load, meanings
 from cnnjax.errors import InputError, nearest, unknown
 
 if TYPE_CHECKING:
@@ -320,13 +320,19 @@ def _configs(parser: _Parser, argv: list[str]) -> int:
     from rich.table import Table
 
     if args.config:
+        from rich.text import Text
+
         config, default = read_config(args.config, overrides), Config()
         console.print(
             ast.get_docstring(ast.parse(pathlib.Path(args.config.split(":")[0]).read_text())) or "", markup=False
         )
-        table = Table("field", "value", "default", title="settings", title_justify="left")
+        table = Table(
+            "field", "value", "default, where it differs", "what it is", title="Settings", title_justify="left"
+        )
+        what = meanings()
         for name, value in vars(config).items():
-            table.add_row(name, repr(value), "" if value == getattr(default, name) else repr(getattr(default, name)))
+            usual = "" if value == getattr(default, name) else repr(getattr(default, name))
+            table.add_row(name, repr(value), usual, Text(what[name]))
         console.print(table)
         return 0
     if not (files := _config_files()):

@@ -1,8 +1,10 @@
 """Every setting of a run, once: its name, its default, what it means."""
 
 import dataclasses
+import inspect
 import json
 import pathlib
+import re
 from typing import Any
 
 from cnnjax.errors import InputError, nearest
@@ -60,6 +62,12 @@ class Config:
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+
+
+def meanings() -> dict[str, str]:
+    """Each field's comment above, for people who read the command line and not this file."""
+    return dict(re.findall(r"^    (\w+): \w+ = .*?  # (.+)$", inspect.getsource(Config), re.MULTILINE))
+
 
 # A run may go on with other values of these: they change what is said and kept, not what is learnt.
 FREE = ("cache", "eval_batch_size", "eval_every", "checkpoint_every", "keep", "log_every")

@@ -40,6 +40,7 @@ def test_every_field_has_a_comment() -> None:
     lines = [line for line in inspect.getsource(Config).splitlines() if re.match(r"    \w+: \w+ = ", line)]
     assert len(lines) == len(FIELDS)
     assert [line for line in lines if "  # " not in line] == []
+    assert config.meanings().keys() == config.FIELDS.keys()
 
 
 @pytest.mark.parametrize(("name", "hint"), [("modle", "did you mean 'model'?"), ("zzzzzz", "; valid, of ")])
