@@ -2,7 +2,6 @@
 
 import ast
 import dataclasses
-import inspect
 import json
 import pathlib
 import re
@@ -36,11 +35,8 @@ def test_every_field_has_a_default_of_its_type(name: str) -> None:
     assert type(getattr(Config(), name)) is FIELDS[name].type
 
 
-def test_every_field_has_a_comment() -> None:
-    lines = [line for line in inspect.getsource(Config).splitlines() if re.match(r"    \w+: \w+ = ", line)]
-    assert len(lines) == len(FIELDS)
-    assert [line for line in lines if "  # " not in line] == []
-    assert config.meanings().keys() == config.FIELDS.keys()
+def test_every_field_has_a_comment_that_the_command_line_shows() -> None:
+    assert config.meanings().keys() == FIELDS.keys()
 
 
 @pytest.mark.parametrize(("name", "hint"), [("modle", "did you mean 'model'?"), ("zzzzzz", "; valid, of ")])
