@@ -103,6 +103,7 @@ def _one_error(folder: Any) -> Iterator[None]:
 @functools.cache
 def _hush() -> None:
     """Silences what Orbax leaves unfinished where a read or a write fails: each would print a page when it ends."""
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     others = sys.unraisablehook
 
     def hook(args: Any) -> None:
