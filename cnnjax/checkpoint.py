@@ -10,6 +10,7 @@ import functools
 import json
 import pathlib
 import sys
+import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
