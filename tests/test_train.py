@@ -338,15 +338,15 @@ def test_a_run_killed_twenty_times_ends_bit_for_bit_like_one_never_killed(
 ) -> None:
     config = small(
         model="lenet5", augment="resize(28)|pad_crop(2)", preprocess="resize(28)", train_split="train[:90%]",
-        val_split="train[90%:]", test_split="test", schedule="one_cycle", ema=0.99, duration="500 steps",
-        batch_size=64, log_every="5 steps", checkpoint_every="10 steps", eval_every="10 steps", keep=2,
+        val_split="train", test_split="test", schedule="one_cycle", ema=0.99, duration="500 steps", batch_size=64,
+        eval_batch_size=8, log_every="5 steps", checkpoint_every="10 steps", eval_every="10 steps", keep=2,
     )  # fmt: skip
     rng = random.Random(0)
     starting = [(0, rng.uniform(0, 12)) for _ in range(4)]
     kills = starting + [(rng.randrange(5, 45, 5), rng.uniform(0, 0.3)) for _ in range(16)]
     rng.shuffle(kills)
     phases = killed_like_whole(config, tmp_path, digits_dir, kills)
-    assert len(set(phases)) >= 3
+    assert {"training", "validating", "saving"} <= set(phases)
     assert "done" not in phases
 
 
