@@ -31,7 +31,9 @@ class Bar:
             self.live.stop()
 
     def _where(self) -> str:
-        return f"epoch {self.step / self.epoch:.1f}/{round(self.total / self.epoch, 1):g}  step {self.step}/{self.total}"
+        return (
+            f"epoch {self.step / self.epoch:.1f}/{round(self.total / self.epoch, 1):g}  step {self.step}/{self.total}"
+        )
 
     def advance(self, step: int) -> None:
         """Says that `step` steps are done."""

@@ -128,7 +128,9 @@ def _cached(split: Split, calls: Sequence[spec.Call], mesh: Mesh) -> Source:
             rows = indices(step).astype(np.int32)
             yield gather(on_device, sharding.put_rows(mesh, rows[sharding.local_rows(len(rows))]))
 
-    return Source(fetch, len(split), whole["image"].shape[1:], lambda: _histogram(whole["image"]))
+    image = on_device["image"].addressable_data(0)
+    count, height, width, channels = image.shape
+    return Source(fetch, count, (height, width, channels), lambda: _histogram(np.asarray(image)))
 
 
 def _streamed(split: Split, calls: Sequence[spec.Call], shape: tuple, seed: int, mesh: Mesh) -> Source:
