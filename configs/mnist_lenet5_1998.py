@@ -19,7 +19,7 @@ def get_config() -> Config:
         duration="20 epochs",
         batch_size=128,
         optimizer="sgd(momentum=0.9)",
-        lr=0.001,
+        lr=0.008,
         schedule="cosine(warmup='1 epochs')",
         checkpoint_every="5 epochs",
         log_every="100 steps",

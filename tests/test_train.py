@@ -338,7 +338,7 @@ def test_a_run_killed_twenty_times_ends_bit_for_bit_like_one_never_killed(
 ) -> None:
     config = small(
         model="lenet5", augment="resize(28)|pad_crop(2)", preprocess="resize(28)", train_split="train[:90%]",
-        val_split="train", test_split="test", schedule="one_cycle", ema=0.99, duration="500 steps", batch_size=64,
+        val_split="train", test_split="test", schedule="one_cycle", ema=0.99, duration="1000 steps", batch_size=64,
         eval_batch_size=8, log_every="5 steps", checkpoint_every="10 steps", eval_every="10 steps", keep=2,
     )  # fmt: skip
     rng = random.Random(0)
