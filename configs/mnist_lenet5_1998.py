@@ -2,8 +2,10 @@
 
     ./launch.sh train --config=configs/mnist_lenet5_1998.py
 
-The paper's test error is 0.95 %, without distortions of the training images (LeCun et al. 1998, III.B). Its optimiser,
-a stochastic diagonal Levenberg-Marquardt, is replaced by momentum here; input range and number of passes are its own.
+Test accuracy after the last step: 98.93 % (seed 0 alone), 5 minutes on two shared CPU cores, jax 0.10.2, November 2026.
+The paper has 99.05 %, without distortions of the training images (LeCun et al. 1998, III.B). Input range and the number
+of passes are its own; its optimiser, a stochastic diagonal Levenberg-Marquardt, is replaced by momentum. The logits are
+large, so the rate is small: 0.001 is slow, and without the warm-up 0.01 does not learn.
 """
 
 from cnnjax.config import Config
