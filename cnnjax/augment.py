@@ -18,11 +18,15 @@ Array = jax.Array
 
 def flip_lr(key: Array, image: Array, probability: float = 0.5) -> Array:
     """Mirrors the image left to right."""
+    if not 0 <= probability <= 1:
+        raise InputError(f"flip_lr: probability = {probability!r}: expected 0 to 1")
     return jnp.where(jax.random.bernoulli(key, probability), image[:, ::-1], image)
 
 
 def pad_crop(key: Array, image: Array, mean: Array, pad: int) -> Array:
     """Adds `pad` pixels of the mean colour on every side and cuts the old size out anywhere (He et al. 2016, 4.2)."""
+    if pad < 0:
+        raise InputError(f"pad_crop: pad = {pad!r}: expected at least 0")
     fill = jnp.broadcast_to(mean, (image.shape[0] + 2 * pad, image.shape[1] + 2 * pad, image.shape[2]))
     padded = jax.lax.dynamic_update_slice(fill.astype(image.dtype), image, (pad, pad, 0))
     top, left = jax.random.randint(key, (2,), 0, 2 * pad + 1)
@@ -31,6 +35,8 @@ def pad_crop(key: Array, image: Array, mean: Array, pad: int) -> Array:
 
 def cutout(key: Array, image: Array, mean: Array, size: int) -> Array:
     """Paints a square of `size` pixels, centred anywhere and cut off at the border (DeVries & Taylor 2017, 3.2)."""
+    if size < 1:
+        raise InputError(f"cutout: size = {size!r}: expected at least 1")
     height, width, _ = image.shape
     row, column = jax.random.randint(key, (2,), 0, jnp.array([height, width]))
     rows = jnp.arange(height)[:, None] - (row - size // 2)

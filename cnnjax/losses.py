@@ -7,12 +7,15 @@ import jax.numpy as jnp
 import optax
 
 from cnnjax import spec
+from cnnjax.errors import InputError
 
 Array = jax.Array
 
 
 def cross_entropy(logits: Array, label: Array, label_smoothing: float = 0.0) -> Array:
     """Softmax cross-entropy; smoothing spreads that share of the target over all classes (Szegedy et al. 2016, 7)."""
+    if not 0 <= label_smoothing < 1:
+        raise InputError(f"cross_entropy: label_smoothing = {label_smoothing!r}: expected 0 or more, less than 1")
     target = optax.smooth_labels(jax.nn.one_hot(label, logits.shape[-1]), label_smoothing)
     return optax.softmax_cross_entropy(logits.astype(jnp.float32), target)
 
@@ -23,5 +26,9 @@ LOSSES = {"cross_entropy": cross_entropy}
 def build(text: str) -> Callable[[Array, Array], Array]:
     """The loss that a call string names. Raises InputError when there is none."""
     call = spec.parse(text)
-    spec.find("loss", call, LOSSES, logits=None, label=None)
-    return lambda logits, label: spec.find("loss", call, LOSSES, logits=logits, label=label)()
+
+    def loss(logits: Array, label: Array) -> Array:
+        return spec.find("loss", call, LOSSES, logits=logits, label=label)()
+
+    jax.eval_shape(loss, jax.ShapeDtypeStruct((1, 2), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.int32))
+    return loss
