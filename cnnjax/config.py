@@ -91,6 +91,8 @@ def check(config: Config) -> Config:
             raise InputError(f"config.{name} = {value!r}; {nearest(str(value), _CHOICES[name])}")
         if name in _AT_LEAST and not _AT_LEAST[name] <= value < float("inf"):
             raise InputError(f"config.{name} = {value!r}: expected at least {_AT_LEAST[name]}")
+    if not config.train_split:
+        raise InputError("config.train_split = '': expected a split, as in 'train'")
     if config.ema >= 1:
         raise InputError(f"config.ema = {config.ema!r}: expected less than 1, as in 0.999")
     if config.batch_size % config.accumulate:

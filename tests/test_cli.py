@@ -73,6 +73,7 @@ WRONG = {
     "decay mask": (f"train {DIGITS} --config.decay_mask=kernal", "'kernal' matches no parameter"),
     "data set": (f"train {DIGITS} --config.dataset=digit", "no data set 'digit' in "),
     "split": (f"train {DIGITS} --config.test_split=tets", "'tets'; did you mean 'test'?"),
+    "no split": (f"train {DIGITS} --config.train_split=", "config.train_split = '': expected a split"),
     "empty split": (f"train {DIGITS} --config.train_split=train[5:5]", "is empty"),
     "other config": (f"train {DIGITS} --workdir={{run}} --config.lr=7", "is the run of another config: "),
     "not a run": (f"train {DIGITS} --workdir=tests", "tests is not empty and not a run's folder"),
