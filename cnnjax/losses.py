@@ -14,8 +14,8 @@ Array = jax.Array
 
 def cross_entropy(logits: Array, label: Array, label_smoothing: float = 0.0) -> Array:
     """Softmax cross-entropy; smoothing spreads that share of the target over all classes (Szegedy et al. 2016, 7)."""
-    if not 0 <= label_smoothing < 1:
-        raise InputError(f"cross_entropy: label_smoothing = {label_smoothing!r}: expected 0 or more, less than 1")
+    if not 0 <= label_smoothing <= 1:
+        raise InputError(f"cross_entropy: label_smoothing = {label_smoothing!r}: expected 0 to 1")
     target = optax.smooth_labels(jax.nn.one_hot(label, logits.shape[-1]), label_smoothing)
     return optax.softmax_cross_entropy(logits.astype(jnp.float32), target)
 
