@@ -21,7 +21,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from cnnjax.errors import InputError
-from cnnjax.state import TrainState, Tree
+from cnnjax.state import TrainState, Tree, path_name
 
 FOLDER = "checkpoints"
 METRIC = "accuracy"  # of the validation split: the greatest is the best
@@ -118,7 +118,7 @@ def _hush() -> None:
 def record(tree: Tree) -> dict[str, list]:
     """Path -> [type, shape, CRC-32] of every array; the CRC is 0 where the tree holds only shapes."""
     return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): [str(leaf.dtype), list(leaf.shape), _crc(leaf)]
+        path_name(path): [str(leaf.dtype), list(leaf.shape), _crc(leaf)]
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
 

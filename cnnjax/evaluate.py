@@ -19,7 +19,7 @@ from cnnjax.data import pipeline
 from cnnjax.data.build import Split, load
 from cnnjax.errors import InputError
 from cnnjax.models import create_model
-from cnnjax.state import Tree
+from cnnjax.state import Tree, variables_of
 
 EvalStep = Callable[[Tree, pipeline.Batch], dict[str, jax.Array]]
 
@@ -115,9 +115,9 @@ def evaluate(
     model_state = dict(jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), image))
     params = model_state.pop("params")
     target = {"params": params, "model_state": model_state, "ema": params if settings.ema else {}}
-    placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.replicated(mesh)), target)
-    number, found = checkpoint.restore_model(workdir, placed, step, say)
-    total = score({"params": found["ema"] or found["params"], **found["model_state"]})
+    target = sharding.placed(target, sharding.replicated(mesh))
+    number, found = checkpoint.restore_model(workdir, target, step, say)
+    total = score(variables_of(**found))
     return report(total, workdir, {"dataset": name, "split": split, "step": number}, examples.classes)
 
 

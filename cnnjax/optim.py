@@ -17,7 +17,7 @@ from cnnjax import spec
 from cnnjax.config import Config
 from cnnjax.config import steps as steps_of
 from cnnjax.errors import InputError
-from cnnjax.state import Tree
+from cnnjax.state import Tree, path_name
 
 Transform = optax.GradientTransformation
 Steps = Callable[[str], int]
@@ -86,16 +86,11 @@ def matching(pattern: str, params: Tree) -> Tree:
         expression = re.compile(pattern)
     except re.error as error:
         raise InputError(f"{pattern!r} is not a regular expression: {error}") from error
-    mask = jax.tree_util.tree_map_with_path(
-        lambda path, _: bool(expression.search(jax.tree_util.keystr(path, simple=True, separator="/"))), params
-    )
+    mask = jax.tree_util.tree_map_with_path(lambda path, _: bool(expression.search(path_name(path))), params)
     if not any(jax.tree.leaves(mask)):
-        raise InputError(f"{pattern!r} matches no parameter; one is {_first_path(params)!r}")
+        one = path_name(jax.tree_util.tree_leaves_with_path(params)[0][0])
+        raise InputError(f"{pattern!r} matches no parameter; one is {one!r}")
     return mask
-
-
-def _first_path(params: Tree) -> str:
-    return jax.tree_util.keystr(jax.tree_util.tree_leaves_with_path(params)[0][0], simple=True, separator="/")
 
 
 def build_schedule(config: Config, epoch: float, total: int) -> optax.Schedule:

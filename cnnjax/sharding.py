@@ -42,6 +42,11 @@ def split(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
+def placed(shapes: Any, where: NamedSharding) -> Any:
+    """The same tree of shapes, each said to live there: what a checkpoint is restored into."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), shapes)
+
+
 def check_batch(batch_size: int, mesh: Mesh) -> None:
     """Raises InputError when a batch cannot be divided evenly among the devices."""
     if batch_size % mesh.shape["data"]:

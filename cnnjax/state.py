@@ -8,6 +8,16 @@ import jax
 Tree = Any
 
 
+def path_name(path: tuple) -> str:
+    """The path of a leaf, as jax.tree_util gives it, in words: 'stage1_block2/conv1/kernel'."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def variables_of(params: Tree, model_state: dict[str, Tree], ema: Tree) -> dict[str, Tree]:
+    """What a network is evaluated with: the averaged parameters where there are any."""
+    return {"params": ema or params, **model_state}
+
+
 @flax.struct.dataclass
 class TrainState:
     """What a step reads and writes, and what a checkpoint holds."""
@@ -20,5 +30,5 @@ class TrainState:
 
     @property
     def variables(self) -> dict[str, Tree]:
-        """What the network is evaluated with: the averaged parameters where there are any."""
-        return {"params": self.ema or self.params, **self.model_state}
+        """What the network is evaluated with."""
+        return variables_of(self.params, self.model_state, self.ema)

@@ -25,7 +25,7 @@ from cnnjax.evaluate import make_scorer, naming
 from cnnjax.interrupt import Interrupted, Signals
 from cnnjax.models import create_model
 from cnnjax.progress import Bar
-from cnnjax.state import TrainState
+from cnnjax.state import TrainState, path_name
 
 Key = jax.Array
 
@@ -157,8 +157,7 @@ def train(
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     whole = sharding.replicated(mesh)
     with naming(config.model, source.shape):
-        abstract = jax.eval_shape(init, init_key)
-    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), abstract)
+        abstract = sharding.placed(jax.eval_shape(init, init_key), whole)
     tx = make_tx(abstract.params)
     score = {split: make_scorer(config, known, examples[split], model, mesh) for split in splits[1:] if split}
 
@@ -262,5 +261,4 @@ def _check_finite(state: TrainState, step: int) -> None:
     """Raises FloatingPointError for a state not to be saved: the loss of a step is of the parameters before it."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get((state.params, state.model_state))):
         if not np.isfinite(leaf).all():
-            name = jax.tree_util.keystr(path[1:], simple=True, separator="/")
-            raise FloatingPointError(f"{name} became infinite or NaN by step {step}")
+            raise FloatingPointError(f"{path_name(path[1:])} became infinite or NaN by step {step}")
