@@ -2,9 +2,11 @@
 
 import argparse
 import ast
+import fnmatch
 import importlib.util
 import inspect
 import logging
+import math
 import os
 import pathlib
 import signal
@@ -58,6 +60,7 @@ COMMANDS = {
     "evaluate": "score a checkpoint of a run on a split of a data set",
     "data": "list data sets, or build one from its original files",
     "models": "list the networks",
+    "summary": "print a network's layers: shapes, parameters, multiplications, memory, receptive fields",
     "configs": "list the configs, or show one",
 }
 
@@ -292,23 +295,110 @@ def _data(parser: _Parser, argv: list[str]) -> int:
 
 
 def _models(parser: _Parser, argv: list[str]) -> int:
-    parser.add_argument("pattern", nargs="?", default="", help="only names that contain this")
+    parser.add_argument("pattern", nargs="?", default="", help="only names that contain this, or match it: 'vgg*_bn'")
     args = parser.parse_args(argv)
     console = _console()
     from rich.table import Table
 
     from cnnjax.models import MODELS
 
-    chosen = {name: variant for name, variant in MODELS.items() if args.pattern in name}
+    pattern = args.pattern if any(sign in args.pattern for sign in "*?[") else f"*{args.pattern}*"
+    chosen = {name: MODELS[name] for name in fnmatch.filter(MODELS, pattern)}
     if not chosen:
         raise unknown("model", args.pattern, MODELS)
-    table = Table("name", "input", "classes", "paper", title="Networks", title_justify="left")
-    table.add_column("parameters", justify="right")
+    table = Table(title=f"Networks: {len(chosen)}", title_justify="left")
+    for name, justify in (("name", "left"), ("parameters", "right"), ("MACs", "right"), ("input", "right")):
+        table.add_column(name, justify=justify, no_wrap=True)
+    table.add_column("paper", no_wrap=True)
+    table.add_column("its result (not ours)")
     for name, variant in chosen.items():
         size = "x".join(map(str, variant.input_shape))
-        table.add_row(name, size, str(variant.num_classes), variant.paper, f"{variant.params:,}")
+        paper = f"{variant.paper.partition(',')[0]} {variant.year}"
+        table.add_row(name, f"{variant.params:,}", _short(variant.macs), size, paper, variant.published)
     console.print(table)
     return 0
+
+
+def _short(number: float) -> str:
+    """1,582,671,872 as '1.58 G'."""
+    for unit in ("", " k", " M"):
+        if number < 1000:
+            return f"{number:.3g}{unit}"
+        number /= 1000
+    return f"{number:.3g} G" if number < 1000 else f"{number:,.0f} G"
+
+
+def _summary(parser: _Parser, argv: list[str]) -> int:
+    parser.add_argument("model", help="a network, or its call string: 'vgg16(norm=\"batch\")'")
+    parser.add_argument("--input", metavar="HxW[xC]", help="the images' size (default: the paper's)")
+    parser.add_argument("--batch", type=int, default=1, help="images, for the memory (default: 1)")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="for the memory")
+    parser.add_argument("--num_classes", type=int, default=0, help="default: the paper's")
+    parser.add_argument("--csv", action="store_true", help="comma-separated values, in plain numbers")
+    args = parser.parse_args(argv)
+    if args.batch < 1:
+        raise InputError(f"--batch={args.batch}: expected at least 1")
+    console = _console()
+    import csv
+
+    from rich.table import Table
+
+    from cnnjax import spec, summary
+    from cnnjax.models import MODELS, create_model
+
+    name = spec.parse(args.model).name
+    if name not in MODELS:
+        raise unknown("model", name, MODELS)
+    shape = _image_shape(args.input, MODELS[name].input_shape)
+    model = create_model(args.model, args.num_classes or MODELS[name].num_classes, args.dtype)
+    rows = summary.layers(model, shape)
+    scale = args.batch * {"float32": 4, "bfloat16": 2}[args.dtype]
+    if args.csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(summary.COLUMNS)
+        writer.writerows(summary.cells(row, scale) for row in rows)
+        return 0
+    most = {"parameters": max(row.params for row in rows), "bytes": max(row.activations for row in rows)}
+    images = f"{args.batch} x " if args.batch > 1 else ""
+    table = Table(title=f"{args.model}, {images}{'x'.join(map(str, shape))}, {args.dtype}", title_justify="left")
+    for column in summary.COLUMNS:
+        table.add_column(column, justify="left" if column in ("layer", "kind") else "right", no_wrap=True)
+    for row in rows:
+        shown = dict(zip(summary.COLUMNS, summary.cells(row, scale), strict=True))
+        shown |= {"parameters": f"{row.params:,}" if row.params else "", "MACs": f"{row.macs:,}" if row.macs else ""}
+        shown["bytes"] = f"{row.activations * scale:,}"
+        shown["parameters"] += " *" if row.params == most["parameters"] else ""
+        shown["bytes"] += " *" if row.activations == most["bytes"] else ""
+        table.add_row(*shown.values())
+    console.print(table)
+    console.print(MODELS[name].paper, soft_wrap=True)
+    console.print(
+        "* the most parameters, the most memory. A field is what one position sees, a step what is between two."
+    )
+    sums = summary.totals(rows, shape, scale)
+    for kind in dict.fromkeys(row.kind for row in rows if row.params):
+        count = sum(row.params for row in rows if row.kind == kind)
+        console.print(f"  {kind:16} {count:>14,} parameters, {count / sums['parameters']:.1%}")
+    console.print(f"parameters {sums['parameters']:,}; MACs {sums['MACs']:,} an image")
+    activations = sums["forward"] // scale
+    console.print(
+        f"activations {activations:,} an image, its own {math.prod(shape):,} included: "
+        f"{_bytes(sums['forward'])} forward, {_bytes(sums['with backward'])} with their gradients"
+    )
+    return 0
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 2**20:,.1f} MiB"
+
+
+def _image_shape(text: str | None, default: tuple[int, int, int]) -> tuple[int, int, int]:
+    """'HxW' or 'HxWxC' as numbers."""
+    parts = text.lower().split("x") if text else list(map(str, default))
+    if len(parts) not in (2, 3) or not all(part.isdecimal() and int(part) for part in parts):
+        raise InputError(f"--input={text}: expected height, width and channels, as in {'x'.join(map(str, default))}")
+    height, width, *channels = map(int, parts)
+    return height, width, channels[0] if channels else default[2]
 
 
 def _configs(parser: _Parser, argv: list[str]) -> int:

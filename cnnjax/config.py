@@ -39,6 +39,7 @@ class Config:
 
     # how it learns
     loss: str = "cross_entropy"  # of an example: 'cross_entropy(label_smoothing=0.1)'
+    aux_weight: float = 0.3  # of the losses of a network's auxiliary classifiers, where it has any
     optimizer: str = "sgd(momentum=0.9)"  # a function of `cnnjax.optim`, as is the schedule
     lr: float = 0.1  # the peak of the schedule
     schedule: str = "constant"  # the rate over time: 'one_cycle', 'cosine(warmup="5 epochs")'
@@ -74,7 +75,7 @@ FREE = ("cache", "eval_batch_size", "eval_every", "checkpoint_every", "keep", "l
 
 _CHOICES = {"dtype": ("float32", "bfloat16"), "cache": ("auto", "device", "host")}
 _AT_LEAST = {"batch_size": 1, "eval_batch_size": 1, "accumulate": 1, "keep": 1, "seed": 0, "lr": 0.0,
-             "weight_decay": 0.0, "clip_norm": 0.0, "ema": 0.0}  # fmt: skip
+             "weight_decay": 0.0, "clip_norm": 0.0, "ema": 0.0, "aux_weight": 0.0}  # fmt: skip
 
 
 def check(config: Config) -> Config:

@@ -55,16 +55,24 @@ def train_step(
     loss: Callable[[jax.Array, jax.Array], jax.Array],
     accumulate: int,
     ema: float,
+    aux_weight: float,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update from one global batch. All randomness comes from `key`, folded with the step."""
     augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
 
     def loss_fn(params, model_state, images, labels, key):
-        logits, model_state = model.apply(
-            {"params": params, **model_state}, images, train=True, mutable=list(model_state), rngs={"dropout": key}
+        logits, updated = model.apply(
+            {"params": params, **model_state},
+            images,
+            train=True,
+            mutable=[*model_state, "aux_logits"],
+            rngs={"dropout": key},
         )
+        model_state = dict(updated)
+        auxiliary = jax.tree.leaves(model_state.pop("aux_logits", {}))
         each = loss(logits, labels)
-        return each.mean(), (dict(model_state), metrics.sums(logits, labels, each))
+        total = each.mean() + aux_weight * sum(loss(one, labels).mean() for one in auxiliary)
+        return total, (model_state, metrics.sums(logits, labels, each))
 
     def part(carry, index):
         grads, model_state = carry
@@ -158,6 +166,7 @@ def train(
     whole = sharding.replicated(mesh)
     with naming(config.model, source.shape):
         abstract = sharding.placed(jax.eval_shape(init, init_key), whole)
+        _check_logits(model, abstract.variables, source.shape)
     tx = make_tx(abstract.params)
     score = {split: make_scorer(config, known, examples[split], model, mesh) for split in splits[1:] if split}
 
@@ -176,7 +185,7 @@ def train(
     # Compiled once each.
     step_fn = jax.jit(
         functools.partial(train_step, model=model, tx=tx, schedule=schedule, prepare=prepare, loss=loss,
-                          accumulate=config.accumulate, ema=config.ema),
+                          accumulate=config.accumulate, ema=config.ema, aux_weight=config.aux_weight),
         in_shardings=(whole, sharding.split(mesh), whole),
         out_shardings=(whole, whole),
         donate_argnums=0,
@@ -243,6 +252,15 @@ def train(
         if leader:
             workdir.write_json(folder / "result.json", result)
     return result
+
+
+def _check_logits(model: nn.Module, variables: dict[str, Any], shape: tuple[int, ...]) -> None:
+    """Raises InputError when the network gives anything but a row of logits for each image of this shape."""
+    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    out = jax.eval_shape(functools.partial(model.apply, train=False), variables, image)
+    if not hasattr(out, "shape") or len(out.shape) != 2:
+        what = f"maps of {out.shape[1:]}" if hasattr(out, "shape") else f"the maps {', '.join(out)}"
+        raise InputError(f"the network gives {what}; training needs logits: not features_only, nor head='conv'")
 
 
 def _finite(pending: list[dict[str, jax.Array]], step: int) -> dict[str, float]:

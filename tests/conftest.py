@@ -69,6 +69,15 @@ def pytest_unconfigure() -> None:
         shutil.rmtree(_HOME, ignore_errors=True)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With CNNJAX_PART=K/N, of the tests marked `zoo` only every N-th from the K-th on, counted from 0."""
+    part, parts = map(int, os.environ.get("CNNJAX_PART", "0/1").split("/"))
+    zoo = [item for item in items if item.get_closest_marker("zoo")]
+    left_out = {id(item) for i, item in enumerate(zoo) if i % parts != part % parts}
+    config.hook.pytest_deselected(items=[item for item in items if id(item) in left_out])
+    items[:] = [item for item in items if id(item) not in left_out]
+
+
 @pytest.fixture(scope="session")
 def shared() -> pathlib.Path:
     """The folder of reference material beside the repository; tests that need it are skipped where it is absent."""

@@ -14,17 +14,16 @@ from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 
 from cnnjax.models.layers import (
-    Variant,
-    activation,
     avg_pool,
-    check_rate,
     conv,
     convolve,
+    global_mean,
     lookup,
     max_pool,
     scaled_tanh,
     uniform,
 )
+from cnnjax.models.network import Network, Variant
 
 POOLS = {"max": max_pool, "average": avg_pool}
 
@@ -66,37 +65,61 @@ def _check_size(x: jax.Array, smallest: int) -> None:
         raise ValueError(f"images of {x.shape[1]}x{x.shape[2]}: LeNet-5 needs at least {smallest}x{smallest} here")
 
 
-class LeNet5(nn.Module):
+class LeNet5(Network):
     """LeNet-5 as it is taught: plain pooling, every map of C3 sees all of S2, a linear output. 61,706 parameters."""
 
     num_classes: int = 10
+    norm: str = "none"
+    initializer: str = "lecun"
+    head: str = "fc"
     pool: str = "max"
     padding: int = 2  # of C1: 2 for MNIST's 28x28, which makes the paper's 32x32; 0 for images that are 32x32
-    activation: str = "relu"
-    dropout: float = 0.0  # after C5 and F6
-    dtype: DTypeLike = jnp.float32
 
     def __post_init__(self) -> None:
         lookup("pool", self.pool, POOLS)
-        activation(self.activation)
-        check_rate(self.dropout)
         if self.padding < 0:
             raise ValueError(f"padding = {self.padding!r}: expected at least 0")
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array | dict[str, jax.Array]:
         _check_size(x, 32 - 2 * self.padding)
-        act, pool = activation(self.activation), POOLS[self.pool]
-        layer = partial(conv, kernel=5, dtype=self.dtype)
-        dense = partial(nn.Dense, dtype=self.dtype)
-        drop = partial(nn.Dropout, self.dropout, deterministic=not train)
-        x = pool(act(layer(6, padding=self.padding, name="c1")(x)), 2)
-        x = pool(act(layer(16, padding=0, name="c3")(x)), 2)
-        x = act(layer(120, padding=0, name="c5")(x))  # 1x1 on 32x32 images: there it equals a full connection
-        x = drop()(x.reshape(x.shape[0], -1))
-        x = drop()(act(dense(84, name="f6")(x)))
-        return dense(self.num_classes, name="output")(x).astype(jnp.float32)
+        parts, ends, pool = self.parts(train), {}, POOLS[self.pool]
+        x = ends["c1"] = parts.act(parts.norm(name="norm1")(parts.conv(6, 5, 1, self.padding, name="c1")(x)))
+        x = ends["s2"] = pool(x, 2)
+        x = ends["c3"] = parts.act(parts.norm(name="norm3")(parts.conv(16, 5, 1, 0, name="c3")(x)))
+        x = ends["s4"] = pool(x, 2)
+        # 1x1 on 32x32 images: there C5 equals a full connection.
+        x = ends["c5"] = parts.act(parts.norm(name="norm5")(parts.conv(120, 5, 1, 0, name="c5")(x)))
+        if self.features_only:
+            return ends
+        x = parts.dropout(x)
+        if self.head == "gap":
+            x = global_mean(x)
+        elif self.head == "fc":
+            x = x.reshape(x.shape[0], -1)
+        x = parts.dropout(parts.act(parts.dense(84, name="f6")(x)))
+        return parts.dense(self.num_classes, name="output")(x).astype(jnp.float32)
+
+
+class CaffeLeNet(Network):
+    """The LeNet of Caffe's MNIST example: more maps, and no activation but that of the one hidden full connection."""
+
+    num_classes: int = 10
+    norm: str = "none"
+    initializer: str = "xavier"
+    head: str = "fc"
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array | dict[str, jax.Array]:
+        parts, ends = self.parts(train), {}
+        x = ends["conv1"] = parts.norm(name="norm1")(parts.conv(20, 5, 1, 0, name="conv1")(x))
+        x = ends["pool1"] = max_pool(x, 2)
+        x = ends["conv2"] = parts.norm(name="norm2")(parts.conv(50, 5, 1, 0, name="conv2")(x))
+        x = ends["pool2"] = max_pool(x, 2)
+        if self.features_only:
+            return ends
+        return self.classify_fc(x, parts, window=4, features=(500,), first=3)
 
 
 def _by_fan_in(fan_in: int | list[int]) -> Initializer:
@@ -143,6 +166,7 @@ class LeNet5Original(nn.Module):
     """
 
     num_classes: int = 10
+    features_only: bool = False
     dtype: DTypeLike = jnp.float32
 
     def __post_init__(self) -> None:
@@ -151,7 +175,7 @@ class LeNet5Original(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array | dict[str, jax.Array]:
         del train  # nothing here differs between training and evaluation
         if x.shape[1:3] != (32, 32):
             raise ValueError(f"images of {x.shape[1]}x{x.shape[2]}: LeNet-5 of 1998 takes 32x32")
@@ -160,11 +184,15 @@ class LeNet5Original(nn.Module):
             init = _by_fan_in(inputs)
             return conv(features, 5, padding=0, kernel_init=init, bias_init=init, dtype=self.dtype, name=name)
 
-        x = scaled_tanh(layer(6, 25 * x.shape[-1], "c1")(x))
-        x = scaled_tanh(SubSampling(self.dtype, name="s2")(x))
-        x = scaled_tanh(TableConv(self.dtype, name="c3")(x))
-        x = scaled_tanh(SubSampling(self.dtype, name="s4")(x))
-        x = scaled_tanh(layer(120, 25 * 16, "c5")(x)).reshape(x.shape[0], 120)
+        ends = {}
+        x = ends["c1"] = scaled_tanh(layer(6, 25 * x.shape[-1], "c1")(x))
+        x = ends["s2"] = scaled_tanh(SubSampling(self.dtype, name="s2")(x))
+        x = ends["c3"] = scaled_tanh(TableConv(self.dtype, name="c3")(x))
+        x = ends["s4"] = scaled_tanh(SubSampling(self.dtype, name="s4")(x))
+        x = ends["c5"] = scaled_tanh(layer(120, 25 * 16, "c5")(x))
+        if self.features_only:
+            return ends
+        x = x.reshape(x.shape[0], 120)
         f6 = nn.Dense(84, kernel_init=_by_fan_in(120), bias_init=_by_fan_in(120), dtype=self.dtype, name="f6")
         # In float32 whatever the computation's type: distances reach hundreds, and their differences decide.
         x = scaled_tanh(f6(x)).astype(jnp.float32)
@@ -172,11 +200,13 @@ class LeNet5Original(nn.Module):
 
 
 _PAPER = ("LeCun et al., Gradient-Based Learning Applied to Document Recognition, Proc. IEEE 1998", 1998)
+_RESULT = "MNIST test error 0.95 %; 0.8 % with distorted training images"
+_CAFFE = ("Jia et al., Caffe: Convolutional Architecture for Fast Feature Embedding, ACM MM 2014", 2014)
+_TANH = partial(LeNet5, pool="average", padding=0, activation="tanh")
 
 VARIANTS: dict[str, Variant] = {
-    "lenet5": Variant(LeNet5, (28, 28, 1), 61_706, 10, *_PAPER),
-    "lenet5_tanh": Variant(
-        partial(LeNet5, pool="average", padding=0, activation="tanh"), (32, 32, 1), 61_706, 10, *_PAPER
-    ),
-    "lenet5_1998": Variant(LeNet5Original, (32, 32, 1), 60_000, 10, *_PAPER),
+    "lenet5": Variant(LeNet5, (28, 28, 1), 61_706, 416_520, 10, *_PAPER, _RESULT),
+    "lenet5_tanh": Variant(_TANH, (32, 32, 1), 61_706, 416_520, 10, *_PAPER, _RESULT),
+    "lenet5_1998": Variant(LeNet5Original, (32, 32, 1), 60_000, 325_680, 10, *_PAPER, _RESULT),
+    "lenet_caffe": Variant(CaffeLeNet, (28, 28, 1), 431_080, 2_293_000, 10, *_CAFFE),
 }

@@ -3,86 +3,112 @@
 He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition. CVPR 2016, sec. 4.2 and Table 6.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.typing import DTypeLike
 
-from cnnjax.models.layers import Variant, conv, global_mean, he_normal
+from cnnjax.models.layers import SqueezeExcite, StochasticDepth, check_rate, lookup
+from cnnjax.models.network import Network, Parts, Variant
 
-SHORTCUTS = ("A", "B", "none")
+SHORTCUTS = {
+    "A": "where the shape changes, every second pixel, with maps of zeros: the paper's",
+    "B": "there, a projection by a 1x1 convolution",
+    "none": "the plain networks",
+}
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions and what is added to them (sec. 3.3): F(x) + x, or F(x) alone in a plain network.
+    """Two 3x3 convolutions and what is added to them (sec. 3.3): F(x) + x, or F(x) alone in a plain network."""
 
-    Where the shape changes, x becomes, by option A, every second pixel with maps of zeros; by option B, a projection.
-    """
-
+    parts: Parts
     features: int
     stride: int
     shortcut: str
-    conv: Callable[..., nn.Module]
-    norm: Callable[..., nn.Module]
+    se: int
+    drop: float
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = self.conv(self.features, 3, self.stride, name="conv1")(x)
-        y = nn.relu(self.norm(name="bn1")(y))
-        y = self.conv(self.features, 3, name="conv2")(y)
-        y = self.norm(name="bn2")(y)
-        if self.shortcut == "none":
-            return nn.relu(y)
-        if self.shortcut == "B" and x.shape != y.shape:
-            x = self.conv(self.features, 1, self.stride, name="shortcut_conv")(x)
-            x = self.norm(name="shortcut_bn")(x)
-        elif x.shape != y.shape:
-            # The paper does not say where the zeros go; the best known public weights have half on each side.
-            extra = self.features - x.shape[-1]
-            x = x[:, :: self.stride, :: self.stride]
-            x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (extra // 2, extra - extra // 2)))
-        return nn.relu(x + y)
+        parts = self.parts
+        y = parts.act(parts.norm(name="norm1")(parts.conv(self.features, 3, self.stride, name="conv1")(x)))
+        y = parts.norm(name="norm2")(parts.conv(self.features, 3, name="conv2")(y))
+        if self.se:
+            y = SqueezeExcite(parts.dense, self.se, name="se")(y)
+        y = StochasticDepth(self.drop, not parts.train, name="drop")(y)
+        return parts.act(y if self.shortcut == "none" else self._shortcut(x) + y)
+
+    def _shortcut(self, x: jax.Array) -> jax.Array:
+        extra = self.features - x.shape[-1]
+        if extra and self.shortcut == "B":
+            x = self.parts.conv(self.features, 1, self.stride, name="shortcut_conv")(x)
+            return self.parts.norm(name="shortcut_norm")(x)
+        # The paper does not say where the zeros go; the best known public weights have half on each side.
+        x = x[:, :: self.stride, :: self.stride]
+        return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (extra // 2, extra - extra // 2)))
 
 
-class CifarResNet(nn.Module):
+class CifarResNet(Network):
     """6n+2 layers: a 3x3 convolution, three stages of n blocks with 16, 32 and 64 maps, and the classifier."""
 
-    depth: int
     num_classes: int = 10
-    shortcut: str = "A"  # 'A' as in the paper, 'B' with projections, 'none' for the plain network
-    dtype: DTypeLike = jnp.float32
+    depth: int = 20
+    shortcut: str = "A"
+    se: int = 0  # the ratio of squeeze-and-excitation; 0 is without
+    stochastic_depth: float = 0.0  # the last block's rate; others have less, in proportion to their depth
+    remat: bool = False  # compute the blocks' maps again for the gradient, instead of keeping them
 
     def __post_init__(self) -> None:
         if self.depth < 8 or self.depth % 6 != 2:
             raise ValueError(f"depth = {self.depth!r}: expected 6n+2, as in 20, 32, 44, 56, 110")
-        if self.shortcut not in SHORTCUTS:
-            raise ValueError(f"unknown shortcut {self.shortcut!r}; valid: {', '.join(SHORTCUTS)}")
+        lookup("shortcut", self.shortcut, SHORTCUTS)
+        check_rate(self.stochastic_depth, "stochastic_depth")
+        if self.se < 0:
+            raise ValueError(f"se = {self.se!r}: expected at least 0")
+        if self.shortcut == "none" and self.stochastic_depth:
+            raise ValueError(f"stochastic_depth = {self.stochastic_depth!r}: a plain network has no shortcuts to go by")
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        layer = partial(conv, use_bias=False, kernel_init=he_normal, dtype=self.dtype)
-        # Flax keeps the statistics in float32, and of the variance the biased one (PyTorch: n / (n - 1) times it).
-        norm = partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype)
-        x = nn.relu(norm(name="stem_bn")(layer(16, 3, name="stem_conv")(x)))
-        for stage, features in enumerate((16, 32, 64), start=1):
-            for block in range(1, (self.depth - 2) // 6 + 1):
-                stride = 2 if stage > 1 and block == 1 else 1
-                name = f"stage{stage}_block{block}"
-                x = Block(features, stride, self.shortcut, layer, norm, name=name)(x)
-        return nn.Dense(self.num_classes, dtype=self.dtype, name="head")(global_mean(x)).astype(jnp.float32)
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array | dict[str, jax.Array]:
+        parts, ends, size = self.parts(train), {}, (self.depth - 2) // 6
+        make = nn.remat(Block) if self.remat else Block
+        x = ends["conv1"] = parts.act(parts.norm(name="norm1")(parts.conv(16, 3, name="conv1")(x)))
+        for stage, features in enumerate((16, 32, 64)):
+            for i in range(1, size + 1):
+                stride = 2 if stage > 0 and i == 1 else 1
+                drop = self.stochastic_depth * (stage * size + i) / (3 * size)
+                name = f"stage{stage + 1}_block{i}"
+                x = make(parts, features, stride, self.shortcut, self.se, drop, name=name)(x)
+            ends[f"stage{stage + 1}"] = x
+        if self.features_only:
+            return ends
+        return self.classify(x, parts)
 
 
 _PAPER = ("He et al., Deep Residual Learning for Image Recognition, CVPR 2016", 2016)
-_PARAMS = {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962, 1202: 19_421_274}
+
+# Depth: parameters, multiplications, test error of the residual network. Option A's shortcuts have no parameters.
+_ROWS = {
+    20: (269_722, 40_551_040, "8.75 %"),
+    32: (464_154, 68_862_592, "7.51 %"),
+    44: (658_586, 97_174_144, "7.17 %"),
+    56: (853_018, 125_485_696, "6.97 %"),
+    110: (1_727_962, 252_887_680, "6.43 % (6.61 +- 0.16 %, five runs)"),
+    1202: (19_421_274, 2_829_238_912, "7.93 %"),
+}
 
 VARIANTS: dict[str, Variant] = {
     f"cifar_{kind}{depth}": Variant(
-        partial(CifarResNet, depth=depth, shortcut=shortcut), (32, 32, 3), params, 10, *_PAPER
+        partial(CifarResNet, depth=depth, shortcut=shortcut),
+        (32, 32, 3),
+        params,
+        macs,
+        10,
+        *_PAPER,
+        f"CIFAR-10 test error {error}" if kind == "resnet" else "",
     )
-    for kind, shortcut in (("resnet", "A"), ("plain", "none"))  # option A's shortcuts have no parameters
-    for depth, params in _PARAMS.items()
+    for kind, shortcut in (("resnet", "A"), ("plain", "none"))
+    for depth, (params, macs, error) in _ROWS.items()
 }

@@ -1,0 +1,245 @@
+"""A network as a table of its layers: shapes, parameters, multiplications, memory and receptive fields.
+
+All of it is read from what JAX is going to compute, not from what the layers say of themselves.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+
+from cnnjax.errors import InputError
+
+Pair = tuple[int, int]  # of rows and columns
+
+
+@dataclasses.dataclass
+class Layer:
+    """A row of the table, for one image."""
+
+    name: str
+    kind: str
+    params: int = 0
+    output: tuple[int, ...] = ()  # (height, width, maps), or (features,)
+    kernel: Pair | None = None
+    stride: Pair | None = None
+    padding: tuple[Pair, Pair] | None = None  # (above, below), (left, right)
+    macs: int = 0  # multiplications of weights with inputs, the padding's zeros included
+    field: Pair | None = None  # what a position of the output sees of the image, in pixels; None: all of it
+    step: Pair | None = None  # from that to what the next position sees
+
+    @property
+    def activations(self) -> int:
+        """The numbers in the output."""
+        return math.prod(self.output) if self.output else 0
+
+
+class _View(NamedTuple):
+    """What the positions of an array see of the image: windows of `field` pixels, `step` pixels apart."""
+
+    field: Pair
+    step: Pair
+
+
+# Of what does not depend on the image, and of what depends on all of it, such as the mean of a map.
+_NOTHING, _ALL = "nothing", "all"
+
+
+class _Operation(NamedTuple):
+    path: tuple[str, ...]  # of the module it is in
+    eqn: Any
+    view: _View | str  # of its result
+
+
+KINDS = {
+    "conv_general_dilated": "convolution",
+    "dot_general": "full connection",
+    "reduce_window_max": "max pool",
+    "reduce_window_sum": "average pool",
+    "reduce_sum": "mean of maps",
+}
+SCOPES = {"local_response_norm": "response norm"}  # functions that are layers, though without parameters
+
+
+def layers(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Layer]:
+    """The layers of a network for images of that height, width and channels, in the order in which they run.
+
+    A layer is a convolution, a full connection, a pool, and whatever else has parameters. Raises InputError, with the
+    layer and the numbers, for images that do not fit. Computes shapes only.
+    """
+    image = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
+    inside: list[str] = []
+
+    def follow(run: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        inside.append("/".join(context.module.path))
+        out = run(*args, **kwargs)
+        inside.pop()
+        return out
+
+    try:
+        with nn.intercept_methods(follow):
+            variables = jax.eval_shape(lambda x: model.init(jax.random.key(0, impl="rbg"), x, train=False), image)
+            closed = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False))(variables, image)
+    except (TypeError, ValueError) as error:
+        size = "x".join(map(str, input_shape))
+        where = f", at {inside[-1]}" if inside and inside[-1] else ""
+        raise InputError(f"images of {size} do not fit{where}: {error}") from error
+    views = [_NOTHING] * len(jax.tree.leaves(variables))
+    operations: list[_Operation] = []
+    _follow(closed.jaxpr, [*views, _View((1, 1), (1, 1))], (), operations)
+    params = variables.get("params", {})
+    rows = _rows(operations, params)
+    for path, own in _owners(params):
+        if path not in rows:  # auxiliary classifiers
+            rows[path] = Layer(path, "in training alone", _size(own))
+    return list(rows.values())
+
+
+def _owners(params: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each module that has parameters of its own, by path, and these."""
+    if own := {name: leaf for name, leaf in params.items() if not isinstance(leaf, Mapping)}:
+        yield "/".join(path), own
+    for name, inner in params.items():
+        if isinstance(inner, Mapping):
+            yield from _owners(inner, (*path, name))
+
+
+def _size(own: Mapping[str, Any]) -> int:
+    return sum(math.prod(leaf.shape) for leaf in own.values())
+
+
+def _follow(jaxpr: Any, views: Sequence[Any], outer: tuple[str, ...], done: list[_Operation]) -> list[Any]:
+    """Adds the operations that depend on the image to `done`; returns what the results see of it."""
+    known = dict(zip(jaxpr.invars, views, strict=True))
+
+    def view(atom: Any) -> Any:
+        return _NOTHING if isinstance(atom, core.Literal) else known.get(atom, _NOTHING)
+
+    for eqn in jaxpr.eqns:
+        # Flax names a module, and after it each of its methods but __call__, as 'block1.method'.
+        path = (*outer, *(part for part in str(eqn.source_info.name_stack).split("/") if part and "." not in part))
+        seen = [view(atom) for atom in eqn.invars]
+        if all(one == _NOTHING for one in seen):
+            continue
+        inner = next((eqn.params[key] for key in ("jaxpr", "call_jaxpr") if key in eqn.params), None)
+        if inner is not None:
+            out = _follow(getattr(inner, "jaxpr", inner), seen, path, done)
+        else:
+            out = [_view(eqn, seen)] * len(eqn.outvars)
+            done.append(_Operation(path[1:], eqn, out[0]))  # the first part is the network's class
+        known.update(zip(eqn.outvars, out, strict=True))
+    return [view(atom) for atom in jaxpr.outvars]
+
+
+def _view(eqn: Any, seen: Sequence[Any]) -> _View | str:
+    """What the result of one operation sees of the image, given what its operands see."""
+    windows = [one for one in seen if isinstance(one, _View)]
+    if not windows:
+        return _ALL
+    field = [max(one.field[side] for one in windows) for side in (0, 1)]
+    step = [max(one.step[side] for one in windows) for side in (0, 1)]
+    if eqn.invars[0].aval.ndim == 4 and eqn.outvars[0].aval.ndim < 4 and eqn.primitive.name != "squeeze":
+        return _ALL  # flattened, or the mean
+    if found := _window(eqn):
+        kernel, stride, _, dilation = found
+        field = [f + (k - 1) * d * s for f, k, d, s in zip(field, kernel, dilation, step, strict=True)]
+        step = [s * t for s, t in zip(step, stride, strict=True)]
+    elif eqn.primitive.name == "slice" and eqn.params["strides"] and eqn.invars[0].aval.ndim == 4:
+        step = [s * t for s, t in zip(step, eqn.params["strides"][1:3], strict=True)]
+    return _View((field[0], field[1]), (step[0], step[1]))
+
+
+def _window(eqn: Any) -> tuple[Pair, Pair, tuple[Pair, Pair], Pair] | None:
+    """Kernel, stride, padding and dilation of a convolution or a pool."""
+    p = eqn.params
+    if eqn.primitive.name == "conv_general_dilated":
+        return eqn.invars[1].aval.shape[:2], p["window_strides"], p["padding"], p["rhs_dilation"]
+    if eqn.primitive.name in KINDS and "window_dimensions" in p:
+        one = slice(1, 3)  # of (batch, height, width, maps)
+        return p["window_dimensions"][one], p["window_strides"][one], p["padding"][one], p["window_dilation"][one]
+    return None
+
+
+def _rows(operations: Sequence[_Operation], params: Mapping[str, Any]) -> dict[str, Layer]:
+    """The table: a row for each module with parameters of its own, and for each pool outside of them."""
+    rows: dict[str, Layer] = {}
+    owners = dict(_owners(params))
+    for path, group in itertools.groupby(operations, key=lambda operation: operation.path):
+        own, scope = owners.get("/".join(path), {}), SCOPES.get("".join(path[-1:]))
+        row = rows.get("/".join(path)) if own else None
+        for op in group:
+            kind = _kind(op, own) or scope
+            if kind is None:
+                continue
+            if row is None or not (own or scope):
+                name = "/".join(path if own or scope else (*path, kind.replace(" ", "_")))
+                name = next(name + end for i in itertools.count(1) if name + (end := f"_{i}" * (i > 1)) not in rows)
+                row = rows[name] = Layer(name, kind, _size(own))
+            _complete(row, op, kind, own)
+    return rows
+
+
+def _kind(op: _Operation, own: Mapping[str, Any]) -> str | None:
+    """The sort of layer that an operation makes in a module with these parameters; None where it makes none."""
+    kind = KINDS.get(op.eqn.primitive.name)
+    if kind == "mean of maps" and (own or set(op.eqn.params["axes"]) != {1, 2}):
+        kind = None  # a normalisation's
+    if own and kind is None:
+        kind = "PReLU" if "slope" in own else "normalisation"
+    return kind
+
+
+def _complete(row: Layer, op: _Operation, kind: str | None, own: Mapping[str, Any]) -> None:
+    """Enters in a layer's row what one of its operations says."""
+    shape = op.eqn.outvars[0].aval.shape
+    row.output = tuple(shape[1:])
+    row.field, row.step = op.view if isinstance(op.view, _View) else (None, None)
+    if found := _window(op.eqn):
+        row.kernel, row.stride, row.padding = found[:3]
+    if kind in ("convolution", "full connection"):
+        row.kind = kind
+        # A kernel that is computed from fewer weights multiplies as often as there are weights (LeNet-5's C3).
+        weights = own.get("kernel", op.eqn.invars[1].aval)
+        row.macs += math.prod(weights.shape) * math.prod(shape[1:-1])
+
+
+COLUMNS = ("layer", "kind", "output", "kernel", "stride", "padding", "parameters", "MACs", "bytes", "field", "step")
+
+
+def cells(layer: Layer, scale: int) -> list[str]:
+    """A row of the table as text, in the order of COLUMNS; `scale` is bytes per number times images.
+
+    One number stands for both directions, and for both sides of a padding, where they are equal.
+    """
+
+    def size(pair: Sequence[Any] | None, between: str = "x") -> str:
+        if pair is None:
+            return ""
+        low, high = (size(one, "+") if isinstance(one, tuple) else str(one) for one in pair)
+        return low if low == high else f"{low}{between}{high}"
+
+    output = "x".join(map(str, layer.output))
+    numbers = [str(layer.params), str(layer.macs), str(layer.activations * scale)]
+    field = size(layer.field) if layer.field else "all"
+    windows = [size(layer.kernel), size(layer.stride), size(layer.padding)]
+    return [layer.name, layer.kind, output, *windows, *numbers, field, size(layer.step)]
+
+
+def totals(rows: Sequence[Layer], input_shape: tuple[int, int, int], scale: int) -> dict[str, int]:
+    """The sums over the table: parameters, multiplications, and bytes of activations, the images' included.
+
+    Backward, each activation is kept and has a gradient of its size: twice the memory.
+    """
+    forward = (sum(layer.activations for layer in rows) + math.prod(input_shape)) * scale
+    return {
+        "parameters": sum(layer.params for layer in rows),
+        "MACs": sum(layer.macs for layer in rows),
+        "forward": forward,
+        "with backward": 2 * forward,
+    }

@@ -1,0 +1,296 @@
+"""Our networks against independent implementations in PyTorch: the same weights, the same images, the same numbers.
+
+Layers are paired in the order in which they run, among those of one shape: a wrong pairing gives wrong numbers.
+"""
+
+import importlib
+import importlib.util
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnnjax.models import create_model
+
+Path = tuple[str, ...]
+
+LIMIT = 1e-4  # of the largest difference, relative to the largest number of a layer, in float32
+
+
+_KEPT: list[Any] = []  # torch forgets a library's operators with the library
+
+
+def torch_models(library: str) -> Any:
+    """The model module of torchvision, timm or pytorchcv."""
+    import torch
+
+    found = importlib.util.find_spec("torchvision")
+    folder = found.submodule_search_locations if found else None
+    try:
+        torch.ops.load_library(f"{folder[0] if folder else ''}/_C.so")
+    except OSError:  # torchvision's operators are for another build of torch; of those, networks need none
+        if not _KEPT:
+            _KEPT.append(torch.library.Library("torchvision", "FRAGMENT"))
+            for name in ("nms", "qnms"):
+                _KEPT[0].define(f"{name}(Tensor a, Tensor b, float c) -> Tensor")
+    return importlib.import_module(
+        {"torchvision": "torchvision.models", "timm": "timm", "pytorchcv": "pytorchcv.model_provider"}[library]
+    )
+
+
+class Reference(NamedTuple):
+    """An independent implementation of the network that the call string `ours` describes."""
+
+    ours: str
+    theirs: Callable[[], Any]  # makes the torch module; imports what it needs
+    source: str  # the library, its version and name there
+    sizes: tuple[tuple[int, int], ...]  # height and width of two images, one odd
+    num_classes: int = 1000
+    channels: int = 3
+    batch: int = 4
+    last: str = ""  # a pattern of their layers that run before others of their `unit` and come after them with us
+    unit: str = ""  # a pattern of the names' beginnings that layers of one unit share
+    aux: Callable[[Any], tuple] | None = None  # their output in training -> (logits, auxiliary logits in our order)
+    double: bool = False  # in float64: rounding in float32 switches a deep net's ReLUs, which changes its gradients
+
+
+class Layer(NamedTuple):
+    name: Path | str
+    shapes: tuple[tuple[int, ...], ...]  # what pairs it: outputs and inputs of a kernel, or maps
+    window: tuple[int, ...] = ()  # of a full connection to maps: their height, width and number
+    count: int = 0  # numbers behind each of a BatchNorm's statistics
+
+
+def _ours(model: nn.Module, x: np.ndarray) -> list[Layer]:
+    """Our layers that have variables, in the order in which they run."""
+    seen: dict[Path, Layer] = {}
+
+    def record(run: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        out = run(*args, **kwargs)
+        path, own = context.module.path, context.module.variables.get("params", {})
+        leaves = {name: leaf.shape for name, leaf in own.items() if hasattr(leaf, "shape")}
+        if context.method_name == "__call__" and leaves and path not in seen:
+            window = tuple(args[0].shape[1:]) if "kernel" in leaves and len(leaves["kernel"]) == 2 else ()
+            if "kernel" in leaves:
+                shape = leaves["kernel"]
+                seen[path] = Layer(path, ((shape[-1], int(np.prod(shape[:-1]))),), window)
+            else:
+                maps = next(iter(leaves.values()))
+                seen[path] = Layer(path, (maps,), (), int(np.prod(args[0].shape[:-1])))
+        return out
+
+    with nn.intercept_methods(record):
+        jax.eval_shape(lambda: model.init(jax.random.key(0, impl="rbg"), x, train=False))
+    return list(seen.values())
+
+
+def _theirs(net: Any, x: Any, row: Reference) -> list[Layer]:
+    """Their layers that have parameters, in the order in which they run."""
+    import torch
+
+    seen: dict[str, Layer] = {}
+
+    def hook(name: str) -> Callable[..., None]:
+        def record(module: Any, args: Any, out: Any) -> None:
+            own = dict(module.named_parameters(recurse=False))
+            buffers = dict(module.named_buffers(recurse=False))
+            shape = tuple(
+                own["weight"].shape if "weight" in own else buffers.get("running_mean", own.get("bias")).shape
+            )
+            size = (shape[0], int(np.prod(shape[1:]))) if len(shape) > 1 else shape
+            seen.setdefault(name, Layer(name, (size,)))
+
+        return record
+
+    hooks = [
+        module.register_forward_hook(hook(name))
+        for name, module in net.named_modules()
+        if list(module.parameters(recurse=False))
+        or dict(module.named_buffers(recurse=False)).get("running_mean") is not None
+    ]
+    net.train()
+    with torch.no_grad():
+        net(x)
+    for one in hooks:
+        one.remove()
+    layers = list(seen.values())
+    if not row.last:
+        return layers
+
+    def unit(layer: Layer) -> str:
+        found = re.match(row.unit, str(layer.name))
+        return found.group() if found else ""
+
+    ends = {unit(layer): i for i, layer in enumerate(layers) if unit(layer)}
+    order = [(ends[unit(layer)] + 0.5 if re.search(row.last, str(layer.name)) else i) for i, layer in enumerate(layers)]
+    return [layer for _, layer in sorted(zip(order, layers, strict=True), key=lambda pair: pair[0])]
+
+
+def _pair(ours: list[Layer], theirs: list[Layer]) -> list[tuple[Layer, str]]:
+    """Each of our layers with the name of theirs."""
+    waiting: dict[Any, list[Layer]] = {}
+    for layer in theirs:
+        waiting.setdefault(layer.shapes, []).append(layer)
+    pairs = []
+    for layer in ours:
+        if not waiting.get(layer.shapes):
+            raise AssertionError(f"the reference has no layer left like ours {layer}; left: {waiting}")
+        pairs.append((layer, str(waiting[layer.shapes].pop(0).name)))
+    left = [layer for layers in waiting.values() for layer in layers]
+    if left:
+        raise AssertionError(f"the reference has layers that ours lacks: {left}")
+    return pairs
+
+
+THEIR_NAMES = {"kernel": "weight", "scale": "weight", "slope": "weight", "bias": "bias"}
+THEIR_STATE = {"mean": "running_mean", "var": "running_var"}
+
+
+def _to_torch(leaf: np.ndarray, layer: Layer, shape: tuple[int, ...]) -> np.ndarray:
+    """A kernel of ours in PyTorch's layout; vectors as they are."""
+    if leaf.ndim == 4:
+        return leaf.transpose(3, 2, 0, 1).reshape(shape)
+    if leaf.ndim == 2:
+        window = layer.window if len(layer.window) == 3 else (1, 1, leaf.shape[0])
+        if int(np.prod(window)) != leaf.shape[0]:  # at every position of maps
+            window = (1, 1, leaf.shape[0])
+        return leaf.reshape(*window, -1).transpose(3, 2, 0, 1).reshape(shape)
+    return leaf.reshape(shape)
+
+
+def random_variables(model: nn.Module, x: np.ndarray, seed: int = 0) -> Any:
+    """Variables without a 0 or a 1 to hide behind: random kernels, biases, scales and statistics."""
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0, impl="rbg"), x, train=False))
+
+    def draw(path: tuple[Any, ...], leaf: Any) -> np.ndarray:
+        name = path[-1].key
+        if name == "kernel":
+            value = rng.normal(0, np.sqrt(2 / np.prod(leaf.shape[:-1])), leaf.shape)
+        elif name in ("scale", "var"):
+            value = rng.uniform(0.5, 1.5, leaf.shape)
+        elif name == "slope":
+            value = rng.uniform(0.1, 0.4, leaf.shape)
+        else:
+            value = rng.normal(0, 0.1, leaf.shape)
+        return value.astype(x.dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def _at(tree: Any, path: Path) -> Any:
+    for part in path:
+        if part not in tree:
+            return {}
+        tree = tree[part]
+    return tree
+
+
+def compare(row: Reference, size: tuple[int, int]) -> dict[str, float]:
+    """The largest relative differences: logits in evaluation and in training, statistics, gradients."""
+    with jax.enable_x64(row.double):
+        return _compare(row, size, "float64" if row.double else "float32")
+
+
+def _compare(row: Reference, size: tuple[int, int], dtype: str) -> dict[str, float]:
+    import torch
+
+    torch.manual_seed(0)
+    model = create_model(row.ours, row.num_classes, dtype)
+    net = row.theirs().to(getattr(torch, dtype))
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(row.batch, *size, row.channels)).astype(dtype)
+    labels = rng.integers(row.num_classes, size=row.batch)
+    theirs_x = torch.tensor(x.transpose(0, 3, 1, 2).copy())
+    pairs = _pair(_ours(model, x), _theirs(net, theirs_x, row))
+    variables = random_variables(model, x)
+
+    # The same weights.
+    state = dict(net.state_dict())
+    for layer, name in pairs:
+        path = layer.name
+        for leaf_name, leaf in _at(variables["params"], path).items():
+            key = f"{name}.{THEIR_NAMES[leaf_name]}"
+            state[key] = torch.tensor(_to_torch(leaf, layer, tuple(state[key].shape)).copy())
+        for leaf_name, leaf in _at(variables.get("batch_stats", {}), path).items():
+            state[f"{name}.{THEIR_STATE[leaf_name]}"] = torch.tensor(leaf.copy())
+    net.load_state_dict(state)
+    for module in net.modules():
+        if isinstance(module, torch.nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+
+    # The same numbers.
+    worst: dict[str, float] = {}
+
+    def differ(what: str, mine: Any, other: Any, scale: float = 0.0) -> None:
+        mine, other = np.asarray(mine, np.float64), np.asarray(other, np.float64)
+        assert mine.shape == other.shape, (what, mine.shape, other.shape)
+        assert np.isfinite(mine).all(), what
+        error = np.abs(mine - other).max() / max(np.abs(other).max(), scale, 1e-30)
+        kind = what.split()[0]
+        worst[kind] = max(worst.get(kind, 0.0), float(error))
+        if error > LIMIT:
+            worst[what] = float(error)
+
+    net.eval()
+    with torch.no_grad():
+        logits = net(theirs_x)
+    mine = jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, x)
+    differ("eval", mine.reshape(row.batch, -1), logits.numpy().reshape(row.batch, -1))
+
+    rest = {name: value for name, value in variables.items() if name != "params"}
+
+    def loss_fn(params: Any) -> Any:
+        logits, new = model.apply({"params": params, **rest}, x, train=True, mutable=[*rest, "aux_logits"])
+        new = dict(new)
+        outputs = (logits, *jax.tree.leaves(new.pop("aux_logits", {})))
+        loss = sum(
+            -jax.nn.log_softmax(one.reshape(row.batch, -1))[jnp.arange(row.batch), labels].mean() for one in outputs
+        )
+        return loss, (outputs, new)
+
+    grads, (mine, updated) = jax.jit(jax.grad(loss_fn, has_aux=True))(variables["params"])
+    net.train()
+    counts: dict[str, int] = {}
+    hooks = [
+        module.register_forward_hook(
+            lambda module, args, out, name=name: counts.update({name: args[0].numel() // args[0].shape[1]})
+        )
+        for name, module in net.named_modules()
+        if hasattr(module, "running_mean")
+    ]
+    outputs = net(theirs_x)
+    for hook in hooks:
+        hook.remove()
+    outputs = row.aux(outputs) if row.aux else (outputs,)
+    target = torch.tensor(labels)
+    assert len(mine) == len(outputs), "the number of auxiliary classifiers"
+    loss = sum(torch.nn.functional.cross_entropy(one.reshape(row.batch, -1), target) for one in outputs)
+    loss.backward()
+    for one, other in zip(mine, outputs, strict=True):
+        differ("train", one.reshape(row.batch, -1), other.detach().numpy().reshape(row.batch, -1))
+    modules = dict(net.named_modules())
+    for layer, name in pairs:
+        own = {leaf_name: getattr(modules[name], THEIR_NAMES[leaf_name]).grad for leaf_name in _at(grads, layer.name)}
+        assert all(grad is not None for grad in own.values()), f"{name}: no gradient there"
+        scale = max(float(grad.abs().max()) for grad in own.values())
+        for leaf_name, leaf in _at(grads, layer.name).items():
+            value = own[leaf_name].numpy()
+            differ(
+                f"gradient {'/'.join(layer.name)}/{leaf_name}",
+                _to_torch(np.asarray(leaf), layer, value.shape),
+                value,
+                scale,
+            )
+        for leaf_name, leaf in _at(updated.get("batch_stats", {}), layer.name).items():
+            old = np.asarray(_at(variables["batch_stats"], layer.name)[leaf_name])
+            value = getattr(modules[name], THEIR_STATE[leaf_name]).numpy()
+            if leaf_name == "var":  # PyTorch keeps n / (n - 1) times the variance that it divides by
+                keep, n = 1 - modules[name].momentum, counts[name]
+                value = keep * old + (value - keep * old) * (n - 1) / n
+            differ(f"statistics {'/'.join(layer.name)}/{leaf_name}", leaf, value)
+    return worst

@@ -1,0 +1,82 @@
+"""Every network against published numbers: parameters, statistics, multiplications, shapes and receptive fields.
+
+architectures.json has them under the names of the networks' references, counted there or in those; the map from their
+layers to ours is ours. None of it was computed by this project.
+"""
+
+import functools
+import json
+import math
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from cnnjax import summary
+from cnnjax.models import MODELS, create_model
+
+FACTS: dict[str, dict[str, Any]] = json.loads((pathlib.Path(__file__).parent / "architectures.json").read_text())
+
+# Networks of more than a thousand layers take their time even without being computed.
+DEEP = ("1202", "1001")
+
+
+def slow_where(names: Any) -> list[Any]:
+    return [pytest.param(name, marks=[pytest.mark.slow] * any(deep in name for deep in DEEP)) for name in names]
+
+
+@functools.cache
+def layers(text: str, num_classes: int, shape: tuple[int, int, int]) -> dict[str, summary.Layer]:
+    return {row.name: row for row in summary.layers(create_model(text, num_classes), shape)}
+
+
+def shapes(text: str, num_classes: int, shape: tuple[int, int, int], fields: str = "") -> tuple[Any, Any]:
+    """The output's and the variables' shapes, for one image; `fields` are added to the call string."""
+    if fields:
+        text = f"{text[:-1]}, {fields})" if text.endswith(")") else f"{text}({fields})"
+    model = create_model(text, num_classes)
+    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    make = functools.partial(model.init_with_output, train=False)
+    return jax.eval_shape(lambda x: make(jax.random.key(0, impl="rbg"), x), image)
+
+
+def size(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize("name", slow_where(FACTS))
+def test_a_network_has_the_published_numbers(name: str) -> None:
+    fact = FACTS[name]
+    of = fact["model"], fact["num_classes"], tuple(fact["input"])
+    rows = layers(*of)
+    logits, variables = shapes(*of)
+    assert logits.shape[-1] == fact["num_classes"]
+    assert size(variables["params"]) == sum(row.params for row in rows.values()) == fact["params"]
+    assert size(variables.get("batch_stats", {})) == fact["state"]
+    if "macs" in fact:
+        assert sum(row.macs for row in rows.values()) == fact["macs"]
+    if "field" in fact:
+        fields = [row.field for row in rows.values() if row.kind == "convolution" and row.field]
+        assert max(fields) == (fact["field"], fact["field"])
+    ends, _ = shapes(*of, fields="features_only=True") if fact["ends"] else ({}, None)
+    assert {end: list(ends[end].shape[1:]) for end in fact["ends"]} == fact["ends"]
+    for layer, shape in fact.get("layers", {}).items():
+        assert [1] * (len(shape) - len(rows[layer].output)) + [*rows[layer].output] == shape, layer
+
+
+@pytest.mark.parametrize("name", slow_where(MODELS))
+def test_a_row_says_what_its_network_is(name: str) -> None:
+    row = MODELS[name]
+    assert str(row.year) in row.paper
+    rows = layers(name, row.num_classes, row.input_shape)
+    assert sum(layer.params for layer in rows.values()) == row.params
+    assert sum(layer.macs for layer in rows.values()) == row.macs
+    assert all(layer.output or layer.kind == "in training alone" for layer in rows.values())
+
+
+def test_every_network_has_published_numbers_or_is_a_variant_of_one_that_has() -> None:
+    """Each class of networks is in the table, with every count of parameters that a variant of it has."""
+    known = {type(create_model(fact["model"], fact["num_classes"])) for fact in FACTS.values()}
+    assert {type(create_model(name, row.num_classes)) for name, row in MODELS.items()} == known

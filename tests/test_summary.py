@@ -1,0 +1,225 @@
+"""The table of a network's layers: numbers that every course has, and every kind of layer worked out by hand."""
+
+import csv
+import io
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import linen as nn
+
+from cnnjax import cli, summary
+from cnnjax.errors import InputError
+from cnnjax.models import MODELS, create_model, layers
+from cnnjax.models.network import Network
+
+
+def table(text: str, shape: tuple[int, int, int] | None = None) -> dict[str, summary.Layer]:
+    variant = MODELS[text.partition("(")[0]]
+    rows = summary.layers(create_model(text, variant.num_classes), shape or variant.input_shape)
+    return {row.name: row for row in rows}
+
+
+class Net(nn.Module):
+    """A function that makes layers, as a network."""
+
+    function: Callable[..., Any]
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> Any:
+        return self.function(x)
+
+
+def of(function: Callable[..., Any], shape: tuple[int, int, int]) -> list[summary.Layer]:
+    return summary.layers(Net(function), shape)
+
+
+# ------------------------------------------------------------------------------------------------- well-known numbers
+
+
+def test_lenet5_has_the_parameters_of_every_textbook() -> None:
+    rows = table("lenet5")
+    assert [row.params for row in rows.values() if row.params] == [156, 2_416, 48_120, 10_164, 850]
+    assert [row.output for row in rows.values()] == [
+        (28, 28, 6), (14, 14, 6), (10, 10, 16), (5, 5, 16), (1, 1, 120), (84,), (10,),
+    ]  # fmt: skip
+    assert rows["c5"].field == (32, 32)
+
+
+def test_vgg16_has_the_numbers_of_every_course() -> None:
+    rows = list(table("vgg16").values())
+    sums = summary.totals(rows, (224, 224, 3), scale=4)
+    assert sums["parameters"] == 138_357_544
+    assert sums["MACs"] == 15_470_264_320
+    connected = [row for row in rows if row.kind == "full connection"]
+    assert [row.params for row in connected] == [102_764_544, 16_781_312, 4_097_000]
+    assert sum(row.params for row in connected) / sums["parameters"] == pytest.approx(0.894, abs=5e-4)
+    # Each layer's outputs as courses list them: 3.2M, 3.2M, 800K, 1.6M, 1.6M, 400K, 800K (three times), 200K, ...
+    thousands = [round(row.activations / 1000) for row in rows]
+    assert thousands == [
+        3211, 3211, 803, 1606, 1606, 401, 803, 803, 803, 201, 401, 401, 401, 100, 100, 100, 100, 25, 4, 4, 1,
+    ]  # fmt: skip
+    # These sum to 15.2M with the image's 150K: 58 MiB. The total of 24M and 93 MB that often stands under the list
+    # is not its sum.
+    assert sums["forward"] == 4 * (sum(row.activations for row in rows) + 150_528) == 4 * 15_237_608
+    assert sums["with backward"] == 2 * sums["forward"]
+
+
+def test_residual_blocks_of_two_kinds_cost_nearly_the_same() -> None:
+    """He et al. 2016, Fig. 5: two 3x3 of 64 maps, and 1x1, 3x3, 1x1 with 256 outside: 73,728 and 69,632 weights."""
+
+    def weights(text: str, block: str) -> int:
+        rows = [row for row in table(text).values() if row.name.startswith(block) and row.kind == "convolution"]
+        return sum(row.params for row in rows)
+
+    assert weights("resnet18", "conv2_1/") == 73_728
+    assert weights("resnet50", "conv2_2/") == 69_632
+
+
+# --------------------------------------------------------------------------------------------- kinds of layers, by hand
+
+
+def test_a_convolution() -> None:
+    (row,) = of(lambda x: layers.conv(8, (3, 5), 2, name="c")(x), (11, 10, 4))
+    assert (row.name, row.kind, row.output) == ("c", "convolution", (6, 5, 8))
+    assert (row.kernel, row.stride, row.padding) == ((3, 5), (2, 2), ((1, 1), (2, 2)))
+    assert (row.params, row.macs) == (3 * 5 * 4 * 8 + 8, 3 * 5 * 4 * 8 * 6 * 5)
+    assert (row.field, row.step) == ((3, 5), (2, 2))
+
+
+def test_groups_and_dilation() -> None:
+    (row,) = of(lambda x: layers.conv(8, 3, groups=4, dilation=2, name="c")(x), (9, 9, 4))
+    assert (row.params, row.macs, row.field) == (3 * 3 * 1 * 8 + 8, 9 * 8 * 81, (5, 5))
+
+
+def test_fields_grow_by_strides() -> None:
+    def net(x: jax.Array) -> jax.Array:
+        x = layers.max_pool(layers.conv(4, 7, 2, name="a")(x), 3, 2, 1)
+        return layers.conv(4, 3, name="b")(x)
+
+    rows = of(net, (64, 64, 3))
+    assert [(row.field, row.step) for row in rows] == [((7, 7), (2, 2)), ((11, 11), (4, 4)), ((19, 19), (4, 4))]
+
+
+def test_the_field_of_branches_is_the_largest() -> None:
+    def net(x: jax.Array) -> jax.Array:
+        x = jnp.concatenate([layers.conv(2, 1, name="a")(x), layers.conv(2, 5, name="b")(x)], axis=-1)
+        return layers.conv(2, 3, name="c")(x)
+
+    assert of(net, (9, 9, 1))[-1].field == (7, 7)
+
+
+def test_a_gate_of_the_whole_image_does_not_change_the_field() -> None:
+    def net(x: jax.Array) -> jax.Array:
+        x = layers.SqueezeExcite(nn.Dense, 2, name="se")(layers.conv(4, 3, name="a")(x))
+        return layers.conv(4, 3, name="b")(x)
+
+    rows = {row.name: row for row in of(net, (9, 9, 1))}
+    assert list(rows) == ["a", "se/mean_of_maps", "se/squeeze", "se/excite", "b"]
+    assert (rows["se/squeeze"].field, rows["b"].field) == (None, (5, 5))
+    assert rows["se/squeeze"].macs == 4 * 2
+
+
+def test_every_second_pixel_counts_as_a_stride() -> None:
+    assert of(lambda x: layers.conv(1, 3, name="a")(x[:, ::2, ::2]), (9, 9, 1))[0].field == (5, 5)
+
+
+def test_norms_pools_and_others_have_rows() -> None:
+    def net(x: jax.Array) -> jax.Array:
+        parts = Network(norm="batch", activation="prelu").parts(train=False)
+        x = parts.act(parts.norm(name="n")(x))
+        x = layers.avg_pool(layers.local_response_norm(layers.local_response_norm(x)), 2)
+        return layers.max_pool(layers.global_mean(x)[:, None, None], 1)
+
+    rows = of(net, (8, 8, 6))
+    assert [(row.name, row.kind) for row in rows] == [
+        ("n", "normalisation"),
+        ("PReLU_0", "PReLU"),
+        ("local_response_norm", "response norm"),
+        ("average_pool", "average pool"),
+        ("mean_of_maps", "mean of maps"),
+        ("max_pool", "max pool"),
+    ]
+    assert [row.params for row in rows] == [12, 6, 0, 0, 0, 0]
+    assert [row.activations for row in rows] == [384, 384, 384, 96, 6, 6]
+
+
+def test_recomputed_blocks_are_counted_once() -> None:
+    plain, remat = (table(f"resnet18(remat={remat}, small_images=True)", (16, 16, 3)) for remat in (False, True))
+    assert {name: (row.macs, row.field) for name, row in plain.items()} == {
+        name: (row.macs, row.field) for name, row in remat.items()
+    }
+
+
+def test_padding_on_one_side_shows() -> None:
+    (row,) = of(lambda x: layers.conv(1, 3, 2, "SAME", name="c")(x), (8, 8, 1))
+    assert summary.cells(row, 4) == ["c", "convolution", "4x4x1", "3", "2", "0+1", "10", "144", "64", "3", "2"]
+
+
+@pytest.mark.parametrize("text", ["lenet5_1998", "alexnet", "googlenet", "cifar_preresnet110", "densenet40_12"])
+def test_rows_add_up_to_the_network(text: str) -> None:
+    rows = table(text)
+    assert sum(row.params for row in rows.values()) == MODELS[text].params
+    assert all(math.prod(row.output) > 0 for row in rows.values())
+
+
+# --------------------------------------------------------------------------------------------------------- the command
+
+
+def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert cli.main(["summary", *words]) == 0
+    return capsys.readouterr().out
+
+
+def test_the_table_marks_what_costs_most(capsys: pytest.CaptureFixture[str]) -> None:
+    out = shown(capsys, "lenet5", "--batch=10")
+    line = {name: next(line for line in out.splitlines() if f" {name} " in line) for name in ("c1", "c5", "output")}
+    assert "48,120 *" in line["c5"]
+    assert f"{28 * 28 * 6 * 4 * 10:,} *" in line["c1"]
+    assert "*" not in line["output"]
+    assert "parameters 61,706; MACs 416,520 an image" in out
+    assert "LeCun et al." in out
+
+
+def test_csv_holds_plain_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = list(csv.DictReader(io.StringIO(shown(capsys, "lenet5", "--csv", "--dtype=bfloat16"))))
+    assert [row["layer"] for row in rows][:2] == ["c1", "max_pool"]
+    assert sum(int(row["parameters"]) for row in rows) == 61_706
+    assert int(rows[0]["bytes"]) == 28 * 28 * 6 * 2
+
+
+def test_input_and_classes_can_be_others(capsys: pytest.CaptureFixture[str]) -> None:
+    out = shown(capsys, "cifar_resnet20", "--input=64x48", "--num_classes=3", "--csv")
+    assert out.splitlines()[1].startswith("conv1,convolution,")
+    assert "64x48x16" in out.splitlines()[1]
+    assert out.splitlines()[-1].split(",")[2] == "3"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["lenet6"], "unknown model 'lenet6'; did you mean 'lenet5'?"),
+        (["lenet5", "--input=28"], "--input=28: expected height, width and channels, as in 28x28x1"),
+        (["lenet5", "--input=0x28"], "--input=0x28: expected height"),
+        (["lenet5", "--batch=0"], "--batch=0: expected at least 1"),
+        (["lenet5(pool=3)"], "pool = 3: expected str"),
+        (
+            ["alexnet", "--input=20x20"],
+            "images of 20x20x3 do not fit: a window of 3 does not fit a side of 1: (N - F + 2 pad) / stride + 1",
+        ),
+        (["lenet_caffe", "--input=9x9"], "do not fit, at conv2: a window of 5 does not fit a side of 2"),
+    ],
+)
+def test_wrong_words_get_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["summary", *words]) == 1
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_images_that_do_not_fit_raise_with_the_numbers() -> None:
+    with pytest.raises(InputError, match=r"images of 8x8x3 do not fit"):
+        table("alexnet", (8, 8, 3))
