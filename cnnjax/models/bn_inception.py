@@ -65,9 +65,9 @@ class BNInception(Network):
         parts, ends = self.parts(train), {}
         make = nn.remat(Branches) if self.remat else Branches
         padding = "SAME" if self.same else None
-        # Of even sides both halve the same; of odd ones, in modules, Caffe's pools do not fit their convolutions.
-        same = partial(max_pool, window=3, stride=2, padding="SAME")
-        halve = same if self.same else partial(max_pool, window=3, stride=2, ceil=True)
+        # Of even sides both halve the same; of odd ones, in modules, Caffe's pools do not fit the convolutions.
+        same_pool = partial(max_pool, window=3, stride=2, padding="SAME")
+        halve = same_pool if self.same else partial(max_pool, window=3, stride=2, ceil=True)
         average = partial(avg_pool, window=3, stride=1, padding="SAME" if self.same else 1)
         x = ends["conv1"] = self._conv1(x, parts, padding)
         if not self.small_images:
@@ -92,7 +92,7 @@ class BNInception(Network):
                     ((reduce5,), (five, 3), (five, 3, 2, padding)),
                     ("pool",),
                 )
-                pool = same
+                pool = same_pool
             x = ends[f"inception_{name}"] = make(parts, branches, pool, self.se, name=f"inception_{name}")(x)
         if self.features_only:
             return ends
@@ -100,7 +100,7 @@ class BNInception(Network):
 
 
 _PAPER = ("Ioffe, Szegedy, Batch Normalization, ICML 2015", 2015)
-_RESULT = "ILSVRC-2012 val error 21.99 / 5.82 % top-1/top-5, 144 crops"
+_RESULT = "ILSVRC-2012 val error 25.2 / 7.82 % top-1/top-5, 1 crop; 21.99 / 5.82 %, 144 crops"
 _SLIM = {"projected": 96, "separable": True, "same": True, "norm_scale": False}
 
 _ROWS: dict[str, tuple[dict[str, Any], int, int, str]] = {

@@ -2,8 +2,8 @@
 
 Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke, Rabinovich: Going Deeper with Convolutions. CVPR 2015,
 sec. 5, Table 1, Fig. 3. Modules keep the paper's names: inception_3a to inception_5b. What the paper leaves open is as
-in Caffe's model: pools keep the last, incomplete window, and biases start at 0.2 where no normalisation follows. Of the
-running statistics TF-Slim keeps 0.9997 at each step; here it is 0.9, which any training can use.
+in Caffe's model: pools keep the last, incomplete window, and where no normalisation follows a convolution its biases
+start at 0.2. Of the running statistics TF-Slim keeps 0.9997 at each step; here it is 0.9, which any training can use.
 """
 
 from functools import partial
@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.nn.initializers import Initializer
 
-from cnnjax.models.layers import avg_pool, check_rate, local_response_norm, max_pool
-from cnnjax.models.network import NORMS, Branches, ConvNormAct, Network, Parts, Variant, auxiliary
+from cnnjax.models.layers import FullConnection, avg_pool, check_rate, global_mean, local_response_norm, max_pool
+from cnnjax.models.network import INITIALIZERS, NORMS, Branches, ConvNormAct, Network, Parts, Variant, auxiliary
 
 # Table 1: maps of the 1x1 convolution; of the 3x3 one and of the 1x1 before it; the same of the 5x5; after the pool.
 MODULES = {
@@ -45,10 +46,14 @@ def _mean_of_parts(x: jax.Array, count: int) -> jax.Array:
 
 
 class AuxClassifier(nn.Module):
-    """The classifier that sits on a module in the middle, for training alone (sec. 5)."""
+    """The classifier that sits on a module in the middle, for training alone (sec. 5).
+
+    Images larger than the paper's have several windows of 4x4 parts; the classifier sees the mean over these.
+    """
 
     parts: Parts
     num_classes: int
+    dense_init: Initializer
     dropout: float
     adaptive: bool
 
@@ -57,7 +62,7 @@ class AuxClassifier(nn.Module):
         parts = self.parts
         x = _mean_of_parts(x, 4) if self.adaptive else avg_pool(x, 5, 3, ceil=True)
         x = ConvNormAct(parts, 128, name="conv")(x)
-        x = parts.act(parts.dense(1024, name="fc")(x.reshape(x.shape[0], -1)))
+        x = global_mean(parts.act(FullConnection(1024, 4, self.dense_init, dtype=x.dtype, name="fc")(x)))
         x = nn.Dropout(self.dropout, deterministic=not parts.train)(x)
         return parts.dense(self.num_classes, name="head")(x)
 
@@ -123,7 +128,9 @@ class GoogLeNet(Network):
             x = make(parts, branches, POOL, self.se, name=f"inception_{name}")(x)
             ends[f"inception_{name}"] = x
             if name in ("4a", "4d") and self.aux and not self.features_only:
-                head = AuxClassifier(parts, self.num_classes, self.aux_dropout, self.adaptive, name=f"aux_{name}")
+                _, init = INITIALIZERS[self.initializer](self.initializer_std)
+                settings = self.num_classes, init, self.aux_dropout, self.adaptive
+                head = AuxClassifier(parts, *settings, name=f"aux_{name}")
                 auxiliary(self, partial(head, x), train)
             if name == "3b":
                 x = ends["pool3"] = pool(x)
@@ -136,6 +143,8 @@ class GoogLeNet(Network):
 
 _PAPER = ("Szegedy et al., Going Deeper with Convolutions, CVPR 2015", 2015)
 _RESULT = "ILSVRC-2012 val error 10.07 % top-5, 1 crop; 7.89 %, 144 crops; 6.67 %, 7 networks"
+_TORCHVISION_RESULT = "ILSVRC-2012 val error 30.22 / 10.47 % top-1/top-5, 1 crop, torchvision's weights"
+_SLIM_RESULT = "ILSVRC-2012 val error 30.2 / 10.4 % top-1/top-5, 1 crop, TF-Slim"
 _AUX = {"aux": True}
 _BN = {"norm": "batch"}
 _RELEASED = _BN | {"kernel": 3, "last_pool": 2, "dropout": 0.2, "initializer": "truncated"}
@@ -148,9 +157,9 @@ _ROWS: dict[str, tuple[dict[str, Any], int, int, str]] = {
     "googlenet_aux": (_AUX, 13_378_280, 1_582_671_872, _RESULT),
     "googlenet_bn": (_BN, 7_005_832, 1_582_671_872, ""),
     "googlenet_bn_aux": (_BN | _AUX, 13_385_816, 1_582_671_872, ""),
-    "googlenet_torchvision": (_TORCHVISION, 6_624_904, 1_498_376_192, ""),
-    "googlenet_torchvision_aux": (_TORCHVISION | _AUX, 13_004_888, 1_498_376_192, ""),
-    "inception_v1": (_SLIM, 6_617_624, 1_498_376_192, ""),
+    "googlenet_torchvision": (_TORCHVISION, 6_624_904, 1_498_376_192, _TORCHVISION_RESULT),
+    "googlenet_torchvision_aux": (_TORCHVISION | _AUX, 13_004_888, 1_498_376_192, _TORCHVISION_RESULT),
+    "inception_v1": (_SLIM, 6_617_624, 1_498_376_192, _SLIM_RESULT),
 }
 
 VARIANTS: dict[str, Variant] = {

@@ -39,35 +39,31 @@ def uncompressed() -> Any:
     return torch.nn.Sequential(*layers, torch.nn.Linear(maps, 10))
 
 
-_SIZES = ((64, 64), (97, 71))
-_SMALL = ((16, 16), (21, 17))
-
 # In float32 rounding switches ReLUs, which changes gradients by more than the limit.
+_IMAGENET: dict[str, Any] = {"sizes": ((64, 64), (97, 71)), "double": True}
+_CIFAR: dict[str, Any] = {"sizes": ((16, 16), (21, 17)), "num_classes": 10, "double": True}
+
 ROWS = [
-    Reference("densenet121", lambda: torchvision("densenet121"), "torchvision 0.28.0 densenet121", _SIZES, double=True),
+    Reference("densenet121", lambda: torchvision("densenet121"), "torchvision 0.28.0 densenet121", **_IMAGENET),
     Reference(
         "densenet161(stage_sizes=(2, 3, 4, 2))",
         lambda: torchvision("DenseNet", growth_rate=48, block_config=(2, 3, 4, 2), num_init_features=96),
         "torchvision 0.28.0 densenet161 with fewer layers",
-        _SIZES,
+        **_IMAGENET,
     ),
-    Reference("densenet40_12", uncompressed, "pytorchcv 0.0.74, parts of densenet40_k12_cifar10", _SMALL, 10),
+    Reference("densenet40_12", uncompressed, "pytorchcv 0.0.74, parts of densenet40_k12_cifar10", **_CIFAR),
     Reference(
         "densenet40_12(features=24, compression=0.5)",
         lambda: pytorchcv(40, 12, bottleneck=False),
         "pytorchcv 0.0.74 densenet40_k12_cifar10",
-        _SMALL,
-        10,
+        **_CIFAR,
     ),
-    Reference(
-        "densenet_bc100_12", lambda: pytorchcv(100, 12), "pytorchcv 0.0.74 densenet100_k12_bc_cifar10", _SMALL, 10
-    ),
+    Reference("densenet_bc100_12", lambda: pytorchcv(100, 12), "pytorchcv 0.0.74 densenet100_k12_bc_cifar10", **_CIFAR),
     Reference(
         "densenet_bc190_40(stage_sizes=(6, 6, 6))",
         lambda: pytorchcv(40, 40),
         "pytorchcv 0.0.74 densenet190_k40_bc_cifar10 with 40 layers",
-        _SMALL,
-        10,
+        **_CIFAR,
     ),
 ]
 

@@ -37,24 +37,10 @@ def applications() -> Any:
     return keras.applications
 
 
-def build(row: KerasReference, size: tuple[int, int], dtype: str) -> Any:
+def build(row: KerasReference, size: tuple[int, int]) -> Any:
     make = getattr(applications(), row.name)
-    import keras
-
-    before = keras.config.floatx()
-    keras.config.set_floatx(dtype)
-    keras.config.set_dtype_policy(dtype)
-    try:
-        return make(
-            weights=None,
-            classifier_activation=None,
-            classes=row.num_classes,
-            input_shape=(*size, 3),
-            **(row.options or {}),
-        )
-    finally:
-        keras.config.set_floatx(before)
-        keras.config.set_dtype_policy(before)
+    options = {"weights": None, "classifier_activation": None, "classes": row.num_classes, "input_shape": (*size, 3)}
+    return make(**options, **(row.options or {}))
 
 
 # Ours -> theirs: the variables of one layer of ours, which may be half of one of theirs.
@@ -98,12 +84,24 @@ def _theirs(net: Any, row: KerasReference) -> tuple[list[Layer], dict[str, dict[
 
 def compare(row: KerasReference, size: tuple[int, int]) -> dict[str, float]:
     """The largest relative differences: logits in evaluation and in training, statistics, gradients."""
-    with jax.enable_x64(row.double):
-        return _compare(row, size, "float64" if row.double else "float32")
+    applications()
+    import keras
+    from keras.src.backend.common import dtypes
+
+    dtypes.BIT64_TO_BIT32_DTYPE["float64"] = "float64"  # Keras on JAX takes float32 instead, in BatchNorm
+    dtype, before = "float64" if row.double else "float32", keras.config.floatx()
+    keras.config.set_floatx(dtype)  # when layers are made, and when they are called
+    keras.config.set_dtype_policy(dtype)
+    try:
+        with jax.enable_x64(row.double):
+            return _compare(row, size, dtype)
+    finally:
+        keras.config.set_floatx(before)
+        keras.config.set_dtype_policy(before)
 
 
 def _compare(row: KerasReference, size: tuple[int, int], dtype: str) -> dict[str, float]:
-    net = build(row, size, dtype)
+    net = build(row, size)
     model = create_model(row.ours, row.num_classes, dtype)
     rng = np.random.default_rng(1)
     x = rng.normal(size=(row.batch, *size, 3)).astype(dtype)
