@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from cnnjax import checkpoint, sharding, train, workdir
 from cnnjax import config as configs
@@ -27,7 +28,7 @@ from cnnjax.config import Config
 from cnnjax.data import build, images
 from cnnjax.errors import InputError
 from cnnjax.evaluate import evaluate
-from cnnjax.models import create_model
+from cnnjax.models import create_model, network
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -531,6 +532,53 @@ def test_bfloat16_computes_with_float32_parameters_and_learns(digits_dir: str, t
     assert losses[-1] < losses[0] / 2
 
 
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ('lenet5(head="conv")', r"the network gives maps of \(2, 2, 10\); training needs logits"),
+        ("lenet5(features_only=True)", "the network gives the maps c1, c3, c5, s2, s4; training needs logits"),
+    ],
+)
+def test_a_network_that_gives_no_logits_is_an_error_before_training(
+    model: str, message: str, digits_dir: str, tmp_path: pathlib.Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        run(tmp_path / "run", digits_dir, model=model, augment="resize(32)", preprocess="resize(32)")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+def test_auxiliary_classifiers_learn_with_their_weight(weight: float) -> None:
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+            x = nn.relu(nn.Dense(8, name="shared")(x.reshape(x.shape[0], -1)))
+            network.auxiliary(self, lambda: nn.Dense(10, name="aux")(x), train)
+            return nn.Dense(10, name="head")(x)
+
+    config, key = Config(lr=0.1), jax.random.key(0)
+    schedule = train.optim.build_schedule(config, 10, 100)
+    make_tx = functools.partial(train.optim.build, config, schedule=schedule)
+    state = train.init_state(key, model=Net(), shape=(4, 4, 1), make_tx=make_tx, ema=False)
+    batch = {"image": jax.random.normal(key, (8, 4, 4, 1)), "label": jnp.arange(8)}
+    after, sums = train.train_step(state, batch, key, model=Net(), tx=make_tx(state.params), schedule=schedule,
+                                   prepare=lambda key, x: x, loss=train.losses.build("cross_entropy"),
+                                   accumulate=1, ema=0.0, aux_weight=weight)  # fmt: skip
+
+    def losses_of(params: Any) -> list[jax.Array]:
+        x = nn.relu(batch["image"].reshape(8, -1) @ params["shared"]["kernel"])  # biases are 0 at first
+        rows = [jax.nn.log_softmax(x @ params[name]["kernel"]) for name in ("head", "aux")]
+        return [-row[jnp.arange(8), batch["label"]].mean() for row in rows]
+
+    gradients = jax.grad(lambda params: jnp.dot(jnp.array(losses_of(params)), jnp.array([1.0, weight])))(state.params)
+    for name, gradient in gradients.items():
+        moved = after.params[name]["kernel"] - state.params[name]["kernel"]
+        np.testing.assert_allclose(moved, -0.1 * gradient["kernel"], rtol=1e-4, atol=1e-6)
+    assert np.any(after.params["aux"]["kernel"] != state.params["aux"]["kernel"]) == (weight > 0)
+    assert after.model_state == {}
+    assert float(sums["loss"]) == pytest.approx(8 * float(losses_of(state.params)[0]), rel=1e-5)  # without the others
+
+
 def test_dropout_differs_from_step_to_step_and_follows_the_seed() -> None:
     model = create_model("mlp(features=(64,), dropout=0.5)", 10)
     images, labels = jnp.ones((4, 8, 8, 1)), jnp.arange(4)
@@ -540,7 +588,7 @@ def test_dropout_differs_from_step_to_step_and_follows_the_seed() -> None:
     state = train.init_state(jax.random.key(0), model=model, shape=(8, 8, 1), make_tx=make_tx, ema=False)
     step = functools.partial(train.train_step, model=model, tx=make_tx(state.params), schedule=schedule,
                              prepare=lambda key, x: x, loss=train.losses.build("cross_entropy"), accumulate=1,
-                             ema=0.0)  # fmt: skip
+                             ema=0.0, aux_weight=0.3)  # fmt: skip
     batch = {"image": images, "label": labels}
 
     def loss(seed: int, at: int) -> float:

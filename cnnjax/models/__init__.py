@@ -9,10 +9,53 @@ from flax import linen as nn
 
 from cnnjax import spec
 from cnnjax.errors import InputError
-from cnnjax.models import alexnet, bn_inception, densenet, googlenet, inception_v3, inception_v4, lenet, mlp, mobilenet, nin, prelunet, resnet, resnet_cifar, resnet_v2, resnext_cifar, squeezenet, vgg, wide_resnet, xception, zfnet
+from cnnjax.models import (
+    alexnet,
+    bn_inception,
+    densenet,
+    googlenet,
+    inception_v3,
+    inception_v4,
+    lenet,
+    mlp,
+    mobilenet,
+    nin,
+    prelunet,
+    resnet,
+    resnet_cifar,
+    resnet_v2,
+    resnext_cifar,
+    squeezenet,
+    vgg,
+    wide_resnet,
+    xception,
+    zfnet,
+)
 from cnnjax.models.network import Variant
 
-_FAMILIES: tuple[types.ModuleType, ...] = (mlp, lenet, alexnet, zfnet, vgg, prelunet, resnet, resnet_cifar, mobilenet, nin, squeezenet, xception, resnet_v2, wide_resnet, resnext_cifar, densenet, googlenet, bn_inception, inception_v3, inception_v4)
+# In the order of their time.
+_FAMILIES: tuple[types.ModuleType, ...] = (
+    mlp,
+    lenet,
+    alexnet,
+    nin,
+    zfnet,
+    vgg,
+    googlenet,
+    prelunet,
+    bn_inception,
+    inception_v3,
+    resnet,
+    resnet_cifar,
+    squeezenet,
+    resnet_v2,
+    wide_resnet,
+    inception_v4,
+    resnext_cifar,
+    densenet,
+    xception,
+    mobilenet,
+)
 
 
 def _merge(families: tuple[types.ModuleType, ...]) -> dict[str, Variant]:

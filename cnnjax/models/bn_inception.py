@@ -47,8 +47,6 @@ class BNInception(Network):
     def __post_init__(self) -> None:
         if self.projected < 1:
             raise ValueError(f"projected = {self.projected!r}: expected maps, as 128 or 96")
-        if self.se < 0:
-            raise ValueError(f"se = {self.se!r}: expected a ratio, or 0 for none")
         super().__post_init__()
 
     @nn.nowrap

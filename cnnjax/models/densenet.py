@@ -62,11 +62,6 @@ class DenseNet(Network):
     remat: bool = False  # compute the layers' maps again for the gradient, instead of keeping them
 
     def __post_init__(self) -> None:
-        if not self.stage_sizes or min(self.stage_sizes) < 1:
-            raise ValueError(f"stage_sizes = {self.stage_sizes!r}: expected at least one layer in each block")
-        for name in ("growth_rate", "features"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)!r}: expected at least 1")
         if not 0 < self.compression <= 1:
             raise ValueError(f"compression = {self.compression!r}: expected more than 0 and at most 1")
         super().__post_init__()

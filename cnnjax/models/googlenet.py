@@ -15,7 +15,7 @@ import numpy as np
 from flax import linen as nn
 from jax.nn.initializers import Initializer
 
-from cnnjax.models.layers import FullConnection, avg_pool, check_rate, global_mean, local_response_norm, max_pool
+from cnnjax.models.layers import FullConnection, avg_pool, global_mean, local_response_norm, max_pool
 from cnnjax.models.network import INITIALIZERS, NORMS, Branches, ConvNormAct, Network, Parts, Variant, auxiliary
 
 # Table 1: maps of the 1x1 convolution; of the 3x3 one and of the 1x1 before it; the same of the 5x5; after the pool.
@@ -91,9 +91,6 @@ class GoogLeNet(Network):
             raise ValueError(f"kernel = {self.kernel!r}: expected 5, or 3 as in TF-Slim and torchvision")
         if self.last_pool not in (2, 3):
             raise ValueError(f"last_pool = {self.last_pool!r}: expected 3, or 2 as in TF-Slim and torchvision")
-        check_rate(self.aux_dropout, "aux_dropout")
-        if self.se < 0:
-            raise ValueError(f"se = {self.se!r}: expected a ratio, or 0 for none")
         super().__post_init__()
 
     @nn.compact

@@ -64,11 +64,6 @@ class InceptionV3(Network):
     small_images: bool = False  # until mixed_6a nothing has a stride, and all is padded: for images of about 32x32
     remat: bool = False  # compute the modules again in the backward pass, instead of keeping their inner maps
 
-    def __post_init__(self) -> None:
-        if self.se < 0:
-            raise ValueError(f"se = {self.se!r}: expected a ratio, or 0 for none")
-        super().__post_init__()
-
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array | dict[str, jax.Array]:
         parts, ends = self.parts(train), {}

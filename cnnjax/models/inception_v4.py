@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from cnnjax.models.layers import SqueezeExcite, StochasticDepth, avg_pool, check_rate, max_pool
+from cnnjax.models.layers import SqueezeExcite, StochasticDepth, avg_pool, max_pool
 from cnnjax.models.network import AuxHead, Branches, ConvNormAct, Network, Parts, Variant, auxiliary
 
 HALVE = partial(max_pool, window=3, stride=2)
@@ -52,11 +52,6 @@ class InceptionV4(Network):
     se: int = 0  # the ratio of squeeze-and-excitation after each module; 0: none
     small_images: bool = False  # until mixed_6a nothing has a stride, and all is padded: for images of about 32x32
     remat: bool = False  # compute the modules again in the backward pass, instead of keeping their inner maps
-
-    def __post_init__(self) -> None:
-        if self.se < 0:
-            raise ValueError(f"se = {self.se!r}: expected a ratio, or 0 for none")
-        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array | dict[str, jax.Array]:
@@ -132,11 +127,8 @@ class InceptionResNetV2(Network):
     remat: bool = False  # compute the modules again in the backward pass, instead of keeping their inner maps
 
     def __post_init__(self) -> None:
-        check_rate(self.stochastic_depth, "stochastic_depth")
-        if len(self.stage_sizes) != 3 or min(self.stage_sizes) < 1:
+        if len(self.stage_sizes) != 3:
             raise ValueError(f"stage_sizes = {self.stage_sizes!r}: expected three numbers of modules, as (10, 20, 10)")
-        if self.se < 0:
-            raise ValueError(f"se = {self.se!r}: expected a ratio, or 0 for none")
         super().__post_init__()
 
     @nn.compact

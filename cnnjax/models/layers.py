@@ -6,7 +6,7 @@ Images and maps are [batch, height, width, maps].
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -165,9 +165,7 @@ class TiledConv(nn.Module):
         return jnp.take_along_axis(y, tile[None, :, :, None, None], axis=3)[:, :, :, 0]
 
 
-def _windows(
-    x: jax.Array, window: int, stride: int | None, padding: int | str, ceil: bool
-) -> tuple[int, Any]:
+def _windows(x: jax.Array, window: int, stride: int | None, padding: int | str, ceil: bool) -> tuple[int, Any]:
     """The stride, and the padding of both sides so that windows cover what they should."""
     stride, pads = stride or window, []
     for size in x.shape[1:3]:
@@ -279,12 +277,6 @@ def lookup(kind: str, name: str, table: Mapping[str, Value]) -> Value:
 def activation(name: str) -> Callable[[jax.Array], jax.Array]:
     """The function of that name. Raises ValueError naming the valid ones."""
     return lookup("activation", name, ACTIVATIONS)
-
-
-def check_rate(rate: float, name: str = "dropout") -> None:
-    """Raises ValueError when `rate` is no dropout rate."""
-    if not 0 <= rate < 1:
-        raise ValueError(f"{name} = {rate!r}: expected at least 0 and less than 1")
 
 
 class StochasticDepth(nn.Module):

@@ -31,8 +31,6 @@ class MobileNet(Network):
 
     def __post_init__(self) -> None:
         lookup("block", self.block, dict.fromkeys(BLOCKS))
-        if self.width <= 0:
-            raise ValueError(f"width = {self.width!r}: expected more than 0")
         if self.repeats < 0:
             raise ValueError(f"repeats = {self.repeats!r}: expected at least 0")
         super().__post_init__()

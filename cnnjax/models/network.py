@@ -17,7 +17,6 @@ from cnnjax.models.layers import (
     SqueezeExcite,
     activation,
     avg_pool,
-    check_rate,
     conv,
     global_mean,
     he_normal,
@@ -110,11 +109,17 @@ class Network(nn.Module):
         }
         for kind, valid in choices.items():
             lookup(kind, getattr(self, kind), dict.fromkeys(valid))
-        check_rate(self.dropout)
-        check_rate(self.norm_momentum, "norm_momentum")
-        for name in ("num_classes", "norm_epsilon", "initializer_std"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} = {getattr(self, name)!r}: expected more than 0")
+        # Fields that only some families have are checked here, too.
+        for name in ("dropout", "norm_momentum", "aux_dropout", "stochastic_depth"):
+            if not 0 <= (rate := getattr(self, name, 0.0)) < 1:
+                raise ValueError(f"{name} = {rate!r}: expected at least 0 and less than 1")
+        for name in ("num_classes", "norm_epsilon", "initializer_std", "features", "width", "groups", "growth_rate"):
+            if isinstance(size := getattr(self, name, 1), int | float) and size <= 0:
+                raise ValueError(f"{name} = {size!r}: expected more than 0")
+        if min(stages := getattr(self, "stage_sizes", (1,)), default=0) < 1:
+            raise ValueError(f"stage_sizes = {stages!r}: expected at least 1 in each stage")
+        if (ratio := getattr(self, "se", 0)) < 0:
+            raise ValueError(f"se = {ratio!r}: expected the ratio of squeeze-and-excitation, or 0 for none")
         super().__post_init__()
 
     @nn.nowrap
@@ -186,7 +191,7 @@ class Network(nn.Module):
     def classify_maps(self, scores: jax.Array, parts: Parts, name: str = "head") -> jax.Array:
         """The logits where the last convolution already made a map of scores for each class, in the form of `head`.
 
-        'gap' has their means (Lin et al.: Network In Network, sec. 3.2), 'conv' the maps, 'fc' a full connection to all.
+        'gap' has their means (Lin et al., Network In Network, sec. 3.2), 'conv' themselves, 'fc' a full connection.
         """
         if self.head == "fc":
             return self.classify(scores, parts, name)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from cnnjax.models.layers import SqueezeExcite, StochasticDepth, check_rate, lookup, max_pool
+from cnnjax.models.layers import SqueezeExcite, StochasticDepth, lookup, max_pool
 from cnnjax.models.network import Network, Parts, Variant
 
 BLOCKS = {"basic": 1, "bottleneck": 4}  # how many times `features` a block's output has
@@ -95,12 +95,6 @@ class ResNet(Network):
         lookup("block", self.block, BLOCKS)
         lookup("shortcut", self.shortcut, SHORTCUTS)
         lookup("stride", self.stride, STRIDES)
-        check_rate(self.stochastic_depth, "stochastic_depth")
-        for name, least in (("features", 1), ("width", 1), ("groups", 1), ("se", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} = {getattr(self, name)!r}: expected at least {least}")
-        if not self.stage_sizes or min(self.stage_sizes) < 1:
-            raise ValueError(f"stage_sizes = {self.stage_sizes!r}: expected at least one block in each stage")
         if self.groups > 1 and self.block == "basic":
             raise ValueError(f"groups = {self.groups!r}: basic blocks have none, bottlenecks do")
         if self.shortcut == "none" and (self.stochastic_depth or self.zero_init):

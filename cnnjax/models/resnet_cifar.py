@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from cnnjax.models.layers import SqueezeExcite, StochasticDepth, check_rate, lookup
+from cnnjax.models.layers import SqueezeExcite, StochasticDepth, lookup
 from cnnjax.models.network import Network, Parts, Variant
 
 SHORTCUTS = {
@@ -63,9 +63,6 @@ class CifarResNet(Network):
         if self.depth < 8 or self.depth % 6 != 2:
             raise ValueError(f"depth = {self.depth!r}: expected 6n+2, as in 20, 32, 44, 56, 110")
         lookup("shortcut", self.shortcut, SHORTCUTS)
-        check_rate(self.stochastic_depth, "stochastic_depth")
-        if self.se < 0:
-            raise ValueError(f"se = {self.se!r}: expected at least 0")
         if self.shortcut == "none" and self.stochastic_depth:
             raise ValueError(f"stochastic_depth = {self.stochastic_depth!r}: a plain network has no shortcuts to go by")
         super().__post_init__()

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from cnnjax.models.layers import SqueezeExcite, StochasticDepth, check_rate, lookup, max_pool
+from cnnjax.models.layers import SqueezeExcite, StochasticDepth, lookup, max_pool
 from cnnjax.models.network import Network, Parts, Variant
 
 BLOCKS = {"basic": (3, 3), "bottleneck": (1, 3, 1)}  # the kernels; a bottleneck's output has 4 times the inner maps
@@ -102,12 +102,6 @@ class ResNetV2(Network):
         lookup("shortcut", self.shortcut, SHORTCUTS)
         lookup("stride", self.stride, STRIDES)
         lookup("layout", self.layout, LAYOUTS)
-        check_rate(self.stochastic_depth, "stochastic_depth")
-        for name, least in (("features", 1), ("se", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} = {getattr(self, name)!r}: expected at least {least}")
-        if not self.stage_sizes or min(self.stage_sizes) < 1:
-            raise ValueError(f"stage_sizes = {self.stage_sizes!r}: expected at least one unit in each stage")
         super().__post_init__()
 
     @nn.nowrap

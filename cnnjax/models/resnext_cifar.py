@@ -9,7 +9,7 @@ from functools import partial
 import jax
 from flax import linen as nn
 
-from cnnjax.models.layers import SqueezeExcite, StochasticDepth, check_rate
+from cnnjax.models.layers import SqueezeExcite, StochasticDepth
 from cnnjax.models.network import Network, Parts, Variant
 
 
@@ -53,10 +53,6 @@ class CifarResNeXt(Network):
     def __post_init__(self) -> None:
         if self.depth < 11 or self.depth % 9 != 2:
             raise ValueError(f"depth = {self.depth!r}: expected 9n+2, as in 29")
-        for name, least in (("groups", 1), ("width", 1), ("se", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} = {getattr(self, name)!r}: expected at least {least}")
-        check_rate(self.stochastic_depth, "stochastic_depth")
         super().__post_init__()
 
     @nn.compact

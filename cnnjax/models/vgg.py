@@ -74,11 +74,12 @@ def _rows() -> Iterator[tuple[str, Variant]]:
     for letter, number, fields, norms, params, macs, error in _TABLE:
         published = f"ILSVRC-2012 val error {error} % top-1/top-5, whole images of short side 256"
         plain = Variant(partial(VGG, **fields), (224, 224, 3), params, macs, 1000, *paper, published)
+        build = partial(VGG, **fields | {"norm": "batch"})
+        batch = plain._replace(build=build, params=params + norms, published="")
         for name in filter(None, (letter, number)):
             yield name, plain
             if norms:
-                build = partial(VGG, **fields, norm="batch")
-                yield f"{name}_bn", plain._replace(build=build, params=params + norms, published="")
+                yield f"{name}_bn", batch
 
 
 VARIANTS: dict[str, Variant] = dict(_rows())

@@ -8,7 +8,7 @@ from functools import partial
 import jax
 from flax import linen as nn
 
-from cnnjax.models.layers import SqueezeExcite, StochasticDepth, check_rate
+from cnnjax.models.layers import SqueezeExcite, StochasticDepth
 from cnnjax.models.network import Network, Parts, Variant
 
 
@@ -55,10 +55,6 @@ class WideResNet(Network):
     def __post_init__(self) -> None:
         if self.depth < 10 or self.depth % 6 != 4:
             raise ValueError(f"depth = {self.depth!r}: expected 6n+4, as in 16, 28, 40")
-        for name, least in (("width", 1), ("se", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} = {getattr(self, name)!r}: expected at least {least}")
-        check_rate(self.stochastic_depth, "stochastic_depth")
         super().__post_init__()
 
     @nn.compact

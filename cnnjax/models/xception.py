@@ -54,11 +54,6 @@ class Xception(Network):
     small_images: bool = False  # 32x32: the first two convolutions keep the size
     remat: bool = False  # compute maps again for gradients, to save memory
 
-    def __post_init__(self) -> None:
-        if self.se < 0:
-            raise ValueError(f"se = {self.se!r}: expected at least 0")
-        super().__post_init__()
-
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array | dict[str, jax.Array]:
         parts, ends = self.parts(train), {}

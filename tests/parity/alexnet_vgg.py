@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from tests.parity.harness import Reference, torch_models
+from tests.parity.harness import Reference, torch_models, torch_module
 
 
 def alexnet(features: Sequence[int], groups: int = 1, lrn: Any = None, pool_first: bool = False, side: int = 6) -> Any:
     """AlexNet of plain layers; `lrn` is (alpha times the 5 maps, as torch divides it, and k)."""
-    import torch
+    torch = torch_module()
 
     layers: list[Any] = []
     maps = 3
@@ -30,7 +30,7 @@ def alexnet(features: Sequence[int], groups: int = 1, lrn: Any = None, pool_firs
 
 def zfnet(name: str) -> Any:
     """Their network with the response normalisation behind the pools, and with alpha undivided."""
-    import torch
+    torch = torch_module()
 
     net = torch_models("pytorchcv").get_model(name, num_classes=10)
     for stage in (net.features.stage1, net.features.stage2):
@@ -41,7 +41,7 @@ def zfnet(name: str) -> Any:
 
 def vgg(name: str, pointwise: Sequence[int] = (), lrn: bool = False) -> Any:
     """Their network for images that leave 2x3 maps; `pointwise` are its layers that C has with 1x1 kernels."""
-    import torch
+    torch = torch_module()
 
     net = getattr(torch_models("torchvision"), name)(num_classes=10)
     for i in pointwise:
@@ -57,7 +57,7 @@ def prelunet(
     stages: Sequence[int], features: Sequence[int], levels: Sequence[int], kernel: int = 3, pool: int = 2
 ) -> Any:
     """A PReLU-net of plain layers."""
-    import torch
+    torch = torch_module()
 
     class Pyramid(torch.nn.Module):
         def forward(self, x: Any) -> Any:
@@ -200,8 +200,6 @@ PUBLISHED: dict[str, tuple[str, dict[str, str]]] = {
     "prelunet_small": ("prelunet_small", _prelunet_ends(4, 6)),
 }
 
-_SECOND = "the second name of a row that is compared"
-
 # What stands in for an independent implementation, where there is none.
 ALONE: dict[str, str] = {
     "alexnet": "plain torch layers in two groups; parameters and MACs are those of Caffe's bvlc_alexnet",
@@ -215,5 +213,4 @@ ALONE: dict[str, str] = {
     "prelunet_a": "plain torch layers, from the same unverified table, with a smaller pyramid",
     "prelunet_b": "plain torch layers, from the same unverified table, with a smaller pyramid",
     "prelunet_c": "plain torch layers, from the same unverified table, with a smaller pyramid",
-    **dict.fromkeys(("vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn"), _SECOND),
 }

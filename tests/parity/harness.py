@@ -22,12 +22,17 @@ Path = tuple[str, ...]
 LIMITS = {"float32": 1e-4, "float64": 1e-5}
 
 
+def torch_module() -> Any:
+    """PyTorch; linters without it have nothing to say about that."""
+    return importlib.import_module("torch")
+
+
 _KEPT: list[Any] = []  # torch forgets a library's operators with the library
 
 
 def torch_models(library: str) -> Any:
     """The model module of torchvision, timm or pytorchcv."""
-    import torch
+    torch = torch_module()
 
     found = importlib.util.find_spec("torchvision")
     folder = found.submodule_search_locations if found else None
@@ -60,13 +65,22 @@ class Reference(NamedTuple):
 
 
 class Layer(NamedTuple):
-    name: Path | str
+    name: Any  # a path of ours, or a name of theirs
     shapes: tuple[tuple[int, ...], ...]  # what pairs it: outputs and inputs of a kernel, or maps
     window: tuple[int, ...] = ()  # of a full connection to maps: their height, width and number
     count: int = 0  # numbers behind each of a BatchNorm's statistics
 
 
-def _ours(model: nn.Module, x: np.ndarray) -> list[Layer]:
+class Case(NamedTuple):
+    """Our network with random weights, and random images."""
+
+    model: nn.Module
+    images: np.ndarray
+    labels: np.ndarray
+    variables: Any
+
+
+def our_layers(case: Case) -> list[Layer]:
     """Our layers that have variables, in the order in which they run."""
     seen: dict[Path, Layer] = {}
 
@@ -85,13 +99,13 @@ def _ours(model: nn.Module, x: np.ndarray) -> list[Layer]:
         return out
 
     with nn.intercept_methods(record):
-        jax.eval_shape(lambda: model.init(jax.random.key(0, impl="rbg"), x, train=False))
+        jax.eval_shape(lambda: case.model.init(jax.random.key(0, impl="rbg"), case.images, train=False))
     return list(seen.values())
 
 
 def _theirs(net: Any, x: Any, row: Reference) -> list[Layer]:
     """Their layers that have parameters, in the order in which they run."""
-    import torch
+    torch = torch_module()
 
     seen: dict[str, Layer] = {}
 
@@ -99,9 +113,8 @@ def _theirs(net: Any, x: Any, row: Reference) -> list[Layer]:
         def record(module: Any, args: Any, out: Any) -> None:
             own = dict(module.named_parameters(recurse=False))
             buffers = dict(module.named_buffers(recurse=False))
-            shape = tuple(
-                own["weight"].shape if "weight" in own else buffers.get("running_mean", own.get("bias")).shape
-            )
+            own |= {"bias": own.get("bias", buffers.get("running_mean"))}
+            shape = tuple(own.get("weight", own["bias"]).shape)
             size = (shape[0], int(np.prod(shape[1:]))) if len(shape) > 1 else shape
             seen.setdefault(name, Layer(name, (size,)))
 
@@ -118,20 +131,23 @@ def _theirs(net: Any, x: Any, row: Reference) -> list[Layer]:
         net(x)
     for one in hooks:
         one.remove()
-    layers = list(seen.values())
-    if not row.last:
+    return shortcuts_last(list(seen.values()), row.last, row.unit)
+
+
+def shortcuts_last(layers: list[Layer], last: str, unit: str) -> list[Layer]:
+    """The layers with those that the pattern `last` finds behind the others whose names begin alike, as in `unit`."""
+    if not last:
         return layers
+    units = [found.group() if (found := re.match(unit, layer.name)) else None for layer in layers]
+    ends = {name: i for i, name in enumerate(units)}
+    places = [
+        ends[name] + 0.5 if re.search(last, layer.name) else i
+        for i, (layer, name) in enumerate(zip(layers, units, strict=True))
+    ]
+    return [layers[i] for i in sorted(range(len(layers)), key=places.__getitem__)]
 
-    def unit(layer: Layer) -> str:
-        found = re.match(row.unit, str(layer.name))
-        return found.group() if found else ""
 
-    ends = {unit(layer): i for i, layer in enumerate(layers) if unit(layer)}
-    order = [(ends[unit(layer)] + 0.5 if re.search(row.last, str(layer.name)) else i) for i, layer in enumerate(layers)]
-    return [layer for _, layer in sorted(zip(order, layers, strict=True), key=lambda pair: pair[0])]
-
-
-def _pair(ours: list[Layer], theirs: list[Layer]) -> list[tuple[Layer, str]]:
+def pair(ours: list[Layer], theirs: list[Layer]) -> list[tuple[Layer, str]]:
     """Each of our layers with the name of theirs."""
     waiting: dict[Any, list[Layer]] = {}
     for layer in theirs:
@@ -140,7 +156,7 @@ def _pair(ours: list[Layer], theirs: list[Layer]) -> list[tuple[Layer, str]]:
     for layer in ours:
         if not waiting.get(layer.shapes):
             raise AssertionError(f"the reference has no layer left like ours {layer}; left: {waiting}")
-        pairs.append((layer, str(waiting[layer.shapes].pop(0).name)))
+        pairs.append((layer, waiting[layer.shapes].pop(0).name))
     left = [layer for layers in waiting.values() for layer in layers]
     if left:
         raise AssertionError(f"the reference has layers that ours lacks: {left}")
@@ -183,7 +199,16 @@ def random_variables(model: nn.Module, x: np.ndarray, seed: int = 0) -> Any:
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
-def _at(tree: Any, path: Path) -> Any:
+def make_case(row: Any, shape: tuple[int, ...], dtype: str) -> Case:
+    """What `row.ours` describes, for images of [height, width, channels]."""
+    model = create_model(row.ours, row.num_classes, dtype)
+    rng = np.random.default_rng(1)
+    images = rng.normal(size=(row.batch, *shape)).astype(dtype)
+    labels = rng.integers(row.num_classes, size=row.batch)
+    return Case(model, images, labels, random_variables(model, images))
+
+
+def at(tree: Any, path: Path) -> Any:
     for part in path:
         if part not in tree:
             return {}
@@ -191,40 +216,96 @@ def _at(tree: Any, path: Path) -> Any:
     return tree
 
 
-def compare(row: Reference, size: tuple[int, int]) -> tuple[dict[str, float], dict[str, float]]:
+class Results(NamedTuple):
+    evaluated: np.ndarray  # the logits, as vectors
+    trained: list[np.ndarray]  # those in training, and those of auxiliary classifiers
+    statistics: Any
+    gradients: Any  # of the sum of their cross-entropies; empty when not wanted
+
+
+def our_results(case: Case, gradients: bool) -> Results:
+    model, images, labels, variables = case
+    rest = {name: value for name, value in variables.items() if name != "params"}
+
+    def vectors(logits: Any) -> Any:
+        return logits.reshape(len(images), -1)
+
+    def loss_fn(params: Any) -> Any:
+        logits, new = model.apply({"params": params, **rest}, images, train=True, mutable=[*rest, "aux_logits"])
+        new = dict(new)
+        outputs = [vectors(one) for one in (logits, *jax.tree.leaves(new.pop("aux_logits", {})))]
+        return sum(cross_entropy(one, labels) for one in outputs), (outputs, new)
+
+    evaluated = jax.jit(lambda v: vectors(model.apply(v, images, train=False)))(variables)
+    grads: Any = {}
+    if gradients:
+        grads, (outputs, new) = jax.jit(jax.grad(loss_fn, has_aux=True))(variables["params"])
+    else:
+        _, (outputs, new) = jax.jit(loss_fn)(variables["params"])
+    return Results(evaluated, outputs, new.get("batch_stats", {}), grads)
+
+
+def cross_entropy(logits: Any, labels: np.ndarray) -> Any:
+    return -jax.nn.log_softmax(logits)[jnp.arange(len(labels)), labels].mean()
+
+
+class Differences(dict[str, float]):
+    """The largest relative difference of each kind, and by name of all that differs more than `limit`."""
+
+    def __init__(self, limit: float) -> None:
+        super().__init__()
+        self.limit = limit
+
+    def add(self, kind: str, ours: Any, theirs: Any, name: str = "", scale: float = 0.0) -> None:
+        """Relative to the largest of theirs, or to `scale` where that is more."""
+        ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+        what = f"{kind} {name}"
+        assert ours.shape == theirs.shape, (what, ours.shape, theirs.shape)
+        assert np.isfinite(ours).all(), what
+        error = float(np.abs(ours - theirs).max() / max(np.abs(theirs).max(), scale, 1e-30))
+        self[kind] = max(self.get(kind, 0.0), error)
+        if not error <= self.limit:
+            self[what] = error
+
+
+Comparison = Callable[[Any, tuple[int, int], str, bool], Differences]  # row, size, dtype, and whether of gradients
+
+
+def compare_both(run: Comparison, row: Any, size: tuple[int, int]) -> tuple[Differences, Differences]:
     """The largest relative differences of logits in evaluation and training, statistics, and gradients.
 
     The first are of all in float32, but for the gradients of `double` rows; for these the second are of all in float64.
     What differs more than LIMITS is there by name, too.
     """
-    single = _compare(row, size, "float32", gradients=not row.double)
+    single = run(row, size, "float32", not row.double)
     if not row.double:
-        return single, {}
+        return single, Differences(LIMITS["float64"])
     with jax.enable_x64(True):
-        return single, _compare(row, size, "float64", gradients=True)
+        return single, run(row, size, "float64", True)
 
 
-def _compare(row: Reference, size: tuple[int, int], dtype: str, gradients: bool) -> dict[str, float]:
-    import torch
+def compare(row: Reference, size: tuple[int, int]) -> tuple[Differences, Differences]:
+    """Our network and theirs: see `compare_both`."""
+    return compare_both(_compare, row, size)
 
+
+def _compare(row: Reference, size: tuple[int, int], dtype: str, gradients: bool) -> Differences:
+    torch = torch_module()
     torch.manual_seed(0)
-    model = create_model(row.ours, row.num_classes, dtype)
+    case = make_case(row, (*size, row.channels), dtype)
     net = row.theirs().to(getattr(torch, dtype))
-    rng = np.random.default_rng(1)
-    x = rng.normal(size=(row.batch, *size, row.channels)).astype(dtype)
-    labels = rng.integers(row.num_classes, size=row.batch)
-    theirs_x = torch.tensor(x.transpose(0, 3, 1, 2).copy())
-    pairs = _pair(_ours(model, x), _theirs(net, theirs_x, row))
-    variables = random_variables(model, x)
+    theirs_x = torch.tensor(case.images.transpose(0, 3, 1, 2).copy())
+    pairs = pair(our_layers(case), _theirs(net, theirs_x, row))
+    variables = case.variables
 
     # The same weights.
     state = dict(net.state_dict())
     for layer, name in pairs:
         path = layer.name
-        for leaf_name, leaf in _at(variables["params"], path).items():
+        for leaf_name, leaf in at(variables["params"], path).items():
             key = f"{name}.{THEIR_NAMES[leaf_name]}"
             state[key] = torch.tensor(_to_torch(leaf, layer, tuple(state[key].shape)).copy())
-        for leaf_name, leaf in _at(variables.get("batch_stats", {}), path).items():
+        for leaf_name, leaf in at(variables.get("batch_stats", {}), path).items():
             state[f"{name}.{THEIR_STATE[leaf_name]}"] = torch.tensor(leaf.copy())
     net.load_state_dict(state)
     for module in net.modules():
@@ -232,40 +313,12 @@ def _compare(row: Reference, size: tuple[int, int], dtype: str, gradients: bool)
             module.p = 0.0
 
     # The same numbers.
-    worst: dict[str, float] = {}
-
-    def differ(what: str, mine: Any, other: Any, scale: float = 0.0) -> None:
-        mine, other = np.asarray(mine, np.float64), np.asarray(other, np.float64)
-        assert mine.shape == other.shape, (what, mine.shape, other.shape)
-        assert np.isfinite(mine).all(), what
-        error = np.abs(mine - other).max() / max(np.abs(other).max(), scale, 1e-30)
-        kind = what.split()[0]
-        worst[kind] = max(worst.get(kind, 0.0), float(error))
-        if not error <= LIMITS[dtype]:
-            worst[what] = float(error)
-
+    differences, ours = Differences(LIMITS[dtype]), our_results(case, gradients)
     net.eval()
     with torch.no_grad():
         logits = net(theirs_x)
-    mine = jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, x)
-    differ("eval", mine.reshape(row.batch, -1), logits.numpy().reshape(row.batch, -1))
+    differences.add("eval", ours.evaluated, logits.numpy().reshape(row.batch, -1))
 
-    rest = {name: value for name, value in variables.items() if name != "params"}
-
-    def loss_fn(params: Any) -> Any:
-        logits, new = model.apply({"params": params, **rest}, x, train=True, mutable=[*rest, "aux_logits"])
-        new = dict(new)
-        outputs = (logits, *jax.tree.leaves(new.pop("aux_logits", {})))
-        loss = sum(
-            -jax.nn.log_softmax(one.reshape(row.batch, -1))[jnp.arange(row.batch), labels].mean() for one in outputs
-        )
-        return loss, (outputs, new)
-
-    grads = {}
-    if gradients:
-        grads, (mine, updated) = jax.jit(jax.grad(loss_fn, has_aux=True))(variables["params"])
-    else:
-        _, (mine, updated) = jax.jit(loss_fn)(variables["params"])
     net.train()
     counts: dict[str, int] = {}
     hooks = [
@@ -278,31 +331,29 @@ def _compare(row: Reference, size: tuple[int, int], dtype: str, gradients: bool)
     outputs = net(theirs_x)
     for hook in hooks:
         hook.remove()
-    outputs = row.aux(outputs) if row.aux else (outputs,)
-    target = torch.tensor(labels)
-    assert len(mine) == len(outputs), "the number of auxiliary classifiers"
+    outputs = [one.reshape(row.batch, -1) for one in (row.aux(outputs) if row.aux else (outputs,))]
+    assert len(ours.trained) == len(outputs), "the number of auxiliary classifiers"
+    for mine, other in zip(ours.trained, outputs, strict=True):
+        differences.add("train", mine, other.detach().numpy())
     if gradients:
-        sum(torch.nn.functional.cross_entropy(one.reshape(row.batch, -1), target) for one in outputs).backward()
-    for one, other in zip(mine, outputs, strict=True):
-        differ("train", one.reshape(row.batch, -1), other.detach().numpy().reshape(row.batch, -1))
+        target = torch.tensor(case.labels)
+        loss: Any = sum(torch.nn.functional.cross_entropy(one, target) for one in outputs)
+        loss.backward()
     modules = dict(net.named_modules())
     for layer, name in pairs:
-        own = {leaf_name: getattr(modules[name], THEIR_NAMES[leaf_name]).grad for leaf_name in _at(grads, layer.name)}
+        where, grads = "/".join(layer.name), at(ours.gradients, layer.name)
+        own = {leaf_name: getattr(modules[name], THEIR_NAMES[leaf_name]).grad for leaf_name in grads}
         assert all(grad is not None for grad in own.values()), f"{name}: no gradient there"
         scale = max((float(grad.abs().max()) for grad in own.values()), default=0.0)
-        for leaf_name, leaf in _at(grads, layer.name).items():
+        for leaf_name, leaf in grads.items():
             value = own[leaf_name].numpy()
-            differ(
-                f"gradient {'/'.join(layer.name)}/{leaf_name}",
-                _to_torch(np.asarray(leaf), layer, value.shape),
-                value,
-                scale,
-            )
-        for leaf_name, leaf in _at(updated.get("batch_stats", {}), layer.name).items():
-            old = np.asarray(_at(variables["batch_stats"], layer.name)[leaf_name])
+            leaf = _to_torch(np.asarray(leaf), layer, value.shape)
+            differences.add("gradient", leaf, value, f"{where}/{leaf_name}", scale)
+        for leaf_name, leaf in at(ours.statistics, layer.name).items():
+            old = np.asarray(at(variables["batch_stats"], layer.name)[leaf_name])
             value = getattr(modules[name], THEIR_STATE[leaf_name]).numpy()
             if leaf_name == "var":  # PyTorch keeps n / (n - 1) times the variance that it divides by
                 keep, n = 1 - modules[name].momentum, counts[name]
                 value = keep * old + (value - keep * old) * (n - 1) / n
-            differ(f"statistics {'/'.join(layer.name)}/{leaf_name}", leaf, value)
-    return worst
+            differences.add("statistics", leaf, value, f"{where}/{leaf_name}")
+    return differences

@@ -16,7 +16,11 @@ from cnnjax.models import MODELS
 from tests.parity import harness
 
 FILES = (path.stem for path in sorted(pathlib.Path(__file__).parent.glob("*.py")))
-GROUPS = [importlib.import_module(f"tests.parity.{name}") for name in FILES if not name.endswith(("harness", "parity"))]
+GROUPS = [
+    importlib.import_module(f"tests.parity.{name}")
+    for name in FILES
+    if not (name.startswith("test_") or name.endswith("harness"))
+]
 
 ALONE: dict[str, str] = {name: check for group in GROUPS for name, check in group.ALONE.items()}
 COMPARED: list[tuple[Any, harness.Reference, tuple[int, int]]] = [
