@@ -307,8 +307,9 @@ def _models(parser: _Parser, argv: list[str]) -> int:
     if not chosen:
         raise unknown("model", args.pattern, MODELS)
     table = Table(title=f"Networks: {len(chosen)}", title_justify="left")
-    for name, justify in (("name", "left"), ("parameters", "right"), ("MACs", "right"), ("input", "right")):
-        table.add_column(name, justify=justify, no_wrap=True)
+    table.add_column("name", no_wrap=True)
+    for name in ("parameters", "MACs", "input"):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("paper", no_wrap=True)
     table.add_column("its result (not ours)")
     for name, variant in chosen.items():

@@ -3,16 +3,16 @@
 TF-Slim 1.1.0 made them under TensorFlow 2.15.1, in float64, with the weights and images that `_draw` draws: ResNet, VGG
 and AlexNet by its own constructors, the Inceptions and MobileNet by those of tensorflow/models (research/slim/nets, for
 TF-Slim 1.1), with the mean of whole maps at the end. Its variables were filled by name. Unit u of its block b is our
-conv{b+1}_{u}; a convolution's BatchNorm is the norm beside it, but in version 2, where `preact` is norm1, those of conv1
-and conv2 are norm2 and norm3. Modules of Inceptions are paired as PUBLISHED of inception.py has them; there Branch_0 is
-branch1, and within a branch its layers, in the order in which they are made, are ours. Depthwise kernels are reshaped
-from [h, w, 1, maps * m] to [h, w, maps, m], and full connections are convolutions there.
+conv{b+1}_{u}; a convolution's BatchNorm is the norm beside it, but in version 2, where `preact` is norm1, those of
+conv1 and conv2 are norm2 and norm3. Modules of Inceptions are paired as PUBLISHED of inception.py has them; there
+Branch_0 is branch1, and within a branch its layers, in the order in which they are made, are ours. Depthwise kernels
+are reshaped from [h, w, 1, maps * m] to [h, w, maps, m], and full connections are convolutions there.
 
 It ran without dropout, with the decay of its moving averages set to ours (a step of its own 0.9997 moves next to
 nothing), and with fused=False: the fused kernel has no float64, and keeps n / (n - 1) times the variance. A row has the
-logits in evaluation, those in training (behind them the auxiliary classifier's, where there is one), and the size of the
-moving means and variances after one step of training, as `_sizes` has it. Gradients are compared with PyTorch's alone,
-in test_parity.py.
+logits in evaluation, those in training (behind them the auxiliary classifier's, where there is one), and the size of
+the moving means and variances after one step of training, as `_sizes` has it. Gradients are compared with PyTorch's
+alone, in test_parity.py.
 """
 
 import json
