@@ -6,7 +6,6 @@ import fnmatch
 import importlib.util
 import inspect
 import logging
-import math
 import os
 import pathlib
 import signal
@@ -342,8 +341,6 @@ def _summary(parser: _Parser, argv: list[str]) -> int:
     console = _console()
     import csv
 
-    from rich.table import Table
-
     from cnnjax import spec, summary
     from cnnjax.models import MODELS, create_model
 
@@ -359,38 +356,11 @@ def _summary(parser: _Parser, argv: list[str]) -> int:
         writer.writerow(summary.COLUMNS)
         writer.writerows(summary.cells(row, scale) for row in rows)
         return 0
-    most = {"parameters": max(row.params for row in rows), "bytes": max(row.activations for row in rows)}
     images = f"{args.batch} x " if args.batch > 1 else ""
-    table = Table(title=f"{args.model}, {images}{'x'.join(map(str, shape))}, {args.dtype}", title_justify="left")
-    for column in summary.COLUMNS:
-        table.add_column(column, justify="left" if column in ("layer", "kind") else "right", no_wrap=True)
-    for row in rows:
-        shown = dict(zip(summary.COLUMNS, summary.cells(row, scale), strict=True))
-        shown |= {"parameters": f"{row.params:,}" if row.params else "", "MACs": f"{row.macs:,}" if row.macs else ""}
-        shown["bytes"] = f"{row.activations * scale:,}"
-        shown["parameters"] += " *" if row.params == most["parameters"] else ""
-        shown["bytes"] += " *" if row.activations == most["bytes"] else ""
-        table.add_row(*shown.values())
-    console.print(table)
-    console.print(MODELS[name].paper, soft_wrap=True)
-    console.print(
-        "* the most parameters, the most memory. A field is what one position sees, a step what is between two."
-    )
-    sums = summary.totals(rows, shape, scale)
-    for kind in dict.fromkeys(row.kind for row in rows if row.params):
-        count = sum(row.params for row in rows if row.kind == kind)
-        console.print(f"  {kind:16} {count:>14,} parameters, {count / sums['parameters']:.1%}")
-    console.print(f"parameters {sums['parameters']:,}; MACs {sums['MACs']:,} an image")
-    activations = sums["forward"] // scale
-    console.print(
-        f"activations {activations:,} an image, its own {math.prod(shape):,} included: "
-        f"{_bytes(sums['forward'])} forward, {_bytes(sums['with backward'])} with their gradients"
-    )
+    console.print(summary.table(rows, scale, f"{args.model}, {images}{'x'.join(map(str, shape))}, {args.dtype}"))
+    for line in (MODELS[name].paper, *summary.totals(rows, shape, scale)):
+        console.print(line, soft_wrap=True)
     return 0
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 2**20:,.1f} MiB"
 
 
 def _image_shape(text: str | None, default: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.extend import core
+from rich.table import Table
 
 from cnnjax.errors import InputError
 
@@ -231,15 +232,39 @@ def cells(layer: Layer, scale: int) -> list[str]:
     return [layer.name, layer.kind, output, *windows, *numbers, field, size(layer.step)]
 
 
-def totals(rows: Sequence[Layer], input_shape: tuple[int, int, int], scale: int) -> dict[str, int]:
-    """The sums over the table: parameters, multiplications, and bytes of activations, the images' included.
+def table(rows: Sequence[Layer], scale: int, title: str) -> Table:
+    """The rows for people to read, with a mark where most parameters and most of the memory are."""
+    out = Table(title=title, title_justify="left")
+    for column in COLUMNS:
+        out.add_column(column, justify="left" if column in ("layer", "kind") else "right", no_wrap=True)
+    most = {"params": max(row.params for row in rows), "activations": max(row.activations for row in rows)}
+
+    def marked(row: Layer, name: str, scale: int) -> str:
+        number = getattr(row, name)
+        return f"{number * scale:,}{' *' * (number == most[name])}" if number else ""
+
+    for row in rows:
+        shown = dict(zip(COLUMNS, cells(row, scale), strict=True))
+        shown |= {"parameters": marked(row, "params", 1), "bytes": marked(row, "activations", scale)}
+        out.add_row(*(shown | {"MACs": f"{row.macs:,}" if row.macs else ""}).values())
+    return out
+
+
+def totals(rows: Sequence[Layer], input_shape: tuple[int, int, int], scale: int) -> list[str]:
+    """What stands under the table: its sums, by kind of layer and of all, with the images themselves.
 
     Backward, each activation is kept and has a gradient of its size: twice the memory.
     """
-    forward = (sum(layer.activations for layer in rows) + math.prod(input_shape)) * scale
-    return {
-        "parameters": sum(layer.params for layer in rows),
-        "MACs": sum(layer.macs for layer in rows),
-        "forward": forward,
-        "with backward": 2 * forward,
-    }
+    lines = ["* the most parameters, the most memory. A field is what one position sees, a step what is between two."]
+    params = sum(row.params for row in rows)
+    for kind in dict.fromkeys(row.kind for row in rows if row.params):
+        count = sum(row.params for row in rows if row.kind == kind)
+        lines.append(f"  {kind:17} {count:>14,} parameters, {count / params:.1%}")
+    activations = sum(row.activations for row in rows) + math.prod(input_shape)
+    forward = activations * scale / 2**20
+    return [
+        *lines,
+        f"parameters {params:,}; MACs {sum(row.macs for row in rows):,} an image",
+        f"activations {activations:,} an image, its own {math.prod(input_shape):,} included: "
+        f"{forward:,.1f} MiB forward, {2 * forward:,.1f} MiB with their gradients",
+    ]
