@@ -335,12 +335,9 @@ def test_the_same_weights_give_a_map_of_scores_for_a_larger_image(text: str) -> 
 def test_the_mean_of_the_map_of_scores_is_the_logits(text: str) -> None:
     model, variables = made(text)
     x = example(text)
-    scores = jax.jit(functools.partial(create_model(with_fields(text, head="conv"), 10).apply, train=False))(
-        variables, x
-    )
-    np.testing.assert_allclose(
-        scores.mean((1, 2)), jax.jit(functools.partial(model.apply, train=False))(variables, x), rtol=1e-3, atol=1e-3
-    )
+    slide: Any = create_model(with_fields(text, head="conv"), 10)
+    logits, scores = (jax.jit(functools.partial(net.apply, train=False))(variables, x) for net in (model, slide))
+    np.testing.assert_allclose(scores.mean((1, 2)), logits, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("text", computed(lambda text: "remat" in fields_of(text)))
@@ -370,13 +367,14 @@ def test_stochastic_depth_acts_in_training_alone(text: str) -> None:
         return
     _, variables = made(text)
     x = example(text, 4)
-    model = create_model(with_fields(text, stochastic_depth=0.9), 10)
+    model: Any = create_model(with_fields(text, stochastic_depth=0.9), 10)
+    plain: Any = create_model(text, 10)
     run = jax.jit(
         lambda seed: model.apply(variables, x, train=True, rngs={"dropout": seed}, mutable=["batch_stats"])[0]
     )
     assert np.abs(run(key(1)) - run(key(2))).max() > 1e-3
-    plain = create_model(text, 10).apply(variables, x, train=False)
-    np.testing.assert_allclose(model.apply(variables, x, train=False), plain, rtol=1e-5, atol=1e-5)
+    calm, usual = (net.apply(variables, x, train=False) for net in (model, plain))
+    np.testing.assert_allclose(calm, usual, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -388,10 +386,16 @@ def test_every_network_takes_a_step(name: str, dtype: str) -> None:
     text = with_fields(name, small_images=True) if "small_images" in fields_of(name) else name
     if "1202" in text or "1001" in text:
         pytest.skip("the same class as shallower ones; computing more than 1000 layers takes an hour here")
-    num_classes = 10
-    model = create_model(text, num_classes, dtype)
-    x, labels = example(text, 4), jnp.arange(4)
-    variables = jax.jit(lambda x: model.init(key(), x, train=False))(x[:1])
+    model, x, labels = create_model(text, 10, dtype), example(text, 4), jnp.arange(4)
+    rng = np.random.default_rng(0)
+
+    def start(path: tuple[Any, ...], leaf: Any) -> np.ndarray:  # drawn here: to compile init takes as long as the rest
+        if path[-1].key != "kernel":
+            return np.full(leaf.shape, path[-1].key in ("scale", "var", "slope", "coefficient"), np.float32)
+        return rng.normal(0, np.sqrt(2 / np.prod(leaf.shape[:-1])), leaf.shape).astype(np.float32)
+
+    shapes = jax.eval_shape(lambda x: model.init(key(), x, train=False), x)
+    variables = jax.tree_util.tree_map_with_path(start, shapes)
     params, rest = variables["params"], {name: value for name, value in variables.items() if name != "params"}
 
     def loss(params: Any) -> Any:
@@ -402,17 +406,18 @@ def test_every_network_takes_a_step(name: str, dtype: str) -> None:
         outputs = [logits, *jax.tree.leaves(new.pop("aux_logits", {}))]
         return sum(-jnp.mean(jax.nn.log_softmax(one)[labels, labels]) for one in outputs), new
 
+    @jax.jit
     def step(params: Any) -> Any:
         (value, new), grads = jax.value_and_grad(loss, has_aux=True)(params)
-        return value, grads, jax.tree.map(lambda p, g: p - 1e-3 * g, params, grads), new
+        params = jax.tree.map(lambda p, g: p - 1e-3 * g, params, grads)
+        return value, grads, model.apply({"params": params, **new}, x, train=False)
 
-    value, grads, params, rest = jax.jit(step)(params)
+    value, grads, logits = step(params)
     assert np.isfinite(value)
     for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
         assert np.isfinite(leaf).all(), path
         assert np.any(leaf != 0), path
-    logits = jax.jit(lambda v, x: model.apply(v, x, train=False))({"params": params, **rest}, x)
-    assert (logits.shape, logits.dtype) == ((4, num_classes), jnp.float32)
+    assert (logits.shape, logits.dtype) == ((4, 10), jnp.float32)
     assert np.isfinite(logits).all()
 
 

@@ -83,7 +83,7 @@ OLD, SLIM = (96, 256, 384, 384, 256), (64, 192, 384, 384, 256)
 AT_227, AT_224 = ((227, 227), (230, 229)), ((224, 224), (225, 226))  # last maps of 6x6, of AlexNet
 AT_ZF = ((224, 224), (225, 222))  # 6x6, with windows of pools that are complete and that are not
 AT_VGG = ((64, 96), (75, 97))  # 2x3
-AT_PYRAMID = ((64, 64), (75, 97))  # 4x4, of 'small' 5x5; and 4x6
+AT_PYRAMID = ((64, 64), (81, 97))  # 4x4; and 5x6, where bins of a third overlap unevenly; of 'small' 5x5 and 6x8
 BN_C, C = (20, 30, 40), (14, 21, 28)  # third convolutions of stages, in torchvision's lists of layers
 
 # In float64: of the million units of a large map some are so near 0 that float32's rounding switches their ReLU, which

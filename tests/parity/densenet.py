@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from tests.parity.harness import Reference, torch_models
+from tests.parity.harness import Reference, torch_models, torch_module
 
 
 def torchvision(name: str, **fields: Any) -> Any:
@@ -12,8 +12,7 @@ def torchvision(name: str, **fields: Any) -> Any:
 
 def pytorchcv(layers: int, growth_rate: int, bottleneck: bool = True) -> Any:
     """Their network for CIFAR, of any depth, with a last pool that takes any size."""
-    import torch
-
+    torch = torch_module()
     torch_models("pytorchcv")
     make = importlib.import_module("pytorchcv.models.densenet_cifar").get_densenet_cifar
     net = make(10, blocks=layers, growth_rate=growth_rate, bottleneck=bottleneck)
@@ -23,11 +22,10 @@ def pytorchcv(layers: int, growth_rate: int, bottleneck: bool = True) -> Any:
 
 def uncompressed() -> Any:
     """The paper's 40 layers out of their parts: their own network compresses, and starts with 24 maps."""
-    import torch
-
+    torch = torch_module()
     torch_models("pytorchcv")
     theirs = importlib.import_module("pytorchcv.models.densenet_cifar")
-    layers: list[torch.nn.Module] = [theirs.conv3x3(3, 16)]
+    layers: list[Any] = [theirs.conv3x3(3, 16)]
     maps = 16
     for block in range(3):
         if block:

@@ -3,10 +3,11 @@
 Images are such that the last maps are at least 2x2. Dropout is off: the harness compares training without chance.
 """
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
-from tests.parity.harness import Reference, torch_models
+from tests.parity.harness import Reference, torch_models, torch_module
 
 # Table 1 of the paper, in the order of its columns from #1x1 on; 0 is a pool between modules.
 TABLE = """
@@ -26,8 +27,8 @@ TABLE = """
 
 def paper(batch_norm: bool, aux: bool) -> Any:
     """GoogLeNet of Table 1 and Fig. 3 in plain PyTorch: Caffe's pools and its local response normalisation."""
-    import torch
-    from torch import nn
+    torch = torch_module()
+    nn = torch.nn
 
     class Joined(nn.ModuleList):
         def forward(self, x: Any) -> Any:
@@ -97,8 +98,7 @@ def pytorchcv(name: str, change: Callable[[Any], Any] = lambda net: net) -> Call
     """Their network, with a last pool that takes any size."""
 
     def make() -> Any:
-        import torch
-
+        torch = torch_module()
         net = torch_models("pytorchcv").get_model(name)
         net.features.final_pool = torch.nn.AdaptiveAvgPool2d(1)
         return change(net)
@@ -132,9 +132,8 @@ def unpadded(net: Any) -> Any:
 
 def same(net: Any) -> Any:
     """TensorFlow's padding, by timm's layers, where there are strides."""
-    from timm.layers.conv2d_same import Conv2dSame
-    from timm.layers.pool2d_same import MaxPool2dSame
-
+    Conv2dSame = importlib.import_module("timm.layers.conv2d_same").Conv2dSame
+    MaxPool2dSame = importlib.import_module("timm.layers.pool2d_same").MaxPool2dSame
     for module, name, old in layers(net, "Conv2d"):
         if old.stride[0] > 1:
             maps = old.in_channels, old.out_channels
@@ -148,8 +147,7 @@ def same(net: Any) -> Any:
 
 def slim_v2(net: Any) -> Any:
     """TF-Slim's Inception-v2: a separable first convolution, 96 maps after the pools of 4c and 4d, other padding."""
-    from torch import nn
-
+    nn = torch_module().nn
     net = unbiased(net)
     first, fewer = net.features.init_block.conv1, {608: 576, 1056: 1024}
     first.conv = nn.Sequential(nn.Conv2d(3, 24, 7, 2, 3, groups=3, bias=False), nn.Conv2d(24, 64, 1))
@@ -167,7 +165,7 @@ def slim_v2(net: Any) -> Any:
 
 SMALL = ((64, 64), (65, 96))
 PADDED_LATE = ((107, 128), (139, 124))  # for the networks of 299x299, whose first layers are not padded
-PAPER = "plain PyTorch, from the paper's Table 1"
+PAPER = "torch layers, from the paper's Table 1"
 
 
 def row(ours: str, theirs: Callable[[], Any], source: str, sizes: Any = SMALL, aux: Any = None) -> Reference:

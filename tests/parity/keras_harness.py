@@ -81,11 +81,16 @@ NAMES = {
 
 def _theirs(net: Any, row: KerasReference) -> tuple[list[Layer], dict[str, dict[str, str]]]:
     """Their layers that have variables, and the paths of these by our names."""
-    layers, paths = [], {}
-    made = sorted(net.layers, key=lambda layer: int(layer.output.name.rpartition("_")[2]))
-    for layer in made if row.made else net.layers:
+    layers: list[Layer] = []
+    paths: dict[str, dict[str, str]] = {}
+    graph = net.layers
+    if row.made:  # Keras counts its tensors: keras_tensor, keras_tensor_1...
+        graph = sorted(graph, key=lambda layer: int(layer.output.name.rpartition("tensor")[2].strip("_") or 0))
+    for layer in graph:
         own = {variable.name: variable for variable in layer.weights}
-        for i, names in enumerate(NAMES[type(layer).__name__] if own else ()):
+        if not own:
+            continue
+        for i, names in enumerate(NAMES[type(layer).__name__]):
             mine = {ours: own[theirs] for ours, theirs in names.items() if theirs in own}
             first = next(iter(mine.values()))
             shape = tuple(first.shape)
@@ -146,9 +151,11 @@ def _compare(row: KerasReference, size: tuple[int, int], dtype: str, gradients: 
     differences.add("eval", ours.evaluated, evaluated)
     assert len(ours.trained) == 1, "auxiliary classifiers: Keras has none"
     differences.add("train", ours.trained[0], logits)
-    results = dict(zip(state, new, strict=True)) | dict(zip(trained if gradients else [], grads, strict=True))
+    results: dict[str, Any] = dict(zip(state, new, strict=True))
+    results |= dict(zip(trained if gradients else [], grads, strict=True))
     for layer, name in pairs:
-        where, own = "/".join(layer.name), {leaf: results.get(path) for leaf, path in paths[name].items()}
+        where = "/".join(layer.name)
+        own = {leaf_name: results[path] for leaf_name, path in paths[name].items() if path in results}
         for leaf_name, leaf in at(ours.statistics, layer.name).items():
             differences.add("statistics", leaf, own[leaf_name], f"{where}/{leaf_name}")
         leaves = at(ours.gradients, layer.name)

@@ -4,13 +4,12 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
-from tests.parity.harness import Reference, torch_models
+from tests.parity.harness import Reference, torch_models, torch_module
 
 
 def pytorchcv(family: str, **fields: Any) -> Any:
     """A network of their family, of any depth, with a last pool that takes any size."""
-    import torch
-
+    torch = torch_module()
     torch_models("pytorchcv")
     module = importlib.import_module(f"pytorchcv.models.{family}_cifar")
     net = getattr(module, f"get_{family}_cifar")(10, **fields)
@@ -20,7 +19,7 @@ def pytorchcv(family: str, **fields: Any) -> Any:
 
 def shortcuts(net: Any, change: Callable[[Any], Any]) -> Any:
     """Every shortcut that projects becomes `change` of its input."""
-    import torch
+    torch = torch_module()
 
     class Shortcut(torch.nn.Module):
         def forward(self, x: Any) -> Any:
@@ -34,16 +33,14 @@ def shortcuts(net: Any, change: Callable[[Any], Any]) -> Any:
 
 def zeros_around(x: Any) -> Any:
     """Option A as in the well-known public weights: half the zeros on each side."""
-    import torch
-
+    torch = torch_module()
     half = x.shape[1] // 2
     return torch.nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, half, half))
 
 
 def zeros_after(x: Any) -> Any:
     """Option A as in fb.resnet.torch: zeros after the input's maps."""
-    import torch
-
+    torch = torch_module()
     return torch.cat([x[:, :, ::2, ::2], 0 * x[:, :, ::2, ::2]], dim=1)
 
 
@@ -58,8 +55,7 @@ def plain() -> Any:
 
 def preresnet20() -> Any:
     """Theirs as in the paper: the first unit's shortcut, too, begins after the first activation."""
-    import torch
-
+    torch = torch_module()
     net = shortcuts(pytorchcv("preresnet", blocks=20, bottleneck=False), zeros_after)
     first = net.features.stage1.unit1
     first.resize_identity, first.identity_conv = True, torch.nn.Identity()

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tests.parity.harness import Reference, torch_models
+from tests.parity.harness import Reference, torch_models, torch_module
 
 SIZES = ((64, 64), (71, 71))
 
@@ -16,8 +16,7 @@ def pytorchcv(name: str, change: Callable[[Any], Any] = lambda net: net) -> Call
     """Their network, with a last pool that takes any size."""
 
     def make() -> Any:
-        import torch
-
+        torch = torch_module()
         net = torch_models("pytorchcv").get_model(name)
         net.features.final_pool = torch.nn.AdaptiveAvgPool2d(1)
         return change(net)
@@ -29,8 +28,7 @@ def legacy(name: str) -> Callable[[], Any]:
     """timm's SE networks as their Caffe originals, but with our stem's pool: theirs is unpadded and rounds up."""
 
     def make() -> Any:
-        import torch
-
+        torch = torch_module()
         net = torch_models("timm").create_model(name, drop_rate=0.0)
         net.pool0 = torch.nn.MaxPool2d(3, 2, padding=1)
         return net
@@ -50,7 +48,7 @@ def blocks(net: Any) -> Iterator[tuple[Any, int, int, int]]:
 
 def plain(net: Any) -> Any:
     """No shortcuts."""
-    import torch
+    torch = torch_module()
 
     class Zero(torch.nn.Module):
         def forward(self, x: Any) -> Any:
@@ -63,8 +61,7 @@ def plain(net: Any) -> Any:
 
 def option_a(net: Any) -> Any:
     """Zeros after the maps of the shortcut, as fb.resnet.torch has them."""
-    import torch
-
+    torch = torch_module()
     for block, maps, out, stride in blocks(net):
         if block.downsample is not None:
             pad = torch.nn.ConstantPad3d((0, 0, 0, 0, 0, out - maps), 0.0)
@@ -74,8 +71,7 @@ def option_a(net: Any) -> Any:
 
 def option_c(net: Any) -> Any:
     """Every shortcut a projection."""
-    from torch import nn
-
+    nn = torch_module().nn
     for block, maps, out, stride in blocks(net):
         block.downsample = nn.Sequential(nn.Conv2d(maps, out, 1, stride, bias=False), nn.BatchNorm2d(out))
     return net
@@ -83,7 +79,7 @@ def option_c(net: Any) -> Any:
 
 def slim(net: Any) -> Any:
     """torchvision's network (v1.5) in TF-Slim's layout: each stage's last block has the next one's stride."""
-    from torch import nn
+    nn = torch_module().nn
 
     class Same(nn.Module):
         def forward(self, x: Any) -> Any:
@@ -105,8 +101,7 @@ def slim(net: Any) -> Any:
 
 def keras(net: Any) -> Any:
     """Biases before the normalisations, and their constants."""
-    import torch
-
+    torch = torch_module()
     for module in net.modules():
         if isinstance(module, torch.nn.Conv2d):
             module.bias = torch.nn.Parameter(torch.zeros(module.out_channels))

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.parity.harness import Reference, torch_models
+from tests.parity.harness import Reference, torch_models, torch_module
 
 
 def timm(stem_type: str = "") -> Any:
@@ -11,8 +11,7 @@ def timm(stem_type: str = "") -> Any:
 
 def pytorchcv(name: str) -> Any:
     """Their network, with a last pool that takes any size."""
-    import torch
-
+    torch = torch_module()
     net = torch_models("pytorchcv").get_model(name)
     net.features.final_pool = torch.nn.AdaptiveAvgPool2d(1)
     return net
@@ -20,8 +19,7 @@ def pytorchcv(name: str) -> Any:
 
 def activated_once() -> Any:
     """Theirs normalises what the first unit gets a second time; the paper's does not."""
-    import torch
-
+    torch = torch_module()
     net = pytorchcv("preresnet50b")
     net.features.stage1.unit1.body.conv1.bn = torch.nn.Identity()
     return net
@@ -29,7 +27,7 @@ def activated_once() -> Any:
 
 def stride_last(stem_type: str) -> Any:
     """timm's units with the biases of TF-Slim's, and its strides, at the end of stages."""
-    import torch
+    torch = torch_module()
 
     class Last(torch.nn.Module):
         """A unit whose shortcut is every second pixel; timm has none."""
@@ -64,7 +62,13 @@ _RESNET18 = 'resnet50_v2(stage_sizes=(2, 2, 2, 2), block="basic", layout="both"'
 ROWS = [
     Reference("resnet50_v2", activated_once, "pytorchcv 0.0.74 preresnet50b, first norm removed", _SIZES, **_DEEP),
     Reference('resnet50_v2(layout="bare")', timm, "timm 1.0.31 resnetv2_50", _SIZES, **_TIMM),
-    Reference('resnet50_v2(layout="both")', lambda: pytorchcv("preresnet50b"), "pytorchcv 0.0.74 preresnet50b", _SIZES),
+    Reference(
+        'resnet50_v2(layout="both")',
+        lambda: pytorchcv("preresnet50b"),
+        "pytorchcv 0.0.74 preresnet50b",
+        _SIZES,
+        **_DEEP,
+    ),
     Reference(
         'resnet50_v2(layout="both", stride="1x1")',
         lambda: pytorchcv("preresnet50"),
@@ -86,8 +90,10 @@ ROWS = [
         _SIZES,
         **_TIMM,
     ),
-    Reference(f"{_RESNET18})", lambda: pytorchcv("preresnet18"), "pytorchcv 0.0.74 preresnet18", _SIZES),
-    Reference(f"{_RESNET18}, se=16)", lambda: pytorchcv("sepreresnet18"), "pytorchcv 0.0.74 sepreresnet18", _SIZES),
+    Reference(f"{_RESNET18})", lambda: pytorchcv("preresnet18"), "pytorchcv 0.0.74 preresnet18", _SIZES, **_DEEP),
+    Reference(
+        f"{_RESNET18}, se=16)", lambda: pytorchcv("sepreresnet18"), "pytorchcv 0.0.74 sepreresnet18", _SIZES, **_DEEP
+    ),
 ]
 
 _STAGES = {name: name for name in ("conv1", "pool1", "conv2_x", "conv3_x", "conv4_x", "conv5_x")}

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from tests.parity.harness import Reference, torch_models
+from tests.parity.harness import Reference, torch_models, torch_module
 
 Make = Callable[[], Any]
 
@@ -15,8 +15,7 @@ def pytorchcv(name: str, change: Callable[[Any], Any] = lambda net: net) -> Make
     """Their network, with a last pool that takes any size, changed."""
 
     def make() -> Any:
-        import torch
-
+        torch = torch_module()
         net = torch_models("pytorchcv").get_model(name)
         for part in net.modules():
             if hasattr(part, "final_pool"):
@@ -38,8 +37,7 @@ def nin_pools(second: str) -> Callable[[Any], Any]:
     """Pools as in the authors' files: from the first pixel on, to a last, incomplete window. Theirs pad both sides."""
 
     def change(net: Any) -> Any:
-        import torch
-
+        torch = torch_module()
         net.features.stage2.pool2 = torch.nn.MaxPool2d(3, 2, ceil_mode=True)
         net.features.stage3.pool3 = getattr(torch.nn, second)(3, 2, ceil_mode=True)
         return net
@@ -49,15 +47,15 @@ def nin_pools(second: str) -> Callable[[Any], Any]:
 
 def nin_imagenet() -> Any:
     """The authors' prototxt, layer by layer."""
-    from torch import nn
+    nn = torch_module().nn
 
-    def mlpconv(inputs: int, features: tuple[int, int, int], *window: int) -> list[nn.Module]:
+    def mlpconv(inputs: int, features: tuple[int, int, int], *window: int) -> list[Any]:
         first, second, third = features
-        layers: list[nn.Module] = [nn.Conv2d(inputs, first, *window), nn.ReLU()]
+        layers: list[Any] = [nn.Conv2d(inputs, first, *window), nn.ReLU()]
         layers += [nn.Conv2d(first, second, 1), nn.ReLU(), nn.Conv2d(second, third, 1), nn.ReLU()]
         return layers
 
-    def pool() -> nn.Module:
+    def pool() -> Any:
         return nn.MaxPool2d(3, 2, ceil_mode=True)
 
     return nn.Sequential(
@@ -76,7 +74,7 @@ def nin_imagenet() -> Any:
 
 def complex_bypass(net: Any) -> Any:
     """Where their fires have no shortcut, one by a 1x1 convolution."""
-    import torch
+    torch = torch_module()
 
     class Bypass(torch.nn.Module):
         def __init__(self, fire: Any) -> None:
@@ -107,8 +105,7 @@ def shallow(net: Any) -> Any:
 
 def full(net: Any) -> Any:
     """A 3x3 convolution in place of each pair."""
-    import torch
-
+    torch = torch_module()
     for i in range(1, 6):
         stage = getattr(net.features, f"stage{i}")
         for name, unit in list(stage.named_children()):
@@ -122,8 +119,7 @@ def full(net: Any) -> Any:
 
 def any_size(net: Any) -> Any:
     """Their Xception has its last pool elsewhere."""
-    import torch
-
+    torch = torch_module()
     net.features.final_block.pool = torch.nn.AdaptiveAvgPool2d(1)
     return net
 
