@@ -52,7 +52,7 @@ BAD_CALLS = {
     "lenet5(num_classes=3)": "has no argument 'num_classes'",
     "lenet5(parent=None)": "has no argument 'parent'",
     'lenet5("max")': "by name",
-    'lenet5(pool="mean")': "unknown last_pool 'mean'; valid: max, average",
+    'lenet5(pool="mean")': "unknown pool 'mean'; valid: max, average",
     'lenet5(activation="rel")': "unknown activation 'rel'; valid: relu,",
     "lenet5(activation=3)": "activation = 3: expected str",
     "lenet5(dropout=1.0)": "dropout = 1.0: expected at least 0 and less than 1",

@@ -15,7 +15,7 @@ from cnnjax.config import FIELDS
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cnnjax"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-FAMILIES = [path for path in (PACKAGE / "models").glob("*.py") if path.stem not in ("__init__", "layers")]
+FAMILIES = [path for path in (PACKAGE / "models").glob("*.py") if path.stem not in ("__init__", "layers", "network")]
 LEAVES = ["errors", "spec", "state", "losses", "sharding", "metrics", "config"]
 
 
@@ -62,13 +62,14 @@ def test_the_rules_see_the_imports() -> None:
 
 
 @pytest.mark.parametrize("path", FAMILIES, ids=module)
-def test_a_family_of_networks_imports_only_the_layers(path: pathlib.Path) -> None:
-    assert ours(path) <= {"cnnjax.models.layers"}
+def test_a_family_of_networks_imports_only_what_families_share(path: pathlib.Path) -> None:
+    assert ours(path) <= {"cnnjax.models.layers", "cnnjax.models.network"}
     assert foreign(path) <= {"flax", "jax", "numpy"}
 
 
-def test_the_layers_import_nothing_of_ours() -> None:
+def test_what_families_share_imports_nothing_else_of_ours() -> None:
     assert ours(PACKAGE / "models" / "layers.py") == set()
+    assert ours(PACKAGE / "models" / "network.py") == {"cnnjax.models.layers"}
 
 
 @pytest.mark.parametrize("name", LEAVES)

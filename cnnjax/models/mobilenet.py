@@ -56,7 +56,7 @@ class MobileNet(Network):
         return ends if self.features_only else self.classify(x, parts)
 
 
-_PAPER = ("Howard et al., MobileNets: Efficient CNNs for Mobile Vision Applications, arXiv:1704.04861", 2017)
+_PAPER = ("Howard et al., MobileNets: Efficient CNNs for Mobile Vision Applications, arXiv:1704.04861, 2017", 2017)
 _ROWS = {
     "mobilenet_v1": ({}, 224, 4_231_976, 568_740_352, "70.6"),
     "mobilenet_v1_075": ({"width": 0.75}, 224, 2_585_560, 325_400_448, "68.4"),

@@ -77,7 +77,7 @@ class SqueezeNet(Network):
         return ends if self.features_only else self.classify_maps(x, parts)
 
 
-_PAPER = ("Iandola et al., SqueezeNet: AlexNet-level accuracy with 50x fewer parameters, arXiv:1602.07360", 2016)
+_PAPER = ("Iandola et al., SqueezeNet: AlexNet-level accuracy with 50x fewer parameters, arXiv:1602.07360, 2016", 2016)
 _V11 = {"stem": (64, 3), "pools": (3, 5)}
 _ROWS = {
     "squeezenet1_0": ({}, 1_248_424, 818_924_576, "57.5 / 80.3 % top-1/top-5"),
