@@ -61,7 +61,7 @@ class Reference(NamedTuple):
     last: str = ""  # a pattern of their layers that run before others of their `unit` and come after them with us
     unit: str = ""  # a pattern of the names' beginnings that layers of one unit share
     aux: Callable[[Any], tuple] | None = None  # their output in training -> (logits, auxiliary logits in our order)
-    double: bool = False  # gradients in float64: in float32 rounding switches a deep net's ReLUs, and changes them
+    double: bool = False  # training in float64: see `compare_both`
 
 
 class Layer(NamedTuple):
@@ -223,7 +223,8 @@ class Results(NamedTuple):
     gradients: Any  # of the sum of their cross-entropies; empty when not wanted
 
 
-def our_results(case: Case, gradients: bool) -> Results:
+def our_results(case: Case, training: bool = True, gradients: bool = True) -> Results:
+    """What ours gives; of training, and of its gradients, only when that is wanted."""
     model, images, labels, variables = case
     rest = {name: value for name, value in variables.items() if name != "params"}
 
@@ -237,6 +238,8 @@ def our_results(case: Case, gradients: bool) -> Results:
         return sum(cross_entropy(one, labels) for one in outputs), (outputs, new)
 
     evaluated = jax.jit(lambda v: vectors(model.apply(v, images, train=False)))(variables)
+    if not training:
+        return Results(evaluated, [], {}, {})
     grads: Any = {}
     if gradients:
         grads, (outputs, new) = jax.jit(jax.grad(loss_fn, has_aux=True))(variables["params"])
@@ -268,14 +271,15 @@ class Differences(dict[str, float]):
             self[what] = error
 
 
-Comparison = Callable[[Any, tuple[int, int], str, bool], Differences]  # row, size, dtype, and whether of gradients
+Comparison = Callable[[Any, tuple[int, int], str, bool], Differences]  # row, size, dtype, and whether of training
 
 
 def compare_both(run: Comparison, row: Any, size: tuple[int, int]) -> tuple[Differences, Differences]:
     """The largest relative differences of logits in evaluation and training, statistics, and gradients.
 
-    The first are of all in float32, but for the gradients of `double` rows; for these the second are of all in float64.
-    What differs more than LIMITS is there by name, too.
+    The first are of all in float32; of `double` rows only the logits in evaluation, and the second of all in float64.
+    These are deep nets: there in training float32 rounding is multiplied by each division by a small variance, and
+    switches ReLUs, which changes gradients altogether. What differs more than LIMITS is there by name, too.
     """
     single = run(row, size, "float32", not row.double)
     if not row.double:
@@ -289,7 +293,7 @@ def compare(row: Reference, size: tuple[int, int]) -> tuple[Differences, Differe
     return compare_both(_compare, row, size)
 
 
-def _compare(row: Reference, size: tuple[int, int], dtype: str, gradients: bool) -> Differences:
+def _compare(row: Reference, size: tuple[int, int], dtype: str, training: bool) -> Differences:
     torch = torch_module()
     torch.manual_seed(0)
     case = make_case(row, (*size, row.channels), dtype)
@@ -313,11 +317,13 @@ def _compare(row: Reference, size: tuple[int, int], dtype: str, gradients: bool)
             module.p = 0.0
 
     # The same numbers.
-    differences, ours = Differences(LIMITS[dtype]), our_results(case, gradients)
+    differences, ours = Differences(LIMITS[dtype]), our_results(case, training)
     net.eval()
     with torch.no_grad():
         logits = net(theirs_x)
     differences.add("eval", ours.evaluated, logits.numpy().reshape(row.batch, -1))
+    if not training:
+        return differences
 
     net.train()
     counts: dict[str, int] = {}
@@ -335,10 +341,9 @@ def _compare(row: Reference, size: tuple[int, int], dtype: str, gradients: bool)
     assert len(ours.trained) == len(outputs), "the number of auxiliary classifiers"
     for mine, other in zip(ours.trained, outputs, strict=True):
         differences.add("train", mine, other.detach().numpy())
-    if gradients:
-        target = torch.tensor(case.labels)
-        loss: Any = sum(torch.nn.functional.cross_entropy(one, target) for one in outputs)
-        loss.backward()
+    target = torch.tensor(case.labels)
+    loss: Any = sum(torch.nn.functional.cross_entropy(one, target) for one in outputs)
+    loss.backward()
     modules = dict(net.named_modules())
     for layer, name in pairs:
         where, grads = "/".join(layer.name), at(ours.gradients, layer.name)

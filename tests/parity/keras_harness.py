@@ -108,9 +108,9 @@ def compare(row: KerasReference, size: tuple[int, int]) -> tuple[Differences, Di
     return compare_both(_compare, row, size)
 
 
-def _compare(row: KerasReference, size: tuple[int, int], dtype: str, gradients: bool) -> Differences:
+def _compare(row: KerasReference, size: tuple[int, int], dtype: str, training: bool) -> Differences:
     case = make_case(row, (*size, 3), dtype)
-    differences, ours = Differences(LIMITS[dtype]), our_results(case, gradients)
+    differences, ours = Differences(LIMITS[dtype]), our_results(case, training)
     with keras_in(dtype) as keras:
         options = {"weights": None, "classifier_activation": None, "classes": row.num_classes} | (row.options or {})
         net = getattr(keras.applications, row.name)(input_shape=(*size, 3), **options)
@@ -143,16 +143,15 @@ def _compare(row: KerasReference, size: tuple[int, int], dtype: str, gradients: 
 
         params = [values[path] for path in trained]
         evaluated, _ = jax.jit(lambda p: run(p, False))(params)
-        if gradients:
-            grads, (logits, new) = jax.jit(jax.grad(loss_fn, has_aux=True))(params)
-        else:
-            grads, (_, (logits, new)) = [], jax.jit(loss_fn)(params)
+        differences.add("eval", ours.evaluated, evaluated)
+        if not training:
+            return differences
+        grads, (logits, new) = jax.jit(jax.grad(loss_fn, has_aux=True))(params)
 
-    differences.add("eval", ours.evaluated, evaluated)
     assert len(ours.trained) == 1, "auxiliary classifiers: Keras has none"
     differences.add("train", ours.trained[0], logits)
     results: dict[str, Any] = dict(zip(state, new, strict=True))
-    results |= dict(zip(trained if gradients else [], grads, strict=True))
+    results |= dict(zip(trained, grads, strict=True))
     for layer, name in pairs:
         where = "/".join(layer.name)
         own = {leaf_name: results[path] for leaf_name, path in paths[name].items() if path in results}
