@@ -86,9 +86,7 @@ AT_VGG = ((64, 96), (75, 97))  # 2x3
 AT_PYRAMID = ((64, 64), (81, 97))  # 4x4; and 5x6, where bins of a third overlap unevenly; of 'small' 5x5 and 6x8
 BN_C, C = (20, 30, 40), (14, 21, 28)  # third convolutions of stages, in torchvision's lists of layers
 
-# In float64: of the million units of a large map some are so near 0 that float32's rounding switches their ReLU, which
-# makes gradients differ by up to 1e-2 where logits differ by 1e-6.
-Row = partial(Reference, num_classes=10, batch=2, double=True)
+Row = partial(Reference, num_classes=10, batch=2)
 
 ROWS: list[Reference] = [
     Row("alexnet(dropout=0.0)", lambda: alexnet(OLD, 2, (5e-4, 2.0)), "torch layers", AT_227),

@@ -61,7 +61,6 @@ class Reference(NamedTuple):
     last: str = ""  # a pattern of their layers that run before others of their `unit` and come after them with us
     unit: str = ""  # a pattern of the names' beginnings that layers of one unit share
     aux: Callable[[Any], tuple] | None = None  # their output in training -> (logits, auxiliary logits in our order)
-    double: bool = False  # training in float64: see `compare_both`
 
 
 class Layer(NamedTuple):
@@ -275,15 +274,13 @@ Comparison = Callable[[Any, tuple[int, int], str, bool], Differences]  # row, si
 
 
 def compare_both(run: Comparison, row: Any, size: tuple[int, int]) -> tuple[Differences, Differences]:
-    """The largest relative differences of logits in evaluation and training, statistics, and gradients.
+    """The largest relative differences: in float32 of logits in evaluation; in float64 of all that is compared.
 
-    The first are of all in float32; of `double` rows only the logits in evaluation, and the second of all in float64.
-    These are deep nets: there in training float32 rounding is multiplied by each division by a small variance, and
-    switches ReLUs, which changes gradients altogether. What differs more than LIMITS is there by name, too.
+    That is logits in evaluation and in training, statistics, and gradients. In float32, training says little: what is
+    rounded grows with each division by a small variance, and switches ReLUs, which changes gradients altogether. What
+    differs more than LIMITS is there by name, too.
     """
-    single = run(row, size, "float32", not row.double)
-    if not row.double:
-        return single, Differences(LIMITS["float64"])
+    single = run(row, size, "float32", False)
     with jax.enable_x64(True):
         return single, run(row, size, "float64", True)
 

@@ -169,7 +169,7 @@ PAPER = "torch layers, from the paper's Table 1"
 
 
 def row(ours: str, theirs: Callable[[], Any], source: str, sizes: Any = SMALL, aux: Any = None) -> Reference:
-    return Reference(ours, theirs, source, sizes, batch=2, aux=aux, double=True)
+    return Reference(ours, theirs, source, sizes, batch=2, aux=aux)
 
 
 ROWS = [

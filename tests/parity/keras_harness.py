@@ -42,7 +42,6 @@ class KerasReference(NamedTuple):
     made: bool = False  # pairs by the order in which layers are made: the graph's mixes that of branches
     last: str = ""  # as in Reference
     unit: str = ""
-    double: bool = False
 
     @property
     def source(self) -> str:

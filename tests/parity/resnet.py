@@ -113,8 +113,8 @@ def keras(net: Any) -> Any:
 def row(ours: str, theirs: Callable[[], Any], source: str) -> Reference:
     if source.startswith("pytorchcv"):  # there a unit's shortcut runs first
         unit = r"features\.stage\d+\.unit\d+"
-        return Reference(ours, theirs, source, SIZES, last="identity_conv", unit=unit, double=True)
-    return Reference(ours, theirs, source, SIZES, double=True)
+        return Reference(ours, theirs, source, SIZES, last="identity_conv", unit=unit)
+    return Reference(ours, theirs, source, SIZES)
 
 
 ROWS = [

@@ -53,28 +53,24 @@ def stride_last(stem_type: str) -> Any:
     return net
 
 
-# In float32 rounding switches ReLUs, which changes gradients by more than the limit.
-_DEEP: dict[str, Any] = {"double": True}
-_TIMM: dict[str, Any] = _DEEP | {"last": r"downsample", "unit": r"stages\.\d+\.blocks\.\d+"}
+_TIMM: dict[str, Any] = {"last": r"downsample", "unit": r"stages\.\d+\.blocks\.\d+"}
 _SIZES = ((64, 64), (97, 71))
 _RESNET18 = 'resnet50_v2(stage_sizes=(2, 2, 2, 2), block="basic", layout="both"'
 
 ROWS = [
-    Reference("resnet50_v2", activated_once, "pytorchcv 0.0.74 preresnet50b, first norm removed", _SIZES, **_DEEP),
+    Reference("resnet50_v2", activated_once, "pytorchcv 0.0.74 preresnet50b, first norm removed", _SIZES),
     Reference('resnet50_v2(layout="bare")', timm, "timm 1.0.31 resnetv2_50", _SIZES, **_TIMM),
     Reference(
         'resnet50_v2(layout="both")',
         lambda: pytorchcv("preresnet50b"),
         "pytorchcv 0.0.74 preresnet50b",
         _SIZES,
-        **_DEEP,
     ),
     Reference(
         'resnet50_v2(layout="both", stride="1x1")',
         lambda: pytorchcv("preresnet50"),
         "pytorchcv 0.0.74 preresnet50",
         _SIZES,
-        **_DEEP,
     ),
     Reference(
         'resnet50_v2(layout="slim")',
@@ -90,10 +86,8 @@ ROWS = [
         _SIZES,
         **_TIMM,
     ),
-    Reference(f"{_RESNET18})", lambda: pytorchcv("preresnet18"), "pytorchcv 0.0.74 preresnet18", _SIZES, **_DEEP),
-    Reference(
-        f"{_RESNET18}, se=16)", lambda: pytorchcv("sepreresnet18"), "pytorchcv 0.0.74 sepreresnet18", _SIZES, **_DEEP
-    ),
+    Reference(f"{_RESNET18})", lambda: pytorchcv("preresnet18"), "pytorchcv 0.0.74 preresnet18", _SIZES),
+    Reference(f"{_RESNET18}, se=16)", lambda: pytorchcv("sepreresnet18"), "pytorchcv 0.0.74 sepreresnet18", _SIZES),
 ]
 
 _STAGES = {name: name for name in ("conv1", "pool1", "conv2_x", "conv3_x", "conv4_x", "conv5_x")}

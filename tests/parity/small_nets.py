@@ -145,7 +145,6 @@ ROWS = [
         torchvision("squeezenet1_0"),
         "torchvision 0.28.0 squeezenet1_0",
         ((64, 64), (75, 67)),
-        double=True,
     ),
     Reference(
         "squeezenet1_1(dropout=0.0)",
@@ -176,7 +175,6 @@ ROWS = [
         pytorchcv("squeezenet_v1_0", padded_conv10),
         "pytorchcv 0.0.74 squeezenet_v1_0, conv10 padded",
         ((64, 64), (75, 67)),
-        double=True,
     ),
     *(
         Reference(
@@ -184,7 +182,6 @@ ROWS = [
             pytorchcv(name, change),
             f"pytorchcv 0.0.74 {name}{note}",
             ((64, 64), (75, 67)),
-            double=True,
         )
         for ours, name, change, note in (
             ("mobilenet_v1", "mobilenet_w1", lambda net: net, ""),
@@ -200,7 +197,6 @@ ROWS = [
         timm("mobilenetv1_100"),
         "timm 1.0.31 mobilenetv1_100",
         ((64, 64), (75, 67)),
-        double=True,
     ),
     # Sides of which every pool meets an odd one, where TensorFlow's padding and PyTorch's are the same.
     Reference(
@@ -208,14 +204,12 @@ ROWS = [
         timm("legacy_xception"),
         "timm 1.0.31 legacy_xception",
         ((72, 72), (71, 104)),
-        double=True,
     ),
     Reference(
         f"xception({TORCH_NORM}, same=False)",
         pytorchcv("xception", any_size),
         "pytorchcv 0.0.74 xception",
         ((96, 96), (79, 67)),
-        double=True,
         last="identity_conv",
         unit=r"features\.stage\d+\.unit\d+",
     ),
