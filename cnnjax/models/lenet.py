@@ -17,7 +17,6 @@ from cnnjax.models.layers import (
     avg_pool,
     conv,
     convolve,
-    global_mean,
     lookup,
     max_pool,
     scaled_tanh,
@@ -93,11 +92,7 @@ class LeNet5(Network):
         x = ends["c5"] = parts.act(parts.norm(name="norm5")(parts.conv(120, 5, 1, 0, name="c5")(x)))
         if self.features_only:
             return ends
-        x = parts.dropout(x)
-        if self.head == "gap":
-            x = global_mean(x)
-        elif self.head == "fc":
-            x = x.reshape(x.shape[0], -1)
+        x = self.gather(parts.dropout(x))
         x = parts.dropout(parts.act(parts.dense(84, name="f6")(x)))
         return parts.dense(self.num_classes, name="output")(x).astype(jnp.float32)
 

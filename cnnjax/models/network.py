@@ -181,11 +181,14 @@ class Network(nn.Module):
     @nn.nowrap
     def classify(self, x: jax.Array, parts: Parts, name: str = "head") -> jax.Array:
         """The logits of the last maps by the one full connection of networks without others, in the form of `head`."""
+        return parts.dense(self.num_classes, name=name)(parts.dropout(self.gather(x))).astype(jnp.float32)
+
+    @nn.nowrap
+    def gather(self, x: jax.Array) -> jax.Array:
+        """What full connections get of maps, as `head` says: means, the maps flattened, or the maps themselves."""
         if self.head == "gap":
-            x = global_mean(x)
-        elif self.head == "fc":
-            x = x.reshape(x.shape[0], -1)
-        return parts.dense(self.num_classes, name=name)(parts.dropout(x)).astype(jnp.float32)
+            return global_mean(x)
+        return x.reshape(x.shape[0], -1) if self.head == "fc" else x
 
     @nn.nowrap
     def classify_maps(self, scores: jax.Array, parts: Parts, name: str = "head") -> jax.Array:

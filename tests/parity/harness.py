@@ -67,7 +67,6 @@ class Layer(NamedTuple):
     name: Any  # a path of ours, or a name of theirs
     shapes: tuple[tuple[int, ...], ...]  # what pairs it: outputs and inputs of a kernel, or maps
     window: tuple[int, ...] = ()  # of a full connection to maps: their height, width and number
-    count: int = 0  # numbers behind each of a BatchNorm's statistics
 
 
 class Case(NamedTuple):
@@ -94,7 +93,7 @@ def our_layers(case: Case) -> list[Layer]:
                 seen[path] = Layer(path, ((shape[-1], int(np.prod(shape[:-1]))),), window)
             else:
                 maps = next(iter(leaves.values()))
-                seen[path] = Layer(path, (maps,), (), int(np.prod(args[0].shape[:-1])))
+                seen[path] = Layer(path, (maps,))
         return out
 
     with nn.intercept_methods(record):
