@@ -288,14 +288,20 @@ def last_step(folder: pathlib.Path) -> int:
     return 0 if line == "}" else json.loads(line)["step"]
 
 
+def being_saved(folder: pathlib.Path) -> bool:
+    return any(folder.glob("checkpoints/*.orbax-checkpoint-tmp*"))
+
+
 def kill(process: subprocess.Popen, folder: pathlib.Path, steps: int, seconds: float) -> str:
     """Kills a run so many seconds after so many more steps of it were written down; 0 steps: after its start.
 
-    Returns what the run was doing, by what it left.
+    With 0 seconds, as soon as it is seen to save. Returns what the run was doing, by what it left.
     """
     before = last_step(folder)
     while process.poll() is None and last_step(folder) < (steps and before // 10 * 10 + steps):
         time.sleep(0.01)
+    while not seconds and process.poll() is None and not being_saved(folder):
+        time.sleep(0.001)
     time.sleep(seconds)
     process.kill()
     ended(process)
@@ -303,7 +309,7 @@ def kill(process: subprocess.Popen, folder: pathlib.Path, steps: int, seconds: f
         return "done"
     if last_step(folder) == before:
         return "starting"
-    if list(folder.glob("checkpoints/*.orbax-checkpoint-tmp*")):
+    if being_saved(folder):
         return "saving"
     return "validating" if '"train/' in last_line(folder) and last_step(folder) % 10 == 0 else "training"
 
@@ -344,7 +350,7 @@ def test_a_run_killed_twenty_times_ends_bit_for_bit_like_one_never_killed(
     )  # fmt: skip
     rng = random.Random(0)
     starting = [(0, rng.uniform(0, 12)) for _ in range(4)]
-    kills = starting + [(rng.randrange(5, 45, 5), rng.uniform(0, 0.3)) for _ in range(16)]
+    kills = starting + [(rng.randrange(5, 45, 5), rng.uniform(0.01, 0.3)) for _ in range(11)] + [(5, 0)] * 5
     rng.shuffle(kills)
     phases = killed_like_whole(config, tmp_path, digits_dir, kills)
     assert {"training", "validating", "saving"} <= set(phases)
