@@ -36,9 +36,19 @@ log=$venv/cnnjax.log     # what the installation said
 
 # --- the environment ---------------------------------------------------------------------------------------------
 
+# What pip installs for flavour $1. oneDNN, for faster convolutions on a CPU, needs a compiler.
+extras() {
+    local extras=test
+    [ "$1" = cpu ] || extras=$extras,$1
+    if [ "$1 $(uname -sm)" = "cpu Linux x86_64" ] && command -v "${CXX:-g++}" >/dev/null; then extras=$extras,native; fi
+    echo "$extras"
+}
+
 # The stamp that an environment of flavour $1 ought to have.
 wanted() {
-    printf '%s\n%s\n%s\n%s\n' "$1" "$(cat "$root/pyproject.toml" "$root/.ci/constraints.txt" | cksum)" "$root" "$venv"
+    local sum
+    sum=$(cat "$root/pyproject.toml" "$root/.ci/constraints.txt" | cksum)
+    printf '%s\n%s\n%s\n%s\n' "$1" "$sum $(extras "$1")" "$root" "$venv"
 }
 
 installed_flavour() {
@@ -72,7 +82,7 @@ print(("ok " + sys.executable) if ok else v)'
 }
 
 install_environment() { # FLAVOUR
-    local flavour=$1 python extras="test" again=""
+    local flavour=$1 python again=""
     if [ -d "$venv" ] && [ ! -e "$lock" ] && [ -n "$(ls -A "$venv")" ]; then
         fail 1 "$venv is not an environment that launch.sh made; move it away, or name another with CNNJAX_VENV"
     fi
@@ -105,15 +115,18 @@ except OSError:
     else
         say "installs cnnjax for $flavour into $venv: one to three minutes, more on a slow network"
     fi
-    [ "$flavour" = cpu ] || extras="$extras,$flavour"
     if ! {
         { [ -n "$again" ] || find "$venv" -mindepth 1 -maxdepth 1 ! -name 'cnnjax.lo*' -exec rm -rf {} +; } &&
             { [ -n "$again" ] || "$python" -m venv "$venv"; } &&
             (cd "$root" && "$venv/bin/python" -m pip install --disable-pip-version-check --no-input \
-                -c .ci/constraints.txt -e ".[$extras]")
+                -c .ci/constraints.txt -e ".[$(extras "$flavour")]")
     } >"$log" 2>&1 </dev/null; then
         tail -n 20 "$log" >&2
         fail 1 "the installation failed; above is the end of what it said, all of it is in $log"
+    fi
+    if [ "$flavour" = cpu ]; then # compiled now, not while the first network waits
+        "$venv/bin/python" -c 'from cnnjax import native; print("convolutions are by " + native.load().text)' \
+            2>>"$log" | sed 's/^/launch.sh: /' >&2 || true
     fi
     wanted "$flavour" >"$stamp.new"
     mv "$stamp.new" "$stamp"
@@ -263,6 +276,11 @@ fi
 flavour=${flavour:-$(installed_flavour)}
 ready "$flavour" || install_environment "$flavour"
 export CNNJAX_COMMAND=$0 # what messages tell a person to type
+# Memory in large pages: XLA gets a step's anew each time, and in small ones that takes a ResNet a seventh of its step.
+case ${GLIBC_TUNABLES:-} in
+    *glibc.malloc.hugetlb=*) ;;
+    *) export GLIBC_TUNABLES="glibc.malloc.hugetlb=1${GLIBC_TUNABLES:+:$GLIBC_TUNABLES}" ;;
+esac
 case ${1:-} in
     "") echo && exec "$venv/bin/cnnjax" --help ;;
     test) shift && run_tests "$@" ;;

@@ -74,10 +74,12 @@ def compiler_options() -> dict[str, str] | None:
     """Compiler options for this backend, for `jax.jit`; None where it has none of its own.
 
     On a CPU, reductions alone go through YNNPACK: its convolutions' weight gradients are several times slower than
-    XLA's own, and without it batch normalisation is. Tried out first, since options come and go with versions.
+    XLA's own, and without it batch normalisation is. Tried out first, since options come and go with versions; what
+    XLA_FLAGS says of it counts.
     """
-    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
-    if jax.default_backend() != "cpu":
+    name = "xla_cpu_experimental_ynn_fusion_type"
+    options = {name: "LIBRARY_FUSION_TYPE_REDUCE"}
+    if jax.default_backend() != "cpu" or name in os.environ.get("XLA_FLAGS", ""):
         return None
     try:
         jax.jit(lambda x: x, compiler_options=options).lower(0.0).compile()

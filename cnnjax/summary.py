@@ -59,9 +59,9 @@ class _Operation(NamedTuple):
 
 
 KINDS = {
-    "conv_general_dilated": "convolution",
+    "convolution": "convolution",
     "dot_general": "full connection",
-    "reduce_window_max": "max pool",
+    "max_pool": "max pool",
     "reduce_window_sum": "average pool",
     "reduce_sum": "mean of maps",
 }
@@ -159,8 +159,10 @@ def _view(eqn: Any, seen: Sequence[Any]) -> _View | str:
 def _window(eqn: Any) -> tuple[Pair, Pair, tuple[Pair, Pair], Pair] | None:
     """Kernel, stride, padding and dilation of a convolution or a pool."""
     p = eqn.params
-    if eqn.primitive.name == "conv_general_dilated":
-        return eqn.invars[1].aval.shape[:2], p["window_strides"], p["padding"], p["rhs_dilation"]
+    if eqn.primitive.name == "convolution":
+        return eqn.invars[1].aval.shape[:2], p["strides"], p["padding"], p["dilation"]
+    if eqn.primitive.name == "max_pool":
+        return (p["window"],) * 2, (p["stride"],) * 2, p["padding"], (1, 1)
     if eqn.primitive.name in KINDS and "window_dimensions" in p:
         one = slice(1, 3)  # of (batch, height, width, maps)
         return p["window_dimensions"][one], p["window_strides"][one], p["padding"][one], p["window_dilation"][one]

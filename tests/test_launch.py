@@ -19,12 +19,14 @@ case "$1 $2" in
     "-m venv") echo venv >>"$STUB_BIN/calls"; mkdir -p "$3/bin"; cp "$STUB_BIN/stubs"/* "$STUB_BIN/python3" "$3/bin"
         mv "$3/bin/python3" "$3/bin/python" ;;
     "-m pip") echo "$@" >>"$STUB_BIN/calls"; eval "${STUB_PIP:-true}" ;;
+    -c*native*) echo "convolutions are by ${STUB_NATIVE:-XLA}" ;;
     *) exec "$STUB_REAL" "$@" ;;
 esac
 """
 CNNJAX = """#!/bin/sh
 case $1 in
     --help) echo "commands of cnnjax" ;;
+    tunables) printf '%s' "$GLIBC_TUNABLES" ;;
     env) number=$JAX_PROCESS_ID/$JAX_NUM_PROCESSES
         echo "$number $JAX_COORDINATOR_ADDRESS [$JAX_LOCAL_DEVICE_IDS]" >"$2/$JAX_PROCESS_ID"
         echo "heard $JAX_PROCESS_ID" ;;
@@ -63,6 +65,7 @@ class Place:
     def environment(self, **more: str) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("CNNJAX_", "JAX_", "CUDA_"))}
         mine = {"PATH": f"{self.bin}:{os.environ['PATH']}", "STUB_BIN": str(self.bin), "STUB_REAL": sys.executable}
+        mine |= {"CXX": "no-such-compiler"}
         return kept | mine | more
 
     def run(self, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -167,6 +170,13 @@ def test_the_tests_run_in_parallel_unless_that_hinders(installed, args, expected
     assert installed.run("test", *args).stdout == expected
 
 
+def test_memory_is_in_large_pages_unless_a_person_says_otherwise(installed):
+    ours = "glibc.malloc.hugetlb=1"
+    assert installed.run("tunables", GLIBC_TUNABLES="").stdout == ours
+    assert installed.run("tunables", GLIBC_TUNABLES="glibc.malloc.check=0").stdout == f"{ours}:glibc.malloc.check=0"
+    assert installed.run("tunables", GLIBC_TUNABLES="glibc.malloc.hugetlb=0").stdout == "glibc.malloc.hugetlb=0"
+
+
 def test_the_tests_keep_a_chosen_platform_and_their_status(installed):
     done = installed.run("test", "-n0", JAX_PLATFORMS="cuda", STUB_FAILS="pytest")
     assert done.stdout.endswith("JAX_PLATFORMS=cuda\n")
@@ -191,7 +201,7 @@ def test_the_first_start_installs_and_the_second_does_not(place):
     first = place.run("x")
     assert (first.stdout, first.returncode) == ("<x>", 0)
     assert first.stderr.startswith(f"launch.sh: installs cnnjax for cpu into {place.venv}: one to three minutes")
-    assert first.stderr.count("\n") == 1
+    assert first.stderr.count("\n") == 2  # what it does, and what convolutions are by
     assert place.installs() == ["venv", ".[test]"]
     assert place.run("x").stderr == ""
     assert place.installs() == []
@@ -220,6 +230,27 @@ def test_a_folder_that_moved_is_installed_again(installed):
     installed.root = installed.root.rename(installed.root.with_name("another place"))
     assert installed.run("x").stdout == "<x>"
     assert installed.installs() == ["venv", ".[test]"]
+
+
+@pytest.mark.parametrize(
+    ("system", "compiler", "flavour", "extras"),
+    [
+        ("Linux x86_64", "sh", "--cpu", "test,native"),
+        ("Linux x86_64", "no-such-compiler", "--cpu", "test"),
+        ("Linux aarch64", "sh", "--cpu", "test"),
+        ("Darwin arm64", "sh", "--cpu", "test"),
+        ("Linux x86_64", "sh", "--cuda", "test,cuda"),
+    ],
+)
+def test_onednn_is_installed_where_it_can_be_compiled(place, system, compiler, flavour, extras):
+    place.write("uname", f"#!/bin/sh\necho {system}\n")
+    done = place.run(flavour, "anything", CXX=compiler, STUB_NATIVE="oneDNN 3")
+    assert place.installs() == ["venv", f".[{extras}]"]
+    assert ("launch.sh: convolutions are by oneDNN 3\n" in done.stderr) == (flavour == "--cpu")
+    other = place.run(flavour, "anything", CXX="sh" if compiler != "sh" else "no-such-compiler")
+    assert other.returncode == 0
+    changed = (system, flavour) == ("Linux x86_64", "--cpu")  # a compiler has come, or gone
+    assert len(place.installs()) == changed
 
 
 def test_the_flavour_is_remembered(installed):

@@ -15,6 +15,9 @@ from flax import linen as nn
 from jax.nn.initializers import Initializer
 from jax.typing import ArrayLike, DTypeLike
 
+from cnnjax.models.convolution import convolution
+from cnnjax.models.pooling import largest
+
 Value = TypeVar("Value")
 
 
@@ -63,14 +66,16 @@ def convolve(
     padding: Any = ((0, 0), (0, 0)),
     *,
     padding_mode: str = "zeros",
-    **options: Any,
+    rhs_dilation: Sequence[int] | None = None,
+    feature_group_count: int = 1,
+    **defaults: Any,
 ) -> jax.Array:
-    """The convolution under every network: images NHWC, kernels HWIO. A faster one for some device goes here.
+    """The convolution under every network: images NHWC, kernels HWIO.
 
     `padding` is in pixels, ((above, below), (left, right)), or 'SAME' as TensorFlow has it; it is filled as PADDINGS
-    says.
+    says. `defaults` is what Flax's layer passes besides, and `conv` never sets.
     """
-    dilation = options.get("rhs_dilation") or (1, 1)
+    dilation = rhs_dilation or (1, 1)
     windows = [(side - 1) * step + 1 for side, step in zip(kernel.shape[:2], dilation, strict=True)]
     sides = list(zip(x.shape[1:3], windows, strides, strict=True))
     if isinstance(padding, str):
@@ -80,8 +85,7 @@ def convolve(
     if padding_mode != "zeros" and any(map(any, padding)):
         x = jnp.pad(x, ((0, 0), *map(tuple, padding), (0, 0)), mode="edge")
         padding = ((0, 0), (0, 0))
-    options.setdefault("dimension_numbers", ("NHWC", "HWIO", "NHWC"))
-    return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
+    return convolution(x, kernel, strides, padding, dilation, feature_group_count)
 
 
 def conv(
@@ -183,7 +187,7 @@ def max_pool(
     A last, incomplete window is dropped, or with `ceil` kept, as in Caffe. `padding` may be 'SAME', as in TensorFlow.
     """
     stride, pads = _windows(x, window, stride, padding, ceil)
-    return nn.max_pool(x, (window, window), (stride, stride), pads)
+    return largest(x, window, stride, (pads[0], pads[1]))
 
 
 def avg_pool(
@@ -228,6 +232,70 @@ def local_response_norm(
         squares = jnp.pad(jnp.square(x.astype(jnp.float32)), ((0, 0),) * (x.ndim - 1) + ((half, size - 1 - half),))
         sums = sum(squares[..., i : i + maps] for i in range(size))
         return (x * (k + alpha * sums) ** -beta).astype(x.dtype)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(3,))
+def _normalize(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> tuple[jax.Array, ...]:
+    """The maps in float32 with mean `bias` and deviation `scale` over all but the last axis; and what they had."""
+    mean, var = _moments(x)
+    factor = scale * jax.lax.rsqrt(var + epsilon)
+    return (x - mean) * factor + bias, mean, var
+
+
+def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    axes = tuple(range(x.ndim - 1))
+    mean, square = (jnp.mean(values, axes, keepdims=True) for values in (x, jnp.square(x)))
+    return mean, jnp.maximum(0.0, square - jnp.square(mean))
+
+
+@_normalize.defjvp
+def _normalize_jvp(epsilon: float, values: Any, tangents: Any) -> Any:
+    """Ioffe, Szegedy 2015, sec. 3, solved for the output: transposed, this is two sums and one pass over the maps.
+
+    The moments are for running statistics, of which no gradient is taken.
+    """
+    (x, scale, _), (dx, dscale, dbias) = values, tangents
+    y, mean, var = _normalize(*values, epsilon)
+    axes = tuple(range(x.ndim - 1))
+    inverse = jax.lax.rsqrt(var + epsilon)
+    standard, factor = (x - mean) * inverse, scale * inverse
+    shift = dbias - factor * jnp.mean(dx, axes, keepdims=True)
+    slope = dscale - factor * jnp.mean(standard * dx, axes, keepdims=True)
+    return (y, mean, var), (factor * dx + standard * slope + shift, jnp.zeros_like(mean), jnp.zeros_like(var))
+
+
+class BatchNorm(nn.Module):
+    """Each map with mean 0 and variance 1 over the batch, then a trained scale and bias (Ioffe, Szegedy: ICML 2015).
+
+    In evaluation with running averages of both, kept in 'batch_stats' with the biased variance; statistics are
+    float32. As Flax's, but for the gradient, which is written down: three times fewer passes over the maps.
+    """
+
+    use_running_average: bool
+    momentum: float = 0.9  # what stays of the old averages at each step
+    epsilon: float = 1e-5
+    use_scale: bool = True
+    scale_init: Initializer = nn.initializers.ones
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        maps, ones = x.shape[-1:], (1,) * (x.ndim - 1)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, maps, jnp.float32)
+        var = self.variable("batch_stats", "var", jnp.ones, maps, jnp.float32)
+        scale = (
+            self.param("scale", self.scale_init, maps, jnp.float32) if self.use_scale else jnp.ones(maps, jnp.float32)
+        )
+        bias = self.param("bias", nn.initializers.zeros, maps, jnp.float32)
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        scale, bias, old_mean, old_var = (v.reshape(*ones, -1) for v in (scale, bias, mean.value, var.value))
+        if self.use_running_average:
+            return ((wide - old_mean) * (scale * jax.lax.rsqrt(old_var + self.epsilon)) + bias).astype(self.dtype)
+        y, new_mean, new_var = _normalize(wide, scale, bias, self.epsilon)
+        if not self.is_initializing():
+            for average, new in ((mean, new_mean), (var, new_var)):
+                average.value = self.momentum * average.value + (1 - self.momentum) * new.reshape(-1)
+        return y.astype(self.dtype)
 
 
 def scaled_tanh(x: jax.Array) -> jax.Array:

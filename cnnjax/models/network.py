@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 
 from cnnjax.models.layers import (
     ACTIVATIONS,
+    BatchNorm,
     FullConnection,
     SqueezeExcite,
     activation,
@@ -146,8 +147,7 @@ class Network(nn.Module):
     def _norm(self, train: bool) -> Callable[..., Callable[[jax.Array], jax.Array]]:
         options = {"epsilon": self.norm_epsilon, "use_scale": self.norm_scale, "dtype": self.dtype}
         if self.norm == "batch":
-            # The statistics are float32; of the variance the biased one is kept (PyTorch: n / (n - 1) times it).
-            return partial(nn.BatchNorm, use_running_average=not train, momentum=self.norm_momentum, **options)
+            return partial(BatchNorm, use_running_average=not train, momentum=self.norm_momentum, **options)
         if self.norm == "group":  # Wu, He: Group Normalization. ECCV 2018, sec. 3: 32 groups
             return lambda **own: lambda x: nn.GroupNorm(math.gcd(32, x.shape[-1]), **options, **own)(x)
         return lambda **own: _identity

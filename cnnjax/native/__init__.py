@@ -1,0 +1,92 @@
+"""Convolutions by oneDNN on a CPU: a small library of C++, compiled once on this machine and kept in the cache.
+
+It is optional. It needs Linux on x86-64, g++ and the wheels of the extra `native`; without them, XLA does the
+convolutions, several times slower. `load` never fails: it says why not.
+"""
+
+import ctypes
+import functools
+import hashlib
+import importlib.metadata
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from typing import NamedTuple
+
+import jax
+
+TARGET = "cnnjax_convolve"  # of the custom call
+SOURCE = pathlib.Path(__file__).with_name("convolution.cc")
+RUNTIME, HEADERS = "onednn-cpu-gomp", "onednn-devel-cpu-gomp"
+ROLES = ("output", "images", "kernel")  # as the C++ numbers them: what is computed from the two others
+
+
+class Status(NamedTuple):
+    """Whether convolutions on a CPU are oneDNN's, and a line that says so or why not."""
+
+    ok: bool
+    text: str
+
+
+@functools.cache
+def load() -> Status:
+    """Compiles the library where it is not yet in the cache, and registers it with XLA. Raises nothing."""
+    if os.environ.get("CNNJAX_NATIVE", "1") == "0":
+        return Status(False, "XLA, as CNNJAX_NATIVE=0 says")
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        return Status(False, f"XLA: oneDNN is for Linux on x86-64 here, not {sys.platform} on {platform.machine()}")
+    try:
+        # Before libgomp is loaded: its threads must not spin while XLA's own work.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        library = ctypes.CDLL(str(_built()))
+        jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(library.cnnjax_convolve), platform="cpu")
+        library.cnnjax_onednn.restype = ctypes.c_char_p
+        return Status(True, f"oneDNN {library.cnnjax_onednn().decode()}")
+    except importlib.metadata.PackageNotFoundError as error:
+        return Status(False, f"XLA: {error.name} is not installed; pip install 'cnnjax[native]' makes them faster")
+    except subprocess.CalledProcessError as error:
+        lines = [line for line in error.stderr.splitlines() if "error" in line] or error.stderr.splitlines()[-1:]
+        return Status(False, f"XLA: the C++ compiler failed: {(lines or [''])[0]}")
+    except Exception as error:  # a full disk, a library that does not load: whatever it is, XLA goes on
+        return Status(False, f"XLA: {error or type(error).__name__}")
+
+
+def _built() -> pathlib.Path:
+    """The compiled library, made now unless the cache has it."""
+    lib = _file(RUNTIME, "libdnnl.so.3")
+    include = _file(HEADERS, "dnnl.hpp").parent
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    versions = [importlib.metadata.version(name) for name in ("jaxlib", RUNTIME, HEADERS)]
+    key = hashlib.sha256("\n".join([SOURCE.read_text(), str(lib), *versions]).encode()).hexdigest()[:16]
+    path = cache() / f"convolution-{key}.so"
+    if path.exists():
+        return path
+    if compiler is None:
+        raise FileNotFoundError("there is no C++ compiler g++")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # whole or not at all, also for two at once
+        made = pathlib.Path(folder) / path.name
+        subprocess.run(
+            [compiler, "-O2", "-std=c++17", "-shared", "-fPIC", "-w", f"-I{jax.ffi.include_dir()}", f"-I{include}",
+             str(SOURCE), "-o", str(made), str(lib), f"-Wl,-rpath,{lib.parent}"],
+            check=True, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        made.replace(path)
+    return path
+
+
+def cache() -> pathlib.Path:
+    """Where the library is kept."""
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "cnnjax" / "native"
+
+
+def _file(package: str, name: str) -> pathlib.Path:
+    """A file that an installed package brought."""
+    for file in importlib.metadata.files(package) or []:
+        if file.name == name:
+            return pathlib.Path(str(file.locate())).resolve()
+    raise FileNotFoundError(f"{package} is installed without {name}")

@@ -1,0 +1,233 @@
+"""Convolutions and pools as we have XLA compute them: equal to JAX's own, in every derivative and transform."""
+
+import functools
+import os
+import pathlib
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from cnnjax import native, sharding
+from cnnjax.models import convolution, pooling
+
+HERE = native.load()
+needs_onednn = pytest.mark.skipif(not HERE.ok, reason=f"convolutions are by {HERE.text}")
+
+
+def draw(seed: int, *shape: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def some_convolutions(count: int) -> list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]]:
+    """Shapes of images and kernel, and options, of all sorts: strided, dilated, grouped, depthwise, padded unevenly."""
+    rng = random.Random(0)
+    found = []
+    for i in range(count):
+        groups = rng.choice([1, 1, 2, 4])
+        inputs, outputs = groups * rng.randint(1, 9), groups * rng.randint(1, 9)
+        if i % 6 == 0:  # depthwise
+            groups, outputs = inputs, inputs * rng.choice([1, 2])
+        kernel = (rng.randint(1, 5), rng.randint(1, 5), inputs // groups, outputs)
+        images = (rng.randint(1, 5), rng.randint(9, 20), rng.randint(9, 20), inputs)
+        options = {
+            "strides": (rng.randint(1, 3), rng.randint(1, 3)),
+            "padding": tuple((rng.randint(0, 3), rng.randint(0, 3)) for _ in range(2)),
+            "dilation": (rng.randint(1, 2), rng.randint(1, 2)),
+            "groups": groups,
+        }
+        found.append((images, kernel, options))
+    return found
+
+
+def products(f: Callable[..., jax.Array], x: jax.Array, w: jax.Array) -> tuple[jax.Array, ...]:
+    """The output, and the gradients of some function of it by both operands."""
+    return (f(x, w), *jax.grad(lambda x, w: jnp.sum(jnp.sin(f(x, w))), (0, 1))(x, w))
+
+
+def assert_near(found: Any, expected: Any, tolerance: float = 1e-5) -> None:
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert a.shape == b.shape
+        assert a.dtype == b.dtype
+        a, b = (np.asarray(value, np.float32) for value in (a, b))
+        assert np.abs(a - b).max() <= tolerance * max(1e-3, np.abs(b).max())
+
+
+LOWERINGS: dict[str, Callable[..., Any]] = {"plain": convolution._by_plain_xla, "onednn": convolution._by_onednn}
+
+
+@pytest.mark.parametrize("name", ["plain", pytest.param("onednn", marks=needs_onednn)])
+@pytest.mark.parametrize("part", range(4))
+def test_all_three_products_are_those_of_jax(part: int, name: str) -> None:
+    for images, kernel, options in some_convolutions(32)[part::4]:
+        x, w = draw(1, *images), draw(2, *kernel)
+        g = draw(3, *convolution._xla(x, w, **options).shape)
+        for role, (a, b), shape in (
+            ("output", (x, w), g.shape),
+            ("images", (g, w), x.shape),
+            ("kernel", (x, g), w.shape),
+        ):
+            run = jax.jit(lambda a, b, by, r=role, s=shape, o=options: by(a, b, role=r, shape=s, **o), static_argnums=2)
+            assert_near(run(a, b, LOWERINGS[name]), run(a, b, convolution._by_xla))
+
+
+def all_of(f: Callable[..., jax.Array], x: jax.Array, w: jax.Array) -> Any:
+    """What can be asked of a function of two arrays: its values and gradients, of one and of many, and second ones."""
+    xs, ws = jnp.stack([x, x + 1, -x]), jnp.stack([w, w - 1, 2 * w])
+    several = [
+        jax.vmap(lambda x, w: products(f, x, w), axes)(xs if axes[0] == 0 else x, ws if axes[1] == 0 else w)
+        for axes in ((0, None), (None, 0), (0, 0))
+    ]
+    gradient = jax.grad(lambda pair: jnp.sum(jnp.square(f(*pair))) / 100)
+    pair, change = (x, w), (jnp.cos(x), jnp.sin(w))
+    second = jax.jvp(gradient, (pair,), (change,))[1], jax.vjp(gradient, pair)[1](change)
+    return products(jax.checkpoint(f), x, w), several, second
+
+
+CASES = some_convolutions(4)
+
+
+@pytest.mark.parametrize(("images", "kernel", "options"), CASES, ids=lambda value: str(value)[:40])
+def test_a_convolution_is_that_of_jax_under_every_transform(images: Any, kernel: Any, options: Any) -> None:
+    ours, jaxs = (functools.partial(f, **options) for f in (convolution.convolution, convolution._xla))
+    x, w = draw(1, *images), draw(2, *kernel)
+    expected = jax.jit(functools.partial(all_of, jaxs))(x, w)
+    assert_near(jax.jit(functools.partial(all_of, ours))(x, w), expected)
+    assert_near(products(ours, x, w), expected[0])  # eagerly
+    half = [value.astype(jnp.bfloat16) for value in (x, w)]
+    assert_near(products(ours, *half), products(jaxs, *half), 0.05)
+
+
+@needs_onednn
+def test_one_device_has_onednn_and_several_divide_xlas() -> None:
+    x, w = draw(1, 8, 9, 9, 4), draw(2, 3, 3, 4, 8)
+    options: dict[str, Any] = {"strides": (1, 1), "padding": ((1, 1), (1, 1))}
+    step = jax.jit(lambda x, w: products(lambda x, w: convolution.convolution(x, w, **options), x, w))
+    mesh = sharding.make_mesh()
+    rows = NamedSharding(mesh, PartitionSpec("data"))
+    divided = jax.device_put(x, rows), jax.device_put(w, NamedSharding(mesh, PartitionSpec()))
+    one, several = (str(step.lower(*pair).compile().as_text()) for pair in ((x, w), divided))
+    assert native.TARGET in one
+    assert native.TARGET not in several
+    assert "all-gather" not in several
+    out = step(*divided)
+    assert out[0].sharding.is_equivalent_to(rows, 4)
+    assert_near(out, step(x, w))
+
+
+@needs_onednn
+def test_what_onednn_refuses_is_an_error_of_xla() -> None:
+    call = jax.ffi.ffi_call(native.TARGET, jax.ShapeDtypeStruct((1, 9, 9, 8), jnp.float32))
+    pair = np.array([1, 1], np.int64)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="oneDNN"):  # 4 maps, and a kernel for 3
+        call(
+            draw(1, 1, 9, 9, 4), draw(2, 3, 3, 3, 8), role=np.int64(0), strides=pair,
+            padding=np.array([1, 1, 1, 1], np.int64), dilation=pair, groups=np.int64(1),
+        )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------- where there is none
+
+
+def status(tmp_path: pathlib.Path, **env: str) -> str:
+    """What another process with that environment says convolutions are by, after one."""
+    code = """if True:
+        import jax.numpy as jnp
+        from cnnjax import native
+        from cnnjax.models import layers
+        assert layers.convolve(jnp.ones((1, 5, 5, 1)), jnp.ones((3, 3, 1, 1))).sum() == 81
+        print(native.load().text)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"XDG_CACHE_HOME": str(tmp_path)} | env, check=True,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    (line,) = done.stdout.splitlines()
+    return line
+
+
+def test_a_person_can_do_without(tmp_path: pathlib.Path) -> None:
+    assert status(tmp_path, CNNJAX_NATIVE="0") == "XLA, as CNNJAX_NATIVE=0 says"
+
+
+@needs_onednn
+@pytest.mark.parametrize(
+    ("env", "says"),
+    [
+        ({"CXX": "/nowhere/g++"}, "XLA: there is no C++ compiler"),
+        ({"CXX": "/bin/false"}, "XLA: the C++ compiler failed"),
+        ({"XDG_CACHE_HOME": "/dev/null"}, "XLA: [Errno 20] Not a directory"),
+    ],
+)
+def test_what_is_missing_is_said_and_xla_goes_on(env: dict[str, str], says: str, tmp_path: pathlib.Path) -> None:
+    assert status(tmp_path, **env).startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "says"),
+    [("darwin", "arm64", "not darwin on arm64"), ("linux", "aarch64", "not linux on aarch64")],
+)
+def test_other_machines_have_xlas(system: str, machine: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    found = native.load.__wrapped__()
+    assert not found.ok
+    assert says in found.text
+
+
+def test_without_the_wheels_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    if (sys.platform, os.uname().machine) != ("linux", "x86_64"):
+        pytest.skip("no wheels for this machine")
+    monkeypatch.setattr(native, "RUNTIME", "no-such-package")
+    found = native.load.__wrapped__()
+    assert not found.ok
+    assert found.text.startswith("XLA: no-such-package is not installed")
+
+
+# --------------------------------------------------------------------------------------------------------------- pools
+
+POOLS = [
+    ((3, 9, 8, 4), 2, 2, ((0, 0), (0, 0))),
+    ((3, 9, 8, 4), 2, 2, ((0, 1), (0, 0))),
+    ((2, 11, 12, 3), 3, 2, ((1, 1), (0, 1))),
+    ((2, 11, 7, 3), 3, 1, ((1, 1), (1, 1))),
+    ((2, 11, 7, 3), 2, 3, ((0, 0), (1, 1))),
+    ((2, 11, 9, 3), 5, 3, ((2, 2), (1, 1))),
+    ((2, 11, 9, 3), 1, 2, ((0, 0), (0, 0))),
+]
+
+
+@pytest.mark.parametrize(("shape", "window", "stride", "padding"), POOLS)
+def test_pools_are_those_of_jax(shape: Any, window: int, stride: int, padding: Any) -> None:
+    def ours(x: jax.Array) -> jax.Array:
+        return pooling.largest(x, window, stride, padding)
+
+    def jaxs(x: jax.Array) -> jax.Array:
+        sizes, steps = (1, window, window, 1), (1, stride, stride, 1)
+        return jax.lax.reduce_window(x, -np.inf, jax.lax.max, sizes, steps, ((0, 0), *padding, (0, 0)))
+
+    def everything(f: Callable[[jax.Array], jax.Array], x: jax.Array, change: jax.Array, tied: jax.Array) -> Any:
+        cubes = jax.grad(lambda x: jnp.sum(f(x) ** 3))
+        second = jax.jvp(cubes, (x,), (change,))[1], jax.vjp(cubes, x)[1](change)
+        return (
+            jax.vmap(f)(jnp.stack([x, tied])),
+            jax.vmap(cubes)(jnp.stack([x, tied])),
+            second,
+            jax.jvp(f, (x,), (change,)),
+        )
+
+    x, change = draw(1, *shape), draw(2, *shape)
+    tied = jnp.round(2 * x)  # of equals, the first gets the gradient
+    found, expected = (jax.jit(functools.partial(everything, f))(x, change, tied) for f in (ours, jaxs))
+    assert_near(found, expected)
+    assert_near(ours(tied), jaxs(tied), 0)  # eagerly
+    half = x.astype(jnp.bfloat16)
+    found, expected = (jax.jit(jax.grad(lambda x, f=f: jnp.sum(f(x) ** 3)))(half) for f in (ours, jaxs))
+    assert_near(found, expected, 0.02)
