@@ -3,8 +3,11 @@
 Orbax writes and keeps them, atomically. It does not notice a flipped bit, and takes an empty folder for a step; so
 beside the arrays stands a record of every array's type, shape and CRC-32, checked whenever they are read back. The
 validation metrics are in that record too.
+
+Orbax is imported where it is used: the first step need not wait for it.
 """
 
+import concurrent.futures
 import contextlib
 import functools
 import json
@@ -16,9 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers
 
 from cnnjax.errors import InputError
 from cnnjax.state import TrainState, Tree, path_name
@@ -27,34 +29,109 @@ FOLDER = "checkpoints"
 METRIC = "accuracy"  # of the validation split: the greatest is the best
 
 # A checkpoint has two parts, so that evaluation reads one and needs to know nothing of the optimiser.
-MODEL, OPTIMIZER = ("params", "model_state", "ema"), ("step", "opt_state")
+PARTS = {"model": ("params", "model_state", "ema"), "optimizer": ("step", "opt_state")}
 
 
 def _part(state: TrainState, names: tuple[str, ...]) -> dict[str, Tree]:
     return {name: getattr(state, name) for name in names}
 
 
-@contextlib.contextmanager
-def open_manager(workdir: pathlib.Path, keep: int) -> Iterator[ocp.CheckpointManager]:
-    """The manager of a run's checkpoints, which keeps the newest `keep` and the best. At its end it waits for them."""
-    options = ocp.CheckpointManagerOptions(
-        preservation_policy=_Keep(workdir, keep),
-        step_format_fixed_length=8,
-        cleanup_tmp_directories=True,  # what a killed run left half written
-    )
-    folder = workdir.absolute() / FOLDER
-    _hush()
-    with _one_error(folder):
-        manager = ocp.CheckpointManager(folder, options=options)
-    try:
-        yield manager
-    finally:
-        with _one_error(folder):
-            manager.close()
+class Saver:
+    """Within this context, saves the states of a run in a thread, one after another; at its end it waits for them.
+
+    The newest `keep` checkpoints are kept, and the best.
+    """
+
+    def __init__(self, workdir: pathlib.Path, keep: int) -> None:
+        self._workdir, self._keep = workdir, keep
+        self._folder = workdir.absolute() / FOLDER
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "cnnjax-saver")
+        self._writing: concurrent.futures.Future[None] | None = None
+
+    def __enter__(self) -> "Saver":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.finish()
+        finally:
+            self._thread.shutdown()
+            if "_manager" in vars(self):
+                with _one_error(self._folder):
+                    self._manager.close()
+
+    @functools.cached_property
+    def _manager(self) -> Any:
+        import orbax.checkpoint as ocp
+
+        _hush()
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=_Keep(self._workdir, self._keep),
+            step_format_fixed_length=8,
+            cleanup_tmp_directories=True,  # what a killed run left half written
+        )
+        return ocp.CheckpointManager(self._folder, options=options)
+
+    def save(self, state: TrainState, metrics: dict[str, float] | None) -> None:
+        """Starts saving the state, with the validation metrics where there are any, once the last one is saved.
+
+        It is copied on the device first, so that the next step may overwrite it. Raises what `finish` does, of the
+        last one.
+        """
+        self.finish()
+        self._writing = self._thread.submit(self._write, _copy(state), metrics)
+        if jax.process_count() > 1:  # in Orbax the processes wait for one another: never while they compute together
+            self._writing.result()
+
+    def finish(self) -> None:
+        """Waits until everything is on the disk.
+
+        Raises InputError when it cannot be written, and FloatingPointError for a network that is not finite: the loss
+        of a step is of the parameters before it. Then nothing is saved.
+        """
+        writing, self._writing = self._writing, None
+        if writing:
+            writing.result()
+            with _one_error(self._folder):
+                self._manager.wait_until_finished()
+
+    def _write(self, state: TrainState, metrics: dict[str, float] | None) -> None:
+        with _one_error(self._folder):
+            import orbax.checkpoint as ocp
+
+            host = jax.tree.map(_local, state)
+            _check_finite(host)
+            digest = {part: _sealed("arrays", record(_part(host, names))) for part, names in PARTS.items()}
+            started = self._manager.save(
+                int(host.step),
+                args=ocp.args.Composite(
+                    **{part: ocp.args.StandardSave(_part(state, names)) for part, names in PARTS.items()},
+                    digest=ocp.args.JsonSave(digest | {"metrics": _sealed("values", metrics)}),
+                ),
+                metrics=metrics,
+            )
+            if not started:
+                raise InputError(f"{self._folder} has a later checkpoint than step {int(host.step)} already")
 
 
-class _Keep(checkpoint_managers.PreservationPolicy):
-    """The newest and the best stay. Orbax's own policy would stop at metrics that it cannot read."""
+@jax.jit
+def _copy(state: TrainState) -> TrainState:
+    return jax.tree.map(jnp.copy, state)
+
+
+def _local(leaf: jax.Array) -> np.ndarray:
+    """What this process holds of an array: all of it, where every device has all."""
+    return np.asarray(leaf.addressable_data(0) if leaf.is_fully_replicated else leaf)
+
+
+def _check_finite(state: TrainState) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path((state.params, state.model_state)):
+        if not np.isfinite(leaf).all():
+            raise FloatingPointError(f"{path_name(path[1:])} became infinite or NaN by step {int(state.step)}")
+
+
+class _Keep:
+    """The newest and the best stay: a preservation policy, as Orbax's own would stop at metrics that it cannot read."""
 
     def __init__(self, workdir: pathlib.Path, newest: int) -> None:
         self.workdir, self.newest = workdir, newest
@@ -65,36 +142,12 @@ class _Keep(checkpoint_managers.PreservationPolicy):
         return [info.step in kept for info in checkpoints]
 
 
-def save(manager: ocp.CheckpointManager, state: TrainState, metrics: dict[str, float] | None) -> None:
-    """Starts saving the state, with the validation metrics where there are any; `finish` waits for it."""
-    model, optimizer = _part(state, MODEL), _part(state, OPTIMIZER)
-    digest = {"model": _sealed("arrays", record(model)), "optimizer": _sealed("arrays", record(optimizer))}
-    with _one_error(manager.directory):
-        started = manager.save(
-            int(state.step),
-            args=ocp.args.Composite(
-                model=ocp.args.StandardSave(model),
-                optimizer=ocp.args.StandardSave(optimizer),
-                digest=ocp.args.JsonSave(digest | {"metrics": _sealed("values", metrics)}),
-            ),
-            metrics=metrics,
-        )
-        if not started:
-            raise InputError(f"{manager.directory} has a later checkpoint than step {int(state.step)} already")
-
-
-def finish(manager: ocp.CheckpointManager) -> None:
-    """Waits until everything is on the disk."""
-    with _one_error(manager.directory):
-        manager.wait_until_finished()
-
-
 @contextlib.contextmanager
 def _one_error(folder: Any) -> Iterator[None]:
     """Turns whatever goes wrong while saving into one InputError."""
     try:
         yield
-    except InputError:
+    except (InputError, FloatingPointError):
         raise
     except Exception as error:  # Orbax, tensorstore and the system each have their own
         lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -126,8 +179,7 @@ def record(tree: Tree) -> dict[str, list]:
 def _crc(leaf: Any) -> int:
     if isinstance(leaf, jax.ShapeDtypeStruct):
         return 0
-    whole = leaf.addressable_data(0) if leaf.is_fully_replicated else leaf
-    return zlib.crc32(np.ascontiguousarray(whole).view(np.uint8).data) if leaf.size else 0
+    return zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).data) if leaf.size else 0
 
 
 def _sealed(name: str, content: Any) -> dict[str, Any]:
@@ -183,6 +235,8 @@ def _read(workdir: pathlib.Path, step: int, abstract: dict[str, Tree]) -> dict[s
     arrays = {part: _digest(workdir, step, part, "arrays") for part in abstract}
     for part, tree in abstract.items():
         _check_same_network(folder, arrays[part], record(tree))
+    import orbax.checkpoint as ocp
+
     items = {part: ocp.args.StandardRestore(tree) for part, tree in abstract.items()}
     try:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
@@ -191,7 +245,7 @@ def _read(workdir: pathlib.Path, step: int, abstract: dict[str, Tree]) -> dict[s
         _hush()
         raise Damaged(f"its arrays cannot be read ({type(error).__name__})") from error
     for part in abstract:
-        for path, read in record(found[part]).items():
+        for path, read in record(jax.tree.map(_local, found[part])).items():
             if read != arrays[part][path]:
                 raise Damaged(f"{path} is not what was saved (its checksum differs)")
     return {part: found[part] for part in abstract}
@@ -219,7 +273,7 @@ def restore(
     Each damaged one is named through `say` and, if `set_aside`, moved out of the way so that its step can be saved
     anew. Raises InputError when there are checkpoints, but no intact one, or they are another network's.
     """
-    parts = {"model": _part(abstract, MODEL), "optimizer": _part(abstract, OPTIMIZER)}
+    parts = {part: _part(abstract, names) for part, names in PARTS.items()}
     found = _newest(workdir, parts, say, set_aside)
     return None if found is None else TrainState(**found["model"], **found["optimizer"])
 

@@ -30,6 +30,7 @@ class Config:
     preprocess: str = ""  # operations on evaluation images: 'resize(256)|center_crop(224)'
     normalize: str = "mean_std"  # both, after the operations; statistics come from the training split
     cache: str = "auto"  # 'device': the whole split in device memory; 'host': read as it goes; 'auto': by its size
+    dispatch: int = 0  # steps in one call of the device, from a split in its memory; 0: 1 on a CPU, else up to 32
 
     # how long, and how much at a time
     duration: str = "10 epochs"  # of the whole training
@@ -74,7 +75,7 @@ def meanings() -> dict[str, str]:
 FREE = ("cache", "eval_batch_size", "eval_every", "checkpoint_every", "keep", "log_every")
 
 _CHOICES = {"dtype": ("float32", "bfloat16"), "cache": ("auto", "device", "host")}
-_AT_LEAST = {"batch_size": 1, "eval_batch_size": 1, "accumulate": 1, "keep": 1, "seed": 0, "lr": 0.0,
+_AT_LEAST = {"dispatch": 0, "batch_size": 1, "eval_batch_size": 1, "accumulate": 1, "keep": 1, "seed": 0, "lr": 0.0,
              "weight_decay": 0.0, "clip_norm": 0.0, "ema": 0.0, "aux_weight": 0.0}  # fmt: skip
 
 

@@ -75,7 +75,12 @@ def make_scorer(
 
     def score(variables: Tree) -> metrics.Sums:
         batches = pipeline.eval_batches(source, batch_size=settings.eval_batch_size, mesh=mesh)
-        return metrics.add([jax.device_get(step(variables, batch)) for batch in batches])
+        waiting, done = [], []
+        for batch in batches:
+            waiting.append(step(variables, batch))
+            if len(waiting) > 2:  # fetched two batches late, so that the device always has the next one
+                done.append(jax.device_get(waiting.pop(0)))
+        return metrics.add(done + jax.device_get(waiting))
 
     return score
 

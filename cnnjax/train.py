@@ -1,9 +1,10 @@
 """Training, top to bottom: the state, the step, the loop."""
 
+import contextlib
 import functools
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -12,32 +13,41 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from rich.console import Console
 
 from cnnjax import augment, checkpoint, losses, metrics, optim, sharding, spec, workdir
 from cnnjax.config import Config, check, is_due, length
 from cnnjax.config import steps as steps_of
 from cnnjax.data import pipeline
-from cnnjax.data.build import load
+from cnnjax.data.build import Split, load
 from cnnjax.errors import InputError
 from cnnjax.evaluate import make_scorer, naming
 from cnnjax.interrupt import Interrupted, Signals
 from cnnjax.models import create_model
-from cnnjax.progress import Bar
-from cnnjax.state import TrainState, path_name
+from cnnjax.models.convolution import lowered_by
+from cnnjax.progress import Bar, Laps
+from cnnjax.state import TrainState
 
 Key = jax.Array
 
 EVENTS = ("log", "eval", "checkpoint")  # each has a field, "log_every" and so on
+DISPATCH = 32  # steps in one call, where config.dispatch leaves it open
 
 
 # ---------------------------------------------------------------------------------------------------- state and step
 
 
 def init_state(key: Key, *, model: nn.Module, shape: tuple[int, ...], make_tx, ema: bool) -> TrainState:
-    """The state before the first step, for images of `shape` [H, W, C]."""
-    variables = dict(model.init(key, jnp.zeros((1, *shape)), train=False))
+    """The state before the first step, for images of `shape` [H, W, C].
+
+    Raises InputError when the network gives anything but a row of logits for each image.
+    """
+    logits, variables = model.init_with_output(key, jnp.zeros((1, *shape)), train=False)
+    if getattr(logits, "ndim", 0) != 2:
+        what = f"maps of {logits.shape[1:]}" if hasattr(logits, "shape") else f"the maps {', '.join(sorted(logits))}"
+        raise InputError(f"the network gives {what}; training needs logits: not features_only, nor head='conv'")
+    variables = dict(variables)
     params = variables.pop("params")
     averaged = jax.tree.map(jnp.copy, params) if ema else {}
     return TrainState(jnp.zeros((), jnp.int32), params, variables, make_tx(params).init(params), averaged)
@@ -103,6 +113,28 @@ def train_step(
     return TrainState(state.step + 1, params, model_state, opt_state, averaged), sums
 
 
+def train_steps(
+    state: TrainState, group: dict[str, Any], key: Key, *, step: Callable, place: NamedSharding
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Several updates in one call, from one `pipeline.train_groups`: so a small network waits for no Python.
+
+    `step` is `train_step` with all but its first three arguments, `place` where batches live. Returns the metrics of
+    all steps, each [K], of which the first group["count"] are filled. Not for a CPU: there XLA's loops are slow.
+    """
+
+    def batch_of(i: jax.Array | int) -> pipeline.Batch:
+        return jax.lax.with_sharding_constraint(pipeline.take(group["whole"], group["rows"][i]), place)
+
+    def body(i: jax.Array, carry: tuple) -> tuple:
+        state, columns = carry
+        state, sums = step(state, batch_of(i), key)
+        return state, jax.tree.map(lambda column, one: column.at[i].set(one), columns, sums)
+
+    _, sums = jax.eval_shape(lambda: step(state, batch_of(0), key))
+    columns = jax.tree.map(lambda x: jnp.zeros((len(group["rows"]), *x.shape), x.dtype), sums)
+    return jax.lax.fori_loop(0, group["count"], body, (state, columns))
+
+
 # ----------------------------------------------------------------------------------------------------------- the run
 
 
@@ -143,7 +175,7 @@ def train(
     begun = time.monotonic()
     sharding.check_batch(config.batch_size // config.accumulate, mesh)
 
-    # Data: the splits, and what the training split says of all of them.
+    # Data: the splits. The training split, if it fits in device memory, is read from now on, in the background.
     splits = (config.train_split, config.val_split, config.test_split)
     examples = {split: load(config.dataset, split, data_dir) for split in splits if split}
     classes = examples[config.train_split].classes
@@ -151,8 +183,7 @@ def train(
     source = pipeline.open_source(
         examples[config.train_split], host_ops, cache=config.cache, seed=config.seed, mesh=mesh
     )
-    known = {"classes": classes, "shape": list(source.shape), **pipeline.statistics(source.histogram())}
-    prepare = augment.build(step_ops, config.normalize, known["mean"], known["std"], source.shape)
+    dispatch = _dispatch(config, source)
     epoch = source.count / config.batch_size
     total = steps_of(config.duration, epoch=epoch)
 
@@ -166,8 +197,11 @@ def train(
     whole = sharding.replicated(mesh)
     with naming(config.model, source.shape):
         abstract = sharding.placed(jax.eval_shape(init, init_key), whole)
-        _check_logits(model, abstract.variables, source.shape)
     tx = make_tx(abstract.params)
+
+    # What all images are seen with: from the training split, which was read meanwhile.
+    known = _known(folder, examples[config.train_split], config.augment, source)
+    prepare = augment.build(step_ops, config.normalize, known["mean"], known["std"], source.shape)
     score = {split: make_scorer(config, known, examples[split], model, mesh) for split in splits[1:] if split}
 
     if leader:
@@ -182,63 +216,84 @@ def train(
         state = jax.jit(init, out_shardings=whole)(init_key)
     start = int(state.step)
 
-    # Compiled once each.
+    # The step, compiled once, and what feeds it: a batch for each, or the rows of several.
+    every = {name: length(getattr(config, f"{name}_every"), epoch=epoch, total=total) for name in EVENTS}
+    step_fn = functools.partial(train_step, model=model, tx=tx, schedule=schedule, prepare=prepare, loss=loss,
+                                accumulate=config.accumulate, ema=config.ema, aux_weight=config.aux_weight)  # fmt: skip
+    seed, size = config.seed, config.batch_size
+    if dispatch == 1:
+        feeds = enumerate(
+            pipeline.train_batches(source, seed=seed, batch_size=size, start=start, stop=total), start + 1
+        )
+    else:
+        step_fn = functools.partial(train_steps, step=step_fn, place=sharding.split(mesh))
+        groups = _groups(start, total, every.values(), dispatch)
+        feeds = pipeline.train_groups(source, groups, seed=seed, batch_size=size, most=dispatch, mesh=mesh)
     step_fn = jax.jit(
-        functools.partial(train_step, model=model, tx=tx, schedule=schedule, prepare=prepare, loss=loss,
-                          accumulate=config.accumulate, ema=config.ema, aux_weight=config.aux_weight),
-        in_shardings=(whole, sharding.split(mesh), whole),
+        step_fn,
+        in_shardings=(whole, sharding.split(mesh) if dispatch == 1 else whole, whole),
         out_shardings=(whole, whole),
         donate_argnums=0,
         compiler_options=sharding.compiler_options(),
-    )  # fmt: skip
+    )
 
     # The loop.
-    every = {name: length(getattr(config, f"{name}_every"), epoch=epoch, total=total) for name in EVENTS}
-    batches = pipeline.train_batches(source, seed=config.seed, batch_size=config.batch_size, start=start, stop=total)
-    size = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(abstract.params))
+    parameters = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(abstract.params))
     console.print(
-        f"{config.model} on {config.dataset}: {size:,} parameters, {source.count:,} images, {total:,} steps of "
+        f"{config.model} on {config.dataset}: {parameters:,} parameters, {source.count:,} images, {total:,} steps of "
         f"{config.batch_size} on {mesh.size} {jax.default_backend()} device(s), in {folder}",
         soft_wrap=True,
     )
+    if jax.default_backend() == "cpu":
+        console.print(f"convolutions are by {lowered_by(mesh.size)}", soft_wrap=True)
     if start:
         console.print(f"going on from step {start:,}")
     with (
         workdir.Metrics(folder, start, leader) as log,
-        checkpoint.open_manager(folder, config.keep) as manager,
+        checkpoint.Saver(folder, config.keep) as saver,
         Signals() as stop,
         Bar(console, start, total, epoch) as bar,
     ):
-        pending, since = [], time.monotonic()
-        for step, batch in enumerate(batches, start + 1):
-            state, sums = step_fn(state, batch, step_key)
-            pending.append(sums)
-            jax.block_until_ready(pending[-2:][0])  # no more than two steps ahead of the device
+        clock = Laps()
+        pending, reached, since = [], start, time.monotonic()
+        for step, feed in feeds:
+            clock.lap("input")
+            state, sums = step_fn(state, feed, step_key)
+            pending.append((step - reached, sums))
+            reached = step
             bar.advance(step)
+            clock.lap("dispatch" if "step" in clock.seconds else "compilation")
+            jax.block_until_ready(pending[-2:][0])  # no more than two calls ahead of the device
             leave = stop.agreed(step)
+            clock.lap("step")
             due = {name: is_due(step, period) or step == total for name, period in every.items()}
             evaluating = bool(config.val_split) and due["eval"]
             saving = due["checkpoint"] or evaluating or leave
 
             if due["log"] or saving:
                 values = _finite(pending, step)
-                values["images_per_second"] = len(pending) * config.batch_size / (time.monotonic() - since)
+                clock.lap("step")
+                images = config.batch_size * sum(count for count, _ in pending)
+                values["images_per_second"] = images / (time.monotonic() - since)
                 bar.show(values)
                 if due["log"]:
                     log.write(step, step / epoch, "train", values)
+                clock.lap("reports")
             val = None
             if evaluating:
                 val = metrics.means(score[config.val_split](state.variables))
                 log.write(step, step / epoch, "val", val)
                 bar.note(f"epoch {step / epoch:.1f}: val loss {val['loss']:.4f}, accuracy {val['accuracy']:.2%}")
+                clock.lap("evaluation")
             if saving:
-                _check_finite(state, step)
-                checkpoint.save(manager, state, val)
+                saver.save(state, val)
+                clock.lap("saving")
             if due["log"] or saving:
                 pending, since = [], time.monotonic()
             if leave:
                 break
-        checkpoint.finish(manager)
+        saver.finish()
+        clock.lap("saving")
         if stop.signal is not None and int(state.step) < total:
             raise Interrupted(stop.signal, int(state.step))
 
@@ -247,36 +302,58 @@ def train(
         if config.test_split:
             test = metrics.means(score[config.test_split](state.variables))
             log.write(total, total / epoch, "test", test)
+            clock.lap("evaluation")
             result |= {"split": config.test_split, **test}
         result["seconds"] = round(time.monotonic() - begun, 1)
+        if start < total:
+            console.print(clock.line(), soft_wrap=True)
+            result["loop_seconds"] = {name: round(seconds, 3) for name, seconds in clock.seconds.items()}
         if leader:
             workdir.write_json(folder / "result.json", result)
     return result
 
 
-def _check_logits(model: nn.Module, variables: dict[str, Any], shape: tuple[int, ...]) -> None:
-    """Raises InputError when the network gives anything but a row of logits for each image of this shape."""
-    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    out = jax.eval_shape(functools.partial(model.apply, train=False), variables, image)
-    if not hasattr(out, "shape") or len(out.shape) != 2:
-        what = f"maps of {out.shape[1:]}" if hasattr(out, "shape") else f"the maps {', '.join(out)}"
-        raise InputError(f"the network gives {what}; training needs logits: not features_only, nor head='conv'")
+def _known(folder: pathlib.Path, split: Split, augment: str, source: pipeline.Source) -> dict[str, Any]:
+    """What data.json holds: the run's own if it began with the same data, for the statistics take a while; or new."""
+    of = {**split.identity, "augment": augment}
+    with contextlib.suppress(InputError, KeyError, TypeError):
+        known = workdir.read_json(folder / "data.json")
+        if known["of"] == of:
+            return known
+    statistics = pipeline.statistics(source.histogram())
+    return {"of": of, "classes": split.classes, "shape": list(source.shape), **statistics}
 
 
-def _finite(pending: list[dict[str, jax.Array]], step: int) -> dict[str, float]:
-    """The mean metrics of the steps since the last time. Raises FloatingPointError when a loss was not finite."""
-    sums = jax.device_get(pending)
-    for ago, one in zip(range(len(sums) - 1, -1, -1), sums, strict=True):
-        if not np.isfinite(one["loss"]):
-            raise FloatingPointError(f"the loss became {one['loss']:.0f} at step {step - ago}")
-    rate = float(sums[-1].pop("lr"))
-    for one in sums[:-1]:
-        one.pop("lr")
-    return metrics.means(metrics.add(sums)) | {"lr": rate}
+def _dispatch(config: Config, source: pipeline.Source) -> int:
+    """The most steps in one call. Raises InputError where there can only be one, and more are asked for."""
+    if source.whole is None and config.dispatch > 1:
+        raise InputError(f"config.dispatch = {config.dispatch}: the training split is not in device memory; use 0")
+    return config.dispatch or (1 if source.whole is None or jax.default_backend() == "cpu" else DISPATCH)
 
 
-def _check_finite(state: TrainState, step: int) -> None:
-    """Raises FloatingPointError for a state not to be saved: the loss of a step is of the parameters before it."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.device_get((state.params, state.model_state))):
-        if not np.isfinite(leaf).all():
-            raise FloatingPointError(f"{path_name(path[1:])} became infinite or NaN by step {step}")
+def _groups(start: int, total: int, periods: Iterable[float], most: int) -> Iterator[range]:
+    """The steps from `start` to `total` in groups of up to `most`, each of which ends where something is due."""
+    periods = [*periods, *([10.0] if jax.process_count() > 1 else [])]  # at these, the processes agree on signals
+    while start < total:
+        stop = start + 1
+        while stop < min(start + most, total) and not any(is_due(stop, period) for period in periods):
+            stop += 1
+        yield range(start, stop)
+        start = stop
+
+
+def _finite(pending: list[tuple[int, dict[str, jax.Array]]], step: int) -> dict[str, float]:
+    """The mean metrics of the steps since the last time: for each call, the number of its steps and what it returned.
+
+    Raises FloatingPointError when a loss was not finite.
+    """
+    columns: dict[str, list[Any]] = {}
+    for count, sums in jax.device_get(pending):
+        for name, values in sums.items():
+            columns.setdefault(name, []).extend(np.atleast_1d(values)[:count])
+    for ago, loss in zip(range(len(columns["loss"]) - 1, -1, -1), columns["loss"], strict=True):
+        if not np.isfinite(loss):
+            raise FloatingPointError(f"the loss became {loss:.0f} at step {step - ago}")
+    rate = float(columns.pop("lr")[-1])
+    each = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return metrics.means(metrics.add(each)) | {"lr": rate}

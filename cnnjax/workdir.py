@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import datetime
 import fcntl
+import functools
 import importlib.metadata
 import json
 import pathlib
@@ -18,7 +19,6 @@ import sys
 from typing import Any
 
 import jax
-import tensorboardX
 
 from cnnjax import __version__
 from cnnjax import config as configs
@@ -104,14 +104,19 @@ class Metrics:
             part.write_text("".join(line + "\n" for line in _lines(path) if _is_kept(line, start)))
             part.replace(path)
             self._file = self._open.enter_context(path.open("a", buffering=1))
-            board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
-            self._board = self._open.enter_context(contextlib.closing(board))
+            self._board = functools.cache(functools.partial(self._open_board, workdir / "tensorboard", start + 1))
 
     def __enter__(self) -> "Metrics":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._open.close()
+
+    def _open_board(self, folder: pathlib.Path, begin: int) -> Any:
+        import tensorboardX  # with the first line: the first step need not wait for it
+
+        board = tensorboardX.SummaryWriter(str(folder), purge_step=begin)
+        return self._open.enter_context(contextlib.closing(board))
 
     def write(self, step: int, epoch: float, group: str, values: dict[str, float]) -> None:
         """One line, {"step", "epoch", "group/name": value ...}."""
@@ -120,7 +125,7 @@ class Metrics:
         named = {f"{group}/{name}": value for name, value in values.items()}
         self._file.write(json.dumps({"step": step, "epoch": round(epoch, 4), **named}) + "\n")
         for name, value in named.items():
-            self._board.add_scalar(name, value, step)
+            self._board().add_scalar(name, value, step)
 
 
 def _lines(path: pathlib.Path) -> list[str]:

@@ -36,9 +36,9 @@ def abstract(of: TrainState) -> TrainState:
 
 
 def save(workdir: pathlib.Path, accuracies: dict[int, float | None], keep: int = 3) -> None:
-    with checkpoint.open_manager(workdir, keep) as manager:
+    with checkpoint.Saver(workdir, keep) as saver:
         for step, accuracy in accuracies.items():
-            checkpoint.save(manager, state(step), None if accuracy is None else {"loss": 1.0, "accuracy": accuracy})
+            saver.save(state(step), None if accuracy is None else {"loss": 1.0, "accuracy": accuracy})
 
 
 def restore(workdir: pathlib.Path, **options: Any) -> tuple[TrainState | None, str]:

@@ -185,6 +185,7 @@ def test_auto_keeps_what_fits_and_is_the_same_every_epoch(
     reads = []
     monkeypatch.setattr(pipeline, "read", lambda *args, read=pipeline.read: reads.append(args) or read(*args))
     opened = source(digits, calls, "auto")
+    opened.histogram()  # waits for what is read in the background
     before = len(reads)
     train(opened, stop=2)
     assert (len(reads) == before) == on_device

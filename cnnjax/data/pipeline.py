@@ -8,10 +8,10 @@ any step can be made from the step's number alone.
 import concurrent.futures
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
-import grain
 import jax
 import numpy as np
 from jax.sharding import Mesh
@@ -27,11 +27,14 @@ Batch = dict[str, jax.Array]
 AUTO_CACHE_BYTES = 2**30  # cache='auto' keeps a split of up to this size on the device
 STATISTICS_SAMPLE = 10_000  # images that the statistics of a split too large to cache are computed from
 
+_reader = concurrent.futures.ThreadPoolExecutor(1, "cnnjax-reader")  # of whole splits, in the order of their opening
+
 
 class Source(NamedTuple):
-    """A split that batches can be made of."""
+    """A split that batches can be made of. One for device memory is read in the background, and awaited where used."""
 
     fetch: Callable[[Sequence[int], Callable[[int], np.ndarray]], Iterator[Batch]]
+    whole: Callable[[], Batch] | None  # all of it, on every device; None for one that is read as it goes
     count: int  # examples
     shape: tuple[int, int, int]  # of an image after the host's operations
     histogram: Callable[[], np.ndarray]  # int64 [C, 256]: how often each value occurs in each channel
@@ -107,18 +110,24 @@ def open_source(split: Split, calls: Sequence[spec.Call], *, cache: str, seed: i
     if cache == "auto":
         cache = "device" if not is_random(calls) and first.nbytes * len(split) <= AUTO_CACHE_BYTES else "host"
     if cache == "device":
-        return _cached(split, calls, mesh)
+        return _cached(split, calls, first.shape[1:], mesh)
     return _streamed(split, calls, first.shape[1:], seed, mesh)
 
 
-def _cached(split: Split, calls: Sequence[spec.Call], mesh: Mesh) -> Source:
-    chunks = np.array_split(np.arange(len(split)), max(1, len(split) // 1000))
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        parts = list(pool.map(lambda indices: read(split, calls, indices, indices, 0), chunks))
-    whole = {name: np.concatenate([part[name] for part in parts]) for name in ("image", "label")}
-    on_device = {name: sharding.put_whole(mesh, array) for name, array in whole.items()}
+def _cached(split: Split, calls: Sequence[spec.Call], shape: tuple, mesh: Mesh) -> Source:
+    def read_whole() -> tuple[Batch, np.ndarray]:
+        def read_part(indices: np.ndarray) -> tuple[dict, np.ndarray]:
+            part = read(split, calls, indices, indices, 0)
+            return part, _histogram(part["image"])
+
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:  # more would only contend for the GIL
+            parts, histograms = zip(*pool.map(read_part, _chunks(np.arange(len(split)))), strict=True)
+        whole = {name: np.concatenate([part[name] for part in parts]) for name in ("image", "label")}
+        return {name: sharding.put_whole(mesh, array) for name, array in whole.items()}, np.sum(histograms, axis=0)
+
+    reading = _reader.submit(read_whole)
     gather = jax.jit(
-        lambda whole, rows: {name: array[rows] for name, array in whole.items()},
+        take,
         in_shardings=(sharding.replicated(mesh), sharding.split(mesh)),
         out_shardings=sharding.split(mesh),
     )
@@ -126,15 +135,24 @@ def _cached(split: Split, calls: Sequence[spec.Call], mesh: Mesh) -> Source:
     def fetch(steps: Sequence[int], indices: Callable[[int], np.ndarray]) -> Iterator[Batch]:
         for step in steps:
             rows = indices(step).astype(np.int32)
-            yield gather(on_device, sharding.put_rows(mesh, rows[sharding.local_rows(len(rows))]))
+            yield gather(reading.result()[0], sharding.put_rows(mesh, rows[sharding.local_rows(len(rows))]))
 
-    image = on_device["image"].addressable_data(0)
-    count, height, width, channels = image.shape
-    return Source(fetch, count, (height, width, channels), lambda: _histogram(np.asarray(image)))
+    return Source(fetch, lambda: reading.result()[0], len(split), shape, lambda: reading.result()[1])
+
+
+def take(whole: Batch, rows: jax.Array) -> Batch:
+    """The batch of these rows [B] of a split in device memory."""
+    return {name: array[rows] for name, array in whole.items()}
+
+
+def _chunks(indices: np.ndarray) -> list[np.ndarray]:
+    return np.array_split(indices, max(1, len(indices) // 1000))
 
 
 def _streamed(split: Split, calls: Sequence[spec.Call], shape: tuple, seed: int, mesh: Mesh) -> Source:
     def fetch(steps: Sequence[int], indices: Callable[[int], np.ndarray]) -> Iterator[Batch]:
+        import grain  # costs half a second
+
         def rows_of(step: int) -> dict:
             rows = indices(step)
             mine = sharding.local_rows(len(rows))
@@ -146,10 +164,9 @@ def _streamed(split: Split, calls: Sequence[spec.Call], shape: tuple, seed: int,
 
     def histogram() -> np.ndarray:
         sample = np.linspace(0, len(split) - 1, min(len(split), STATISTICS_SAMPLE)).astype(np.int64)
-        parts = np.array_split(sample, max(1, len(sample) // 1000))
-        return np.sum([_histogram(read(split, calls, part, part, seed)["image"]) for part in parts], axis=0)
+        return np.sum([_histogram(read(split, calls, part, part, seed)["image"]) for part in _chunks(sample)], axis=0)
 
-    return Source(fetch, len(split), shape, histogram)
+    return Source(fetch, None, len(split), shape, histogram)
 
 
 def _histogram(images: np.ndarray) -> np.ndarray:
@@ -167,6 +184,23 @@ def statistics(histogram: np.ndarray) -> dict[str, list[float]]:
 def train_batches(source: Source, *, seed: int, batch_size: int, start: int, stop: int) -> Iterator[Batch]:
     """The batches of steps `start` to `stop`: {"image": uint8 [B, H, W, C], "label": int32 [B]}, over the devices."""
     return source.fetch(range(start, stop), lambda step: order(seed, step, batch_size, source.count))
+
+
+def train_groups(
+    source: Source, groups: Iterable[range], *, seed: int, batch_size: int, most: int, mesh: Mesh
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """For each group of up to `most` steps the number of steps taken after it, and what `train.train_steps` needs:
+    "whole", the split in device memory; "rows", int32 [most, B], the examples of each step; "count", its steps.
+
+    The rows after those are of no use: so one compiled program takes any group.
+    """
+    assert source.whole is not None
+    for group in groups:
+        rows = np.zeros((most, batch_size), np.int32)
+        for i, step in enumerate(group):
+            rows[i] = order(seed, step, batch_size, source.count)
+        placed = sharding.put_whole(mesh, rows)
+        yield group.stop, {"whole": source.whole(), "rows": placed, "count": np.int32(len(group))}
 
 
 def eval_batches(source: Source, *, batch_size: int, mesh: Mesh) -> Iterator[Batch]:
