@@ -90,6 +90,23 @@ WRONG = {
     "data": ("data build", "the data set's name is missing"),
     "raw files": ("data build mnist --source={tmp}", "train-images-idx3-ubyte"),
     "no source": ("data build cifar10 --source={tmp}/no", "no"),
+    "bench model": ("bench lenet6", "unknown model 'lenet6'; did you mean 'lenet5'?"),
+    "bench call": ("bench lenet5(pol='max')", "has no argument 'pol'; did you mean 'pool'?"),
+    "bench what": ("bench lenet5 --what=trian", "unknown --what 'trian'; did you mean 'train'?"),
+    "bench batch": ("bench lenet5 --batch=0", "--batch=0: expected at least 1"),
+    "bench repeats": ("bench lenet5 --repeats=0", "--repeats=0: expected at least 1"),
+    "bench tolerance": ("bench lenet5 --tolerance=nan", "--tolerance=nan: expected at least 0"),
+    "bench input": ("bench lenet5 --input=28", "--input=28: expected height, width and channels, as in 28x28x1"),
+    "bench flag": ("bench lenet5 --bach=3", "unexpected argument --bach=3"),
+    "bench field": ("bench lenet5 --config.lr=1", "--config.lr=1 without --config=FILE"),
+    "bench config's flag": (f"bench {DIGITS} --bach=3", "unknown flag '--bach=3'; did you mean 'batch'?"),
+    "bench config's field": (f"bench {DIGITS} --config.lrr=3", "unknown config field 'lrr'"),
+    "bench two": (f"bench lenet5 {DIGITS}", "models and --config do not go together"),
+    "bench no data": ("bench lenet5 --what=input", "--what=input needs --config=FILE"),
+    "bench csv": ("bench lenet5 --csv={tmp}/no/new.csv", "there is no folder {tmp}/no"),
+    "bench other csv": ("bench lenet5 --csv=README.md", "README.md has no column 'date'"),
+    "bench nothing kept": ("bench lenet5 --against={tmp}/no.csv", "no.csv: No such file or directory"),
+    "bench profile": ("bench lenet5 --profile=README.md", "README.md"),
     "configs": ("configs configs/nix.py", "there is no config file 'configs/nix.py'"),
 }
 
@@ -110,7 +127,7 @@ def test_a_wrong_input_gives_one_clear_line_and_loses_nothing(
     error = capsys.readouterr().err
     assert status in (1, 2)
     assert error.startswith("error: ")
-    assert said in error
+    assert said.format(run=finished, tmp=tmp_path) in error
     assert len(error.strip().splitlines()) <= 2
     assert len(error) < 500
     assert contents(finished) == before

@@ -15,7 +15,8 @@ from cnnjax.config import FIELDS
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cnnjax"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-FAMILIES = [path for path in (PACKAGE / "models").glob("*.py") if path.stem not in ("__init__", "layers", "network")]
+SHARED = ("__init__", "layers", "network", "convolution", "pooling")  # of models/: what families share
+FAMILIES = [path for path in (PACKAGE / "models").glob("*.py") if path.stem not in SHARED]
 LEAVES = ["errors", "spec", "state", "losses", "sharding", "metrics", "config"]
 
 
@@ -58,7 +59,8 @@ def foreign(path: pathlib.Path) -> set[str]:
 def test_the_rules_see_the_imports() -> None:
     assert ours(PACKAGE / "evaluate.py") >= {"cnnjax.augment", "cnnjax.data.pipeline", "cnnjax.data.build"}
     assert foreign(PACKAGE / "evaluate.py") == {"flax", "jax", "numpy", "matplotlib"}
-    assert "cnnjax.train" not in ours(PACKAGE / "cli.py", top_only=True)
+    assert "cnnjax.train" in ours(PACKAGE / "commands" / "train.py")
+    assert "cnnjax.train" not in ours(PACKAGE / "commands" / "train.py", top_only=True)
 
 
 @pytest.mark.parametrize("path", FAMILIES, ids=module)
@@ -68,7 +70,10 @@ def test_a_family_of_networks_imports_only_what_families_share(path: pathlib.Pat
 
 
 def test_what_families_share_imports_nothing_else_of_ours() -> None:
-    assert ours(PACKAGE / "models" / "layers.py") == set()
+    assert ours(PACKAGE / "models" / "layers.py") == {"cnnjax.models.convolution", "cnnjax.models.pooling"}
+    assert ours(PACKAGE / "models" / "convolution.py") <= {"cnnjax.native", "cnnjax"}
+    assert ours(PACKAGE / "models" / "pooling.py") == set()
+    assert ours(PACKAGE / "native" / "__init__.py") == set()
     assert ours(PACKAGE / "models" / "network.py") == {"cnnjax.models.layers"}
 
 
@@ -83,8 +88,20 @@ def test_a_config_file_imports_config_alone(path: pathlib.Path) -> None:
     assert foreign(path) == set()
 
 
-def test_only_the_command_line_knows_train() -> None:
-    assert [name for name, path in MODULES.items() if "cnnjax.train" in ours(path)] == ["cnnjax.cli"]
+def test_only_its_command_and_its_measurement_know_train() -> None:
+    knowing = [name for name, path in MODULES.items() if "cnnjax.train" in ours(path)]
+    assert sorted(knowing) == ["cnnjax.bench.measure", "cnnjax.commands.train"]
+
+
+def test_a_command_is_a_module_that_imports_nothing_heavy_by_itself() -> None:
+    modules = [path for path in (PACKAGE / "commands").glob("*.py") if path.stem != "__init__"]
+    assert {path.stem for path in modules} == set(cli.COMMANDS)
+    assert all(ours(path, top_only=True) <= {"cnnjax.cli", "cnnjax.config", "cnnjax.errors"} for path in modules)
+
+
+def test_the_script_that_another_python_runs_needs_nothing_of_ours() -> None:
+    path = PACKAGE / "bench" / "torch_worker.py"
+    assert (ours(path), foreign(path)) == (set(), set())
 
 
 def test_there_is_no_cycle() -> None:

@@ -1,0 +1,58 @@
+"""`cnnjax evaluate`: a checkpoint's numbers."""
+
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+from cnnjax import cli
+from cnnjax.config import load
+from cnnjax.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def run(parser: cli.Parser, argv: list[str]) -> int:
+    parser.add_argument("--workdir", required=True, help="a run's folder")
+    parser.add_argument("--step", default="last", help="last, best or a step's number (default: last)")
+    parser.add_argument("--dataset", default="", help="default: the run's own")
+    parser.add_argument(
+        "--split", default="", help="TFDS split syntax, as in test[:10%%] (default: the run's test_split)"
+    )
+    parser.add_argument("--batch_size", type=int, default=0, help="default: the run's eval_batch_size")
+    parser.add_argument("--data_dir", default="", help="where data sets are (default: TFDS's own)")
+    args = parser.parse_args(argv)
+    if args.batch_size < 0:
+        raise InputError(f"--batch_size={args.batch_size}: expected at least 1")
+    load(pathlib.Path(args.workdir) / "config.json")
+
+    console = cli.start()
+    import jax
+
+    from cnnjax.evaluate import evaluate
+
+    options = {name: value for name, value in vars(args).items() if name != "workdir"}
+    result = evaluate(pathlib.Path(args.workdir), **options, say=console.print)
+    if jax.process_index() == 0:
+        _print_evaluation(console, result)
+    return 0
+
+
+def _print_evaluation(console: "Console", result: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    table = Table(title=f"{result['dataset']} {result['split']}, step {result['step']}", title_justify="left")
+    for name in ("images", "accuracy", "top-5", "loss"):
+        table.add_column(name, justify="right")
+    table.add_row(f"{result['count']:,}", f"{result['accuracy']:.2%}", f"{result['top5']:.2%}", f"{result['loss']:.4f}")
+    console.print(table)
+    shown = sorted((a, name) for name, a in result["per_class"].items() if a is not None)
+    if len(shown) > 20:
+        console.print("the ten hardest classes:")
+        shown = shown[:10]
+    classes = Table("class", "accuracy")
+    for accuracy, name in shown:
+        classes.add_row(name, f"{accuracy:.2%}")
+    console.print(classes)
+    console.print(
+        f"more in {result['folder']}: metrics.json, per_class.csv, confusion.csv, confusion.png", soft_wrap=True
+    )
