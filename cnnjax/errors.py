@@ -14,11 +14,13 @@ SHOWN = 12  # names in an error message
 def nearest(name: str, valid: Iterable[str]) -> str:
     """The rest of a sentence about an unknown name: the closest valid one, if any, and the others or the closest."""
     valid = sorted(valid)
-    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    longer = [one for one in valid if name and name in one]
+    longer.sort(key=lambda one: (name not in one.split("_"), len(one)))  # 'cifar_resnet20' for 'resnet20'
+    close = longer[:1] or difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
     if len(valid) <= SHOWN:
         return f"{hint}valid: {', '.join(valid) or 'none'}"
-    some = difflib.get_close_matches(name, valid, n=SHOWN, cutoff=0.0)
+    some = list(dict.fromkeys(longer + difflib.get_close_matches(name, valid, n=SHOWN, cutoff=0.0)))[:SHOWN]
     return f"{hint}valid, of {len(valid)}: {', '.join(some)}, ..."
 
 

@@ -62,7 +62,7 @@ KINDS = {
     "convolution": "convolution",
     "dot_general": "full connection",
     "max_pool": "max pool",
-    "reduce_window_sum": "average pool",
+    "sum_pool": "average pool",
     "reduce_sum": "mean of maps",
 }
 SCOPES = {"local_response_norm": "response norm"}  # functions that are layers, though without parameters
@@ -161,7 +161,7 @@ def _window(eqn: Any) -> tuple[Pair, Pair, tuple[Pair, Pair], Pair] | None:
     p = eqn.params
     if eqn.primitive.name == "convolution":
         return eqn.invars[1].aval.shape[:2], p["strides"], p["padding"], p["dilation"]
-    if eqn.primitive.name == "max_pool":
+    if eqn.primitive.name in ("max_pool", "sum_pool"):
         return (p["window"],) * 2, (p["stride"],) * 2, p["padding"], (1, 1)
     if eqn.primitive.name in KINDS and "window_dimensions" in p:
         one = slice(1, 3)  # of (batch, height, width, maps)

@@ -141,6 +141,7 @@ def test_finding_checks_without_calling() -> None:
     ("name", "valid", "expected"),
     [
         ("restnet", ["resnet", "lenet"], "did you mean 'resnet'? valid: lenet, resnet"),
+        ("net20", ["net50", "cifar_net20"], "did you mean 'cifar_net20'? valid: cifar_net20, net50"),
         ("zzz", ["b", "a"], "valid: a, b"),
         ("zzz", [], "valid: none"),
     ],

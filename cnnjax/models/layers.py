@@ -16,7 +16,7 @@ from jax.nn.initializers import Initializer
 from jax.typing import ArrayLike, DTypeLike
 
 from cnnjax.models.convolution import convolution
-from cnnjax.models.pooling import largest
+from cnnjax.models.pooling import largest, total
 
 Value = TypeVar("Value")
 
@@ -203,9 +203,7 @@ def avg_pool(
     The zeros of an int `padding` count unless `count_padding` is False; what 'SAME' or `ceil` adds never does.
     """
     stride, pads = _windows(x, window, stride, padding, ceil)
-    sums = jax.lax.reduce_window(
-        x, np.zeros((), x.dtype), jax.lax.add, (1, window, window, 1), (1, stride, stride, 1), ((0, 0), *pads, (0, 0))
-    )
+    sums = total(x, window, stride, (pads[0], pads[1]))
     border = padding if count_padding and isinstance(padding, int) else 0
     counts = []
     for size, (low, high) in zip(x.shape[1:3], pads, strict=True):
