@@ -74,6 +74,8 @@ def layers(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Layer]:
     A layer is a convolution, a full connection, a pool, and whatever else has parameters. Raises InputError, with the
     layer and the numbers, for images that do not fit. Computes shapes only.
     """
+    if getattr(model, "scan", False):
+        model = model.clone(scan=False)  # the layers of a loop, one by one
     image = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
     inside: list[str] = []
 

@@ -4,6 +4,7 @@ import ast
 import functools
 import inspect
 import pathlib
+import re
 import types
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 import cnnjax.models
 from cnnjax import spec
@@ -48,6 +50,9 @@ XXX...XXX..X.XXX
 
 BAD_CALLS = {
     "lenet": "did you mean 'lenet5'?",
+    "resnet20": "did you mean 'cifar_resnet20'?",
+    "cifar_resnet20(scan=True, stochastic_depth=0.1)": "scan = True: the blocks of a loop are alike",
+    "resnet50_v2(scan=True, layout='slim')": "scan = True: the units of a loop are alike",
     "lenet5(foo=1)": "has no argument 'foo'; did you mean 'pool'? valid",
     "lenet5(num_classes=3)": "has no argument 'num_classes'",
     "lenet5(parent=None)": "has no argument 'parent'",
@@ -373,6 +378,50 @@ def test_stochastic_depth_acts_in_training_alone(text: str) -> None:
     assert np.abs(run(key(1)) - run(key(2))).max() > 1e-3
     calm, usual = (net.apply(variables, x, train=False) for net in (model, plain))
     np.testing.assert_allclose(calm, usual, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "rest"),
+    [
+        ("cifar_resnet20", r"stage\d_block1", r"(stage\d_block)\d+"),
+        ("cifar_preresnet110(stage_sizes=(3, 3, 2))", r"conv\d_1", r"(conv\d_)\d+"),
+    ],
+)
+@pytest.mark.parametrize("remat", [False, True])
+def test_blocks_as_a_loop_give_the_same(text: str, first: str, rest: str, remat: bool) -> None:
+    """Their variables are those of single blocks, stacked."""
+    (single, variables), x = made(with_fields(text, remat=remat)), example(text, 2)
+    loop = create_model(with_fields(text, remat=remat, scan=True), 10)
+    shapes = jax.eval_shape(lambda: loop.init(key(), x, train=False))
+
+    def stacked(tree: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, leaf in tree.items():
+            if (match := re.fullmatch(rest, name)) and not re.fullmatch(first, name):
+                found.setdefault(next(other for other in like if re.fullmatch(match[1] + "[a-z]+", other)), []).append(
+                    leaf
+                )
+            else:
+                found[name] = leaf
+        join = functools.partial(jax.tree.map, lambda *leaves: jnp.stack(leaves))
+        return {name: join(*leaf) if isinstance(leaf, list) else leaf for name, leaf in found.items()}
+
+    def gradient(model: nn.Module, variables: Any) -> Any:
+        def loss(params: Any) -> Any:
+            logits, new = model.apply({**variables, "params": params}, x, train=True, mutable=["batch_stats"])
+            return jnp.sum(logits**2), new
+
+        return jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
+
+    (value, new), grads = gradient(single, variables)
+    whole = {name: stacked(tree, shapes[name]) for name, tree in variables.items()}
+    (looped, looped_new), looped_grads = gradient(loop, whole)
+    expected = value, stacked(new["batch_stats"], shapes["batch_stats"]), stacked(grads, shapes["params"])
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max()),
+        (looped, looped_new["batch_stats"], looped_grads),
+        expected,
+    )
 
 
 @pytest.mark.slow

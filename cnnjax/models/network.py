@@ -224,6 +224,20 @@ def _identity(x: jax.Array) -> jax.Array:
     return x
 
 
+def repeated(block: nn.Module, count: int, x: jax.Array) -> jax.Array:
+    """What `count` blocks like this one, which keep the shape of maps, make of x, one after the other.
+
+    They are a loop, so that XLA compiles one of them; their parameters have a leading axis [count].
+    """
+    loop = nn.scan(
+        lambda block, x, _: (block(x), None),
+        variable_axes={"params": 0, "batch_stats": 0},
+        split_rngs={"params": True, "dropout": True},
+        length=count,
+    )
+    return loop(block, x, None)[0]
+
+
 class Branches(nn.Module):
     """Layers side by side on the same maps, their maps joined: an Inception module (Szegedy et al. 2015, sec. 4).
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnnjax.models.layers import SqueezeExcite, StochasticDepth, lookup
-from cnnjax.models.network import Network, Parts, Variant
+from cnnjax.models.network import Network, Parts, Variant, repeated
 
 SHORTCUTS = {
     "A": "where the shape changes, every second pixel, with maps of zeros: the paper's",
@@ -58,6 +58,7 @@ class CifarResNet(Network):
     se: int = 0  # the ratio of squeeze-and-excitation; 0 is without
     stochastic_depth: float = 0.0  # the last block's rate; others have less, in proportion to their depth
     remat: bool = False  # compute the blocks' maps again for the gradient, instead of keeping them
+    scan: bool = False  # the blocks of a stage but its first as a loop: deep networks compile in seconds
 
     def __post_init__(self) -> None:
         if self.depth < 8 or self.depth % 6 != 2:
@@ -65,6 +66,8 @@ class CifarResNet(Network):
         lookup("shortcut", self.shortcut, SHORTCUTS)
         if self.shortcut == "none" and self.stochastic_depth:
             raise ValueError(f"stochastic_depth = {self.stochastic_depth!r}: a plain network has no shortcuts to go by")
+        if self.scan and self.stochastic_depth:
+            raise ValueError("scan = True: the blocks of a loop are alike, and stochastic_depth gives each its rate")
         super().__post_init__()
 
     @nn.compact
@@ -73,11 +76,14 @@ class CifarResNet(Network):
         make = nn.remat(Block) if self.remat else Block
         x = ends["conv1"] = parts.act(parts.norm(name="norm1")(parts.conv(16, 3, name="conv1")(x)))
         for stage, features in enumerate((16, 32, 64)):
-            for i in range(1, size + 1):
+            for i in range(1, 2 if self.scan else size + 1):
                 stride = 2 if stage > 0 and i == 1 else 1
                 drop = self.stochastic_depth * (stage * size + i) / (3 * size)
                 name = f"stage{stage + 1}_block{i}"
                 x = make(parts, features, stride, self.shortcut, self.se, drop, name=name)(x)
+            if self.scan and size > 1:
+                block = make(parts, features, 1, self.shortcut, self.se, 0.0, name=f"stage{stage + 1}_blocks")
+                x = repeated(block, size - 1, x)
             ends[f"stage{stage + 1}"] = x
         if self.features_only:
             return ends

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnnjax.models.layers import SqueezeExcite, StochasticDepth, lookup, max_pool
-from cnnjax.models.network import Network, Parts, Variant
+from cnnjax.models.network import Network, Parts, Variant, repeated
 
 BLOCKS = {"basic": (3, 3), "bottleneck": (1, 3, 1)}  # the kernels; a bottleneck's output has 4 times the inner maps
 
@@ -96,12 +96,16 @@ class ResNetV2(Network):
     stochastic_depth: float = 0.0  # the last unit's rate; others have less, in proportion to their depth
     small_images: bool = False  # a 3x3 convolution without stride, and no pool: the paper's for CIFAR
     remat: bool = False  # compute the units' maps again for the gradient, instead of keeping them
+    scan: bool = False  # the units of a stage but its first as a loop: deep networks compile in seconds
 
     def __post_init__(self) -> None:
         lookup("block", self.block, BLOCKS)
         lookup("shortcut", self.shortcut, SHORTCUTS)
         lookup("stride", self.stride, STRIDES)
         lookup("layout", self.layout, LAYOUTS)
+        if self.scan and (self.stochastic_depth or LAYOUTS[self.layout].stride_last):
+            other = "stochastic_depth" if self.stochastic_depth else f"layout {self.layout!r}"
+            raise ValueError(f"scan = True: the units of a loop are alike, and with {other} they are not")
         super().__post_init__()
 
     @nn.nowrap
@@ -130,21 +134,18 @@ class ResNetV2(Network):
         done, units, kernels = 0, sum(self.stage_sizes), BLOCKS[self.block]
         for stage, size in enumerate(self.stage_sizes):
             inner = self.features * 2**stage
-            for unit in range(size):
+            features = inner * 4 if self.block == "bottleneck" else inner
+
+            def unit(number: int, name: str, drop: float = 0.0, stage=stage, inner=inner, features=features) -> Unit:
+                strides, preactivate = self._strides(stage, number), layout.first_norm or stage + number > 0
+                options = self.shortcut, preactivate, layout.use_bias, self.se, drop
+                return make(parts, kernels, strides, features, inner, *options, name=f"conv{stage + 2}_{name}")
+
+            for number in range(1 if self.scan else size):
                 done += 1
-                x = make(
-                    parts,
-                    kernels,
-                    self._strides(stage, unit),
-                    inner * 4 if self.block == "bottleneck" else inner,
-                    inner,
-                    self.shortcut,
-                    layout.first_norm or done > 1,
-                    layout.use_bias,
-                    self.se,
-                    self.stochastic_depth * done / units,
-                    name=f"conv{stage + 2}_{unit + 1}",
-                )(x)
+                x = unit(number, f"{number + 1}", self.stochastic_depth * done / units)(x)
+            if self.scan and size > 1:
+                x = repeated(unit(1, "others"), size - 1, x)
             ends[f"conv{stage + 2}_x"] = x
         x = ends["last"] = parts.act(parts.norm(name="last_norm")(x))
         if self.features_only:
