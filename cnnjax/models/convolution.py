@@ -81,26 +81,19 @@ ad.defbilinear(convolution_p, _transpose_first, _transpose_second)
 def _batched(operands: Any, axes: Any, *, role: str, shape: Any, groups: int, **options: Any) -> Any:
     """vmap: more images for one kernel; for several kernels, several groups of maps."""
     count = next(x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None)
-    is_map = {"output": (True, False), "images": (True, False), "kernel": (True, True)}[role]
-    several = role == "kernel" or axes[1] is not None
+    if role != "kernel" and axes[1] is None:
+        a = jnp.moveaxis(operands[0], axes[0], 0)
+        a = a.reshape(-1, *a.shape[2:])
+        shapes = {"shape": (count * shape[0], *shape[1:]), "groups": groups}
+        return convolution_p.bind(a, operands[1], role=role, **shapes, **options).reshape(count, *shape), 0
     joined = []
-    for x, axis, maps in zip(operands, axes, is_map, strict=True):
-        if axis is None and (several or maps):
-            x, axis = jnp.broadcast_to(x[None], (count, *x.shape)), 0
+    for x, axis in zip(operands, axes, strict=True):  # [..., B, C] -> [..., B C]: the groups of each are neighbours
         if axis is None:
-            joined.append(x)
-        elif several:  # [..., B, C] -> [..., B C]: the groups of each are neighbours
-            x = jnp.moveaxis(x, axis, -2)
-            joined.append(x.reshape(*x.shape[:-2], -1))
-        else:
-            x = jnp.moveaxis(x, axis, 0)
-            joined.append(x.reshape(-1, *x.shape[2:]))
-    if not several:
-        out = convolution_p.bind(*joined, role=role, shape=(count * shape[0], *shape[1:]), groups=groups, **options)
-        return out.reshape(count, *shape), 0
-    out = convolution_p.bind(
-        *joined, role=role, shape=(*shape[:-1], count * shape[-1]), groups=count * groups, **options
-    )
+            x, axis = jnp.broadcast_to(x[None], (count, *x.shape)), 0
+        x = jnp.moveaxis(x, axis, -2)
+        joined.append(x.reshape(*x.shape[:-2], -1))
+    shapes = {"shape": (*shape[:-1], count * shape[-1]), "groups": count * groups}
+    out = convolution_p.bind(*joined, role=role, **shapes, **options)
     return out.reshape(*shape[:-1], count, shape[-1]), len(shape) - 1
 
 
