@@ -201,8 +201,11 @@ def started(text: str) -> tuple[Any, dict[str, Any]]:
 
 @functools.cache
 def made(text: str) -> tuple[Any, dict[str, Any]]:
-    """The same, but biases and BatchNorm's variables are random, so that none hides behind a 0 or a 1."""
-    model, variables = started(text)
+    """The same, but biases and BatchNorm's variables are random, so that none hides behind a 0 or a 1.
+
+    Kernels are He's: Gaussians of 0.01, which some papers start from, let next to nothing of small images through.
+    """
+    model, variables = started(with_fields(text, initializer="he") if "initializer" in fields_of(text) else text)
     rng = np.random.default_rng(0)
 
     def shake(path: tuple[Any, ...], leaf: jax.Array) -> np.ndarray:
