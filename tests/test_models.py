@@ -243,12 +243,11 @@ def test_count_params_counts_for_other_classes_and_images() -> None:
 def test_eager_jit_and_one_by_one_agree(text: str) -> None:
     model, variables = made(text)
     x = example(text, 3)
-    eager = model.apply(variables, x, train=False)
-    np.testing.assert_allclose(
-        jax.jit(lambda x: model.apply(variables, x, train=False))(x), eager, rtol=1e-4, atol=1e-4
-    )
-    one = jax.jit(jax.vmap(lambda image: model.apply(variables, image[None], train=False)[0]))
-    np.testing.assert_allclose(one(x), eager, rtol=1e-4, atol=1e-4)
+    apply = functools.partial(model.apply, train=False)
+    eager = apply(variables, x)
+    np.testing.assert_allclose(jax.jit(apply)(variables, x), eager, rtol=1e-4, atol=1e-4)
+    one = jax.jit(jax.vmap(lambda variables, image: apply(variables, image[None])[0], in_axes=(None, 0)))
+    np.testing.assert_allclose(one(variables, x), eager, rtol=1e-4, atol=1e-4)
     assert np.ptp(eager, axis=0).min() > 1e-4  # the images do get different answers
 
 
@@ -277,11 +276,11 @@ def test_training_moves_the_statistics_and_uses_the_batch(text: str) -> None:
     model, variables = made(text)
     x = example(text, 4)
     rngs = {"dropout": key()}
-    run = jax.jit(lambda x: model.apply(variables, x, train=True, rngs=rngs, mutable=["batch_stats"]))
-    logits, updated = run(x)
+    run = jax.jit(functools.partial(model.apply, train=True, rngs=rngs, mutable=["batch_stats"]))
+    logits, updated = run(variables, x)
     moved = jax.tree.map(lambda new, old: bool(np.any(new != old)), updated, {"batch_stats": variables["batch_stats"]})
     assert all(jax.tree.leaves(moved))
-    others, _ = run(np.concatenate([x[:1], example(text, 3, seed=1)]))
+    others, _ = run(variables, np.concatenate([x[:1], example(text, 3, seed=1)]))
     assert np.abs(logits[0] - others[0]).max() > 1e-3
 
 
