@@ -38,7 +38,9 @@ DISPATCH = 32  # steps in one call, where config.dispatch leaves it open
 # ---------------------------------------------------------------------------------------------------- state and step
 
 
-def init_state(key: Key, *, model: nn.Module, shape: tuple[int, ...], make_tx, ema: bool) -> TrainState:
+def init_state(
+    key: Key, *, config: Config, model: nn.Module, schedule: optax.Schedule, shape: tuple[int, ...]
+) -> TrainState:
     """The state before the first step, for images of `shape` [H, W, C].
 
     Raises InputError when the network gives anything but a row of logits for each image.
@@ -49,8 +51,9 @@ def init_state(key: Key, *, model: nn.Module, shape: tuple[int, ...], make_tx, e
         raise InputError(f"the network gives {what}; training needs logits: not features_only, nor head='conv'")
     variables = dict(variables)
     params = variables.pop("params")
-    averaged = jax.tree.map(jnp.copy, params) if ema else {}
-    return TrainState(jnp.zeros((), jnp.int32), params, variables, make_tx(params).init(params), averaged)
+    averaged = jax.tree.map(jnp.copy, params) if config.ema else {}
+    opt_state = optim.build(config, params, schedule).init(params)
+    return TrainState(jnp.zeros((), jnp.int32), params, variables, opt_state, averaged)
 
 
 def train_step(
@@ -58,16 +61,13 @@ def train_step(
     batch: pipeline.Batch,
     key: Key,
     *,
+    config: Config,
     model: nn.Module,
-    tx: optax.GradientTransformation,
     schedule: optax.Schedule,
     prepare: Callable[[Key, jax.Array], jax.Array],
-    loss: Callable[[jax.Array, jax.Array], jax.Array],
-    accumulate: int,
-    ema: float,
-    aux_weight: float,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update from one global batch. All randomness comes from `key`, folded with the step."""
+    loss, tx = losses.build(config.loss), optim.build(config, state.params, schedule)
     augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
 
     def loss_fn(params, model_state, images, labels, key):
@@ -81,12 +81,14 @@ def train_step(
         model_state = dict(updated)
         auxiliary = jax.tree.leaves(model_state.pop("aux_logits", {}))
         each = loss(logits, labels)
-        total = each.mean() + aux_weight * sum(loss(one, labels).mean() for one in auxiliary)
+        total = each.mean() + config.aux_weight * sum(loss(one, labels).mean() for one in auxiliary)
         return total, (model_state, metrics.sums(logits, labels, each))
 
     def part(carry, index):
         grads, model_state = carry
-        images, labels = (x.reshape(-1, accumulate, *x.shape[1:])[:, index] for x in (batch["image"], batch["label"]))
+        images, labels = (
+            x.reshape(-1, config.accumulate, *x.shape[1:])[:, index] for x in (batch["image"], batch["label"])
+        )
         images = prepare(jax.random.fold_in(augment_key, index), images)
         part_key = jax.random.fold_in(dropout_key, index)
         (_, (model_state, sums)), new = jax.value_and_grad(loss_fn, has_aux=True)(
@@ -94,20 +96,20 @@ def train_step(
         )
         return (jax.tree.map(jnp.add, grads, new), model_state), sums
 
-    # Not a lax.scan: inside a loop XLA compiles convolutions for a CPU to something tens of times slower.
+    # Not a lax.scan: in a loop XLA divides no operation but a convolution among a CPU's cores.
     carry, parts = (jax.tree.map(jnp.zeros_like, state.params), state.model_state), []
-    for index in range(accumulate):
+    for index in range(config.accumulate):
         carry, sums = part(carry, index)
         parts.append(sums)
     grads, model_state = carry
-    grads = jax.tree.map(lambda g: g / accumulate, grads)
+    grads = jax.tree.map(lambda g: g / config.accumulate, grads)
     sums = jax.tree.map(lambda *xs: sum(xs), *parts)
 
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     averaged = state.ema
-    if ema:  # the average starts short, so that it forgets the initialisation
-        decay = jnp.minimum(ema, (1 + state.step) / (10 + state.step))
+    if config.ema:  # the average starts short, so that it forgets the initialisation
+        decay = jnp.minimum(config.ema, (1 + state.step) / (10 + state.step))
         averaged = jax.tree.map(lambda average, p: decay * average + (1 - decay) * p, state.ema, params)
     sums["lr"] = schedule(state.step)
     return TrainState(state.step + 1, params, model_state, opt_state, averaged), sums
@@ -187,17 +189,14 @@ def train(
     epoch = source.count / config.batch_size
     total = steps_of(config.duration, epoch=epoch)
 
-    # The network, its update rule, and its state: from the newest checkpoint, or new.
+    # The network, and the state as it will be: from the newest checkpoint, or new.
     model = create_model(config.model, len(classes), config.dtype)
-    loss = losses.build(config.loss)
     schedule = optim.build_schedule(config, epoch, total)
-    make_tx = functools.partial(optim.build, config, schedule=schedule)
-    init = functools.partial(init_state, model=model, shape=source.shape, make_tx=make_tx, ema=bool(config.ema))
+    init = functools.partial(init_state, config=config, model=model, schedule=schedule, shape=source.shape)
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     whole = sharding.replicated(mesh)
     with naming(config.model, source.shape):
         abstract = sharding.placed(jax.eval_shape(init, init_key), whole)
-    tx = make_tx(abstract.params)
 
     # What all images are seen with: from the training split, which was read meanwhile.
     known = _known(folder, examples[config.train_split], config.augment, source)
@@ -218,8 +217,7 @@ def train(
 
     # The step, compiled once, and what feeds it: a batch for each, or the rows of several.
     every = {name: length(getattr(config, f"{name}_every"), epoch=epoch, total=total) for name in EVENTS}
-    step_fn = functools.partial(train_step, model=model, tx=tx, schedule=schedule, prepare=prepare, loss=loss,
-                                accumulate=config.accumulate, ema=config.ema, aux_weight=config.aux_weight)  # fmt: skip
+    step_fn = functools.partial(train_step, config=config, model=model, schedule=schedule, prepare=prepare)
     seed, size = config.seed, config.batch_size
     if dispatch == 1:
         feeds = enumerate(

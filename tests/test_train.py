@@ -678,14 +678,11 @@ def test_auxiliary_classifiers_learn_with_their_weight(weight: float) -> None:
             network.auxiliary(self, lambda: nn.Dense(10, name="aux")(x), train)
             return nn.Dense(10, name="head")(x)
 
-    config, key = Config(lr=0.1), jax.random.key(0)
-    schedule = train.optim.build_schedule(config, 10, 100)
-    make_tx = functools.partial(train.optim.build, config, schedule=schedule)
-    state = train.init_state(key, model=Net(), shape=(4, 4, 1), make_tx=make_tx, ema=False)
+    config, key = Config(lr=0.1, aux_weight=weight), jax.random.key(0)
+    parts: dict[str, Any] = {"config": config, "model": Net(), "schedule": train.optim.build_schedule(config, 10, 100)}
+    state = train.init_state(key, shape=(4, 4, 1), **parts)
     batch = {"image": jax.random.normal(key, (8, 4, 4, 1)), "label": jnp.arange(8)}
-    after, sums = train.train_step(state, batch, key, model=Net(), tx=make_tx(state.params), schedule=schedule,
-                                   prepare=lambda key, x: x, loss=train.losses.build("cross_entropy"),
-                                   accumulate=1, ema=0.0, aux_weight=weight)  # fmt: skip
+    after, sums = train.train_step(state, batch, key, prepare=lambda key, x: x, **parts)
 
     def losses_of(params: Any) -> list[jax.Array]:
         x = nn.relu(batch["image"].reshape(8, -1) @ params["shared"]["kernel"])  # biases are 0 at first
@@ -705,12 +702,9 @@ def test_dropout_differs_from_step_to_step_and_follows_the_seed() -> None:
     model = create_model("mlp(features=(64,), dropout=0.5)", 10)
     images, labels = jnp.ones((4, 8, 8, 1)), jnp.arange(4)
     config = Config(lr=0.0)
-    schedule = train.optim.build_schedule(config, 1, 9)
-    make_tx = functools.partial(train.optim.build, config, schedule=schedule)
-    state = train.init_state(jax.random.key(0), model=model, shape=(8, 8, 1), make_tx=make_tx, ema=False)
-    step = functools.partial(train.train_step, model=model, tx=make_tx(state.params), schedule=schedule,
-                             prepare=lambda key, x: x, loss=train.losses.build("cross_entropy"), accumulate=1,
-                             ema=0.0, aux_weight=0.3)  # fmt: skip
+    parts: dict[str, Any] = {"config": config, "model": model, "schedule": train.optim.build_schedule(config, 1, 9)}
+    state = train.init_state(jax.random.key(0), shape=(8, 8, 1), **parts)
+    step = functools.partial(train.train_step, prepare=lambda key, x: x, **parts)
     batch = {"image": images, "label": labels}
 
     def loss(seed: int, at: int) -> float:

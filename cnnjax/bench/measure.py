@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from cnnjax import augment, losses, optim, sharding, summary
+from cnnjax import augment, optim, sharding, summary
 from cnnjax import train as training
 from cnnjax.config import Config
 from cnnjax.data import pipeline
@@ -89,20 +89,13 @@ def compile_step(subject: Subject, what: str) -> Program:
     config, model, mesh = subject.config, subject.model, subject.mesh
     whole, rows = sharding.replicated(mesh), sharding.split(mesh)
     schedule = optim.build_schedule(config, epoch=1000, total=1_000_000)
-    make_tx = functools.partial(optim.build, config, schedule=schedule)
-    init = functools.partial(
-        training.init_state, model=model, shape=subject.shape, make_tx=make_tx, ema=bool(config.ema)
-    )
+    parts: dict[str, Any] = {"config": config, "model": model, "schedule": schedule}
+    init = functools.partial(training.init_state, shape=subject.shape, **parts)
     start = jax.random.key(0, impl="rbg")  # quick to compile, however deep the network
     with naming(config.model, subject.shape):
         state = sharding.placed(jax.eval_shape(init, start), whole)
-        tx = make_tx(state.params)
         if what == "train":
-            step = functools.partial(
-                training.train_step, model=model, tx=tx, schedule=schedule, prepare=subject.prepare,
-                loss=losses.build(config.loss), accumulate=config.accumulate, ema=config.ema,
-                aux_weight=config.aux_weight,
-            )  # fmt: skip
+            step = functools.partial(training.train_step, prepare=subject.prepare, **parts)
             places: dict[str, Any] = {"in_shardings": (whole, rows, whole), "out_shardings": (whole, whole)}
             jitted = jax.jit(step, donate_argnums=0, compiler_options=sharding.compiler_options(), **places)
             lowered = jitted.lower(state, subject.batch, jax.random.key(1))
