@@ -15,7 +15,7 @@ from cnnjax.config import FIELDS
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cnnjax"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-SHARED = ("__init__", "layers", "network", "convolution", "pooling")  # of models/: what families share
+SHARED = ("__init__", "layers", "network", "convolution", "pooling", "primitive")  # of models/: what families share
 FAMILIES = [path for path in (PACKAGE / "models").glob("*.py") if path.stem not in SHARED]
 LEAVES = ["errors", "spec", "state", "losses", "sharding", "metrics", "config"]
 
@@ -71,8 +71,9 @@ def test_a_family_of_networks_imports_only_what_families_share(path: pathlib.Pat
 
 def test_what_families_share_imports_nothing_else_of_ours() -> None:
     assert ours(PACKAGE / "models" / "layers.py") == {"cnnjax.models.convolution", "cnnjax.models.pooling"}
-    assert ours(PACKAGE / "models" / "convolution.py") <= {"cnnjax.native", "cnnjax"}
-    assert ours(PACKAGE / "models" / "pooling.py") == set()
+    assert ours(PACKAGE / "models" / "convolution.py") <= {"cnnjax.native", "cnnjax", "cnnjax.models.primitive"}
+    assert ours(PACKAGE / "models" / "pooling.py") == {"cnnjax.models.primitive"}
+    assert ours(PACKAGE / "models" / "primitive.py") == set()
     assert ours(PACKAGE / "native" / "__init__.py") == set()
     assert ours(PACKAGE / "models" / "network.py") == {"cnnjax.models.layers"}
 

@@ -14,15 +14,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from cnnjax import native
+from cnnjax.models.primitive import primitive
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 Pairs = tuple[tuple[int, int], ...]
 
-convolution_p = Primitive("convolution")
+convolution_p = primitive("convolution")
 
 
 def convolution(
@@ -46,16 +46,7 @@ def _xla(x: Any, kernel: Any, *, strides: Any, padding: Pairs, dilation: Any, gr
     )
 
 
-# ----------------------------------------------------------------------------------------- values, shapes, derivatives
-
-
-@functools.cache
-def _compiled(**params: Any) -> Any:
-    return jax.jit(functools.partial(convolution_p.bind, **params))
-
-
-convolution_p.def_impl(lambda a, b, **params: _compiled(**params)(a, b))
-convolution_p.def_abstract_eval(lambda a, b, *, shape, **params: a.update(shape=shape, weak_type=False))
+# --------------------------------------------------------------------------------------------------------- derivatives
 
 # Of the two operands of each role, which role gives the gradient by them, and from which operands.
 TRANSPOSED = {

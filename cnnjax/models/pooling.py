@@ -15,12 +15,14 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from cnnjax.models.primitive import primitive
+
 Pairs = tuple[tuple[int, int], ...]
 
 # In roles. 'output': of the maps x. 'images', back from there: of a gradient of the output, and for the largest of x.
 # 'tangent': of a small change of x, and of x. The last two are linear in the first operand and each other's transpose;
 # so are the sum's 'output' and 'images'.
-max_pool_p, sum_pool_p = Primitive("max_pool"), Primitive("sum_pool")
+max_pool_p, sum_pool_p = primitive("max_pool"), primitive("sum_pool")
 BACK = {"tangent": "images", "images": "tangent"}, {"output": "images", "images": "output"}
 
 
@@ -39,12 +41,7 @@ def _options(x: jax.Array, window: int, stride: int, padding: Pairs) -> dict[str
     return {"shape": (x.shape[0], *out, x.shape[3]), "window": window, "stride": stride, "padding": padding}
 
 
-# ------------------------------------------------------------------------------------------ values, shapes, derivatives
-
-
-@functools.cache
-def _compiled(primitive: Primitive, **params: Any) -> Any:
-    return jax.jit(functools.partial(primitive.bind, **params))
+# --------------------------------------------------------------------------------------------------------- derivatives
 
 
 def _max_jvp(primals: Any, tangents: Any, *, role: str, **options: Any) -> Any:
@@ -66,7 +63,7 @@ def _sum_transpose(cotangent: Any, x: Any, *, role: str, shape: Any, **options: 
     return [sum_pool_p.bind(cotangent, role=BACK[1][role], shape=x.aval.shape, **options)]
 
 
-def _batched(primitive: Primitive, operands: Any, axes: Any, *, shape: Any, **options: Any) -> Any:
+def _batched(pool_p: Primitive, operands: Any, axes: Any, *, shape: Any, **options: Any) -> Any:
     """vmap: more images."""
     count = next(x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None)
     operands = [
@@ -74,7 +71,7 @@ def _batched(primitive: Primitive, operands: Any, axes: Any, *, shape: Any, **op
         for x, axis in zip(operands, axes, strict=True)
     ]
     joined = [x.reshape(-1, *x.shape[2:]) for x in operands]
-    out = primitive.bind(*joined, shape=(count * shape[0], *shape[1:]), **options)
+    out = pool_p.bind(*joined, shape=(count * shape[0], *shape[1:]), **options)
     return out.reshape(count, *shape), 0
 
 
@@ -161,8 +158,6 @@ def _spread(g: jax.Array, first: jax.Array | None, window: int, stride: int, sid
 
 
 for _primitive in (max_pool_p, sum_pool_p):
-    _primitive.def_impl(lambda *operands, _p=_primitive, **params: _compiled(_p, **params)(*operands))
-    _primitive.def_abstract_eval(lambda a, *rest, shape, **params: a.update(shape=shape, weak_type=False))
     batching.primitive_batchers[_primitive] = functools.partial(_batched, _primitive)
     for _platform, _by in ((None, _by_xla), ("cpu", _by_shifts)):
         _lower = functools.partial(_by, biggest=_primitive is max_pool_p)
