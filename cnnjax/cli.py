@@ -180,14 +180,12 @@ def start(cached: bool = True) -> "Console":
     import absl.logging
     import jax
 
-    from cnnjax import sharding
+    from cnnjax import cache, sharding
 
     absl.logging.set_verbosity(absl.logging.FATAL)  # what goes wrong is raised, and said once
     logging.getLogger("jax").setLevel(logging.ERROR)
-    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "cnnjax", "xla"
-    )
-    jax.config.update("jax_compilation_cache_dir", cache if cached else None)
+    kept = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(cache.folder("xla"))
+    jax.config.update("jax_compilation_cache_dir", kept if cached else None)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # many small programs add up at every start
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     sharding.initialize()

@@ -19,6 +19,8 @@ from typing import NamedTuple
 
 import jax
 
+from cnnjax import cache
+
 TARGET = "cnnjax_convolve"  # of the custom call
 SOURCE = pathlib.Path(__file__).with_name("convolution.cc")
 RUNTIME, HEADERS = "onednn-cpu-gomp", "onednn-devel-cpu-gomp"
@@ -62,7 +64,7 @@ def _built() -> pathlib.Path:
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     versions = [importlib.metadata.version(name) for name in ("jaxlib", RUNTIME, HEADERS)]
     key = hashlib.sha256("\n".join([SOURCE.read_text(), str(lib), *versions]).encode()).hexdigest()[:16]
-    path = cache() / f"convolution-{key}.so"
+    path = cache.folder("native") / f"convolution-{key}.so"
     if path.exists():
         return path
     if compiler is None:
@@ -77,11 +79,6 @@ def _built() -> pathlib.Path:
         )  # fmt: skip
         made.replace(path)
     return path
-
-
-def cache() -> pathlib.Path:
-    """Where the library is kept."""
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "cnnjax" / "native"
 
 
 def _file(package: str, name: str) -> pathlib.Path:
