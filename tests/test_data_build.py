@@ -813,9 +813,27 @@ def test_crops_are_windows_drawn_evenly_from_the_generator():
         images.center_crop(image, 8)
 
 
+@pytest.mark.parametrize("backend", ["cv2", "pillow"])
+def test_random_resized_crop_averages_only_what_shrinks_to_less_than_half(backend, monkeypatch):
+    if backend == "pillow":
+        monkeypatch.setattr(images, "cv2", None)
+    image = np.zeros((12, 12, 1), np.uint8)
+    image[:, ::3] = 90  # one column of three
+
+    def crop(sides: tuple[int, int]) -> np.ndarray:
+        rng = np.random.default_rng(0)
+        return images.random_resized_crop(image, rng, sides, scale=(1.0, 1.0), ratio=(1.0, 1.0))[:, :, 0]
+
+    np.testing.assert_array_equal(crop((12, 4)), np.full((12, 4), 30))
+    columns = (np.arange(8) + 0.5) * 1.5 - 0.5  # the centres of the new pixels among the old ones
+    left, share = np.floor(columns).astype(int), columns % 1
+    expected = image[0, left, 0] * (1 - share) + image[0, np.minimum(left + 1, 11), 0] * share
+    np.testing.assert_allclose(crop((12, 8)), np.tile(expected, (12, 1)), atol=1)
+
+
 def test_random_resized_crop_draws_area_and_aspect(monkeypatch):
     windows = []
-    monkeypatch.setattr(images, "_scale", lambda image, height, width: windows.append(image.shape[:2]) or image)
+    monkeypatch.setattr(images, "_scale", lambda image, *sides, **how: windows.append(image.shape[:2]) or image)
     image = np.zeros((100, 100, 1), np.uint8)
     for i in range(500):
         images.random_resized_crop(image, np.random.default_rng(i), 8)

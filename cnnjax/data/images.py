@@ -126,20 +126,25 @@ def _sides(size: Size) -> tuple[int, int]:
     return height, width
 
 
-def _scale(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Area averages along the sides that shrink, then bilinear interpolation along those that grow."""
-    smaller = (min(height, image.shape[0]), min(width, image.shape[1]))
-    for sides, shrink in ((smaller, True), ((height, width), False)):
-        if sides == image.shape[:2]:
+def _scale(image: np.ndarray, height: int, width: int, average_from: float = 1.0) -> np.ndarray:
+    """Area averages along the sides that shrink by more than `average_from`, then bilinear interpolation."""
+    rows, columns = image.shape[:2]
+    low = height if height * average_from < rows else rows
+    narrow = width if width * average_from < columns else columns
+    for h, w, average in ((low, narrow, True), (height, width, False)):
+        if (h, w) == image.shape[:2]:
             continue
         if cv2 is not None:
-            method = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
-            image = cv2.resize(image, sides[::-1], interpolation=method).reshape(*sides, image.shape[2])
+            method = cv2.INTER_AREA if average else cv2.INTER_LINEAR
+            image = cv2.resize(image, (w, h), interpolation=method).reshape(h, w, -1)
         else:
-            grey = image.shape[2] == 1
-            method = Image.Resampling.BOX if shrink else Image.Resampling.BILINEAR
-            picture = Image.fromarray(image[:, :, 0] if grey else image).resize((sides[1], sides[0]), method)
-            image = np.array(picture).reshape(*sides, image.shape[2])
+            picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+            if average:
+                picture = picture.resize((w, h), Image.Resampling.BOX)
+            else:  # transform, for resize would average, too
+                whole = (0, 0, *picture.size)
+                picture = picture.transform((w, h), Image.Transform.EXTENT, whole, Image.Resampling.BILINEAR)
+            image = np.array(picture).reshape(h, w, -1)
     return image
 
 
@@ -198,7 +203,8 @@ def random_resized_crop(
 ) -> np.ndarray:
     """A window of random area (a share in `scale`) and aspect (width / height in `ratio`), scaled to `size`.
 
-    The crop of Inception: up to ten tries to fit one in, else the largest central window of an allowed aspect.
+    The crop of Inception: up to ten tries to fit one in, else the largest central window of an allowed aspect. A side
+    that shrinks to no less than half is interpolated alone, in a fifth of the time that averages take.
     """
     height, width = _sides(size)
     rows, columns = image.shape[:2]
@@ -208,10 +214,10 @@ def random_resized_crop(
         h, w = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
         if 0 < h <= rows and 0 < w <= columns:
             top, left = int(rng.integers(rows - h + 1)), int(rng.integers(columns - w + 1))
-            return _scale(_crop(image, top, left, h, w), height, width)
+            return _scale(_crop(image, top, left, h, w), height, width, average_from=2.0)
     h = min(rows, round(columns / ratio[0]) if columns / rows < ratio[0] else rows)
     w = min(columns, round(rows * ratio[1]) if columns / rows > ratio[1] else columns)
-    return _scale(_crop(image, (rows - h) // 2, (columns - w) // 2, h, w), height, width)
+    return _scale(_crop(image, (rows - h) // 2, (columns - w) // 2, h, w), height, width, average_from=2.0)
 
 
 HOST_OPS: dict[str, Callable[..., np.ndarray]] = {
