@@ -8,12 +8,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
 
 from cnnjax import cli
+from cnnjax.augment import OPS
 from cnnjax.bench import kept, measure, peer, rows, start, timeline, torch_worker
 from cnnjax.commands.bench import ZOO
 from cnnjax.config import Config
+from cnnjax.data.build import load
+from cnnjax.data.images import HOST_OPS
 from cnnjax.errors import InputError
 from cnnjax.models import MODELS
 
@@ -77,10 +81,10 @@ def test_a_run_takes_its_steps_one_after_the_other_and_goes_on_where_it_stopped(
         seen.append((state, batch))
         return state + 1, {}
 
-    run = measure._train_run(step, lambda: jax.numpy.zeros(()), "images")  # pyright: ignore[reportArgumentType]
+    run = measure._train_run(step, lambda: jax.numpy.zeros(()), iter(range(100)))  # pyright: ignore[reportArgumentType]
     assert run(3) > 0
     run(2)
-    assert [(int(state), batch) for state, batch in seen] == [(i, "images") for i in range(5)]
+    assert [(int(state), batch) for state, batch in seen] == [(i, i) for i in range(5)]
 
 
 @pytest.mark.parametrize(("what", "times"), [("train", 6), ("forward", 2)])
@@ -280,9 +284,8 @@ def build(monkeypatch: pytest.MonkeyPatch, path: pathlib.Path, script: str, para
     path.write_text(script)
     monkeypatch.setattr(peer, "WORKER", path)
     subject = measure.of_model("lenet5", 10, (28, 28, 1), 8, "float32")
-    program = measure.Program(lambda steps: 0.0, "", 0.0, 0.0, 0, params)
     with peer.start_all(sys.executable) as workers:
-        built = peer.build(workers, subject, "train", program)
+        built = peer.build(workers, subject, "train", params)
         return built and (built[0](3), built[1])
 
 
@@ -347,11 +350,39 @@ def test_the_peer_is_the_same_network_and_runs(model: str, what: str, torch_pyth
     shape = (64, 64, 3) if variant.input_shape[0] > 64 else variant.input_shape
     shape = variant.input_shape if model.startswith("vgg") else shape  # its full connections are for that size
     subject = measure.of_model(model, variant.num_classes, shape, 8, "float32")
-    program = measure.Program(lambda steps: 0.0, "", 0.0, 0.0, 0, variant.params)
     with peer.start_all(torch_python) as workers:
-        built = peer.build(workers, subject, what, program)
+        built = peer.build(workers, subject, what, variant.params)
         assert built is not None
         assert built[0](1) > 0
+
+
+def test_the_peer_has_our_operations_by_their_names() -> None:
+    assert set(torch_worker.TRANSFORMS) <= set(HOST_OPS | OPS)
+
+
+def test_the_peer_gets_the_data_of_the_config(digits_dir: str, tmp_path: pathlib.Path) -> None:
+    config = Config(augment="resize(9)|random_crop(8)|flip_lr(probability=0.2)", train_split="train[:20]")
+    request = peer.export(tmp_path, config, digits_dir)
+    assert request["augment"] == [
+        ["resize", (9,), {}],
+        ["random_crop", (8,), {}],
+        ["flip_lr", (), {"probability": 0.2}],
+    ]
+    images, labels = load("digits", "train[:20]", digits_dir).read(np.arange(20))
+    np.testing.assert_array_equal(np.load(tmp_path / "images.npy"), images)
+    np.testing.assert_array_equal(np.load(tmp_path / "labels.npy"), labels)
+
+
+@pytest.mark.slow
+def test_a_config_is_compared_with_a_dataloader(
+    digits_dir: str, torch_python: str, quick: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed = ["bench", "--config=configs/digits_lenet5.py", "--repeats=2", f"--vs={torch_python}"]
+    assert cli.main([*typed, f"--data_dir={digits_dir}"]) == 0
+    shown = capsys.readouterr().out
+    assert "lenet5 input: " in shown
+    assert "lenet5 loop: " in shown
+    assert shown.count("of the time of ") == 2
 
 
 @pytest.mark.slow

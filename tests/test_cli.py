@@ -103,6 +103,10 @@ WRONG = {
     "bench config's field": (f"bench {DIGITS} --config.lrr=3", "unknown config field 'lrr'"),
     "bench two": (f"bench lenet5 {DIGITS}", "models and --config do not go together"),
     "bench no data": ("bench lenet5 --what=input", "--what=input needs --config=FILE"),
+    "bench peer's step": (
+        f"bench {DIGITS} --vs=python --what=input,train",
+        "--what=input,train: with --config, --vs compares input and loop",
+    ),
     "bench csv": ("bench lenet5 --csv={tmp}/no/new.csv", "there is no folder {tmp}/no"),
     "bench other csv": ("bench lenet5 --csv=README.md", "README.md has no column 'date'"),
     "bench nothing kept": ("bench lenet5 --against={tmp}/no.csv", "no.csv: No such file or directory"),

@@ -1,9 +1,10 @@
 """What is timed, and how: steps of a network in blocks of about a second, and the most that the machine could do."""
 
 import functools
+import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -80,11 +81,11 @@ class Program(NamedTuple):
     params: int
 
 
-def compile_step(subject: Subject, what: str) -> Program:
+def compile_step(subject: Subject, what: str, source: pipeline.Source | None = None) -> Program:
     """The step of `what`, which is 'train' or 'forward', compiled; nothing is computed before its first run.
 
-    Training is the step of `cnnjax.train`, state donated. Forward is the evaluation of one batch.
-    Raises InputError when the network does not take the images.
+    Training is the step of `cnnjax.train`, state donated; with a `source`, from one batch after the other of that.
+    Forward is the evaluation of one batch. Raises InputError when the network does not take the images.
     """
     config, model, mesh = subject.config, subject.model, subject.mesh
     whole, rows = sharding.replicated(mesh), sharding.split(mesh)
@@ -114,7 +115,8 @@ def compile_step(subject: Subject, what: str) -> Program:
     seconds = time.perf_counter() - begun
     # Compiled and called at the first run alone: memory and compile time are known without it.
     fresh = functools.cache(lambda: jax.jit(init, out_shardings=whole)(start))
-    run = (_train_run if what == "train" else _forward_run)(compiled, fresh, subject.batch)
+    batches = itertools.repeat(subject.batch) if source is None else _stream(source, config)
+    run = (_train_run if what == "train" else _forward_run)(compiled, fresh, batches)
     stats = compiled.memory_analysis()
     memory = sum(getattr(stats, f"{part}_size_in_bytes", 0) for part in ("argument", "output", "temp"))
     costs: Any = compiled.cost_analysis() or {}
@@ -128,14 +130,14 @@ def compile_step(subject: Subject, what: str) -> Program:
     )
 
 
-def _train_run(compiled: Any, fresh: Callable[[], TrainState], batch: Any) -> Run:
+def _train_run(compiled: Any, fresh: Callable[[], TrainState], batches: Iterator[Any]) -> Run:
     key, states = jax.random.key(1), []
 
     def run(steps: int) -> float:
         state = states.pop() if states else fresh()
         begun, before = time.perf_counter(), None
         for _ in range(steps):
-            state, sums = compiled(state, batch, key)
+            state, sums = compiled(state, next(batches), key)
             jax.block_until_ready(before)  # no more than two steps ahead of the device, as in training
             before = sums
         jax.block_until_ready(state)
@@ -145,13 +147,13 @@ def _train_run(compiled: Any, fresh: Callable[[], TrainState], batch: Any) -> Ru
     return run
 
 
-def _forward_run(compiled: Any, fresh: Callable[[], TrainState], batch: Any) -> Run:
+def _forward_run(compiled: Any, fresh: Callable[[], TrainState], batches: Iterator[Any]) -> Run:
     def run(steps: int) -> float:
         variables = fresh().variables
         begun, logits = time.perf_counter(), None
         for _ in range(steps):
             jax.block_until_ready(logits)
-            logits = compiled(variables, batch["image"])
+            logits = compiled(variables, next(batches)["image"])
         jax.block_until_ready(logits)
         return time.perf_counter() - begun
 
@@ -160,16 +162,20 @@ def _forward_run(compiled: Any, fresh: Callable[[], TrainState], batch: Any) -> 
 
 def input_run(source: pipeline.Source, config: Config) -> Run:
     """Batches alone, each waited for: what the pipeline gives when nobody computes."""
-    batches = pipeline.train_batches(source, seed=config.seed, batch_size=config.batch_size, start=0, stop=2**40)
-    stream = iter(batches)
+    batches = _stream(source, config)
 
     def run(steps: int) -> float:
         begun = time.perf_counter()
         for _ in range(steps):
-            jax.block_until_ready(next(stream))
+            jax.block_until_ready(next(batches))
         return time.perf_counter() - begun
 
     return run
+
+
+def _stream(source: pipeline.Source, config: Config) -> Iterator[pipeline.Batch]:
+    """A training's batches, without an end."""
+    return pipeline.train_batches(source, seed=config.seed, batch_size=config.batch_size, start=0, stop=2**40)
 
 
 # ------------------------------------------------------------------------------------------------------------ timing
@@ -228,4 +234,4 @@ def roofline(flops: float, accessed: float, most: Peaks) -> float:
 def step_flops(subject: Subject, what: str) -> int:
     """Floating-point operations of a step: two for each multiplication of weights; backward has twice as many."""
     macs = sum(row.macs for row in summary.layers(subject.model, subject.shape))
-    return 2 * macs * subject.config.batch_size * (3 if what == "train" else 1)
+    return 2 * macs * subject.config.batch_size * (1 if what == "forward" else 3)

@@ -11,15 +11,20 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
-from cnnjax.bench.measure import Program, Run, Subject, steps_in_a_block
+from cnnjax import spec
+from cnnjax.bench.measure import Run, Subject, steps_in_a_block
 from cnnjax.bench.rows import cores
+from cnnjax.config import Config
+from cnnjax.data.build import load
 from cnnjax.errors import InputError
 
 WORKER = pathlib.Path(__file__).with_name("torch_worker.py")
 # OpenMP's threads wait for the next loop busily or asleep. The one is faster where a machine does nothing else, the
 # other by much where it does; so there is a worker of each kind, and the faster one is the peer.
 WAITING = ({}, {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"})
+FILES = 10_000  # files that a worker gets of a split: enough for any block, and written in seconds
 SETTLE = 0.25  # seconds between turns: busy threads of the side before go to sleep, Intel's after 0.2
 
 Ask = Callable[[dict[str, Any]], dict[str, Any]]
@@ -91,27 +96,52 @@ def _process(python: str, variables: dict[str, str]) -> Iterator[Worker]:
             answers.close()
 
 
+def export(folder: pathlib.Path, config: Config, data_dir: str) -> dict[str, Any]:
+    """Writes a config's training data where a worker can read them; returns what a request says of them.
+
+    Images of one size are decoded, as torchvision keeps CIFAR-10; of others the first FILES are files.
+    """
+    examples = load(config.dataset, config.train_split, data_dir)
+    indices = np.arange(len(examples))
+    if None in examples.shape:
+        encoded, labels = examples.read_encoded(indices[:FILES])
+        for index, data in enumerate(encoded):
+            (folder / str(index)).write_bytes(data)
+    else:
+        images, labels = examples.read(indices)
+        np.save(folder / "images.npy", np.stack(images))
+    np.save(folder / "labels.npy", labels.astype(np.int64))
+    augment = [[call.name, call.args, call.kwargs] for call in spec.parse_pipeline(config.augment)]
+    return {"folder": str(folder), "augment": augment, "workers": cores()}
+
+
 def build(
-    workers: Sequence[Worker], subject: Subject, what: str, program: Program, compiled: bool = False
+    workers: Sequence[Worker],
+    subject: Subject,
+    what: str,
+    params: int,
+    compiled: bool = False,
+    data: dict[str, Any] | None = None,
 ) -> tuple[Run, str] | None:
     """The peer's steps, of the fastest worker, and where they come from; None where it has no such network.
 
-    Raises InputError when the peer's network has another number of parameters, or it has no GPU and we have.
+    `params` are our network's, 0 for the input alone. Raises InputError when the peer's network has another number of
+    parameters, or it has no GPU and we have.
     """
     device = "cpu" if jax.default_backend() == "cpu" else "cuda"
     config, python, about = subject.config, workers[0].python, workers[0].about
     if device == "cuda" and not about["cuda"]:
         raise InputError(f"--vs={python}: we run on a GPU, and its torch sees none")
     request = {"do": "build", "model": config.model, "what": what, "batch": config.batch_size, "input": subject.shape}
-    request |= {"dtype": config.dtype, "device": device, "threads": cores(), "compile": compiled}
+    request |= {"dtype": config.dtype, "device": device, "threads": cores(), "compile": compiled, "data": data}
     runs = []
     for worker in workers:
         answer = worker.ask(request)
         if answer["params"] is None:
             return None
-        if answer["params"] != program.params:
+        if answer["params"] != params:
             raise InputError(
-                f"{config.model} has {program.params:,} parameters, and its peer in {answer['source']} "
+                f"{config.model} has {params:,} parameters, and its peer in {answer['source']} "
                 f"{answer['params']:,}: they are not the same network"
             )
         runs.append(lambda steps, ask=worker.ask: ask({"do": "run", "steps": steps})["seconds"])

@@ -7,6 +7,10 @@ waits in a read and does nothing. It imports nothing of cnnjax or JAX.
     {"do": "build", "model": a call string, "what": "train" or "forward", "batch": N, "input": [H, W, C],
      "dtype": "float32" or "bfloat16", "device": "cpu" or "cuda", "threads": N, "compile": whether by torch.compile}
                                                      -> {"params": N, "source": library}, or {"params": null}: no peer
+    the same with "what": "loop", training with a DataLoader, or "input", the DataLoader alone ("params" is 0), and
+     "data": {"folder": of `labels.npy` and either `images.npy`, uint8 [N, H, W, C], or the encoded files '0', '1'...,
+              "augment": [[operation, arguments, named arguments], ...], "workers": N}
+                                                     -> the same
     {"do": "run", "steps": N}                        -> {"seconds": of all of them}
     what fails                                       -> {"error": why}
 """
@@ -184,15 +188,74 @@ def _declare_operators() -> None:
             _declared[0].define(name + "(Tensor a, Tensor b, float c) -> Tensor")
 
 
+# ------------------------------------------------------------------------------------------------------- their batches
+
+# An operation of ours as torchvision's, given its name for that, the image's sides and the operation's arguments.
+TRANSFORMS: dict[str, Any] = {
+    "resize": lambda t, sides, size: t.Resize(size),
+    "center_crop": lambda t, sides, size: t.CenterCrop(size),
+    "random_crop": lambda t, sides, size: t.RandomCrop(size),
+    "random_resized_crop": lambda t, sides, size, **ranges: t.RandomResizedCrop(size, **ranges),
+    "pad_crop": lambda t, sides, pad: t.RandomCrop(sides, padding=pad),
+    "flip_lr": lambda t, sides, probability=0.5: t.RandomHorizontalFlip(probability),
+}
+
+
+class Examples:
+    """A map-style data set, as torchvision's CIFAR10 and ImageFolder are: arrays in memory, or files."""
+
+    def __init__(self, folder: str, transform: Any) -> None:
+        import numpy as np
+
+        self.folder, self.transform, self.labels = folder, transform, np.load(os.path.join(folder, "labels.npy"))
+        path = os.path.join(folder, "images.npy")
+        self.images = np.load(path) if os.path.exists(path) else None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        from PIL import Image
+
+        if self.images is None:
+            with Image.open(os.path.join(self.folder, str(index))) as file:
+                image = file.convert("RGB")
+        else:
+            image = Image.fromarray(self.images[index].squeeze())
+        return self.transform(image), int(self.labels[index])
+
+
+def batches(request: dict[str, Any]) -> Any:
+    """A DataLoader's batches, one epoch after the other without end, as the tutorials have it."""
+    _declare_operators()
+    transforms = importlib.import_module("torchvision.transforms")
+    data, sides = request["data"], request["input"][:2]
+    steps = []
+    for name, arguments, named in data["augment"]:
+        if name not in TRANSFORMS:
+            raise ValueError(f"torchvision's side has no operation {name!r}; it has {', '.join(TRANSFORMS)}")
+        steps.append(TRANSFORMS[name](transforms, sides, *arguments, **named))
+    steps += [transforms.ToTensor(), transforms.Normalize([0.5], [0.25])]  # any numbers take as long
+    loader = torch.utils.data.DataLoader(
+        Examples(data["folder"], transforms.Compose(steps)), request["batch"], shuffle=True, drop_last=True,
+        num_workers=data["workers"], persistent_workers=True, pin_memory=request["device"] == "cuda",
+    )  # fmt: skip
+    while True:
+        yield from loader
+
+
 # --------------------------------------------------------------------------------------------------------- the worker
 
 
 def build(request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     """The answer to a request to build, and the function that takes so many steps and returns their seconds."""
+    what, device = request["what"], request["device"]
+    stream: Any = batches(request) if what in ("input", "loop") else iter(())
+    if what == "input":
+        return {"params": 0, "source": "a DataLoader"}, timed(lambda: next(stream), device)
     if request["model"] not in PEERS:
         return {"params": None}, None
     torch.set_num_threads(request["threads"])
-    device = request["device"]
     height, width, channels = request["input"]
     library, name, arguments = PEERS[request["model"]]
     images = torch.randn(request["batch"], channels, height, width, device=device)
@@ -211,19 +274,29 @@ def build(request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
 
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9)
 
-    def train() -> None:
+    def train(images: Any = images, labels: Any = labels) -> None:
         optimizer.zero_grad()
         with precision():
             loss = torch.nn.functional.cross_entropy(called(images), labels)
         loss.backward()
         optimizer.step()
 
+    def loop() -> None:
+        images, labels = (x.to(device, non_blocking=True) for x in next(stream))
+        train(images.to(memory_format=torch.channels_last), labels)
+
     def forward() -> None:
         with torch.inference_mode(), precision():
             called(images)
 
-    net.train(request["what"] == "train")
-    step = {"train": train, "forward": forward}[request["what"]]
+    net.train(what != "forward")
+    step = {"train": train, "forward": forward, "loop": loop}[what]
+    version = importlib.import_module(library).__version__
+    return {"params": params, "source": f"{library} {version}"}, timed(step, device)
+
+
+def timed(step: Any, device: str) -> Any:
+    """The function that takes so many steps, waits for the device and returns the seconds."""
 
     def run(steps: int) -> float:
         begun = time.perf_counter()
@@ -233,8 +306,7 @@ def build(request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
             torch.cuda.synchronize()
         return time.perf_counter() - begun
 
-    version = importlib.import_module(library).__version__
-    return {"params": params, "source": f"{library} {version}"}, run
+    return run
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from cnnjax.errors import InputError, unknown
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cnnjax.bench.measure import Program, Subject
+    from cnnjax.bench.measure import Run, Subject
     from cnnjax.bench.rows import Row
 
 # Measured when nothing else is asked for: one network of each kind, with a batch that a laptop's memory holds.
@@ -35,6 +35,7 @@ WHAT = {
     "forward": "the evaluation of a batch",
     "memory": "compile time and peak memory of a training step, which is not run",
     "input": "a config's batches, without the training",
+    "loop": "training steps of a config, each with the next batch",
     "start": "from the command to the end of the first step, with an empty compilation cache and a filled one",
 }
 WHAT_LINES = [f"  {name:10} {text}" for name, text in WHAT.items()]
@@ -53,12 +54,14 @@ def run(parser: cli.Parser, argv: list[str]) -> int:
     parser.add_argument("--batch", type=int, help="images in a step (default: the config's, or by the network's size)")
     parser.add_argument("--input", metavar="HxW[xC]", help="the images' size (default: the paper's)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: float32, or the config's")
-    parser.add_argument("--what", default="train,forward", help="default: train,forward")
+    parser.add_argument("--what", help="default: train,forward; of a config with --vs: input,loop")
     parser.add_argument("--repeats", type=int, default=8, help="blocks of about a second, or starts (default: 8)")
     parser.add_argument("--csv", type=pathlib.Path, metavar="FILE", help="adds a row for each measurement")
     parser.add_argument("--against", type=pathlib.Path, metavar="FILE", help="compares with rows kept by --csv")
     parser.add_argument("--tolerance", type=float, default=0.1, help="--against fails for more (default: 0.1, 10 %%)")
-    parser.add_argument("--vs", metavar="PYTHON", help="a Python with torch: measures it in turns with us")
+    parser.add_argument(
+        "--vs", metavar="PYTHON", help="a Python with torch (and torchvision): measures it in turns with us"
+    )
     parser.add_argument("--vs_compile", action="store_true", help="that one by torch.compile")
     parser.add_argument("--profile", type=pathlib.Path, metavar="DIR", help="writes traces; says where the time goes")
     parser.add_argument("--data_dir", default="", help="where data sets are (default: TFDS's own)")
@@ -100,21 +103,25 @@ def _check(parser: cli.Parser, args: Any, rest: list[str]) -> Config | None:
     for name, least in {"batch": 1, "repeats": 1, "tolerance": 0}.items():
         if (value := getattr(args, name)) is not None and not least <= value < float("inf"):
             raise InputError(f"--{name}={value}: expected at least {least}")
-    args.what = list(dict.fromkeys(args.what.split(",")))
+    default = "input,loop" if args.config and args.vs else "train,forward"
+    args.what = list(dict.fromkeys((default if args.what is None else args.what).split(",")))
     for name in args.what:
         if name not in WHAT:
             raise unknown("--what", name, WHAT)
     if args.config is None:
         if rest:
             parser.error(f"unexpected argument {rest[0]}" + " without --config=FILE" * rest[0].startswith("--config."))
-        for name in ("input", "start"):
+        for name in ("input", "loop", "start"):
             if name in args.what:
                 raise InputError(f"--what={name} needs --config=FILE: a network alone has no data")
         return None
-    for name in ("models", "input", "vs"):
+    for name in ("models", "input"):
         if getattr(args, name):
             raise InputError(f"{name if name == 'models' else '--' + name} and --config do not go together: "
-                             "a config has its own network and data, and PyTorch's side has neither")  # fmt: skip
+                             "a config has its own network and data")  # fmt: skip
+    if args.vs and not set(args.what) <= {"input", "loop"}:
+        raise InputError(f"--what={','.join(args.what)}: with --config, --vs compares input and loop; "
+                         "steps without their input it compares of models")  # fmt: skip
     config = cli.read_config(args.config, rest, vars(args))
     config.dtype, config.batch_size = args.dtype or config.dtype, args.batch or config.batch_size
     return check(config)
@@ -154,13 +161,14 @@ def _measure(args: Any, subject: "Subject", source: Any, what: str, workers: Any
         return found
     row = rows.new(subject.config, subject.shape, what)
     if what == "input":
-        rows.add_times(row, measure.blocks(measure.input_run(source, subject.config), args.repeats))
+        _add_times(args, subject, row, measure.input_run(source, subject.config), 0, workers, console)
         return [row]
-    program = measure.compile_step(subject, "train" if what == "memory" else what)
+    kind = "forward" if what == "forward" else "train"
+    program = measure.compile_step(subject, kind, source if what == "loop" else None)
     row.compile_seconds, row.memory_bytes = program.compile_seconds, program.memory_bytes
     if what == "memory":
         return [row]
-    rows.add_times(row, _times(args, subject, what, program, workers, row, console))
+    _add_times(args, subject, row, program.run, program.params, workers, console)
     flops, most = measure.step_flops(subject, what), measure.peaks(subject.config.dtype)
     row.flops_per_second = flops * (row.steps_per_second or 0)
     row.roofline = row.flops_per_second / measure.roofline(flops, program.bytes_accessed, most)
@@ -172,19 +180,21 @@ def _measure(args: Any, subject: "Subject", source: Any, what: str, workers: Any
     return [row]
 
 
-def _times(
-    args: Any, subject: "Subject", what: str, program: "Program", workers: Any, row: "Row", console: "Console"
-) -> list[float]:
-    """Our seconds of a step, block by block; with workers in turns with theirs, which the row then holds, too."""
+def _add_times(
+    args: Any, subject: "Subject", row: "Row", run: "Run", params: int, workers: Any, console: "Console"
+) -> None:
+    """Enters our seconds of a step, block by block; with workers in turns with theirs, and how they compare."""
     from cnnjax.bench import measure, peer, rows
 
-    model = subject.config.model
-    if workers:
-        built = peer.build(workers, subject, what, program, args.vs_compile)
-        if built is not None:
-            theirs, row.peer = built
-            times, others = peer.interleave(program.run, theirs, args.repeats)
-            rows.add_ratios(row, times, others)
-            return times
-        console.print(f"{model}: --vs has no such network to compare with; measured alone")
-    return measure.blocks(program.run, args.repeats)
+    with tempfile.TemporaryDirectory(prefix="cnnjax-bench-") as folder:
+        data = peer.export(pathlib.Path(folder), subject.config, args.data_dir) if workers and args.config else None
+        built = peer.build(workers, subject, row.what, params, args.vs_compile, data) if workers else None
+        if built is None:
+            if workers:
+                console.print(f"{row.model}: --vs has no such network to compare with; measured alone")
+            rows.add_times(row, measure.blocks(run, args.repeats))
+            return
+        theirs, row.peer = built
+        times, others = peer.interleave(run, theirs, args.repeats)
+    rows.add_times(row, times)
+    rows.add_ratios(row, times, others)

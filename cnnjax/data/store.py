@@ -160,6 +160,11 @@ class Split:
 
     def read(self, indices: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
         """The examples at `indices`: uint8 images [H, W, C], int32 labels. Raises InputError for a broken image."""
+        encoded, labels = self.read_encoded(indices)
+        return [self._decode(index, data) for index, data in zip(indices, encoded, strict=True)], labels
+
+    def read_encoded(self, indices: np.ndarray) -> tuple[list[bytes], np.ndarray]:
+        """The same as they are stored: JPEGs and PNGs."""
         rows = [int(index) for index in indices]
         if rows and not 0 <= min(rows) <= max(rows) < len(self):
             raise IndexError(f"indices {min(rows)} to {max(rows)} of {self!r}")
@@ -169,8 +174,7 @@ class Split:
             raise InputError(f"data set {self.name!r} ({self._path}) is damaged; build it again: {error}") from error
         records = [self._parse(record).features.feature for record in raw]
         labels = np.array([record["label"].int64_list.value[0] for record in records], np.int32)
-        encoded = (record["image"].bytes_list.value[0] for record in records)
-        return [self._decode(index, data) for index, data in zip(indices, encoded, strict=True)], labels
+        return [record["image"].bytes_list.value[0] for record in records], labels
 
     def _decode(self, index: int, data: bytes) -> np.ndarray:
         where = f"data set {self.name!r}, split {self.split!r}, index {index}"
