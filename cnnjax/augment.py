@@ -2,9 +2,12 @@
 
 An operation is a pure function `(key, image, ...) -> image` on one image: float32 [H, W, C] in [0, 1]. It gives the
 same result eagerly, under jit and under vmap. One that fills in pixels uses `mean` [1, 1, C], the mean colour of the
-training split, which is zero once the image is normalised. Operations of changing size run on the host: `data.images`.
+training split, which is zero once the image is normalised; one that has to know which image it has, and how often it
+was seen, takes `example`, its number in the split, and `epoch`. Operations of changing size run on the host:
+`data.images`.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -23,12 +26,31 @@ def flip_lr(key: Array, image: Array, probability: float = 0.5) -> Array:
     return jnp.where(jax.random.bernoulli(key, probability), image[:, ::-1], image)
 
 
-def pad_crop(key: Array, image: Array, mean: Array, pad: int) -> Array:
-    """Adds `pad` pixels of the mean colour on every side and cuts the old size out anywhere (He et al. 2016, 4.2)."""
-    if pad < 0:
-        raise InputError(f"pad_crop: pad = {pad!r}: expected at least 0")
-    fill = jnp.broadcast_to(mean, (image.shape[0] + 2 * pad, image.shape[1] + 2 * pad, image.shape[2]))
-    padded = jax.lax.dynamic_update_slice(fill.astype(image.dtype), image, (pad, pad, 0))
+def alternating_flip(image: Array, example: Array, epoch: Array) -> Array:
+    """Mirrors half of the images in even epochs and the other half in odd ones, the same halves in every run.
+
+    So each two epochs show both sides of every image (Jordan 2024, arXiv:2404.00498, sec. 3.6).
+    """
+    half = jax.random.bits(jax.random.fold_in(jax.random.key(0), example)) + epoch.astype(jnp.uint32)
+    return jnp.where(half % 2 == 1, image[:, ::-1], image)
+
+
+def pad_crop(key: Array, image: Array, mean: Array, pad: int, fill: str = "mean") -> Array:
+    """Adds `pad` pixels on every side and cuts the old size out anywhere (He et al. 2016, 4.2).
+
+    The pixels are of the mean colour, or with fill='reflect' those of the image, mirrored at its border.
+    """
+    height, width, channels = image.shape
+    if fill not in ("mean", "reflect"):
+        raise InputError(f"pad_crop: fill = {fill!r}; valid: mean, reflect")
+    if not 0 <= pad < (min(height, width) if fill == "reflect" else math.inf):
+        most = f" and less than the image's sides, {height}x{width}" if pad > 0 else ""
+        raise InputError(f"pad_crop: pad = {pad!r}: expected at least 0{most}")
+    if fill == "reflect":
+        padded = jnp.pad(image, ((pad, pad), (pad, pad), (0, 0)), mode="reflect")
+    else:
+        frame = jnp.broadcast_to(mean, (height + 2 * pad, width + 2 * pad, channels))
+        padded = jax.lax.dynamic_update_slice(frame.astype(image.dtype), image, (pad, pad, 0))
     top, left = jax.random.randint(key, (2,), 0, 2 * pad + 1)
     return jax.lax.dynamic_slice(padded, (top, left, 0), image.shape)
 
@@ -45,7 +67,8 @@ def cutout(key: Array, image: Array, mean: Array, size: int) -> Array:
     return jnp.where(inside[:, :, None], mean, image)
 
 
-OPS = {"flip_lr": flip_lr, "pad_crop": pad_crop, "cutout": cutout}
+OPS = {"flip_lr": flip_lr, "alternating_flip": alternating_flip, "pad_crop": pad_crop, "cutout": cutout}
+GIVEN = ("key", "image", "mean", "std", "example", "epoch")  # what the program gives an operation that asks for it
 
 
 def mean_std(image: Array, mean: Array, std: Array) -> Array:
@@ -89,24 +112,28 @@ def _per_channel(values: Sequence[float]) -> Array:
 def build(
     calls: Sequence[spec.Call], normalize: str, mean: Sequence[float], std: Sequence[float], shape: tuple[int, ...]
 ) -> Callable[[Array, Array], Array]:
-    """The function `(key, images) -> images` that runs the calls and then normalises.
+    """The function `(key, images, example, epoch) -> images` that runs the calls and then normalises.
 
-    It takes uint8 [N, H, W, C] to float32, with a key of its own for each image. `mean` and `std` are the training
-    split's, per channel, on the scale of [0, 1]; `shape` is one image's, to try the operations out at once.
+    It takes uint8 [N, H, W, C] to float32, with a key of its own for each image; `example` and `epoch` are int32 [N].
+    `mean` and `std` are the training split's, per channel, on the scale of [0, 1]; `shape` is one image's, to try the
+    operations out at once.
     Raises InputError for an operation that does not exist, or does not fit its arguments or the image.
     """
     statistics = {"mean": _per_channel(mean), "std": jnp.maximum(_per_channel(std), 1e-6)}
     final = spec.parse(normalize)
 
-    def one(key: Array, image: Array) -> Array:
+    def one(key: Array, image: Array, example: Array, epoch: Array) -> Array:
         image = image.astype(jnp.float32) / 255
         for i, call in enumerate(calls):
             operation_key = jax.random.fold_in(key, i)
-            image = spec.find("augmentation", call, OPS, key=operation_key, image=image, **statistics)()
+            given = {"key": operation_key, "image": image, "example": example, "epoch": epoch, **statistics}
+            image = spec.find("augmentation", call, OPS, **given)()
         return spec.find("normalization", final, NORMALIZE, image=image, **statistics)()
 
-    def prepare(key: Array, images: Array) -> Array:
-        return jax.vmap(one)(jax.random.split(key, len(images)), images)
+    def prepare(key: Array, images: Array, example: Array | None = None, epoch: Array | None = None) -> Array:
+        count = len(images)
+        example, epoch = (jnp.zeros(count, jnp.int32) if x is None else x for x in (example, epoch))
+        return jax.vmap(one)(jax.random.split(key, count), images, example, epoch)
 
     image = jax.ShapeDtypeStruct((1, *shape), jnp.uint8)
     try:

@@ -28,6 +28,7 @@ class Config:
     # what the network sees
     augment: str = ""  # operations on training images, in order: 'pad_crop(4)|flip_lr|cutout(8)'
     preprocess: str = ""  # operations on evaluation images: 'resize(256)|center_crop(224)'
+    protocol: str = "single"  # of evaluation: 'flip' has the mean of the logits of an image and its mirror image
     normalize: str = "mean_std"  # both, after the operations; statistics come from the training split
     cache: str = "auto"  # 'device': the whole split in device memory; 'host': read as it goes; 'auto': by its size
     dispatch: int = 0  # steps in one call of the device, from a split in its memory; 0: 1 on a CPU, else up to 32
@@ -46,6 +47,7 @@ class Config:
     schedule: str = "constant"  # the rate over time: 'one_cycle', 'cosine(warmup="5 epochs")'
     weight_decay: float = 0.0  # on what `decay_mask` matches; an optimizer adds it where its definition has it
     decay_mask: str = "kernel$"  # regular expression: the parameters that decay, by path ('.*' for all)
+    lr_factors: str = ""  # of the rate of some parameters, by path: 'bias$:2 ^conv1:0'; their decay stays as it is
     clip_norm: float = 0.0  # largest global norm of the gradient; 0 for none
     ema: float = 0.0  # decay of the moving average of the weights that is evaluated; 0 for none
     dtype: str = "float32"  # of the computation: 'float32' or 'bfloat16'; parameters and statistics are float32

@@ -5,7 +5,7 @@ import csv
 import functools
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -17,25 +17,35 @@ from cnnjax import augment, checkpoint, config, losses, metrics, sharding
 from cnnjax import workdir as workdirs
 from cnnjax.data import pipeline
 from cnnjax.data.build import Split, load
-from cnnjax.errors import InputError
+from cnnjax.errors import InputError, unknown
 from cnnjax.models import create_model
 from cnnjax.state import Tree, variables_of
 
 EvalStep = Callable[[Tree, pipeline.Batch], dict[str, jax.Array]]
 
 
-def eval_step(variables: Tree, batch: pipeline.Batch, *, model: nn.Module, prepare, loss) -> dict[str, jax.Array]:
+# What a network is shown of an image: the mean of its logits counts.
+PROTOCOLS: dict[str, Callable[[jax.Array], Sequence[jax.Array]]] = {
+    "single": lambda images: [images],
+    "flip": lambda images: [images, images[:, :, ::-1]],
+}
+
+
+def eval_step(
+    variables: Tree, batch: pipeline.Batch, *, model: nn.Module, prepare, loss, protocol: str
+) -> dict[str, jax.Array]:
     """The sums of `metrics.sums` and the confusion matrix over one batch; padding does not count."""
-    images = prepare(jax.random.key(0), batch["image"])
-    logits: Any = model.apply(variables, images, train=False)
+    views = PROTOCOLS[protocol](prepare(jax.random.key(0), batch["image"]))
+    each: list[Any] = [model.apply(variables, view, train=False) for view in views]
+    logits: Any = sum(each) / len(each)
     sums = metrics.sums(logits, batch["label"], loss(logits, batch["label"]), batch["mask"])
     return sums | {"confusion": metrics.confusion(logits, batch["label"], batch["mask"])}
 
 
-def make_eval_step(model: nn.Module, prepare, loss, mesh: Mesh) -> EvalStep:
+def make_eval_step(model: nn.Module, prepare, loss, protocol: str, mesh: Mesh) -> EvalStep:
     """`eval_step`, compiled for the mesh: variables whole on every device, batches divided among them."""
     return jax.jit(
-        functools.partial(eval_step, model=model, prepare=prepare, loss=loss),
+        functools.partial(eval_step, model=model, prepare=prepare, loss=loss, protocol=protocol),
         in_shardings=(sharding.replicated(mesh), sharding.split(mesh)),
         out_shardings=sharding.replicated(mesh),
         compiler_options=sharding.compiler_options(),
@@ -61,6 +71,8 @@ def make_scorer(
 
     `known` is what a run's data.json holds of the training split. Raises InputError when the images do not fit.
     """
+    if settings.protocol not in PROTOCOLS:
+        raise unknown("protocol", settings.protocol, PROTOCOLS)
     host_ops, step_ops = pipeline.split_ops(settings.preprocess)
     source = pipeline.open_source(examples, host_ops, cache=settings.cache, seed=settings.seed, mesh=mesh)
     if source.shape[-1] != known["shape"][-1]:
@@ -71,7 +83,7 @@ def make_scorer(
             variables = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), sizes[0])
             jax.eval_shape(functools.partial(model.apply, train=False), variables, sizes[1])
     prepare = augment.build(step_ops, settings.normalize, known["mean"], known["std"], source.shape)
-    step = make_eval_step(model, prepare, losses.build(settings.loss), mesh)
+    step = make_eval_step(model, prepare, losses.build(settings.loss), settings.protocol, mesh)
 
     def score(variables: Tree) -> metrics.Sums:
         batches = pipeline.eval_batches(source, batch_size=settings.eval_batch_size, mesh=mesh)

@@ -103,11 +103,39 @@ def build_schedule(config: Config, epoch: float, total: int) -> optax.Schedule:
     return lambda step: config.lr * share(step)
 
 
+def rate_factors(text: str, params: Tree) -> Tree:
+    """The factor of the learning rate for each parameter: of 'PATTERN:FACTOR PATTERN:FACTOR', the first that matches.
+
+    Raises InputError for a pattern that matches no parameter, and for what is no factor.
+    """
+    factors = jax.tree.map(lambda _: 1.0, params)
+    for part in reversed(text.split()):
+        pattern, _, number = part.rpartition(":")
+        try:
+            factor = float(number)
+            if not 0 <= factor < float("inf"):
+                raise ValueError
+        except ValueError:
+            raise InputError(f"config.lr_factors: {part!r}: expected PATTERN:FACTOR, as in 'bias$:2'") from None
+        factors = jax.tree.map(lambda f, hit, new=factor: new if hit else f, factors, matching(pattern, params))
+    return factors
+
+
 def build(config: Config, params: Tree, schedule: optax.Schedule) -> Transform:
     """The whole update rule of a config; `params` may be shapes. Raises InputError for what does not exist."""
+    factors = rate_factors(config.lr_factors, params)
     decay = optax.identity()
-    if config.weight_decay:
-        decay = optax.add_decayed_weights(config.weight_decay, matching(config.decay_mask, params))
+    if config.weight_decay:  # what decays loses the same share in each step, whatever its factor
+        mask = matching(config.decay_mask, params)
+        shares = jax.tree.map(
+            lambda hit, factor: config.weight_decay / factor if hit and factor else 0.0, mask, factors
+        )
+
+        def decayed(update: jax.Array, p: jax.Array, share: float) -> jax.Array:
+            return update + share * p if share else update
+
+        decay = optax.stateless(lambda updates, params: jax.tree.map(decayed, updates, params, shares))
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     optimizer = spec.build("optimizer", config.optimizer, OPTIMIZERS, decay=decay)
-    return optax.chain(clip, optimizer, optax.scale_by_learning_rate(schedule))
+    scaled = optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, factors))
+    return optax.chain(clip, optimizer, scaled, optax.scale_by_learning_rate(schedule))

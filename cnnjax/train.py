@@ -1,6 +1,7 @@
 """Training, top to bottom: the state, the step, the loop."""
 
 import contextlib
+import dataclasses
 import functools
 import pathlib
 import time
@@ -32,6 +33,7 @@ from cnnjax.state import TrainState
 Key = jax.Array
 
 EVENTS = ("log", "eval", "checkpoint")  # each has a field, "log_every" and so on
+PRIMING = 5000  # training images that a network is primed with, where it is
 DISPATCH = 32  # steps in one call, where config.dispatch leaves it open
 
 
@@ -64,7 +66,7 @@ def train_step(
     config: Config,
     model: nn.Module,
     schedule: optax.Schedule,
-    prepare: Callable[[Key, jax.Array], jax.Array],
+    prepare: Callable[..., jax.Array],
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update from one global batch. All randomness comes from `key`, folded with the step."""
     loss, tx = losses.build(config.loss), optim.build(config, state.params, schedule)
@@ -86,13 +88,11 @@ def train_step(
 
     def part(carry, index):
         grads, model_state = carry
-        images, labels = (
-            x.reshape(-1, config.accumulate, *x.shape[1:])[:, index] for x in (batch["image"], batch["label"])
-        )
-        images = prepare(jax.random.fold_in(augment_key, index), images)
+        mine = {name: x.reshape(-1, config.accumulate, *x.shape[1:])[:, index] for name, x in batch.items()}
+        images = prepare(jax.random.fold_in(augment_key, index), mine["image"], mine["example"], mine["epoch"])
         part_key = jax.random.fold_in(dropout_key, index)
         (_, (model_state, sums)), new = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params, model_state, images, labels, part_key
+            state.params, model_state, images, mine["label"], part_key
         )
         return (jax.tree.map(jnp.add, grads, new), model_state), sums
 
@@ -125,7 +125,8 @@ def train_steps(
     """
 
     def batch_of(i: jax.Array | int) -> pipeline.Batch:
-        return jax.lax.with_sharding_constraint(pipeline.take(group["whole"], group["rows"][i]), place)
+        batch = pipeline.take(group["whole"], *group["places"][:, i])
+        return jax.lax.with_sharding_constraint(batch, place)
 
     def body(i: jax.Array, carry: tuple) -> tuple:
         state, columns = carry
@@ -133,7 +134,7 @@ def train_steps(
         return state, jax.tree.map(lambda column, one: column.at[i].set(one), columns, sums)
 
     _, sums = jax.eval_shape(lambda: step(state, batch_of(0), key))
-    columns = jax.tree.map(lambda x: jnp.zeros((len(group["rows"]), *x.shape), x.dtype), sums)
+    columns = jax.tree.map(lambda x: jnp.zeros((group["places"].shape[1], *x.shape), x.dtype), sums)
     return jax.lax.fori_loop(0, group["count"], body, (state, columns))
 
 
@@ -146,8 +147,8 @@ def check_names(config: Config) -> None:
     losses.build(config.loss)
     for text in (config.augment, config.preprocess):
         for call in pipeline.split_ops(text)[1]:
-            spec.find("operation", call, augment.OPS, key=None, image=None, mean=None, std=None)
-    spec.find("normalization", spec.parse(config.normalize), augment.NORMALIZE, image=None, mean=None, std=None)
+            spec.find("operation", call, augment.OPS, **dict.fromkeys(augment.GIVEN))
+    spec.find("normalization", spec.parse(config.normalize), augment.NORMALIZE, **dict.fromkeys(augment.GIVEN))
     spec.find("optimizer", spec.parse(config.optimizer), optim.OPTIMIZERS, decay=None)
     optim.build_schedule(config, epoch=1000, total=1_000_000)
     for name in ("duration", *(f"{event}_every" for event in EVENTS)):
@@ -213,6 +214,12 @@ def train(
         multihost_utils.sync_global_devices("damaged checkpoints are out of the way")
     if state is None:
         state = jax.jit(init, out_shardings=whole)(init_key)
+        if hasattr(model, "primed"):  # a network that takes more of the data than its gradients
+            rows = np.arange(min(PRIMING, source.count))
+            images = pipeline.read(examples[config.train_split], host_ops, rows, rows, config.seed)["image"]
+            plain = augment.build([], config.normalize, known["mean"], known["std"], source.shape)
+            prime = jax.jit(lambda old, images: model.primed(old, plain(init_key, images)), out_shardings=whole)
+            state = dataclasses.replace(state, model_state=prime(state.model_state, images))
     start = int(state.step)
 
     # The step, compiled once, and what feeds it: a batch for each, or the rows of several.

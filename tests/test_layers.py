@@ -94,6 +94,7 @@ def test_pools() -> None:
         ("selu", 1.7580993 * np.expm1(-1), 1.0507010),
         ("swish", -1 / (1 + np.e), 1 / (1 + 1 / np.e)),
         ("mish", -np.tanh(np.log1p(np.exp(-1))), np.tanh(np.log1p(np.e))),
+        ("gelu", -0.15865525, 0.84134475),
         ("tanh", np.tanh(-1), np.tanh(1)),
         ("scaled_tanh", -1.0, 1.0),
         ("sigmoid", 1 / (1 + np.e), 1 / (1 + 1 / np.e)),

@@ -137,9 +137,31 @@ def test_only_parameters_whose_path_matches_decay(pattern: str, matches: set[str
     assert changed == {path.partition("/")[2] for path in matches}
 
 
+@pytest.mark.parametrize("optimizer", ["sgd(momentum=0.9, nesterov=True)", "adamw"])
+def test_a_factor_scales_the_rate_and_leaves_the_decay(optimizer: str) -> None:
+    settings: dict[str, Any] = {"optimizer": optimizer, "lr": LR, "decay_mask": ".*"}
+    factors = "norm/:0 bias$:3 .*:1"  # the first that matches counts
+
+    def moved(**more: Any) -> dict[str, np.ndarray]:
+        start = {name: np.array(value) for group in PARAMS.values() for name, value in group.items()}
+        end = run(Config(**settings, **more), steps=1)
+        return {name: end[name] - start[name] for name in start}
+
+    plain, scaled = moved(), moved(lr_factors=factors)
+    for name, factor in {"kernel": 1, "bias": 3, "scale": 0}.items():
+        np.testing.assert_allclose(scaled[name], factor * plain[name], rtol=1e-5, atol=1e-7)
+    decayed, both = moved(weight_decay=0.01), moved(weight_decay=0.01, lr_factors=factors)
+    np.testing.assert_allclose(both["kernel"], decayed["kernel"], rtol=1e-6)
+    np.testing.assert_allclose(both["bias"] - scaled["bias"], decayed["bias"] - plain["bias"], rtol=1e-3)
+    assert not both["scale"].any()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"lr_factors": "bias$"}, "config.lr_factors: 'bias$': expected PATTERN:FACTOR, as in 'bias$:2'"),
+        ({"lr_factors": "bias$:-1"}, "'bias$:-1': expected PATTERN:FACTOR"),
+        ({"lr_factors": "kernal:2"}, "'kernal' matches no parameter"),
         ({"weight_decay": 0.1, "decay_mask": "kernels"}, "'kernels' matches no parameter; one is 'conv/bias'"),
         ({"weight_decay": 0.1, "decay_mask": "("}, "'(' is not a regular expression"),
         ({"optimizer": "sgdd"}, "unknown optimizer 'sgdd'; did you mean 'sgd'?"),

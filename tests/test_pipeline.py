@@ -66,14 +66,14 @@ def test_the_order_never_changes(seed: int, epoch: int) -> None:
 
 
 def test_the_order_crosses_from_one_epoch_into_the_next() -> None:
-    assert pipeline.order(seed=0, step=1, batch_size=7, count=10).tolist() == [3, 6, 7, 5, 3, 7, 8]
+    assert pipeline.order(seed=0, step=1, batch_size=7, count=10).example.tolist() == [3, 6, 7, 5, 3, 7, 8]
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(10, 1), (10, 5), (10, 3), (97, 10), (10, 25), (1, 4)])
 def test_each_epoch_has_every_example_once(count: int, batch_size: int) -> None:
     epochs = 3
     steps = -(-epochs * count // batch_size)
-    batches = [pipeline.order(3, step, batch_size, count) for step in range(steps)]
+    batches = [pipeline.order(3, step, batch_size, count).example for step in range(steps)]
     assert {batch.shape for batch in batches} == {(batch_size,)}
     stream = np.concatenate(batches)[: epochs * count].reshape(epochs, count)
     np.testing.assert_array_equal(np.sort(stream, axis=1), np.tile(np.arange(count), (epochs, 1)))
@@ -82,23 +82,27 @@ def test_each_epoch_has_every_example_once(count: int, batch_size: int) -> None:
 
 
 def test_the_order_depends_on_seed_and_step_alone() -> None:
-    first = pipeline.order(5, 40, 16, 100)
+    first = pipeline.order(5, 40, 16, 100).example
     for step in range(10):
         pipeline.order(6, step, 32, 100)
     pipeline.permutation.cache_clear()
-    np.testing.assert_array_equal(pipeline.order(5, 40, 16, 100), first)
-    assert not np.array_equal(pipeline.order(6, 40, 16, 100), first)
+    np.testing.assert_array_equal(pipeline.order(5, 40, 16, 100).example, first)
+    assert not np.array_equal(pipeline.order(6, 40, 16, 100).example, first)
 
 
 # ----------------------------------------------------------------------------------------------------------- batches
 
 
 def test_a_batch_is_what_the_split_holds_at_those_places(digits: Split) -> None:
-    images, labels = digits.read(pipeline.order(0, 2, 40, 100))
+    images, labels = digits.read(pipeline.order(0, 2, 40, 100).example)
     batch = train(source(digits), start=2, stop=3)[0]
     assert (batch["image"].dtype, batch["label"].dtype) == (np.uint8, np.int32)
     np.testing.assert_array_equal(batch["image"], np.stack(images))
     np.testing.assert_array_equal(batch["label"], labels)
+    example, epoch = pipeline.order(0, 2, 40, 100)
+    np.testing.assert_array_equal(batch["example"], example)
+    np.testing.assert_array_equal(batch["epoch"], epoch)
+    assert epoch.tolist() == [0] * 20 + [1] * 20  # of 100 examples, the 80th to the 119th
 
 
 @pytest.mark.parametrize("calls", ["", "resize(12)|center_crop((10, 9))"])

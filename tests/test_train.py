@@ -27,9 +27,10 @@ from cnnjax import checkpoint, sharding, train, workdir
 from cnnjax import config as configs
 from cnnjax.config import Config
 from cnnjax.data import build, images
+from cnnjax.data.build import load
 from cnnjax.errors import InputError
-from cnnjax.evaluate import evaluate
-from cnnjax.models import create_model, network
+from cnnjax.evaluate import eval_step, evaluate
+from cnnjax.models import airbench, create_model, network
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -49,11 +50,12 @@ SMALL = {
 }
 EVERYTHING = {
     "model": "mlp(features=(16,), dropout=0.5)",
-    "augment": "pad_crop(1)|flip_lr",
+    "augment": "pad_crop(1)|flip_lr|alternating_flip",
     "accumulate": 2,
     "optimizer": "adamw",
     "schedule": "one_cycle",
     "weight_decay": 1e-3,
+    "lr_factors": "bias$:2",
     "clip_norm": 1.0,
     "ema": 0.9,
 }
@@ -681,8 +683,11 @@ def test_auxiliary_classifiers_learn_with_their_weight(weight: float) -> None:
     config, key = Config(lr=0.1, aux_weight=weight), jax.random.key(0)
     parts: dict[str, Any] = {"config": config, "model": Net(), "schedule": train.optim.build_schedule(config, 10, 100)}
     state = train.init_state(key, shape=(4, 4, 1), **parts)
-    batch = {"image": jax.random.normal(key, (8, 4, 4, 1)), "label": jnp.arange(8)}
-    after, sums = train.train_step(state, batch, key, prepare=lambda key, x: x, **parts)
+    batch = {
+        "image": jax.random.normal(key, (8, 4, 4, 1)),
+        **dict.fromkeys(("label", "example", "epoch"), jnp.arange(8)),
+    }
+    after, sums = train.train_step(state, batch, key, prepare=lambda key, x, *_: x, **parts)
 
     def losses_of(params: Any) -> list[jax.Array]:
         x = nn.relu(batch["image"].reshape(8, -1) @ params["shared"]["kernel"])  # biases are 0 at first
@@ -704,14 +709,30 @@ def test_dropout_differs_from_step_to_step_and_follows_the_seed() -> None:
     config = Config(lr=0.0)
     parts: dict[str, Any] = {"config": config, "model": model, "schedule": train.optim.build_schedule(config, 1, 9)}
     state = train.init_state(jax.random.key(0), shape=(8, 8, 1), **parts)
-    step = functools.partial(train.train_step, prepare=lambda key, x: x, **parts)
-    batch = {"image": images, "label": labels}
+    step = functools.partial(train.train_step, prepare=lambda key, x, *_: x, **parts)
+    batch = {"image": images, "label": labels, "example": labels, "epoch": labels}
 
     def loss(seed: int, at: int) -> float:
         return float(step(dataclasses.replace(state, step=jnp.int32(at)), batch, jax.random.key(seed))[1]["loss"])
 
     assert loss(0, 1) == loss(0, 1)
     assert len({loss(0, 1), loss(0, 2), loss(1, 1)}) == 3
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_a_network_is_primed_with_the_first_images_once(devices: int, digits_dir: str, tmp_path: pathlib.Path) -> None:
+    settings = {
+        "model": "airbench94(features=(8, 8, 8))",
+        "augment": "resize(32)|pad_crop(2)",
+        "preprocess": "resize(32)",
+    }
+    run(tmp_path, digits_dir, devices, duration="1 steps", train_split="train[:50]", **settings)
+    split = load("digits", "train[:50]", digits_dir)
+    pixels = np.stack([images.resize(image, 32) for image in split.read(np.arange(50))[0]]).astype(np.float32)
+    expected = airbench.whitening_kernel(jnp.asarray((pixels - pixels.mean()) / pixels.std()))
+    kernel = variables(tmp_path, (32, 32, 1))["['model_state']['constants']['whiten']['kernel']"]
+    assert kernel.shape == (2, 2, 1, 8)
+    np.testing.assert_allclose(np.abs(kernel), np.abs(expected), rtol=1e-2, atol=1e-2)  # a direction has no sign
 
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
@@ -763,6 +784,22 @@ def test_evaluation_counts_every_image_once_whatever_the_batch_and_devices(
         got = files(evaluate(finished, batch_size=batch_size, data_dir=digits_dir, mesh=mesh))
         assert got.pop("loss") == pytest.approx(expected["loss"], rel=1e-5)
         assert got == {name: value for name, value in expected.items() if name != "loss"}
+
+
+def test_the_flip_protocol_scores_the_mean_of_both_sides() -> None:
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+            return x.reshape(x.shape[0], -1) @ np.arange(12.0).reshape(4, 3)
+
+    pixels, labels = np.random.default_rng(0).normal(size=(5, 2, 2, 1)), jnp.arange(5) % 3
+    batch = {"image": jnp.asarray(pixels), "label": labels, "mask": jnp.ones(5, bool)}
+    options: Any = {"model": Net(), "prepare": lambda key, x: x, "loss": train.losses.build("cross_entropy")}
+    logits = [view.reshape(5, 4) @ np.arange(12.0).reshape(4, 3) for view in (pixels, pixels[:, :, ::-1])]
+    for protocol, mean in (("single", logits[0]), ("flip", sum(logits) / 2)):
+        got = eval_step({}, batch, protocol=protocol, **options)
+        losses = -jax.nn.log_softmax(jnp.asarray(mean))[np.arange(5), labels]
+        assert float(got["loss"]) == pytest.approx(float(losses.sum()), rel=1e-4)
 
 
 @pytest.mark.parametrize(("step", "split", "group"), [("last", "", "test"), ("12", "test[:64]", "val")])

@@ -33,8 +33,8 @@ class Subject(NamedTuple):
     config: Config
     model: nn.Module
     shape: tuple[int, int, int]  # of an image: height, width, channels
-    prepare: Callable[[jax.Array, jax.Array], jax.Array]
-    batch: Any  # arrays, or their shapes: {"image": [batch, height, width, channels], "label": [batch]}
+    prepare: Callable[..., jax.Array]
+    batch: Any  # as `pipeline.train_batches` has them
     mesh: Mesh
 
 
@@ -45,12 +45,16 @@ def of_model(text: str, classes: int, shape: tuple[int, int, int], batch: int, d
     # A small rate: numbers that grow to infinity, or shrink to denormal ones, have times of their own.
     config = Config(model=text, batch_size=batch, dtype=dtype, optimizer="sgd(momentum=0.9)", lr=1e-3)
     rng = np.random.default_rng(0)
-    images = rng.standard_normal((batch, *shape), np.float32)
-    labels = rng.integers(classes, size=batch).astype(np.int32)
+    whole = {
+        "image": rng.standard_normal((batch, *shape), np.float32),
+        "label": rng.integers(classes, size=batch).astype(np.int32),
+        "example": np.arange(batch, dtype=np.int32),
+        "epoch": np.zeros(batch, np.int32),
+    }
     rows = sharding.local_rows(batch)
-    arrays = {"image": sharding.put_rows(mesh, images[rows]), "label": sharding.put_rows(mesh, labels[rows])}
+    arrays = {name: sharding.put_rows(mesh, array[rows]) for name, array in whole.items()}
     model = create_model(text, classes, dtype)
-    return Subject(config, model, shape, lambda key, images: images, arrays, mesh)
+    return Subject(config, model, shape, lambda key, images, *_: images, arrays, mesh)
 
 
 def of_config(config: Config, data_dir: str) -> tuple[Subject, pipeline.Source]:

@@ -30,10 +30,17 @@ STATISTICS_SAMPLE = 10_000  # images that the statistics of a split too large to
 _reader = concurrent.futures.ThreadPoolExecutor(1, "cnnjax-reader")  # of whole splits, in the order of their opening
 
 
+class Places(NamedTuple):
+    """Which examples a batch is made of, each int32 [B]."""
+
+    example: np.ndarray  # its number in the split
+    epoch: np.ndarray  # in which each is seen, from 0
+
+
 class Source(NamedTuple):
     """A split that batches can be made of. One for device memory is read in the background, and awaited where used."""
 
-    fetch: Callable[[Sequence[int], Callable[[int], np.ndarray]], Iterator[Batch]]
+    fetch: Callable[[Sequence[int], Callable[[int], Places]], Iterator[Batch]]
     whole: Callable[[], Batch] | None  # all of it, on every device; None for one that is read as it goes
     count: int  # examples
     shape: tuple[int, int, int]  # of an image after the host's operations
@@ -68,14 +75,14 @@ def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.argsort(bits, kind="stable")
 
 
-def order(seed: int, step: int, batch_size: int, count: int) -> np.ndarray:
-    """The examples in the batch of a step, int64 [batch_size]."""
+def order(seed: int, step: int, batch_size: int, count: int) -> Places:
+    """The examples in the batch of a step."""
     position = np.arange(step * batch_size, (step + 1) * batch_size)
     epoch, offset = position // count, position % count
-    batch = np.empty(batch_size, np.int64)
+    example = np.empty(batch_size, np.int32)
     for e in np.unique(epoch):
-        batch[epoch == e] = permutation(seed, int(e), count)[offset[epoch == e]]
-    return batch
+        example[epoch == e] = permutation(seed, int(e), count)[offset[epoch == e]]
+    return Places(example, epoch.astype(np.int32))
 
 
 def read(split: Split, calls: Sequence[spec.Call], indices: np.ndarray, positions: np.ndarray, seed: int) -> dict:
@@ -128,21 +135,22 @@ def _cached(split: Split, calls: Sequence[spec.Call], shape: tuple, mesh: Mesh) 
     reading = _reader.submit(read_whole)
     gather = jax.jit(
         take,
-        in_shardings=(sharding.replicated(mesh), sharding.split(mesh)),
+        in_shardings=(sharding.replicated(mesh), sharding.split(mesh), sharding.split(mesh)),
         out_shardings=sharding.split(mesh),
     )
 
-    def fetch(steps: Sequence[int], indices: Callable[[int], np.ndarray]) -> Iterator[Batch]:
+    def fetch(steps: Sequence[int], places: Callable[[int], Places]) -> Iterator[Batch]:
         for step in steps:
-            rows = indices(step).astype(np.int32)
-            yield gather(reading.result()[0], sharding.put_rows(mesh, rows[sharding.local_rows(len(rows))]))
+            each = places(step)
+            mine = sharding.local_rows(len(each.example))
+            yield gather(reading.result()[0], *(sharding.put_rows(mesh, values[mine]) for values in each))
 
     return Source(fetch, lambda: reading.result()[0], len(split), shape, lambda: reading.result()[1])
 
 
-def take(whole: Batch, rows: jax.Array) -> Batch:
-    """The batch of these rows [B] of a split in device memory."""
-    return {name: array[rows] for name, array in whole.items()}
+def take(whole: Batch, example: jax.Array, epoch: jax.Array) -> Batch:
+    """The batch of these `Places` of a split in device memory."""
+    return {name: array[example] for name, array in whole.items()} | {"example": example, "epoch": epoch}
 
 
 def _chunks(indices: np.ndarray) -> list[np.ndarray]:
@@ -150,13 +158,14 @@ def _chunks(indices: np.ndarray) -> list[np.ndarray]:
 
 
 def _streamed(split: Split, calls: Sequence[spec.Call], shape: tuple, seed: int, mesh: Mesh) -> Source:
-    def fetch(steps: Sequence[int], indices: Callable[[int], np.ndarray]) -> Iterator[Batch]:
+    def fetch(steps: Sequence[int], places: Callable[[int], Places]) -> Iterator[Batch]:
         import grain  # costs half a second
 
         def rows_of(step: int) -> dict:
-            rows = indices(step)
-            mine = sharding.local_rows(len(rows))
-            return read(split, calls, rows[mine], (step * len(rows) + np.arange(len(rows)))[mine], seed)
+            example, epoch = places(step)
+            mine = sharding.local_rows(len(example))
+            part = read(split, calls, example[mine], (step * len(example) + np.arange(len(example)))[mine], seed)
+            return part | {"example": example[mine], "epoch": epoch[mine]}
 
         options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=8)
         for batch in grain.MapDataset.source(steps).map(rows_of).to_iter_dataset(options):
@@ -182,7 +191,10 @@ def statistics(histogram: np.ndarray) -> dict[str, list[float]]:
 
 
 def train_batches(source: Source, *, seed: int, batch_size: int, start: int, stop: int) -> Iterator[Batch]:
-    """The batches of steps `start` to `stop`: {"image": uint8 [B, H, W, C], "label": int32 [B]}, over the devices."""
+    """The batches of steps `start` to `stop`, over the devices.
+
+    Each is {"image": uint8 [B, H, W, C], "label", and "example" and "epoch", as `Places`: int32 [B]}.
+    """
     return source.fetch(range(start, stop), lambda step: order(seed, step, batch_size, source.count))
 
 
@@ -190,17 +202,17 @@ def train_groups(
     source: Source, groups: Iterable[range], *, seed: int, batch_size: int, most: int, mesh: Mesh
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """For each group of up to `most` steps the number of steps taken after it, and what `train.train_steps` needs:
-    "whole", the split in device memory; "rows", int32 [most, B], the examples of each step; "count", its steps.
+    "whole", the split in device memory; "places", int32 [2, most, B], of each step; "count", its steps.
 
-    The rows after those are of no use: so one compiled program takes any group.
+    The places after those are of no use: so one compiled program takes any group.
     """
     assert source.whole is not None
     for group in groups:
-        rows = np.zeros((most, batch_size), np.int32)
+        each = np.zeros((2, most, batch_size), np.int32)
         for i, step in enumerate(group):
-            rows[i] = order(seed, step, batch_size, source.count)
-        placed = sharding.put_whole(mesh, rows)
-        yield group.stop, {"whole": source.whole(), "rows": placed, "count": np.int32(len(group))}
+            each[:, i] = order(seed, step, batch_size, source.count)
+        placed = sharding.put_whole(mesh, each)
+        yield group.stop, {"whole": source.whole(), "places": placed, "count": np.int32(len(group))}
 
 
 def eval_batches(source: Source, *, batch_size: int, mesh: Mesh) -> Iterator[Batch]:
@@ -210,9 +222,12 @@ def eval_batches(source: Source, *, batch_size: int, mesh: Mesh) -> Iterator[Bat
     steps = range(-(-source.count // batch_size))
 
     def positions(step: int) -> np.ndarray:
-        return np.arange(step * batch_size, (step + 1) * batch_size)
+        return np.arange(step * batch_size, (step + 1) * batch_size, dtype=np.int32)
 
-    batches = source.fetch(steps, lambda step: np.minimum(positions(step), source.count - 1))
+    def filled(step: int) -> Places:
+        return Places(np.minimum(positions(step), source.count - 1), np.zeros(batch_size, np.int32))
+
+    batches = source.fetch(steps, filled)
     for step, batch in zip(steps, batches, strict=True):
         mask = positions(step) < source.count
         yield batch | {"mask": sharding.put_rows(mesh, mask[sharding.local_rows(batch_size)])}

@@ -10,6 +10,7 @@ from flax import linen as nn
 from cnnjax import spec
 from cnnjax.errors import InputError
 from cnnjax.models import (
+    airbench,
     alexnet,
     bn_inception,
     densenet,
@@ -55,6 +56,7 @@ _FAMILIES: tuple[types.ModuleType, ...] = (
     densenet,
     xception,
     mobilenet,
+    airbench,
 )
 
 

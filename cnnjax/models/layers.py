@@ -326,6 +326,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "selu": jax.nn.selu,
     "swish": jax.nn.silu,
     "mish": jax.nn.mish,
+    "gelu": partial(jax.nn.gelu, approximate=False),
     "tanh": jnp.tanh,
     "scaled_tanh": scaled_tanh,
     "sigmoid": jax.nn.sigmoid,

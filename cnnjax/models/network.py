@@ -51,6 +51,7 @@ INITIALIZERS: dict[str, Callable[[float], tuple[Initializer, Initializer]]] = {
     "xavier": lambda std: _both(nn.initializers.glorot_uniform()),  # Glorot, Bengio 2010, eq. 16
     "he": lambda std: (he_normal, lecun_normal),  # of a classifier's few outputs the fan-out says nothing
     "lecun": lambda std: _both(lecun_normal),
+    "torch": lambda std: _both(nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")),  # +-1 / sqrt(inputs)
 }
 
 NORMS = ("batch", "group", "none", "lrn")  # 'lrn' where the paper has it alone

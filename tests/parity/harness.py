@@ -84,7 +84,9 @@ def our_layers(case: Case) -> list[Layer]:
 
     def record(run: Any, args: Any, kwargs: Any, context: Any) -> Any:
         out = run(*args, **kwargs)
-        path, own = context.module.path, context.module.variables.get("params", {})
+        path, own = context.module.path, {}
+        for collection in ("constants", "params"):  # kernels that are not trained are like others but for that
+            own |= context.module.variables.get(collection, {})
         leaves = {name: leaf.shape for name, leaf in own.items() if hasattr(leaf, "shape")}
         if context.method_name == "__call__" and leaves and path not in seen:
             window = tuple(args[0].shape[1:]) if "kernel" in leaves and len(leaves["kernel"]) == 2 else ()
@@ -306,7 +308,7 @@ def _compare(row: Reference, size: tuple[int, int], dtype: str, training: bool) 
     state = dict(net.state_dict())
     for layer, name in pairs:
         path = layer.name
-        for leaf_name, leaf in at(variables["params"], path).items():
+        for leaf_name, leaf in (at(variables.get("constants", {}), path) | at(variables["params"], path)).items():
             key = f"{name}.{THEIR_NAMES[leaf_name]}"
             state[key] = torch.tensor(_to_torch(leaf, layer, tuple(state[key].shape)).copy())
         for leaf_name, leaf in at(variables.get("batch_stats", {}), path).items():

@@ -124,7 +124,39 @@ def any_size(net: Any) -> Any:
     return net
 
 
+def airbench() -> Any:
+    """The layers of the author's listing, sec. 3 and appendix."""
+    torch = torch_module()
+    nn = torch.nn
+
+    class Scaled(nn.Module):
+        def forward(self, x: Any) -> Any:
+            return x / 9
+
+    def stage(inputs: int, features: int) -> list[Any]:
+        def norm() -> Any:
+            made = nn.BatchNorm2d(features, eps=1e-12, momentum=0.4)
+            made.weight.requires_grad = False
+            return made
+
+        layers: list[Any] = [
+            nn.Conv2d(inputs, features, 3, padding="same", bias=False),
+            nn.MaxPool2d(2),
+            norm(),
+            nn.GELU(),
+        ]
+        return [*layers, nn.Conv2d(features, features, 3, padding="same", bias=False), norm(), nn.GELU()]
+
+    whiten = nn.Conv2d(3, 24, 2)
+    whiten.weight.requires_grad = False
+    stages = [*stage(24, 64), *stage(64, 256), *stage(256, 256)]
+    return nn.Sequential(
+        whiten, nn.GELU(), *stages, nn.MaxPool2d(3), nn.Flatten(), nn.Linear(256, 10, bias=False), Scaled()
+    )
+
+
 ROWS = [
+    Reference("airbench94", airbench, "torch layers", ((32, 32), (33, 37)), 10),
     Reference(
         "nin_cifar10(dropout=0.0)",
         pytorchcv("nin_cifar10", nin_pools("MaxPool2d")),
@@ -255,4 +287,4 @@ PUBLISHED: dict[str, tuple[str, dict[str, str]]] = {
     "keras_Xception": ("xception", {}),
 }
 
-ALONE: dict[str, str] = {}
+ALONE = {"airbench94": "plain torch layers, from the paper's listing"}

@@ -1,0 +1,33 @@
+"""CIFAR-10 as fast as the hardware allows: Jordan's airbench94 (arXiv:2404.00498), without its look-ahead.
+
+    ./launch.sh train --config=configs/cifar10_fast.py
+    ./launch.sh train --config=configs/cifar10_fast.py:float32
+
+The first computes in bfloat16, for GPUs and TPUs; the second is for a CPU, where float32 is faster. Rates and decay
+are the paper's, which has them for the sum of a batch's gradients and before momentum adds them up.
+"""
+
+from cnnjax.config import Config
+
+
+def get_config(dtype: str = "bfloat16") -> Config:
+    batch_size, momentum = 1024, 0.85
+    steps_of_momentum = 1 + 1 / (1 - momentum)
+    return Config(
+        model="airbench94",
+        dataset="cifar10",
+        augment="pad_crop(2, fill='reflect')|alternating_flip",
+        protocol="flip",
+        duration="9.9 epochs",
+        batch_size=batch_size,
+        eval_batch_size=2000,
+        loss="cross_entropy(label_smoothing=0.2)",
+        optimizer=f"sgd(momentum={momentum}, nesterov=True)",
+        lr=11.5 / steps_of_momentum,
+        schedule="one_cycle(peak='23%', start=0.2, final=0.07)",
+        lr_factors="norm[12]/bias$:64",
+        weight_decay=0.0153 / 11.5,
+        decay_mask="kernel$|bias$",
+        log_every="10 steps",
+        dtype=dtype,
+    )
