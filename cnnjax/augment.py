@@ -26,7 +26,7 @@ def flip_lr(key: Array, image: Array, probability: float = 0.5) -> Array:
     return jnp.where(jax.random.bernoulli(key, probability), image[:, ::-1], image)
 
 
-def alternating_flip(image: Array, example: Array, epoch: Array) -> Array:
+def flip_alternating(image: Array, example: Array, epoch: Array) -> Array:
     """Mirrors half of the images in even epochs and the other half in odd ones, the same halves in every run.
 
     So each two epochs show both sides of every image (Jordan 2024, arXiv:2404.00498, sec. 3.6).
@@ -67,7 +67,7 @@ def cutout(key: Array, image: Array, mean: Array, size: int) -> Array:
     return jnp.where(inside[:, :, None], mean, image)
 
 
-OPS = {"flip_lr": flip_lr, "alternating_flip": alternating_flip, "pad_crop": pad_crop, "cutout": cutout}
+OPS = {"flip_lr": flip_lr, "flip_alternating": flip_alternating, "pad_crop": pad_crop, "cutout": cutout}
 GIVEN = ("key", "image", "mean", "std", "example", "epoch")  # what the program gives an operation that asks for it
 
 

@@ -14,8 +14,7 @@ SHOWN = 12  # names in an error message
 def nearest(name: str, valid: Iterable[str]) -> str:
     """The rest of a sentence about an unknown name: the closest valid one, if any, and the others or the closest."""
     valid = sorted(valid)
-    # 'cifar_resnet20' for 'resnet20', 'flip_lr' for 'flip'
-    longer = sorted((one for one in valid if one.endswith(f"_{name}") or one.startswith(f"{name}_")), key=len)
+    longer = sorted((one for one in valid if one.endswith(f"_{name}")), key=len)  # 'cifar_resnet20' for 'resnet20'
     close = longer[:1] or difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
     if len(valid) <= SHOWN:

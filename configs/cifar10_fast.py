@@ -16,7 +16,7 @@ def get_config(dtype: str = "bfloat16") -> Config:
     return Config(
         model="airbench94",
         dataset="cifar10",
-        augment="pad_crop(2, fill='reflect')|alternating_flip",
+        augment="pad_crop(2, fill='reflect')|flip_alternating",
         protocol="flip",
         duration="9.9 epochs",
         batch_size=batch_size,

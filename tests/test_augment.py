@@ -101,7 +101,7 @@ def test_pad_crop_may_reflect() -> None:
 
 def test_alternating_flips_show_both_sides_in_each_two_epochs() -> None:
     same, examples = np.repeat(images(1), 200, axis=0), jnp.arange(200)
-    run = jax.jit(build("alternating_flip"))
+    run = jax.jit(build("flip_alternating"))
 
     def mirrored(key: jax.Array, epoch: int) -> np.ndarray:
         out = np.array(run(key, same, examples, jnp.full(200, epoch)) * 255).round()

@@ -50,7 +50,7 @@ SMALL = {
 }
 EVERYTHING = {
     "model": "mlp(features=(16,), dropout=0.5)",
-    "augment": "pad_crop(1)|flip_lr|alternating_flip",
+    "augment": "pad_crop(1)|flip_lr|flip_alternating",
     "accumulate": 2,
     "optimizer": "adamw",
     "schedule": "one_cycle",
