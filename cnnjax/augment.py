@@ -111,7 +111,7 @@ def _per_channel(values: Sequence[float]) -> Array:
 
 def build(
     calls: Sequence[spec.Call], normalize: str, mean: Sequence[float], std: Sequence[float], shape: tuple[int, ...]
-) -> Callable[[Array, Array], Array]:
+) -> Callable[..., Array]:
     """The function `(key, images, example, epoch) -> images` that runs the calls and then normalises.
 
     It takes uint8 [N, H, W, C] to float32, with a key of its own for each image; `example` and `epoch` are int32 [N].

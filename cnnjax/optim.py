@@ -137,5 +137,7 @@ def build(config: Config, params: Tree, schedule: optax.Schedule) -> Transform:
         decay = optax.stateless(lambda updates, params: jax.tree.map(decayed, updates, params, shares))
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     optimizer = spec.build("optimizer", config.optimizer, OPTIMIZERS, decay=decay)
-    scaled = optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, factors))
-    return optax.chain(clip, optimizer, scaled, optax.scale_by_learning_rate(schedule))
+    rules = [clip, optimizer, optax.scale_by_learning_rate(schedule)]
+    if config.lr_factors:  # last, so that the states before it stand where they stand without
+        rules.append(optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, factors)))
+    return optax.chain(*rules)

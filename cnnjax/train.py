@@ -96,7 +96,7 @@ def train_step(
         )
         return (jax.tree.map(jnp.add, grads, new), model_state), sums
 
-    # Not a lax.scan: in a loop XLA divides no operation but a convolution among a CPU's cores.
+    # Not a lax.scan, which was tens of times slower on a CPU with XLA's own convolutions.
     carry, parts = (jax.tree.map(jnp.zeros_like, state.params), state.model_state), []
     for index in range(config.accumulate):
         carry, sums = part(carry, index)
