@@ -276,16 +276,19 @@ fi
 flavour=${flavour:-$(installed_flavour)}
 ready "$flavour" || install_environment "$flavour"
 export CNNJAX_COMMAND=$0 # what messages tell a person to type
-# Memory in large pages: XLA gets a step's anew each time, and in small ones that takes a ResNet a seventh of its step.
-case ${GLIBC_TUNABLES:-} in
-    *glibc.malloc.hugetlb=*) ;;
-    *) export GLIBC_TUNABLES="glibc.malloc.hugetlb=1${GLIBC_TUNABLES:+:$GLIBC_TUNABLES}" ;;
-esac
 case ${1:-} in
     "") echo && exec "$venv/bin/cnnjax" --help ;;
     test) shift && run_tests "$@" ;;
     lint) run_lint ;;
     *)
+        # XLA on a CPU gets a step's memory anew each time and gives it back, and a machine may take longer to find and
+        # clear it than to compute: glibc keeps it, in large pages. What a person has set in GLIBC_TUNABLES stays.
+        for setting in hugetlb=1 mmap_max=0 arena_max=1 trim_threshold=1000000000000; do
+            case :${GLIBC_TUNABLES:-}: in
+                *":glibc.malloc.${setting%=*}="*) ;;
+                *) export GLIBC_TUNABLES="${GLIBC_TUNABLES:+$GLIBC_TUNABLES:}glibc.malloc.$setting" ;;
+            esac
+        done
         [ -n "$processes" ] || exec "$venv/bin/cnnjax" "$@"
         exec "$venv/bin/python" -c "$supervisor" "$processes" "$flavour" "$venv/bin/cnnjax" "$@"
         ;;

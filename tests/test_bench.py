@@ -254,13 +254,15 @@ def test_the_two_take_turns_and_alternate_who_begins(quick: None) -> None:
 
     def side(name: str, step: float) -> measure.Run:
         def run(steps: int) -> float:
-            turns.append(name)
+            turns.append((name, steps))
             return steps * step
 
         return run
 
     ours, theirs = peer.interleave(side("A", 0.001), side("B", 0.002), 4)
-    assert "".join(turns[-8:]) == "ABBAABBA"
+    counted = turns[-15::2]  # each begins with a step that is not
+    assert "".join(name for name, _ in counted) == "ABBAABBA"
+    assert turns[-16::2] == [(name, 1) for name, _ in counted]
     assert ours == pytest.approx([0.001] * 4)
     assert theirs == pytest.approx([0.002] * 4)
 

@@ -170,11 +170,16 @@ def test_the_tests_run_in_parallel_unless_that_hinders(installed, args, expected
     assert installed.run("test", *args).stdout == expected
 
 
-def test_memory_is_in_large_pages_unless_a_person_says_otherwise(installed):
-    ours = "glibc.malloc.hugetlb=1"
-    assert installed.run("tunables", GLIBC_TUNABLES="").stdout == ours
-    assert installed.run("tunables", GLIBC_TUNABLES="glibc.malloc.check=0").stdout == f"{ours}:glibc.malloc.check=0"
-    assert installed.run("tunables", GLIBC_TUNABLES="glibc.malloc.hugetlb=0").stdout == "glibc.malloc.hugetlb=0"
+def test_memory_is_kept_and_in_large_pages_unless_a_person_says_otherwise(installed):
+    names = ("hugetlb=1", "mmap_max=0", "arena_max=1", "trim_threshold=1000000000000")
+    large, *others = ours = [f"glibc.malloc.{name}" for name in names]
+    for given, expected in {
+        "": ours,
+        "glibc.malloc.check=0": ["glibc.malloc.check=0", *ours],
+        "glibc.malloc.hugetlb=0": ["glibc.malloc.hugetlb=0", *others],
+        f"{others[0]}0:{others[1]}6": [f"{others[0]}0", f"{others[1]}6", large, others[2]],
+    }.items():
+        assert installed.run("tunables", GLIBC_TUNABLES=given).stdout == ":".join(expected)
 
 
 def test_the_tests_keep_a_chosen_platform_and_their_status(installed):

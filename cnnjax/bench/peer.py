@@ -46,7 +46,8 @@ def start_all(python: str) -> Iterator[list[Worker]]:
 
 @contextlib.contextmanager
 def _process(python: str, variables: dict[str, str]) -> Iterator[Worker]:
-    ours = ("PYTHON", "OMP_", "GOMP_", "KMP_", "MKL_", "VIRTUAL_ENV")  # theirs is another environment
+    # Theirs is another environment, and started without launch.sh.
+    ours = ("PYTHON", "OMP_", "GOMP_", "KMP_", "MKL_", "VIRTUAL_ENV", "GLIBC_TUNABLES")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)} | variables
     with tempfile.TemporaryFile("w+", errors="replace") as complaints:
         try:
@@ -165,12 +166,16 @@ def _fastest(runs: Sequence[Run]) -> Run:
 
 
 def interleave(ours: Run, theirs: Run, pairs: int) -> tuple[list[float], list[float]]:
-    """The seconds of a step of ours and of theirs, in pairs of blocks; who begins a pair alternates."""
+    """The seconds of a step of ours and of theirs, in pairs of blocks; who begins a pair alternates.
+
+    A turn begins with a step that does not count: memory that was given back meanwhile is found again, and caches fill.
+    """
     sides = [(run, steps_in_a_block(run)) for run in (ours, theirs)]
     times: tuple[list[float], list[float]] = ([], [])
     for pair in range(pairs):
         for side in (0, 1) if pair % 2 == 0 else (1, 0):
             run, steps = sides[side]
             time.sleep(SETTLE)
+            run(1)
             times[side].append(run(steps) / steps)
     return times

@@ -17,7 +17,7 @@ from jax import lax
 from jax.interpreters import ad, batching, mlir
 
 from cnnjax import native
-from cnnjax.models.primitive import primitive
+from cnnjax.models.primitive import by_native, primitive
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 Pairs = tuple[tuple[int, int], ...]
@@ -150,10 +150,8 @@ def _by_onednn(
 
 
 def _lower(context: Any, a: Any, b: Any, *, role: str, **params: Any) -> Any:
-    """On a CPU. Of several devices XLA divides the work, and can do so with its own operations alone."""
-    devices = getattr(context.module_context.axis_context, "num_devices", 1)
-    fits = context.avals_in[0].dtype in (jnp.float32, jnp.bfloat16)
-    by = _by_onednn if devices == 1 and fits and native.load().ok else _by_plain_xla
+    """On a CPU."""
+    by = _by_onednn if by_native(context) else _by_plain_xla
 
     def compute(a: Any, b: Any) -> Any:
         with jax.named_scope(role):  # for profiles

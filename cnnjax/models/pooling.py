@@ -1,7 +1,8 @@
 """The largest and the sum of each window, as JAX primitives: what computes them is chosen when a program is lowered.
 
-XLA's own take two to twenty times as long on a CPU, above all the gradient of the largest. There they are written out
-as sums and comparisons of the maps with themselves, shifted, which run over all maps at once.
+XLA's own take two to twenty times as long on a CPU, above all the gradient of the largest. There they are oneDNN's (see
+`cnnjax.native`), or written out as sums and comparisons of the maps with themselves, shifted, which run over all maps
+at once.
 """
 
 import functools
@@ -15,7 +16,8 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from cnnjax.models.primitive import primitive
+from cnnjax import native
+from cnnjax.models.primitive import by_native, primitive
 
 Pairs = tuple[tuple[int, int], ...]
 
@@ -99,6 +101,21 @@ def _by_xla(*operands: Any, role: str, shape: Any, window: int, stride: int, pad
     return jax.jvp(pool, (x,), tuple(linear))[1] if role == "tangent" else jax.vjp(pool, x)[1](*linear)[0]
 
 
+def _by_onednn(*operands: Any, role: str, shape: Any, window: int, stride: int, padding: Pairs, biggest: bool) -> Any:
+    """In float32, whatever the dtype. oneDNN has no sum, but the mean."""
+    first, x = operands[0], operands[-1]
+    out = jax.ffi.ffi_call(native.POOL, jax.ShapeDtypeStruct(shape, jnp.float32))(
+        first.astype(jnp.float32),
+        x.astype(jnp.float32),
+        biggest=biggest,
+        back=role == "images",
+        window=np.int64(window),
+        stride=np.int64(stride),
+        padding=np.array(padding, np.int64).ravel(),
+    )
+    return (out if biggest else out * window**2).astype(first.dtype)
+
+
 def _by_shifts(*operands: Any, role: str, shape: Any, window: int, stride: int, padding: Pairs, biggest: bool) -> Any:
     """With one slice of the maps for each place in the window."""
     *linear, x = operands
@@ -157,8 +174,16 @@ def _spread(g: jax.Array, first: jax.Array | None, window: int, stride: int, sid
     return phases.reshape(g.shape[0], rows * stride, columns * stride, g.shape[3])
 
 
+def _lower(context: Any, *operands: Any, role: str, window: int, padding: Pairs, **params: Any) -> Any:
+    """On a CPU. oneDNN's windows hold a pixel at least, and it has no forward derivative."""
+    fits = role != "tangent" and max(map(max, padding)) < window
+    by = _by_onednn if fits and by_native(context) else _by_shifts
+    compute = functools.partial(by, role=role, window=window, padding=padding, **params)
+    return mlir.lower_fun(compute, multiple_results=False)(context, *operands)
+
+
 for _primitive in (max_pool_p, sum_pool_p):
     batching.primitive_batchers[_primitive] = functools.partial(_batched, _primitive)
-    for _platform, _by in ((None, _by_xla), ("cpu", _by_shifts)):
-        _lower = functools.partial(_by, biggest=_primitive is max_pool_p)
-        mlir.register_lowering(_primitive, mlir.lower_fun(_lower, multiple_results=False), platform=_platform)
+    _biggest = {"biggest": _primitive is max_pool_p}
+    mlir.register_lowering(_primitive, mlir.lower_fun(functools.partial(_by_xla, **_biggest), multiple_results=False))
+    mlir.register_lowering(_primitive, functools.partial(_lower, **_biggest), platform="cpu")

@@ -1,10 +1,14 @@
-"""What the primitives of convolutions and pools share: how they run outside jit, and what they return."""
+"""What the primitives of convolutions and pools share: how they run outside jit, what they return,
+and whether oneDNN computes them."""
 
 import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import Primitive
+
+from cnnjax import native
 
 
 def primitive(name: str) -> Primitive:
@@ -21,3 +25,12 @@ def primitive(name: str) -> Primitive:
     made.def_impl(lambda *operands, **params: compiled(**params)(*operands))
     made.def_abstract_eval(lambda first, *rest, shape, **params: first.update(shape=shape, weak_type=False))
     return made
+
+
+def by_native(context: Any) -> bool:
+    """Whether a lowering for a CPU may call oneDNN.
+
+    Of several devices XLA divides the work, and can do so with its own operations alone.
+    """
+    devices = getattr(context.module_context.axis_context, "num_devices", 1)
+    return devices == 1 and context.avals_in[0].dtype in (jnp.float32, jnp.bfloat16) and native.load().ok

@@ -1,7 +1,7 @@
-"""Convolutions by oneDNN on a CPU: a small library of C++, compiled once on this machine and kept in the cache.
+"""Convolutions and pools by oneDNN on a CPU: a small library of C++, compiled once here and kept in the cache.
 
-It is optional. It needs Linux on x86-64, g++ and the wheels of the extra `native`; without them, XLA does the
-convolutions, several times slower. `load` never fails: it says why not.
+It is optional. It needs Linux on x86-64, g++ and the wheels of the extra `native`; without them, XLA computes them,
+convolutions several times slower. `load` never fails: it says why not.
 """
 
 import ctypes
@@ -21,8 +21,8 @@ import jax
 
 from cnnjax import cache
 
-TARGET = "cnnjax_convolve"  # of the custom call
-SOURCE = pathlib.Path(__file__).with_name("convolution.cc")
+TARGET, POOL = "cnnjax_convolve", "cnnjax_pool"  # of the custom calls
+SOURCE = pathlib.Path(__file__).with_name("onednn.cc")
 RUNTIME, HEADERS = "onednn-cpu-gomp", "onednn-devel-cpu-gomp"
 ROLES = ("output", "images", "kernel")  # as the C++ numbers them: what is computed from the two others
 
@@ -45,7 +45,8 @@ def load() -> Status:
         # Before libgomp is loaded: its threads must not spin while XLA's own work.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         library = ctypes.CDLL(str(_built()))
-        jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(library.cnnjax_convolve), platform="cpu")
+        for target in (TARGET, POOL):
+            jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(library[target]), platform="cpu")
         library.cnnjax_onednn.restype = ctypes.c_char_p
         return Status(True, f"oneDNN {library.cnnjax_onednn().decode()}")
     except importlib.metadata.PackageNotFoundError as error:
@@ -64,7 +65,7 @@ def _built() -> pathlib.Path:
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     versions = [importlib.metadata.version(name) for name in ("jaxlib", RUNTIME, HEADERS)]
     key = hashlib.sha256("\n".join([SOURCE.read_text(), str(lib), *versions]).encode()).hexdigest()[:16]
-    path = cache.folder("native") / f"convolution-{key}.so"
+    path = cache.folder("native") / f"onednn-{key}.so"
     if path.exists():
         return path
     if compiler is None:

@@ -1,4 +1,4 @@
-// Convolutions and their gradients by oneDNN, as custom calls of XLA for CPUs.
+// Convolutions, pools and their gradients by oneDNN, as custom calls of XLA for CPUs.
 //
 // Images are NHWC and kernels HWIO, float32. A convolution is linear in its images x, its kernel w and, as a scalar,
 // in the gradient g of its output, so the three products of two of these are all there is: the output of (x, w), the
@@ -127,11 +127,20 @@ class Buffer {
 
 memory At(const memory::desc& desc, void* data) { return memory(desc, Engine(), data); }
 
+// What was made for a signature, or is made now: oneDNN takes longer to choose a kernel than many run.
+template <typename Made, typename Make>
+std::shared_ptr<const Made> Remembered(const Signature& signature, const Make& make) {
+  static std::mutex making;
+  static auto& known = *new std::map<Signature, std::shared_ptr<const Made>>;  // never destroyed: threads outlive it
+  std::lock_guard<std::mutex> lock(making);
+  auto& entry = known[signature];
+  if (!entry) entry = make();
+  return entry;
+}
+
 ffi::Error Convolve(ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::Result<ffi::AnyBuffer> out,
                     int64_t role_number, ffi::Span<const int64_t> strides, ffi::Span<const int64_t> padding,
                     ffi::Span<const int64_t> dilation, int64_t groups) try {
-  static std::mutex compiling;
-  static auto& known = *new std::map<Signature, std::shared_ptr<const Compiled>>;  // never destroyed: threads outlive it
   const Role role = static_cast<Role>(role_number);
   struct Operand {
     memory::dims shape;
@@ -146,13 +155,8 @@ ffi::Error Convolve(ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::Result<ffi::AnyBuff
   Signature signature = {role, groups};
   for (const auto& part : {x.shape, w.shape, y.shape}) signature.insert(signature.end(), part.begin(), part.end());
   for (const auto& part : {strides, padding, dilation}) signature.insert(signature.end(), part.begin(), part.end());
-  std::shared_ptr<const Compiled> made;
-  {
-    std::lock_guard<std::mutex> lock(compiling);
-    auto& entry = known[signature];
-    if (!entry) entry = Compile(role, x.shape, w.shape, y.shape, strides, padding, dilation, groups);
-    made = entry;
-  }
+  const auto made = Remembered<Compiled>(
+      signature, [&] { return Compile(role, x.shape, w.shape, y.shape, strides, padding, dilation, groups); });
 
   dnnl::stream stream(Engine());
   static thread_local Buffer kernels, works, convert_works;
@@ -181,6 +185,73 @@ ffi::Error Convolve(ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::Result<ffi::AnyBuff
   return ffi::Error::Internal(std::string("convolution: ") + error.what());
 }
 
+// A pool over windows, ready to run. The gradient of a largest needs to know which one it was: a run forward says it.
+struct Pooling {
+  dnnl::primitive forward, backward;
+  memory::desc x, y, which, scratch, back_scratch;
+};
+
+std::shared_ptr<const Pooling> CompilePooling(bool biggest, bool back, const memory::dims& x, const memory::dims& y,
+                                              int64_t window, int64_t stride, ffi::Span<const int64_t> padding) {
+  const auto kind = biggest ? dnnl::algorithm::pooling_max : dnnl::algorithm::pooling_avg_include_padding;
+  const memory::dims step = {stride, stride}, size = {window, window}, gaps = {0, 0};
+  const memory::dims low = {padding[0], padding[2]}, high = {padding[1], padding[3]};
+  dnnl::primitive_attr attr;
+  attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+
+  auto made = std::make_shared<Pooling>();
+  made->x = Maps(x);
+  made->y = Maps(y);
+  const auto prop = back ? dnnl::prop_kind::forward_training : dnnl::prop_kind::forward_inference;
+  const dnnl::pooling_forward::primitive_desc forward(Engine(), prop, kind, made->x, made->y, step, size, gaps, low,
+                                                      high, attr);
+  made->forward = dnnl::pooling_forward(forward);
+  made->which = forward.workspace_desc();
+  made->scratch = forward.scratchpad_desc();
+  if (back) {
+    const dnnl::pooling_backward::primitive_desc backward(Engine(), kind, made->x, made->y, step, size, gaps, low, high,
+                                                          forward, attr);
+    made->backward = dnnl::pooling_backward(backward);
+    made->back_scratch = backward.scratchpad_desc();
+  }
+  return made;
+}
+
+// Of maps x the largest or the mean of each window; back, of a gradient of these and of x, that of x.
+ffi::Error Pool(ffi::AnyBuffer first, ffi::AnyBuffer x, ffi::Result<ffi::AnyBuffer> out, bool biggest, bool back,
+                int64_t window, int64_t stride, ffi::Span<const int64_t> padding) try {
+  const memory::dims of_x = back ? Shape(*out) : Shape(x), of_y = back ? Shape(first) : Shape(*out);
+  Signature signature = {biggest, back, window, stride};
+  signature.insert(signature.end(), padding.begin(), padding.end());
+  signature.insert(signature.end(), of_x.begin(), of_x.end());
+  const auto made = Remembered<Pooling>(
+      signature, [&] { return CompilePooling(biggest, back, of_x, of_y, window, stride, padding); });
+
+  dnnl::stream stream(Engine());
+  static thread_local Buffer works, results, places;
+  const memory which = At(made->which, places.AtLeast(made->which.get_size()));
+  if (biggest || !back) {
+    void* y = back ? results.AtLeast(made->y.get_size()) : out->untyped_data();
+    made->forward.execute(stream, {{DNNL_ARG_SRC, At(made->x, x.untyped_data())},
+                                   {DNNL_ARG_DST, At(made->y, y)},
+                                   {DNNL_ARG_WORKSPACE, which},
+                                   {DNNL_ARG_SCRATCHPAD, At(made->scratch, works.AtLeast(made->scratch.get_size()))}});
+  }
+  if (back) {
+    void* work = works.AtLeast(made->back_scratch.get_size());
+    made->backward.execute(stream, {{DNNL_ARG_DIFF_DST, At(made->y, first.untyped_data())},
+                                    {DNNL_ARG_DIFF_SRC, At(made->x, out->untyped_data())},
+                                    {DNNL_ARG_WORKSPACE, which},
+                                    {DNNL_ARG_SCRATCHPAD, At(made->back_scratch, work)}});
+  }
+  stream.wait();
+  return ffi::Error::Success();
+} catch (const dnnl::error& error) {
+  return ffi::Error::Internal(std::string("oneDNN: ") + error.what());
+} catch (const std::exception& error) {
+  return ffi::Error::Internal(std::string("pool: ") + error.what());
+}
+
 }  // namespace
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(cnnjax_convolve, Convolve,
@@ -193,6 +264,17 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(cnnjax_convolve, Convolve,
                                   .Attr<ffi::Span<const int64_t>>("padding")
                                   .Attr<ffi::Span<const int64_t>>("dilation")
                                   .Attr<int64_t>("groups"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(cnnjax_pool, Pool,
+                              ffi::Ffi::Bind()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Arg<ffi::AnyBuffer>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Attr<bool>("biggest")
+                                  .Attr<bool>("back")
+                                  .Attr<int64_t>("window")
+                                  .Attr<int64_t>("stride")
+                                  .Attr<ffi::Span<const int64_t>>("padding"));
 
 // oneDNN's version, to be shown.
 extern "C" const char* cnnjax_onednn() {
