@@ -57,7 +57,8 @@ class CifarResNet(Network):
     shortcut: str = "A"
     se: int = 0  # the ratio of squeeze-and-excitation; 0 is without
     stochastic_depth: float = 0.0  # the last block's rate; others have less, in proportion to their depth
-    remat: bool = False  # compute the blocks' maps again for the gradient, instead of keeping them
+    # Compute the blocks' maps again for the gradient, instead of keeping them. On a CPU it takes `scan` to save memory.
+    remat: bool = False
     scan: bool = False  # the blocks of a stage but its first as a loop: deep networks compile in seconds
 
     def __post_init__(self) -> None:
