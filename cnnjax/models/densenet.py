@@ -59,7 +59,7 @@ class DenseNet(Network):
     bottleneck: bool = True  # layers have a 1x1 convolution to 4 * growth_rate maps before the 3x3 one (DenseNet-B)
     compression: float = 0.5  # what a transition leaves of the maps (DenseNet-C)
     small_images: bool = False  # a bare 3x3 convolution without stride, and no pool: the paper's for CIFAR
-    # Compute the layers' maps again for the gradient, instead of keeping them. On a CPU XLA does so early: nothing saved.
+    # Compute the layers' maps again for the gradient, instead of keeping them. On a CPU XLA does it too early to gain.
     remat: bool = False
 
     def __post_init__(self) -> None:
