@@ -5,6 +5,7 @@ literals are evaluated, never code.
 """
 
 import ast
+import functools
 import inspect
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -74,7 +75,7 @@ def _fits(value: Any, expected: Any) -> bool:
     return kind not in (tuple, Sequence)
 
 
-def find(kind: str, call: Call, table: Mapping[str, Callable[..., Any]], **given: Any) -> Callable[[], Any]:
+def find(kind: str, call: Call, table: Mapping[str, Callable[..., Any]], **given: Any) -> functools.partial[Any]:
     """The call, bound to its function in `table` and checked but not made yet.
 
     Of the arguments `given` by the program, the function gets those it declares; the call string cannot set them.
@@ -103,7 +104,7 @@ def find(kind: str, call: Call, table: Mapping[str, Callable[..., Any]], **given
         if not _fits(value, expected := parameters[name].annotation):
             shown = str(expected).replace("collections.abc.", "") if get_origin(expected) else expected.__name__
             raise InputError(f"{kind} {call.name!r}: {name} = {value!r}: expected {shown}")
-    return lambda: function(**given, **positional, **call.kwargs)
+    return functools.partial(function, **given, **positional, **call.kwargs)
 
 
 def build(kind: str, text: str, table: Mapping[str, Callable[..., Any]], **given: Any) -> Any:

@@ -655,7 +655,7 @@ def test_two_families_cannot_use_one_name() -> None:
 FAMILY_FILES = [
     path
     for path in pathlib.Path(cnnjax.models.__file__).parent.glob("*.py")
-    if path.stem not in ("__init__", "layers", "network", "convolution", "pooling")
+    if path.stem not in ("__init__", "layers", "network", "convolution", "pooling", "primitive")
 ]
 
 

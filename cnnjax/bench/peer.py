@@ -15,9 +15,9 @@ import numpy as np
 
 from cnnjax import spec
 from cnnjax.bench.measure import Run, Subject, steps_in_a_block
-from cnnjax.bench.rows import cores
 from cnnjax.config import Config
 from cnnjax.data.build import load
+from cnnjax.data.pipeline import cores
 from cnnjax.errors import InputError
 
 WORKER = pathlib.Path(__file__).with_name("torch_worker.py")

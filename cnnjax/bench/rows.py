@@ -3,7 +3,6 @@
 import dataclasses
 import datetime
 import importlib.metadata
-import os
 import platform
 import statistics
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any
 import jax
 
 from cnnjax.config import Config
+from cnnjax.data.pipeline import cores
 from cnnjax.models.convolution import lowered_by
 
 
@@ -82,11 +82,6 @@ def machine() -> dict[str, Any]:
         "jaxlib": importlib.metadata.version("jaxlib"),
         "convolutions": lowered_by(jax.device_count()),
     }
-
-
-def cores() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu() -> str:

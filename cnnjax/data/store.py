@@ -161,7 +161,7 @@ class Split:
     def read(self, indices: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
         """The examples at `indices`: uint8 images [H, W, C], int32 labels. Raises InputError for a broken image."""
         encoded, labels = self.read_encoded(indices)
-        return [self._decode(index, data) for index, data in zip(indices, encoded, strict=True)], labels
+        return [self.decode(index, data) for index, data in zip(indices, encoded, strict=True)], labels
 
     def read_encoded(self, indices: np.ndarray) -> tuple[list[bytes], np.ndarray]:
         """The same as they are stored: JPEGs and PNGs."""
@@ -176,7 +176,8 @@ class Split:
         labels = np.array([record["label"].int64_list.value[0] for record in records], np.int32)
         return [record["image"].bytes_list.value[0] for record in records], labels
 
-    def _decode(self, index: int, data: bytes) -> np.ndarray:
+    def decode(self, index: int, data: bytes) -> np.ndarray:
+        """The uint8 image [H, W, C] of an encoded example. Raises InputError for a broken one, saying which."""
         where = f"data set {self.name!r}, split {self.split!r}, index {index}"
         try:
             image = images.decode(data, self.shape[2])
