@@ -240,7 +240,7 @@ def test_pools_are_those_of_jax(
     tied = jnp.round(2 * x)  # of equals, the first gets the gradient
     found, expected = (jax.jit(functools.partial(everything, f))(x, change, tied) for f in (ours, jaxs))
     assert_near(found, expected)
-    assert_near(ours(tied), jaxs(tied), 0 if kind == "max" else 1e-6)  # eagerly
+    assert_near(ours(tied), jaxs(tied), 1e-6 if (by, kind) == ("oneDNN", "sum") else 0)  # eagerly; its sum is a mean
     if kind == "max":
         half = x.astype(jnp.bfloat16)
         found, expected = (jax.jit(jax.grad(lambda x, f=f: jnp.sum(f(x) ** 3)))(half) for f in (ours, jaxs))

@@ -42,6 +42,13 @@ memory::desc Maps(const memory::dims& nhwc) {
   return {{nhwc[0], nhwc[3], nhwc[1], nhwc[2]}, memory::data_type::f32, memory::format_tag::nhwc};
 }
 
+// What a primitive works in is a thread's own memory: see Buffer.
+dnnl::primitive_attr OwnScratchpad() {
+  dnnl::primitive_attr attr;
+  attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  return attr;
+}
+
 // A kernel [H, W, inputs / groups, outputs] as it lies in memory, or in a layout that oneDNN is free to choose.
 memory::desc Kernel(const memory::dims& hwio, int64_t groups, bool free) {
   const int64_t h = hwio[0], w = hwio[1], in = hwio[2], out = hwio[3], each = out / groups;
@@ -61,8 +68,7 @@ std::shared_ptr<const Compiled> Compile(Role role, const memory::dims& x, const 
   const memory::dims step(strides.begin(), strides.end());
   const memory::dims gaps = {dilation[0] - 1, dilation[1] - 1};  // oneDNN counts the pixels between
   const memory::dims low = {padding[0], padding[2]}, high = {padding[1], padding[3]};
-  dnnl::primitive_attr attr;
-  attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  const dnnl::primitive_attr attr = OwnScratchpad();
 
   auto made = std::make_shared<Compiled>();
   made->x = Maps(x);
@@ -196,8 +202,7 @@ std::shared_ptr<const Pooling> CompilePooling(bool biggest, bool back, const mem
   const auto kind = biggest ? dnnl::algorithm::pooling_max : dnnl::algorithm::pooling_avg_include_padding;
   const memory::dims step = {stride, stride}, size = {window, window}, gaps = {0, 0};
   const memory::dims low = {padding[0], padding[2]}, high = {padding[1], padding[3]};
-  dnnl::primitive_attr attr;
-  attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  const dnnl::primitive_attr attr = OwnScratchpad();
 
   auto made = std::make_shared<Pooling>();
   made->x = Maps(x);
