@@ -58,6 +58,14 @@ def init_state(
     return TrainState(jnp.zeros((), jnp.int32), params, variables, opt_state, averaged)
 
 
+def prime(state: TrainState, images: np.ndarray, model: Any, prepare: Callable[..., jax.Array]) -> TrainState:
+    """The state before the first step of a network that takes more of the training `images` than its gradients."""
+    placed = jax.tree.map(lambda x: x.sharding, state.model_state)
+    primed = jax.jit(lambda old, images: model.primed(old, prepare(jax.random.key(0), images)), out_shardings=placed)
+    model_state = primed(state.model_state, images)
+    return dataclasses.replace(state, model_state=model_state)
+
+
 def train_step(
     state: TrainState,
     batch: pipeline.Batch,
@@ -214,12 +222,11 @@ def train(
         multihost_utils.sync_global_devices("damaged checkpoints are out of the way")
     if state is None:
         state = jax.jit(init, out_shardings=whole)(init_key)
-        if hasattr(model, "primed"):  # a network that takes more of the data than its gradients
+        if hasattr(model, "primed"):
             rows = np.arange(min(PRIMING, source.count))
             images = pipeline.read(examples[config.train_split], host_ops, rows, rows, config.seed)["image"]
             plain = augment.build([], config.normalize, known["mean"], known["std"], source.shape)
-            prime = jax.jit(lambda old, images: model.primed(old, plain(init_key, images)), out_shardings=whole)
-            state = dataclasses.replace(state, model_state=prime(state.model_state, images))
+            state = prime(state, images, model, plain)
     start = int(state.step)
 
     # The step, compiled once, and what feeds it: a batch for each, or the rows of several.

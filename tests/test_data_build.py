@@ -739,6 +739,52 @@ def test_decode_agrees_with_pillow_and_its_header(name, monkeypatch):
     assert np.abs(image.astype(int) - images.decode(data)).max() <= 1  # two builds of libjpeg may round apart
 
 
+def photo(**options: Any) -> bytes:
+    """A JPEG of several of the largest blocks, with sharp edges in all channels."""
+    pixels = np.random.default_rng(0).integers(0, 256, (13, 19, 3), np.uint8).repeat(7, 0).repeat(7, 1)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).convert(options.pop("mode", "RGB")).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+WINDOWED = {
+    **{name: data for name, (data, _) in ENCODED.items()},
+    "4:4:4": photo(subsampling="4:4:4"),
+    "4:2:2": photo(subsampling="4:2:2"),
+    "4:2:0": photo(subsampling="4:2:0"),
+    "4:2:0, progressive": photo(subsampling="4:2:0", progressive=True),
+    "4:2:0, with restarts": photo(subsampling="4:2:0", restart_marker_blocks=3),
+    "grey": photo(mode="L"),
+}
+
+
+@pytest.mark.parametrize("channels", [None, 1, 3])
+@pytest.mark.parametrize("name", WINDOWED)
+def test_a_window_is_decoded_to_the_pixels_of_the_whole(name: str, channels: int | None) -> None:
+    whole, found = images.decode(WINDOWED[name], channels), images.for_windows(WINDOWED[name], channels)
+    assert found.shape == whole.shape
+    rng = np.random.default_rng(1)
+    for _ in range(30):
+        (top, bottom), (left, right) = (np.sort(rng.choice(side + 1, 2, replace=False)) for side in whole.shape[:2])
+        np.testing.assert_array_equal(found[top:bottom, left:right], whole[top:bottom, left:right])
+
+
+def test_a_window_of_what_is_missing_is_an_error() -> None:
+    with pytest.raises(InputError, match="not a readable JPEG or PNG"):
+        images.for_windows(photo()[:3000], 3)[80:, :]
+
+
+def test_windows_of_jpegs_alone_are_decoded_where_that_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    if images.jpeg_window() is None:
+        pytest.skip("there is no compiler, or there are no headers of libjpeg")
+    lazy = {name for name, data in WINDOWED.items() if isinstance(images.for_windows(data), images.Encoded)}
+    assert lazy == set(WINDOWED) - {"cmyk", "upright", "mirrored", "turned", "turned back", "16-bit"} - {
+        name for name, data in WINDOWED.items() if data.startswith(b"\x89PNG")
+    }
+    monkeypatch.setattr(images, "jpeg_window", lambda: None)
+    assert isinstance(images.for_windows(WINDOWED["4:2:0"]), np.ndarray)
+
+
 def test_decode_gets_the_values_right():
     rgb = np.random.default_rng(0).integers(0, 256, (5, 6, 3), np.uint8)
     np.testing.assert_array_equal(images.decode(images.encode_png(rgb)), rgb)
@@ -761,7 +807,7 @@ def test_every_truncation_is_noticed(name):
     "data", [b"", b"GIF89a", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0\x00\x00" * 9]
 )
 def test_no_image_is_no_image(data):
-    for function in (images.decode, images.check, images.header):
+    for function in (images.decode, images.for_windows, images.check, images.header):
         with pytest.raises(InputError, match="not a readable JPEG or PNG"):
             function(data)
 

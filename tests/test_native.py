@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from cnnjax import native, sharding
+from cnnjax import sharding
 from cnnjax.models import convolution, pooling
+from cnnjax.native import onednn
 
-HERE = native.load()
+HERE = onednn.load()
 needs_onednn = pytest.mark.skipif(not HERE.ok, reason=f"convolutions are by {HERE.text}")
 
 
@@ -114,8 +115,8 @@ def test_one_device_has_onednn_and_several_divide_xlas() -> None:
     rows = NamedSharding(mesh, PartitionSpec("data"))
     divided = jax.device_put(x, rows), jax.device_put(w, NamedSharding(mesh, PartitionSpec()))
     one, several = (str(step.lower(*pair).compile().as_text()) for pair in ((x, w), divided))
-    assert native.TARGET in one
-    assert native.TARGET not in several
+    assert onednn.TARGET in one
+    assert onednn.TARGET not in several
     assert "all-gather" not in several
     out = step(*divided)
     assert out[0].sharding.is_equivalent_to(rows, 4)
@@ -124,7 +125,7 @@ def test_one_device_has_onednn_and_several_divide_xlas() -> None:
 
 @needs_onednn
 def test_what_onednn_refuses_is_an_error_of_xla() -> None:
-    call = jax.ffi.ffi_call(native.TARGET, jax.ShapeDtypeStruct((1, 9, 9, 8), jnp.float32))
+    call = jax.ffi.ffi_call(onednn.TARGET, jax.ShapeDtypeStruct((1, 9, 9, 8), jnp.float32))
     pair = np.array([1, 1], np.int64)
     with pytest.raises(jax.errors.JaxRuntimeError, match="oneDNN"):  # 4 maps, and a kernel for 3
         call(
@@ -140,10 +141,10 @@ def status(tmp_path: pathlib.Path, **env: str) -> str:
     """What another process with that environment says convolutions are by, after one."""
     code = """if True:
         import jax.numpy as jnp
-        from cnnjax import native
+        from cnnjax.native import onednn
         from cnnjax.models import layers
         assert layers.convolve(jnp.ones((1, 5, 5, 1)), jnp.ones((3, 3, 1, 1))).sum() == 81
-        print(native.load().text)
+        print(onednn.load().text)
     """
     done = subprocess.run(
         [sys.executable, "-c", code], env=os.environ | {"XDG_CACHE_HOME": str(tmp_path)} | env, check=True,
@@ -177,7 +178,7 @@ def test_what_is_missing_is_said_and_xla_goes_on(env: dict[str, str], says: str,
 def test_other_machines_have_xlas(system: str, machine: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", system)
     monkeypatch.setattr("platform.machine", lambda: machine)
-    found = native.load.__wrapped__()
+    found = onednn.load.__wrapped__()
     assert not found.ok
     assert says in found.text
 
@@ -185,8 +186,8 @@ def test_other_machines_have_xlas(system: str, machine: str, says: str, monkeypa
 def test_without_the_wheels_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     if (sys.platform, os.uname().machine) != ("linux", "x86_64"):
         pytest.skip("no wheels for this machine")
-    monkeypatch.setattr(native, "RUNTIME", "no-such-package")
-    found = native.load.__wrapped__()
+    monkeypatch.setattr(onednn, "RUNTIME", "no-such-package")
+    found = onednn.load.__wrapped__()
     assert not found.ok
     assert found.text.startswith("XLA: no-such-package is not installed")
 

@@ -8,11 +8,14 @@ a parameter named `rng` and draws from nothing else. A size is an int or (height
 """
 
 import contextlib
+import dataclasses
+import functools
 import importlib
 import io
 import math
+import struct
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -26,6 +29,7 @@ with contextlib.suppress(ImportError):
 
 Size = int | tuple[int, int]
 
+_JPEG = b"\xff\xd8"
 _UNREADABLE = "not a readable JPEG or PNG"
 
 
@@ -35,15 +39,49 @@ def decode(data: bytes, channels: int | None = None) -> np.ndarray:
     `channels` 1 or 3 converts; None keeps grey images grey and makes everything else RGB (alpha is dropped).
     Raises InputError when the bytes are no image. A truncated file may pass: `check` is what notices.
     """
-    image = _decode_with_opencv(data) if cv2 is not None and _is_plain(data) else None
-    if image is None:
-        image = _decode_with_pillow(data)
+    image = _decode_with_opencv(data) if cv2 is not None and _frame(data) else None
+    return _to_channels(_decode_with_pillow(data) if image is None else image, channels)
+
+
+def _to_channels(image: np.ndarray, channels: int | None) -> np.ndarray:
     if channels == 3 and image.shape[2] == 1:
         return np.repeat(image, 3, axis=2)
     if channels == 1 and image.shape[2] == 3:  # the luma weights of ITU-R 601, rounded
         luma = image.astype(np.int64) @ np.array([19595, 38470, 7471])
         return np.right_shift(luma + 32768, 16).astype(np.uint8)[:, :, None]
     return image
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """A JPEG that is indexed as its image would be, with two slices: that window alone is decoded."""
+
+    data: bytes
+    shape: tuple[int, int, int]  # of the image
+    stored: int  # channels in the file
+
+    def __getitem__(self, window: tuple[slice, slice]) -> np.ndarray:
+        (top, bottom, _), (left, right, _) = (side.indices(n) for side, n in zip(window, self.shape, strict=False))
+        pixels = jpeg_window()(self.data, self.stored, top, left, bottom - top, right - left)
+        if pixels is None:  # damaged, in a way that OpenCV may not mind
+            return decode(self.data, self.shape[2])[window]
+        return _to_channels(pixels, self.shape[2])
+
+
+def for_windows(data: bytes, channels: int | None = None) -> Encoded | np.ndarray:
+    """What an operation of `WINDOWS` is given in place of the image of `decode`, and takes the same pixels from."""
+    frame = _frame(data)
+    if frame is None or frame.exif or data[:2] != _JPEG or jpeg_window() is None:
+        return decode(data, channels)
+    return Encoded(data, (frame.height, frame.width, channels or frame.channels), frame.channels)
+
+
+@functools.cache
+def jpeg_window() -> Any:
+    """`native.jpeg.load()`, imported when the first window is cut out."""
+    from cnnjax.native import jpeg
+
+    return jpeg.load()
 
 
 def check(data: bytes) -> tuple[int, int, int]:
@@ -81,17 +119,30 @@ def encode_png(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _is_plain(data: bytes) -> bool:
-    """Whether OpenCV reads it rightly: 8-bit grey or RGB, neither palette, alpha, CMYK nor 16-bit."""
+class _Frame(NamedTuple):
+    """What an image says of itself before its pixels."""
+
+    height: int  # as it is stored
+    width: int
+    channels: int
+    exif: bool = False  # may say that the image is to be turned
+
+
+def _frame(data: bytes) -> _Frame | None:
+    """None for what OpenCV reads wrongly: all but 8-bit grey and RGB, without palette or alpha."""
     if data[:8] == b"\x89PNG\r\n\x1a\n":
-        return data[24:26] in (b"\x08\x00", b"\x08\x02")
-    at = 2
-    while data[:2] == b"\xff\xd8" and at + 9 < len(data) and data[at] == 0xFF:
+        channels = {b"\x08\x00": 1, b"\x08\x02": 3}.get(data[24:26])
+        width, height = struct.unpack(">II", data[16:24].ljust(8))
+        return _Frame(height, width, channels) if channels else None
+    at, exif = 2, False
+    while data[:2] == _JPEG and at + 9 < len(data) and data[at] == 0xFF:
         marker = data[at + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame header: depth, size, components
-            return data[at + 4] == 8 and data[at + 9] in (1, 3)
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            depth, height, width, channels = struct.unpack(">BHHB", data[at + 4 : at + 10])
+            return _Frame(height, width, channels, exif) if depth == 8 and channels in (1, 3) else None
+        exif |= data[at + 4 : at + 8] == b"Exif"
         at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return False
+    return None
 
 
 def _is_grey(image: Image.Image) -> bool:
@@ -148,7 +199,7 @@ def _scale(image: np.ndarray, height: int, width: int, average_from: float = 1.0
     return image
 
 
-def _crop(image: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
+def _crop(image: np.ndarray | Encoded, top: int, left: int, height: int, width: int) -> np.ndarray:
     return image[top : top + height, left : left + width]
 
 
@@ -227,3 +278,4 @@ HOST_OPS: dict[str, Callable[..., np.ndarray]] = {
     "random_crop": random_crop,
     "random_resized_crop": random_resized_crop,
 }
+WINDOWS = {"center_crop", "random_crop", "random_resized_crop"}  # need the image's size, and a window of its pixels

@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 
 from cnnjax import sharding, spec
 from cnnjax.augment import OPS
+from cnnjax.data import images
 from cnnjax.data.images import HOST_OPS
 from cnnjax.data.store import Split
 from cnnjax.errors import InputError, unknown
@@ -97,23 +98,25 @@ def read(split: Split, calls: Sequence[spec.Call], indices: np.ndarray, position
     """
     encoded, labels = split.read_encoded(indices)
     ops = [spec.find("operation", call, HOST_OPS, image=None, rng=None) for call in calls]
-    images = np.empty((0,), np.uint8)
+    decode = images.for_windows if calls and calls[0].name in images.WINDOWS else images.decode
+    batch = np.empty((0,), np.uint8)
     for i, (index, data, position) in enumerate(zip(indices, encoded, positions, strict=True)):
-        image = split.decode(index, data)  # one after the other: the same memory serves them all
-        rng = np.random.Generator(np.random.Philox(key=np.array([seed, position], np.uint64))) if ops else None
-        for op in ops:
-            given = {"image": image, "rng": rng}
-            image = op(**{name: given[name] for name in given.keys() & op.keywords.keys()})
+        with split.naming(index):
+            image = split.decode(data, decode)  # one after the other: the same memory serves them all
+            rng = np.random.Generator(np.random.Philox(key=np.array([seed, position], np.uint64))) if ops else None
+            for op in ops:
+                given = {"image": image, "rng": rng}
+                image = op(**{name: given[name] for name in given.keys() & op.keywords.keys()})
         if i == 0:
-            images = np.empty((len(indices), *image.shape), np.uint8)
-        if image.shape != images.shape[1:]:
-            few = ", ".join(map(str, sorted({image.shape, images.shape[1:]})))
+            batch = np.empty((len(indices), *image.shape), np.uint8)
+        if image.shape != batch.shape[1:]:
+            few = ", ".join(map(str, sorted({image.shape, batch.shape[1:]})))
             raise InputError(
                 f"the images of {split.name} have different sizes ({few} ...): add an operation that gives them one, "
                 "such as resize((224, 224)), at the start of config.augment and config.preprocess"
             )
-        images[i] = image
-    return {"image": images, "label": labels.astype(np.int32)}
+        batch[i] = image
+    return {"image": batch, "label": labels.astype(np.int32)}
 
 
 def open_source(split: Split, calls: Sequence[spec.Call], *, cache: str, seed: int, mesh: Mesh) -> Source:

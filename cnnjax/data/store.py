@@ -1,10 +1,12 @@
 """What is on disk: TFDS data sets found by name, and read as images and labels without TensorFlow."""
 
+import contextlib
 import fnmatch
 import json
 import os
 import pathlib
 import re
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -161,7 +163,11 @@ class Split:
     def read(self, indices: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
         """The examples at `indices`: uint8 images [H, W, C], int32 labels. Raises InputError for a broken image."""
         encoded, labels = self.read_encoded(indices)
-        return [self.decode(index, data) for index, data in zip(indices, encoded, strict=True)], labels
+        read = []
+        for index, data in zip(indices, encoded, strict=True):
+            with self.naming(index):
+                read.append(self.decode(data))
+        return read, labels
 
     def read_encoded(self, indices: np.ndarray) -> tuple[list[bytes], np.ndarray]:
         """The same as they are stored: JPEGs and PNGs."""
@@ -176,16 +182,20 @@ class Split:
         labels = np.array([record["label"].int64_list.value[0] for record in records], np.int32)
         return [record["image"].bytes_list.value[0] for record in records], labels
 
-    def decode(self, index: int, data: bytes) -> np.ndarray:
-        """The uint8 image [H, W, C] of an encoded example. Raises InputError for a broken one, saying which."""
-        where = f"data set {self.name!r}, split {self.split!r}, index {index}"
-        try:
-            image = images.decode(data, self.shape[2])
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from error
+    def decode(self, data: bytes, by: Callable[..., Any] | None = None) -> Any:
+        """The uint8 image [H, W, C] of an encoded example, or what `by` makes of it. Raises InputError for no image."""
+        image = (by or images.decode)(data, self.shape[2])
         if any(side not in (None, got) for side, got in zip(self.shape, image.shape, strict=True)):
-            raise InputError(f"{where}: the image is {image.shape}, expected {self.shape}")
+            raise InputError(f"the image is {image.shape}, expected {self.shape}")
         return image
+
+    @contextlib.contextmanager
+    def naming(self, index: int) -> Iterator[None]:
+        """Says of an InputError which example it is about."""
+        try:
+            yield
+        except InputError as error:
+            raise InputError(f"data set {self.name!r}, split {self.split!r}, index {index}: {error}") from error
 
 
 def _kinds(features: dict[str, Any]) -> str:

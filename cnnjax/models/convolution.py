@@ -3,7 +3,7 @@
 A convolution is linear in its images x [N, H, W, C] and in its kernel w [h, w, C / groups, O]. With the gradient g of
 its output [N, H', W', O] there are three products of two of these, and each one's derivatives are the other two: so
 derivatives of any order, in both modes, need no more than three lowerings. On a CPU these are oneDNN's (see
-`cnnjax.native`), or plain convolutions of XLA; elsewhere XLA's own.
+`cnnjax.native.onednn`), or plain convolutions of XLA; elsewhere XLA's own.
 """
 
 import functools
@@ -16,8 +16,8 @@ import numpy as np
 from jax import lax
 from jax.interpreters import ad, batching, mlir
 
-from cnnjax import native
 from cnnjax.models.primitive import by_native, primitive
+from cnnjax.native import onednn
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 Pairs = tuple[tuple[int, int], ...]
@@ -136,11 +136,11 @@ def _by_onednn(
     a: Any, b: Any, *, role: str, shape: Any, strides: Any, padding: Pairs, dilation: Any, groups: int
 ) -> Any:
     """In float32, whatever the dtype."""
-    call = jax.ffi.ffi_call(native.TARGET, jax.ShapeDtypeStruct(shape, jnp.float32))
+    call = jax.ffi.ffi_call(onednn.TARGET, jax.ShapeDtypeStruct(shape, jnp.float32))
     out = call(
         a.astype(jnp.float32),
         b.astype(jnp.float32),
-        role=np.int64(native.ROLES.index(role)),
+        role=np.int64(onednn.ROLES.index(role)),
         strides=np.array(strides, np.int64),
         padding=np.array(padding, np.int64).ravel(),
         dilation=np.array(dilation, np.int64),
@@ -168,4 +168,4 @@ def lowered_by(devices: int) -> str:
     """What computes the convolutions of a program on so many devices, to be shown: 'oneDNN 3.2.0', or 'XLA' and why."""
     if jax.default_backend() != "cpu":
         return "XLA"
-    return native.load().text if devices == 1 else "XLA, on several devices"
+    return onednn.load().text if devices == 1 else "XLA, on several devices"

@@ -1,8 +1,8 @@
 """The largest and the sum of each window, as JAX primitives: what computes them is chosen when a program is lowered.
 
 XLA's own take two to twenty times as long on a CPU, above all the gradient of the largest. There they are oneDNN's (see
-`cnnjax.native`), or written out as sums and comparisons of the maps with themselves, shifted, which run over all maps
-at once.
+`cnnjax.native.onednn`), or written out as sums and comparisons of the maps with themselves, shifted, which run over all
+maps at once.
 """
 
 import functools
@@ -16,8 +16,8 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from cnnjax import native
 from cnnjax.models.primitive import by_native, primitive
+from cnnjax.native import onednn
 
 Pairs = tuple[tuple[int, int], ...]
 
@@ -104,7 +104,7 @@ def _by_xla(*operands: Any, role: str, shape: Any, window: int, stride: int, pad
 def _by_onednn(*operands: Any, role: str, shape: Any, window: int, stride: int, padding: Pairs, biggest: bool) -> Any:
     """In float32, whatever the dtype. oneDNN has no sum, but the mean."""
     first, x = operands[0], operands[-1]
-    out = jax.ffi.ffi_call(native.POOL, jax.ShapeDtypeStruct(shape, jnp.float32))(
+    out = jax.ffi.ffi_call(onednn.POOL, jax.ShapeDtypeStruct(shape, jnp.float32))(
         first.astype(jnp.float32),
         x.astype(jnp.float32),
         biggest=biggest,

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
 
-from cnnjax import native
+from cnnjax.native import onednn
 
 
 def primitive(name: str) -> Primitive:
@@ -33,4 +33,4 @@ def by_native(context: Any) -> bool:
     Of several devices XLA divides the work, and can do so with its own operations alone.
     """
     devices = getattr(context.module_context.axis_context, "num_devices", 1)
-    return devices == 1 and context.avals_in[0].dtype in (jnp.float32, jnp.bfloat16) and native.load().ok
+    return devices == 1 and context.avals_in[0].dtype in (jnp.float32, jnp.bfloat16) and onednn.load().ok
