@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from cnnjax import sharding, spec
 from cnnjax.augment import OPS
-from cnnjax.data import images
+from cnnjax.data import images, kept
 from cnnjax.data.images import HOST_OPS
 from cnnjax.data.store import Split
 from cnnjax.errors import InputError, unknown
@@ -136,15 +136,19 @@ def open_source(split: Split, calls: Sequence[spec.Call], *, cache: str, seed: i
 
 
 def _cached(split: Split, calls: Sequence[spec.Call], shape: tuple, mesh: Mesh) -> Source:
-    def read_whole() -> tuple[Batch, np.ndarray]:
-        def read_part(indices: np.ndarray) -> tuple[dict, np.ndarray]:
+    def read_all() -> dict[str, np.ndarray]:
+        def read_part(indices: np.ndarray) -> dict[str, np.ndarray]:
             part = read(split, calls, indices, indices, 0)
-            return part, _histogram(part["image"])
+            return part | {"histogram": _histogram(part["image"])}
 
         with concurrent.futures.ThreadPoolExecutor(cores()) as pool:  # more would only contend for the GIL
-            parts, histograms = zip(*pool.map(read_part, _chunks(np.arange(len(split)))), strict=True)
+            parts = list(pool.map(read_part, _chunks(np.arange(len(split)))))
         whole = {name: np.concatenate([part[name] for part in parts]) for name in ("image", "label")}
-        return {name: sharding.put_whole(mesh, array) for name, array in whole.items()}, np.sum(histograms, axis=0)
+        return whole | {"histogram": np.sum([part["histogram"] for part in parts], axis=0)}
+
+    def read_whole() -> tuple[Batch, np.ndarray]:
+        whole = kept.pixels(split, calls, read_all)
+        return {name: sharding.put_whole(mesh, whole[name]) for name in ("image", "label")}, whole["histogram"]
 
     reading = _reader.submit(read_whole)
     gather = jax.jit(

@@ -154,6 +154,11 @@ class Split:
     def __len__(self) -> int:
         return len(self._source)
 
+    def files(self) -> list[tuple[str, int, int]]:
+        """The path, size and time of change of each file of the data set."""
+        files = [(path, path.stat()) for path in sorted(self._path.resolve().iterdir())]
+        return [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in files]
+
     def __reduce__(self) -> tuple:
         return type(self), (self.name, self.split, self._path)  # a worker opens the files itself
 
