@@ -110,3 +110,27 @@ def find(kind: str, call: Call, table: Mapping[str, Callable[..., Any]], **given
 def build(kind: str, text: str, table: Mapping[str, Callable[..., Any]], **given: Any) -> Any:
     """Parses the call string `text`, finds its function in `table` and calls it: see `find`."""
     return find(kind, parse(text), table, **given)()
+
+
+def render(call: Call) -> str:
+    """The call string that `parse` reads as this call."""
+    arguments = [*map(repr, call.args), *(f"{name}={value!r}" for name, value in call.kwargs.items())]
+    return f"{call.name}({', '.join(arguments)})" if arguments else call.name
+
+
+def with_argument(text: str, path: Sequence[str], value: Any) -> str:
+    """The call string or pipeline `text` with one argument set: by ('dropout',), or ('cutout', 'size') in a pipeline.
+
+    Raises InputError when it has no such call. Whether the function takes the argument, `find` says.
+    """
+    calls = parse_pipeline(text)
+    *names, argument = path
+    found = [i for i, call in enumerate(calls) if names in ([], [call.name])]
+    if len(found) != 1 or len(names) > 1:
+        where = ".".join(path)
+        raise InputError(
+            f"{where!r} is not one argument in {text!r}; {nearest(where, (c.name + '.NAME' for c in calls))}"
+        )
+    call = calls[found[0]]
+    calls[found[0]] = call._replace(kwargs=call.kwargs | {argument: value})
+    return "|".join(map(render, calls))

@@ -71,7 +71,7 @@ class Encoded:
 def for_windows(data: bytes, channels: int | None = None) -> Encoded | np.ndarray:
     """What an operation of `WINDOWS` is given in place of the image of `decode`, and takes the same pixels from."""
     frame = _frame(data)
-    if frame is None or frame.exif or data[:2] != _JPEG or jpeg_window() is None:
+    if frame is None or data[:2] != _JPEG or jpeg_window() is None or (frame.exif and _is_turned(data)):
         return decode(data, channels)
     return Encoded(data, (frame.height, frame.width, channels or frame.channels), frame.channels)
 
@@ -143,6 +143,12 @@ def _frame(data: bytes) -> _Frame | None:
         exif |= data[at + 4 : at + 8] == b"Exif"
         at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return None
+
+
+def _is_turned(data: bytes) -> bool:
+    with contextlib.suppress(Exception), Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+        return image.getexif().get(0x0112, 1) != 1
+    return True  # for another decoder to judge
 
 
 def _is_grey(image: Image.Image) -> bool:
