@@ -4,6 +4,7 @@ A command is a module of `cnnjax.commands`, imported when it is asked for; below
 """
 
 import argparse
+import contextlib
 import importlib
 import importlib.util
 import inspect
@@ -13,7 +14,8 @@ import pathlib
 import signal
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+import types
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cnnjax import __version__
@@ -58,6 +60,7 @@ class Parser(argparse.ArgumentParser):
 
 COMMANDS = {
     "train": "train a network from a config, or go on with a run",
+    "sweep": "search for settings: trials of a space, several at a time",
     "evaluate": "score a checkpoint of a run on a split of a data set",
     "data": "list data sets, or build one from its original files",
     "models": "list the networks",
@@ -133,25 +136,49 @@ def config_files() -> list[pathlib.Path]:
     return sorted(pathlib.Path("configs").glob("*.py"))
 
 
+def read_space(location: str) -> dict[str, Any]:
+    """What sweep() of the config file 'FILE[:arg]' returns; {} where there is none. Raises InputError as it fails."""
+    path = location.partition(":")[0]
+    if path.endswith(".json"):
+        return {}
+    with _of_file(path):
+        space = getattr(_module(path), "sweep", dict)()
+        if not isinstance(space, dict):
+            raise InputError(f"sweep() returned a {type(space).__name__}, expected a dict of settings")
+        return space
+
+
 def _call_config_file(path: str, arg: str) -> Config:
     """What get_config() of the file returns, or get_config(arg)."""
-    module_spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, path)
-    if module_spec is None or module_spec.loader is None:
-        raise InputError(f"{path!r} is not a config file; expected a .py file with get_config()")
-    module = importlib.util.module_from_spec(module_spec)
-    try:
-        module_spec.loader.exec_module(module)
+    with _of_file(path + (arg and f":{arg}")):
+        module = _module(path)
         if not hasattr(module, "get_config"):
             raise InputError("it has no get_config()")
         if arg and not inspect.signature(module.get_config).parameters:
             raise InputError(f"its get_config() takes no argument, got {arg!r}")
         config = module.get_config(*([arg] if arg else []))
-    except Exception as error:
-        kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
-        raise InputError(f"{path}{arg and ':' + arg} gives no config: {kind}{error}") from error
     if not isinstance(config, Config):
         raise InputError(f"{path}: get_config() returned a {type(config).__name__}, expected a cnnjax.config.Config")
     return config
+
+
+def _module(path: str) -> types.ModuleType:
+    """A Python file of a person's own, which may raise anything."""
+    module_spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, path)
+    if module_spec is None or module_spec.loader is None:
+        raise InputError("expected a .py file with get_config()")
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    return module
+
+
+@contextlib.contextmanager
+def _of_file(where: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+        raise InputError(f"{where} gives no config: {kind}{error}") from error
 
 
 def _flag_error(error: Exception, overrides: Sequence[str], known: Iterable[str]) -> InputError:

@@ -9,10 +9,10 @@ from jax.experimental import multihost_utils
 
 
 class Interrupted(Exception):
-    """The run was asked to stop; its state is saved. `signal` is the number of the signal that asked."""
+    """What ran was asked to stop, and has saved its state. `signal` is the number of the signal that asked."""
 
-    def __init__(self, signal_number: int, step: int) -> None:
-        super().__init__(f"stopped after step {step}; the state is saved")
+    def __init__(self, signal_number: int, message: str) -> None:
+        super().__init__(message)
         self.signal = signal_number
 
 

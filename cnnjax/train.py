@@ -307,7 +307,7 @@ def train(
         saver.finish()
         clock.lap("saving")
         if stop.signal is not None and int(state.step) < total:
-            raise Interrupted(stop.signal, int(state.step))
+            raise Interrupted(stop.signal, f"stopped after step {int(state.step)}; the state is saved")
 
         # The final numbers.
         result: dict[str, Any] = {"step": total, "folder": str(folder)}

@@ -26,6 +26,7 @@ from cnnjax.config import Config
 from cnnjax.errors import InputError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "grain")
+LOCK = "lock"  # held by the training in the folder
 
 
 def new(name: str, root: str = "runs") -> pathlib.Path:
@@ -82,6 +83,18 @@ def claim(workdir: pathlib.Path, config: Config) -> None:
     )
 
 
+def in_use(workdir: pathlib.Path) -> bool:
+    """Whether a training is going on in the folder."""
+    try:
+        with (workdir / LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
 class Metrics:
     """Writes numbers to metrics.jsonl and to TensorBoard, in the one process that leads.
 
@@ -93,7 +106,7 @@ class Metrics:
         self._open = contextlib.ExitStack()
         self._leader = leader
         if leader:
-            lock = self._open.enter_context((workdir / "lock").open("w"))
+            lock = self._open.enter_context((workdir / LOCK).open("w"))
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when the process dies
             except OSError:

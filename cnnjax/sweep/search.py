@@ -1,96 +1,31 @@
 """Searching for settings: trials of a space, given out to workers, on Optuna's samplers and pruners.
 
-A sweep is a folder: `sweep.json`, what it was asked; `journal.log`, Optuna's record of the trials; `trials/`, an ordinary
-run for each (and for each seed); and the report. It is all that going on needs.
-
-A space says for a setting what it may be: a list of choices, or a call of `SPACES`. A setting is a field of `Config`, or an
-argument inside of one that is a call string: 'model.dropout', 'augment.cutout.size'.
+A sweep is a folder: `sweep.json`, what it was asked; `journal.log`, Optuna's record of the trials; `trials/`, an
+ordinary run for each (and for each seed); and the report. It is all that going on needs.
 """
 
-import ast
-import csv
 import dataclasses
 import itertools
 import math
 import pathlib
 import statistics
 import warnings
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import Trial, TrialState
 
-from cnnjax import runs, spec, workdir
-from cnnjax.config import FIELDS, Config, check
-from cnnjax.errors import InputError, nearest, unknown
-from cnnjax.executors import Start
-from cnnjax.runs import End, Run
+from cnnjax import spec, workdir
+from cnnjax.config import Config, check
+from cnnjax.errors import InputError, unknown
+from cnnjax.runs.executors import Start
+from cnnjax.runs.supervise import End, Run, is_complete, is_last, metric_lines, supervise
+from cnnjax.sweep.space import configured, distributions, one_of
 from cnnjax.train import check_names
-
-# ----------------------------------------------------------------------------------------------------------- the space
-
-
-def uniform(low: float, high: float) -> BaseDistribution:
-    """Any number from `low` to `high`."""
-    return FloatDistribution(low, high)
-
-
-def log(low: float, high: float) -> BaseDistribution:
-    """Any number from `low` to `high`, each power of ten as likely as another."""
-    return FloatDistribution(low, high, log=True)
-
-
-def integer(low: int, high: int, step: int = 1, log: bool = False) -> BaseDistribution:
-    """A whole number from `low` to `high`."""
-    return IntDistribution(low, high, log=log, step=step)
-
-
-SPACES: dict[str, Callable[..., BaseDistribution]] = {"uniform": uniform, "log": log, "integer": integer}
-Space = Mapping[str, Any]  # setting -> a list of choices, or a call string of SPACES
-
-
-def distributions(space: Space, config: Config) -> dict[str, BaseDistribution]:
-    """The space as Optuna has it. Raises InputError for a setting that `config` does not have, and a wrong range."""
-    if not space:
-        raise InputError(
-            "the sweep has no space; give --space.FIELD=[A, B] or =log(1e-3, 1), or sweep() in the config file"
-        )
-    return {name: _distribution(name, values, config) for name, values in space.items()}
-
-
-def _distribution(name: str, values: Any, config: Config) -> BaseDistribution:
-    field = name.partition(".")[0]
-    if field not in FIELDS:
-        raise unknown("config field", field, FIELDS)
-    if isinstance(values, str):
-        try:
-            values = ast.literal_eval(values)
-        except (ValueError, SyntaxError):
-            try:
-                return spec.build("space", values, SPACES)
-            except ValueError as error:  # Optuna's, too
-                raise InputError(f"space.{name} = {values!r}: {error}") from error
-    scalar = (bool, int, float, str)
-    if not isinstance(values, list | tuple) or not values or not all(isinstance(value, scalar) for value in values):
-        raise InputError(f"space.{name} = {values!r}: expected a list of choices, or a range such as 'log(1e-3, 1)'")
-    for value in values:
-        check(configured(config, {name: value}))
-    return CategoricalDistribution(values)
-
-
-def configured(config: Config, values: Mapping[str, Any]) -> Config:
-    """The config with these settings. Raises InputError for an argument that is in no call string."""
-    config = dataclasses.replace(config)
-    for name, value in values.items():
-        field, *path = name.split(".")
-        old = getattr(config, field)
-        if path and not isinstance(old, str):
-            raise InputError(f"{name!r}: config.{field} = {old!r} is not a call string")
-        setattr(config, field, spec.with_argument(old, path, value) if path else value)
-    return config
-
 
 # --------------------------------------------------------------------------------------------------- samplers, pruners
 
@@ -140,7 +75,8 @@ def hyperband(least: int = 1, factor: int = 3) -> optuna.pruners.BasePruner:
 
 SAMPLERS = {"tpe": tpe, "random": random, "grid": grid, "cmaes": cmaes, "halton": halton}
 PRUNERS = {"none": none, "median": median, "hyperband": hyperband}
-METRICS = {"accuracy": "maximize", "top5": "maximize", "loss": "minimize"}
+METRICS: dict[str, Literal["maximize", "minimize"]] = {"accuracy": "maximize", "top5": "maximize", "loss": "minimize"}
+JOURNAL = "journal.log"
 
 # ----------------------------------------------------------------------------------------------------------- the sweep
 
@@ -180,7 +116,7 @@ def check_settings(settings: Settings) -> dict[str, BaseDistribution]:
     if settings.seeds > 1 and "seed" in settings.space:
         raise InputError("--seeds repeats each trial with other seeds; leave 'seed' out of the space")
     space = distributions(settings.space, config)
-    check_names(configured(config, {name: _some(values) for name, values in space.items()}))
+    check_names(configured(config, {name: one_of(values) for name, values in space.items()}))
     for name, values in space.items():
         if isinstance(values, CategoricalDistribution):
             for value in values.choices:
@@ -191,10 +127,6 @@ def check_settings(settings: Settings) -> dict[str, BaseDistribution]:
     if spec.parse(settings.sampler).name == "grid" and ranges:
         raise InputError(f"space.{ranges[0]} = {settings.space[ranges[0]]!r}: a grid needs a list of choices")
     return space
-
-
-def _some(values: BaseDistribution) -> Any:
-    return values.choices[0] if isinstance(values, CategoricalDistribution) else values.low  # type: ignore[attr-defined]
 
 
 def claim(folder: pathlib.Path, settings: Settings) -> None:
@@ -227,8 +159,7 @@ def open_study(folder: pathlib.Path, settings: Settings) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage: Any = settings.storage
     if not storage:
-        backend = optuna.storages.journal.JournalFileBackend(str(folder / "journal.log"))
-        storage = optuna.storages.JournalStorage(backend)
+        storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
     pruner = spec.build("pruner", settings.pruner, PRUNERS)
     with warnings.catch_warnings(category=optuna.exceptions.ExperimentalWarning, action="ignore"):
         study = optuna.create_study(
@@ -242,8 +173,22 @@ def open_study(folder: pathlib.Path, settings: Settings) -> optuna.Study:
     return study
 
 
-def trial_folder(folder: pathlib.Path, number: int) -> pathlib.Path:
-    return folder / "trials" / f"{number:04}"
+def run_folders(folder: pathlib.Path, settings: Settings, number: int) -> list[pathlib.Path]:
+    """Where the runs of a trial are: one for each seed."""
+    trial = folder / "trials" / f"{number:04}"
+    first = settings.config["seed"]
+    return [trial / f"seed{first + i}" for i in range(settings.seeds)] if settings.seeds > 1 else [trial]
+
+
+def validations(lines: list[dict[str, Any]], metric: str) -> list[float]:
+    """A metric of the validation split, each time it was scored."""
+    return [line[f"val/{metric}"] for line in lines if f"val/{metric}" in line]
+
+
+def values_of(folder: pathlib.Path, settings: Settings, number: int) -> list[float]:
+    """The final value of each of a trial's runs that is complete."""
+    complete = [run for run in run_folders(folder, settings, number) if is_complete(run)]
+    return [validations(metric_lines(run), settings.metric)[-1] for run in complete]
 
 
 def sweep(
@@ -257,61 +202,61 @@ def sweep(
 ) -> optuna.Study:
     """Runs what is missing of a sweep, `workers` runs at a time, and returns its study.
 
-    Raises InputError for settings that do not fit, and Interrupted after SIGINT or SIGTERM.
+    A trial is its runs, one after the other; pruners judge the first. It fails with the first that fails, and when its
+    settings do not fit together. Raises InputError for a sweep that does not fit, and Interrupted after SIGINT or
+    SIGTERM.
     """
     space = check_settings(settings)
     claim(folder, settings)
     study = open_study(folder, settings)
     config = Config(**settings.config)
-    if spec.parse(settings.sampler).name == "grid":
-        names, choices = list(space), [values.choices for values in space.values()]  # type: ignore[attr-defined]
-        for point in itertools.product(*choices):
-            study.enqueue_trial(dict(zip(names, point, strict=True)), skip_if_exists=True)
     total = settings.trials
-    by_folder: dict[pathlib.Path, Trial] = {}
+    if spec.parse(settings.sampler).name == "grid":
+        points = list(itertools.product(*(values.choices for values in space.values())))  # type: ignore[attr-defined]
+        total = min(total, len(points))
+        for point in points[:total]:
+            study.enqueue_trial(dict(zip(space, point, strict=True)), skip_if_exists=True)
+    waiting = [Trial(study, old._trial_id) for old in study.get_trials(states=[TrialState.RUNNING])]
+    trials: dict[pathlib.Path, Trial] = {}  # of the runs that go on
 
-    def run_of(trial: Trial) -> Run | None:
-        """The next of a trial's runs that is missing; None when there is none, or when it does not fit."""
+    def fail(trial: Trial, why: str) -> None:
+        trial.set_user_attr("failure", why)
+        study.tell(trial, state=TrialState.FAIL)
+
+    def next_run(trial: Trial) -> Run | None:
+        """The trial's first run that is missing; None, once the trial is told, when there is none."""
         try:
             settled = check(configured(config, trial.params))
             check_names(settled)
         except InputError as error:
             fail(trial, str(error))
             return None
-        for i in range(settings.seeds):
-            path = trial_folder(folder, trial.number) / (f"seed{config.seed + i}" if settings.seeds > 1 else "")
-            if not runs.is_complete(path):
-                by_folder[path] = trial
-                one = dataclasses.replace(settled, seed=settled.seed + i) if i else settled
-                return Run(one, path, settings.data_dir, f"{trial.number}")
-        values = [final(runs.metric_lines(path), settings.metric) for path in run_folders(folder, trial.number)]
-        trial.set_user_attr("values", values)
-        study.tell(trial, statistics.fmean(values))
+        for i, path in enumerate(run_folders(folder, settings, trial.number)):
+            if not is_complete(path):
+                trials[path] = trial
+                return Run(dataclasses.replace(settled, seed=settled.seed + i), path, settings.data_dir)
+        study.tell(trial, statistics.fmean(values_of(folder, settings, trial.number)))
         return None
 
-    def fail(trial: Trial, why: str) -> None:
-        trial.set_user_attr("failure", why)
-        study.tell(trial, state=TrialState.FAIL)
-
-    waiting = [Trial(study, old._trial_id) for old in study.get_trials(states=[TrialState.RUNNING])]
-
     def take() -> Run | None:
-        while waiting or count_asked(study) < total:
+        while waiting or _asked(study) < total:
             trial = waiting.pop(0) if waiting else study.ask(space)
-            if run := run_of(trial):
+            if run := next_run(trial):
                 return run
         return None
 
     def watch(run: Run) -> bool:
-        trial = by_folder[run.folder]
-        known = study._storage.get_trial(trial._trial_id).intermediate_values
+        trial = trials[run.folder]
+        if run.folder != run_folders(folder, settings, trial.number)[0]:
+            return False
+        known = study.get_trials(deepcopy=False)[trial.number].intermediate_values
         for at, value in enumerate(validations(run.lines, settings.metric), 1):
-            if at not in known and math.isfinite(value) and run.config.seed == config.seed:
+            if at not in known and math.isfinite(value):
                 trial.report(value, at)
-        return run.config.seed == config.seed and trial.should_prune()
+        return not is_last(run) and trial.should_prune()
 
     def ended(run: Run, end: End) -> None:
-        trial = by_folder.pop(run.folder)
+        trial = trials.pop(run.folder)
         if end.kind == "complete":
             waiting.insert(0, trial)
         elif end.kind == "stopped":
@@ -319,6 +264,11 @@ def sweep(
         else:
             fail(trial, end.text)
 
-    runs.supervise(take, start, workers=workers, silence=silence, watch=watch, ended=ended,
-                   show=lambda active: show(study, active))  # fmt: skip
+    supervise(take, start, workers=workers, silence=silence, watch=watch, ended=ended,
+              show=lambda active: show(study, active))  # fmt: skip
     return study
+
+
+def _asked(study: optuna.Study) -> int:
+    """The trials that were given out, however they ended."""
+    return len([trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING])

@@ -1,7 +1,7 @@
 """Many runs, several at a time: given out, watched through their folders, given out again when they are killed.
 
-A run is `cnnjax train` in its folder, by any of `cnnjax.executors`. All that is known of it is in that folder, so that
-this process can be killed as well, and started again.
+A run is `cnnjax train` in its folder, by any of `cnnjax.runs.executors`. All that is known of it is in that folder, so
+that this process can be killed as well, and started again.
 """
 
 import dataclasses
@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from cnnjax.config import Config
-from cnnjax.executors import LEAVE, Job, Start
+from cnnjax import workdir
+from cnnjax.config import Config, steps
 from cnnjax.interrupt import Interrupted
+from cnnjax.runs.executors import LEAVE, Job, Start
 
 OUTPUT = "output.txt"  # in a run's folder: what the command said
 ATTEMPTS = 3  # starts of a run that something kills
@@ -29,9 +30,7 @@ class Run:
     config: Config
     folder: pathlib.Path
     data_dir: str = ""
-    name: str = ""
     lines: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # of metrics.jsonl
-    begun: float = 0.0
 
 
 class End(NamedTuple):
@@ -103,8 +102,7 @@ def supervise(
                     ended(one.run, _end(one, status))
             show([one.run for one in active])
             time.sleep(0.05)
-        _stop(active)
-        raise Interrupted(interrupted[0], 0)
+        raise Interrupted(interrupted[0], f"stopped; {len(active)} runs have saved and left")
     except BaseException:
         _stop(active)
         raise
@@ -114,18 +112,18 @@ def supervise(
 
 
 def _launch(run: Run, start: Start) -> Job:
-    from cnnjax import workdir  # imports jax
-
     run.folder.mkdir(parents=True, exist_ok=True)
     if not (run.folder / "config.json").exists():
         workdir.write_json(run.folder / "config.json", dataclasses.asdict(run.config))
-    run.begun = run.begun or time.monotonic()
+    deadline = time.monotonic() + LEAVE
+    while workdir.in_use(run.folder) and time.monotonic() < deadline:  # by a run of before, which is about to leave
+        time.sleep(0.1)
     command = [sys.executable, "-m", "cnnjax", "train", f"--workdir={run.folder}"]
     return start(command + ([f"--data_dir={run.data_dir}"] if run.data_dir else []), run.folder / OUTPUT)
 
 
 def _changed(one: _Active) -> bool:
-    """Whether its metrics are others than the last time; notes when it last wrote anything."""
+    """Whether it has other metrics than the last time; notes when it last wrote anything."""
     stats = []
     for name in ("metrics.jsonl", OUTPUT):
         try:
@@ -139,7 +137,7 @@ def _changed(one: _Active) -> bool:
     metrics, one.seen = one.seen[:1] != tuple(stats[:1]), tuple(stats)
     if metrics:
         one.run.lines = metric_lines(one.run.folder)
-    return metrics
+    return metrics and bool(one.run.lines)
 
 
 def metric_lines(folder: pathlib.Path) -> list[dict[str, Any]]:
@@ -154,6 +152,12 @@ def metric_lines(folder: pathlib.Path) -> list[dict[str, Any]]:
 def is_complete(folder: pathlib.Path) -> bool:
     """Whether a run has ended: then it has its final numbers."""
     return (folder / "result.json").exists()
+
+
+def is_last(run: Run) -> bool:
+    """Whether a run that goes on has taken its last step."""
+    last = run.lines[-1]
+    return last["step"] >= steps(run.config.duration, epoch=last["step"] / max(last["epoch"], 1e-9))
 
 
 def _end(one: _Active, status: int) -> End:

@@ -1,0 +1,1 @@
+"""Sweeps: the space of settings, the search, the report."""
