@@ -242,7 +242,7 @@ def test_a_wrong_config_file_is_refused(source: str | None, message: str, tmp_pa
         ("configs/digits_lenet.py", "did you mean 'configs/digits_lenet5.py'?"),
         ("configs/digits_lenet5.py:x", "takes no argument, got 'x'"),
         ("configs", "there is no config file 'configs'; "),
-        ("pyproject.toml", "'pyproject.toml' is not a config file; expected a .py file with get_config()"),
+        ("pyproject.toml", "pyproject.toml gives no config: expected a .py file with get_config()"),
     ],
 )
 def test_a_location_that_is_no_config_file_is_refused(location: str, message: str) -> None:

@@ -102,7 +102,7 @@ def run(parser: cli.Parser, argv: list[str]) -> int:
     if action == "best":
         config = report.best(folder, study, settled)
         changed = _overrides(settled.source, config)
-        print(shlex.join([*cli.program().split(), "train", f"--config={settled.source}", *changed]))
+        print(cli.program(), "train", f"--config={settled.source}", *map(_quoted, changed))
         return 0
     console.print(_leaderboard(report.rows(folder, study, settled), settled))
     if written and all(trial.state.name == "FAIL" for trial in study.get_trials(deepcopy=False)):
@@ -136,6 +136,11 @@ def _overrides(source: str, config: Config) -> list[str]:
     """The flags that make this config of the one in the file."""
     old, new = (dataclasses.asdict(one) for one in (cli.read_config(source), config))
     return [f"--config.{name}={value}" for name, value in new.items() if value != old[name]]
+
+
+def _quoted(word: str) -> str:
+    """For a shell; in double quotes where that is easier to read."""
+    return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
 
 
 def _run(

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -79,16 +80,19 @@ def _shares(workers: int) -> list[Any]:
     gpus = _gpus()
     shares = []
     for i in range(workers):
-        mine = cores[i * len(cores) // workers : (i + 1) * len(cores) // workers] or cores[i % len(cores) :][:1]
-        environment = {}
-        if len(gpus) >= workers:
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(
-                gpus[i * len(gpus) // workers : (i + 1) * len(gpus) // workers]
-            )
-        elif gpus:  # several on one, none of which may take all of its memory
-            environment |= {"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)], "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-        shares.append((mine, environment))
+        environment = {"CUDA_VISIBLE_DEVICES": ",".join(_share(gpus, i, workers))} if gpus else {}
+        if 0 < len(gpus) < workers:  # several on one, none of which may take all of its memory
+            environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+        shares.append((_share(cores, i, workers), environment))
     return shares
+
+
+def _share(things: list, i: int, workers: int) -> list:
+    """What worker i has of them: a part of its own or, where there are fewer than workers, one with others."""
+    count = len(things)
+    if count >= workers:
+        return things[i * count // workers : (i + 1) * count // workers]
+    return [things[i % count]] if things else []
 
 
 def _gpus() -> list[str]:
@@ -107,7 +111,9 @@ def execute(command: list[str], log: str) -> int:
     """Runs a command to its end and returns its status; told to end before, asks it to save and leave."""
     process = _begin(command, pathlib.Path(log))
     try:
-        return process.wait()
+        while process.poll() is None:
+            time.sleep(0.1)  # not in one wait, from which Ray cannot call a task away
+        return process.returncode
     finally:
         if process.poll() is None:
             process.terminate()

@@ -115,11 +115,17 @@ def _launch(run: Run, start: Start) -> Job:
     run.folder.mkdir(parents=True, exist_ok=True)
     if not (run.folder / "config.json").exists():
         workdir.write_json(run.folder / "config.json", dataclasses.asdict(run.config))
-    deadline = time.monotonic() + LEAVE
-    while workdir.in_use(run.folder) and time.monotonic() < deadline:  # by a run of before, which is about to leave
-        time.sleep(0.1)
+    if workdir.in_use(run.folder):  # by a process that an earlier one of us started: it is waited for
+        return Job(lambda: _status(run.folder), lambda hard: None)
     command = [sys.executable, "-m", "cnnjax", "train", f"--workdir={run.folder}"]
     return start(command + ([f"--data_dir={run.data_dir}"] if run.data_dir else []), run.folder / OUTPUT)
+
+
+def _status(folder: pathlib.Path) -> int | None:
+    """As the exit status of a process that is not ours: as if a signal had ended it, unless it has its result."""
+    if workdir.in_use(folder):
+        return None
+    return 0 if is_complete(folder) else -signal.SIGKILL
 
 
 def _changed(one: _Active) -> bool:
@@ -165,7 +171,8 @@ def _end(one: _Active, status: int) -> End:
         return End("complete")
     if one.stopping:
         return End("stopped")
-    said = (one.run.folder / OUTPUT).read_text(errors="replace").strip().splitlines()[-LAST_LINES:]
+    output = one.run.folder / OUTPUT
+    said = output.read_text(errors="replace").strip().splitlines()[-LAST_LINES:] if output.exists() else []
     how = one.failure or (f"signal {-status} ended it" if status < 0 else f"status {status}")
     return End("failed", "\n".join([how, *said]))
 
