@@ -67,7 +67,16 @@ def cutout(key: Array, image: Array, mean: Array, size: int) -> Array:
     return jnp.where(inside[:, :, None], mean, image)
 
 
-OPS = {"flip_lr": flip_lr, "flip_alternating": flip_alternating, "pad_crop": pad_crop, "cutout": cutout}
+def shift(image: Array, mean: Array, rows: int = 0, columns: int = 0) -> Array:
+    """Moves the image down by `rows` and right by `columns`; the pixels left free are of the mean colour."""
+    height, width, _ = image.shape
+    moved = jnp.roll(image, (rows, columns), axis=(0, 1))
+    row, column = jnp.arange(height)[:, None, None] - rows, jnp.arange(width)[None, :, None] - columns
+    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    return jnp.where(inside, moved, mean)
+
+
+OPS = {"flip_lr": flip_lr, "flip_alternating": flip_alternating, "pad_crop": pad_crop, "cutout": cutout, "shift": shift}
 GIVEN = ("key", "image", "mean", "std", "example", "epoch")  # what the program gives an operation that asks for it
 
 

@@ -61,6 +61,7 @@ class Parser(argparse.ArgumentParser):
 COMMANDS = {
     "train": "train a network from a config, or go on with a run",
     "sweep": "search for settings: trials of a space, several at a time",
+    "study": "test a claim of the literature, and write the report",
     "evaluate": "score a checkpoint of a run on a split of a data set",
     "data": "list data sets, or build one from its original files",
     "models": "list the networks",
@@ -162,6 +163,23 @@ def _call_config_file(path: str, arg: str) -> Config:
     return config
 
 
+def read_study(path: str, budget: str) -> Any:
+    """The `cnnjax.study.Study` that get_study(budget) of the file gives. Raises InputError when it gives none."""
+    from cnnjax.study import Study
+
+    if not pathlib.Path(path).is_file():
+        files = map(str, sorted(pathlib.Path("experiments").glob("*.py")))
+        raise InputError(f"there is no study {path!r}; {nearest(path, files)}")
+    with _of_file(path, "study"):
+        module = _module(path)
+        if not hasattr(module, "get_study"):
+            raise InputError("it has no get_study(budget)")
+        study = module.get_study(budget)
+        if not isinstance(study, Study):
+            raise InputError(f"get_study() returned a {type(study).__name__}, expected a cnnjax.study.Study")
+    return study
+
+
 def _module(path: str) -> types.ModuleType:
     """A Python file of a person's own, which may raise anything."""
     module_spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, path)
@@ -173,12 +191,12 @@ def _module(path: str) -> types.ModuleType:
 
 
 @contextlib.contextmanager
-def _of_file(where: str) -> Iterator[None]:
+def _of_file(where: str, what: str = "config") -> Iterator[None]:
     try:
         yield
     except Exception as error:
         kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
-        raise InputError(f"{where} gives no config: {kind}{error}") from error
+        raise InputError(f"{where} gives no {what}: {kind}{error}") from error
 
 
 def _flag_error(error: Exception, overrides: Sequence[str], known: Iterable[str]) -> InputError:

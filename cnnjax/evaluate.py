@@ -97,6 +97,25 @@ def make_scorer(
     return score
 
 
+def restore(
+    workdir: pathlib.Path,
+    settings: config.Config,
+    known: dict[str, Any],
+    model: nn.Module,
+    mesh: Mesh,
+    step: str,
+    say: Callable[[str], None],
+) -> tuple[int, Tree]:
+    """The step of a checkpoint of a run and the variables that its network is evaluated with, on the mesh."""
+    image = np.zeros((1, *known["shape"]), np.float32)
+    model_state = dict(jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), image))
+    params = model_state.pop("params")
+    target = {"params": params, "model_state": model_state, "ema": params if settings.ema else {}}
+    target = sharding.placed(target, sharding.replicated(mesh))
+    number, found = checkpoint.restore_model(workdir, target, step, say)
+    return number, variables_of(**found)
+
+
 def evaluate(
     workdir: pathlib.Path,
     *,
@@ -104,18 +123,22 @@ def evaluate(
     dataset: str = "",
     split: str = "",
     batch_size: int = 0,
+    preprocess: str | None = None,
     data_dir: str = "",
     mesh: Mesh | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Restores a checkpoint of a run and scores it; everything else comes from the run's folder.
 
-    Without a `dataset` and `split` these are the run's own test split. Returns what `evaluations/.../metrics.json`
+    Without a `dataset` and `split` these are the run's own test split, and `preprocess` is its config's. Returns what `evaluations/.../metrics.json`
     holds. Raises InputError for a folder, step, data set or split that does not exist or does not fit.
     """
     settings = config.load(workdir / "config.json")
     settings.cache, settings.eval_batch_size = "host", batch_size or settings.eval_batch_size
     known = workdirs.read_json(workdir / "data.json")
+    of = {}
+    if preprocess not in (None, settings.preprocess):
+        settings.preprocess = of["preprocess"] = preprocess
     name, split = dataset or settings.dataset, split or settings.test_split or settings.val_split
     if not split:
         raise InputError(f"{workdir} has no test_split in its config; give --split")
@@ -128,21 +151,18 @@ def evaluate(
     model = create_model(settings.model, len(known["classes"]), settings.dtype)
     score = make_scorer(settings, known, examples, model, mesh)
 
-    image = np.zeros((1, *known["shape"]), np.float32)
-    model_state = dict(jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), image))
-    params = model_state.pop("params")
-    target = {"params": params, "model_state": model_state, "ema": params if settings.ema else {}}
-    target = sharding.placed(target, sharding.replicated(mesh))
-    number, found = checkpoint.restore_model(workdir, target, step, say)
-    total = score(variables_of(**found))
-    return report(total, workdir, {"dataset": name, "split": split, "step": number}, examples.classes)
+    number, variables = restore(workdir, settings, known, model, mesh, step, say)
+    total = score(variables)
+    return report(total, workdir, {"dataset": name, "split": split, "step": number, **of}, examples.classes)
 
 
 def report(total: metrics.Sums, workdir: pathlib.Path, of: dict[str, Any], classes: list[str]) -> dict[str, Any]:
     """Writes metrics.json, per_class.csv, confusion.csv and confusion.png; returns what metrics.json holds."""
     matrix = total["confusion"]
     counts = {"count": int(total["count"]), "top1_right": int(total["top1"]), "top5_right": int(total["top5"])}
-    folder = workdir / "evaluations" / re.sub(r"[^\w.-]+", "_", f"{of['dataset']}-{of['split']}-step{of['step']}")
+    seen = f"-{of['preprocess']}" if "preprocess" in of else ""
+    name = re.sub(r"[^\w.-]+", "_", f"{of['dataset']}-{of['split']}-step{of['step']}{seen}")
+    folder = workdir / "evaluations" / name
     right, images = matrix.diagonal(), matrix.sum(axis=1)
     per_class = {c: int(r) / int(n) if n else None for c, r, n in zip(classes, right, images, strict=True)}
     result = {**of, **metrics.means(total), **counts, "per_class": per_class, "folder": str(folder)}

@@ -18,6 +18,7 @@ def run(parser: cli.Parser, argv: list[str]) -> int:
     parser.add_argument(
         "--split", default="", help="TFDS split syntax, as in test[:10%%] (default: the run's test_split)"
     )
+    parser.add_argument("--preprocess", help="operations on the images (default: the run's own)")
     parser.add_argument("--batch_size", type=int, default=0, help="default: the run's eval_batch_size")
     parser.add_argument("--data_dir", default="", help="where data sets are (default: TFDS's own)")
     args = parser.parse_args(argv)
