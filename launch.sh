@@ -5,13 +5,18 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-usage: ./launch.sh [--cpu|--cuda|--tpu] [--processes=N] COMMAND [ARGUMENT ...]
+usage: ./launch.sh [--cpu|--cuda|--tpu] [--processes=N] [--dry-run] COMMAND [ARGUMENT ...]
 
   COMMAND         a command of cnnjax, as in ./launch.sh train --config=configs/FILE.py; or one of
     test          the tests, with pytest's arguments
-    lint          ruff and pyright
+    lint          ruff, shellcheck and pyright
   --cuda, --tpu   install JAX for NVIDIA GPUs or for TPUs; remembered until another is asked for (--cpu goes back)
   --processes=N   run N processes of COMMAND on this machine, as one distributed program
+  --dry-run       start nothing: say which process of which run each would be, and with what environment
+
+Started several times by srun, mpirun, on the hosts of a TPU slice or in the pods of an indexed Job, or with
+JAX_COORDINATOR_ADDRESS=HOST0:PORT, JAX_NUM_PROCESSES=N and JAX_PROCESS_ID=0 to N-1, the processes are one distributed
+program, too; experiments/jobs has examples. JAX_NUM_PROCESSES=1 keeps one by itself.
 
 The first start installs everything into .venv. With no COMMAND, it does only that.
 Environment: CNNJAX_VENV, a folder in place of .venv; CNNJAX_PYTHON, the Python to make it with.
@@ -99,7 +104,8 @@ except BlockingIOError:
     print("launch.sh: waits for another installation into " + sys.argv[1], file=sys.stderr)
     fcntl.flock(9, fcntl.LOCK_EX)
 except OSError:
-    pass  # a file system without locks
+    print("launch.sh: the file system of " + sys.argv[1] + " has no locks: where several processes share it, run "
+          "launch.sh once, alone, before them", file=sys.stderr)
 ' "$venv"
     if ready "$flavour"; then
         exec 9>&-
@@ -179,7 +185,7 @@ for i in range(count):
     if devices:
         env.setdefault("JAX_LOCAL_DEVICE_IDS", devices[i])
     with open(os.path.join(logs, f"{i}.txt"), "wb") as log:
-        output = {} if i == 0 else {"stdout": log, "stderr": log}
+        output = {} if i == 0 or "--dry-run" in command[1:2] else {"stdout": log, "stderr": log}
         processes.append(
             subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, start_new_session=True, **output)
         )
@@ -233,13 +239,14 @@ run_lint() {
     cd "$root"
     "$venv/bin/ruff" check . || status=1
     "$venv/bin/ruff" format --check . || status=1
+    "$venv/bin/shellcheck" launch.sh .ci/run experiments/jobs/*.sh || status=1
     PYRIGHT_PYTHON_IGNORE_WARNINGS=1 "$venv/bin/pyright" --pythonpath "$venv/bin/python" || status=1
     return $status
 }
 
 # --- the command line --------------------------------------------------------------------------------------------
 
-flavour="" processes=""
+flavour="" processes="" dry=""
 while [ $# -gt 0 ]; do
     case $1 in
         --cpu | --cuda | --tpu) flavour=${1#--} ;;
@@ -250,6 +257,7 @@ while [ $# -gt 0 ]; do
                 *) fail 2 "--processes=$processes: expected a whole number from 1 to 999" ;;
             esac
             ;;
+        --dry-run) dry=$1 ;;
         -h | --help)
             usage
             if ready "$(installed_flavour)"; then
@@ -259,16 +267,19 @@ while [ $# -gt 0 ]; do
             exit 0
             ;;
         --version) break ;;
-        -*) fail 2 "unknown option $1; expected --cpu, --cuda, --tpu or --processes=N before the command" ;;
+        -*) fail 2 "unknown option $1; expected --cpu, --cuda, --tpu, --processes=N or --dry-run before the command" ;;
         *) break ;;
     esac
     shift
 done
-if [ -n "$processes" ]; then
+for option in ${processes:+"--processes=$processes"} $dry; do
     case ${1:-} in
-        "") fail 2 "--processes=$processes needs a command to run" ;;
-        test | lint) fail 2 "--processes=$processes is for the commands of cnnjax, not for $1" ;;
+        "") fail 2 "$option needs a command to run" ;;
+        test | lint) fail 2 "$option is for the commands of cnnjax, not for $1" ;;
     esac
+done
+if [ -n "$processes" ] && [ "${OMPI_COMM_WORLD_SIZE:-${SLURM_STEP_NUM_TASKS:-1}}" != 1 ]; then
+    fail 2 "--processes=$processes is for one machine, and this is one of several processes already; leave it out"
 fi
 [ "${1:-}" != lint ] || [ $# -eq 1 ] || fail 2 "lint takes no arguments, got: ${*:2}"
 
@@ -289,7 +300,8 @@ case ${1:-} in
                 *) export GLIBC_TUNABLES="${GLIBC_TUNABLES:+$GLIBC_TUNABLES:}glibc.malloc.$setting" ;;
             esac
         done
-        [ -n "$processes" ] || exec "$venv/bin/cnnjax" "$@"
-        exec "$venv/bin/python" -c "$supervisor" "$processes" "$flavour" "$venv/bin/cnnjax" "$@"
+        set -- "$venv/bin/cnnjax" ${dry:+"$dry"} "$@"
+        [ -n "$processes" ] || exec "$@"
+        exec "$venv/bin/python" -c "$supervisor" "$processes" "$flavour" "$@"
         ;;
 esac

@@ -42,13 +42,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error)
     except KeyboardInterrupt:
         return _fail("interrupted", 128 + signal.SIGINT)
+    except Exception as error:
+        if not (others := _others()):
+            raise
+        if not (reason := others.reason(error)):
+            traceback.print_exc()
+        return _fail(reason or f"{type(error).__name__}, as above")
 
 
 def _fail(message: object, status: int = 1) -> int:
     if os.environ.get("CNNJAX_TRACEBACK"):
         traceback.print_exc()
     print(f"error: {message}", file=sys.stderr)
+    if others := _others():
+        others.leave(status)
     return status
+
+
+def _others() -> Any:
+    """`cnnjax.processes` in a process that has joined others, else None."""
+    processes = sys.modules.get("cnnjax.processes")
+    return processes if processes and processes.several() else None
 
 
 class Parser(argparse.ArgumentParser):
@@ -88,6 +102,9 @@ def _run(argv: list[str]) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"cnnjax {__version__}")
+    parser.add_argument("--dry-run", action="store_true", help="before a command: only say where it would run, as what")
+    dry = argv[:1] == ["--dry-run"]
+    argv = argv[dry:]
     if not argv or argv[0].startswith("-"):
         parser.parse_args(argv)
         parser.print_help()
@@ -95,6 +112,11 @@ def _run(argv: list[str]) -> int:
     name, rest = argv[0], argv[1:]
     if name not in COMMANDS:
         raise unknown("command", name, COMMANDS)
+    if dry:
+        from cnnjax import processes
+
+        print(processes.describe([program(), *argv]))
+        return 0
     text = COMMANDS[name]
     parser = Parser(prog=f"cnnjax {name}", description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
     return importlib.import_module(f"cnnjax.commands.{name}").run(parser, rest)
@@ -225,7 +247,7 @@ def start(cached: bool = True) -> "Console":
     import absl.logging
     import jax
 
-    from cnnjax import cache, sharding
+    from cnnjax import cache, processes
 
     absl.logging.set_verbosity(absl.logging.FATAL)  # what goes wrong is raised, and said once
     logging.getLogger("jax").setLevel(logging.ERROR)
@@ -233,7 +255,7 @@ def start(cached: bool = True) -> "Console":
     jax.config.update("jax_compilation_cache_dir", kept if cached else None)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # many small programs add up at every start
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    sharding.initialize()
+    processes.initialize()
     return console()
 
 

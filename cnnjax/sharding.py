@@ -12,20 +12,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from cnnjax.errors import InputError
 
 
-def initialize() -> None:
-    """Joins the other processes of this run, where the environment names a coordinator; see launch.sh.
-
-    Raises InputError when the environment says only half of it.
-    """
-    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-    if names[0] not in os.environ:
-        return
-    if missing := [name for name in names if name not in os.environ]:
-        raise InputError(f"{names[0]} is set, and {missing[0]} is not; `launch.sh --processes=N` sets them all")
-    address, count, number = (os.environ[name] for name in names)
-    jax.distributed.initialize(address, int(count), int(number))
-
-
 def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """All devices, or the given ones, along `data`."""
     devices = jax.devices() if devices is None else devices

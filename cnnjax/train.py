@@ -215,8 +215,7 @@ def train(
     if leader:
         workdir.claim(folder, config)
         workdir.write_json(folder / "data.json", known)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("the run's folder is there")
+    workdir.check_shared(folder)
     state = checkpoint.restore(folder, abstract, console.print, set_aside=leader)
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("damaged checkpoints are out of the way")

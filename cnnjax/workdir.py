@@ -13,12 +13,17 @@ import fcntl
 import functools
 import importlib.metadata
 import json
+import os
 import pathlib
 import platform
 import sys
+import time
+import zlib
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from cnnjax import __version__
 from cnnjax import config as configs
@@ -27,6 +32,7 @@ from cnnjax.errors import InputError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "grain")
 LOCK = "lock"  # held by the training in the folder
+SEEN_SECONDS = 60  # what process 0 writes may take so long to be seen on other hosts
 
 
 def new(name: str, root: str = "runs") -> pathlib.Path:
@@ -88,11 +94,39 @@ def in_use(workdir: pathlib.Path) -> bool:
     try:
         with (workdir / LOCK).open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
+    except BlockingIOError:
         return True
+    except OSError:  # there is none, or the file system has no locks
+        return False
     return False
+
+
+def check_shared(workdir: pathlib.Path) -> None:
+    """Waits until every process sees the folder of a run as process 0 does. Before it, process 0 has claimed it.
+
+    Raises InputError in one that does not within `SEEN_SECONDS`: on a disk of its own, it would begin anew where the
+    others go on.
+    """
+    if jax.process_count() == 1:
+        return
+    expected = int(multihost_utils.broadcast_one_to_all(np.uint32(_view(workdir))))
+    end = time.monotonic() + SEEN_SECONDS
+    while _view(workdir) != expected:
+        if time.monotonic() > end:
+            raise InputError(
+                f"process {jax.process_index()}, on {platform.node()}, does not see {workdir.absolute()} as process 0 "
+                "does: the processes of a run need a folder that all of their hosts share"
+            )
+        time.sleep(0.5)
+
+
+def _view(workdir: pathlib.Path) -> int:
+    """A number for what this process sees: when the run was claimed last, and its checkpoints."""
+    with contextlib.suppress(OSError):
+        os.listdir(workdir.parent)  # a network file system looks anew
+        claimed = (workdir / "config.json").stat().st_mtime_ns
+        return zlib.crc32(repr((claimed, sorted(path.name for path in workdir.glob("checkpoints/*")))).encode())
+    return 0
 
 
 class Metrics:
@@ -109,9 +143,11 @@ class Metrics:
             lock = self._open.enter_context((workdir / LOCK).open("w"))
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when the process dies
-            except OSError:
+            except BlockingIOError:
                 self._open.close()
                 raise InputError(f"{workdir} is in use: another training is going on in it") from None
+            except OSError:
+                pass  # a file system without locks
             path = workdir / "metrics.jsonl"
             part = path.with_name(path.name + ".part")
             part.write_text("".join(line + "\n" for line in _lines(path) if _is_kept(line, start)))

@@ -53,7 +53,7 @@ class Place:
         for name in ("launch.sh", "pyproject.toml", ".ci/constraints.txt"):
             shutil.copy(ROOT / name, self.root / name)
         for name, text in {"python3": PYTHON, "stubs/cnnjax": CNNJAX, "stubs/pytest": TOOL, "stubs/ruff": TOOL,
-                           "stubs/pyright": TOOL}.items():  # fmt: skip
+                           "stubs/shellcheck": TOOL, "stubs/pyright": TOOL}.items():  # fmt: skip
             self.write(name, text)
 
     def write(self, name: str, text: str) -> None:
@@ -121,7 +121,10 @@ def wait_for(*paths: pathlib.Path) -> None:
         (["--processes=1.5", "train"], "--processes=1.5: expected a whole number from 1 to 999"),
         (["--processes=2"], "--processes=2 needs a command to run"),
         (["--processes=2", "test"], "--processes=2 is for the commands of cnnjax, not for test"),
-        (["--proceses=2", "train"], "unknown option --proceses=2; expected --cpu, --cuda, --tpu or --processes=N"),
+        (["--dry-run"], "--dry-run needs a command to run"),
+        (["--processes=2", "--dry-run", "test"], "--processes=2 is for the commands of cnnjax, not for test"),
+        (["--dry-run", "lint"], "--dry-run is for the commands of cnnjax, not for lint"),
+        (["--proceses=2", "train"], "unknown option --proceses=2; expected --cpu, --cuda, --tpu, --processes=N or"),
         (["lint", "--fix"], "lint takes no arguments, got: --fix"),
     ],
 )
@@ -131,6 +134,25 @@ def test_a_wrong_command_line_gets_one_line_and_status_2(place, args, says):
     assert says in done.stderr
     assert done.stderr.count("\n") == 1
     assert place.installs() == []
+
+
+@pytest.mark.parametrize(
+    ("env", "refused"),
+    [
+        ({"SLURM_STEP_NUM_TASKS": "8"}, True),
+        ({"SLURM_STEP_NUM_TASKS": "1"}, False),
+        ({"OMPI_COMM_WORLD_SIZE": "2", "SLURM_STEP_NUM_TASKS": "1"}, True),
+    ],
+)
+def test_one_of_several_processes_starts_no_more_of_them(installed, env, refused):
+    done = installed.run("--processes=2", "x", **env)
+    assert (done.returncode, done.stdout) == ((2, "") if refused else (0, "<x>"))
+    assert ("--processes=2 is for one machine, and this is one of several processes" in done.stderr) == refused
+
+
+def test_a_dry_run_is_heard_from_every_process(installed):
+    assert installed.run("--dry-run", "train", "--x").stdout == "<--dry-run><train><--x>"
+    assert installed.run("--processes=3", "--dry-run", "train").stdout == "<--dry-run><train>" * 3
 
 
 def test_arguments_and_status_pass_through(installed):
@@ -188,12 +210,13 @@ def test_the_tests_keep_a_chosen_platform_and_their_status(installed):
     assert done.returncode == 1
 
 
-@pytest.mark.parametrize(("fails", "status"), [("", 0), ("ruff", 1), ("pyright", 1)])
+@pytest.mark.parametrize(("fails", "status"), [("", 0), ("ruff", 1), ("shellcheck", 1), ("pyright", 1)])
 def test_lint_runs_every_check_and_fails_if_one_does(installed, fails, status):
     done = installed.run("lint", STUB_FAILS=fails)
     assert [line.split(" <--pythonpath")[0].split(" JAX")[0] for line in done.stdout.splitlines()] == [
         "ruff <check> <.>",
         "ruff <format> <--check> <.>",
+        "shellcheck <launch.sh> <.ci/run> <experiments/jobs/*.sh>",
         "pyright",
     ]
     assert done.returncode == status
@@ -301,6 +324,14 @@ def test_first_starts_at_the_same_time_wait_for_one_another(place):
     assert first.communicate()[0].endswith("\n<x>")
     assert second.communicate()[0] == "<x>"
     assert place.installs() == ["venv", ".[test]"]
+
+
+def test_a_file_system_without_locks_is_named(place):
+    place.write("fcntl.py", "LOCK_EX = LOCK_NB = 0\ndef flock(*_): raise OSError(38, 'Function not implemented')\n")
+    done = place.run("x", PYTHONPATH=str(place.bin))
+    assert (done.stdout, done.returncode) == ("<x>", 0)
+    assert f"launch.sh: the file system of {place.venv} has no locks: where several processes share it" in done.stderr
+    assert place.run("x").stderr == ""
 
 
 def test_a_folder_of_someone_else_is_left_alone(place, tmp_path):

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "cnnjax"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 SHARED = ("__init__", "layers", "network", "convolution", "pooling", "primitive")  # of models/: what families share
 FAMILIES = [path for path in (PACKAGE / "models").glob("*.py") if path.stem not in SHARED]
-LEAVES = ["errors", "spec", "state", "losses", "sharding", "metrics", "config", "cache"]
+LEAVES = ["errors", "spec", "state", "losses", "sharding", "processes", "metrics", "config", "cache"]
 
 
 def module(path: pathlib.Path) -> str:

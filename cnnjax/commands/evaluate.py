@@ -32,8 +32,9 @@ def run(parser: cli.Parser, argv: list[str]) -> int:
     from cnnjax.evaluate import evaluate
 
     options = {name: value for name, value in vars(args).items() if name != "workdir"}
-    result = evaluate(pathlib.Path(args.workdir), **options, say=console.print)
-    if jax.process_index() == 0:
+    leader = jax.process_index() == 0
+    result = evaluate(pathlib.Path(args.workdir), **options, say=console.print if leader else lambda line: None)
+    if leader:
         _print_evaluation(console, result)
     return 0
 
