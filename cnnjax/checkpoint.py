@@ -21,6 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
 from cnnjax.errors import InputError
 from cnnjax.state import TrainState, Tree, path_name
@@ -99,7 +100,7 @@ class Saver:
         with _one_error(self._folder):
             import orbax.checkpoint as ocp
 
-            host = jax.tree.map(_local, state)
+            host = jax.tree.map(_whole, state)
             _check_finite(host)
             digest = {part: _sealed("arrays", record(_part(host, names))) for part, names in PARTS.items()}
             started = self._manager.save(
@@ -119,8 +120,10 @@ def _copy(state: TrainState) -> TrainState:
     return jax.tree.map(jnp.copy, state)
 
 
-def _local(leaf: jax.Array) -> np.ndarray:
-    """What this process holds of an array: all of it, where every device has all."""
+def _whole(leaf: jax.Array) -> np.ndarray:
+    """An array in this process's memory. Where the processes hold parts of it, all of them have to ask at once."""
+    if not (leaf.is_fully_replicated or leaf.is_fully_addressable):
+        return multihost_utils.process_allgather(leaf, tiled=True)
     return np.asarray(leaf.addressable_data(0) if leaf.is_fully_replicated else leaf)
 
 
@@ -245,7 +248,7 @@ def _read(workdir: pathlib.Path, step: int, abstract: dict[str, Tree]) -> dict[s
         _hush()
         raise Damaged(f"its arrays cannot be read ({type(error).__name__})") from error
     for part in abstract:
-        for path, read in record(jax.tree.map(_local, found[part])).items():
+        for path, read in record(jax.tree.map(_whole, found[part])).items():
             if read != arrays[part][path]:
                 raise Damaged(f"{path} is not what was saved (its checksum differs)")
     return {part: found[part] for part in abstract}

@@ -53,7 +53,11 @@ class Config:
     dtype: str = "float32"  # of the computation: 'float32' or 'bfloat16'; parameters and statistics are float32
     seed: int = 0  # of initialisation, data order, augmentation and dropout
 
-    # what is kept and said (these, `cache` and `eval_batch_size` may change when a run goes on)
+    # where it is computed
+    mesh: str = ""  # of devices: 'data=4,model=2' divides batches by 4 and large full connections by 2; '' is all data
+    zero: bool = False  # True: the optimiser's state is divided along `data`, to save memory (ZeRO, stage 1)
+
+    # what is kept and said (these, `mesh`, `zero`, `cache` and `eval_batch_size` may change when a run goes on)
     eval_every: str = "1 epochs"  # scores val_split, and saves a checkpoint
     checkpoint_every: str = "1 epochs"  # saves a checkpoint
     keep: int = 2  # newest checkpoints kept, beside the best
@@ -73,8 +77,8 @@ def meanings() -> dict[str, str]:
     return dict(re.findall(r"^    (\w+): \w+ = .*?  # (.+)$", inspect.getsource(Config), re.MULTILINE))
 
 
-# A run may go on with other values of these: they change what is said and kept, not what is learnt.
-FREE = ("cache", "eval_batch_size", "eval_every", "checkpoint_every", "keep", "log_every")
+# A run may go on with other values of these: they change what is said and kept, and where, not what is learnt.
+FREE = ("mesh", "zero", "cache", "eval_batch_size", "eval_every", "checkpoint_every", "keep", "log_every")
 
 _CHOICES = {"dtype": ("float32", "bfloat16"), "cache": ("auto", "device", "host")}
 _AT_LEAST = {"dispatch": 0, "batch_size": 1, "eval_batch_size": 1, "accumulate": 1, "keep": 1, "seed": 0, "lr": 0.0,

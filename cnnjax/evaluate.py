@@ -43,10 +43,10 @@ def eval_step(
 
 
 def make_eval_step(model: nn.Module, prepare, loss, protocol: str, mesh: Mesh) -> EvalStep:
-    """`eval_step`, compiled for the mesh: variables whole on every device, batches divided among them."""
+    """`eval_step`, compiled for the mesh: variables stay where they are, batches are divided among the devices."""
     return jax.jit(
         functools.partial(eval_step, model=model, prepare=prepare, loss=loss, protocol=protocol),
-        in_shardings=(sharding.replicated(mesh), sharding.split(mesh)),
+        in_shardings=(None, sharding.split(mesh)),
         out_shardings=sharding.replicated(mesh),
         compiler_options=sharding.compiler_options(),
     )
@@ -111,7 +111,7 @@ def restore(
     model_state = dict(jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), image))
     params = model_state.pop("params")
     target = {"params": params, "model_state": model_state, "ema": params if settings.ema else {}}
-    target = sharding.placed(target, sharding.replicated(mesh))
+    target = sharding.placed(target, sharding.of_state(target, mesh))
     number, found = checkpoint.restore_model(workdir, target, step, say)
     return number, variables_of(**found)
 
@@ -130,8 +130,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Restores a checkpoint of a run and scores it; everything else comes from the run's folder.
 
-    Without a `dataset` and `split` these are the run's own test split, and `preprocess` is its config's. Returns what `evaluations/.../metrics.json`
-    holds. Raises InputError for a folder, step, data set or split that does not exist or does not fit.
+    Without a `dataset` and `split` these are the run's own test split, and `preprocess` is its config's. Returns what
+    `evaluations/.../metrics.json` holds. Raises InputError for a folder, step, data set or split that does not exist or
+    does not fit.
     """
     settings = config.load(workdir / "config.json")
     settings.cache, settings.eval_batch_size = "host", batch_size or settings.eval_batch_size

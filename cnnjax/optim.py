@@ -40,7 +40,28 @@ def adamw(decay: Transform, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-
     return optax.chain(optax.scale_by_adam(b1, b2, eps), decay)
 
 
-OPTIMIZERS = {"sgd": sgd, "adam": adam, "adamw": adamw}
+def _by_layer(coefficient: float) -> Transform:
+    """Gives the update of each kernel `coefficient` times the kernel's norm; biases and scales keep theirs."""
+    return optax.masked(
+        optax.scale_by_trust_ratio(trust_coefficient=coefficient), lambda params: matching("kernel$", params)
+    )
+
+
+def lars(decay: Transform, momentum: float = 0.9, nesterov: bool = False, trust: float = 0.001) -> Transform:
+    """SGD with a rate for each layer, trust |w| / |g + decay|, for batches of 8,000 images and more.
+
+    You, Gitman, Ginsburg: Large Batch Training of Convolutional Networks. arXiv:1708.03888, 2017, Algorithm 1; the
+    schedule's rate multiplies the momentum, as in `sgd`, and only kernels have rates of their own, as in MLPerf's.
+    """
+    return optax.chain(decay, _by_layer(trust), optax.trace(momentum, nesterov))
+
+
+def lamb(decay: Transform, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-6) -> Transform:
+    """AdamW with the update of each kernel as long as the kernel (You et al. 2020, arXiv:1904.00962, Algorithm 2)."""
+    return optax.chain(optax.scale_by_adam(b1, b2, eps), decay, _by_layer(1.0))
+
+
+OPTIMIZERS = {"sgd": sgd, "adam": adam, "adamw": adamw, "lars": lars, "lamb": lamb}
 
 
 def _with_warmup(schedule: optax.Schedule, warmup: int) -> optax.Schedule:
@@ -68,6 +89,12 @@ def cosine(steps: Steps, total: int, warmup: str = "0 steps", final: float = 0.0
     return _with_warmup(lambda step: decay(jnp.maximum(step - start, 0)), start)
 
 
+def polynomial(steps: Steps, total: int, power: float = 2.0, warmup: str = "0 steps") -> optax.Schedule:
+    """A power of what is left of the training, from the end of the warm-up to 0: Caffe's 'poly'."""
+    start = steps(warmup)
+    return _with_warmup(optax.polynomial_schedule(1.0, 0.0, power, max(total - start, 1), start), start)
+
+
 def one_cycle(total: int, steps: Steps, peak: str = "30%", start: float = 0.04, final: float = 0.0) -> optax.Schedule:
     """Linearly up from `start` to the peak, and linearly down to `final` (Smith & Topin 2019)."""
     top = max(steps(peak), 1)
@@ -77,7 +104,13 @@ def one_cycle(total: int, steps: Steps, peak: str = "30%", start: float = 0.04, 
     return optax.join_schedules([up, down], [top])
 
 
-SCHEDULES = {"constant": constant, "piecewise": piecewise, "cosine": cosine, "one_cycle": one_cycle}
+SCHEDULES = {
+    "constant": constant,
+    "piecewise": piecewise,
+    "cosine": cosine,
+    "polynomial": polynomial,
+    "one_cycle": one_cycle,
+}
 
 
 def matching(pattern: str, params: Tree) -> Tree:

@@ -174,13 +174,13 @@ def train(
 ) -> dict[str, Any]:
     """Trains a network from the first step, or from the newest checkpoint in `folder`, to the last.
 
-    Returns the final numbers, which `folder`/result.json holds too. Raises InputError for a config, data set or
-    folder that does not fit, FloatingPointError when the loss is no longer finite, and Interrupted after SIGINT or
-    SIGTERM, once the state is saved.
+    `mesh` is in place of the config's. Returns the final numbers, which `folder`/result.json holds too. Raises
+    InputError for a config, data set or folder that does not fit, FloatingPointError when the loss is no longer finite,
+    and Interrupted after SIGINT or SIGTERM, once the state is saved.
     """
     check(config)
     check_names(config)
-    mesh = mesh or sharding.make_mesh()
+    mesh = mesh or sharding.make_mesh(text=config.mesh)
     leader = jax.process_index() == 0
     console = console if console and leader else Console(quiet=True)
     begun = time.monotonic()
@@ -200,12 +200,17 @@ def train(
 
     # The network, and the state as it will be: from the newest checkpoint, or new.
     model = create_model(config.model, len(classes), config.dtype)
+    group, size = getattr(model, "ghost", 0), config.batch_size // config.accumulate
+    if group and size % group:
+        raise InputError(f"a batch of {size} does not divide into groups of {group} images, the network's ghost")
     schedule = optim.build_schedule(config, epoch, total)
     init = functools.partial(init_state, config=config, model=model, schedule=schedule, shape=source.shape)
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     whole = sharding.replicated(mesh)
     with naming(config.model, source.shape):
-        abstract = sharding.placed(jax.eval_shape(init, init_key), whole)
+        abstract = jax.eval_shape(init, init_key)
+    where = sharding.of_state(abstract, mesh, config.zero)
+    abstract = sharding.placed(abstract, where)
 
     # What all images are seen with: from the training split, which was read meanwhile.
     known = _known(folder, examples[config.train_split], config.augment, source)
@@ -220,7 +225,7 @@ def train(
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("damaged checkpoints are out of the way")
     if state is None:
-        state = jax.jit(init, out_shardings=whole)(init_key)
+        state = jax.jit(init, out_shardings=where)(init_key)
         if hasattr(model, "primed"):
             rows = np.arange(min(PRIMING, source.count))
             images = pipeline.read(examples[config.train_split], host_ops, rows, rows, config.seed)["image"]
@@ -242,8 +247,8 @@ def train(
         feeds = pipeline.train_groups(source, groups, seed=seed, batch_size=size, most=dispatch, mesh=mesh)
     step_fn = jax.jit(
         step_fn,
-        in_shardings=(whole, sharding.split(mesh) if dispatch == 1 else whole, whole),
-        out_shardings=(whole, whole),
+        in_shardings=(where, sharding.split(mesh) if dispatch == 1 else whole, whole),
+        out_shardings=(where, whole),
         donate_argnums=0,
         compiler_options=sharding.compiler_options(),
     )
@@ -255,6 +260,11 @@ def train(
         f"{config.batch_size} on {mesh.size} {jax.default_backend()} device(s), in {folder}",
         soft_wrap=True,
     )
+    if config.zero or mesh.shape["model"] > 1:
+        held = [f"{sharding.local_bytes(x) / 2**20:.1f} MiB" for x in (abstract.params, abstract.opt_state)]
+        console.print(
+            f"each device holds {held[0]} of parameters and {held[1]} of the optimizer's state", soft_wrap=True
+        )
     if jax.default_backend() == "cpu":
         console.print(f"convolutions are by {lowered_by(mesh.size)}", soft_wrap=True)
     if start:

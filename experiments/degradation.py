@@ -7,6 +7,14 @@
 from cnnjax.config import Config
 from cnnjax.study import Comparison, Panel, Study
 
+CLAIM = """A plain network of 56 layers has a higher training error than one of 20. A residual network of 56 layers
+does not have a higher one than a residual network of 20, and has a lower one than the plain network of 56."""
+SOURCE = "He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition. CVPR 2016, fig. 1 and 6, sec. 4.2"
+REMARKS = """The training loss is the mean over the last epoch's steps, on augmented images. "Not higher" is read as
+higher by less than 0.1: a margin of -0.1."""
+QUICK = """ Quick runs see a tenth of the images, for six epochs: they show how fast a network learns, not where it
+ends; the paper's end at training errors of a few percent."""
+
 DURATION = {"quick": "6 epochs", "full": "64000 steps"}
 
 
@@ -35,14 +43,17 @@ def arm(kind: str, depth: int, budget: str) -> Config:
 
 
 def get_study(budget: str) -> Study:
+    kinds = {"plain": "plain", "residual": "resnet"}
     return Study(
-        claim="A plain network of 56 layers has a higher training error than one of 20; a residual network of 56 layers "
-        "has not a higher one than a residual network of 20, and a lower one than the plain network of 56.",
-        source="He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016, fig. 1 and 6, section 4.2",
-        arms={f"{kind}-{depth}": arm(name, depth, budget)
-              for kind, name in (("plain", "plain"), ("residual", "resnet")) for depth in (20, 56)},  # fmt: skip
+        claim=CLAIM,
+        source=SOURCE,
+        arms={f"{kind}-{depth}": arm(name, depth, budget) for kind, name in kinds.items() for depth in (20, 56)},
         seeds=3 if budget == "quick" else 5,
-        metrics={"train/loss": "training loss", "train/accuracy": "training accuracy", "test/accuracy": "test accuracy"},
+        metrics={
+            "train/loss": "training loss",
+            "train/accuracy": "training accuracy",
+            "test/accuracy": "test accuracy",
+        },
         comparisons=(
             Comparison("plain-56", "higher", "plain-20", "train/loss"),
             Comparison("residual-56", "lower", "plain-56", "train/loss"),
@@ -53,8 +64,5 @@ def get_study(budget: str) -> Study:
             Panel("curve", "train/accuracy", "training accuracy"),
             Panel("curve", "val/accuracy", "validation accuracy"),
         ),
-        remarks="The training loss is the mean over the last epoch's steps, on augmented images. 'Not higher' is read as: "
-        "higher by less than 0.1 (a margin of -0.1)."
-        + (" Quick runs see a tenth of the images for 6 epochs: they show how fast a network learns, not where it ends; the "
-           "paper's networks end at training errors of a few percent." if budget == "quick" else ""),
-    )  # fmt: skip
+        remarks=REMARKS + QUICK * (budget == "quick"),
+    )

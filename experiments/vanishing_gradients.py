@@ -10,6 +10,15 @@ from typing import Any
 from cnnjax.config import Config
 from cnnjax.study import Comparison, Panel, Study
 
+CLAIM = """In a network of twenty layers with sigmoids the gradient of the first layer vanishes, by powers of ten
+against that of the last, and the network does not learn. With rectifiers the gradient does not, and it learns.
+Batch normalisation brings the sigmoids' gradient back, and they learn."""
+SOURCE = """Glorot, Bengio: Understanding the difficulty of training deep feedforward neural networks. AISTATS 2010;
+Glorot, Bordes, Bengio: Deep Sparse Rectifier Neural Networks. AISTATS 2011; Ioffe, Szegedy: Batch Normalization.
+ICML 2015, sec. 4.2"""
+REMARKS = """A gradient is the root mean square over the kernel of a layer, of the loss of 500 training images. A
+unit is dead when its values over these images differ by less than 0.0001: it says nothing about them."""
+
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu", "prelu", "elu", "selu", "swish", "mish")
 NORMS = {"none": "", "batch": " + BN"}
 LAYERS = 20
@@ -38,23 +47,24 @@ def measure(folder: pathlib.Path, data_dir: str) -> dict[str, Any]:
 
 
 def get_study(budget: str) -> Study:
-    arms = {f"{activation}{mark}": arm(activation, norm, budget)
-            for norm, mark in NORMS.items() for activation in ACTIVATIONS}  # fmt: skip
-    plain, normalised = tuple(ACTIVATIONS), tuple(f"{name} + BN" for name in ACTIVATIONS)
+    plain, normalised = ACTIVATIONS, tuple(f"{name} + BN" for name in ACTIVATIONS)
+    panels = []
+    for arms, where in ((plain, ""), (normalised, ", with BN")):
+        panels += [
+            Panel("profile", "gradient_start", f"gradient before training{where}", arms, log=True, xlabel="layer"),
+            Panel("profile", "gradient_end", f"gradient after training{where}", arms, log=True, xlabel="layer"),
+            Panel("bars", "test/accuracy", f"test accuracy{where}", arms),
+        ]
     return Study(
-        claim=f"In a network of {LAYERS} layers with sigmoids the gradient of the first layer vanishes, by powers of ten "
-        "against that of the last, and it does not learn; with rectifiers the gradient does not, and it learns; batch "
-        "normalisation brings the sigmoids' back.",
-        source="Glorot and Bengio: Understanding the difficulty of training deep feedforward neural networks, AISTATS 2010; "
-        "Glorot, Bordes, Bengio: Deep Sparse Rectifier Neural Networks, AISTATS 2011; Ioffe and Szegedy: Batch "
-        "Normalization, ICML 2015, 4.2",
-        arms=arms,
-        seeds=2 if budget == "quick" else 5,
+        claim=CLAIM,
+        source=SOURCE,
+        arms={f"{name}{mark}": arm(name, norm, budget) for norm, mark in NORMS.items() for name in ACTIVATIONS},
+        seeds=3 if budget == "quick" else 5,
         metrics={
-            "log_ratio_start": "first / last gradient at the start, powers of ten",
-            "log_ratio_end": "the same at the end",
-            "dead_start": "dead units at the start",
-            "dead_end": "at the end",
+            "log_ratio_start": "first / last gradient before training, powers of ten",
+            "log_ratio_end": "after training",
+            "dead_start": "dead units before training",
+            "dead_end": "after training",
             "test/accuracy": "test accuracy",
         },
         comparisons=(
@@ -63,15 +73,7 @@ def get_study(budget: str) -> Study:
             Comparison("sigmoid + BN", "higher", "sigmoid", "log_ratio_start", margin=3),
             Comparison("sigmoid + BN", "higher", "sigmoid", "test/accuracy", margin=0.1),
         ),
-        panels=(
-            Panel("profile", "gradient_start", "gradient before training", plain, log=True, xlabel="layer"),
-            Panel("profile", "gradient_end", "gradient after training", plain, log=True, xlabel="layer"),
-            Panel("bars", "test/accuracy", "test accuracy", plain),
-            Panel("profile", "gradient_start", "before training, with BN", normalised, log=True, xlabel="layer"),
-            Panel("profile", "gradient_end", "after training, with BN", normalised, log=True, xlabel="layer"),
-            Panel("bars", "test/accuracy", "test accuracy, with BN", normalised),
-        ),
+        panels=tuple(panels),
         measure=measure,
-        remarks="A gradient is the root mean square over a layer's kernel, of the loss of 500 training images. A unit is "
-        "dead when its values over these images differ by less than 0.0001: it says nothing about them.",
-    )  # fmt: skip
+        remarks=REMARKS,
+    )

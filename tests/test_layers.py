@@ -1,5 +1,6 @@
 """The layers that families share, each against its definition in numpy or numbers worked out by hand."""
 
+import functools
 import re
 from typing import Any
 
@@ -233,6 +234,64 @@ def test_response_normalisation_is_eq_1_of_the_paper() -> None:
     np.testing.assert_allclose(layers.local_response_norm(jnp.asarray(x)), expected, rtol=1e-5)
 
 
+def normalized(x: jax.Array, scale: jax.Array, bias: jax.Array, group: int) -> tuple[jax.Array, ...]:
+    """By the definition: each group's maps with mean `bias` and deviation `scale`; and what they had."""
+    groups = x.reshape(-1, group, *x.shape[1:])
+    axes = tuple(range(1, x.ndim))
+    mean, var = groups.mean(axes, keepdims=True), groups.var(axes, keepdims=True)
+    scale, bias = (v.reshape((1,) * x.ndim + (-1,)) for v in (scale, bias))
+    return ((groups - mean) / jnp.sqrt(var + 1e-5) * scale + bias).reshape(x.shape), mean, var
+
+
+@pytest.mark.parametrize("shape", [(12, 4, 5, 3), (12, 3)])
+@pytest.mark.parametrize(("ghost", "group"), [(0, 12), (12, 12), (4, 4), (3, 3)])
+def test_batch_normalisation_is_of_groups_and_its_gradient_that_of_the_definition(
+    ghost: int, group: int, shape: tuple[int, ...]
+) -> None:
+    x, weights = 2 * noise(*shape) + noise(12, *(1 for _ in shape[1:]), seed=1), noise(*shape, seed=2)
+    model = layers.BatchNorm(use_running_average=False, ghost=ghost)
+    params = {"scale": jnp.array([0.5, 1.0, 2.0]), "bias": jnp.array([1.0, 0.0, -1.0])}
+    state = {"mean": np.array([1.0, 2.0, 3.0], np.float32), "var": np.ones(3, np.float32)}
+
+    def ours(x: jax.Array, params: Any) -> tuple[jax.Array, Any]:
+        y, new = apply(model, {"params": params, "batch_stats": state}, x, mutable=["batch_stats"])
+        return (y * weights).sum(), (y, new["batch_stats"])
+
+    def theirs(x: jax.Array, params: Any) -> tuple[jax.Array, Any]:
+        y, mean, var = normalized(x, params["scale"], params["bias"], group)
+        moments = {"mean": mean, "var": var}
+        new = {name: 0.9 * state[name] + 0.1 * moments[name].reshape(-1, 3).mean(0) for name in state}
+        return (y * weights).sum(), (y, new)
+
+    got, want = (jax.jit(jax.value_and_grad(f, (0, 1), has_aux=True))(jnp.asarray(x), params) for f in (ours, theirs))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4), got, want)
+    plain = layers.BatchNorm(use_running_average=True, ghost=ghost)  # groups are of training alone
+    y = apply(plain, {"params": params, "batch_stats": state}, x[:5])
+    expected = (x[:5] - state["mean"]) / np.sqrt(1 + 1e-5) * np.array(params["scale"]) + np.array(params["bias"])
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("ghost", "silent"), [(4, True), (2, True), (8, False), (0, False)])
+def test_groups_on_one_device_need_no_communication(ghost: int, silent: bool) -> None:
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    parts = network.Network(ghost=ghost).parts(train=True)
+    module, x = Inside(lambda x: parts.norm(name="norm")(x)), noise(32, 4, 4, 3)
+    variables: Any = module.init(key(), x)
+
+    def both(x: jax.Array, back: jax.Array) -> tuple[jax.Array, ...]:
+        y, pull = jax.vjp(lambda x: apply(module, variables, x, mutable=["batch_stats"])[0], x)
+        return y, *pull(back)
+
+    eight = jax.jit(both, in_shardings=(rows, rows), out_shardings=rows)
+    text = eight.lower(x, x).compile().as_text() or ""
+    assert silent != any(
+        f"{name}(" in text for name in ("all-reduce", "all-gather", "all-to-all", "collective-permute")
+    )
+    for got, want in zip(eight(x, x[::-1]), jax.jit(both)(x, x[::-1]), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+
+
 def test_prelu_starts_at_a_quarter_and_learns_a_slope_for_each_map() -> None:
     x = np.array([[-2.0, 4.0], [-4.0, -8.0]], np.float32)
     y, params = run(layers.PReLU(), x)
@@ -341,6 +400,8 @@ def test_auxiliary_classifiers_are_made_at_once_and_heard_in_training_alone() ->
         ({"initializer": "msra"}, "unknown initializer 'msra'; valid: gaussian, truncated, xavier, he, lecun"),
         ({"dropout": -0.1}, "dropout = -0.1"),
         ({"norm_momentum": 1.0}, "norm_momentum = 1.0"),
+        ({"ghost": -1}, "ghost = -1: expected the images in a group"),
+        ({"ghost": 32, "norm": "group"}, "ghost = 32: expected the images in a group of norm='batch'"),
         ({"norm_epsilon": 0.0}, "norm_epsilon = 0.0: expected more than 0"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Update rules against PyTorch's, written out in NumPy; schedules against numbers written by hand."""
+"""Update rules against PyTorch's or their papers', written out in NumPy; schedules against numbers written by hand."""
 
 import re
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def run(config: Config, steps: int = 5) -> dict[str, np.ndarray]:
     return {"kernel": p["conv"]["kernel"], "bias": p["conv"]["bias"], "scale": p["norm"]["scale"]}
 
 
-# The rules, as torch.optim documents them: (p, g, memory, t, weight decay) -> p. t counts from 1.
+# The rules, as torch.optim or their papers have them: (p, g, memory, t, weight decay) -> p. t counts from 1.
 def sgd(momentum: float = 0.0, nesterov: bool = False) -> Callable:
     def rule(p: np.ndarray, g: np.ndarray, memory: dict, t: int, wd: float) -> np.ndarray:
         g = g + wd * p
@@ -67,6 +67,23 @@ def adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, decoupled: bool 
     return rule
 
 
+def lars(momentum: float = 0.9, nesterov: bool = False, trust: float = 0.001) -> Callable:
+    def rule(p: np.ndarray, g: np.ndarray, memory: dict, t: int, wd: float) -> np.ndarray:
+        d = g + wd * p
+        rate = trust * np.linalg.norm(p) / np.linalg.norm(d) if p.ndim > 1 else 1.0
+        return sgd(momentum, nesterov)(p, rate * d, memory, t, 0.0)
+
+    return rule
+
+
+def lamb(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-6) -> Callable:
+    def rule(p: np.ndarray, g: np.ndarray, memory: dict, t: int, wd: float) -> np.ndarray:
+        r = (p - adam(b1, b2, eps)(p, g, memory, t, 0.0)) / LR + wd * p
+        return p - LR * r * (np.linalg.norm(p) / np.linalg.norm(r) if p.ndim > 1 else 1.0)
+
+    return rule
+
+
 RULES = {
     "sgd": sgd(),
     "sgd(momentum=0.9)": sgd(0.9),
@@ -75,13 +92,17 @@ RULES = {
     "adam(b1=0.8, b2=0.9, eps=0.1)": adam(0.8, 0.9, 0.1),
     "adamw": adam(decoupled=True),
     "adamw(eps=0.1)": adam(eps=0.1, decoupled=True),
+    "lars": lars(),
+    "lars(momentum=0.8, nesterov=True, trust=0.1)": lars(0.8, True, 0.1),
+    "lamb": lamb(),
+    "lamb(b1=0.8, b2=0.9, eps=0.1)": lamb(0.8, 0.9, 0.1),
 }
 
 
 @pytest.mark.parametrize("clip", [0.0, 0.5])
 @pytest.mark.parametrize("decay", [0.0, 0.05])
 @pytest.mark.parametrize("optimizer", RULES)
-def test_five_steps_are_those_of_pytorch(optimizer: str, decay: float, clip: float) -> None:
+def test_five_steps_are_those_of_their_definition(optimizer: str, decay: float, clip: float) -> None:
     got = run(Config(optimizer=optimizer, lr=LR, weight_decay=decay, clip_norm=clip))
     rule = RULES[optimizer]
     want = {name: np.array(value, np.float64) for group in PARAMS.values() for name, value in group.items()}
@@ -106,7 +127,8 @@ def test_every_optimizer_is_compared() -> None:
 @pytest.mark.parametrize("schedule", ["constant", *(name for name in optim.SCHEDULES if name != "constant")])
 def test_everything_goes_downhill(optimizer: str, schedule: str) -> None:
     text = {"piecewise": "piecewise('50%')"}.get(schedule, schedule)
-    config = Config(optimizer=optimizer, schedule=text, lr=0.05)
+    rule = {"lars": "lars(trust=1.0)"}.get(optimizer, optimizer)
+    config = Config(optimizer=rule, schedule=text, lr=0.05)
     p = {"kernel": jnp.array([1.0, -2.0])}
     tx = optim.build(config, p, optim.build_schedule(config, epoch=1, total=50))
 
@@ -195,6 +217,8 @@ HALF = 0.5 * (1 + np.cos(np.pi / 4))
         ("cosine", {0: 2, 25: 2 * HALF, 50: 1, 75: 2 - 2 * HALF, 100: 0}),
         ("cosine(final=0.5)", {0: 2, 50: 1.5, 100: 1}),
         ("cosine(warmup='20%')", {0: 0.1, 9: 1, 19: 2, 20: 2, 40: 2 * HALF, 60: 1, 100: 0}),
+        ("polynomial", {0: 2, 50: 0.5, 90: 0.02, 100: 0}),
+        ("polynomial(power=1, warmup='20%')", {0: 0.1, 9: 1, 19: 2, 20: 2, 60: 1, 100: 0}),
         ("one_cycle", {0: 0.08, 15: 1.04, 30: 2, 65: 1, 100: 0}),
         ("one_cycle(peak='20 steps', start=0.5, final=0.1)", {0: 1, 10: 1.5, 20: 2, 60: 1.1, 100: 0.2}),
     ],

@@ -1,9 +1,11 @@
 """Training: stopped, killed, moved to other devices or damaged, it ends where it would have ended."""
 
+import contextlib
 import csv
 import dataclasses
 import functools
 import importlib.util
+import itertools
 import json
 import os
 import pathlib
@@ -70,8 +72,9 @@ def small(**changes: Any) -> Config:
 
 
 def run(folder: pathlib.Path, digits_dir: str, devices: int = 1, **changes: Any) -> dict[str, Any]:
-    mesh = sharding.make_mesh(jax.devices()[:devices])
-    return train.train(small(**changes), folder, data_dir=digits_dir, mesh=mesh)
+    config = small(**changes)
+    mesh = sharding.make_mesh(jax.devices()[:devices], config.mesh)
+    return train.train(config, folder, data_dir=digits_dir, mesh=mesh)
 
 
 def digest(folder: pathlib.Path, step: int) -> dict[str, Any]:
@@ -195,8 +198,8 @@ def test_training_goes_on_from_the_newest_intact_checkpoint(
     assert evaluate(damaged, data_dir=digits_dir, say=pytest.fail)["step"] == 8
 
 
-FREE = {"cache": "host", "eval_batch_size": 7, "eval_every": "3 steps", "checkpoint_every": "5 steps", "keep": 1,
-        "log_every": "4 steps"}  # fmt: skip
+FREE = {"mesh": "data=1", "zero": True, "cache": "host", "eval_batch_size": 7, "eval_every": "3 steps",
+        "checkpoint_every": "5 steps", "keep": 1, "log_every": "4 steps"}  # fmt: skip
 
 
 def test_settings_of_what_is_said_and_kept_may_change_and_no_others(
@@ -373,8 +376,12 @@ def test_a_run_killed_twenty_times_ends_bit_for_bit_like_one_never_killed(
 
 @pytest.mark.parametrize(
     ("changes", "tolerance"),
-    [(EVERYTHING, 1e-5), (BATCHNORM | {"duration": "4 steps"}, 1e-4)],
-    ids=["mlp", "batchnorm"],
+    [
+        (EVERYTHING, 1e-5),
+        (BATCHNORM | {"duration": "4 steps"}, 1e-4),
+        ({"model": "cifar_resnet20(depth=8, ghost=4)", "duration": "4 steps"}, 1e-4),
+    ],
+    ids=["mlp", "batchnorm", "ghost batchnorm"],
 )
 def test_eight_devices_give_what_one_gives(
     changes: dict, tolerance: float, digits_dir: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
@@ -395,6 +402,49 @@ def test_eight_devices_give_what_one_gives(
                     run(folder, digits_dir, before, **changes)
             run(folder, digits_dir, after, **changes)
             assert_close(variables(folder), variables(tmp_path / "1"), tolerance)
+
+
+def test_a_run_goes_on_from_one_mesh_to_another(
+    digits_dir: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every step has the same batch, wherever it is computed, so the numbers are those of one device throughout."""
+    settings: dict[str, Any] = EVERYTHING | {"model": "mlp(features=(16, 8), dropout=0.5)", "val_split": ""}
+    settings["log_every"] = "1 steps"
+    turns: list[tuple[int, dict[str, Any]]] = [
+        (1, {}),
+        (8, {"mesh": "data=4,model=2", "zero": True}),
+        (2, {"mesh": "model=2"}),
+    ]
+    one, moved = tmp_path / "one", tmp_path / "moved"
+    run(one, digits_dir, **settings)
+    for number, (devices, changes) in enumerate(turns, start=1):
+        with monkeypatch.context() as patch, contextlib.ExitStack() as stack:
+            if number < len(turns):
+                send_at(patch, 2 * number)
+                stack.enter_context(pytest.raises(train.Interrupted))
+            run(moved, digits_dir, devices, **settings, **changes)
+    assert_close(variables(moved), variables(one), 1e-5)
+    for line, other in zip(metrics_of(one), metrics_of(moved), strict=True):
+        assert other == pytest.approx(line, rel=1e-4)
+    found = evaluate(moved, data_dir=digits_dir, mesh=sharding.make_mesh(text="data=4,model=2"))
+    assert found["loss"] == pytest.approx(metrics_of(one)[-1]["test/loss"], rel=1e-4)
+
+
+def test_a_batch_that_does_not_divide_into_groups_is_an_error(digits_dir: str, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(InputError, match="a batch of 8 does not divide into groups of 16 images, the network's ghost"):
+        run(tmp_path / "run", digits_dir, model="cifar_resnet20(ghost=16)", accumulate=2)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_device_holds_is_said(digits_dir: str, tmp_path: pathlib.Path) -> None:
+    changes: dict[str, Any] = {"model": "mlp(features=(4096,))", "mesh": "data=4,model=2", "zero": True}
+    with (tmp_path / "said").open("w") as said:
+        config = small(**changes, optimizer="sgd(momentum=0.9)", duration="1 steps")
+        train.train(config, tmp_path / "run", data_dir=digits_dir, console=Console(file=said, width=999))
+    params, halves = 64 * 4096 + 4096 + 4096 * 10 + 10, (64 * 4096 + 4096) / 2
+    held, state = 4 * (params - halves) / 2**20, (4 * (halves + 4096 * 10) / 4 + 40 + 4) / 2**20
+    line = f"each device holds {held:.1f} MiB of parameters and {state:.1f} MiB of the optimizer's state\n"
+    assert line in (tmp_path / "said").read_text()
 
 
 def test_a_batch_that_does_not_divide_among_the_devices_is_an_error(digits_dir: str, tmp_path: pathlib.Path) -> None:
@@ -439,16 +489,23 @@ SLOWLY = {"lr": 0.001}  # at which batch normalisation lets a rounding grow to 1
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("changes", "tolerance"), [(EVERYTHING, 1e-5), (BATCHNORM | SLOWLY, 1e-4)], ids=["mlp", "batchnorm"]
+    ("changes", "places", "tolerance"),
+    [
+        (EVERYTHING, {}, 1e-5),
+        (EVERYTHING, {"mesh": "data=8", "zero": True}, 1e-5),
+        (EVERYTHING, {"mesh": "data=1,model=8"}, 1e-5),
+        (BATCHNORM | SLOWLY, {}, 1e-4),
+    ],
+    ids=["mlp", "zero", "model", "batchnorm"],
 )
 def test_two_processes_give_what_one_gives(
-    changes: dict[str, Any], tolerance: float, digits_dir: str, tmp_path: pathlib.Path
+    changes: dict[str, Any], places: dict[str, Any], tolerance: float, digits_dir: str, tmp_path: pathlib.Path
 ) -> None:
     changes = changes | {"duration": "50 steps", "log_every": "1 steps"}
     changes |= {"eval_every": "25 steps", "checkpoint_every": "25 steps"}
-    for devices in (1, 8):
-        run(tmp_path / str(devices), digits_dir, devices, **changes)
-    two = tmp_path / "two"
+    run(tmp_path / "1", digits_dir, 1, **changes)
+    run(tmp_path / "8", digits_dir, 8, **changes)
+    two, changes = tmp_path / "two", changes | places
     results = [ended(process) for process in several(small(**changes), two, digits_dir, devices=4)]
     assert [(status, err) for status, _, err in results] == [(0, "")] * 2
     assert "50 steps of 16 on 8 cpu device(s)" in results[0][1]
@@ -832,11 +889,16 @@ def test_a_network_is_primed_with_the_first_images_once(devices: int, digits_dir
 
 
 CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+SHRUNK = {
+    "resnet50_v1_5(": "resnet50_v1_5(stage_sizes=(1, 1, 1, 1), features=8, width=8, ",
+    "ghost=32": "ghost=2",
+    "(224)": "(32)",
+}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_takes_a_step(path: pathlib.Path, digits_dir: str, tmp_path: pathlib.Path) -> None:
-    """On small digits, with everything else as the config has it."""
+    """On small digits, with a large network SHRUNK, and everything else as the config has it."""
     module_spec = importlib.util.spec_from_file_location(path.stem, path)
     assert module_spec
     assert module_spec.loader
@@ -844,6 +906,8 @@ def test_every_config_takes_a_step(path: pathlib.Path, digits_dir: str, tmp_path
     module_spec.loader.exec_module(module)
     config: Config = module.get_config()
     side = {"cifar10": 32, "cifar100": 32, "mnist": 28, "fashion_mnist": 28}.get(config.dataset, 8)
+    for field, (large, smaller) in itertools.product(("model", "augment", "preprocess"), SHRUNK.items()):
+        setattr(config, field, getattr(config, field).replace(large, smaller))
     for field in ("augment", "preprocess"):
         ops = [f"resize(({side}, {side}))", getattr(config, field)]
         setattr(config, field, "|".join(filter(None, ops)))

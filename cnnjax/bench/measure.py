@@ -51,7 +51,7 @@ def of_model(text: str, classes: int, shape: tuple[int, int, int], batch: int, d
         "example": np.arange(batch, dtype=np.int32),
         "epoch": np.zeros(batch, np.int32),
     }
-    rows = sharding.local_rows(batch)
+    rows = sharding.local_rows(mesh, batch)
     arrays = {name: sharding.put_rows(mesh, array[rows]) for name, array in whole.items()}
     model = create_model(text, classes, dtype)
     return Subject(config, model, shape, lambda key, images, *_: images, arrays, mesh)
@@ -59,7 +59,7 @@ def of_model(text: str, classes: int, shape: tuple[int, int, int], batch: int, d
 
 def of_config(config: Config, data_dir: str) -> tuple[Subject, pipeline.Source]:
     """The network of a config with its own data, augmentation, loss and optimiser; and where its batches come from."""
-    mesh = sharding.make_mesh()
+    mesh = sharding.make_mesh(text=config.mesh)
     sharding.check_batch(config.batch_size // config.accumulate, mesh)
     examples = load(config.dataset, config.train_split, data_dir)
     host_ops, step_ops = pipeline.split_ops(config.augment)
@@ -98,18 +98,25 @@ def compile_step(subject: Subject, what: str, source: pipeline.Source | None = N
     init = functools.partial(training.init_state, shape=subject.shape, **parts)
     start = jax.random.key(0, impl="rbg")  # quick to compile, however deep the network
     with naming(config.model, subject.shape):
-        state = sharding.placed(jax.eval_shape(init, start), whole)
+        state = jax.eval_shape(init, start)
+        places = sharding.of_state(state, mesh, config.zero)
+        state = sharding.placed(state, places)
         if what == "train":
             step = functools.partial(training.train_step, prepare=subject.prepare, **parts)
-            places: dict[str, Any] = {"in_shardings": (whole, rows, whole), "out_shardings": (whole, whole)}
-            jitted = jax.jit(step, donate_argnums=0, compiler_options=sharding.compiler_options(), **places)
+            jitted = jax.jit(
+                step,
+                in_shardings=(places, rows, whole),
+                out_shardings=(places, whole),
+                donate_argnums=0,
+                compiler_options=sharding.compiler_options(),
+            )
             lowered = jitted.lower(state, subject.batch, jax.random.key(1))
         else:
             jitted = jax.jit(
                 lambda variables, images: model.apply(
                     variables, subject.prepare(jax.random.key(0), images), train=False
                 ),
-                in_shardings=(whole, rows),
+                in_shardings=(places.variables, rows),
                 out_shardings=rows,
                 compiler_options=sharding.compiler_options(),
             )
@@ -118,7 +125,7 @@ def compile_step(subject: Subject, what: str, source: pipeline.Source | None = N
     compiled = lowered.compile()
     seconds = time.perf_counter() - begun
     # Compiled and called at the first run alone: memory and compile time are known without it.
-    fresh = functools.cache(lambda: jax.jit(init, out_shardings=whole)(start))
+    fresh = functools.cache(lambda: jax.jit(init, out_shardings=places)(start))
     batches = itertools.repeat(subject.batch) if source is None else _stream(source, config)
     run = (_train_run if what == "train" else _forward_run)(compiled, fresh, batches)
     stats = compiled.memory_analysis()

@@ -160,7 +160,7 @@ def _cached(split: Split, calls: Sequence[spec.Call], shape: tuple, mesh: Mesh) 
     def fetch(steps: Sequence[int], places: Callable[[int], Places]) -> Iterator[Batch]:
         for step in steps:
             each = places(step)
-            mine = sharding.local_rows(len(each.example))
+            mine = sharding.local_rows(mesh, len(each.example))
             yield gather(reading.result()[0], *(sharding.put_rows(mesh, values[mine]) for values in each))
 
     return Source(fetch, lambda: reading.result()[0], len(split), shape, lambda: reading.result()[1])
@@ -181,7 +181,7 @@ def _streamed(split: Split, calls: Sequence[spec.Call], shape: tuple, seed: int,
 
         def rows_of(step: int) -> dict:
             example, epoch = places(step)
-            mine = sharding.local_rows(len(example))
+            mine = sharding.local_rows(mesh, len(example))
             part = read(split, calls, example[mine], (step * len(example) + np.arange(len(example)))[mine], seed)
             return part | {"example": example[mine], "epoch": epoch[mine]}
 
@@ -249,4 +249,4 @@ def eval_batches(source: Source, *, batch_size: int, mesh: Mesh) -> Iterator[Bat
     batches = source.fetch(steps, filled)
     for step, batch in zip(steps, batches, strict=True):
         mask = positions(step) < source.count
-        yield batch | {"mask": sharding.put_rows(mesh, mask[sharding.local_rows(batch_size)])}
+        yield batch | {"mask": sharding.put_rows(mesh, mask[sharding.local_rows(mesh, batch_size)])}

@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jax.interpreters import ad, batching, mlir
 
-from cnnjax.models.primitive import by_native, primitive
+from cnnjax.models.primitive import by_native, devices_of, primitive
 from cnnjax.native import onednn
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
@@ -132,6 +132,26 @@ def _by_plain_xla(
     return maps.transpose(1, 2, 0, 3)
 
 
+def _by_pixels(
+    a: Any, b: Any, *, role: str, shape: Any, strides: Any, padding: Pairs, dilation: Any, groups: int
+) -> Any:
+    """The gradient by a kernel in groups, as a product of matrices for each pixel of the kernel: for several devices.
+
+    What JAX itself writes for it XLA divides wrongly: where the devices along one axis of the mesh have the same rows,
+    it counts them each (jaxlib 0.10.2); and it gathers all maps on every device.
+    """
+    del role
+    x = lax.pad(a, np.zeros((), a.dtype), [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)])
+    x, g = (maps.reshape(*maps.shape[:3], groups, -1) for maps in (x, b))
+    spans = [(out - 1) * stride + 1 for out, stride in zip(b.shape[1:3], strides, strict=True)]
+    products = []
+    for i, j in np.ndindex(*shape[:2]):
+        top, left = i * dilation[0], j * dilation[1]
+        seen = x[:, top : top + spans[0] : strides[0], left : left + spans[1] : strides[1]]
+        products.append(jnp.einsum("nyxgc,nyxgo->cgo", seen, g))
+    return jnp.stack(products).reshape(shape)
+
+
 def _by_onednn(
     a: Any, b: Any, *, role: str, shape: Any, strides: Any, padding: Pairs, dilation: Any, groups: int
 ) -> Any:
@@ -149,9 +169,13 @@ def _by_onednn(
     return out.astype(a.dtype)
 
 
-def _lower(context: Any, a: Any, b: Any, *, role: str, **params: Any) -> Any:
-    """On a CPU."""
-    by = _by_onednn if by_native(context) else _by_plain_xla
+def _lower(context: Any, a: Any, b: Any, *, cpu: bool, role: str, **params: Any) -> Any:
+    if role == "kernel" and params["groups"] > 1 and devices_of(context) > 1:
+        by = _by_pixels
+    elif cpu:
+        by = _by_onednn if by_native(context) else _by_plain_xla
+    else:
+        by = _by_xla
 
     def compute(a: Any, b: Any) -> Any:
         with jax.named_scope(role):  # for profiles
@@ -160,8 +184,8 @@ def _lower(context: Any, a: Any, b: Any, *, role: str, **params: Any) -> Any:
     return mlir.lower_fun(compute, multiple_results=False)(context, a, b)
 
 
-mlir.register_lowering(convolution_p, mlir.lower_fun(_by_xla, multiple_results=False))
-mlir.register_lowering(convolution_p, _lower, platform="cpu")
+mlir.register_lowering(convolution_p, functools.partial(_lower, cpu=False))
+mlir.register_lowering(convolution_p, functools.partial(_lower, cpu=True), platform="cpu")
 
 
 def lowered_by(devices: int) -> str:

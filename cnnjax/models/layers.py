@@ -232,29 +232,29 @@ def local_response_norm(
         return (x * (k + alpha * sums) ** -beta).astype(x.dtype)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(3,))
-def _normalize(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> tuple[jax.Array, ...]:
-    """The maps in float32 with mean `bias` and deviation `scale` over all but the last axis; and what they had."""
-    mean, var = _moments(x)
+@partial(jax.custom_jvp, nondiff_argnums=(3, 4))
+def _normalize(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, axes: tuple[int, ...]
+) -> tuple[jax.Array, ...]:
+    """The maps in float32 with mean `bias` and deviation `scale` over these axes; and what they had."""
+    mean, var = _moments(x, axes)
     factor = scale * jax.lax.rsqrt(var + epsilon)
     return (x - mean) * factor + bias, mean, var
 
 
-def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    axes = tuple(range(x.ndim - 1))
+def _moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
     mean, square = (jnp.mean(values, axes, keepdims=True) for values in (x, jnp.square(x)))
     return mean, jnp.maximum(0.0, square - jnp.square(mean))
 
 
 @_normalize.defjvp
-def _normalize_jvp(epsilon: float, values: Any, tangents: Any) -> Any:
+def _normalize_jvp(epsilon: float, axes: tuple[int, ...], values: Any, tangents: Any) -> Any:
     """Ioffe, Szegedy 2015, sec. 3, solved for the output: transposed, this is two sums and one pass over the maps.
 
     The moments are for running statistics, of which no gradient is taken.
     """
     (x, scale, _), (dx, dscale, dbias) = values, tangents
-    y, mean, var = _normalize(*values, epsilon)
-    axes = tuple(range(x.ndim - 1))
+    y, mean, var = _normalize(*values, epsilon, axes)
     inverse = jax.lax.rsqrt(var + epsilon)
     standard, factor = (x - mean) * inverse, scale * inverse
     shift = dbias - factor * jnp.mean(dx, axes, keepdims=True)
@@ -267,18 +267,23 @@ class BatchNorm(nn.Module):
 
     In evaluation with running averages of both, kept in 'batch_stats' with the biased variance; statistics are
     float32. As Flax's, but for the gradient, which is written down: three times fewer passes over the maps.
+
+    With `ghost` each group of so many images, in the order of the batch, has its own mean and variance (Hoffer, Hubara,
+    Soudry: Train Longer, Generalize Better. NIPS 2017, Algorithm 1), and the running averages take the mean over groups
+    of both, as those of Keras with a virtual_batch_size; the paper lets the groups pass one after the other.
     """
 
     use_running_average: bool
     momentum: float = 0.9  # what stays of the old averages at each step
     epsilon: float = 1e-5
     use_scale: bool = True
+    ghost: int = 0  # 0: one group, of all images
     scale_init: Initializer = nn.initializers.ones
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        maps, ones = x.shape[-1:], (1,) * (x.ndim - 1)
+        maps = x.shape[-1:]
         mean = self.variable("batch_stats", "mean", jnp.zeros, maps, jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, maps, jnp.float32)
         scale = (
@@ -286,14 +291,19 @@ class BatchNorm(nn.Module):
         )
         bias = self.param("bias", nn.initializers.zeros, maps, jnp.float32)
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        grouped = self.ghost > 0 and not self.use_running_average
+        if grouped:
+            wide = wide.reshape(-1, self.ghost, *x.shape[1:])
+        ones = (1,) * (wide.ndim - 1)
         scale, bias, old_mean, old_var = (v.reshape(*ones, -1) for v in (scale, bias, mean.value, var.value))
         if self.use_running_average:
             return ((wide - old_mean) * (scale * jax.lax.rsqrt(old_var + self.epsilon)) + bias).astype(self.dtype)
-        y, new_mean, new_var = _normalize(wide, scale, bias, self.epsilon)
+        y, new_mean, new_var = _normalize(wide, scale, bias, self.epsilon, tuple(range(grouped, wide.ndim - 1)))
         if not self.is_initializing():
             for average, new in ((mean, new_mean), (var, new_var)):
-                average.value = self.momentum * average.value + (1 - self.momentum) * new.reshape(-1)
-        return y.astype(self.dtype)
+                new = new.reshape(-1, *maps).mean(axis=0)
+                average.value = self.momentum * average.value + (1 - self.momentum) * new
+        return y.reshape(x.shape).astype(self.dtype)
 
 
 def scaled_tanh(x: jax.Array) -> jax.Array:

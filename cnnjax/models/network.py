@@ -89,6 +89,7 @@ class Network(nn.Module):
     norm_epsilon: float = 1e-5
     norm_momentum: float = 0.9  # of the running statistics: what stays of the old ones at each step
     norm_scale: bool = True  # False: without the trained scale (gamma), as in TensorFlow's Inceptions
+    ghost: int = 0  # images whose statistics norm="batch" takes together; 0: those of the whole batch
     padding_mode: str = "zeros"
     initializer: str = "he"
     initializer_std: float = 0.01  # of 'gaussian' and 'truncated'
@@ -118,6 +119,8 @@ class Network(nn.Module):
         for name in ("num_classes", "norm_epsilon", "initializer_std", "features", "width", "groups", "growth_rate"):
             if isinstance(size := getattr(self, name, 1), int | float) and size <= 0:
                 raise ValueError(f"{name} = {size!r}: expected more than 0")
+        if self.ghost < 0 or (self.ghost and self.norm != "batch"):
+            raise ValueError(f"ghost = {self.ghost!r}: expected the images in a group of norm='batch', or 0 for all")
         if min(stages := getattr(self, "stage_sizes", (1,)), default=0) < 1:
             raise ValueError(f"stage_sizes = {stages!r}: expected at least 1 in each stage")
         if (ratio := getattr(self, "se", 0)) < 0:
@@ -148,7 +151,8 @@ class Network(nn.Module):
     def _norm(self, train: bool) -> Callable[..., Callable[[jax.Array], jax.Array]]:
         options = {"epsilon": self.norm_epsilon, "use_scale": self.norm_scale, "dtype": self.dtype}
         if self.norm == "batch":
-            return partial(BatchNorm, use_running_average=not train, momentum=self.norm_momentum, **options)
+            options |= {"momentum": self.norm_momentum, "ghost": self.ghost}
+            return partial(BatchNorm, use_running_average=not train, **options)
         if self.norm == "group":  # Wu, He: Group Normalization. ECCV 2018, sec. 3: 32 groups
             return lambda **own: lambda x: nn.GroupNorm(math.gcd(32, x.shape[-1]), **options, **own)(x)
         return lambda **own: _identity

@@ -27,10 +27,14 @@ def primitive(name: str) -> Primitive:
     return made
 
 
+def devices_of(context: Any) -> int:
+    """How many devices the program is for that is being lowered."""
+    return getattr(context.module_context.axis_context, "num_devices", 1)
+
+
 def by_native(context: Any) -> bool:
     """Whether a lowering for a CPU may call oneDNN.
 
     Of several devices XLA divides the work, and can do so with its own operations alone.
     """
-    devices = getattr(context.module_context.axis_context, "num_devices", 1)
-    return devices == 1 and context.avals_in[0].dtype in (jnp.float32, jnp.bfloat16) and onednn.load().ok
+    return devices_of(context) == 1 and context.avals_in[0].dtype in (jnp.float32, jnp.bfloat16) and onednn.load().ok

@@ -1,4 +1,4 @@
-"""Studies: a claim of the literature, the arms that test it, and what is said of them. What an experiment file imports."""
+"""Studies: a claim of the literature, the arms that test it, and how it is judged. What experiments import."""
 
 import dataclasses
 import pathlib

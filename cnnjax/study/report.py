@@ -41,9 +41,9 @@ def _page(
         [
             f"# {name}: {verdict}",
             "",
-            f"**Claim.** {study.claim}",
+            f"**Claim.** {_line(study.claim)}",
             "",
-            f"**Source.** {study.source}",
+            f"**Source.** {_line(study.source)}",
             "",
             f"**Verdict: {verdict}.** Each part of the claim is a difference of means; it holds when the whole "
             f"{LEVEL:.0%} confidence interval (Welch's) is on its side, and is undecided when that has both signs.",
@@ -72,13 +72,17 @@ def _page(
             "",
             f"![{name}]({name}.png)",
             "",
-            *([study.remarks, ""] if study.remarks else []),
+            *([_line(study.remarks), ""] if study.remarks else []),
             "## How",
             "",
             *(f"- {line}" for line in made_by),
             "",
         ]
     )
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

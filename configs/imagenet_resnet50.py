@@ -1,0 +1,38 @@
+"""ResNet-50 on ImageNet in large batches: 256 to 8,192 images by SGD, and more by LARS.
+
+    ./launch.sh train --config=configs/imagenet_resnet50.py
+    ./launch.sh train --config=configs/imagenet_resnet50.py:8192
+    ./launch.sh train --config=configs/imagenet_resnet50.py:32768
+
+By SGD as Goyal et al. 2017 (arXiv:1706.02677): a rate in proportion to the batch (sec. 2.1), 5 epochs of warm-up
+(sec. 2.2), statistics of 32 images on any number of devices (sec. 2.3), and blocks that start as their shortcuts (sec.
+5.1). The paper's top-1 validation errors: 23.60 +- 0.12 % with batches of 256, 23.74 +- 0.09 % with 8,192 (Table 1). By
+LARS (You et al. 2017, arXiv:1708.03888) with the rates and warm-ups of TensorFlow's official ResNet. Not run here yet.
+
+`imagenet2012` is as TFDS prepares it, with file_format="array_record".
+"""
+
+from cnnjax.config import Config
+
+
+def get_config(batch: str = "256") -> Config:
+    batch_size = int(batch)
+    config = Config(
+        model="resnet50_v1_5(zero_init=True, ghost=32)",
+        dataset="imagenet2012",
+        test_split="validation",
+        augment="random_resized_crop(224)|flip_lr",
+        preprocess="resize(256)|center_crop(224)",
+        duration="90 epochs",
+        batch_size=batch_size,
+        optimizer="sgd(momentum=0.9, nesterov=True)",
+        lr=0.1 * batch_size / 256,
+        schedule="piecewise(('30 epochs', '60 epochs', '80 epochs'), warmup='5 epochs')",
+        weight_decay=1e-4,
+        dtype="bfloat16",
+    )
+    if batch_size > 8192:
+        config.optimizer = "lars"
+        config.lr, warmup = (25.0, 5) if batch_size < 32768 else (32.0, 14)
+        config.schedule = f"polynomial(power=2, warmup='{warmup} epochs')"
+    return config
