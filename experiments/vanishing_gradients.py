@@ -32,11 +32,11 @@ def arm(activation: str, norm: str, budget: str) -> Config:
         dataset="mnist",
         train_split="train[:10000]" if budget == "quick" else "train[:55000]",
         val_split="train[55000:]",
-        duration="4 epochs" if budget == "quick" else "40 epochs",
+        duration="12 epochs" if budget == "quick" else "60 epochs",
         batch_size=100,
         lr=0.01,
         log_every="1 epochs",
-        checkpoint_every="4 epochs",
+        checkpoint_every="12 epochs",
     )
 
 

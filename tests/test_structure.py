@@ -93,9 +93,11 @@ def test_a_config_file_imports_config_alone(path: pathlib.Path) -> None:
     assert foreign(path) == set()
 
 
-def test_only_its_command_its_measurement_and_what_checks_its_settings_know_train() -> None:
+def test_few_know_train() -> None:
+    """Its command, its measurement, and what gives out runs, for they check settings as it does."""
     knowing = [name for name, path in MODULES.items() if "cnnjax.train" in ours(path)]
-    assert sorted(knowing) == ["cnnjax.bench.measure", "cnnjax.commands.train", "cnnjax.sweep.search"]
+    study = ["cnnjax.study.conduct", "cnnjax.study.measure"]
+    assert sorted(knowing) == ["cnnjax.bench.measure", "cnnjax.commands.train", *study, "cnnjax.sweep.search"]
 
 
 def test_a_command_is_a_module_that_imports_nothing_heavy_by_itself() -> None:
