@@ -12,10 +12,10 @@ does not have a higher one than a residual network of 20, and has a lower one th
 SOURCE = "He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition. CVPR 2016, fig. 1 and 6, sec. 4.2"
 REMARKS = """The training loss is the mean over the last epoch's steps, on augmented images. "Not higher" is read as
 higher by less than 0.1: a margin of -0.1."""
-QUICK = """ Quick runs see a tenth of the images, for six epochs: they show how fast a network learns, not where it
+QUICK = """ Quick runs see a tenth of the images, for four epochs: they show how fast a network learns, not where it
 ends; the paper's end at training errors of a few percent."""
 
-DURATION = {"quick": "6 epochs", "full": "64000 steps"}
+DURATION = {"quick": "4 epochs", "full": "64000 steps"}
 
 
 def arm(kind: str, depth: int, budget: str) -> Config:

@@ -19,6 +19,7 @@ KEY = jax.random.key(7)
 ARGUMENTS = {
     "pad_crop": "pad_crop(2)",
     "cutout": "cutout(3)",
+    "shift": "shift(2, -1)",
     "range_to": "range_to(-0.1, 1.175)",
     "constants": f"constants({MEAN}, {STD})",
 }
@@ -67,6 +68,17 @@ def test_two_of_the_same_operation_draw_differently() -> None:
     same = np.repeat(images(1), 64, axis=0)
     mirrored = np.array(jax.jit(build("flip_lr|flip_lr"))(KEY, same) * 255).round() != same
     assert 0 < mirrored.any(axis=(1, 2, 3)).sum() < 64
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(0, 0), (2, 0), (-3, 1), (0, -2), (9, 0)])
+def test_shift_moves_down_and_right_and_fills_with_the_mean(rows: int, columns: int) -> None:
+    image = images(1)[0] / 255
+    out = build(f"shift({rows}, {columns})")(KEY, (image * 255).astype(np.uint8)[None])[0]
+    expected = np.broadcast_to(np.array(MEAN), image.shape).copy()
+    for y, x in np.ndindex(*image.shape[:2]):
+        if 0 <= y + rows < image.shape[0] and 0 <= x + columns < image.shape[1]:
+            expected[y + rows, x + columns] = image[y, x]
+    np.testing.assert_allclose(out, expected, atol=1e-6)
 
 
 def test_flip_mirrors_half_of_the_images_left_to_right() -> None:

@@ -1016,6 +1016,14 @@ def test_what_cannot_be_evaluated_is_named(
         evaluate(finished, data_dir=digits_dir, **options)
 
 
+def test_images_are_evaluated_as_other_operations_make_them(finished: pathlib.Path, digits_dir: str) -> None:
+    plain, moved = (evaluate(finished, data_dir=digits_dir, preprocess=ops) for ops in (None, "shift(3, 3)"))
+    assert moved["accuracy"] < plain["accuracy"]
+    assert moved["preprocess"] == "shift(3, 3)"
+    assert moved["folder"] == plain["folder"] + "-shift_3_3_"  # the evaluation of before is still there
+    assert pathlib.Path(plain["folder"]).exists()
+
+
 def test_another_split_is_evaluated_by_its_name(finished: pathlib.Path, digits_dir: str) -> None:
     result = evaluate(finished, dataset="digits", split="train[96:196]", data_dir=digits_dir)
     assert (result["count"], result["split"], result["dataset"]) == (100, "train[96:196]", "digits")
