@@ -17,7 +17,9 @@ SOURCE = """Glorot, Bengio: Understanding the difficulty of training deep feedfo
 Glorot, Bordes, Bengio: Deep Sparse Rectifier Neural Networks. AISTATS 2011; Ioffe, Szegedy: Batch Normalization.
 ICML 2015, sec. 4.2"""
 REMARKS = """A gradient is the root mean square over the kernel of a layer, of the loss of 500 training images. A
-unit is dead when its values over these images differ by less than 0.0001: it says nothing about them."""
+unit is dead when its values over these images differ by less than 0.0001: it says nothing about them. All arms
+start from weights of variance 1 / inputs. With these a rectifier passes half of the signal's power on, so the
+gradients of all layers are small alike; a sigmoid's derivative of at most 1/4 shrinks them layer by layer."""
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu", "prelu", "elu", "selu", "swish", "mish")
 NORMS = {"none": "", "batch": " + BN"}
@@ -25,10 +27,10 @@ LAYERS = 20
 
 
 def arm(activation: str, norm: str, budget: str) -> Config:
-    """Layers of 64 units with He's initialisation, and the same small rate for all."""
+    """Layers of 64 units, weights of variance 1 / inputs (LeCun et al. 1998), and the same small rate for all."""
     features = ", ".join(["64"] * LAYERS)
     return Config(
-        model=f"mlp(features=({features}), activation='{activation}', norm='{norm}', initializer='he')",
+        model=f"mlp(features=({features}), activation='{activation}', norm='{norm}', initializer='lecun')",
         dataset="mnist",
         train_split="train[:10000]" if budget == "quick" else "train[:55000]",
         val_split="train[55000:]",

@@ -119,6 +119,7 @@ def draw(path: pathlib.Path, study: Study, found: Found) -> None:
             axes.grid(axis="x", alpha=0.3)
         else:
             axes.set_xlabel(panel.xlabel)
+            axes.xaxis.get_major_locator().set_params(integer=True)
             axes.grid(alpha=0.3)
             axes.legend(fontsize=7, ncols=1 + len(arms) // 10)
     figure.savefig(path, dpi=110)
