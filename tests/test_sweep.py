@@ -349,9 +349,24 @@ def test_a_sweep_that_was_lost_goes_on_with_the_trials_it_had(tmp_path: pathlib.
     study = run(tmp_path / "s", settings())
     assert states(study) == ["COMPLETE"] * 6
     assert [trial.params for trial in study.trials][: len(before)] == [trial.params for trial in before]
-    assert states(run(tmp_path / "s", settings(trials=8))) == ["COMPLETE"] * 8  # more may be asked for
+    (tmp_path / "s").rename(tmp_path / "moved")
+    assert states(run(tmp_path / "moved", settings(trials=8))) == ["COMPLETE"] * 8  # more may be asked for
     with pytest.raises(InputError, match="is another sweep: sampler = 'tpe' there, 'random' now"):
         run(tmp_path / "s", settings(sampler="random"))
+
+
+def test_trials_may_be_kept_in_a_database(tmp_path: pathlib.Path) -> None:
+    asked = settings(storage=f"sqlite:///{tmp_path}/trials.db", trials=3)
+    assert states(run(tmp_path / "s", asked)) == ["COMPLETE"] * 3
+    assert states(search.open_study(tmp_path / "s", asked)) == ["COMPLETE"] * 3
+    assert not (tmp_path / "s" / search.JOURNAL).exists()
+
+
+@pytest.mark.parametrize("url", ["nonsense", "nosuch://host/name", "sqlite:////nowhere/x.db"])
+def test_a_database_that_does_not_answer_is_one_line(url: str, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(InputError, match=f"--storage={url}: ") as caught:
+        run(tmp_path / "s", settings(storage=url))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,7 @@ def draw(path: pathlib.Path, study: Study, found: Found) -> None:
     """The figure: the panels side by side, each arm in a colour of its own."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     across = min(3, len(study.panels))
     down = -(-len(study.panels) // across)
@@ -119,7 +120,7 @@ def draw(path: pathlib.Path, study: Study, found: Found) -> None:
             axes.grid(axis="x", alpha=0.3)
         else:
             axes.set_xlabel(panel.xlabel)
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.grid(alpha=0.3)
             axes.legend(fontsize=7, ncols=1 + len(arms) // 10)
     figure.savefig(path, dpi=110)

@@ -155,20 +155,22 @@ def read(folder: pathlib.Path) -> Settings:
 
 
 def open_study(folder: pathlib.Path, settings: Settings) -> optuna.Study:
-    """Optuna's study of the sweep, made anew or as it stands."""
+    """Optuna's study of the sweep, made anew or as it stands. Raises InputError for a database that does not answer."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    storage: Any = settings.storage
-    if not storage:
-        storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
     pruner = spec.build("pruner", settings.pruner, PRUNERS)
     with warnings.catch_warnings(category=optuna.exceptions.ExperimentalWarning, action="ignore"):
-        study = optuna.create_study(
-            storage=storage,
-            study_name=folder.name,
-            direction=METRICS[settings.metric],
-            pruner=pruner,
-            load_if_exists=True,
-        )
+        try:
+            storage = settings.storage or JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+            study = optuna.create_study(
+                storage=storage,
+                study_name=str(folder.resolve()) if settings.storage else "sweep",  # a folder may be moved
+                direction=METRICS[settings.metric],
+                pruner=pruner,
+                load_if_exists=True,
+            )
+        except Exception as error:  # of the file, of SQLAlchemy, of any database's driver
+            where = f"--storage={settings.storage}" if settings.storage else str(folder / JOURNAL)
+            raise InputError(f"{where}: {str(error).splitlines()[0]}") from error
         study.sampler = spec.build("sampler", settings.sampler, SAMPLERS, seed=len(study.trials))
     return study
 
