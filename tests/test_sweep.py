@@ -352,7 +352,7 @@ def test_a_sweep_that_was_lost_goes_on_with_the_trials_it_had(tmp_path: pathlib.
     (tmp_path / "s").rename(tmp_path / "moved")
     assert states(run(tmp_path / "moved", settings(trials=8))) == ["COMPLETE"] * 8  # more may be asked for
     with pytest.raises(InputError, match="is another sweep: sampler = 'tpe' there, 'random' now"):
-        run(tmp_path / "s", settings(sampler="random"))
+        run(tmp_path / "moved", settings(sampler="random"))
 
 
 def test_trials_may_be_kept_in_a_database(tmp_path: pathlib.Path) -> None:
