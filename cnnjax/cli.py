@@ -233,6 +233,29 @@ def _flag_error(error: Exception, overrides: Sequence[str], known: Iterable[str]
     return InputError(lines[0].removeprefix("flag --"))
 
 
+# ---------------------------------------------------------------------------------------- for commands: many runs
+
+
+def add_run_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of a command that gives out runs."""
+    parser.add_argument("--workers", type=int, default=1, help="runs at a time; they share the machine (default: 1)")
+    parser.add_argument("--executor", default="local", help="local, ray(...) or slurm(...) (default: local)")
+    parser.add_argument(
+        "--silence", type=float, default=60.0, help="minutes without a word, to be given up (default: 60)"
+    )
+
+
+def executor(args: argparse.Namespace) -> Any:
+    """The executor that these flags ask for. Raises InputError when they do not fit."""
+    for name, least in (("workers", 1), ("silence", 0.01)):
+        if not getattr(args, name) >= least:
+            raise InputError(f"--{name}={getattr(args, name)}: expected at least {least}")
+    from cnnjax import spec
+    from cnnjax.runs.executors import EXECUTORS
+
+    return spec.build("executor", args.executor, EXECUTORS, workers=args.workers)
+
+
 # ----------------------------------------------------------------------------- for commands: the terminal, the machine
 
 

@@ -20,34 +20,26 @@ def run(parser: cli.Parser, argv: list[str]) -> int:
     parser.epilog = "A run that is complete is not run again: called again, it goes on, and writes the report anew."
     parser.add_argument("file", help="a file with get_study(budget)")
     parser.add_argument("--budget", default="quick", help="quick: minutes on two cores; full: for a GPU")
-    parser.add_argument("--workers", type=int, default=1, help="runs at a time; they share the machine (default: 1)")
-    parser.add_argument("--executor", default="local", help="local, ray(...) or slurm(...) (default: local)")
-    parser.add_argument(
-        "--silence", type=float, default=60.0, help="minutes without a word, to be given up (default: 60)"
-    )
+    cli.add_run_flags(parser)
     parser.add_argument("--workdir", default="", help="the runs' folder (default: runs/studies/NAME)")
     parser.add_argument("--report", default="", help="the report's folder (default: reports/ beside the file)")
     parser.add_argument("--data_dir", default="", help="where data sets are (default: TFDS's own)")
     args = parser.parse_args(argv)
     if args.budget not in BUDGETS:
         raise InputError(f"--budget={args.budget}: {nearest(args.budget, BUDGETS)}")
-    if args.workers < 1:
-        raise InputError(f"--workers={args.workers}: expected at least 1")
     study = cli.read_study(args.file, args.budget)
+    start = cli.executor(args)
 
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # this process computes little, and leaves the GPUs to the runs
-    from cnnjax import spec
     from cnnjax.interrupt import Interrupted
-    from cnnjax.runs.executors import EXECUTORS
     from cnnjax.study import conduct, report
 
     console = cli.start()
     file = pathlib.Path(args.file)
     conduct.check_study(study)
     runs = conduct.all_runs(pathlib.Path(args.workdir or f"runs/studies/{file.stem}"), study, args.data_dir)
-    start = spec.build("executor", args.executor, EXECUTORS, workers=args.workers)
 
     def say(line: str) -> None:
         console.print(line, soft_wrap=True)

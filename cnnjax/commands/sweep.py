@@ -40,20 +40,13 @@ def run(parser: cli.Parser, argv: list[str]) -> int:
     parser.add_argument("--sampler", help="tpe, random, grid, cmaes or halton (default: tpe)")
     parser.add_argument("--pruner", help="none, median or hyperband: stops what looks bad early (default: none)")
     parser.add_argument("--metric", help="of the validation split: accuracy, top5 or loss (default: accuracy)")
-    parser.add_argument("--workers", type=int, default=1, help="runs at a time; they share the machine (default: 1)")
-    parser.add_argument("--executor", default="local", help="local, ray(...) or slurm(...) (default: local)")
-    parser.add_argument(
-        "--silence", type=float, default=60.0, help="minutes without a word, to be given up (default: 60)"
-    )
+    cli.add_run_flags(parser)
     parser.add_argument("--storage", help="URL of a database for the trials (default: a journal in the folder)")
     parser.add_argument("--data_dir", help="where data sets are (default: TFDS's own)")
-    action = argv[0] if argv and not argv[0].startswith("-") else "run"
+    action, argv = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else ("run", argv)
     if action not in ("run", "show", "best"):
         raise InputError(f"cnnjax sweep {action!r}: {nearest(action, ['show', 'best'])}; or flags alone, to run one")
-    args, rest = parser.parse_known_args([word for word in argv if word != action])
-    for name, least in (("workers", 1), ("silence", 0.01)):
-        if getattr(args, name) < least:
-            raise InputError(f"--{name}={getattr(args, name)}: expected at least {least}")
+    args, rest = parser.parse_known_args(argv)
     if action != "run":
         if rest:
             raise InputError(f"unexpected argument {rest[0]!r}; cnnjax sweep {action} takes --workdir=DIR alone")
@@ -71,17 +64,16 @@ def run(parser: cli.Parser, argv: list[str]) -> int:
     import jax
 
     jax.config.update("jax_platforms", "cpu")
-    from cnnjax import spec, workdir
+    from cnnjax import workdir
     from cnnjax.interrupt import Interrupted
-    from cnnjax.runs.executors import EXECUTORS
     from cnnjax.runs.supervise import OUTPUT
     from cnnjax.sweep import report, search
 
     console = cli.console()
     if settings is None:
-        if words := [word for word in rest if action == "run"]:
+        if rest:
             raise InputError(
-                f"{words[0]!r}: the sweep of {args.workdir} has its space and config; give --config as well"
+                f"{rest[0]!r}: the sweep of {args.workdir} has its space and config; give --config as well"
             )
         stored = search.read(pathlib.Path(args.workdir))
         settings = dataclasses.asdict(stored) | given
@@ -89,7 +81,7 @@ def run(parser: cli.Parser, argv: list[str]) -> int:
     folder = pathlib.Path(args.workdir or workdir.new(pathlib.Path(settled.source.partition(":")[0]).stem, "sweeps"))
     if action == "run":
         search.check_settings(settled)
-        start = spec.build("executor", args.executor, EXECUTORS, workers=args.workers)
+        start = cli.executor(args)
         try:
             study = _run(console, folder, settled, start, args.workers, 60 * args.silence)
         except Interrupted as stopped:
