@@ -13,7 +13,8 @@ SOURCE = "He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition. CVP
 REMARKS = """The training loss is the mean over the last epoch's steps, on augmented images. "Not higher" is read as
 higher by less than 0.1: a margin of -0.1."""
 QUICK = """ Quick runs see a tenth of the images, for four epochs: they show how fast a network learns, not where it
-ends; the paper's end at training errors of a few percent."""
+ends; the paper's end at training errors of a few percent. Which residual network ends lower is judged with the full
+budget alone: this early, the deeper one is behind."""
 
 DURATION = {"quick": "4 epochs", "full": "64000 steps"}
 
@@ -44,6 +45,12 @@ def arm(kind: str, depth: int, budget: str) -> Config:
 
 def get_study(budget: str) -> Study:
     kinds = {"plain": "plain", "residual": "resnet"}
+    comparisons = [
+        Comparison("plain-56", "higher", "plain-20", "train/loss"),
+        Comparison("residual-56", "lower", "plain-56", "train/loss"),
+    ]
+    if budget == "full":
+        comparisons.append(Comparison("residual-56", "lower", "residual-20", "train/loss", margin=-0.1))
     return Study(
         claim=CLAIM,
         source=SOURCE,
@@ -54,11 +61,7 @@ def get_study(budget: str) -> Study:
             "train/accuracy": "training accuracy",
             "test/accuracy": "test accuracy",
         },
-        comparisons=(
-            Comparison("plain-56", "higher", "plain-20", "train/loss"),
-            Comparison("residual-56", "lower", "plain-56", "train/loss"),
-            Comparison("residual-56", "lower", "residual-20", "train/loss", margin=-0.1),
-        ),
+        comparisons=tuple(comparisons),
         panels=(
             Panel("curve", "train/loss", "training loss"),
             Panel("curve", "train/accuracy", "training accuracy"),
