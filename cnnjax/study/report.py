@@ -92,7 +92,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _spread(numbers: Sequence[float]) -> str:
     mean = statistics.fmean(numbers)
     if len(numbers) < 2 or not (spread := statistics.stdev(numbers)):
-        return f"{mean:.4g}"
+        return f"{mean:,.0f}" if mean >= 1000 else f"{mean:.4g}"
     digits = min(6, max(0, 1 - math.floor(math.log10(spread))))  # two of the spread, and the mean to the same
     return f"{mean:.{digits}f} ± {spread:.{digits}f}"
 
@@ -103,7 +103,7 @@ def draw(path: pathlib.Path, study: Study, found: Found) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    across = min(3, len(study.panels))
+    across = 2 if len(study.panels) in (2, 4) else min(3, len(study.panels))
     down = -(-len(study.panels) // across)
     figure = Figure(figsize=(5.2 * across, 3.9 * down), layout="constrained")
     FigureCanvasAgg(figure)
