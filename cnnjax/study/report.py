@@ -123,7 +123,7 @@ def draw(path: pathlib.Path, study: Study, found: Found) -> None:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.grid(alpha=0.3)
             axes.legend(fontsize=7, ncols=1 + len(arms) // 10)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, bbox_inches="tight")  # however long the titles are
 
 
 def _plot(axes: Any, panel: Panel, arm: str, at: int, count: int, runs: Sequence[tuple[Lines, dict[str, Any]]]) -> None:
