@@ -44,7 +44,7 @@ def flow(folder: pathlib.Path, data_dir: str) -> dict[str, Any]:
     'gradient_start', 'gradient_end': the norm of the loss's gradient by each kernel, over the square root of its size,
     from the first layer to the last, on the first IMAGES training images without augmentation; 'log_ratio_start' and
     'log_ratio_end', the power of ten between the first of these and the last; 'dead_start', 'dead_end': the share of
-    hidden units whose values over all these images differ by less than CONSTANT.
+    hidden units whose values over all these images differ by less than CONSTANT. All as in a step of training.
     """
     settings, known = config.load(folder / "config.json"), workdirs.read_json(folder / "data.json")
     mesh = sharding.make_mesh(jax.devices()[:1])
@@ -104,7 +104,10 @@ def _natural(name: str) -> list:
 
 
 def _dead(ends: Any, variables: Any, images: Any) -> float:
-    maps = jax.jit(functools.partial(ends.apply, train=False))(variables, images)
+    """As in training: normalised by these images, for before it nothing else is known of them."""
+    mutable = [name for name in variables if name != "params"]
+    apply = functools.partial(ends.apply, train=True, mutable=mutable, rngs={"dropout": jax.random.key(0)})
+    maps, _ = jax.jit(apply)(variables, images)
     shares = []
     for values in jax.tree.leaves(maps):
         flat = values.reshape(-1, values.shape[-1])
