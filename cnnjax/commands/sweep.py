@@ -52,9 +52,11 @@ def run(parser: cli.Parser, argv: list[str]) -> int:
             raise InputError(f"unexpected argument {rest[0]!r}; cnnjax sweep {action} takes --workdir=DIR alone")
         if not args.workdir:
             parser.error("--workdir=DIR is missing: the sweep's folder")
+        if args.config:
+            raise InputError(f"cnnjax sweep {action} takes --workdir=DIR alone, not --config={args.config}")
     given = {name: getattr(args, name) for name in ASKED if getattr(args, name) is not None}
     old = args.workdir and (pathlib.Path(args.workdir) / "sweep.json").exists()
-    if args.config is None and not old:
+    if action == "run" and args.config is None and not old:
         parser.error(
             "--config=FILE is missing" + (f", and {args.workdir} is not a sweep's folder" if args.workdir else "")
         )
