@@ -27,7 +27,7 @@ os.environ.update(
     JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES="-1",
     MPLBACKEND="agg",
 )
-for _name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
+for _name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "CNNJAX_COMMAND"):
     os.environ.pop(_name, None)
 if "jax" in sys.modules:
     raise pytest.UsageError("jax was imported before tests/conftest.py could set its devices")
