@@ -357,8 +357,11 @@ def test_a_sweep_that_was_lost_goes_on_with_the_trials_it_had(tmp_path: pathlib.
 
 def test_trials_may_be_kept_in_a_database(tmp_path: pathlib.Path) -> None:
     asked = settings(storage=f"sqlite:///{tmp_path}/trials.db", trials=3)
-    assert states(run(tmp_path / "s", asked)) == ["COMPLETE"] * 3
-    assert states(search.open_study(tmp_path / "s", asked)) == ["COMPLETE"] * 3
+    for study in (run(tmp_path / "s", asked), search.open_study(tmp_path / "s", asked)):
+        assert states(study) == ["COMPLETE"] * 3
+        storage: Any = study._storage
+        storage.remove_session()
+        storage._backend.engine.dispose()
     assert not (tmp_path / "s" / search.JOURNAL).exists()
 
 
