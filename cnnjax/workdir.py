@@ -19,6 +19,7 @@ import platform
 import sys
 import time
 import zlib
+from collections.abc import Container
 from typing import Any
 
 import jax
@@ -67,9 +68,7 @@ def claim(workdir: pathlib.Path, config: Config) -> None:
     path = workdir / "config.json"
     if path.exists():
         old, new = (dataclasses.asdict(c) for c in (configs.load(path), config))
-        changed = [name for name in new if old[name] != new[name] and name not in configs.FREE]
-        if changed:
-            what = ", ".join(f"{name} = {old[name]!r} there, {new[name]!r} now" for name in changed)
+        if what := differences(old, new, configs.FREE):
             raise InputError(f"{workdir} is the run of another config: {what}. Give another --workdir, or no --config")
     elif workdir.is_dir() and any(other.name != "config.json.part" for other in workdir.iterdir()):
         raise InputError(f"{workdir} is not empty and not a run's folder; give another --workdir")
@@ -87,6 +86,12 @@ def claim(workdir: pathlib.Path, config: Config) -> None:
             "processes": jax.process_count(),
         },
     )
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], free: Container[str]) -> str:
+    """What of `new` is not as it was, in words; what is `free` may be. '' for nothing."""
+    changed = [name for name in new if old[name] != new[name] and name not in free]
+    return ", ".join(f"{name} = {old[name]!r} there, {new[name]!r} now" for name in changed)
 
 
 def in_use(workdir: pathlib.Path) -> bool:
@@ -150,7 +155,7 @@ class Metrics:
                 pass  # a file system without locks
             path = workdir / "metrics.jsonl"
             part = path.with_name(path.name + ".part")
-            part.write_text("".join(line + "\n" for line in _lines(path) if _is_kept(line, start)))
+            part.write_text("".join(line + "\n" for line in lines(path) if _is_kept(line, start)))
             part.replace(path)
             self._file = self._open.enter_context(path.open("a", buffering=1))
             self._board = functools.cache(functools.partial(self._open_board, workdir / "tensorboard", start + 1))
@@ -177,8 +182,8 @@ class Metrics:
             self._board().add_scalar(name, value, step)
 
 
-def _lines(path: pathlib.Path) -> list[str]:
-    """The whole lines of a file that may end in half a one."""
+def lines(path: pathlib.Path) -> list[str]:
+    """The whole lines of a file that may end in half a one; none where there is no file."""
     if not path.exists():
         return []
     return [line for line in path.read_text().split("\n")[:-1] if line]

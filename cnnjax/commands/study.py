@@ -28,7 +28,6 @@ def run(parser: cli.Parser, argv: list[str]) -> int:
     if args.budget not in BUDGETS:
         raise InputError(f"--budget={args.budget}: {nearest(args.budget, BUDGETS)}")
     study = cli.read_study(args.file, args.budget)
-    start = cli.executor(args)
 
     import jax
 
@@ -39,6 +38,7 @@ def run(parser: cli.Parser, argv: list[str]) -> int:
     console = cli.start()
     file = pathlib.Path(args.file)
     conduct.check_study(study)
+    start = cli.executor(args)
     runs = conduct.all_runs(pathlib.Path(args.workdir or f"runs/studies/{file.stem}"), study, args.data_dir)
 
     def say(line: str) -> None:

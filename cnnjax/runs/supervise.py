@@ -148,11 +148,7 @@ def _changed(one: _Active) -> bool:
 
 def metric_lines(folder: pathlib.Path) -> list[dict[str, Any]]:
     """The whole lines of a run's metrics.jsonl, as they are now."""
-    try:
-        text = (folder / "metrics.jsonl").read_text()
-    except OSError:
-        return []
-    return [json.loads(line) for line in text.split("\n")[:-1] if line]
+    return [json.loads(line) for line in workdir.lines(folder / "metrics.jsonl")]
 
 
 def is_complete(folder: pathlib.Path) -> bool:

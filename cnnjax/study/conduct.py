@@ -37,11 +37,11 @@ def check_study(study: Study) -> None:
             raise InputError(f"{comparison}: the metric is none of the study's: {', '.join(study.metrics)}")
 
 
-def run_folder(root: pathlib.Path, arm: str, config: Config, seed: int) -> pathlib.Path:
-    """Where the run of an arm and seed is: another for other settings, so that what is there is never another's."""
+def run_folder(root: pathlib.Path, arm: str, config: Config) -> pathlib.Path:
+    """Where the run of an arm and its seed is: another for other settings, so that what is there is never another's."""
     settings = dataclasses.asdict(config) | {"seed": 0}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
-    return root / f"{arm}-{digest}" / f"seed{seed}"
+    return root / f"{arm}-{digest}" / f"seed{config.seed}"
 
 
 def all_runs(root: pathlib.Path, study: Study, data_dir: str) -> dict[str, list[Run]]:
@@ -49,7 +49,7 @@ def all_runs(root: pathlib.Path, study: Study, data_dir: str) -> dict[str, list[
     found: dict[str, list[Run]] = {}
     for arm, config in study.arms.items():
         configs = [dataclasses.replace(config, seed=config.seed + i) for i in range(study.seeds)]
-        found[arm] = [Run(one, run_folder(root, arm, one, one.seed), data_dir) for one in configs]
+        found[arm] = [Run(one, run_folder(root, arm, one), data_dir) for one in configs]
     return found
 
 
@@ -60,7 +60,6 @@ def conduct(
     workers: int,
     silence: float,
     say: Callable[[str], None],
-    show: Callable[[list[Run]], None] = lambda runs: None,
 ) -> list[str]:
     """Runs what is missing, first one seed of every arm; returns what failed. Raises Interrupted, as `supervise`."""
     by_seed = [run for several in zip(*runs.values(), strict=True) for run in several]
@@ -78,7 +77,7 @@ def conduct(
             say(f"{run.folder} failed: {end.text}")
 
     supervise(lambda: missing.pop(0) if missing else None, start, workers=workers, silence=silence,
-              watch=lambda run: False, ended=ended, show=show)  # fmt: skip
+              watch=lambda run: False, ended=ended)  # fmt: skip
     return failures
 
 

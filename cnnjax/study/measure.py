@@ -55,7 +55,8 @@ def flow(folder: pathlib.Path, data_dir: str) -> dict[str, Any]:
     batch = pipeline.read(split, host_ops, rows, rows, settings.seed)
     prepare = augment.build([], settings.normalize, known["mean"], known["std"], tuple(known["shape"]))
     images, labels = prepare(jax.random.key(0), batch["image"]), batch["label"]
-    ends = create_model(_with_features(settings.model), len(known["classes"]), settings.dtype)
+    with_maps = spec.with_argument(settings.model, ["features_only"], True)
+    ends = create_model(with_maps, len(known["classes"]), settings.dtype)
 
     found: dict[str, Any] = {}
     _, trained = evaluating.restore(folder, settings, known, model, mesh, "last", lambda line: None)
@@ -65,10 +66,6 @@ def flow(folder: pathlib.Path, data_dir: str) -> dict[str, Any]:
         found[f"log_ratio_{when}"] = float(np.log10(max(norms[0], 1e-30) / max(norms[-1], 1e-30)))
         found[f"dead_{when}"] = _dead(ends, variables, images)
     return found
-
-
-def _with_features(model: str) -> str:
-    return spec.with_argument(model, ["features_only"], True)
 
 
 def _initial(settings: Config, known: dict[str, Any], model: Any) -> Any:

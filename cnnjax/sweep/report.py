@@ -41,7 +41,9 @@ def rows(folder: pathlib.Path, study: optuna.Study, settings: Settings) -> list[
     """The leaderboard, as plain values: a row for each trial."""
     found = []
     for place, trial in enumerate(ranked(study, settings), 1):
-        values = values_of(folder, settings, trial.number) if trial.state == TrialState.COMPLETE else []
+        # Only several seeds have a spread: the files of all trials are not read for nothing, each second of a sweep.
+        several = settings.seeds > 1 and trial.state == TrialState.COMPLETE
+        values = values_of(folder, settings, trial.number) if several else []
         took = trial.duration.total_seconds() if trial.duration else None
         row = {
             "place": place,

@@ -134,9 +134,7 @@ def claim(folder: pathlib.Path, settings: Settings) -> None:
     path = folder / "sweep.json"
     if path.exists():
         old, new = (dataclasses.asdict(one) for one in (read(folder), settings))
-        changed = [name for name in new if old[name] != new[name] and name not in FREE]
-        if changed:
-            what = ", ".join(f"{name} = {old[name]!r} there, {new[name]!r} now" for name in changed)
+        if what := workdir.differences(old, new, FREE):
             raise InputError(f"{folder} is another sweep: {what}. Give another --workdir, or only that to go on")
     elif folder.is_dir() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty and not a sweep's folder; give another --workdir")
