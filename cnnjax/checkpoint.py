@@ -147,10 +147,10 @@ class _Keep:
 
 @contextlib.contextmanager
 def _one_error(folder: Any) -> Iterator[None]:
-    """Turns whatever goes wrong while saving into one InputError."""
+    """Turns whatever goes wrong while saving into one InputError, but for what is not the folder's fault."""
     try:
         yield
-    except (InputError, FloatingPointError):
+    except (InputError, FloatingPointError, jax.errors.JaxRuntimeError):  # the last: of devices, and other processes
         raise
     except Exception as error:  # Orbax, tensorstore and the system each have their own
         lines = str(error).strip().splitlines() or [type(error).__name__]

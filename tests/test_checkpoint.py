@@ -272,3 +272,16 @@ def test_a_step_is_never_saved_over_a_later_one(whole: pathlib.Path) -> None:
     with pytest.raises(InputError, match="has a later checkpoint than step 2 already"):
         save(whole, {2: None})
     assert listing(whole) == before
+
+
+def test_what_other_processes_fail_at_is_not_the_folders_fault(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    """A process left alone fails where it collects the state: `processes.reason` can say more of that."""
+
+    def gone(leaf: jax.Array) -> np.ndarray:
+        raise jax.errors.JaxRuntimeError("UNKNOWN: Gloo AllGather failed: Read error: Connection reset by peer")
+
+    monkeypatch.setattr(checkpoint, "_whole", gone)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="UNKNOWN: Gloo AllGather failed"):
+        save(tmp_path, {1: None})
