@@ -8,12 +8,13 @@ was seen, takes `example`, its number in the split, and `epoch`. Operations of c
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from cnnjax import spec
+from cnnjax import normalize, spec
 from cnnjax.errors import InputError
 
 Array = jax.Array
@@ -80,56 +81,18 @@ OPS = {"flip_lr": flip_lr, "flip_alternating": flip_alternating, "pad_crop": pad
 GIVEN = ("key", "image", "mean", "std", "example", "epoch")  # what the program gives an operation that asks for it
 
 
-def mean_std(image: Array, mean: Array, std: Array) -> Array:
-    """Each channel to mean 0 and standard deviation 1 over the training split."""
-    return (image - mean) / std
-
-
-def centered(image: Array, mean: Array) -> Array:
-    """Each channel to mean 0 over the training split, its scale left alone."""
-    return image - mean
-
-
-def symmetric(image: Array) -> Array:
-    """[0, 1] to [-1, 1]."""
-    return 2 * image - 1
-
-
-def range_to(image: Array, low: float, high: float) -> Array:
-    """[0, 1] to [low, high]; LeNet-5 of 1998 has -0.1 and 1.175 (LeCun et al. 1998, II.B)."""
-    return low + (high - low) * image
-
-
-def constants(image: Array, means: Sequence[float], stds: Sequence[float]) -> Array:
-    """As `mean_std`, with a mean and a standard deviation per channel that are given, on the scale of [0, 1]."""
-    return (image - _per_channel(means)) / _per_channel(stds)
-
-
-def none(image: Array) -> Array:
-    """Leaves pixels in [0, 1]."""
-    return image
-
-
-NORMALIZE = {"mean_std": mean_std, "centered": centered, "symmetric": symmetric, "range_to": range_to,
-             "constants": constants, "none": none}  # fmt: skip
-
-
-def _per_channel(values: Sequence[float]) -> Array:
-    return jnp.array(values, jnp.float32).reshape(1, 1, -1)
-
-
 def build(
-    calls: Sequence[spec.Call], normalize: str, mean: Sequence[float], std: Sequence[float], shape: tuple[int, ...]
+    calls: Sequence[spec.Call], normalization: str, known: Mapping[str, Any], shape: tuple[int, ...]
 ) -> Callable[..., Array]:
     """The function `(key, images, example, epoch) -> images` that runs the calls and then normalises.
 
     It takes uint8 [N, H, W, C] to float32, with a key of its own for each image; `example` and `epoch` are int32 [N].
-    `mean` and `std` are the training split's, per channel, on the scale of [0, 1]; `shape` is one image's, to try the
+    `known` holds the statistics of the training split, as a run's data.json does; `shape` is one image's, to try the
     operations out at once.
     Raises InputError for an operation that does not exist, or does not fit its arguments or the image.
     """
-    statistics = {"mean": _per_channel(mean), "std": jnp.maximum(_per_channel(std), 1e-6)}
-    final = spec.parse(normalize)
+    statistics = normalize.statistics(known)
+    final = spec.parse(normalization)
 
     def one(key: Array, image: Array, example: Array, epoch: Array) -> Array:
         image = image.astype(jnp.float32) / 255
@@ -137,7 +100,7 @@ def build(
             operation_key = jax.random.fold_in(key, i)
             given = {"key": operation_key, "image": image, "example": example, "epoch": epoch, **statistics}
             image = spec.find("augmentation", call, OPS, **given)()
-        return spec.find("normalization", final, NORMALIZE, image=image, **statistics)()
+        return spec.find("normalization", final, normalize.NORMALIZE, image=image, **statistics)()
 
     def prepare(key: Array, images: Array, example: Array | None = None, epoch: Array | None = None) -> Array:
         count = len(images)
@@ -150,8 +113,8 @@ def build(
     except InputError:
         raise
     except (TypeError, ValueError) as error:
-        text = "|".join(call.name for call in calls) or normalize
+        text = "|".join(call.name for call in calls) or normalization
         raise InputError(f"{text!r} does not fit an image of {shape}: {str(error).splitlines()[0]}") from error
     if out.shape != image.shape:
-        raise InputError(f"{normalize!r} does not fit an image of {shape}: it makes {out.shape[1:]} of it")
+        raise InputError(f"{normalization!r} does not fit an image of {shape}: it makes {out.shape[1:]} of it")
     return prepare

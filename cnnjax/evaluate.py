@@ -1,11 +1,9 @@
-"""Scores a network on a split, every example exactly once, and reports it as a table, files and a picture."""
+"""Scores a network on a split, every example exactly once, and has it reported."""
 
 import contextlib
-import csv
 import functools
 import pathlib
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -13,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from cnnjax import augment, checkpoint, config, losses, metrics, sharding
+from cnnjax import augment, checkpoint, config, losses, metrics, report, sharding
 from cnnjax import workdir as workdirs
 from cnnjax.data import pipeline
 from cnnjax.data.build import Split, load
@@ -38,7 +36,8 @@ def eval_step(
     views = PROTOCOLS[protocol](prepare(jax.random.key(0), batch["image"]))
     each: list[Any] = [model.apply(variables, view, train=False) for view in views]
     logits: Any = sum(each) / len(each)
-    sums = metrics.sums(logits, batch["label"], loss(logits, batch["label"]), batch["mask"])
+    target = jax.nn.one_hot(batch["label"], logits.shape[-1])
+    sums = metrics.sums(logits, batch["label"], loss(logits, target), batch["mask"])
     return sums | {"confusion": metrics.confusion(logits, batch["label"], batch["mask"])}
 
 
@@ -82,7 +81,7 @@ def make_scorer(
         with naming(settings.model, source.shape):
             variables = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), sizes[0])
             jax.eval_shape(functools.partial(model.apply, train=False), variables, sizes[1])
-    prepare = augment.build(step_ops, settings.normalize, known["mean"], known["std"], source.shape)
+    prepare = augment.build(step_ops, settings.normalize, known, source.shape)
     step = make_eval_step(model, prepare, losses.build(settings.loss), settings.protocol, mesh)
 
     def score(variables: Tree) -> metrics.Sums:
@@ -154,54 +153,4 @@ def evaluate(
 
     number, variables = restore(workdir, settings, known, model, mesh, step, say)
     total = score(variables)
-    return report(total, workdir, {"dataset": name, "split": split, "step": number, **of}, examples.classes)
-
-
-def report(total: metrics.Sums, workdir: pathlib.Path, of: dict[str, Any], classes: list[str]) -> dict[str, Any]:
-    """Writes metrics.json, per_class.csv, confusion.csv and confusion.png; returns what metrics.json holds."""
-    matrix = total["confusion"]
-    counts = {"count": int(total["count"]), "top1_right": int(total["top1"]), "top5_right": int(total["top5"])}
-    seen = f"-{of['preprocess']}" if "preprocess" in of else ""
-    name = re.sub(r"[^\w.-]+", "_", f"{of['dataset']}-{of['split']}-step{of['step']}{seen}")
-    folder = workdir / "evaluations" / name
-    right, images = matrix.diagonal(), matrix.sum(axis=1)
-    per_class = {c: int(r) / int(n) if n else None for c, r, n in zip(classes, right, images, strict=True)}
-    result = {**of, **metrics.means(total), **counts, "per_class": per_class, "folder": str(folder)}
-    if jax.process_index() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        workdirs.write_json(folder / "metrics.json", result | {"confusion": matrix.tolist()})
-        _write_csv(folder / "per_class.csv", ["class", "images", "right", "accuracy"],
-                   [(c, n, r, per_class[c]) for c, n, r in zip(classes, images, right, strict=True)])  # fmt: skip
-        _write_csv(folder / "confusion.csv", ["label \\ prediction", *classes],
-                   [(c, *row) for c, row in zip(classes, matrix.tolist(), strict=True)])  # fmt: skip
-        _draw(matrix, classes, f"{of['dataset']} {of['split']}, step {of['step']}: {result['accuracy']:.2%}",
-              folder / "confusion.png")  # fmt: skip
-    return result
-
-
-def _write_csv(path: pathlib.Path, header: list[str], rows: Iterable[Iterable]) -> None:
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
-
-
-def _draw(matrix: np.ndarray, classes: list[str], title: str, path: pathlib.Path) -> None:
-    """The confusion matrix, each row as shares of its class; with numbers where there is room for them."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    few = len(classes) <= 30
-    side = 2.5 + 0.5 * len(classes) if few else 12
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot(title=title, xlabel="prediction", ylabel="label")
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(image, ax=axes, fraction=0.046, label="share of the label's images")
-    if few:
-        axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
-        axes.set_yticks(range(len(classes)), classes)
-        for (row, column), count in np.ndenumerate(matrix):
-            if count:
-                shade = "white" if shares[row, column] > 0.5 else "black"
-                axes.text(column, row, str(count), ha="center", va="center", color=shade, fontsize=8)
-    figure.savefig(path, dpi=110, bbox_inches="tight")  # however long the class names are
+    return report.write(total, workdir, {"dataset": name, "split": split, "step": number, **of}, examples.classes)

@@ -17,7 +17,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from rich.console import Console
 
-from cnnjax import augment, checkpoint, losses, metrics, optim, sharding, spec, workdir
+from cnnjax import augment, checkpoint, losses, metrics, normalize, optim, sharding, spec, workdir
 from cnnjax.config import Config, check, is_due, length
 from cnnjax.config import steps as steps_of
 from cnnjax.data import pipeline
@@ -90,8 +90,9 @@ def train_step(
         )
         model_state = dict(updated)
         auxiliary = jax.tree.leaves(model_state.pop("aux_logits", {}))
-        each = loss(logits, labels)
-        total = each.mean() + config.aux_weight * sum(loss(one, labels).mean() for one in auxiliary)
+        target = jax.nn.one_hot(labels, logits.shape[-1])
+        each = loss(logits, target)
+        total = each.mean() + config.aux_weight * sum(loss(one, target).mean() for one in auxiliary)
         return total, (model_state, metrics.sums(logits, labels, each))
 
     def part(carry, index):
@@ -156,7 +157,7 @@ def check_names(config: Config) -> None:
     for text in (config.augment, config.preprocess):
         for call in pipeline.split_ops(text)[1]:
             spec.find("operation", call, augment.OPS, **dict.fromkeys(augment.GIVEN))
-    spec.find("normalization", spec.parse(config.normalize), augment.NORMALIZE, **dict.fromkeys(augment.GIVEN))
+    spec.find("normalization", spec.parse(config.normalize), normalize.NORMALIZE, **dict.fromkeys(augment.GIVEN))
     spec.find("optimizer", spec.parse(config.optimizer), optim.OPTIMIZERS, decay=None)
     optim.build_schedule(config, epoch=1000, total=1_000_000)
     for name in ("duration", *(f"{event}_every" for event in EVENTS)):
@@ -214,7 +215,7 @@ def train(
 
     # What all images are seen with: from the training split, which was read meanwhile.
     known = _known(folder, examples[config.train_split], config.augment, source)
-    prepare = augment.build(step_ops, config.normalize, known["mean"], known["std"], source.shape)
+    prepare = augment.build(step_ops, config.normalize, known, source.shape)
     score = {split: make_scorer(config, known, examples[split], model, mesh) for split in splits[1:] if split}
 
     if leader:
@@ -229,7 +230,7 @@ def train(
         if hasattr(model, "primed"):
             rows = np.arange(min(PRIMING, source.count))
             images = pipeline.read(examples[config.train_split], host_ops, rows, rows, config.seed)["image"]
-            plain = augment.build([], config.normalize, known["mean"], known["std"], source.shape)
+            plain = augment.build([], config.normalize, known, source.shape)
             state = prime(state, images, model, plain)
     start = int(state.step)
 

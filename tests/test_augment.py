@@ -11,6 +11,7 @@ import pytest
 
 from cnnjax import augment, spec
 from cnnjax.errors import InputError
+from cnnjax.normalize import NORMALIZE
 
 MEAN, STD = [0.5, 0.25, 0.125], [0.25, 0.5, 0.125]
 KEY = jax.random.key(7)
@@ -30,7 +31,8 @@ def images(count: int = 4, height: int = 8, width: int = 6, channels: int = 3) -
 
 
 def build(calls: str, normalize: str = "none", shape: tuple = (8, 6, 3)) -> Any:
-    return augment.build(spec.parse_pipeline(calls), normalize, MEAN[: shape[2]], STD[: shape[2]], shape)
+    known = {"mean": MEAN[: shape[2]], "std": STD[: shape[2]]}
+    return augment.build(spec.parse_pipeline(calls), normalize, known, shape)
 
 
 def bound(name: str, table: dict) -> Any:
@@ -41,9 +43,9 @@ def bound(name: str, table: dict) -> Any:
     return lambda key, image: spec.find("operation", call, table, key=key, image=image, **seen, **statistics)()
 
 
-@pytest.mark.parametrize("name", [*augment.OPS, *augment.NORMALIZE])
+@pytest.mark.parametrize("name", [*augment.OPS, *NORMALIZE])
 def test_eager_jit_and_vmap_agree(name: str) -> None:
-    operation = bound(name, {**augment.OPS, **augment.NORMALIZE})
+    operation = bound(name, {**augment.OPS, **NORMALIZE})
     keys, batch = jax.random.split(KEY, 4), jnp.array(images(), jnp.float32) / 255
     eager = jnp.stack([operation(key, image) for key, image in zip(keys, batch, strict=True)])
     jitted = jnp.stack([jax.jit(operation)(key, image) for key, image in zip(keys, batch, strict=True)])
@@ -174,7 +176,7 @@ def test_normalization_is_the_formula(normalize: str, reference: Any) -> None:
 
 
 def test_a_channel_that_never_varies_stays_finite() -> None:
-    run = augment.build([], "mean_std", [0.0], [0.0], (8, 6, 1))
+    run = augment.build([], "mean_std", {"mean": [0.0], "std": [0.0]}, (8, 6, 1))
     np.testing.assert_array_equal(run(KEY, jnp.zeros((2, 8, 6, 1), jnp.uint8)), 0)
 
 

@@ -65,7 +65,7 @@ def of_config(config: Config, data_dir: str) -> tuple[Subject, pipeline.Source]:
     host_ops, step_ops = pipeline.split_ops(config.augment)
     source = pipeline.open_source(examples, host_ops, cache=config.cache, seed=config.seed, mesh=mesh)
     known = pipeline.statistics(source.histogram())
-    prepare = augment.build(step_ops, config.normalize, known["mean"], known["std"], source.shape)
+    prepare = augment.build(step_ops, config.normalize, known, source.shape)
     batch = next(iter(pipeline.train_batches(source, seed=config.seed, batch_size=config.batch_size, start=0, stop=1)))
     model = create_model(config.model, len(examples.classes), config.dtype)
     return Subject(config, model, source.shape, prepare, batch, mesh), source

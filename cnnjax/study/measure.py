@@ -53,7 +53,7 @@ def flow(folder: pathlib.Path, data_dir: str) -> dict[str, Any]:
     rows = np.arange(min(IMAGES, len(split)))
     host_ops, _ = pipeline.split_ops(settings.preprocess)
     batch = pipeline.read(split, host_ops, rows, rows, settings.seed)
-    prepare = augment.build([], settings.normalize, known["mean"], known["std"], tuple(known["shape"]))
+    prepare = augment.build([], settings.normalize, known, tuple(known["shape"]))
     images, labels = prepare(jax.random.key(0), batch["image"]), batch["label"]
     with_maps = spec.with_argument(settings.model, ["features_only"], True)
     ends = create_model(with_maps, len(known["classes"]), settings.dtype)
@@ -85,7 +85,7 @@ def _gradients(model: Any, variables: Any, images: Any, labels: Any, settings: C
             state = {**variables, "params": params}
             mutable = [name for name in variables if name != "params"]
             logits, _ = model.apply(state, images, train=True, mutable=mutable, rngs={"dropout": jax.random.key(0)})
-            return loss(logits, labels).mean()
+            return loss(logits, jax.nn.one_hot(labels, logits.shape[-1])).mean()
 
         return jax.grad(mean_loss)(variables["params"])
 
