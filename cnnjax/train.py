@@ -17,7 +17,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from rich.console import Console
 
-from cnnjax import augment, checkpoint, losses, metrics, normalize, optim, sharding, spec, workdir
+from cnnjax import augment, checkpoint, losses, metrics, normalize, optim, sharding, spec, weights, workdir
 from cnnjax.config import Config, check, is_due, length
 from cnnjax.config import steps as steps_of
 from cnnjax.data import pipeline
@@ -181,6 +181,8 @@ def train(
     """
     check(config)
     check_names(config)
+    if config.init and not checkpoint.steps(folder):  # one that goes on needs it no longer
+        weights.check_source(config.init)
     mesh = mesh or sharding.make_mesh(text=config.mesh)
     leader = jax.process_index() == 0
     console = console if console and leader else Console(quiet=True)
@@ -232,6 +234,8 @@ def train(
             images = pipeline.read(examples[config.train_split], host_ops, rows, rows, config.seed)["image"]
             plain = augment.build([], config.normalize, known, source.shape)
             state = prime(state, images, model, plain)
+        if config.init:
+            state = weights.start_from(state, config.init, mesh, console.print)
     start = int(state.step)
 
     # The step, compiled once, and what feeds it: a batch for each, or the rows of several.

@@ -136,9 +136,26 @@ def test_a_run_that_fails_is_said_and_the_others_are_run(tmp_path: pathlib.Path)
     assert len(start.folders) == 6
 
 
+def test_an_arm_may_start_from_anothers_weights(tmp_path: pathlib.Path) -> None:
+    """Then its runs come last, each from that arm's same seed, and its folder does not depend on where that one is."""
+    of, start = study(starts={"slow": "fast"}), Played()
+    assert run(tmp_path / "a", of, start) == []
+    assert ["fast" in str(folder) for folder in start.folders] == [True] * 3 + [False] * 3
+    for folder in start.folders[3:]:
+        config = json.loads((folder / "config.json").read_text())
+        assert config["init"] == str(next(first for first in start.folders[:3] if first.name == folder.name))
+    run(tmp_path / "b", of, other := Played())
+    names = [{folder.relative_to(tmp_path / root) for folder in played.folders}
+             for root, played in (("a", start), ("b", other))]  # fmt: skip
+    assert names[0] == names[1]
+    assert run(tmp_path / "a", of, Played()) == []
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
+        ({"starts": {"slow": "fsat"}}, "arm 'slow' starts from 'fsat': expected two arms"),
+        ({"starts": {"slow": "fast", "fast": "slow"}}, "of which the second starts anew"),
         ({"seeds": 0}, "a study of 0 seeds: expected at least 1"),
         ({"arms": {"a": Config(model="lenet6")}}, "arm 'a': unknown model 'lenet6'"),
         (

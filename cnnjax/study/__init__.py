@@ -51,4 +51,5 @@ class Study:
     comparisons: tuple[Comparison, ...]
     panels: tuple[Panel, ...]
     measure: Measure | None = None
+    starts: Mapping[str, str] = dataclasses.field(default_factory=dict)  # arm -> the arm whose weights it starts from
     remarks: str = ""  # what a reader of the report has to know: what differs from the paper

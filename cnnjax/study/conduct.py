@@ -29,6 +29,9 @@ def check_study(study: Study) -> None:
             check_names(check(config))
         except InputError as error:
             raise InputError(f"arm {arm!r}: {error}") from error
+    for arm, first in study.starts.items():
+        if not {arm, first} <= study.arms.keys() - (study.starts.keys() - {arm}):
+            raise InputError(f"arm {arm!r} starts from {first!r}: expected two arms, of which the second starts anew")
     for comparison in study.comparisons:
         for arm in (comparison.a, comparison.b):
             if arm not in study.arms:
@@ -45,11 +48,14 @@ def run_folder(root: pathlib.Path, arm: str, config: Config) -> pathlib.Path:
 
 
 def all_runs(root: pathlib.Path, study: Study, data_dir: str) -> dict[str, list[Run]]:
-    """The runs of each arm, one for each seed."""
+    """The runs of each arm, one for each seed; one that starts from another arm's starts from that one's same seed."""
     found: dict[str, list[Run]] = {}
     for arm, config in study.arms.items():
         configs = [dataclasses.replace(config, seed=config.seed + i) for i in range(study.seeds)]
         found[arm] = [Run(one, run_folder(root, arm, one), data_dir) for one in configs]
+    for arm, first in study.starts.items():
+        for run, before in zip(found[arm], found[first], strict=True):
+            run.config.init = str(before.folder)
     return found
 
 
@@ -61,7 +67,10 @@ def conduct(
     silence: float,
     say: Callable[[str], None],
 ) -> list[str]:
-    """Runs what is missing, first one seed of every arm; returns what failed. Raises Interrupted, as `supervise`."""
+    """Runs what is missing, first one seed of every arm; returns what failed. Raises Interrupted, as `supervise`.
+
+    Those that start from another run come when all others have ended.
+    """
     by_seed = [run for several in zip(*runs.values(), strict=True) for run in several]
     missing = [run for run in by_seed if not is_complete(run.folder)]
     failures: list[str] = []
@@ -76,8 +85,9 @@ def conduct(
             failures.append(f"{run.folder}: {end.text}")
             say(f"{run.folder} failed: {end.text}")
 
-    supervise(lambda: missing.pop(0) if missing else None, start, workers=workers, silence=silence,
-              watch=lambda run: False, ended=ended)  # fmt: skip
+    for turn in ([r for r in missing if not r.config.init], [r for r in missing if r.config.init]):
+        supervise(lambda turn=turn: turn.pop(0) if turn else None, start, workers=workers, silence=silence,
+                  watch=lambda run: False, ended=ended)  # fmt: skip
     return failures
 
 
