@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from cnnjax import sharding, spec
+from cnnjax import normalize, sharding, spec
 from cnnjax.data import build, kept, pipeline
 from cnnjax.data.images import HOST_OPS, encode_png
 from cnnjax.data.store import Split
@@ -111,7 +111,9 @@ def test_a_batch_is_what_the_split_holds_at_those_places(digits: Split) -> None:
 def test_device_memory_gives_the_batches_of_the_host_bit_for_bit(digits: Split, calls: str) -> None:
     host, device = (source(digits, calls, cache) for cache in ("host", "device"))
     assert host.shape == device.shape
-    np.testing.assert_array_equal(host.histogram(), device.histogram())
+    jax.tree.map(
+        np.testing.assert_array_equal, host.statistics(normalize.ON_DEMAND), device.statistics(normalize.ON_DEMAND)
+    )
     assert_same(train(host), train(device))
 
 
@@ -168,7 +170,7 @@ def test_statistics_are_those_of_all_pixels(calls: str, channels: int, digits: S
     opened = source(split, calls)
     images = pipeline.read(split, spec.parse_pipeline(calls), np.arange(len(split)), np.arange(len(split)), 0)["image"]
     pixels = images.reshape(-1, channels) / 255
-    got = pipeline.statistics(opened.histogram())
+    got = opened.statistics(())
     np.testing.assert_allclose(got["mean"], pixels.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(got["std"], pixels.std(axis=0), rtol=1e-12)
 
@@ -176,8 +178,9 @@ def test_statistics_are_those_of_all_pixels(calls: str, channels: int, digits: S
 def test_a_large_split_is_sampled_evenly_for_its_statistics(digits: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "STATISTICS_SAMPLE", 10)
     images, _ = digits.read(np.arange(0, 100, 11))
-    want = np.bincount(np.stack(images).ravel(), minlength=256)
-    np.testing.assert_array_equal(source(digits).histogram(), want[None])
+    got = source(digits).statistics({"mean_image"})
+    np.testing.assert_allclose(got["mean"], [np.mean(images) / 255], rtol=1e-12)
+    np.testing.assert_allclose(got["mean_image"], np.mean(images, axis=0) / 255, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +194,7 @@ def test_auto_keeps_what_fits_and_is_the_same_every_epoch(
     reads = []
     monkeypatch.setattr(pipeline, "read", lambda *args, read=pipeline.read: reads.append(args) or read(*args))
     opened = source(digits, calls, "auto")
-    opened.histogram()  # waits for what is read in the background
+    opened.statistics(())  # waits for what is read in the background
     before = len(reads)
     train(opened, stop=2)
     assert (len(reads) == before) == on_device
@@ -276,7 +279,7 @@ def pixels(split: Split, calls: str = "") -> tuple[dict[str, np.ndarray], bool]:
         reads.append(calls)
         return pipeline.read(split, spec.parse_pipeline(calls), rows, rows, 0)
 
-    return kept.pixels(split, spec.parse_pipeline(calls), read), bool(reads)
+    return kept.arrays(split, spec.parse_pipeline(calls), read), bool(reads)
 
 
 def test_pixels_are_kept_for_the_same_split_files_and_operations(
