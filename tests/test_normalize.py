@@ -139,7 +139,7 @@ def test_only_what_is_taken_is_computed() -> None:
 
 
 def config(normalization: str) -> Config:
-    splits = {"train_split": "train[:80]", "test_split": "test[:50]"}
+    splits: dict[str, Any] = {"train_split": "train[:80]", "test_split": "test[:50]"}
     return Config(model="perceptron", normalize=normalization, batch_size=40, duration="2 steps", lr=0.01, **splits)
 
 

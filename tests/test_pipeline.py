@@ -92,6 +92,27 @@ def test_the_order_depends_on_seed_and_step_alone() -> None:
     assert not np.array_equal(pipeline.order(6, 40, 16, 100).example, first)
 
 
+@pytest.mark.parametrize("repeats", [2, 3, 6])
+def test_repeats_put_each_example_of_a_batch_in_it_so_often(repeats: int) -> None:
+    count, size = 10, 12
+    batches = [pipeline.order(3, step, size, count, repeats) for step in range(10 * repeats)]
+    for batch in batches:
+        np.testing.assert_array_equal(batch.example, np.tile(batch.example[: size // repeats], repeats))
+    stream = np.concatenate([batch.example[: size // repeats] for batch in batches])
+    np.testing.assert_array_equal(stream, np.concatenate([pipeline.permutation(3, e, count) for e in range(12)]))
+    seen: dict[int, list[int]] = {}  # how often before, each time
+    for example, epoch in zip(*map(np.concatenate, zip(*batches, strict=True)), strict=True):
+        seen.setdefault(int(example), []).append(int(epoch))
+    assert all(sorted(epochs) == list(range(12 * repeats)) for epochs in seen.values())
+
+
+def test_repeats_are_cropped_each_in_its_own_way(photographs: Split) -> None:
+    opened = source(photographs, "random_crop(9)", devices=1)
+    batch = jax.device_get(next(pipeline.train_batches(opened, seed=0, batch_size=12, repeats=3, start=0, stop=1)))
+    assert len(set(batch["example"].tolist())) == 4
+    assert len(np.unique(batch["image"], axis=0)) == 12
+
+
 # ----------------------------------------------------------------------------------------------------------- batches
 
 
