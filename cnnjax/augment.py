@@ -78,7 +78,7 @@ def shift(image: Array, mean: Array, rows: int = 0, columns: int = 0) -> Array:
 
 
 OPS = {"flip_lr": flip_lr, "flip_alternating": flip_alternating, "pad_crop": pad_crop, "cutout": cutout, "shift": shift}
-GIVEN = ("key", "image", "mean", "std", "example", "epoch")  # what the program gives an operation that asks for it
+GIVEN = ("key", "image", *normalize.STATISTICS, "example", "epoch")  # what the program gives an operation that asks
 
 
 def build(

@@ -37,6 +37,7 @@ class Config:
     # how long, and how much at a time
     duration: str = "10 epochs"  # of the whole training
     batch_size: int = 128  # images per step, over all devices
+    repeats: int = 1  # times that an image is in its batch, each augmented anew; an epoch shows as many images as ever
     eval_batch_size: int = 500  # the same for scoring, where it changes the speed but no result
     accumulate: int = 1  # parts a batch is cut into, to save memory; gradients are averaged over them
 
@@ -82,8 +83,8 @@ def meanings() -> dict[str, str]:
 FREE = ("mesh", "zero", "cache", "eval_batch_size", "eval_every", "checkpoint_every", "keep", "log_every")
 
 _CHOICES = {"dtype": ("float32", "bfloat16"), "cache": ("auto", "device", "host")}
-_AT_LEAST = {"dispatch": 0, "batch_size": 1, "eval_batch_size": 1, "accumulate": 1, "keep": 1, "seed": 0, "lr": 0.0,
-             "weight_decay": 0.0, "clip_norm": 0.0, "ema": 0.0, "aux_weight": 0.0}  # fmt: skip
+_AT_LEAST = {"dispatch": 0, "batch_size": 1, "repeats": 1, "eval_batch_size": 1, "accumulate": 1, "keep": 1, "seed": 0,
+             "lr": 0.0, "weight_decay": 0.0, "clip_norm": 0.0, "ema": 0.0, "aux_weight": 0.0}  # fmt: skip
 
 
 def check(config: Config) -> Config:
@@ -104,10 +105,9 @@ def check(config: Config) -> Config:
         raise InputError("config.train_split = '': expected a split, as in 'train'")
     if config.ema >= 1:
         raise InputError(f"config.ema = {config.ema!r}: expected less than 1, as in 0.999")
-    if config.batch_size % config.accumulate:
-        raise InputError(
-            f"config.batch_size = {config.batch_size}: expected a multiple of config.accumulate = {config.accumulate}"
-        )
+    for name in ("accumulate", "repeats"):
+        if config.batch_size % (parts := getattr(config, name)):
+            raise InputError(f"config.batch_size = {config.batch_size}: expected a multiple of config.{name} = {parts}")
     return config
 
 

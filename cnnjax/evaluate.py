@@ -135,7 +135,7 @@ def evaluate(
     """
     settings = config.load(workdir / "config.json")
     settings.cache, settings.eval_batch_size = "host", batch_size or settings.eval_batch_size
-    known = workdirs.read_json(workdir / "data.json")
+    known = workdirs.read_known(workdir)
     of = {}
     if preprocess not in (None, settings.preprocess):
         settings.preprocess = of["preprocess"] = preprocess

@@ -216,13 +216,13 @@ def train(
     abstract = sharding.placed(abstract, where)
 
     # What all images are seen with: from the training split, which was read meanwhile.
-    known = _known(folder, examples[config.train_split], config.augment, source)
+    known = _known(folder, examples[config.train_split], config, source)
     prepare = augment.build(step_ops, config.normalize, known, source.shape)
     score = {split: make_scorer(config, known, examples[split], model, mesh) for split in splits[1:] if split}
 
     if leader:
         workdir.claim(folder, config)
-        workdir.write_json(folder / "data.json", known)
+        workdir.write_known(folder, known)
     workdir.check_shared(folder)
     state = checkpoint.restore(folder, abstract, console.print, set_aside=leader)
     if jax.process_count() > 1:
@@ -241,15 +241,13 @@ def train(
     # The step, compiled once, and what feeds it: a batch for each, or the rows of several.
     every = {name: length(getattr(config, f"{name}_every"), epoch=epoch, total=total) for name in EVENTS}
     step_fn = functools.partial(train_step, config=config, model=model, schedule=schedule, prepare=prepare)
-    seed, size = config.seed, config.batch_size
+    order = {"seed": config.seed, "batch_size": config.batch_size, "repeats": config.repeats}
     if dispatch == 1:
-        feeds = enumerate(
-            pipeline.train_batches(source, seed=seed, batch_size=size, start=start, stop=total), start + 1
-        )
+        feeds = enumerate(pipeline.train_batches(source, **order, start=start, stop=total), start + 1)
     else:
         step_fn = functools.partial(train_steps, step=step_fn, place=sharding.split(mesh))
         groups = _groups(start, total, every.values(), dispatch)
-        feeds = pipeline.train_groups(source, groups, seed=seed, batch_size=size, most=dispatch, mesh=mesh)
+        feeds = pipeline.train_groups(source, groups, **order, most=dispatch, mesh=mesh)
     step_fn = jax.jit(
         step_fn,
         in_shardings=(where, sharding.split(mesh) if dispatch == 1 else whole, whole),
@@ -339,15 +337,18 @@ def train(
     return result
 
 
-def _known(folder: pathlib.Path, split: Split, augment: str, source: pipeline.Source) -> dict[str, Any]:
+def _known(folder: pathlib.Path, split: Split, config: Config, source: pipeline.Source) -> dict[str, Any]:
     """What data.json holds: the run's own if it began with the same data, for the statistics take a while; or new."""
-    of = {**split.identity, "augment": augment}
+    of = {**split.identity, "augment": config.augment}
+    asked = pipeline.asked(config.augment, config.preprocess, normalization=config.normalize)
+    known: dict[str, Any] = {}
     with contextlib.suppress(InputError, KeyError, TypeError):
-        known = workdir.read_json(folder / "data.json")
-        if known["of"] == of:
-            return known
-    statistics = pipeline.statistics(source.histogram())
-    return {"of": of, "classes": split.classes, "shape": list(source.shape), **statistics}
+        found = workdir.read_known(folder)
+        known = found if found["of"] == of and asked <= found.keys() else {}
+    known = known or {"of": of, "classes": split.classes, "shape": list(source.shape), **source.statistics(asked)}
+    if jax.process_count() > 1 and asked:  # not from whole numbers, like mean and std: they could differ in a last bit
+        known |= multihost_utils.broadcast_one_to_all({name: np.float32(known[name]) for name in sorted(asked)})
+    return known
 
 
 def _dispatch(config: Config, source: pipeline.Source) -> int:

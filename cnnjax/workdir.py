@@ -2,8 +2,9 @@
 
 config.json     every setting             metrics.jsonl   one JSON object per line, with its step
 data.json       classes, shape, mean      tensorboard/    the same, for TensorBoard
-versions.json   packages, devices         checkpoints/    see `cnnjax.checkpoint`
-result.json     the final numbers         evaluations/    see `cnnjax.evaluate`
+statistics.npz  what is too long for it   checkpoints/    see `cnnjax.checkpoint`
+versions.json   packages, devices         evaluations/    see `cnnjax.evaluate`
+result.json     the final numbers
 """
 
 import contextlib
@@ -11,7 +12,9 @@ import dataclasses
 import datetime
 import fcntl
 import functools
+import hashlib
 import importlib.metadata
+import io
 import json
 import os
 import pathlib
@@ -32,6 +35,7 @@ from cnnjax.config import Config
 from cnnjax.errors import InputError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "grain")
+LONG = 20  # values: of longer statistics, data.json has no list
 LOCK = "lock"  # held by the training in the folder
 SEEN_SECONDS = 60  # what process 0 writes may take so long to be seen on other hosts
 
@@ -58,6 +62,33 @@ def read_json(path: pathlib.Path) -> Any:
         raise InputError(f"{path.parent} is not a run's folder, or has not begun: it has no {path.name}") from None
     except ValueError as error:
         raise InputError(f"{path} is damaged: {error}") from error
+
+
+def write_known(workdir: pathlib.Path, known: dict[str, Any]) -> None:
+    """Writes what is known of a run's training data: data.json, and arrays of more than `LONG` values beside it."""
+    arrays = {name: value for name, value in known.items() if isinstance(value, np.ndarray)}
+    long = {name: value for name, value in arrays.items() if value.size > LONG}
+    content = {name: value.tolist() if name in arrays else value for name, value in known.items() if name not in long}
+    if long:
+        buffer = io.BytesIO()
+        np.savez(buffer, **long)  # pyright: ignore[reportArgumentType]
+        part = workdir / "statistics.npz.part"
+        part.write_bytes(buffer.getvalue())
+        part.replace(workdir / "statistics.npz")
+        content["statistics"] = hashlib.sha256(buffer.getvalue()).hexdigest()
+    write_json(workdir / "data.json", content)
+
+
+def read_known(workdir: pathlib.Path) -> dict[str, Any]:
+    """What `write_known` wrote. Raises InputError when a file is missing or damaged."""
+    known = read_json(workdir / "data.json")
+    if digest := known.pop("statistics", ""):
+        path = workdir / "statistics.npz"
+        data = path.read_bytes() if path.exists() else b""
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise InputError(f"{path} is {'damaged' if data else 'missing'}; going on with the run writes it anew")
+        known |= np.load(io.BytesIO(data))
+    return known
 
 
 def claim(workdir: pathlib.Path, config: Config) -> None:

@@ -11,7 +11,6 @@ import pytest
 
 from cnnjax import augment, spec
 from cnnjax.errors import InputError
-from cnnjax.normalize import NORMALIZE
 
 MEAN, STD = [0.5, 0.25, 0.125], [0.25, 0.5, 0.125]
 KEY = jax.random.key(7)
@@ -21,8 +20,6 @@ ARGUMENTS = {
     "pad_crop": "pad_crop(2)",
     "cutout": "cutout(3)",
     "shift": "shift(2, -1)",
-    "range_to": "range_to(-0.1, 1.175)",
-    "constants": f"constants({MEAN}, {STD})",
 }
 
 
@@ -35,17 +32,17 @@ def build(calls: str, normalize: str = "none", shape: tuple = (8, 6, 3)) -> Any:
     return augment.build(spec.parse_pipeline(calls), normalize, known, shape)
 
 
-def bound(name: str, table: dict) -> Any:
+def bound(name: str) -> Any:
     """The operation as a function (key, image)."""
     call = spec.parse(ARGUMENTS.get(name, name))
     statistics = {"mean": jnp.array(MEAN).reshape(1, 1, 3), "std": jnp.array(STD).reshape(1, 1, 3)}
     seen = {"example": jnp.int32(5), "epoch": jnp.int32(1)}
-    return lambda key, image: spec.find("operation", call, table, key=key, image=image, **seen, **statistics)()
+    return lambda key, image: spec.find("operation", call, augment.OPS, key=key, image=image, **seen, **statistics)()
 
 
-@pytest.mark.parametrize("name", [*augment.OPS, *NORMALIZE])
+@pytest.mark.parametrize("name", augment.OPS)
 def test_eager_jit_and_vmap_agree(name: str) -> None:
-    operation = bound(name, {**augment.OPS, **NORMALIZE})
+    operation = bound(name)
     keys, batch = jax.random.split(KEY, 4), jnp.array(images(), jnp.float32) / 255
     eager = jnp.stack([operation(key, image) for key, image in zip(keys, batch, strict=True)])
     jitted = jnp.stack([jax.jit(operation)(key, image) for key, image in zip(keys, batch, strict=True)])
@@ -157,29 +154,6 @@ def test_the_fill_is_zero_once_normalized() -> None:
     np.testing.assert_allclose(out[filled], 0, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("normalize", "reference"),
-    [
-        ("none", lambda x: x),
-        ("mean_std", lambda x: (x - MEAN) / STD),
-        ("centered", lambda x: x - MEAN),
-        ("symmetric", lambda x: 2 * x - 1),
-        ("range_to(-0.1, 1.175)", lambda x: x * 1.275 - 0.1),
-        ("constants([0.485, 0.456, 0.406], (0.1, 0.2, 0.4))", lambda x: (x - [0.485, 0.456, 0.406]) / [0.1, 0.2, 0.4]),
-    ],
-)
-def test_normalization_is_the_formula(normalize: str, reference: Any) -> None:
-    pixels = images()
-    got = build("", normalize)(KEY, pixels)
-    assert got.dtype == jnp.float32
-    np.testing.assert_allclose(got, reference(pixels / 255.0), rtol=1e-5, atol=1e-6)
-
-
-def test_a_channel_that_never_varies_stays_finite() -> None:
-    run = augment.build([], "mean_std", {"mean": [0.0], "std": [0.0]}, (8, 6, 1))
-    np.testing.assert_array_equal(run(KEY, jnp.zeros((2, 8, 6, 1), jnp.uint8)), 0)
-
-
 @pytest.mark.parametrize("shape", [(28, 28, 1), (1, 1, 3), (7, 5, 3)])
 @pytest.mark.parametrize("name", augment.OPS)
 def test_every_operation_takes_every_shape(name: str, shape: tuple) -> None:
@@ -188,29 +162,19 @@ def test_every_operation_takes_every_shape(name: str, shape: tuple) -> None:
 
 
 @pytest.mark.parametrize(
-    ("calls", "normalize", "message"),
+    ("calls", "message"),
     [
-        ("flip", "none", "unknown augmentation 'flip'; did you mean 'flip_lr'?"),
-        ("pad_crop", "none", "missing a required argument: 'pad'; expected pad_crop(pad: int, fill: str = 'mean')"),
-        ("pad_crop(pads=4)", "none", "has no argument 'pads'; did you mean 'pad'?"),
-        ("pad_crop(4, mean=0)", "none", "has no argument 'mean'"),
-        ("pad_crop('4')", "none", "pad = '4': expected int"),
-        ("flip_lr|pad_crop(1.5)", "none", "pad = 1.5: expected int"),
-        ("flip_lr|pad_crop(-1)", "none", "pad_crop: pad = -1: expected at least 0"),
-        ("flip_lr(2)", "none", "flip_lr: probability = 2: expected 0 to 1"),
-        ("cutout(0)", "none", "cutout: size = 0: expected at least 1"),
-        ("", "meanstd", "unknown normalization 'meanstd'; did you mean 'mean_std'?"),
-        ("", "range_to(1)", "missing a required argument: 'high'"),
-        ("", "range_to('a', 1)", "low = 'a': expected float"),
-        ("", "constants([0.5, 0.5], [1, 1])", "does not fit an image of (8, 6, 3)"),
-        ("", "constants(0.5, (1,))", "means = 0.5: expected Sequence[float]"),
+        ("flip", "unknown augmentation 'flip'; did you mean 'flip_lr'?"),
+        ("pad_crop", "missing a required argument: 'pad'; expected pad_crop(pad: int, fill: str = 'mean')"),
+        ("pad_crop(pads=4)", "has no argument 'pads'; did you mean 'pad'?"),
+        ("pad_crop(4, mean=0)", "has no argument 'mean'"),
+        ("pad_crop('4')", "pad = '4': expected int"),
+        ("flip_lr|pad_crop(1.5)", "pad = 1.5: expected int"),
+        ("flip_lr|pad_crop(-1)", "pad_crop: pad = -1: expected at least 0"),
+        ("flip_lr(2)", "flip_lr: probability = 2: expected 0 to 1"),
+        ("cutout(0)", "cutout: size = 0: expected at least 1"),
     ],
 )
-def test_what_does_not_fit_is_refused_at_once(calls: str, normalize: str, message: str) -> None:
+def test_what_does_not_fit_is_refused_at_once(calls: str, message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
-        build(calls, normalize)
-
-
-def test_constants_of_three_channels_do_not_fit_one() -> None:
-    with pytest.raises(InputError, match=r"does not fit an image of \(8, 6, 1\): it makes \(8, 6, 3\) of it"):
-        build("", "constants([0, 0, 0], [1, 1, 1])", (8, 6, 1))
+        build(calls)

@@ -63,6 +63,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"batch_size": 0}, "config.batch_size = 0: expected at least 1"),
     ({"eval_batch_size": 0}, "config.eval_batch_size = 0: expected at least 1"),
     ({"accumulate": 0}, "config.accumulate = 0: expected at least 1"),
+    ({"repeats": 0}, "config.repeats = 0: expected at least 1"),
+    ({"repeats": 3}, "config.batch_size = 128: expected a multiple of config.repeats = 3"),
     ({"accumulate": 3}, "config.batch_size = 128: expected a multiple of config.accumulate = 3"),
     ({"keep": 0}, "config.keep = 0: expected at least 1"),
     ({"seed": -1}, "config.seed = -1: expected at least 0"),

@@ -10,16 +10,19 @@ import os
 import pathlib
 import pickle
 import shutil
+import struct
 import subprocess
 import sys
 import tarfile
 import threading
 import time
+import zlib
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+import scipy.io
+from PIL import Image, ImageOps
 
 from cnnjax import spec
 from cnnjax.data import build as build_module
@@ -43,6 +46,8 @@ def small(monkeypatch, request):
     if "test_real" not in request.node.name:
         for name in ("mnist", "fashion_mnist", "cifar10", "cifar100"):
             monkeypatch.setitem(catalog.CATALOG, name, catalog.CATALOG[name]._replace(splits=SIZES))
+        few = catalog.CATALOG["imagenet2012"]._replace(splits={"train": 6, "validation": 4})
+        monkeypatch.setitem(catalog.CATALOG, "imagenet2012", few)
 
 
 def pixels(split: str, shape: tuple) -> np.ndarray:
@@ -109,6 +114,45 @@ def write_tree(folder: pathlib.Path, splits: tuple[str, ...] = ("train", "val"))
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
     return files
+
+
+def packed(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+WNIDS = ("n03", "n01", "n02")  # in the order of the kit's numbers
+TRUTH = (2, 1, 3, 3)
+
+
+def write_imagenet(folder: pathlib.Path, broken: str = "") -> dict[str, tuple[bytes, int]]:
+    """ImageNet's three archives of three classes; returns name -> (bytes, label), of both splits."""
+    truth, train = {}, {}
+    for label, wnid in enumerate(sorted(WNIDS)):
+        mode = ("RGB", "L", "CMYK")[label]
+        inside = {f"{wnid}_{i}.JPEG": encoded((9 + i, 12 - label), mode, "JPEG", i) for i in range(2)}
+        inside = {name: data[:-60] if name == broken else data for name, data in inside.items()}
+        train[f"{wnid}.tar"] = packed(inside)
+        truth |= {name: (data, label) for name, data in inside.items()}
+    kinds = [("ILSVRC2012_ID", object), ("WNID", object), ("words", object), ("num_children", object)]
+    rows = [(i, wnid, "a, b", 0) for i, wnid in enumerate(WNIDS, 1)]
+    meta = io.BytesIO()
+    scipy.io.savemat(meta, {"synsets": np.array([*rows, (4, "n99", "above", 3)], kinds)[:, None]})
+    numbers = "".join(f"{number}\n" for number in TRUTH).encode()
+    data = "ILSVRC2012_devkit_t12/data/"
+    kit = {data + "meta.mat": meta.getvalue(), data + "ILSVRC2012_validation_ground_truth.txt": numbers}
+    val = {f"ILSVRC2012_val_{i:08}.JPEG": encoded((8, 8 + i), "RGB", "JPEG", i) for i in (1, 2, 4, 3)}
+    for name, one in val.items():
+        truth[name] = one, sorted(WNIDS).index(WNIDS[TRUTH[int(name[15:23]) - 1] - 1])
+    (folder / "ILSVRC2012_img_train.tar").write_bytes(packed(train))
+    (folder / "ILSVRC2012_img_val.tar").write_bytes(packed(val))
+    (folder / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(gzip.compress(packed(kit)))
+    return truth
 
 
 def assert_holds(root: pathlib.Path, name: str, truth: dict[str, tuple]) -> None:
@@ -207,6 +251,18 @@ def test_class_folders_keep_their_bytes(tmp_path, splits):
     builder: Any = tfds.builder_from_directory(path)
     source = builder.as_data_source(splits[0] or "train", decoders=skip)
     assert {one["image"] for one in source} <= set(files.values())
+
+
+def test_imagenets_archives_keep_their_bytes_and_get_the_labels_of_published_weights(tmp_path):
+    truth = write_imagenet(tmp_path)
+    build("imagenet2012", str(tmp_path), str(tmp_path / "data"), silent)
+    found = set()
+    for split in ("train", "validation"):
+        data = load("imagenet2012", split, str(tmp_path / "data"))
+        assert (data.classes, data.shape) == (["n01", "n02", "n03"], (None, None, 3))
+        found |= set(zip(*map(list, data.read_encoded(np.arange(len(data)))), strict=True))
+        assert {image.shape[2] for image in data.read(np.arange(len(data)))[0]} == {3}  # also of grey ones and CMYK
+    assert found == set(truth.values())
 
 
 @pytest.mark.parametrize(
@@ -392,11 +448,11 @@ import os, signal, sys
 from cnnjax.data import build, readers
 def dying(folder, entry, whole=readers.READERS["digits"]):
     def examples(split):
-        for i, example in enumerate(whole(folder, entry)[split]):
+        for i, example in enumerate(whole(folder, entry)[1][split]):
             if split == "test" and i == 100:
                 os.kill(os.getpid(), signal.SIGKILL)
             yield example
-    return {split: examples(split) for split in ("train", "test")}
+    return entry, {split: examples(split) for split in ("train", "test")}
 readers.READERS["digits"] = dying
 build.build("digits", data_dir=sys.argv[1])
 """
@@ -474,6 +530,26 @@ def repickle(name: str, **changes):
     return change
 
 
+def image_of(suffix: str):
+    """Puts a picture of another format under the name of a JPEG."""
+    return lambda folder: (folder / "train/ants/b.jpg").write_bytes(encoded((9, 9), "RGB", suffix))
+
+
+def repacked(name: str, **changes):
+    """Alters members of a .tar.gz: a value instead of its content, None for none."""
+
+    def change(folder: pathlib.Path) -> None:
+        with tarfile.open(folder / name) as archive:
+            files = {member.name: file.read() for member in archive if (file := archive.extractfile(member))}
+        for part, value in changes.items():
+            full = next(full for full in files if part in full)
+            files[full] = value
+        (folder / name).write_bytes(gzip.compress(packed({k: v for k, v in files.items() if v is not None})))
+
+    return change
+
+
+TRAIN, VAL, KIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
 BIN, PY = "cifar-10-batches-bin", "cifar-10-batches-py"
 BROKEN_FILES = [
     ("idx", cut("train-images-idx3-ubyte"), ["train-images-idx3-ubyte is truncated: 7,855 bytes", "expected 7,856"]),
@@ -505,19 +581,40 @@ BROKEN_FILES = [
     ),
     ("tree", lambda folder: (folder / "val").rename(folder / "valid"), ["valid is no split", "train, val, validation"]),
     ("tree", lambda folder: (folder / "train/ants/x").mkdir(), ["train/ants/x is a folder inside a class folder"]),
+    ("tree", image_of("GIF"), ["train/ants/b.jpg (", "not a readable JPEG or PNG"]),
+    ("imagenet", remove(VAL), ["has no ILSVRC2012_img_val.tar; those who register at image-net.org get it"]),
+    ("imagenet", cut(TRAIN, 15_000), ["ILSVRC2012_img_train.tar", "is truncated or no tar"]),
+    ("imagenet", put(VAL, 0, 7), ["ILSVRC2012_img_val.tar is truncated or no tar"]),
+    (
+        "imagenet",
+        lambda folder: write_imagenet(folder, "n02_1.JPEG"),
+        [f"{TRAIN}/n02.tar/n02_1.JPEG (", "is not a rea"],
+    ),
+    ("imagenet", lambda folder: (folder / TRAIN).write_bytes(packed({"n01.tar": b""})), ["3 archives", "in n02.tar"]),
+    (
+        "imagenet",
+        lambda folder: (folder / VAL).write_bytes(packed({"5.JPEG": encoded((9, 9), "L", "JPEG")})),
+        ["5.JPEG: "],
+    ),
+    ("imagenet", repacked(KIT, truth=b"1\n2\n"), [f"{KIT}, ILSVRC2012_validation_gr", "2 labels, expected 4"]),
+    ("imagenet", repacked(KIT, truth=b"1 2 3 4"), ["label 3, expected 0 to 2"]),
+    ("imagenet", repacked(KIT, meta=b"no matrix"), [f"{KIT} is not ImageNet's: "]),
+    ("imagenet", repacked(KIT, meta=None), [f"{KIT} has no meta.mat"]),
     ("tree", lambda folder: shutil.rmtree(folder / "train"), ["train", "is not a folder"]),
 ]
 
 
 @pytest.mark.parametrize(("kind", "harm", "words"), BROKEN_FILES, ids=lambda value: value if type(value) is str else "")
 def test_a_broken_file_is_named(tmp_path, kind, harm, words):
-    name = {"idx": "mnist", "gz": "mnist", "tree": "insects"}.get(kind, "cifar10")
+    name = {"idx": "mnist", "gz": "mnist", "tree": "insects", "imagenet": "imagenet2012"}.get(kind, "cifar10")
     source = tmp_path / "raw"
     source.mkdir()
     if kind in ("idx", "gz"):
         write_idx(source, gz=kind == "gz")
     elif kind == "tree":
         write_tree(source)
+    elif kind == "imagenet":
+        write_imagenet(source)
     else:
         write_cifar(source, "cifar10", "py" if kind == "py" else "bin")
     if kind == "tar":
@@ -695,10 +792,33 @@ def test_the_pickles_of_old_numpy_come_back():
 # Images
 
 
-def with_exif(orientation: int) -> bytes:
+def with_exif(orientation: int, kind: str = "JPEG") -> bytes:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    return encoded((17, 33), "RGB", "JPEG", exif=exif.tobytes())
+    return encoded((17, 33), "RGB", kind, exif=exif.tobytes())
+
+
+def cmyk(transform: int) -> bytes:
+    """A JPEG of four inverted colours, as Photoshop writes them: as they are (0), or as luma, chroma and black (2)."""
+    data = bytearray(encoded((17, 33), "CMYK", "JPEG"))
+    at = data.index(b"Adobe")
+    data[at + 11] = transform
+    return bytes(data)
+
+
+def deep_rgb() -> bytes:
+    """An RGB PNG of 16 bits, by hand: Pillow writes none."""
+    rows = np.random.default_rng(0).integers(0, 65536, (5, 4, 3)).astype(">u2")
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", 4, 5, 16, 2, 0, 0, 0),
+        b"IDAT": zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows)),
+        b"IEND": b"",
+    }
+    parts = (
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks.items()
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def deep(kind: str) -> bytes:
@@ -725,6 +845,14 @@ ENCODED = {
     "grey with alpha": (encoded((17, 33), "LA", "PNG"), (17, 33, 3)),
     "palette with transparency": (encoded((17, 33), "P", "PNG", transparency=bytes(range(256))), (17, 33, 3)),
     "16-bit": (deep("PNG"), (35, 17, 1)),
+    "16-bit rgb": (deep_rgb(), (5, 4, 3)),
+    "cmyk of adobe": (cmyk(0), (17, 33, 3)),
+    "ycck of adobe": (cmyk(2), (17, 33, 3)),
+    "rgb inside": (encoded((17, 33), "RGB", "JPEG", keep_rgb=True), (17, 33, 3)),
+    "turned png": (with_exif(6, "PNG"), (33, 17, 3)),
+    "grey with a transparent value": (encoded((17, 33), "L", "PNG", transparency=9), (17, 33, 1)),
+    "rgb with a transparent value": (encoded((17, 33), "RGB", "PNG", transparency=(9, 9, 9)), (17, 33, 3)),
+    "bilevel with a transparent value": (encoded((17, 33), "1", "PNG", transparency=0), (17, 33, 1)),
 }
 
 
@@ -735,8 +863,14 @@ def test_decode_agrees_with_pillow_and_its_header(name, monkeypatch):
     assert image.dtype == np.uint8
     assert image.shape == images.check(data) == images.header(data) == shape
     assert [images.decode(data, channels).shape[2] for channels in (1, 3)] == [1, 3]
-    monkeypatch.setattr(images, "cv2", None)
-    assert np.abs(image.astype(int) - images.decode(data)).max() <= 1  # two builds of libjpeg may round apart
+    with Image.open(io.BytesIO(data)) as opened:
+        upright = ImageOps.exif_transpose(opened)
+        upright = upright.convert("RGBA") if upright.mode == "P" else upright
+        wanted = upright.convert("L" if shape[2] == 1 else "RGB") if name != "16-bit" else np.asarray(upright) >> 8
+    for backend in (images.cv2, None):
+        monkeypatch.setattr(images, "cv2", backend)
+        difference = images.decode(data).astype(int) - np.asarray(wanted).reshape(shape)
+        assert np.abs(difference).max() <= 1  # two builds of libjpeg may round apart
 
 
 def photo(**options: Any) -> bytes:
@@ -778,7 +912,8 @@ def test_windows_of_jpegs_alone_are_decoded_where_that_is_compiled(monkeypatch: 
     if images.jpeg_window() is None:
         pytest.skip("there is no compiler, or there are no headers of libjpeg")
     lazy = {name for name, data in WINDOWED.items() if isinstance(images.for_windows(data), images.Encoded)}
-    assert lazy == set(WINDOWED) - {"cmyk", "mirrored", "turned", "turned back", "16-bit"} - {
+    turned = {"mirrored", "turned", "turned back"}
+    assert lazy == set(WINDOWED) - turned - {"cmyk", "cmyk of adobe", "ycck of adobe"} - {
         name for name, data in WINDOWED.items() if data.startswith(b"\x89PNG")
     }
     monkeypatch.setattr(images, "jpeg_window", lambda: None)
@@ -824,6 +959,7 @@ def test_sizes(backend, monkeypatch):
         "center_crop(20)": (20, 20, 3),
         "center_crop((10, 40))": (10, 40, 3),
         "random_crop(30)": (30, 30, 3),
+        "random_resize(15, 15)": (15, 25, 3),
         "random_resized_crop(7)": (7, 7, 3),
         "random_resized_crop((9, 5), scale=(0.5, 1.0))": (9, 5, 3),
     }.items():
@@ -857,6 +993,17 @@ def test_crops_are_windows_drawn_evenly_from_the_generator():
     np.testing.assert_array_equal(one, two)
     with pytest.raises(InputError, match=r"center_crop\(8\): the image is 6x7; resize it first"):
         images.center_crop(image, 8)
+
+
+def test_scale_jitter_draws_the_shorter_side_evenly_and_keeps_the_aspect():
+    image = np.zeros((10, 20, 3), np.uint8)
+    shapes = [images.random_resize(image, np.random.default_rng(i), 4, 7).shape for i in range(400)]
+    counts = {side: shapes.count((side, 2 * side, 3)) for side in (4, 5, 6, 7)}
+    assert sum(counts.values()) == 400
+    assert min(counts.values()) > 60
+    for low, high in ((7, 4), (0, 4)):
+        with pytest.raises(InputError, match=rf"random_resize\({low}, {high}\): expected two lengths"):
+            images.random_resize(image, np.random.default_rng(0), low, high)
 
 
 @pytest.mark.parametrize("backend", ["cv2", "pillow"])
@@ -1011,8 +1158,8 @@ def test_a_data_set_is_downloaded_and_built(server, tmp_path, monkeypatch):
 def test_every_row_of_the_catalog_is_whole(name):
     entry = catalog.CATALOG[name]
     assert entry.reader in readers.READERS
-    assert len(set(entry.classes)) == len(entry.classes) == (100 if name == "cifar100" else 10)
-    assert set(entry.splits) == {"train", "test"}
+    assert len(set(entry.classes)) == len(entry.classes) == {"cifar100": 100, "imagenet2012": 0}.get(name, 10)
+    assert set(entry.splits) == {"train", "validation" if name == "imagenet2012" else "test"}
     assert entry.description
     assert entry.citation
     for file in entry.files:

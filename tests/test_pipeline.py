@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from cnnjax import sharding, spec
+from cnnjax import normalize, sharding, spec
 from cnnjax.data import build, kept, pipeline
 from cnnjax.data.images import HOST_OPS, encode_png
 from cnnjax.data.store import Split
@@ -92,6 +92,27 @@ def test_the_order_depends_on_seed_and_step_alone() -> None:
     assert not np.array_equal(pipeline.order(6, 40, 16, 100).example, first)
 
 
+@pytest.mark.parametrize("repeats", [2, 3, 6])
+def test_repeats_put_each_example_of_a_batch_in_it_so_often(repeats: int) -> None:
+    count, size = 10, 12
+    batches = [pipeline.order(3, step, size, count, repeats) for step in range(10 * repeats)]
+    for batch in batches:
+        np.testing.assert_array_equal(batch.example, np.tile(batch.example[: size // repeats], repeats))
+    stream = np.concatenate([batch.example[: size // repeats] for batch in batches])
+    np.testing.assert_array_equal(stream, np.concatenate([pipeline.permutation(3, e, count) for e in range(12)]))
+    seen: dict[int, list[int]] = {}  # how often before, each time
+    for example, epoch in zip(*map(np.concatenate, zip(*batches, strict=True)), strict=True):
+        seen.setdefault(int(example), []).append(int(epoch))
+    assert all(sorted(epochs) == list(range(12 * repeats)) for epochs in seen.values())
+
+
+def test_repeats_are_cropped_each_in_its_own_way(photographs: Split) -> None:
+    opened = source(photographs, "random_crop(9)", devices=1)
+    batch = jax.device_get(next(pipeline.train_batches(opened, seed=0, batch_size=12, repeats=3, start=0, stop=1)))
+    assert len(set(batch["example"].tolist())) == 4
+    assert len(np.unique(batch["image"], axis=0)) == 12
+
+
 # ----------------------------------------------------------------------------------------------------------- batches
 
 
@@ -111,7 +132,9 @@ def test_a_batch_is_what_the_split_holds_at_those_places(digits: Split) -> None:
 def test_device_memory_gives_the_batches_of_the_host_bit_for_bit(digits: Split, calls: str) -> None:
     host, device = (source(digits, calls, cache) for cache in ("host", "device"))
     assert host.shape == device.shape
-    np.testing.assert_array_equal(host.histogram(), device.histogram())
+    jax.tree.map(
+        np.testing.assert_array_equal, host.statistics(normalize.ON_DEMAND), device.statistics(normalize.ON_DEMAND)
+    )
     assert_same(train(host), train(device))
 
 
@@ -168,7 +191,7 @@ def test_statistics_are_those_of_all_pixels(calls: str, channels: int, digits: S
     opened = source(split, calls)
     images = pipeline.read(split, spec.parse_pipeline(calls), np.arange(len(split)), np.arange(len(split)), 0)["image"]
     pixels = images.reshape(-1, channels) / 255
-    got = pipeline.statistics(opened.histogram())
+    got = opened.statistics(())
     np.testing.assert_allclose(got["mean"], pixels.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(got["std"], pixels.std(axis=0), rtol=1e-12)
 
@@ -176,8 +199,9 @@ def test_statistics_are_those_of_all_pixels(calls: str, channels: int, digits: S
 def test_a_large_split_is_sampled_evenly_for_its_statistics(digits: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "STATISTICS_SAMPLE", 10)
     images, _ = digits.read(np.arange(0, 100, 11))
-    want = np.bincount(np.stack(images).ravel(), minlength=256)
-    np.testing.assert_array_equal(source(digits).histogram(), want[None])
+    got = source(digits).statistics({"mean_image"})
+    np.testing.assert_allclose(got["mean"], [np.mean(images) / 255], rtol=1e-12)
+    np.testing.assert_allclose(got["mean_image"], np.mean(images, axis=0) / 255, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +215,7 @@ def test_auto_keeps_what_fits_and_is_the_same_every_epoch(
     reads = []
     monkeypatch.setattr(pipeline, "read", lambda *args, read=pipeline.read: reads.append(args) or read(*args))
     opened = source(digits, calls, "auto")
-    opened.histogram()  # waits for what is read in the background
+    opened.statistics(())  # waits for what is read in the background
     before = len(reads)
     train(opened, stop=2)
     assert (len(reads) == before) == on_device
@@ -276,7 +300,7 @@ def pixels(split: Split, calls: str = "") -> tuple[dict[str, np.ndarray], bool]:
         reads.append(calls)
         return pipeline.read(split, spec.parse_pipeline(calls), rows, rows, 0)
 
-    return kept.pixels(split, spec.parse_pipeline(calls), read), bool(reads)
+    return kept.arrays(split, spec.parse_pipeline(calls), read), bool(reads)
 
 
 def test_pixels_are_kept_for_the_same_split_files_and_operations(

@@ -64,9 +64,9 @@ def of_config(config: Config, data_dir: str) -> tuple[Subject, pipeline.Source]:
     examples = load(config.dataset, config.train_split, data_dir)
     host_ops, step_ops = pipeline.split_ops(config.augment)
     source = pipeline.open_source(examples, host_ops, cache=config.cache, seed=config.seed, mesh=mesh)
-    known = pipeline.statistics(source.histogram())
+    known = source.statistics(pipeline.asked(config.augment, normalization=config.normalize))
     prepare = augment.build(step_ops, config.normalize, known, source.shape)
-    batch = next(iter(pipeline.train_batches(source, seed=config.seed, batch_size=config.batch_size, start=0, stop=1)))
+    batch = next(_stream(source, config, stop=1))
     model = create_model(config.model, len(examples.classes), config.dtype)
     return Subject(config, model, source.shape, prepare, batch, mesh), source
 
@@ -184,9 +184,11 @@ def input_run(source: pipeline.Source, config: Config) -> Run:
     return run
 
 
-def _stream(source: pipeline.Source, config: Config) -> Iterator[pipeline.Batch]:
-    """A training's batches, without an end."""
-    return pipeline.train_batches(source, seed=config.seed, batch_size=config.batch_size, start=0, stop=2**40)
+def _stream(source: pipeline.Source, config: Config, stop: int = 2**40) -> Iterator[pipeline.Batch]:
+    """A training's batches; without a `stop`, no end of them."""
+    return pipeline.train_batches(
+        source, seed=config.seed, batch_size=config.batch_size, repeats=config.repeats, start=0, stop=stop
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ timing

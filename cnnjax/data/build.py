@@ -112,7 +112,7 @@ def _prepare(
                 download.fetch(file.urls, work / file.name, file.digest, say, _every_few_seconds(name, "bytes", say))
             folder = work
         say(f"{name}: reading the original files" + (f" in {folder}" if entry.files else ""))
-        splits = READERS[entry.reader](folder, entry)
+        entry, splits = READERS[entry.reader](folder, entry)
         shape, counts = entry.shape, entry.splits
     else:
         assert folder is not None

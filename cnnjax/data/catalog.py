@@ -21,9 +21,9 @@ class Entry(NamedTuple):
     """A data set."""
 
     reader: str  # a row of `cnnjax.data.readers.READERS`
-    shape: tuple[int, int, int]  # height, width, channels
+    shape: tuple[int | None, int | None, int]  # height, width, channels; None for a side that differs
     splits: dict[str, int]  # name -> number of images
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # () where only the original files name them
     description: str
     citation: str = ""
     homepage: str = ""
@@ -139,5 +139,14 @@ CATALOG: dict[str, Entry] = {
         citation=_KRIZHEVSKY,
         homepage=_TORONTO + "cifar.html",
         files=_files((_TORONTO,), {"cifar-100-binary.tar.gz": "md5:03b5dce01913d631647c71ecec9e9cb8"}),
+    ),
+    "imagenet2012": Entry(
+        reader="imagenet",
+        shape=(None, None, 3),
+        splits={"train": 1_281_167, "validation": 50_000},
+        classes=(),
+        description="ImageNet's photographs of a thousand classes, of many sizes (ILSVRC 2012). From its own archives.",
+        citation="Olga Russakovsky et al. ImageNet Large Scale Visual Recognition Challenge. IJCV 115, 2015.",
+        homepage="https://image-net.org/",
     ),
 }

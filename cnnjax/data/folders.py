@@ -1,11 +1,10 @@
 """Trees of class folders, the form most people have their own images in: DIR/<split>/<class>/*.jpg."""
 
 import pathlib
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cnnjax.data import images
-from cnnjax.data.readers import Examples, Splits
+from cnnjax.data.readers import Examples, Splits, examine
 from cnnjax.errors import InputError
 
 SPLITS = ("train", "val", "validation", "test")
@@ -73,7 +72,7 @@ def shape(tree: Tree) -> tuple[int | None, int | None, int]:
     size, channels = None, 1
     for found in tree.files.values():
         for path, _ in found:
-            *this, here = _read(path, images.header)[1]
+            *this, here = examine(path, path.read_bytes(), images.header)
             if this != (size := size or this):
                 return None, None, 3
             channels = max(channels, here)
@@ -89,15 +88,8 @@ def read(tree: Tree) -> Splits:
 
     def examples(split: str) -> Examples:
         for path, label in tree.files[split]:
-            data, _ = _read(path, images.check)
+            data = path.read_bytes()
+            examine(path, data)
             yield path.relative_to(tree.folder).as_posix(), {"image": data, "label": label}
 
     return {split: examples(split) for split in tree.files}
-
-
-def _read(path: pathlib.Path, examine: Callable[[bytes], Any]) -> tuple[bytes, Any]:
-    data = path.read_bytes()
-    try:
-        return data, examine(data)
-    except InputError as error:
-        raise InputError(f"{path} ({len(data):,} bytes) is {error}, or is truncated") from error

@@ -229,6 +229,16 @@ def resize(image: np.ndarray, size: Size) -> np.ndarray:
     return _scale(image, height, width)
 
 
+def random_resize(image: np.ndarray, rng: np.random.Generator, low: int, high: int) -> np.ndarray:
+    """The shorter side to any length from `low` to `high` with equal chance: VGG's scale jitter (2015, 3.1).
+
+    With 'random_resize(256, 512)|random_crop(224)' as there; He et al. (2016) have 256 to 480.
+    """
+    if not 0 < low <= high:
+        raise InputError(f"random_resize({low}, {high}): expected two lengths, the first at least 1 and not the larger")
+    return resize(image, int(rng.integers(low, high + 1)))
+
+
 def center_crop(image: np.ndarray, size: Size) -> np.ndarray:
     """The middle; where the margins cannot be equal, the smaller one is above and to the left."""
     height, width, rows, columns = _room(image, size, "center_crop")
@@ -260,8 +270,9 @@ def random_resized_crop(
 ) -> np.ndarray:
     """A window of random area (a share in `scale`) and aspect (width / height in `ratio`), scaled to `size`.
 
-    The crop of Inception: up to ten tries to fit one in, else the largest central window of an allowed aspect. A side
-    that shrinks to no less than half is interpolated alone, in a fifth of the time that averages take.
+    The crop of Inception (Szegedy et al. 2015, 6), without its random choice of how to interpolate, of which the paper
+    cannot tell whether it helped: up to ten tries to fit one in, else the largest central window of an allowed aspect.
+    A side that shrinks to no less than half is interpolated alone, in a fifth of the time that averages take.
     """
     height, width = _sides(size)
     rows, columns = image.shape[:2]
@@ -279,6 +290,7 @@ def random_resized_crop(
 
 HOST_OPS: dict[str, Callable[..., np.ndarray]] = {
     "resize": resize,
+    "random_resize": random_resize,
     "center_crop": center_crop,
     "pad": pad,
     "random_crop": random_crop,

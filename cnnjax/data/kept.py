@@ -1,4 +1,4 @@
-"""Splits as pixels, kept in the cache: 50,000 small PNGs take longer to decode than a network takes to start."""
+"""What was made of a whole split, kept in the cache: 50,000 PNGs are decoded for longer than a network starts."""
 
 import contextlib
 import hashlib
@@ -10,6 +10,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,29 +19,29 @@ from cnnjax.data import images
 from cnnjax.data.store import Split
 
 MOST = 4 * 2**30  # bytes in all; what was not used for longest goes first
-WORTH = 0.5  # seconds: what is read faster is not kept
+WORTH = 0.5  # seconds: what is made faster is not kept
 
 Arrays = dict[str, np.ndarray]
 
 
-def pixels(split: Split, calls: Sequence[spec.Call], read: Callable[[], Arrays]) -> Arrays:
-    """What `read` gives for the split after these operations, from the cache where it was kept before.
+def arrays(split: Split, calls: Sequence[spec.Call], make: Callable[[], Arrays], *of: Any) -> Arrays:
+    """What `make` gives for the split after these operations, from the cache where it was kept before.
 
-    It is kept for the same files and the same code of the operations alone. A damaged file is read anew; what cannot
-    be written is not kept.
+    It is kept for the same files, the same code of the operations and the same rest `of` what it is made of, alone.
+    A damaged file is made anew; what cannot be written is not kept.
     """
-    of = json.dumps([split.identity, split.files(), calls, inspect.getsource(images)])
-    path = cache.folder("pixels") / f"{hashlib.sha256(of.encode()).hexdigest()[:32]}.npz"
+    key = json.dumps([split.identity, split.files(), calls, inspect.getsource(images), *of])
+    path = cache.folder("pixels") / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
     with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), path.open("rb") as file:
-        arrays = dict(np.load(file))  # checks their checksums
+        found = dict(np.load(file))  # checks their checksums
         os.utime(path)
-        return arrays
+        return found
     begun = time.monotonic()
-    arrays = read()
+    made = make()
     if time.monotonic() - begun > WORTH:
         with contextlib.suppress(OSError):
-            _keep(path, arrays)
-    return arrays
+            _keep(path, made)
+    return made
 
 
 def _keep(path: pathlib.Path, arrays: Arrays) -> None:

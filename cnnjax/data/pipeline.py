@@ -2,23 +2,24 @@
 
 The examples of a training are one endless stream: a new order of the whole split every epoch, cut into batches
 without regard for where an epoch ends. So every example is used once per epoch, none is dropped, and the batch of
-any step can be made from the step's number alone.
+any step can be made from the step's number alone. With repeats, a batch has fewer examples, each several times, and
+the stream goes through the split that much more slowly.
 """
 
 import concurrent.futures
 import functools
 import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from cnnjax import sharding, spec
+from cnnjax import normalize, sharding, spec
 from cnnjax.augment import OPS
-from cnnjax.data import images, kept
+from cnnjax.data import images, kept, statistics
 from cnnjax.data.images import HOST_OPS
 from cnnjax.data.store import Split
 from cnnjax.errors import InputError, unknown
@@ -35,7 +36,7 @@ class Places(NamedTuple):
     """Which examples a batch is made of, each int32 [B]."""
 
     example: np.ndarray  # its number in the split
-    epoch: np.ndarray  # in which each is seen, from 0
+    epoch: np.ndarray  # in which each is seen, from 0: how often it was seen before
 
 
 class Source(NamedTuple):
@@ -45,7 +46,7 @@ class Source(NamedTuple):
     whole: Callable[[], Batch] | None  # all of it, on every device; None for one that is read as it goes
     count: int  # examples
     shape: tuple[int, int, int]  # of an image after the host's operations
-    histogram: Callable[[], np.ndarray]  # int64 [C, 256]: how often each value occurs in each channel
+    statistics: Callable[[Collection[str]], dict[str, Any]]  # mean, std and those asked for: `data.statistics`
 
 
 def cores() -> int:
@@ -69,6 +70,14 @@ def split_ops(text: str) -> tuple[list[spec.Call], list[spec.Call]]:
     return calls[:host], calls[host:]
 
 
+def asked(*pipelines: str, normalization: str) -> set[str]:
+    """The statistics, beside mean and std, that these operations and this normalisation take."""
+    functions: list[Callable] = [OPS[call.name] for text in pipelines for call in split_ops(text)[1]]
+    functions.append(normalize.NORMALIZE[spec.parse(normalization).name])
+    parameters = {name for function in functions for name in inspect.signature(function).parameters}
+    return parameters & {*normalize.ON_DEMAND}
+
+
 def is_random(calls: Sequence[spec.Call]) -> bool:
     """Whether any of the host's operations draws random numbers."""
     return any("rng" in inspect.signature(HOST_OPS[call.name]).parameters for call in calls)
@@ -81,14 +90,19 @@ def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.argsort(bits, kind="stable")
 
 
-def order(seed: int, step: int, batch_size: int, count: int) -> Places:
-    """The examples in the batch of a step."""
-    position = np.arange(step * batch_size, (step + 1) * batch_size)
+def order(seed: int, step: int, batch_size: int, count: int, repeats: int = 1) -> Places:
+    """The examples in the batch of a step: `batch_size` / `repeats` of them, and then the same again.
+
+    Each time with randomness of its own, as Hoffer et al. (2020, Augment Your Batch) have it.
+    """
+    distinct = batch_size // repeats
+    position = np.arange(step * distinct, (step + 1) * distinct)
     epoch, offset = position // count, position % count
-    example = np.empty(batch_size, np.int32)
+    example = np.empty(distinct, np.int32)
     for e in np.unique(epoch):
         example[epoch == e] = permutation(seed, int(e), count)[offset[epoch == e]]
-    return Places(example, epoch.astype(np.int32))
+    seen = repeats * epoch + np.arange(repeats)[:, None]
+    return Places(np.tile(example, repeats), seen.astype(np.int32).ravel())
 
 
 def read(split: Split, calls: Sequence[spec.Call], indices: np.ndarray, positions: np.ndarray, seed: int) -> dict:
@@ -139,7 +153,7 @@ def _cached(split: Split, calls: Sequence[spec.Call], shape: tuple, mesh: Mesh) 
     def read_all() -> dict[str, np.ndarray]:
         def read_part(indices: np.ndarray) -> dict[str, np.ndarray]:
             part = read(split, calls, indices, indices, 0)
-            return part | {"histogram": _histogram(part["image"])}
+            return part | {"histogram": statistics.histogram(part["image"])}
 
         with concurrent.futures.ThreadPoolExecutor(cores()) as pool:  # more would only contend for the GIL
             parts = list(pool.map(read_part, _chunks(np.arange(len(split)))))
@@ -147,7 +161,7 @@ def _cached(split: Split, calls: Sequence[spec.Call], shape: tuple, mesh: Mesh) 
         return whole | {"histogram": np.sum([part["histogram"] for part in parts], axis=0)}
 
     def read_whole() -> tuple[Batch, np.ndarray]:
-        whole = kept.pixels(split, calls, read_all)
+        whole = kept.arrays(split, calls, read_all)
         return {name: sharding.put_whole(mesh, whole[name]) for name in ("image", "label")}, whole["histogram"]
 
     reading = _reader.submit(read_whole)
@@ -163,7 +177,17 @@ def _cached(split: Split, calls: Sequence[spec.Call], shape: tuple, mesh: Mesh) 
             mine = sharding.local_rows(mesh, len(each.example))
             yield gather(reading.result()[0], *(sharding.put_rows(mesh, values[mine]) for values in each))
 
-    return Source(fetch, lambda: reading.result()[0], len(split), shape, lambda: reading.result()[1])
+    def measure(asked: Collection[str]) -> dict[str, Any]:
+        whole, histogram = reading.result()
+        images = np.asarray(whole["image"].addressable_data(0))
+        blocks = (images[part] for part in _chunks(np.arange(len(images))))
+        return statistics.derive(statistics.add_up(blocks, asked, {"histogram": histogram}), shape)
+
+    def known(asked: Collection[str]) -> dict[str, Any]:
+        code = [inspect.getsource(module) for module in (statistics, normalize)]
+        return kept.arrays(split, calls, lambda: measure(asked), sorted(asked), code) if asked else measure(asked)
+
+    return Source(fetch, lambda: reading.result()[0], len(split), shape, known)
 
 
 def take(whole: Batch, example: jax.Array, epoch: jax.Array) -> Batch:
@@ -190,35 +214,26 @@ def _streamed(split: Split, calls: Sequence[spec.Call], shape: tuple, seed: int,
         for batch in grain.MapDataset.source(steps).map(rows_of).to_iter_dataset(options):
             yield {name: sharding.put_rows(mesh, array) for name, array in batch.items()}
 
-    def histogram() -> np.ndarray:
+    def measure(asked: Collection[str]) -> dict[str, Any]:
         sample = np.linspace(0, len(split) - 1, min(len(split), STATISTICS_SAMPLE)).astype(np.int64)
-        return np.sum([_histogram(read(split, calls, part, part, seed)["image"]) for part in _chunks(sample)], axis=0)
+        blocks = (read(split, calls, part, part, seed)["image"] for part in _chunks(sample))
+        return statistics.derive(statistics.add_up(blocks, asked), shape)
 
-    return Source(fetch, None, len(split), shape, histogram)
-
-
-def _histogram(images: np.ndarray) -> np.ndarray:
-    return np.stack([np.bincount(images[..., c].ravel(), minlength=256) for c in range(images.shape[-1])])
+    return Source(fetch, None, len(split), shape, measure)
 
 
-def statistics(histogram: np.ndarray) -> dict[str, list[float]]:
-    """Mean and standard deviation of each channel, on the scale of [0, 1], from exact integer counts."""
-    values, count = np.arange(256) / 255, histogram.sum(axis=1)
-    mean = histogram @ values / count
-    variance = (histogram * (values - mean[:, None]) ** 2).sum(axis=1) / count
-    return {"mean": mean.tolist(), "std": np.sqrt(variance).tolist()}
-
-
-def train_batches(source: Source, *, seed: int, batch_size: int, start: int, stop: int) -> Iterator[Batch]:
+def train_batches(
+    source: Source, *, seed: int, batch_size: int, repeats: int = 1, start: int, stop: int
+) -> Iterator[Batch]:
     """The batches of steps `start` to `stop`, over the devices.
 
     Each is {"image": uint8 [B, H, W, C], "label", and "example" and "epoch", as `Places`: int32 [B]}.
     """
-    return source.fetch(range(start, stop), lambda step: order(seed, step, batch_size, source.count))
+    return source.fetch(range(start, stop), lambda step: order(seed, step, batch_size, source.count, repeats))
 
 
 def train_groups(
-    source: Source, groups: Iterable[range], *, seed: int, batch_size: int, most: int, mesh: Mesh
+    source: Source, groups: Iterable[range], *, seed: int, batch_size: int, repeats: int, most: int, mesh: Mesh
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """For each group of up to `most` steps the number of steps taken after it, and what `train.train_steps` needs:
     "whole", the split in device memory; "places", int32 [2, most, B], of each step; "count", its steps.
@@ -229,7 +244,7 @@ def train_groups(
     for group in groups:
         each = np.zeros((2, most, batch_size), np.int32)
         for i, step in enumerate(group):
-            each[:, i] = order(seed, step, batch_size, source.count)
+            each[:, i] = order(seed, step, batch_size, source.count, repeats)
         placed = sharding.put_whole(mesh, each)
         yield group.stop, {"whole": source.whole(), "places": placed, "count": np.int32(len(group))}
 

@@ -1,11 +1,14 @@
 """The original files of a data set, as their authors publish them, to encoded images and labels.
 
-A reader takes the folder and the data set's row of the catalog, and gives each split's examples in their original
-order as pairs (key, {"image": encoded bytes, "label": int}). Examples are read as they are asked for. What is
-missing, truncated or not what it should be is an InputError that names the file, what it has and what was expected.
+A reader takes the folder and the data set's row of the catalog. It gives the row, with the classes if the files alone
+name them, and each split's examples in their original order as pairs (key, {"image": encoded bytes, "label": int}).
+Examples are read as they are asked for. What is missing, truncated or not what it should be is an InputError that names
+the file, what it has and what was expected.
 """
 
+import contextlib
 import gzip
+import io
 import os
 import pathlib
 import tarfile
@@ -29,6 +32,14 @@ def _encode(split: str, pixels: Iterable[np.ndarray], labels: dict[str, np.ndarr
         yield f"{split}_{first + index:06d}", {"image": images.encode_png(image), **example}
 
 
+def examine(where: object, data: bytes, by: Callable[[bytes], Any] = images.check) -> Any:
+    """What `by` says of an encoded image. Raises InputError with the place where it is for a broken one."""
+    try:
+        return by(data)
+    except InputError as error:
+        raise InputError(f"{where} ({len(data):,} bytes) is {error}, or is truncated") from error
+
+
 def _check_labels(where: object, labels: np.ndarray, classes: int, count: int) -> None:
     if labels.shape != (count,):
         raise InputError(f"{where}: {len(labels):,} labels, expected {count:,}")
@@ -40,7 +51,7 @@ def _check_labels(where: object, labels: np.ndarray, classes: int, count: int) -
 # idx: MNIST and the data sets made in its image.
 
 
-def idx(folder: pathlib.Path, entry: Entry) -> Splits:
+def idx(folder: pathlib.Path, entry: Entry) -> tuple[Entry, Splits]:
     """{train,t10k}-{images-idx3,labels-idx1}-ubyte, gzipped or not, also with a dot for the second hyphen."""
     paths = {
         (split, kind): _find_idx(folder, f"{prefix}-{kind}", f"idx{rank}-ubyte")
@@ -55,7 +66,7 @@ def idx(folder: pathlib.Path, entry: Entry) -> Splits:
         _check_labels(paths[split, "labels"], labels, len(entry.classes), count)
         yield from _encode(split, pixels, {"label": labels})
 
-    return {split: examples(split) for split in ("train", "test")}
+    return entry, {split: examples(split) for split in ("train", "test")}
 
 
 def _find_idx(folder: pathlib.Path, stem: str, suffix: str) -> pathlib.Path:
@@ -118,17 +129,17 @@ _CIFAR100_FORMS = (
 )  # fmt: skip
 
 
-def cifar10(folder: pathlib.Path, entry: Entry) -> Splits:
+def cifar10(folder: pathlib.Path, entry: Entry) -> tuple[Entry, Splits]:
     """The binary or the Python form, in `folder`, in its subfolder, or in the .tar.gz it comes in."""
     return _cifar(folder, entry, _CIFAR10_FORMS)
 
 
-def cifar100(folder: pathlib.Path, entry: Entry) -> Splits:
+def cifar100(folder: pathlib.Path, entry: Entry) -> tuple[Entry, Splits]:
     """As `cifar10`. The label is the fine one; the coarse one comes beside it."""
     return _cifar(folder, entry, _CIFAR100_FORMS)
 
 
-def _cifar(folder: pathlib.Path, entry: Entry, forms: tuple[_Form, ...]) -> Splits:
+def _cifar(folder: pathlib.Path, entry: Entry, forms: tuple[_Form, ...]) -> tuple[Entry, Splits]:
     form, place = _find_cifar(folder, forms)
     names = [name for files in form.files.values() for name in files]
     if place.is_dir():
@@ -150,7 +161,7 @@ def _cifar(folder: pathlib.Path, entry: Entry, forms: tuple[_Form, ...]) -> Spli
                 _check_labels(place / name, values, len(classes), count)
             yield from _encode(split, pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels, part * count)
 
-    return {split: examples(split) for split in form.files}
+    return entry, {split: examples(split) for split in form.files}
 
 
 def _find_cifar(folder: pathlib.Path, forms: tuple[_Form, ...]) -> tuple[_Form, pathlib.Path]:
@@ -219,25 +230,108 @@ def _parse_pickle(
     return pixels, labels
 
 
+# ImageNet: an archive of an archive for each class, one of numbered images, and the kit that says what is on them.
+
+_TRAIN, _VAL, _KIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
+_META, _TRUTH = "meta.mat", "ILSVRC2012_validation_ground_truth.txt"
+
+
+def imagenet(folder: pathlib.Path, entry: Entry) -> tuple[Entry, Splits]:
+    """The three archives as image-net.org gives them out, packed; images keep their bytes.
+
+    The classes are WordNet's ids in the order of the alphabet, which is that of published weights, and not the kit's.
+    """
+    for name in (_TRAIN, _VAL, _KIT):
+        if not (folder / name).is_file():
+            raise InputError(
+                f"{folder} has no {name}; those who register at image-net.org get it: give its folder as --source"
+            )
+    ids, truth = _read_kit(folder / _KIT)
+    classes = tuple(sorted(ids.values()))
+    _check_labels(f"{folder / _KIT}, {_TRUTH}", truth - 1, len(classes), entry.splits["validation"])
+
+    def train() -> Examples:
+        with _tar(folder / _TRAIN) as archive:
+            members = sorted(archive.getmembers(), key=lambda member: member.name)
+            if wrong := {member.name for member in members} ^ {f"{name}.tar" for name in classes}:
+                what = f"should have {len(classes):,} archives named after classes, and differs in {min(wrong)}"
+                raise InputError(f"{folder / _TRAIN} {what}")
+            for label, member in enumerate(members):
+                where = folder / _TRAIN / member.name
+                with _tar(where, archive.extractfile(member)) as inner:
+                    for key, data in _members(where, inner):
+                        yield key, {"image": data, "label": label}
+
+    def validation() -> Examples:
+        with _tar(folder / _VAL) as archive:
+            for key, data in _members(folder / _VAL, archive):
+                number = key.removeprefix("ILSVRC2012_val_").removesuffix(".JPEG")
+                if not (number.isdigit() and 1 <= int(number) <= len(truth)):
+                    raise InputError(
+                        f"{folder / _VAL}: {key}: expected ILSVRC2012_val_00000001.JPEG to {len(truth):08}"
+                    )
+                yield key, {"image": data, "label": classes.index(ids[int(truth[int(number) - 1])])}
+
+    return entry._replace(classes=classes), {"train": train(), "validation": validation()}
+
+
+def _read_kit(path: pathlib.Path) -> tuple[dict[int, str], np.ndarray]:
+    """The WordNet id of each class by the kit's number for it, from 1 on, and the numbers of the validation images."""
+    from scipy.io import loadmat
+
+    files = _read_tar(path, [_META, _TRUTH])
+    try:
+        synsets = loadmat(io.BytesIO(files[_META]), squeeze_me=True)["synsets"]
+        leaves = synsets[synsets["num_children"] == 0]  # the others are what WordNet has above them
+        ids = {int(one["ILSVRC2012_ID"]): str(one["WNID"]) for one in leaves}
+        truth = np.array(files[_TRUTH].split(), np.int64)
+        if sorted(ids) != list(range(1, len(ids) + 1)):
+            raise ValueError(f"{len(ids)} classes, which are not numbered from 1 on")
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise InputError(f"{path} is not ImageNet's: {error!r}") from error
+    return ids, truth
+
+
+@contextlib.contextmanager
+def _tar(where: pathlib.Path, file: Any = None) -> Iterator[tarfile.TarFile]:
+    """An archive that is not compressed, of that path or in that file."""
+    try:
+        with tarfile.open(None if file else where, "r:", file) as archive:
+            yield archive
+    except tarfile.TarError as error:
+        raise InputError(f"{where} is truncated or no tar: {error}") from error
+
+
+def _members(where: pathlib.Path, archive: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
+    """The name and bytes of each image."""
+    for member in archive:
+        if file := archive.extractfile(member):
+            data = file.read()
+            examine(where / member.name, data)
+            yield os.path.basename(member.name), data
+            archive.members = []  # it would remember each
+
+
 # What scikit-learn carries.
 
 
-def digits(folder: pathlib.Path, entry: Entry) -> Splits:
+def digits(folder: pathlib.Path, entry: Entry) -> tuple[Entry, Splits]:
     """scikit-learn's digits, 0..16 stretched to 0..255. Every fifth is a test image; `folder` is not used."""
     from sklearn.datasets import load_digits  # costs a second, and only here
 
     bundle: Any = load_digits()
     pixels = np.round(bundle.images * (255 / 16)).astype(np.uint8)
     test = np.arange(len(pixels)) % 5 == 4
-    return {
+    return entry, {
         split: _encode(split, pixels[chosen], {"label": bundle.target[chosen]})
         for split, chosen in (("train", ~test), ("test", test))
     }
 
 
-READERS: dict[str, Callable[[pathlib.Path, Entry], Splits]] = {
+READERS: dict[str, Callable[[pathlib.Path, Entry], tuple[Entry, Splits]]] = {
     "digits": digits,
     "idx": idx,
     "cifar10": cifar10,
     "cifar100": cifar100,
+    "imagenet": imagenet,
 }

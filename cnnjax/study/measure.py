@@ -30,7 +30,7 @@ def accuracy(folder: pathlib.Path, data_dir: str, preprocess: str) -> float:
 
 def parameters(folder: pathlib.Path) -> int:
     """How many numbers the network learns."""
-    settings, known = config.load(folder / "config.json"), workdirs.read_json(folder / "data.json")
+    settings, known = config.load(folder / "config.json"), workdirs.read_known(folder)
     model = create_model(settings.model, len(known["classes"]), settings.dtype)
     shapes = jax.eval_shape(
         functools.partial(model.init, train=False), jax.random.key(0), jnp.zeros((1, *known["shape"]))
@@ -46,7 +46,7 @@ def flow(folder: pathlib.Path, data_dir: str) -> dict[str, Any]:
     'log_ratio_end', the power of ten between the first of these and the last; 'dead_start', 'dead_end': the share of
     hidden units whose values over all these images differ by less than CONSTANT. All as in a step of training.
     """
-    settings, known = config.load(folder / "config.json"), workdirs.read_json(folder / "data.json")
+    settings, known = config.load(folder / "config.json"), workdirs.read_known(folder)
     mesh = sharding.make_mesh(jax.devices()[:1])
     model = create_model(settings.model, len(known["classes"]), settings.dtype)
     split = load(settings.dataset, settings.train_split, data_dir)
