@@ -54,4 +54,5 @@ def per_channel(values: Sequence[float]) -> Array:
 
 def statistics(known: Mapping[str, Any]) -> dict[str, Array]:
     """What operations and normalisations may ask for, as arrays: of what a run's data.json holds of its split."""
-    return {"mean": per_channel(known["mean"]), "std": jnp.maximum(per_channel(known["std"]), 1e-6)}
+    given = {"eigen": jnp.asarray(known["eigen"], jnp.float32)} if "eigen" in known else {}
+    return given | {"mean": per_channel(known["mean"]), "std": jnp.maximum(per_channel(known["std"]), 1e-6)}

@@ -8,6 +8,7 @@ any step can be made from the step's number alone.
 import concurrent.futures
 import functools
 import inspect
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cnnjax import sharding, spec
-from cnnjax.augment import OPS
+from cnnjax.augment import MIXING, OPS
 from cnnjax.data import images, kept
 from cnnjax.data.images import HOST_OPS
 from cnnjax.data.store import Split
@@ -54,11 +55,14 @@ def cores() -> int:
 
 
 def split_ops(text: str) -> tuple[list[spec.Call], list[spec.Call]]:
-    """The operations of a pipeline that run on the host (they change sizes), and those in the step, in this order."""
+    """The operations of a pipeline that run on the host (they change sizes), and those in the step, in this order.
+
+    Of the latter, those that mix whole batches come last: see `split_mixing`.
+    """
     calls = spec.parse_pipeline(text)
     for call in calls:
-        if call.name not in HOST_OPS | OPS:
-            raise unknown("operation", call.name, HOST_OPS | OPS)
+        if call.name not in HOST_OPS | OPS | MIXING:
+            raise unknown("operation", call.name, HOST_OPS | OPS | MIXING)
     on_host = [call.name in HOST_OPS for call in calls]
     host = on_host.index(False) if False in on_host else len(calls)
     if True in on_host[host:]:
@@ -66,7 +70,15 @@ def split_ops(text: str) -> tuple[list[spec.Call], list[spec.Call]]:
         raise InputError(f"{text!r}: {late!r} changes sizes on the host, so it must come before {calls[host].name!r}")
     for call in calls[:host]:
         spec.find("operation", call, HOST_OPS, image=None, rng=None)
+    for call, after in itertools.pairwise(calls):
+        if call.name in MIXING and after.name not in MIXING:
+            raise InputError(f"{text!r}: {call.name!r} mixes whole batches, so it must come after {after.name!r}")
     return calls[:host], calls[host:]
+
+
+def split_mixing(step_ops: Sequence[spec.Call]) -> tuple[list[spec.Call], list[spec.Call]]:
+    """The operations in the step on single images, and those on batches, of which `augment.build_mixing` is made."""
+    return ([call for call in step_ops if call.name not in MIXING], [call for call in step_ops if call.name in MIXING])
 
 
 def is_random(calls: Sequence[spec.Call]) -> bool:
