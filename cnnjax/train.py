@@ -75,12 +75,17 @@ def train_step(
     model: nn.Module,
     schedule: optax.Schedule,
     prepare: Callable[..., jax.Array],
+    mix: Callable[..., tuple[jax.Array, jax.Array]],
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One update from one global batch. All randomness comes from `key`, folded with the step."""
-    loss, tx = losses.build(config.loss), optim.build(config, state.params, schedule)
-    augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
+    """One update from one global batch. All randomness comes from `key`, folded with the step.
 
-    def loss_fn(params, model_state, images, labels, key):
+    `prepare` makes images of a batch, `mix` of them and the labels what the network sees and its targets; both are of
+    `cnnjax.augment`. Hits count by the label, also where an image is of several.
+    """
+    loss, tx = losses.build(config.loss), optim.build(config, state.params, schedule)
+    augment_key, dropout_key, mix_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
+
+    def loss_fn(params, model_state, images, labels, target, key):
         logits, updated = model.apply(
             {"params": params, **model_state},
             images,
@@ -90,7 +95,6 @@ def train_step(
         )
         model_state = dict(updated)
         auxiliary = jax.tree.leaves(model_state.pop("aux_logits", {}))
-        target = jax.nn.one_hot(labels, logits.shape[-1])
         each = loss(logits, target)
         total = each.mean() + config.aux_weight * sum(loss(one, target).mean() for one in auxiliary)
         return total, (model_state, metrics.sums(logits, labels, each))
@@ -99,9 +103,10 @@ def train_step(
         grads, model_state = carry
         mine = {name: x.reshape(-1, config.accumulate, *x.shape[1:])[:, index] for name, x in batch.items()}
         images = prepare(jax.random.fold_in(augment_key, index), mine["image"], mine["example"], mine["epoch"])
+        images, target = mix(jax.random.fold_in(mix_key, index), images, mine["label"])
         part_key = jax.random.fold_in(dropout_key, index)
         (_, (model_state, sums)), new = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params, model_state, images, mine["label"], part_key
+            state.params, model_state, images, mine["label"], target, part_key
         )
         return (jax.tree.map(jnp.add, grads, new), model_state), sums
 
@@ -156,7 +161,7 @@ def check_names(config: Config) -> None:
     losses.build(config.loss)
     for text in (config.augment, config.preprocess):
         for call in pipeline.split_ops(text)[1]:
-            spec.find("operation", call, augment.OPS, **dict.fromkeys(augment.GIVEN))
+            spec.find("operation", call, augment.OPS | augment.MIXING, **dict.fromkeys(augment.GIVEN))
     spec.find("normalization", spec.parse(config.normalize), normalize.NORMALIZE, **dict.fromkeys(augment.GIVEN))
     spec.find("optimizer", spec.parse(config.optimizer), optim.OPTIMIZERS, decay=None)
     optim.build_schedule(config, epoch=1000, total=1_000_000)
@@ -194,6 +199,7 @@ def train(
     examples = {split: load(config.dataset, split, data_dir) for split in splits if split}
     classes = examples[config.train_split].classes
     host_ops, step_ops = pipeline.split_ops(config.augment)
+    step_ops, mixing = pipeline.split_mixing(step_ops)
     source = pipeline.open_source(
         examples[config.train_split], host_ops, cache=config.cache, seed=config.seed, mesh=mesh
     )
@@ -218,6 +224,7 @@ def train(
     # What all images are seen with: from the training split, which was read meanwhile.
     known = _known(folder, examples[config.train_split], config, source)
     prepare = augment.build(step_ops, config.normalize, known, source.shape)
+    mix = augment.build_mixing(mixing, len(classes))
     score = {split: make_scorer(config, known, examples[split], model, mesh) for split in splits[1:] if split}
 
     if leader:
@@ -240,7 +247,7 @@ def train(
 
     # The step, compiled once, and what feeds it: a batch for each, or the rows of several.
     every = {name: length(getattr(config, f"{name}_every"), epoch=epoch, total=total) for name in EVENTS}
-    step_fn = functools.partial(train_step, config=config, model=model, schedule=schedule, prepare=prepare)
+    step_fn = functools.partial(train_step, config=config, model=model, schedule=schedule, prepare=prepare, mix=mix)
     order = {"seed": config.seed, "batch_size": config.batch_size, "repeats": config.repeats}
     if dispatch == 1:
         feeds = enumerate(pipeline.train_batches(source, **order, start=start, stop=total), start + 1)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from cnnjax import optim, sharding, train
+from cnnjax import augment, optim, sharding, train
 from cnnjax.config import Config
 from cnnjax.errors import InputError
 from cnnjax.models import MODELS, create_model, network
@@ -180,7 +180,7 @@ def stepped(name: str, text: str, devices: int = 8, **settings: Any) -> tuple[st
     batch: dict[str, Any] = {name: np.arange(8, dtype=np.int32) for name in ("label", "example", "epoch")}
     batch["image"] = rng.normal(size=(8, side, side, 3)).astype(np.float32)
     batch = {name: sharding.put_rows(mesh, array) for name, array in batch.items()}
-    step = functools.partial(train.train_step, prepare=lambda key, x, *_: x, **parts)
+    step = functools.partial(train.train_step, prepare=lambda key, x, *_: x, mix=augment.build_mixing([], 10), **parts)
     step = jax.jit(step, in_shardings=(where, rows, whole), out_shardings=(where, whole), donate_argnums=0)
     compiled, seen = step.lower(state, batch, key).compile(), []
     held = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(state.params))

@@ -27,7 +27,7 @@ import pytest
 from flax import linen as nn
 from rich.console import Console
 
-from cnnjax import checkpoint, sharding, train, workdir
+from cnnjax import augment, checkpoint, sharding, train, workdir
 from cnnjax import config as configs
 from cnnjax.config import Config
 from cnnjax.data import build, images, statistics
@@ -874,7 +874,9 @@ def test_auxiliary_classifiers_learn_with_their_weight(weight: float) -> None:
         "image": jax.random.normal(key, (8, 4, 4, 1)),
         **dict.fromkeys(("label", "example", "epoch"), jnp.arange(8)),
     }
-    after, sums = train.train_step(state, batch, key, prepare=lambda key, x, *_: x, **parts)
+    after, sums = train.train_step(
+        state, batch, key, prepare=lambda key, x, *_: x, mix=augment.build_mixing([], 10), **parts
+    )
 
     def losses_of(params: Any) -> list[jax.Array]:
         x = nn.relu(batch["image"].reshape(8, -1) @ params["shared"]["kernel"])  # biases are 0 at first
@@ -896,7 +898,7 @@ def test_dropout_differs_from_step_to_step_and_follows_the_seed() -> None:
     config = Config(lr=0.0)
     parts: dict[str, Any] = {"config": config, "model": model, "schedule": train.optim.build_schedule(config, 1, 9)}
     state = train.init_state(jax.random.key(0), shape=(8, 8, 1), **parts)
-    step = functools.partial(train.train_step, prepare=lambda key, x, *_: x, **parts)
+    step = functools.partial(train.train_step, prepare=lambda key, x, *_: x, mix=augment.build_mixing([], 10), **parts)
     batch = {"image": images, "label": labels, "example": labels, "epoch": labels}
 
     def loss(seed: int, at: int) -> float:

@@ -34,6 +34,7 @@ class Subject(NamedTuple):
     model: nn.Module
     shape: tuple[int, int, int]  # of an image: height, width, channels
     prepare: Callable[..., jax.Array]
+    mix: Callable[..., tuple[jax.Array, jax.Array]]
     batch: Any  # as `pipeline.train_batches` has them
     mesh: Mesh
 
@@ -54,7 +55,9 @@ def of_model(text: str, classes: int, shape: tuple[int, int, int], batch: int, d
     rows = sharding.local_rows(mesh, batch)
     arrays = {name: sharding.put_rows(mesh, array[rows]) for name, array in whole.items()}
     model = create_model(text, classes, dtype)
-    return Subject(config, model, shape, lambda key, images, *_: images, arrays, mesh)
+    return Subject(
+        config, model, shape, lambda key, images, *_: images, augment.build_mixing([], classes), arrays, mesh
+    )
 
 
 def of_config(config: Config, data_dir: str) -> tuple[Subject, pipeline.Source]:
@@ -63,12 +66,14 @@ def of_config(config: Config, data_dir: str) -> tuple[Subject, pipeline.Source]:
     sharding.check_batch(config.batch_size // config.accumulate, mesh)
     examples = load(config.dataset, config.train_split, data_dir)
     host_ops, step_ops = pipeline.split_ops(config.augment)
+    step_ops, mixing = pipeline.split_mixing(step_ops)
     source = pipeline.open_source(examples, host_ops, cache=config.cache, seed=config.seed, mesh=mesh)
     known = source.statistics(pipeline.asked(config.augment, normalization=config.normalize))
     prepare = augment.build(step_ops, config.normalize, known, source.shape)
+    mix = augment.build_mixing(mixing, len(examples.classes))
     batch = next(_stream(source, config, stop=1))
     model = create_model(config.model, len(examples.classes), config.dtype)
-    return Subject(config, model, source.shape, prepare, batch, mesh), source
+    return Subject(config, model, source.shape, prepare, mix, batch, mesh), source
 
 
 # ------------------------------------------------------------------------------------------------- what is compiled
@@ -102,7 +107,7 @@ def compile_step(subject: Subject, what: str, source: pipeline.Source | None = N
         places = sharding.of_state(state, mesh, config.zero)
         state = sharding.placed(state, places)
         if what == "train":
-            step = functools.partial(training.train_step, prepare=subject.prepare, **parts)
+            step = functools.partial(training.train_step, prepare=subject.prepare, mix=subject.mix, **parts)
             jitted = jax.jit(
                 step,
                 in_shardings=(places, rows, whole),

@@ -9,6 +9,7 @@ the stream goes through the split that much more slowly.
 import concurrent.futures
 import functools
 import inspect
+import itertools
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cnnjax import normalize, sharding, spec
-from cnnjax.augment import OPS
+from cnnjax.augment import MIXING, OPS
 from cnnjax.data import images, kept, statistics
 from cnnjax.data.images import HOST_OPS
 from cnnjax.data.store import Split
@@ -55,11 +56,14 @@ def cores() -> int:
 
 
 def split_ops(text: str) -> tuple[list[spec.Call], list[spec.Call]]:
-    """The operations of a pipeline that run on the host (they change sizes), and those in the step, in this order."""
+    """The operations of a pipeline that run on the host (they change sizes), and those in the step, in this order.
+
+    Of the latter, those that mix whole batches come last: see `split_mixing`.
+    """
     calls = spec.parse_pipeline(text)
     for call in calls:
-        if call.name not in HOST_OPS | OPS:
-            raise unknown("operation", call.name, HOST_OPS | OPS)
+        if call.name not in HOST_OPS | OPS | MIXING:
+            raise unknown("operation", call.name, HOST_OPS | OPS | MIXING)
     on_host = [call.name in HOST_OPS for call in calls]
     host = on_host.index(False) if False in on_host else len(calls)
     if True in on_host[host:]:
@@ -67,12 +71,20 @@ def split_ops(text: str) -> tuple[list[spec.Call], list[spec.Call]]:
         raise InputError(f"{text!r}: {late!r} changes sizes on the host, so it must come before {calls[host].name!r}")
     for call in calls[:host]:
         spec.find("operation", call, HOST_OPS, image=None, rng=None)
+    for call, after in itertools.pairwise(calls):
+        if call.name in MIXING and after.name not in MIXING:
+            raise InputError(f"{text!r}: {call.name!r} mixes whole batches, so it must come after {after.name!r}")
     return calls[:host], calls[host:]
+
+
+def split_mixing(step_ops: Sequence[spec.Call]) -> tuple[list[spec.Call], list[spec.Call]]:
+    """The operations in the step on single images, and those on batches, of which `augment.build_mixing` is made."""
+    return ([call for call in step_ops if call.name not in MIXING], [call for call in step_ops if call.name in MIXING])
 
 
 def asked(*pipelines: str, normalization: str) -> set[str]:
     """The statistics, beside mean and std, that these operations and this normalisation take."""
-    functions: list[Callable] = [OPS[call.name] for text in pipelines for call in split_ops(text)[1]]
+    functions: list[Callable] = [(OPS | MIXING)[call.name] for text in pipelines for call in split_ops(text)[1]]
     functions.append(normalize.NORMALIZE[spec.parse(normalization).name])
     parameters = {name for function in functions for name in inspect.signature(function).parameters}
     return parameters & {*normalize.ON_DEMAND}

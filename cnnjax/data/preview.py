@@ -1,0 +1,74 @@
+"""A contact sheet of what a network is shown: images of a data set, and what a training's operations make of them."""
+
+import pathlib
+
+import jax
+import numpy as np
+
+from cnnjax import augment, sharding
+from cnnjax.data import images, pipeline
+from cnnjax.data.build import load
+from cnnjax.errors import InputError
+
+DRAWS = 6  # of each image, beside it
+INCHES = 1.5  # of an image on paper, and
+DOTS = 150  # to the inch
+
+
+def write(
+    name: str, text: str, path: pathlib.Path, *, split: str = "train", count: int = 8, seed: int = 0, data_dir: str = ""
+) -> None:
+    """Writes a PNG: a row for each of `count` images of the split, the original first, then `DRAWS` of it.
+
+    The draws come from the pipeline of `cnnjax.train` with augment=`text`, in as many epochs, before normalisation. A
+    batch is the images of a column, so operations that mix have partners here; what of which classes came out is said.
+    Raises InputError for a data set, split or operation that does not exist or does not fit.
+    """
+    if count < 1:
+        raise InputError(f"--count={count}: expected at least 1")
+    if path.suffix != ".png":
+        raise InputError(f"--out={path}: expected a name that ends in .png")
+    examples = load(name, split, data_dir)
+    host_ops, step_ops = pipeline.split_ops(text)
+    step_ops, mixing = pipeline.split_mixing(step_ops)
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    source = pipeline.open_source(examples, host_ops, cache="host", seed=seed, mesh=mesh)
+    known = pipeline.statistics(source.histogram())
+    prepare = jax.jit(augment.build(step_ops, "none", known, source.shape))
+    mix = jax.jit(augment.build_mixing(mixing, len(examples.classes)))
+
+    chosen = pipeline.permutation(seed, 0, len(examples))[:count].astype(np.int32)
+    encoded, labels = examples.read_encoded(chosen)
+    rows = [[(images.decode(data), examples.classes[label])] for data, label in zip(encoded, labels, strict=True)]
+    for draw in range(DRAWS):
+        epoch = np.full(len(chosen), draw, np.int32)
+        batch = pipeline.read(examples, host_ops, chosen, chosen + draw * len(examples), seed)
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), draw))
+        shown, targets = mix(keys[1], prepare(keys[0], batch["image"], chosen, epoch), batch["label"])
+        for row, image, target in zip(rows, np.asarray(shown), np.asarray(targets), strict=True):
+            row.append((image, _parts(target, examples.classes) if mixing else ""))
+    _draw(rows, f"{name} {split}, augment={text!r}", path)
+
+
+def _parts(target: np.ndarray, classes: list[str]) -> str:
+    """'cat 70%, dog 30%'."""
+    return ", ".join(f"{classes[k]} {target[k]:.0%}" for k in np.argsort(-target) if target[k] >= 0.005)
+
+
+def _draw(rows: list[list[tuple[np.ndarray, str]]], title: str, path: pathlib.Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(INCHES * len(rows[0]), (INCHES + 0.25) * len(rows) + 0.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=9, wrap=True)
+    for axes, (image, caption) in zip(
+        figure.subplots(len(rows), len(rows[0]), squeeze=False).flat, (one for row in rows for one in row), strict=True
+    ):
+        axes.set_title(caption, fontsize=7)
+        axes.set_axis_off()
+        grey = image.shape[-1] == 1
+        pixels = np.clip(image, 0, 1 if image.dtype.kind == "f" else 255)
+        axes.imshow(pixels[:, :, 0] if grey else pixels, cmap="gray", vmin=0, vmax=1 if image.dtype.kind == "f" else 255,
+                    interpolation="nearest" if max(image.shape) < INCHES * DOTS else "antialiased")  # fmt: skip
+    figure.savefig(path, dpi=DOTS)
