@@ -30,11 +30,12 @@ FOLDER = "checkpoints"
 METRIC = "accuracy"  # of the validation split: the greatest is the best
 
 # A checkpoint has two parts, so that evaluation reads one and needs to know nothing of the optimiser.
-PARTS = {"model": ("params", "model_state", "ema"), "optimizer": ("step", "opt_state")}
+PARTS = {"model": ("params", "model_state", "ema"), "optimizer": ("step", "opt_state", "watched")}
+LATER = ("watched",)  # only there when not empty, for old checkpoints have none
 
 
 def _part(state: TrainState, names: tuple[str, ...]) -> dict[str, Tree]:
-    return {name: getattr(state, name) for name in names}
+    return {name: getattr(state, name) for name in names if name not in LATER or getattr(state, name)}
 
 
 class Saver:

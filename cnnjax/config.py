@@ -36,6 +36,7 @@ class Config:
 
     # how long, and how much at a time
     duration: str = "10 epochs"  # of the whole training
+    early_stop: str = ""  # before: 'early_stop(patience=10)', in evaluations of val_split without improvement
     batch_size: int = 128  # images per step, over all devices
     repeats: int = 1  # times that an image is in its batch, each augmented anew; an epoch shows as many images as ever
     eval_batch_size: int = 500  # the same for scoring, where it changes the speed but no result
@@ -44,7 +45,8 @@ class Config:
     # how it learns
     loss: str = "cross_entropy"  # of an example: 'cross_entropy(label_smoothing=0.1)'
     aux_weight: float = 0.3  # of the losses of a network's auxiliary classifiers, where it has any
-    optimizer: str = "sgd(momentum=0.9)"  # a function of `cnnjax.optim`, as is the schedule
+    optimizer: str = "sgd(momentum=0.9)"  # of `cnnjax.optim`, as is the schedule; 'adamw|lookahead' wraps one
+    sam: float = 0.0  # radius of sharpness-aware minimisation, which takes a second gradient; 0 for none
     lr: float = 0.1  # the peak of the schedule
     schedule: str = "constant"  # the rate over time: 'one_cycle', 'cosine(warmup="5 epochs")'
     weight_decay: float = 0.0  # on what `decay_mask` matches; an optimizer adds it where its definition has it
@@ -84,7 +86,7 @@ FREE = ("mesh", "zero", "cache", "eval_batch_size", "eval_every", "checkpoint_ev
 
 _CHOICES = {"dtype": ("float32", "bfloat16"), "cache": ("auto", "device", "host")}
 _AT_LEAST = {"dispatch": 0, "batch_size": 1, "repeats": 1, "eval_batch_size": 1, "accumulate": 1, "keep": 1, "seed": 0,
-             "lr": 0.0, "weight_decay": 0.0, "clip_norm": 0.0, "ema": 0.0, "aux_weight": 0.0}  # fmt: skip
+             "lr": 0.0, "weight_decay": 0.0, "clip_norm": 0.0, "ema": 0.0, "sam": 0.0, "aux_weight": 0.0}  # fmt: skip
 
 
 def check(config: Config) -> Config:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from cnnjax import augment, checkpoint, config, losses, metrics, report, sharding
+from cnnjax import augment, checkpoint, config, losses, metrics, optim, report, sharding
 from cnnjax import workdir as workdirs
 from cnnjax.data import pipeline
 from cnnjax.data.build import Split, load
@@ -109,7 +109,7 @@ def restore(
     image = np.zeros((1, *known["shape"]), np.float32)
     model_state = dict(jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), image))
     params = model_state.pop("params")
-    target = {"params": params, "model_state": model_state, "ema": params if settings.ema else {}}
+    target = {"params": params, "model_state": model_state, "ema": params if optim.averages(settings) else {}}
     target = sharding.placed(target, sharding.of_state(target, mesh))
     number, found = checkpoint.restore_model(workdir, target, step, say)
     return number, variables_of(**found)

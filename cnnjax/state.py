@@ -26,7 +26,8 @@ class TrainState:
     params: Tree
     model_state: dict[str, Tree]  # every other Flax collection, such as batch_stats; {} for a net that has none
     opt_state: Tree
-    ema: Tree  # moving average of the parameters; {} when the config asks for none
+    ema: Tree  # the average of the parameters that is evaluated; {} when the config asks for none
+    watched: dict[str, Tree] = flax.struct.field(default_factory=dict)  # what `optim.look` remembers of evaluations
 
     @property
     def variables(self) -> dict[str, Tree]:

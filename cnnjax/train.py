@@ -53,9 +53,10 @@ def init_state(
         raise InputError(f"the network gives {what}; training needs logits: not features_only, nor head='conv'")
     variables = dict(variables)
     params = variables.pop("params")
-    averaged = jax.tree.map(jnp.copy, params) if config.ema else {}
+    averaged = jax.tree.map(jnp.copy, params) if optim.averages(config) else {}
     opt_state = optim.build(config, params, schedule).init(params)
-    return TrainState(jnp.zeros((), jnp.int32), params, variables, opt_state, averaged)
+    watched = jax.tree.map(jnp.asarray, optim.begin(config))
+    return TrainState(jnp.zeros((), jnp.int32), params, variables, opt_state, averaged, watched)
 
 
 def prime(state: TrainState, images: np.ndarray, model: Any, prepare: Callable[..., jax.Array]) -> TrainState:
@@ -82,7 +83,8 @@ def train_step(
     `prepare` makes images of a batch, `mix` of them and the labels what the network sees and its targets; both are of
     `cnnjax.augment`. Hits count by the label, also where an image is of several.
     """
-    loss, tx = losses.build(config.loss), optim.build(config, state.params, schedule)
+    rate = optim.rate(schedule, state.watched)
+    loss, tx = losses.build(config.loss), optim.build(config, state.params, rate)
     augment_key, dropout_key, mix_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
 
     def loss_fn(params, model_state, images, labels, target, key):
@@ -99,34 +101,37 @@ def train_step(
         total = each.mean() + config.aux_weight * sum(loss(one, target).mean() for one in auxiliary)
         return total, (model_state, metrics.sums(logits, labels, each))
 
-    def part(carry, index):
-        grads, model_state = carry
+    def part(index):
         mine = {name: x.reshape(-1, config.accumulate, *x.shape[1:])[:, index] for name, x in batch.items()}
         images = prepare(jax.random.fold_in(augment_key, index), mine["image"], mine["example"], mine["epoch"])
         images, target = mix(jax.random.fold_in(mix_key, index), images, mine["label"])
-        part_key = jax.random.fold_in(dropout_key, index)
-        (_, (model_state, sums)), new = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params, model_state, images, mine["label"], target, part_key
-        )
-        return (jax.tree.map(jnp.add, grads, new), model_state), sums
+        return images, mine["label"], target, jax.random.fold_in(dropout_key, index)
 
-    # Not a lax.scan, which was tens of times slower on a CPU with XLA's own convolutions.
-    carry, parts = (jax.tree.map(jnp.zeros_like, state.params), state.model_state), []
-    for index in range(config.accumulate):
-        carry, sums = part(carry, index)
-        parts.append(sums)
-    grads, model_state = carry
-    grads = jax.tree.map(lambda g: g / config.accumulate, grads)
-    sums = jax.tree.map(lambda *xs: sum(xs), *parts)
+    def gradient(params):
+        # Not a lax.scan, which was tens of times slower on a CPU with XLA's own convolutions.
+        grads, model_state, parts = jax.tree.map(jnp.zeros_like, params), state.model_state, []
+        for index in range(config.accumulate):
+            (_, (model_state, sums)), new = jax.value_and_grad(loss_fn, has_aux=True)(params, model_state, *part(index))
+            grads = jax.tree.map(jnp.add, grads, new)
+            parts.append(sums)
+        grads = jax.tree.map(lambda g: g / config.accumulate, grads)
+        return grads, model_state, jax.tree.map(lambda *xs: sum(xs), *parts)
 
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    def value(params):
+        parts = [loss_fn(params, state.model_state, *part(index))[0] for index in range(config.accumulate)]
+        return sum(parts) / config.accumulate
+
+    grads, model_state, sums = gradient(state.params)
+    if config.sam:  # the same images and dropout again
+        grads, *_ = gradient(optim.ascended(state.params, grads, config.sam))
+    updates, opt_state = tx.update(grads, state.opt_state, state.params, value_fn=value)
     params = optax.apply_updates(state.params, updates)
-    averaged = state.ema
+    averaged = optim.averaged(opt_state, params)
     if config.ema:  # the average starts short, so that it forgets the initialisation
         decay = jnp.minimum(config.ema, (1 + state.step) / (10 + state.step))
         averaged = jax.tree.map(lambda average, p: decay * average + (1 - decay) * p, state.ema, params)
-    sums["lr"] = schedule(state.step)
-    return TrainState(state.step + 1, params, model_state, opt_state, averaged), sums
+    sums["lr"] = rate(state.step)
+    return TrainState(state.step + 1, params, model_state, opt_state, averaged, state.watched), sums
 
 
 def train_steps(
@@ -163,8 +168,7 @@ def check_names(config: Config) -> None:
         for call in pipeline.split_ops(text)[1]:
             spec.find("operation", call, augment.OPS | augment.MIXING, **dict.fromkeys(augment.GIVEN))
     spec.find("normalization", spec.parse(config.normalize), normalize.NORMALIZE, **dict.fromkeys(augment.GIVEN))
-    spec.find("optimizer", spec.parse(config.optimizer), optim.OPTIMIZERS, decay=None)
-    optim.build_schedule(config, epoch=1000, total=1_000_000)
+    optim.check(config)
     for name in ("duration", *(f"{event}_every" for event in EVENTS)):
         if not steps_of(getattr(config, name), epoch=1000, total=1_000_000):
             raise InputError(f"config.{name} = {getattr(config, name)!r}: expected more than 0")
@@ -244,6 +248,8 @@ def train(
         if config.init:
             state = weights.start_from(state, config.init, mesh, console.print)
     start = int(state.step)
+    if stopped := optim.why_stopped(config, state.watched):
+        total = start
 
     # The step, compiled once, and what feeds it: a batch for each, or the rows of several.
     every = {name: length(getattr(config, f"{name}_every"), epoch=epoch, total=total) for name in EVENTS}
@@ -313,6 +319,10 @@ def train(
             val = None
             if evaluating:
                 val = metrics.means(score[config.val_split](state.variables))
+                watched = optim.look(config, jax.device_get(state.watched), val)
+                stopped = optim.why_stopped(config, watched)
+                watched = jax.tree.map(functools.partial(sharding.put_whole, mesh), watched)
+                state = dataclasses.replace(state, watched=watched)
                 log.write(step, step / epoch, "val", val)
                 bar.note(f"epoch {step / epoch:.1f}: val loss {val['loss']:.4f}, accuracy {val['accuracy']:.2%}")
                 clock.lap("evaluation")
@@ -321,7 +331,9 @@ def train(
                 clock.lap("saving")
             if due["log"] or saving:
                 pending, since = [], time.monotonic()
-            if leave:
+            if stopped:
+                total = step
+            if leave or stopped:
                 break
         saver.finish()
         clock.lap("saving")
@@ -330,6 +342,9 @@ def train(
 
         # The final numbers.
         result: dict[str, Any] = {"step": total, "folder": str(folder)}
+        if stopped:
+            console.print(f"stopped after step {total:,} by {stopped}", soft_wrap=True)
+            result["stopped"] = stopped
         if config.test_split:
             test = metrics.means(score[config.test_split](state.variables))
             log.write(total, total / epoch, "test", test)

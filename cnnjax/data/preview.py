@@ -33,7 +33,7 @@ def write(
     step_ops, mixing = pipeline.split_mixing(step_ops)
     mesh = sharding.make_mesh(jax.devices()[:1])
     source = pipeline.open_source(examples, host_ops, cache="host", seed=seed, mesh=mesh)
-    known = pipeline.statistics(source.histogram())
+    known = source.statistics(pipeline.asked(text, normalization="none"))
     prepare = jax.jit(augment.build(step_ops, "none", known, source.shape))
     mix = jax.jit(augment.build_mixing(mixing, len(examples.classes)))
 
