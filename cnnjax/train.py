@@ -17,10 +17,10 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from rich.console import Console
 
-from cnnjax import augment, checkpoint, losses, metrics, normalize, optim, sharding, spec, workdir
+from cnnjax import augment, checkpoint, distill, losses, metrics, normalize, optim, sharding, spec, workdir
 from cnnjax.config import Config, check, is_due, length
 from cnnjax.config import steps as steps_of
-from cnnjax.data import pipeline
+from cnnjax.data import folds, pipeline
 from cnnjax.data.build import Split, load
 from cnnjax.errors import InputError
 from cnnjax.evaluate import make_scorer, naming
@@ -28,7 +28,7 @@ from cnnjax.interrupt import Interrupted, Signals
 from cnnjax.models import create_model
 from cnnjax.models.convolution import lowered_by
 from cnnjax.progress import Bar, Laps
-from cnnjax.state import TrainState
+from cnnjax.state import TrainState, Tree
 
 Key = jax.Array
 
@@ -70,17 +70,19 @@ def train_step(
     state: TrainState,
     batch: pipeline.Batch,
     key: Key,
+    teacher_variables: Tree = None,
     *,
     config: Config,
     model: nn.Module,
     schedule: optax.Schedule,
     prepare: Callable[..., jax.Array],
+    teacher: distill.Teacher | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update from one global batch. All randomness comes from `key`, folded with the step."""
     loss, tx = losses.build(config.loss), optim.build(config, state.params, schedule)
     augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
 
-    def loss_fn(params, model_state, images, labels, key):
+    def loss_fn(params, model_state, images, labels, taught, key):
         logits, updated = model.apply(
             {"params": params, **model_state},
             images,
@@ -92,16 +94,20 @@ def train_step(
         auxiliary = jax.tree.leaves(model_state.pop("aux_logits", {}))
         target = jax.nn.one_hot(labels, logits.shape[-1])
         each = loss(logits, target)
+        if teacher:
+            each = teacher.blend(each, logits, taught)
         total = each.mean() + config.aux_weight * sum(loss(one, target).mean() for one in auxiliary)
         return total, (model_state, metrics.sums(logits, labels, each))
 
     def part(carry, index):
         grads, model_state = carry
         mine = {name: x.reshape(-1, config.accumulate, *x.shape[1:])[:, index] for name, x in batch.items()}
-        images = prepare(jax.random.fold_in(augment_key, index), mine["image"], mine["example"], mine["epoch"])
+        drawn = jax.random.fold_in(augment_key, index), mine["image"], mine["example"], mine["epoch"]
+        images = prepare(*drawn)
+        taught = teacher.logits(teacher_variables, teacher.prepare(*drawn)) if teacher else None
         part_key = jax.random.fold_in(dropout_key, index)
         (_, (model_state, sums)), new = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params, model_state, images, mine["label"], part_key
+            state.params, model_state, images, mine["label"], taught, part_key
         )
         return (jax.tree.map(jnp.add, grads, new), model_state), sums
 
@@ -125,11 +131,17 @@ def train_step(
 
 
 def train_steps(
-    state: TrainState, group: dict[str, Any], key: Key, *, step: Callable, place: NamedSharding
+    state: TrainState,
+    group: dict[str, Any],
+    key: Key,
+    teacher_variables: Tree = None,
+    *,
+    step: Callable,
+    place: NamedSharding,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Several updates in one call, from one `pipeline.train_groups`: so a small network waits for no Python.
 
-    `step` is `train_step` with all but its first three arguments, `place` where batches live. Returns the metrics of
+    `step` is `train_step` with its keywords, `place` where batches live. Returns the metrics of
     all steps, each [K], of which the first group["count"] are filled. Not for a CPU: there XLA's loops are slow.
     """
 
@@ -139,10 +151,10 @@ def train_steps(
 
     def body(i: jax.Array, carry: tuple) -> tuple:
         state, columns = carry
-        state, sums = step(state, batch_of(i), key)
+        state, sums = step(state, batch_of(i), key, teacher_variables)
         return state, jax.tree.map(lambda column, one: column.at[i].set(one), columns, sums)
 
-    _, sums = jax.eval_shape(lambda: step(state, batch_of(0), key))
+    _, sums = jax.eval_shape(lambda: step(state, batch_of(0), key, teacher_variables))
     columns = jax.tree.map(lambda x: jnp.zeros((group["places"].shape[1], *x.shape), x.dtype), sums)
     return jax.lax.fori_loop(0, group["count"], body, (state, columns))
 
@@ -154,6 +166,8 @@ def check_names(config: Config) -> None:
     """Raises InputError for any name in the config that does not exist, before anything is read or written."""
     create_model(config.model, 10, config.dtype)
     losses.build(config.loss)
+    if config.distill:
+        distill.read(config.distill)
     for text in (config.augment, config.preprocess):
         for call in pipeline.split_ops(text)[1]:
             spec.find("operation", call, augment.OPS, **dict.fromkeys(augment.GIVEN))
@@ -188,13 +202,12 @@ def train(
     sharding.check_batch(config.batch_size // config.accumulate, mesh)
 
     # Data: the splits. The training split, if it fits in device memory, is read from now on, in the background.
-    splits = (config.train_split, config.val_split, config.test_split)
+    train_split, val_split = folds.splits_of(config, data_dir)
+    splits = (train_split, val_split, config.test_split)
     examples = {split: load(config.dataset, split, data_dir) for split in splits if split}
-    classes = examples[config.train_split].classes
+    classes = examples[train_split].classes
     host_ops, step_ops = pipeline.split_ops(config.augment)
-    source = pipeline.open_source(
-        examples[config.train_split], host_ops, cache=config.cache, seed=config.seed, mesh=mesh
-    )
+    source = pipeline.open_source(examples[train_split], host_ops, cache=config.cache, seed=config.seed, mesh=mesh)
     dispatch = _dispatch(config, source)
     epoch = source.count / config.batch_size
     total = steps_of(config.duration, epoch=epoch)
@@ -214,9 +227,13 @@ def train(
     abstract = sharding.placed(abstract, where)
 
     # What all images are seen with: from the training split, which was read meanwhile.
-    known = _known(folder, examples[config.train_split], config.augment, source)
+    known = _known(folder, examples[train_split], config.augment, source)
     prepare = augment.build(step_ops, config.normalize, known, source.shape)
     score = {split: make_scorer(config, known, examples[split], model, mesh) for split in splits[1:] if split}
+    losses.build(config.loss, len(classes))
+    teacher, lesson = None, {}
+    if config.distill:
+        teacher, lesson = distill.load(config.distill, step_ops, source.shape, classes, mesh, console.print)
 
     if leader:
         workdir.claim(folder, config)
@@ -229,14 +246,15 @@ def train(
         state = jax.jit(init, out_shardings=where)(init_key)
         if hasattr(model, "primed"):
             rows = np.arange(min(PRIMING, source.count))
-            images = pipeline.read(examples[config.train_split], host_ops, rows, rows, config.seed)["image"]
+            images = pipeline.read(examples[train_split], host_ops, rows, rows, config.seed)["image"]
             plain = augment.build([], config.normalize, known, source.shape)
             state = prime(state, images, model, plain)
     start = int(state.step)
 
     # The step, compiled once, and what feeds it: a batch for each, or the rows of several.
     every = {name: length(getattr(config, f"{name}_every"), epoch=epoch, total=total) for name in EVENTS}
-    step_fn = functools.partial(train_step, config=config, model=model, schedule=schedule, prepare=prepare)
+    parts = {"config": config, "model": model, "schedule": schedule, "prepare": prepare, "teacher": teacher}
+    step_fn = functools.partial(train_step, **parts)
     seed, size = config.seed, config.batch_size
     if dispatch == 1:
         feeds = enumerate(
@@ -248,7 +266,7 @@ def train(
         feeds = pipeline.train_groups(source, groups, seed=seed, batch_size=size, most=dispatch, mesh=mesh)
     step_fn = jax.jit(
         step_fn,
-        in_shardings=(where, sharding.split(mesh) if dispatch == 1 else whole, whole),
+        in_shardings=(where, sharding.split(mesh) if dispatch == 1 else whole, whole, None),
         out_shardings=(where, whole),
         donate_argnums=0,
         compiler_options=sharding.compiler_options(),
@@ -280,7 +298,7 @@ def train(
         pending, reached, since = [], start, time.monotonic()
         for step, feed in feeds:
             clock.lap("input")
-            state, sums = step_fn(state, feed, step_key)
+            state, sums = step_fn(state, feed, step_key, lesson)
             pending.append((step - reached, sums))
             reached = step
             bar.advance(step)
@@ -289,7 +307,7 @@ def train(
             leave = stop.agreed(step)
             clock.lap("step")
             due = {name: is_due(step, period) or step == total for name, period in every.items()}
-            evaluating = bool(config.val_split) and due["eval"]
+            evaluating = bool(val_split) and due["eval"]
             saving = due["checkpoint"] or evaluating or leave
 
             if due["log"] or saving:
@@ -303,7 +321,7 @@ def train(
                 clock.lap("reports")
             val = None
             if evaluating:
-                val = metrics.means(score[config.val_split](state.variables))
+                val = metrics.means(score[val_split](state.variables))
                 log.write(step, step / epoch, "val", val)
                 bar.note(f"epoch {step / epoch:.1f}: val loss {val['loss']:.4f}, accuracy {val['accuracy']:.2%}")
                 clock.lap("evaluation")
