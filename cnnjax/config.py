@@ -24,6 +24,7 @@ class Config:
     dataset: str = "digits"  # a data set of `cnnjax data list`, or any that TFDS prepared as array_record
     train_split: str = "train"  # TFDS split syntax: 'train[:90%]'
     val_split: str = ""  # scored during training, and picks the best checkpoint; '' for none
+    fold: str = ""  # of cross-validation: '2/5' scores the second fifth of train_split, and trains on the others
     test_split: str = "test"  # scored once, at the end; '' for none
 
     # what the network sees
@@ -44,6 +45,7 @@ class Config:
 
     # how it learns
     loss: str = "cross_entropy"  # of an example: 'cross_entropy(label_smoothing=0.1)'
+    distill: str = ""  # from the run of a teacher: 'distill("runs/TEACHER", temperature=4.0, weight=0.9)'
     aux_weight: float = 0.3  # of the losses of a network's auxiliary classifiers, where it has any
     optimizer: str = "sgd(momentum=0.9)"  # of `cnnjax.optim`, as is the schedule; 'adamw|lookahead' wraps one
     sam: float = 0.0  # radius of sharpness-aware minimisation, which takes a second gradient; 0 for none
@@ -105,6 +107,12 @@ def check(config: Config) -> Config:
             raise InputError(f"config.{name} = {value!r}: expected at least {_AT_LEAST[name]}")
     if not config.train_split:
         raise InputError("config.train_split = '': expected a split, as in 'train'")
+    if config.fold:
+        number, _, folds = config.fold.partition("/")
+        if not (number.isdecimal() and folds.isdecimal() and 1 <= int(number) <= int(folds) >= 2):
+            raise InputError(f"config.fold = {config.fold!r}: expected one of at least two folds, as in '2/5'")
+        if config.val_split:
+            raise InputError(f"config.fold = {config.fold!r} is the validation split; leave val_split = '' with it")
     if config.ema >= 1:
         raise InputError(f"config.ema = {config.ema!r}: expected less than 1, as in 0.999")
     for name in ("accumulate", "repeats"):

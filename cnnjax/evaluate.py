@@ -8,12 +8,13 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from cnnjax import augment, checkpoint, config, losses, metrics, optim, report, sharding
 from cnnjax import workdir as workdirs
-from cnnjax.data import pipeline
+from cnnjax.data import folds, pipeline
 from cnnjax.data.build import Split, load
 from cnnjax.errors import InputError, unknown
 from cnnjax.models import create_model
@@ -32,13 +33,13 @@ PROTOCOLS: dict[str, Callable[[jax.Array], Sequence[jax.Array]]] = {
 def eval_step(
     variables: Tree, batch: pipeline.Batch, *, model: nn.Module, prepare, loss, protocol: str
 ) -> dict[str, jax.Array]:
-    """The sums of `metrics.sums` and the confusion matrix over one batch; padding does not count."""
+    """The sums of `metrics.sums` over one batch, without its padding, and each image's "scores" [N, K]."""
     views = PROTOCOLS[protocol](prepare(jax.random.key(0), batch["image"]))
     each: list[Any] = [model.apply(variables, view, train=False) for view in views]
     logits: Any = sum(each) / len(each)
     target = jax.nn.one_hot(batch["label"], logits.shape[-1])
     sums = metrics.sums(logits, batch["label"], loss(logits, target), batch["mask"])
-    return sums | {"confusion": metrics.confusion(logits, batch["label"], batch["mask"])}
+    return sums | {"scores": logits.astype(jnp.float32), "label": batch["label"], "mask": batch["mask"]}
 
 
 def make_eval_step(model: nn.Module, prepare, loss, protocol: str, mesh: Mesh) -> EvalStep:
@@ -66,7 +67,7 @@ def naming(model: str, shape: tuple[int, ...]) -> Iterator[None]:
 def make_scorer(
     settings: config.Config, known: dict[str, Any], examples: Split, model: nn.Module, mesh: Mesh
 ) -> Callable[[Tree], metrics.Sums]:
-    """The function from variables to the sums over all of `examples`, seen as the settings have it.
+    """The function from variables to the sums over all of `examples`, and their "scores" and "label", as set.
 
     `known` is what a run's data.json holds of the training split. Raises InputError when the images do not fit.
     """
@@ -82,7 +83,7 @@ def make_scorer(
             variables = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), sizes[0])
             jax.eval_shape(functools.partial(model.apply, train=False), variables, sizes[1])
     prepare = augment.build(step_ops, settings.normalize, known, source.shape)
-    step = make_eval_step(model, prepare, losses.build(settings.loss), settings.protocol, mesh)
+    step = make_eval_step(model, prepare, losses.build(settings.loss, len(known["classes"])), settings.protocol, mesh)
 
     def score(variables: Tree) -> metrics.Sums:
         batches = pipeline.eval_batches(source, batch_size=settings.eval_batch_size, mesh=mesh)
@@ -91,7 +92,13 @@ def make_scorer(
             waiting.append(step(variables, batch))
             if len(waiting) > 2:  # fetched two batches late, so that the device always has the next one
                 done.append(jax.device_get(waiting.pop(0)))
-        return metrics.add(done + jax.device_get(waiting))
+        done += jax.device_get(waiting)
+        masks = [part.pop("mask") for part in done]
+        rows = {
+            name: np.concatenate([part.pop(name)[mask] for part, mask in zip(done, masks, strict=True)])
+            for name in ("scores", "label")
+        }
+        return metrics.add(done) | rows
 
     return score
 
@@ -139,7 +146,7 @@ def evaluate(
     of = {}
     if preprocess not in (None, settings.preprocess):
         settings.preprocess = of["preprocess"] = preprocess
-    name, split = dataset or settings.dataset, split or settings.test_split or settings.val_split
+    name, split = dataset or settings.dataset, split or settings.test_split or folds.splits_of(settings, data_dir)[1]
     if not split:
         raise InputError(f"{workdir} has no test_split in its config; give --split")
     mesh = mesh or sharding.make_mesh()
@@ -153,4 +160,6 @@ def evaluate(
 
     number, variables = restore(workdir, settings, known, model, mesh, step, say)
     total = score(variables)
-    return report.write(total, workdir, {"dataset": name, "split": split, "step": number, **of}, examples.classes)
+    of = {"dataset": name, "split": split, "step": number, **of}
+    loss = metrics.means(total)["loss"]
+    return report.write(total["scores"], total["label"], loss, workdir, of, examples.classes)

@@ -27,14 +27,6 @@ def sums(logits: Array, label: Array, loss: Array, mask: Array | None = None) ->
     }
 
 
-def confusion(logits: Array, label: Array, mask: Array) -> Array:
-    """How often a class (row) was taken for another (column): int32 [K, K]. A NaN is no prediction."""
-    classes = logits.shape[-1]
-    taken_for = jnp.where(jnp.isnan(logits), -jnp.inf, logits).argmax(axis=-1)
-    cell = label * classes + taken_for
-    return jnp.bincount(cell, weights=mask.astype(jnp.int32), length=classes**2).reshape(classes, classes)
-
-
 def add(parts: list[Sums]) -> Sums:
     """The sum of the sums, in integers and double precision."""
     exact = [{name: np.asarray(x, np.float64 if x.dtype.kind == "f" else np.int64) for name, x in part.items()}

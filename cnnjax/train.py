@@ -17,10 +17,10 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from rich.console import Console
 
-from cnnjax import augment, checkpoint, losses, metrics, normalize, optim, sharding, spec, weights, workdir
+from cnnjax import augment, checkpoint, distill, losses, metrics, normalize, optim, sharding, spec, weights, workdir
 from cnnjax.config import Config, check, is_due, length
 from cnnjax.config import steps as steps_of
-from cnnjax.data import pipeline
+from cnnjax.data import folds, pipeline
 from cnnjax.data.build import Split, load
 from cnnjax.errors import InputError
 from cnnjax.evaluate import make_scorer, naming
@@ -28,7 +28,7 @@ from cnnjax.interrupt import Interrupted, Signals
 from cnnjax.models import create_model
 from cnnjax.models.convolution import lowered_by
 from cnnjax.progress import Bar, Laps
-from cnnjax.state import TrainState
+from cnnjax.state import TrainState, Tree
 
 Key = jax.Array
 
@@ -51,12 +51,17 @@ def init_state(
     if getattr(logits, "ndim", 0) != 2:
         what = f"maps of {logits.shape[1:]}" if hasattr(logits, "shape") else f"the maps {', '.join(sorted(logits))}"
         raise InputError(f"the network gives {what}; training needs logits: not features_only, nor head='conv'")
-    variables = dict(variables)
-    params = variables.pop("params")
+    return first_state(variables, config=config, schedule=schedule)
+
+
+def first_state(variables: Tree, *, config: Config, schedule: optax.Schedule) -> TrainState:
+    """The state before the first step of a network that has these variables."""
+    model_state = dict(variables)
+    params = model_state.pop("params")
     averaged = jax.tree.map(jnp.copy, params) if optim.averages(config) else {}
     opt_state = optim.build(config, params, schedule).init(params)
     watched = jax.tree.map(jnp.asarray, optim.begin(config))
-    return TrainState(jnp.zeros((), jnp.int32), params, variables, opt_state, averaged, watched)
+    return TrainState(jnp.zeros((), jnp.int32), params, model_state, opt_state, averaged, watched)
 
 
 def prime(state: TrainState, images: np.ndarray, model: Any, prepare: Callable[..., jax.Array]) -> TrainState:
@@ -71,12 +76,14 @@ def train_step(
     state: TrainState,
     batch: pipeline.Batch,
     key: Key,
+    teacher_variables: Tree = None,
     *,
     config: Config,
     model: nn.Module,
     schedule: optax.Schedule,
     prepare: Callable[..., jax.Array],
     mix: Callable[..., tuple[jax.Array, jax.Array]],
+    teacher: distill.Teacher | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update from one global batch. All randomness comes from `key`, folded with the step.
 
@@ -87,7 +94,7 @@ def train_step(
     loss, tx = losses.build(config.loss), optim.build(config, state.params, rate)
     augment_key, dropout_key, mix_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
 
-    def loss_fn(params, model_state, images, labels, target, key):
+    def loss_fn(params, model_state, images, labels, target, taught, key):
         logits, updated = model.apply(
             {"params": params, **model_state},
             images,
@@ -98,14 +105,18 @@ def train_step(
         model_state = dict(updated)
         auxiliary = jax.tree.leaves(model_state.pop("aux_logits", {}))
         each = loss(logits, target)
+        if teacher:
+            each = teacher.blend(each, logits, taught)
         total = each.mean() + config.aux_weight * sum(loss(one, target).mean() for one in auxiliary)
         return total, (model_state, metrics.sums(logits, labels, each))
 
     def part(index):
         mine = {name: x.reshape(-1, config.accumulate, *x.shape[1:])[:, index] for name, x in batch.items()}
-        images = prepare(jax.random.fold_in(augment_key, index), mine["image"], mine["example"], mine["epoch"])
-        images, target = mix(jax.random.fold_in(mix_key, index), images, mine["label"])
-        return images, mine["label"], target, jax.random.fold_in(dropout_key, index)
+        drawn = jax.random.fold_in(augment_key, index), mine["image"], mine["example"], mine["epoch"]
+        mixed, labels = jax.random.fold_in(mix_key, index), mine["label"]
+        images, target = mix(mixed, prepare(*drawn), labels)
+        taught = teacher.logits(teacher_variables, mix(mixed, teacher.prepare(*drawn), labels)[0]) if teacher else None
+        return images, labels, target, taught, jax.random.fold_in(dropout_key, index)
 
     def gradient(params):
         # Not a lax.scan, which was tens of times slower on a CPU with XLA's own convolutions.
@@ -135,11 +146,17 @@ def train_step(
 
 
 def train_steps(
-    state: TrainState, group: dict[str, Any], key: Key, *, step: Callable, place: NamedSharding
+    state: TrainState,
+    group: dict[str, Any],
+    key: Key,
+    teacher_variables: Tree = None,
+    *,
+    step: Callable,
+    place: NamedSharding,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Several updates in one call, from one `pipeline.train_groups`: so a small network waits for no Python.
 
-    `step` is `train_step` with all but its first three arguments, `place` where batches live. Returns the metrics of
+    `step` is `train_step` with its keywords, `place` where batches live. Returns the metrics of
     all steps, each [K], of which the first group["count"] are filled. Not for a CPU: there XLA's loops are slow.
     """
 
@@ -149,10 +166,10 @@ def train_steps(
 
     def body(i: jax.Array, carry: tuple) -> tuple:
         state, columns = carry
-        state, sums = step(state, batch_of(i), key)
+        state, sums = step(state, batch_of(i), key, teacher_variables)
         return state, jax.tree.map(lambda column, one: column.at[i].set(one), columns, sums)
 
-    _, sums = jax.eval_shape(lambda: step(state, batch_of(0), key))
+    _, sums = jax.eval_shape(lambda: step(state, batch_of(0), key, teacher_variables))
     columns = jax.tree.map(lambda x: jnp.zeros((group["places"].shape[1], *x.shape), x.dtype), sums)
     return jax.lax.fori_loop(0, group["count"], body, (state, columns))
 
@@ -164,6 +181,8 @@ def check_names(config: Config) -> None:
     """Raises InputError for any name in the config that does not exist, before anything is read or written."""
     create_model(config.model, 10, config.dtype)
     losses.build(config.loss)
+    if config.distill:
+        distill.read(config.distill)
     for text in (config.augment, config.preprocess):
         for call in pipeline.split_ops(text)[1]:
             spec.find("operation", call, augment.OPS | augment.MIXING, **dict.fromkeys(augment.GIVEN))
@@ -199,14 +218,13 @@ def train(
     sharding.check_batch(config.batch_size // config.accumulate, mesh)
 
     # Data: the splits. The training split, if it fits in device memory, is read from now on, in the background.
-    splits = (config.train_split, config.val_split, config.test_split)
+    train_split, val_split = folds.splits_of(config, data_dir)
+    splits = (train_split, val_split, config.test_split)
     examples = {split: load(config.dataset, split, data_dir) for split in splits if split}
-    classes = examples[config.train_split].classes
+    classes = examples[train_split].classes
     host_ops, step_ops = pipeline.split_ops(config.augment)
     step_ops, mixing = pipeline.split_mixing(step_ops)
-    source = pipeline.open_source(
-        examples[config.train_split], host_ops, cache=config.cache, seed=config.seed, mesh=mesh
-    )
+    source = pipeline.open_source(examples[train_split], host_ops, cache=config.cache, seed=config.seed, mesh=mesh)
     dispatch = _dispatch(config, source)
     epoch = source.count / config.batch_size
     total = steps_of(config.duration, epoch=epoch)
@@ -226,10 +244,14 @@ def train(
     abstract = sharding.placed(abstract, where)
 
     # What all images are seen with: from the training split, which was read meanwhile.
-    known = _known(folder, examples[config.train_split], config, source)
+    known = _known(folder, examples[train_split], config, source)
     prepare = augment.build(step_ops, config.normalize, known, source.shape)
     mix = augment.build_mixing(mixing, len(classes))
     score = {split: make_scorer(config, known, examples[split], model, mesh) for split in splits[1:] if split}
+    losses.build(config.loss, len(classes))
+    teacher, lesson = None, {}
+    if config.distill:
+        teacher, lesson = distill.load(config.distill, step_ops, source.shape, classes, mesh, console.print)
 
     if leader:
         workdir.claim(folder, config)
@@ -242,18 +264,21 @@ def train(
         state = jax.jit(init, out_shardings=where)(init_key)
         if hasattr(model, "primed"):
             rows = np.arange(min(PRIMING, source.count))
-            images = pipeline.read(examples[config.train_split], host_ops, rows, rows, config.seed)["image"]
+            images = pipeline.read(examples[train_split], host_ops, rows, rows, config.seed)["image"]
             plain = augment.build([], config.normalize, known, source.shape)
             state = prime(state, images, model, plain)
         if config.init:
-            state = weights.start_from(state, config.init, mesh, console.print)
+            variables = weights.start_from(state.variables, config.init, mesh, console.print)
+            begin = functools.partial(first_state, config=config, schedule=schedule)
+            state = jax.jit(begin, out_shardings=where)(variables)
     start = int(state.step)
     if stopped := optim.why_stopped(config, state.watched):
         total = start
 
     # The step, compiled once, and what feeds it: a batch for each, or the rows of several.
     every = {name: length(getattr(config, f"{name}_every"), epoch=epoch, total=total) for name in EVENTS}
-    step_fn = functools.partial(train_step, config=config, model=model, schedule=schedule, prepare=prepare, mix=mix)
+    parts = {"config": config, "model": model, "schedule": schedule, "prepare": prepare, "mix": mix, "teacher": teacher}
+    step_fn = functools.partial(train_step, **parts)
     order = {"seed": config.seed, "batch_size": config.batch_size, "repeats": config.repeats}
     if dispatch == 1:
         feeds = enumerate(pipeline.train_batches(source, **order, start=start, stop=total), start + 1)
@@ -263,7 +288,7 @@ def train(
         feeds = pipeline.train_groups(source, groups, **order, most=dispatch, mesh=mesh)
     step_fn = jax.jit(
         step_fn,
-        in_shardings=(where, sharding.split(mesh) if dispatch == 1 else whole, whole),
+        in_shardings=(where, sharding.split(mesh) if dispatch == 1 else whole, whole, None),
         out_shardings=(where, whole),
         donate_argnums=0,
         compiler_options=sharding.compiler_options(),
@@ -295,7 +320,7 @@ def train(
         pending, reached, since = [], start, time.monotonic()
         for step, feed in feeds:
             clock.lap("input")
-            state, sums = step_fn(state, feed, step_key)
+            state, sums = step_fn(state, feed, step_key, lesson)
             pending.append((step - reached, sums))
             reached = step
             bar.advance(step)
@@ -304,7 +329,7 @@ def train(
             leave = stop.agreed(step)
             clock.lap("step")
             due = {name: is_due(step, period) or step == total for name, period in every.items()}
-            evaluating = bool(config.val_split) and due["eval"]
+            evaluating = bool(val_split) and due["eval"]
             saving = due["checkpoint"] or evaluating or leave
 
             if due["log"] or saving:
@@ -318,7 +343,7 @@ def train(
                 clock.lap("reports")
             val = None
             if evaluating:
-                val = metrics.means(score[config.val_split](state.variables))
+                val = metrics.means(score[val_split](state.variables))
                 watched = optim.look(config, jax.device_get(state.watched), val)
                 stopped = optim.why_stopped(config, watched)
                 watched = jax.tree.map(functools.partial(sharding.put_whole, mesh), watched)

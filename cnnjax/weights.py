@@ -1,19 +1,17 @@
 """Weights that a network starts from in place of random ones: taken where it has them, and nothing in silence."""
 
-import dataclasses
 import pathlib
 import re
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from cnnjax import config, evaluate, workdir
 from cnnjax.errors import InputError
 from cnnjax.models import create_model
-from cnnjax.state import TrainState, path_name
+from cnnjax.state import Tree, path_name
 
 NAMED = 6  # arrays in a line about those that do not match
 
@@ -25,20 +23,19 @@ def check_source(source: str) -> None:
 
 def of_run(folder: pathlib.Path, mesh: Mesh, say: Callable[[str], None]) -> dict[str, jax.Array]:
     """What a run's newest checkpoint is evaluated with, by path: 'params/conv1/kernel'. Raises InputError for none."""
-    settings, known = config.load(folder / "config.json"), workdir.read_json(folder / "data.json")
+    settings, known = config.load(folder / "config.json"), workdir.read_known(folder)
     model = create_model(settings.model, len(known["classes"]), settings.dtype)
     _, variables = evaluate.restore(folder, settings, known, model, mesh, "last", say)
     return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(variables)}
 
 
-def start_from(state: TrainState, source: str, mesh: Mesh, say: Callable[[str], None]) -> TrainState:
-    """The state before the first step, with the layers of `source` whose arrays agree in path and shape; others stay.
+def start_from(own: Tree, source: str, mesh: Mesh, say: Callable[[str], None]) -> Tree:
+    """A network's `own` variables, but for the layers of `source` whose arrays agree in path and shape.
 
     So Simonyan and Zisserman (2015, sec. 3.1) began their deeper networks with the layers of a trained shallow one.
     Says how many arrays agree, and which do not. Raises InputError when none does.
     """
     found = of_run(pathlib.Path(source), mesh, say)
-    own = {"params": state.params, **state.model_state}
     leaves = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(own)}
     differing = {_layer(name) for name, leaf in leaves.items() if name not in found or found[name].shape != leaf.shape}
     new = [name for name in leaves if _layer(name) in differing]
@@ -52,10 +49,7 @@ def start_from(state: TrainState, source: str, mesh: Mesh, say: Callable[[str], 
         name = path_name(path)
         return old if name in new else jax.device_put(np.asarray(found[name], old.dtype), old.sharding)
 
-    model_state = jax.tree_util.tree_map_with_path(pick, own)
-    params = model_state.pop("params")
-    ema = jax.tree.map(jnp.copy, params) if state.ema else {}
-    return dataclasses.replace(state, params=params, model_state=model_state, ema=ema)
+    return jax.tree_util.tree_map_with_path(pick, own)
 
 
 def _layer(name: str) -> str:

@@ -12,7 +12,7 @@ from cnnjax import losses, metrics
 from cnnjax.errors import InputError
 
 NAN, INF = float("nan"), float("inf")
-RANK, SUMS, CONFUSION = map(jax.jit, (metrics.rank, metrics.sums, metrics.confusion))
+RANK, SUMS = map(jax.jit, (metrics.rank, metrics.sums))
 
 
 def example(classes: int, count: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -43,9 +43,19 @@ def _print_evaluation(console: "Console", result: dict[str, Any]) -> None:
     from rich.table import Table
 
     table = Table(title=f"{result['dataset']} {result['split']}, step {result['step']}", title_justify="left")
-    for name in ("images", "accuracy", "top-5", "loss"):
+    shown = {
+        "images": f"{result['count']:,}",
+        "accuracy": f"{result['accuracy']:.2%}",
+        "top-5": f"{result['top5']:.2%}",
+        "loss": f"{result['loss']:.4f}",
+        "macro F1": _number(result["f1_macro"], ".4f"),
+        "ROC AUC": _number(result["roc_auc_macro"], ".4f"),
+        "mean AP": _number(result["average_precision_macro"], ".4f"),
+        "ECE": _number(result["ece"], ".2%"),
+    }
+    for name in shown:
         table.add_column(name, justify="right")
-    table.add_row(f"{result['count']:,}", f"{result['accuracy']:.2%}", f"{result['top5']:.2%}", f"{result['loss']:.4f}")
+    table.add_row(*shown.values())
     console.print(table)
     shown = sorted((a, name) for name, a in result["per_class"].items() if a is not None)
     if len(shown) > 20:
@@ -56,5 +66,11 @@ def _print_evaluation(console: "Console", result: dict[str, Any]) -> None:
         classes.add_row(name, f"{accuracy:.2%}")
     console.print(classes)
     console.print(
-        f"more in {result['folder']}: metrics.json, per_class.csv, confusion.csv, confusion.png", soft_wrap=True
+        f"more in {result['folder']}: metrics.json, per_class.csv, confusion.csv, calibration.csv, confusion.png, "
+        "roc.png, precision_recall.png, calibration.png",
+        soft_wrap=True,
     )
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

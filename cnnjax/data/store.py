@@ -102,7 +102,8 @@ class Split:
     """A split of a data set, or a part of one: `len(split)` examples, read by index in any order, from any thread.
 
     Attributes: name (as it was asked for), split (TFDS's syntax), classes, shape: [height, width, channels] with
-    None for a side that differs from image to image, and identity: what tells it from another, as far as TFDS knows.
+    None for a side that differs from image to image, ranges: of which examples of which split it is made, and identity:
+    what tells it from another, as far as TFDS knows.
     """
 
     def __init__(self, name: str, split: str, path: pathlib.Path) -> None:
@@ -147,6 +148,10 @@ class Split:
             if count <= 0:
                 raise InputError(f"split {part!r} of data set {name!r} is empty; it has {_counts(splits)}")
         size = {part: int(one.num_bytes) for part, one in splits.items()}
+        self.ranges = [
+            (part.splitname, part.from_ or 0, splits[part.splitname].num_examples if part.to is None else part.to)
+            for part in tfds.core.ReadInstruction.from_spec(split).to_absolute(splits)
+        ]
         self.identity = {"dataset": builder.info.full_name, "bytes": size, "split": split}
         raw = tfds.decode.DeserializeMethod.RAW_BYTES
         self._source: Any = builder.as_data_source(split, deserialize_method=raw)

@@ -43,7 +43,7 @@ def check(config: Config) -> None:
     for call in wrappers:
         spec.find("wrapper", call, WRAPPERS, inner=rule(), rate=optax.constant_schedule(1.0))()
     build_schedule(config, epoch=1000, total=1_000_000)
-    if (found := watches(config)) and not config.val_split:
+    if (found := watches(config)) and not (config.val_split or config.fold):
         raise InputError(
             f"{next(iter(found))} watches the validation split: give config.val_split, as in 'train[90%:]'"
         )

@@ -103,10 +103,11 @@ FREE = ("trials", "data_dir")  # may change when a sweep goes on
 def check_settings(settings: Settings) -> dict[str, BaseDistribution]:
     """The space. Raises InputError for settings that do not fit, before anything is run."""
     config = check(Config(**settings.config))
-    if not config.val_split:
+    if not (config.val_split or config.fold or "fold" in settings.space):
         raise InputError(
             "config.val_split = '': a sweep compares trials on a validation split; give one, as in "
-            "--config.train_split='train[:90%]' --config.val_split='train[90%:]'"
+            "--config.train_split='train[:90%]' --config.val_split='train[90%:]', or a fold, as in "
+            '--space.fold=\'["1/5", "2/5", ...]\''
         )
     if settings.metric not in METRICS:
         raise unknown("metric", settings.metric, METRICS)
