@@ -22,7 +22,7 @@ fast as GoogLeNet's, no dropout, a fifth of the weight decay (of Caffe's 2e-4, f
 
 from cnnjax.config import Config, choose
 
-RMSPROP = "rmsprop(decay=0.9, eps=1.0, momentum=0.9)"
+RMSPROP = "rmsprop(decay=0.9, eps=1.0, momentum=0.9, tf=True)"
 NETWORKS = {
     "bn_inception": {
         "model": "bn_inception(dropout=0.0)",

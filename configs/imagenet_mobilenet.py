@@ -24,7 +24,7 @@ def get_config(model: str = "mobilenet_v1") -> Config:
         normalize="symmetric",
         duration="100 epochs",
         batch_size=96,
-        optimizer="rmsprop(decay=0.9, eps=1.0, momentum=0.9)",
+        optimizer="rmsprop(decay=0.9, eps=1.0, momentum=0.9, tf=True)",
         lr=0.045,
         schedule="exponential(factor=0.94, every='2 epochs')",
         weight_decay=4e-5,

@@ -3,7 +3,7 @@
     ./launch.sh train --config=configs/imagenet_resnet.py
     ./launch.sh train --config=configs/imagenet_resnet.py:resnet18
     ./launch.sh train --config=configs/imagenet_resnet.py:plain34
-    ./launch.sh evaluate --workdir=runs/NAME --preprocess='resize(256)|center_crop(256)' --protocol='ten_crop(224)'
+    ./launch.sh evaluate --workdir=runs/NAME --preprocess='resize(256)' --protocol='ten_crop(224)'
     ./launch.sh evaluate --workdir=runs/NAME --preprocess='' --protocol='multiscale(224, 256, 384, 480, 640)'
 
 The paper's top-1/top-5 validation errors with ten crops (Tables 2 and 3): plain-18 27.94, plain-34 28.54/10.02,
