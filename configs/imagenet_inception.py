@@ -12,9 +12,9 @@ Top-1/top-5 validation errors with one crop, and with 144: BN-Inception 25.2/7.8
 
 As in the papers (2016, sec. 8; 2017, sec. 4): RMSProp with a decay of 0.9 and an epsilon of 1, a rate of 0.045 that is
 6 % lower every second epoch, averaged weights, v3 with label smoothing of 0.1 and gradients clipped to a norm of 2 in
-100 epochs; weights decay by 4e-5 (Chollet 2017, 4.3). From TensorFlow's released code: a momentum of 0.9 and averages
-of 0.9999; from memory, its auxiliary weight of 0.4, crops from 5 % of the area on, and the central 87.5 % for tests.
-Its 50 replicas of 32 images are one batch of 1,600. How long v4 trained is not said; it is given v3's 100 epochs twice.
+100 epochs; weights decay by 4e-5 (Chollet 2017, 4.3). From TensorFlow's released code: a momentum of 0.9, averages of
+0.9999, an auxiliary weight of 0.4; from memory, crops from 5 % of the area on, and the central 87.5 % for tests. Its 50
+replicas of 32 images are one batch of 1,600. How long v4 trained is not said; it is given v3's 100 epochs twice.
 
 BN-Inception is the paper's BN-x30 (4.2.1, 4.2.2): SGD in batches of 32 from a rate of 0.045 that falls six times as
 fast as GoogLeNet's, no dropout, a fifth of the weight decay (of Caffe's 2e-4, for the paper does not give it).
