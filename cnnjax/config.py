@@ -5,9 +5,10 @@ import inspect
 import json
 import pathlib
 import re
+from collections.abc import Mapping
 from typing import Any
 
-from cnnjax.errors import InputError, nearest
+from cnnjax.errors import InputError, nearest, unknown
 
 
 @dataclasses.dataclass
@@ -76,6 +77,13 @@ class Config:
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+
+
+def choose(argument: str, table: Mapping[str, Any]) -> Any:
+    """What the argument of a config file stands for in the file's table. Raises InputError naming what there is."""
+    if argument not in table:
+        raise unknown("argument", argument, table)
+    return table[argument]
 
 
 def meanings() -> dict[str, str]:

@@ -1,10 +1,11 @@
-"""CIFAR-10 as fast as the hardware allows: Jordan's airbench94 (arXiv:2404.00498), without its look-ahead.
+"""CIFAR-10 as fast as the hardware allows: Jordan's airbench94, without its look-ahead.
 
     ./launch.sh train --config=configs/cifar10_fast.py
     ./launch.sh train --config=configs/cifar10_fast.py:float32
 
 The first computes in bfloat16, for GPUs and TPUs; the second is for a CPU, where float32 is faster. Rates and decay
-are the paper's, which has them for the sum of a batch's gradients and before momentum adds them up.
+are the paper's (arXiv:2404.00498), which has them for the sum of a batch's gradients and before momentum adds them up.
+The paper's test accuracy, with six views of each image: 94 %. Not run here yet.
 """
 
 from cnnjax.config import Config

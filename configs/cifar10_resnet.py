@@ -1,4 +1,4 @@
-"""CIFAR ResNets and plain nets as their paper trained them (He et al. 2016, "Deep Residual Learning", sec. 4.2).
+"""CIFAR ResNets and plain nets as in their paper (He et al. 2016, "Deep Residual Learning", sec. 4.2).
 
     ./launch.sh train --config=configs/cifar10_resnet.py
     ./launch.sh train --config=configs/cifar10_resnet.py:cifar_resnet56

@@ -1,4 +1,4 @@
-"""LeNet-5 on scikit-learn's handwritten digits: real data that need no download, and the first thing to run.
+"""LeNet-5 on scikit-learn's handwritten digits: real data, no download, and the first thing to run.
 
     ./launch.sh train --config=configs/digits_lenet5.py
 

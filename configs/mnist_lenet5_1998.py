@@ -1,4 +1,4 @@
-"""LeNet-5 as it was in 1998, on MNIST: scaled tanh, trained subsampling, a partial C3, distances to drawn digits.
+"""LeNet-5 as it was in 1998, on MNIST: scaled tanh, trained subsampling, distances to drawn digits.
 
     ./launch.sh train --config=configs/mnist_lenet5_1998.py
 

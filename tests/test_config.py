@@ -1,11 +1,9 @@
 """Settings: their types and ranges, how a person types them, and what every file in configs/ has to be."""
 
-import ast
 import dataclasses
 import json
 import pathlib
 import re
-import shlex
 import subprocess
 import sys
 from typing import Any
@@ -253,17 +251,6 @@ def test_a_location_that_is_no_config_file_is_refused(location: str, message: st
 
 
 # ---------------------------------------------------------------------------------------------------------- configs/
-
-
-@pytest.mark.parametrize("path", CONFIGS)
-def test_a_config_file_gives_commands_that_work(path: str) -> None:
-    docstring = ast.get_docstring(ast.parse(pathlib.Path(path).read_text())) or ""
-    commands = [shlex.split(line) for line in docstring.splitlines() if "launch.sh train" in line]
-    assert ["./launch.sh", "train", f"--config={path}"] in commands
-    assert docstring.partition("\n")[0].endswith("."), "what `cnnjax configs` shows is this line"
-    for _, _, location, *flags in commands:
-        assert location.startswith(f"--config={path}")
-        check_names(cli.read_config(location.removeprefix("--config="), flags))
 
 
 def test_config_files_load_in_milliseconds_and_without_jax() -> None:

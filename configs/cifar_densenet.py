@@ -1,0 +1,31 @@
+"""DenseNet on CIFAR-10 or CIFAR-100 (Huang et al. 2017).
+
+    ./launch.sh train --config=configs/cifar_densenet.py
+    ./launch.sh train --config=configs/cifar_densenet.py:densenet_bc100_12
+    ./launch.sh train --config=configs/cifar_densenet.py:densenet_bc190_40 --config.dataset=cifar100
+
+The authors' test errors, CIFAR-10 and CIFAR-100 with crops and flips (README.md of their code): 40 layers, growth 12,
+5.24/24.42 %; BC of 100 layers, growth 12, 4.51/22.27 %; BC of 190, growth 40, 3.46/17.18 %. Not run here yet.
+
+As in the paper (4.2): batches of 64, 300 epochs, a rate of 0.1 that is divided by ten after half and three quarters of
+them, decay of 1e-4 on every parameter, Nesterov's momentum, He's start. Without augmentation the paper has dropout of
+0.2: --config.augment='' and 'densenet40_12(dropout=0.2)'.
+"""
+
+from cnnjax.config import Config
+
+
+def get_config(model: str = "densenet40_12") -> Config:
+    batch_size = 64
+    return Config(
+        model=model,
+        dataset="cifar10",
+        augment="pad_crop(4)|flip_lr",
+        duration="300 epochs",
+        batch_size=batch_size,
+        optimizer="sgd(momentum=0.9, nesterov=True)",
+        lr=0.1 * batch_size / 64,
+        schedule="piecewise(('50%', '75%'))",
+        weight_decay=1e-4,
+        decay_mask=".*",
+    )

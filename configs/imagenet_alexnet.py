@@ -1,0 +1,47 @@
+"""AlexNet on ImageNet (Krizhevsky et al. 2012), its forms in Caffe, and ZFNet (Zeiler & Fergus 2014).
+
+    ./launch.sh train --config=configs/imagenet_alexnet.py
+    ./launch.sh train --config=configs/imagenet_alexnet.py:alexnet_caffe
+    ./launch.sh train --config=configs/imagenet_alexnet.py:caffenet
+    ./launch.sh train --config=configs/imagenet_alexnet.py:zfnet
+    ./launch.sh evaluate --workdir=runs/NAME --preprocess='resize(256)|center_crop(256)' --protocol='ten_crop(227)'
+
+Top-1/top-5 validation errors: AlexNet 40.7/18.2 % with ten crops (its Table 2, one network); ZFNet 38.3/16.4 % (its
+Table 2); Caffe's 42.9/19.8 % for AlexNet and 42.6/19.6 % for CaffeNet with the centre crop (BVLC's readme.md). Not run
+here yet.
+
+As in the papers: crops and mirror images of the central 256x256, on the scale of 0 to 255, Gaussian weights of 0.01,
+dropout, a rate of 0.01 that is divided by ten when the validation error stops improving, 90 epochs (AlexNet, sec. 5) or
+70 (ZFNet, sec. 3). Caffe divides it every 100,000 of 450,000 steps, and biases learn twice as fast and do not decay
+(bvlc_alexnet/solver.prototxt, train_val.prototxt). Unlike them: the mean colour is subtracted in place of a mean image;
+ZFNet's filters are not renormalised, and its weight decay, which the paper does not give, is AlexNet's.
+"""
+
+from cnnjax.config import Config
+
+
+def get_config(model: str = "alexnet") -> Config:
+    zfnet, caffe = model.startswith("zfnet"), model.startswith(("alexnet_caffe", "caffenet"))
+    batch_size, side = 256 if caffe else 128, 224 if zfnet else 227
+    config = Config(
+        model=model,
+        dataset="imagenet2012",
+        val_split="validation",
+        test_split="validation",
+        augment=f"resize(256)|center_crop(256)|random_crop({side})|flip_lr|pca_color(0.1)",
+        preprocess=f"resize(256)|center_crop({side})",
+        normalize="caffe",
+        duration="70 epochs" if zfnet else "90 epochs",
+        batch_size=batch_size,
+        optimizer="sgd(momentum=0.9)",
+        lr=0.01,
+        schedule="plateau(factor=0.1, patience=5, lowest=0.001)",
+        weight_decay=5e-4,
+    )
+    if caffe:
+        config.augment = f"resize((256, 256))|random_crop({side})|flip_lr"
+        config.preprocess = f"resize((256, 256))|center_crop({side})"
+        config.duration = "450000 steps"
+        config.schedule = "piecewise(('100000 steps', '200000 steps', '300000 steps', '400000 steps'))"
+        config.lr_factors = "bias$:2"
+    return config

@@ -1,0 +1,50 @@
+"""GoogLeNet on ImageNet with its auxiliary classifiers: the paper's recipe (2015), and Caffe's.
+
+    ./launch.sh train --config=configs/imagenet_googlenet.py
+    ./launch.sh train --config=configs/imagenet_googlenet.py:caffe
+    ./launch.sh evaluate --workdir=runs/NAME --preprocess='' --protocol='crop144(224)'
+
+Top-5 validation errors of one network: 10.07 % with one crop, 7.89 % with 144 (the paper's Table 3); Caffe's quick
+recipe has 31.3/11.1 % top-1/top-5 with the centre crop (bvlc_googlenet/readme.md). Not run here yet.
+
+As in the paper (sec. 5, 6): auxiliary losses of weight 0.3, momentum 0.9, a rate 4 % lower every eighth epoch, averaged
+weights, crops of 8 to 100 % of the area with an aspect of 3/4 to 4/3, distorted colours. What it leaves open, the
+batch, the rate, the decay, Glorot's start and 250 epochs, is from bvlc_googlenet/solver.prototxt and readme.md; the
+strength of the distortions and of the averaging is ours. Unlike it: the steps are synchronous, and images are
+interpolated one way.
+"""
+
+from cnnjax.config import Config, choose
+
+# Caffe's quick_solver.prototxt: 60 epochs, plain crops.
+RECIPES = {
+    "paper": {
+        "augment": "random_resized_crop(224)|flip_lr|color_jitter(0.4, 0.4, 0.4)",
+        "preprocess": "resize(256)|center_crop(224)",
+        "duration": "250 epochs",
+        "schedule": "exponential(factor=0.96, every='8 epochs')",
+        "ema": 0.9999,
+    },
+    "caffe": {
+        "augment": "resize((256, 256))|random_crop(224)|flip_lr",
+        "preprocess": "resize((256, 256))|center_crop(224)",
+        "duration": "2400000 steps",
+        "schedule": "polynomial(power=0.5)",
+        "lr_factors": "bias$:2",
+    },
+}
+
+
+def get_config(recipe: str = "paper") -> Config:
+    return Config(
+        model="googlenet_aux",
+        dataset="imagenet2012",
+        test_split="validation",
+        normalize="caffe",
+        batch_size=32,
+        aux_weight=0.3,
+        optimizer="sgd(momentum=0.9)",
+        lr=0.01,
+        weight_decay=2e-4,
+        **choose(recipe, RECIPES),
+    )

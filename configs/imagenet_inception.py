@@ -1,0 +1,63 @@
+"""The later Inceptions on ImageNet: BN-Inception, Inception-v3, Inception-v4 and Inception-ResNet-v2.
+
+    ./launch.sh train --config=configs/imagenet_inception.py
+    ./launch.sh train --config=configs/imagenet_inception.py:bn_inception
+    ./launch.sh train --config=configs/imagenet_inception.py:inception_v4
+    ./launch.sh train --config=configs/imagenet_inception.py:inception_resnet_v2
+    ./launch.sh evaluate --workdir=runs/NAME --preprocess='' --protocol='crop144(299)'
+
+Top-1/top-5 validation errors with one crop, and with 144: BN-Inception 25.2/7.82 and 21.99/5.82 % (Ioffe & Szegedy
+2015, 4.2); v3 21.2/5.6 % with one (Szegedy et al. 2016, abstract); v4 20.0/5.0 and 17.7/3.8 %, Inception-ResNet-v2
+19.9/4.9 and 17.8/3.7 % (Szegedy et al. 2017, Tables 2 and 3). Not run here yet.
+
+As in the papers (2016, sec. 8; 2017, sec. 4): RMSProp with a decay of 0.9 and an epsilon of 1, a rate of 0.045 that is
+6 % lower every second epoch, averaged weights, v3 with label smoothing of 0.1 and gradients clipped to a norm of 2 in
+100 epochs; weights decay by 4e-5 (Chollet 2017, 4.3). From TensorFlow's released code: a momentum of 0.9, averages of
+0.9999, an auxiliary weight of 0.4; from memory, crops from 5 % of the area on, and the central 87.5 % for tests. Its 50
+replicas of 32 images are one batch of 1,600. How long v4 trained is not said; it is given v3's 100 epochs twice.
+
+BN-Inception is the paper's BN-x30 (4.2.1, 4.2.2): SGD in batches of 32 from a rate of 0.045 that falls six times as
+fast as GoogLeNet's, no dropout, a fifth of the weight decay (of Caffe's 2e-4, for the paper does not give it).
+"""
+
+from cnnjax.config import Config, choose
+
+RMSPROP = "rmsprop(decay=0.9, eps=1.0, momentum=0.9, tf=True)"
+NETWORKS = {
+    "bn_inception": {
+        "model": "bn_inception(dropout=0.0)",
+        "batch_size": 32,
+        "duration": "150 epochs",
+        "optimizer": "sgd(momentum=0.9)",
+        "schedule": f"exponential(factor=0.96, every='{8 / 6:.3f} epochs')",
+    },
+    "inception_v3": {
+        "model": "inception_v3_aux",
+        "loss": "cross_entropy(label_smoothing=0.1)",
+        "clip_norm": 2.0,
+    },
+    "inception_v4": {"model": "inception_v4_aux", "duration": "200 epochs"},
+    "inception_resnet_v2": {"model": "inception_resnet_v2_aux", "duration": "200 epochs"},
+}
+
+
+def get_config(network: str = "inception_v3") -> Config:
+    side, whole = (224, 256) if network == "bn_inception" else (299, 342)
+    settings = {
+        "batch_size": 1600,
+        "duration": "100 epochs",
+        "optimizer": RMSPROP,
+        "schedule": "exponential(factor=0.94, every='2 epochs')",
+    }
+    return Config(
+        dataset="imagenet2012",
+        test_split="validation",
+        augment=f"random_resized_crop({side}, scale=(0.05, 1.0))|flip_lr|color_jitter(0.125, 0.5, 0.5, 0.2)",
+        preprocess=f"resize({whole})|center_crop({side})",
+        normalize="symmetric",
+        aux_weight=0.4,
+        lr=0.045,
+        weight_decay=4e-5,
+        ema=0.9999,
+        **(settings | choose(network, NETWORKS)),
+    )

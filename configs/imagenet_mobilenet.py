@@ -1,0 +1,33 @@
+"""MobileNet v1 on ImageNet, of any width (Howard et al. 2017).
+
+    ./launch.sh train --config=configs/imagenet_mobilenet.py
+    ./launch.sh train --config=configs/imagenet_mobilenet.py:mobilenet_v1_025
+
+The paper's top-1 validation accuracy, 224x224 (Table 6): 70.6 % (width 1.0), 68.4 % (0.75), 63.7 % (0.5), 50.6 %
+(0.25). Not run here yet.
+
+As in the paper (3.2): RMSProp as for Inception-v3 (imagenet_inception.py), but no auxiliary head, no label smoothing,
+milder crops, and no decay on the depthwise kernels. The decay of 4e-5 and the start from a truncated Gaussian of 0.09
+are TF-Slim's (mobilenet_v1.py). From memory: the batch of 96 with the rate of 0.045; how small a crop may be is ours.
+"""
+
+from cnnjax.config import Config
+
+
+def get_config(model: str = "mobilenet_v1") -> Config:
+    return Config(
+        model=model,
+        dataset="imagenet2012",
+        test_split="validation",
+        augment="random_resized_crop(224, scale=(0.25, 1.0))|flip_lr",
+        preprocess="resize(256)|center_crop(224)",
+        normalize="symmetric",
+        duration="100 epochs",
+        batch_size=96,
+        optimizer="rmsprop(decay=0.9, eps=1.0, momentum=0.9, tf=True)",
+        lr=0.045,
+        schedule="exponential(factor=0.94, every='2 epochs')",
+        weight_decay=4e-5,
+        decay_mask="^(?!dw).*kernel$",
+        ema=0.9999,
+    )

@@ -1,0 +1,34 @@
+"""PReLU-nets on ImageNet, from He's start (He et al. 2015, "Delving Deep into Rectifiers").
+
+    ./launch.sh train --config=configs/imagenet_prelunet.py
+    ./launch.sh train --config=configs/imagenet_prelunet.py:prelunet_small
+    ./launch.sh evaluate --workdir=runs/NAME --preprocess='resize(256)' --protocol='ten_crop(224)'
+
+The paper's top-1/top-5 validation errors: A, whole images of several sizes, 24.02/6.51 % with ReLU and 22.97/6.28 %
+with PReLU (Table 4); C 21.59/5.71 % (Table 6); the small network, ten crops, 33.82/13.34 % with ReLU (Table 2). Not run
+here yet.
+
+As in the paper (sec. 3): short sides of 256 to 512 from the first step on, crops of 224, mirror images, PCA colour,
+batches of 128, rates of 0.01, 0.001 and 0.0001 that change when the error plateaus, decay of 5e-4, dropout, 80 epochs.
+PReLU's slopes do not decay (2.1). Unlike it: one mean colour is subtracted, not a mean image.
+"""
+
+from cnnjax.config import Config
+
+
+def get_config(model: str = "prelunet_a") -> Config:
+    return Config(
+        model=model,
+        dataset="imagenet2012",
+        val_split="validation",
+        test_split="validation",
+        augment="random_resize(256, 512)|random_crop(224)|flip_lr|pca_color(0.1)",
+        preprocess="resize(256)|center_crop(224)",
+        normalize="caffe",
+        duration="80 epochs",
+        batch_size=128,
+        optimizer="sgd(momentum=0.9)",
+        lr=0.01,
+        schedule="plateau(factor=0.1, patience=5, lowest=0.01)",
+        weight_decay=5e-4,
+    )

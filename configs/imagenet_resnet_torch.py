@@ -1,0 +1,35 @@
+"""ResNets on ImageNet in 90 epochs: fb.resnet.torch, where most recipes after 2016 start from.
+
+    ./launch.sh train --config=configs/imagenet_resnet_torch.py
+    ./launch.sh train --config=configs/imagenet_resnet_torch.py:resnet18
+    ./launch.sh train --config=configs/imagenet_resnet_torch.py:wide_resnet50_2
+    ./launch.sh evaluate --workdir=runs/NAME --preprocess='resize(256)' --protocol='ten_crop(224)'
+
+Its top-1/top-5 validation errors, one crop (pretrained/README.md): ResNet-18 30.43/10.76, 34 26.73/8.74, 50 24.01/7.02,
+101 22.44/6.21, 152 22.16/6.16 %; with ten crops 28.22/9.42, 24.76/7.35, 22.24/6.08, 21.08/5.35, 20.69/5.21 %. WRN-50-2
+(Zagoruyko & Komodakis 2016): 21.9/6.03 % with one (pretrained/README.md of its code). Not run here yet.
+
+Augmentation, Nesterov's momentum, a tenth of the rate every 30 epochs, and decay on every parameter are as in its
+datasets/imagenet.lua, train.lua and opts.lua. Unlike it: mean, deviation and colour axes are those of all training
+images, and a window that fits nowhere in ten tries is the largest central one.
+"""
+
+from cnnjax.config import Config
+
+
+def get_config(model: str = "resnet50_v1_5") -> Config:
+    batch_size = 256
+    return Config(
+        model=model,
+        dataset="imagenet2012",
+        test_split="validation",
+        augment="random_resized_crop(224)|color_jitter(0.4, 0.4, 0.4)|pca_color(0.1)|flip_lr",
+        preprocess="resize(256)|center_crop(224)",
+        duration="90 epochs",
+        batch_size=batch_size,
+        optimizer="sgd(momentum=0.9, nesterov=True)",
+        lr=0.1 * batch_size / 256,
+        schedule="piecewise(('30 epochs', '60 epochs'))",
+        weight_decay=1e-4,
+        decay_mask=".*",
+    )

@@ -1,0 +1,34 @@
+"""Pre-activation ResNets on ImageNet (He et al. 2016, "Identity Mappings").
+
+    ./launch.sh train --config=configs/imagenet_resnet_v2.py
+    ./launch.sh train --config=configs/imagenet_resnet_v2.py:resnet152_v2
+
+The paper's top-1/top-5 validation errors, one crop of 320x320 (Table 5): ResNet-152 v2 21.1/5.5, 200 v2 20.7/5.3 %, and
+20.1/4.8 % when crops differ in aspect too (augment="random_resized_crop(224)|flip_lr|pca_color(0.1)"). Not run here
+yet.
+
+As in the paper (appendix): the augmentation of imagenet_resnet.py, batches of 256, a rate of 0.1 that is divided by ten
+after 30 and 60 epochs, decay of 1e-4, 90 epochs (from memory, as in fb.resnet.torch). Unlike it: decay is on every
+parameter, as in the authors' Torch code, and the mean image is one mean colour, for training and test sizes differ.
+"""
+
+from cnnjax.config import Config
+
+
+def get_config(model: str = "resnet200_v2") -> Config:
+    batch_size = 256
+    return Config(
+        model=model,
+        dataset="imagenet2012",
+        test_split="validation",
+        augment="random_resize(256, 480)|random_crop(224)|flip_lr|pca_color(0.1)",
+        preprocess="resize(320)|center_crop(320)",
+        normalize="centered",
+        duration="90 epochs",
+        batch_size=batch_size,
+        optimizer="sgd(momentum=0.9)",
+        lr=0.1 * batch_size / 256,
+        schedule="piecewise(('30 epochs', '60 epochs'))",
+        weight_decay=1e-4,
+        decay_mask=".*",
+    )

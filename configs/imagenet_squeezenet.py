@@ -1,0 +1,31 @@
+"""SqueezeNet on ImageNet, by the authors' solver for Caffe (Iandola et al. 2016).
+
+    ./launch.sh train --config=configs/imagenet_squeezenet.py
+    ./launch.sh train --config=configs/imagenet_squeezenet.py:squeezenet1_1
+
+Top-1/top-5 validation accuracy with the centre crop: 57.5/80.3 % (the paper's Table 2), 60.4/82.5 % with simple
+bypasses (Table 3); at least 80.3 % top-5 for version 1.1 (the authors' README). Not run here yet.
+
+Batches of 512 in 16 parts, a rate of 0.04 that falls linearly to 0 in 170,000 steps, decay of 2e-4 (solver.prototxt),
+crops of 227 from 256x256. Unlike it: the last convolution starts as Glorot says too, not from a Gaussian of 0.01.
+"""
+
+from cnnjax.config import Config
+
+
+def get_config(model: str = "squeezenet1_0") -> Config:
+    return Config(
+        model=model,
+        dataset="imagenet2012",
+        test_split="validation",
+        augment="resize((256, 256))|random_crop(227)|flip_lr",
+        preprocess="resize((256, 256))|center_crop(227)",
+        normalize="caffe",
+        duration="170000 steps",
+        batch_size=512,
+        accumulate=16,
+        optimizer="sgd(momentum=0.9)",
+        lr=0.04,
+        schedule="polynomial(power=1.0)",
+        weight_decay=2e-4,
+    )

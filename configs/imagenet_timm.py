@@ -1,0 +1,62 @@
+"""ResNet-50 on ImageNet by timm's recipes A1, A2 and A3 (Wightman et al. 2021, "ResNet strikes back").
+
+    ./launch.sh train --config=configs/imagenet_timm.py:a1
+    ./launch.sh train --config=configs/imagenet_timm.py:a2
+    ./launch.sh train --config=configs/imagenet_timm.py
+
+Their top-1 validation accuracy, one crop (arXiv:2110.00476, Table 2): A1 80.4 % (600 epochs), A2 79.8 % (300), A3 78.1
+% (100, images of 160x160). Not run here yet.
+
+As in its Table 2: LAMB in batches of 2,048 (2,046 where each image is there three times), binary cross-entropy,
+RandAugment, mixup or CutMix, repeated augmentation and stochastic depth in A1 and A2, a cosine after five epochs of
+warm-up; as in timm, no decay on biases and normalisation, and targets of more than 0.2 count as 1 (from memory). Unlike
+it: the magnitude of RandAugment does not vary about its mean (by 0.5), and images are interpolated linearly, not by
+cubics.
+"""
+
+from typing import NamedTuple
+
+from cnnjax.config import Config, choose
+
+
+class Recipe(NamedTuple):
+    """What the three differ in."""
+
+    epochs: int
+    lr: float
+    weight_decay: float
+    mixup: float
+    side: int = 224
+    magnitude: int = 7
+    repeats: int = 3
+    stochastic_depth: float = 0.05
+    label_smoothing: float = 0.0
+
+
+RECIPES = {
+    "a1": Recipe(600, 5e-3, 0.01, 0.2, label_smoothing=0.1),
+    "a2": Recipe(300, 5e-3, 0.02, 0.1),
+    "a3": Recipe(100, 8e-3, 0.02, 0.1, side=160, magnitude=6, repeats=1, stochastic_depth=0.0),
+}
+
+
+def get_config(recipe: str = "a3") -> Config:
+    row: Recipe = choose(recipe, RECIPES)
+    batch_size = 2048 // row.repeats * row.repeats
+    mixing = f"mixup({row.mixup})|cutmix(1.0)"
+    return Config(
+        model=f"resnet50_v1_5(zero_init=True, stochastic_depth={row.stochastic_depth})",
+        dataset="imagenet2012",
+        test_split="validation",
+        augment=f"random_resized_crop({row.side})|flip_lr|rand_augment(2, {row.magnitude}, bins=11)|{mixing}",
+        repeats=row.repeats,
+        preprocess="resize(236)|center_crop(224)",
+        duration=f"{row.epochs} epochs",
+        batch_size=batch_size,
+        loss=f"binary(label_smoothing={row.label_smoothing}, threshold=0.2)",
+        optimizer="lamb",
+        lr=row.lr,
+        schedule="cosine(warmup='5 epochs')",
+        weight_decay=row.weight_decay,
+        dtype="bfloat16",
+    )

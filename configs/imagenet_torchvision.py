@@ -1,0 +1,38 @@
+"""ResNet-50 and others on ImageNet by torchvision's recipe of 2021 (its weights IMAGENET1K_V2).
+
+    ./launch.sh train --config=configs/imagenet_torchvision.py
+    ./launch.sh train --config=configs/imagenet_torchvision.py:resnext101_32x8d
+
+torchvision's top-1 validation accuracy, one crop (metadata of its weights): ResNet-50 80.858, 101 81.886, 152 82.284,
+ResNeXt-50 (32x4d) 81.198, ResNeXt-101 (32x8d) 82.834, WRN-50-2 81.602 %. Not run here yet.
+
+As in its references/classification: TrivialAugment, random erasing, mixup or CutMix, label smoothing, each image four
+times an epoch's quarter, crops of 176 against 224 in tests, no decay on normalisation, 600 epochs of a cosine after
+five of warm-up, averaged weights. It averages every 32nd step with a decay of 0.99998 for an epoch's length; here every
+step has the share that gives the same.
+"""
+
+from cnnjax.config import Config
+
+
+def get_config(model: str = "resnet50_v1_5") -> Config:
+    batch_size, epochs, every = 1024, 600, 32
+    forgotten = (1 - 0.99998) * batch_size * every / epochs  # at each of torchvision's averages
+    return Config(
+        model=model,
+        dataset="imagenet2012",
+        test_split="validation",
+        augment="random_resized_crop(176)|flip_lr|trivial_augment|random_erasing(0.1)|mixup(0.2)|cutmix(1.0)",
+        repeats=4,
+        preprocess="resize(232)|center_crop(224)",
+        duration=f"{epochs} epochs",
+        batch_size=batch_size,
+        loss="cross_entropy(label_smoothing=0.1)",
+        optimizer="sgd(momentum=0.9)",
+        lr=0.5 * batch_size / 1024,
+        schedule="cosine(warmup='5 epochs')",
+        weight_decay=2e-5,
+        decay_mask="kernel$|^head/bias$",
+        ema=(1 - forgotten) ** (1 / every),
+        dtype="bfloat16",
+    )

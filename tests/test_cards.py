@@ -1,0 +1,149 @@
+"""configs/: every command that a recipe card gives is right, and takes a step on small images."""
+
+import ast
+import dataclasses
+import pathlib
+import re
+import shlex
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnnjax import cli, sharding, spec, train
+from cnnjax.config import Config, choose
+from cnnjax.data import build
+from cnnjax.errors import InputError
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+CARDS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").glob("*.py"))
+
+
+def docstring(path: str) -> str:
+    return ast.get_docstring(ast.parse((ROOT / path).read_text())) or ""
+
+
+def commands(path: str, name: str) -> list[list[str]]:
+    """The arguments of each './launch.sh <name> ...' in a card's docstring."""
+    lines = [shlex.split(line) for line in docstring(path).splitlines() if f"./launch.sh {name} " in line]
+    return [words[2:] for words in lines]
+
+
+TRAIN = [tuple(words) for path in CARDS for words in commands(path, "train")]
+NAMES = [" ".join(words).removeprefix("--config=configs/").replace(".py", "") for words in TRAIN]
+
+
+@pytest.fixture(autouse=True)
+def _in_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+def config_of(words: tuple[str, ...]) -> Config:
+    return cli.read_config(words[0].removeprefix("--config="), words[1:])
+
+
+@pytest.mark.parametrize("path", CARDS)
+def test_a_card_says_what_it_is_how_to_run_it_and_what_came_of_it(path: str) -> None:
+    first, _, rest = docstring(path).partition("\n")
+    assert first.endswith("."), "what `cnnjax configs` shows is this line"
+    assert len(first) <= 105
+    assert [f"--config={path}"] in commands(path, "train")
+    assert re.search(r"Not run here yet|jax \d", " ".join(rest.split())), "ours, or that there is none"
+
+
+@pytest.mark.parametrize("words", TRAIN, ids=NAMES)
+def test_a_command_of_a_card_names_what_exists(words: tuple[str, ...]) -> None:
+    path = re.sub(r"^--config=|:.*$", "", words[0])
+    assert path in CARDS
+    config = config_of(words)
+    train.check_names(config)
+    for _, *flags in commands(path, "evaluate"):  # after --workdir
+        settings = dict(flag.removeprefix("--").split("=", 1) for flag in flags)
+        train.check_names(dataclasses.replace(config, **settings))
+
+
+@pytest.mark.parametrize("path", [path for path in CARDS if "choose(" in (ROOT / path).read_text()])
+def test_a_wrong_argument_is_named_with_the_right_ones(path: str) -> None:
+    with pytest.raises(InputError, match=rf"^{re.escape(path)}:nix gives no config: unknown argument 'nix'; .*valid: "):
+        cli.read_config(f"{path}:nix")
+
+
+def test_an_argument_stands_for_its_row() -> None:
+    assert choose("b", {"a": 1, "b": 2}) == 2
+
+
+# ------------------------------------------------------------------------------------------------------------ a step
+
+
+# Fewer layers, by the network's name: the first pattern that matches it.
+SHALLOW: dict[str, dict[str, Any]] = {
+    r"wide_resnet50": {"stage_sizes": (1, 1, 1, 1)},
+    r"cifar_preresnet|inception_resnet|prelunet_[a-c]": {"stage_sizes": (1, 1, 1)},
+    r"cifar_resnet": {"depth": 8},
+    r"wide_resnet": {"depth": 10, "width": 1},
+    r"resnext29": {"depth": 11, "width": 8},
+    r"densenet(40|_bc)": {"stage_sizes": (2, 2, 2)},
+    r"(se_)?res|plain|densenet": {"stage_sizes": (1, 1, 1, 1)},
+    r"vgg": {"stage_sizes": (1, 1, 1, 1, 1)},
+    r"prelunet": {"stage_sizes": (1, 1)},
+}
+LONG = r"imagenet_|cifar10_googlenet|.*:"  # cards of networks that take long to compile, and all but a card's first
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory, digits_dir: str) -> str:
+    """A folder of data sets: the digits, and some coloured JPEGs of different sizes under every other card's name."""
+    folder = tmp_path_factory.mktemp("photographs")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 8), ("validation", 3), ("val", 3)):
+        for label in ("dark", "light"):
+            for i in range(count):
+                path = folder / "source" / split / label / f"{i}.jpg"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                pixels = rng.integers(0, 128, (100 + i, 130 - i, 3)) + 127 * (label == "light")
+                Image.fromarray(pixels.astype(np.uint8)).save(path)
+    for name in ("imagenet2012", "flowers"):
+        build.build(name, str(folder / "source"), str(folder), say=lambda line: None)
+    return str(folder)
+
+
+def shrunk(config: Config, side: int) -> Config:
+    """Of fewer and smaller images and, where its name says how, with fewer layers; all else as the card has it."""
+    model = spec.parse(config.model)
+    fields = next((fields for name, fields in SHALLOW.items() if re.match(name, model.name)), {})
+    fields = fields | ({"ghost": 2} if "ghost" in model.kwargs else {})
+    config.model = spec.render(model._replace(kwargs=model.kwargs | fields))
+    for field in ("augment", "preprocess"):
+        if side:  # from the digits' 8x8 to what the network takes
+            text = "|".join(filter(None, [f"resize(({side}, {side}))", getattr(config, field)]))
+        else:
+            text = re.sub(r"\b\d{3}\b", lambda match: str(round(0.36 * int(match[0]))), getattr(config, field))
+        setattr(config, field, text)
+    config.duration, config.eval_batch_size = "2 steps", 8
+    config.batch_size = 2 * config.accumulate * config.repeats
+    return config
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(words, id=name, marks=[pytest.mark.slow, pytest.mark.zoo] if re.match(LONG, name) else [])
+        for words, name in zip(TRAIN, NAMES, strict=True)
+    ],
+)
+def test_every_command_of_a_card_takes_a_step(
+    words: tuple[str, ...], photographs: str, digits_dir: str, tmp_path: pathlib.Path
+) -> None:
+    """Small images in: digits where the card has digits or CIFAR's, coloured JPEGs where it has photographs."""
+    config, data_dir = config_of(words), photographs
+    side = {"cifar10": 32, "cifar100": 32, "mnist": 28, "fashion_mnist": 28, "digits": 8}.get(config.dataset, 0)
+    config = shrunk(config, side)
+    if side:
+        data_dir, config.dataset, config.train_split, config.test_split = digits_dir, "digits", "train[:48]", "test[:8]"
+        config.val_split = config.val_split and "test[8:16]"
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    result = train.train(config, tmp_path, data_dir=data_dir, mesh=mesh)
+    assert result["step"] == 2
+    assert np.isfinite(result["loss"])
