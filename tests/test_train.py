@@ -678,7 +678,8 @@ def test_a_network_starts_from_a_runs_weights_where_it_has_them(
         train.train(config, deep, data_dir=digits_dir, console=Console(file=said, width=999))
     line = f"4 of 8 arrays start as {shallow} has them; new are hidden3/bias, hidden3/kernel, output/bias, "
     assert f"{line}output/kernel; not used are output/bias, output/kernel" in (tmp_path / "said").read_text()
-    run(again, digits_dir, **changes | {"init": ""}, duration="1 steps")
+    plain: dict[str, Any] = changes | {"init": ""}
+    run(again, digits_dir, **plain, duration="1 steps")
     first, from_it, new = (variables(folder) for folder in (shallow, deep, again))
     for name in new:
         averaged = name.replace("params", "ema")
