@@ -6,7 +6,7 @@ Plain data, and no import that costs anything. To add a data set: a row here and
 
 import types
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class File(NamedTuple):
@@ -21,7 +21,7 @@ class Entry(NamedTuple):
     """A data set."""
 
     reader: str  # a row of `cnnjax.data.readers.READERS`
-    shape: tuple[int | None, int | None, int]  # height, width, channels; None for a side that differs
+    shape: tuple[Any, Any, int]  # height, width, channels; None for a side that differs from image to image
     splits: dict[str, int]  # name -> number of images
     classes: tuple[str, ...]  # () where only the original files name them
     description: str

@@ -309,7 +309,6 @@ def _members(where: pathlib.Path, archive: tarfile.TarFile) -> Iterator[tuple[st
             data = file.read()
             examine(where / member.name, data)
             yield os.path.basename(member.name), data
-            archive.members = []  # it would remember each
 
 
 # What scikit-learn carries.

@@ -43,10 +43,10 @@ extern "C" int cnnjax_jpeg_window(const unsigned char* data, size_t size, int ch
   jpeg_start_decompress(&info);
 
   // Colour of half the resolution is interpolated, at the border of what is decoded from less than at that of the
-  // window: one block more on each side, and the pixels are those of the whole image.
-  const JDIMENSION block = DCTSIZE * info.max_h_samp_factor, low = left, high = left + width;
-  JDIMENSION first = low > block ? low - block : 0;
-  JDIMENSION columns = (high + block < info.output_width ? high + block : info.output_width) - first;
+  // window: two of its columns more on each side, and the pixels are those of the whole image.
+  const JDIMENSION margin = 2 * info.max_h_samp_factor, low = left, high = left + width;
+  JDIMENSION first = low > margin ? low - margin : 0;
+  JDIMENSION columns = (high + margin < info.output_width ? high + margin : info.output_width) - first;
   jpeg_crop_scanline(&info, &first, &columns);
   if (columns * channels > stride) Leave(reinterpret_cast<j_common_ptr>(&info));
   if (top) jpeg_skip_scanlines(&info, top);

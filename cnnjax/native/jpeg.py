@@ -8,7 +8,7 @@ import numpy as np
 
 from cnnjax.native import compiler
 
-BLOCK = 32  # pixels: the widest block of a JPEG, of which up to two are decoded on each side of a window
+SIDES = 64  # pixels that may be decoded beside a window: to the widest block's border on the left, and two margins
 
 Window = Callable[[bytes, int, int, int, int, int], np.ndarray | None]
 
@@ -28,7 +28,7 @@ def load() -> Window | None:
     function.argtypes = [ctypes.c_char_p, ctypes.c_size_t, *[ctypes.c_int] * 5, ctypes.c_void_p, ctypes.c_size_t]
 
     def window(data: bytes, channels: int, top: int, left: int, height: int, width: int) -> np.ndarray | None:
-        rows = np.empty((height, width + 4 * BLOCK, channels), np.uint8)
+        rows = np.empty((height, width + SIDES, channels), np.uint8)
         at = function(data, len(data), channels, top, left, height, width, rows.ctypes.data, rows.strides[0])
         return None if at < 0 else rows[:, at : at + width]
 
