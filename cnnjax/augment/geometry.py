@@ -120,13 +120,12 @@ def scale(key: Array, image: Array, mean: Array, low: float, high: float, interp
     return warp(image, mean, affine(1 / factor, 0.0, 0.0, 1 / factor), interpolation)
 
 
-def shear(key: Array, image: Array, mean: Array, x: float, y: float = 0.0, interpolation: str = "bilinear") -> Array:
-    """Slants the image about its middle by up to `x` degrees along its rows, then by up to `y` along its columns."""
-    if not max(abs(x), abs(y)) < 90:
-        raise InputError(f"shear: x, y = {x!r}, {y!r}: expected 0 to less than 90 degrees")
+def shear(key: Array, image: Array, mean: Array, x: Amount, y: Amount = 0.0, interpolation: str = "bilinear") -> Array:
+    """Slants the image about its middle: along its rows by -x to x degrees, then along its columns by -y to y."""
     keys = jax.random.split(key)
-    along_x, along_y = (jnp.tan(jnp.deg2rad(between("shear", k, v))) for k, v in zip(keys, (x, y), strict=True))
-    return warp(image, mean, affine(1.0 + along_x * along_y, along_x, along_y, 1.0), interpolation)
+    slants = (between("shear", k, v, least=-89, most=89) for k, v in zip(keys, (x, y), strict=True))
+    along_x, along_y = (jnp.tan(jnp.deg2rad(slant)) for slant in slants)
+    return warp(image, mean, affine(1 + along_x * along_y, along_x, along_y, 1.0), interpolation)
 
 
 OPS = {

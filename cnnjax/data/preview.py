@@ -62,13 +62,12 @@ def _draw(rows: list[list[tuple[np.ndarray, str]]], title: str, path: pathlib.Pa
     figure = Figure(figsize=(INCHES * len(rows[0]), (INCHES + 0.25) * len(rows) + 0.4), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=9, wrap=True)
-    for axes, (image, caption) in zip(
-        figure.subplots(len(rows), len(rows[0]), squeeze=False).flat, (one for row in rows for one in row), strict=True
-    ):
+    grid = figure.subplots(len(rows), len(rows[0]), squeeze=False)
+    for axes, (image, caption) in zip(grid.flat, (one for row in rows for one in row), strict=True):
+        most = 1 if image.dtype.kind == "f" else 255
+        pixels = np.clip(image[:, :, 0] if image.shape[-1] == 1 else image, 0, most)
+        smooth = "nearest" if max(image.shape) < INCHES * DOTS else "antialiased"
+        axes.imshow(pixels, cmap="gray", vmin=0, vmax=most, interpolation=smooth)
         axes.set_title(caption, fontsize=7)
         axes.set_axis_off()
-        grey = image.shape[-1] == 1
-        pixels = np.clip(image, 0, 1 if image.dtype.kind == "f" else 255)
-        axes.imshow(pixels[:, :, 0] if grey else pixels, cmap="gray", vmin=0, vmax=1 if image.dtype.kind == "f" else 255,
-                    interpolation="nearest" if max(image.shape) < INCHES * DOTS else "antialiased")  # fmt: skip
     figure.savefig(path, dpi=DOTS)
