@@ -22,14 +22,14 @@ def draw(found: Measures, classes: list[str], title: str, folder: pathlib.Path) 
     }
     for name, (values, short, measure, x, y) in curves.items():
         mean = overall[f"{measure}_macro"]
-        figure = _figure(6.4, 5)
+        figure = new_figure(6.4, 5)
         axes = figure.add_subplot(title=f"{title}: mean {short} {mean:.4f}", xlabel=x, ylabel=y)
-        _curves(axes, values, of[measure], short, mean, classes)
+        draw_curves(axes, values, of[measure], short, mean, classes)
         figure.savefig(folder / name, dpi=110, bbox_inches="tight")
     _calibration(found, f"{title}: calibration error {overall['ece']:.2%}", folder / "calibration.png")
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # costs half a second
     from matplotlib.figure import Figure
 
@@ -43,7 +43,7 @@ def _confusion(matrix: np.ndarray, classes: list[str], title: str, path: pathlib
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     few = len(classes) <= 30
     side = 2.5 + 0.5 * len(classes) if few else 12
-    figure = _figure(side + 1, side)
+    figure = new_figure(side + 1, side)
     axes = figure.add_subplot(title=title, xlabel="prediction", ylabel="label")
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=axes, fraction=0.046, label="share of the label's images")
@@ -57,34 +57,40 @@ def _confusion(matrix: np.ndarray, classes: list[str], title: str, path: pathlib
     figure.savefig(path, dpi=110, bbox_inches="tight")  # however long the class names are
 
 
-def _curves(axes: Any, values: np.ndarray, area: np.ndarray, short: str, mean: float, classes: list[str]) -> None:
+def draw_curves(axes: Any, values: np.ndarray, area: np.ndarray, short: str, mean: float, classes: list[str]) -> None:
     """A curve [K, len(GRID)] for each class, or for some of many, and their mean; the lowest of `area` [K] first."""
     order = [k for k in np.argsort(area, kind="stable") if not np.isnan(area[k])]
+    if not order:
+        return
     if len(order) > FEW:
         low, high = np.quantile(values[order], SHARES, axis=0)
         axes.fill_between(GRID, low, high, alpha=0.2, linewidth=0, label="eight in ten of the classes")
-        order = order[:LOWEST]
-    for k in order:
+    shown = order if len(order) <= FEW else order[:LOWEST]
+    for k in shown:
         axes.plot(GRID, values[k], linewidth=1, label=f"{classes[k]} ({short} {area[k]:.4f})")
-    if order:
-        axes.plot(GRID, np.nanmean(values, axis=0), "k--", linewidth=2, label=f"mean ({short} {mean:.4f})")
-        axes.legend(fontsize=8)
+    axes.plot(GRID, values[order].mean(axis=0), "k--", linewidth=2, label=f"mean ({short} {mean:.4f})")
+    axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
-    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+    lowest = values[shown].min(axis=0)  # where they are all 1, there is nothing to see
+    end = GRID[np.flatnonzero(lowest < 1).max(initial=0)]
+    axes.set(xlim=(0, max(end, 0.02)), ylim=(np.floor(10 * lowest.min()) / 10, 1.005))
 
 
 def _calibration(found: Measures, title: str, path: pathlib.Path) -> None:
     """Accuracy over confidence, with what is missing to the diagonal, and below it how often each confidence occurs."""
     bins = found.calibration
     width, middle = bins["high"] - bins["low"], (bins["low"] + bins["high"]) / 2
-    figure = _figure(6.4, 6)
+    figure = new_figure(6.4, 6)
     top, below = figure.subplots(2, sharex=True, height_ratios=(3, 1))
     top.bar(middle, bins["accuracy"], width, edgecolor="white", label="accuracy")
     gap = bins["confidence"] - bins["accuracy"]
-    top.bar(middle, gap, 0.6 * width, bins["accuracy"], color="tab:red", alpha=0.4, label="to the mean confidence")
+    hollow = {"facecolor": "none", "edgecolor": "tab:red", "hatch": "////"}
+    top.bar(middle, gap, 0.6 * width, bins["accuracy"], label="from there to the confidence", **hollow)
     top.plot([0, 1], [0, 1], "k--", linewidth=1, label="as it should be")
     top.set(title=title, ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
     top.legend(loc="upper left", fontsize=8)
     below.bar(middle, bins["images"], width, color="tab:gray", edgecolor="white")
-    below.set(xlabel="confidence, the probability of what is predicted", ylabel="images", yscale="log")
+    below.set(
+        xlabel="confidence, the probability of what is predicted", ylabel="images", yscale="log", ylim=(0.7, None)
+    )
     figure.savefig(path, dpi=110, bbox_inches="tight")

@@ -13,7 +13,7 @@ import numpy as np
 from cnnjax import metrics
 
 BINS = 15  # of the calibration error, as in Guo et al. 2017
-GRID = np.linspace(0, 1, 501)  # where curves are kept
+GRID = np.linspace(0, 1, 1001)  # where curves are kept
 CHUNK = 2**22  # scores in double precision at a time
 MACRO = ("precision", "recall", "f1", "specificity", "fall_out", "roc_auc", "average_precision")
 
@@ -38,6 +38,7 @@ def measure(scores: np.ndarray, label: np.ndarray) -> Measures:
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support  # costs a second
 
     count, kinds = len(label), np.arange(scores.shape[1])
+    five = min(5, len(kinds))
     position = np.asarray(metrics.rank(jnp.asarray(scores), jnp.asarray(label)))
     none = np.isnan(scores).all(axis=1)
     scores = np.nan_to_num(scores, nan=-np.inf, posinf=float(np.finfo(np.float32).max), neginf=-np.inf)
@@ -49,7 +50,7 @@ def measure(scores: np.ndarray, label: np.ndarray) -> Measures:
         return np.exp(scores[np.arange(count), kind] - log_total)
 
     # The classes.
-    matrix = confusion_matrix(label, taken_for, labels=kinds)
+    matrix = confusion_matrix(label, taken_for, labels=[-1, *kinds])[1:, 1:]
     images, predicted, right = np.bincount(label, minlength=len(kinds)), matrix.sum(axis=0), matrix.diagonal()
     by: dict[str, Any] = {"labels": kinds, "zero_division": 0.0}
     rates = dict(zip(MACRO, precision_recall_fscore_support(label, taken_for, **by)[:3], strict=False))
@@ -70,10 +71,10 @@ def measure(scores: np.ndarray, label: np.ndarray) -> Measures:
         nll = -np.log(own).mean()
     overall = {
         "accuracy": (position < 1).mean(),
-        "top5": (position < 5).mean(),
+        "top5": (position < five).mean(),
         "count": count,
         "top1_right": (position < 1).sum(),
-        "top5_right": (position < 5).sum(),
+        "top5_right": (position < five).sum(),
         **{f"{name}_macro": _mean(classes[name][images > 0]) for name in MACRO},
         **{f"{name}_micro": rate for name, rate in zip(rates, micro, strict=False)},
         **{f"{name}_weighted": np.nansum(images * rate) / count for name, rate in rates.items()},

@@ -9,21 +9,27 @@ Sums = dict[str, np.ndarray]
 
 
 def rank(logits: Array, label: Array) -> Array:
-    """How many classes come before the right one, [N]: 0 is a hit. Equal logits go by class number; NaN is last."""
+    """How many classes come before the right one, [N]: 0 is a hit. Equal logits go by class number; NaN is last.
+
+    All K do where the right one's is NaN: that is no prediction.
+    """
     right = jnp.take_along_axis(logits, label[:, None], axis=-1)
-    beaten = (logits < right) | ((logits == right) & (jnp.arange(logits.shape[-1])[None] >= label[:, None]))
-    return logits.shape[-1] - beaten.sum(axis=-1)
+    before = (logits > right) | ((logits == right) & (jnp.arange(logits.shape[-1])[None] < label[:, None]))
+    return jnp.where(jnp.isnan(right[:, 0]), logits.shape[-1], before.sum(axis=-1))
 
 
 def sums(logits: Array, label: Array, loss: Array, mask: Array | None = None) -> dict[str, Array]:
-    """Totals over a batch: examples, loss, top-1 and top-5 hits. `mask` [N] is False for padding."""
+    """Totals over a batch: examples, loss, top-1 and top-5 hits. `mask` [N] is False for padding.
+
+    With fewer than five classes each prediction is a top-5 hit.
+    """
     mask = jnp.ones(label.shape, bool) if mask is None else mask
     position = rank(logits, label)
     return {
         "count": mask.sum(),
         "loss": jnp.where(mask, loss, 0).sum(),
         "top1": (mask & (position < 1)).sum(),
-        "top5": (mask & (position < 5)).sum(),
+        "top5": (mask & (position < min(5, logits.shape[-1]))).sum(),
     }
 
 

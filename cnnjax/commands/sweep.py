@@ -98,7 +98,10 @@ def run(parser: cli.Parser, argv: list[str]) -> int:
         changed = _overrides(settled.source, config)
         print(cli.program(), "train", f"--config={settled.source}", *map(_quoted, changed))
         return 0
-    console.print(_leaderboard(report.rows(folder, study, settled), settled))
+    rows = report.rows(folder, study, settled)
+    console.print(_leaderboard(rows, settled))
+    for row in report.over_folds(rows, settled)[:SHOWN]:
+        console.print(_cross_validated(row, settled), soft_wrap=True)
     if written and all(trial.state.name == "FAIL" for trial in study.get_trials(deepcopy=False)):
         raise InputError(f"all trials failed; what they said is in {folder}/trials/*/{OUTPUT}")
     if written:
@@ -181,13 +184,22 @@ def _line(row: dict[str, Any], settings: "Settings") -> str:
     return f"trial {row['trial']}: {outcome} ({params})"
 
 
+def _cross_validated(row: dict[str, Any], settings: "Settings") -> str:
+    params = ", ".join(f"{name} = {_short(row[name])}" for name in settings.space if name != "fold")
+    outcome = f"{settings.metric} {_with_spread(row, settings)}, the mean over {row['folds']} folds"
+    return f"{outcome} ({params})" if params else outcome
+
+
+def _with_spread(row: dict[str, Any], settings: "Settings") -> str:
+    return f"{row[settings.metric]:.4f}" + (f" ± {row['sd']:.4f}" if row.get("sd") is not None else "")
+
+
 def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _cells(row: dict[str, Any], settings: "Settings") -> list[str]:
-    value = row[settings.metric]
-    shown = "" if value is None else f"{value:.4f}" + (f" ± {row['sd']:.4f}" if row.get("sd") is not None else "")
+    shown = "" if row[settings.metric] is None else _with_spread(row, settings)
     params = [_short(row[name]) for name in settings.space]
     return [str(row["trial"]), row["state"], shown, *params, str(row["validations"]), _short(row["seconds"] or "")]
 

@@ -61,6 +61,24 @@ def rows(folder: pathlib.Path, study: optuna.Study, settings: Settings) -> list[
     return found
 
 
+def over_folds(table: list[dict[str, Any]], settings: Settings) -> list[dict[str, Any]]:
+    """Of cross-validation, with "fold" in the space: for each choice of the other settings, from the best on, the mean
+    and the standard deviation over its complete folds, and how many of them there are.
+    """
+    others = [name for name in settings.space if name != "fold"]
+    groups: dict[tuple, list[float]] = {}
+    for row in table if "fold" in settings.space else []:
+        if row["state"] == "complete":
+            groups.setdefault(tuple(row[name] for name in others), []).append(row[settings.metric])
+    found = [
+        dict(zip(others, choice, strict=True))
+        | {settings.metric: statistics.fmean(values), "sd": statistics.stdev(values) if len(values) > 1 else None}
+        | {"folds": len(values)}
+        for choice, values in groups.items()
+    ]
+    return sorted(found, key=lambda row: row[settings.metric], reverse=METRICS[settings.metric] == "maximize")
+
+
 def best(folder: pathlib.Path, study: optuna.Study, settings: Settings) -> Config:
     """The config of the best trial. Raises InputError while none is complete."""
     trials = ranked(study, settings)[:1]

@@ -1,0 +1,193 @@
+"""What scores say, against NumPy written out from the definitions, and the files of an evaluation."""
+
+import csv
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cnnjax import figures, measures, report
+
+NAN, INF = float("nan"), float("inf")
+
+
+def example(classes: int, count: int = 120, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of a network that is right more often than not."""
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, classes, count).astype(np.int32)
+    scores = rng.normal(size=(count, classes)) + 1.5 * np.eye(classes)[label]
+    return scores.astype(np.float32), label
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    p = np.exp(scores.astype(np.float64))
+    return p / p.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_rates_are_counts_over_counts(classes: int) -> None:
+    scores, label = example(classes)
+    guess = scores.argmax(axis=1)
+    found = measures.measure(scores, label)
+    for k in range(classes):
+        hit, missed = ((guess == k) & (label == k)).sum(), ((guess != k) & (label == k)).sum()
+        wrong, left = ((guess == k) & (label != k)).sum(), ((guess != k) & (label != k)).sum()
+        want = {
+            "images": hit + missed,
+            "right": hit,
+            "accuracy": hit / (hit + missed),
+            "predicted": hit + wrong,
+            "precision": hit / (hit + wrong),
+            "recall": hit / (hit + missed),
+            "f1": 2 * hit / (2 * hit + wrong + missed),
+            "specificity": left / (left + wrong),
+            "fall_out": wrong / (left + wrong),
+        }
+        assert {name: found.classes[name][k] for name in want} == pytest.approx(want)
+        assert [found.confusion[k, j] for j in range(classes)] == [
+            ((label == k) & (guess == j)).sum() for j in range(classes)
+        ]
+    assert all(len(column) == classes for column in found.classes.values())
+    right = (guess == label).mean()
+    shares = np.bincount(label) / len(label)
+    for name in ("precision", "recall", "f1"):
+        assert found.overall[f"{name}_micro"] == pytest.approx(right)
+        assert found.overall[f"{name}_macro"] == pytest.approx(found.classes[name].mean())
+        assert found.overall[f"{name}_weighted"] == pytest.approx((shares * found.classes[name]).sum())
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_areas_are_what_pairs_and_thresholds_say(ties: bool) -> None:
+    scores, label = example(3)
+    if ties:
+        scores[1::2] = scores[::2]
+    found = measures.measure(scores, label)
+    for k, p in enumerate(softmax(scores).round(9).T):
+        own, others = p[label == k], p[label != k]
+        beaten = (own[:, None] > others).sum() + 0.5 * (own[:, None] == others).sum()
+        assert found.classes["roc_auc"][k] == pytest.approx(beaten / (len(own) * len(others)))
+        steps = [((p >= t) & (label == k)).sum() / (p >= t).sum() * (own == t).sum() / len(own) for t in np.unique(p)]
+        assert found.classes["average_precision"][k] == pytest.approx(sum(steps))
+        # The curves are over a grid of 1,001 places, and these are the areas under them.
+        assert found.roc[k].mean() == pytest.approx(found.classes["roc_auc"][k], abs=2e-3)
+        assert found.precision[k].mean() == pytest.approx(found.classes["average_precision"][k], abs=2e-3)
+        assert (found.roc[k, -1], found.precision[k, 0]) == (1, 1)
+        assert found.precision[k, -1] == pytest.approx(len(own) / (p >= own.min()).sum())
+    for name in ("roc_auc", "average_precision"):
+        assert found.overall[f"{name}_macro"] == pytest.approx(found.classes[name].mean())
+
+
+@pytest.mark.parametrize("classes", [2, 10])
+def test_what_probabilities_are_worth(classes: int) -> None:
+    scores, label = example(classes)
+    found, p = measures.measure(scores, label), softmax(scores)
+    hot, confidence, right = np.eye(classes)[label], p.max(axis=1), p.argmax(axis=1) == label
+    error = 0.0
+    for i, low in enumerate(np.arange(15) / 15):
+        inside = (confidence > low) & (confidence <= (i + 1) / 15)
+        row = {name: column[i] for name, column in found.calibration.items()}
+        want: dict[str, Any] = {
+            "low": low,
+            "high": (i + 1) / 15,
+            "images": inside.sum(),
+            "confidence": NAN,
+            "accuracy": NAN,
+        }
+        if inside.any():
+            want |= {"confidence": confidence[inside].mean(), "accuracy": right[inside].mean()}
+            error += inside.mean() * abs(want["confidence"] - want["accuracy"])
+        assert row == pytest.approx(want, nan_ok=True)
+    assert found.overall["ece"] == pytest.approx(error)
+    assert found.overall["nll"] == pytest.approx(-np.log(p[hot > 0]).mean())
+    assert found.overall["brier"] == pytest.approx(((p - hot) ** 2).sum(axis=1).mean())
+    among = np.argsort(-scores, axis=1)[:, :5] == label[:, None]
+    assert (found.overall["count"], found.overall["top1_right"], found.overall["top5_right"]) == (
+        len(label), right.sum(), among.any(axis=1).sum(),
+    )  # fmt: skip
+
+
+def test_log_probabilities_are_as_good_as_logits() -> None:
+    scores, label = example(4)
+    a, b = (measures.measure(x, label) for x in (scores, np.log(softmax(scores)).astype(np.float32)))
+    assert b.overall == pytest.approx(a.overall, abs=1e-6)
+
+
+def test_any_number_of_examples_at_a_time_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, label = example(4)
+    whole = measures.measure(scores, label).overall
+    monkeypatch.setattr(measures, "CHUNK", 28)
+    assert measures.measure(scores, label).overall == pytest.approx(whole, rel=1e-12)
+
+
+def test_a_class_without_examples_is_in_no_mean() -> None:
+    scores, label = example(3)
+    wider = np.concatenate([scores, np.full((len(label), 1), -INF, np.float32)], axis=1)
+    narrow, wide = measures.measure(scores, label), measures.measure(wider, label)
+    assert wide.overall == pytest.approx(narrow.overall)
+    unsaid = {name for name, column in wide.classes.items() if np.isnan(column[3])}
+    assert unsaid == {"accuracy", "precision", "recall", "f1", "roc_auc", "average_precision"}
+    assert (wide.classes["images"][3], wide.classes["fall_out"][3]) == (0, 0)
+
+
+def test_a_nan_is_no_prediction() -> None:
+    scores = np.array([[NAN, 1, 2], [NAN, NAN, NAN], [3, NAN, 1], [0, NAN, NAN]], np.float32)
+    found = measures.measure(scores, np.array([2, 0, 1, 0]))
+    assert found.confusion.tolist() == [[1, 0, 0], [1, 0, 0], [0, 0, 1]]
+    assert (found.overall["top1_right"], found.overall["top5_right"], found.overall["accuracy"]) == (2, 2, 0.5)
+    assert found.overall["recall_micro"] == 0.5
+    assert found.overall["precision_micro"] == pytest.approx(2 / 3)  # of three predictions
+    assert found.classes["recall"].tolist() == [0.5, 0, 1]
+    assert np.flatnonzero(found.calibration["images"]).tolist() == [0, 10, 13, 14]
+    assert found.overall["nll"] == INF
+
+
+def test_saturated_scores_keep_their_numbers_finite() -> None:
+    scores, label = example(3)
+    found = measures.measure(scores * 1e30, label)
+    assert np.isfinite([found.overall[name] for name in ("ece", "brier", "roc_auc_macro")]).all()
+    assert found.overall["accuracy"] == measures.measure(scores, label).overall["accuracy"]
+    assert measures.measure(np.array([[INF, 0], [-INF, 0]], np.float32), np.array([0, 1])).overall["ece"] == 0
+
+
+# ---------------------------------------------------------------------------------------------------------- the files
+
+
+@pytest.mark.parametrize("case", ["two", "ten", "many", "absent", "one kind", "one class", "nothing but NaN"])
+def test_the_files_hold_what_was_found_whatever_the_classes(case: str, tmp_path: pathlib.Path) -> None:
+    count = {"two": 2, "ten": 10, "many": 40, "one class": 1}.get(case, 3)
+    scores, label = example(count, count=200)
+    label = {"absent": np.minimum(label, 1), "one kind": label * 0}.get(case, label)
+    if case == "nothing but NaN":
+        scores[:] = NAN
+    classes = [f"class {k}" for k in range(count)]
+    of = {"dataset": "some/data", "split": "test[:50%]", "step": 7}
+    result = report.write(scores, label, 0.25, tmp_path, of, classes)
+    folder = pathlib.Path(result["folder"])
+    assert folder.parent == tmp_path / "evaluations"
+    written = json.loads((folder / "metrics.json").read_text(), parse_constant=pytest.fail)  # no NaN, which is no JSON
+    found = measures.measure(scores, label)
+    assert written.pop("confusion") == found.confusion.tolist()
+    assert written == result
+    assert (result["loss"], result["count"], result["dataset"]) == (0.25, 200, "some/data")
+    for name, columns in (("per_class.csv", found.classes), ("calibration.csv", found.calibration)):
+        with (folder / name).open() as file:
+            table = list(csv.DictReader(file))
+        for key, column in columns.items():
+            got = [float(row[key]) if row[key] else NAN for row in table]
+            np.testing.assert_array_equal(got, column)
+    for name in ("confusion", "roc", "precision_recall", "calibration"):
+        assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("classes", "lines"), [(2, 2 + 1), (figures.FEW, figures.FEW + 1), (40, figures.LOWEST + 1)])
+def test_few_classes_have_a_curve_each_and_many_a_band(classes: int, lines: int) -> None:
+    found = measures.measure(*example(classes, count=600))
+    axes = figures.new_figure(4, 3).add_subplot()
+    names = [f"class {k}" for k in range(classes)]
+    figures.draw_curves(axes, found.roc, found.classes["roc_auc"], "AUC", 0.5, names)
+    assert len(axes.lines) == lines
+    assert len(axes.collections) == (classes > figures.FEW)
+    worst = names[int(found.classes["roc_auc"].argmin())]
+    assert axes.lines[0].get_label().startswith(f"{worst} (AUC ")
