@@ -70,6 +70,13 @@ def test_a_wrong_argument_is_named_with_the_right_ones(path: str) -> None:
         cli.read_config(f"{path}:nix")
 
 
+def test_a_long_setting_is_shown_whole(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    assert cli.main(["configs", "configs/imagenet_timm.py"]) == 0
+    values = [line.split("│")[2].strip() for line in capsys.readouterr().out.splitlines() if line.count("│") == 5]
+    assert repr(cli.read_config("configs/imagenet_timm.py").augment) in "".join(values)
+
+
 def test_an_argument_stands_for_its_row() -> None:
     assert choose("b", {"a": 1, "b": 2}) == 2
 
