@@ -8,7 +8,7 @@
 
 Top-1/top-5 validation errors with one crop, and with 144: BN-Inception 25.2/7.82 and 21.99/5.82 % (Ioffe & Szegedy
 2015, 4.2); v3 21.2/5.6 % with one (Szegedy et al. 2016, abstract); v4 20.0/5.0 and 17.7/3.8 %, Inception-ResNet-v2
-19.9/4.9 and 17.8/3.7 % (Szegedy et al. 2017, Tables 2 and 3). Not run here yet.
+19.9/4.9 and 17.8/3.7 % (Szegedy et al. 2017, Tables 2 and 4). Not run here yet.
 
 As in the papers (2016, sec. 8; 2017, sec. 4): RMSProp with a decay of 0.9 and an epsilon of 1, a rate of 0.045 that is
 6 % lower every second epoch, averaged weights, v3 with label smoothing of 0.1 and gradients clipped to a norm of 2 in

@@ -5,8 +5,8 @@
 Its top-1 validation accuracy with the centre crop: 59.36 % (the release's page in Caffe's model zoo). Not run here yet.
 
 A rate of 0.01 that is divided by ten after 200,000 and 400,000 of 450,000 steps, batches of 64 and decay of 5e-4 are
-the release's; that biases learn twice as fast and do not decay is from memory, as in Caffe's AlexNet. Unlike it: every
-kernel starts from a Gaussian of 0.05, where the 5x5, 3x3 and 11x11 ones have 0.01.
+the release's; that biases learn twice as fast and do not decay is from memory, as in Caffe's AlexNet. Unlike it:
+kernels start from Glorot's, for it has Gaussians of 0.01 and of 0.05, and the network's field means one for all.
 """
 
 from cnnjax.config import Config
@@ -14,7 +14,7 @@ from cnnjax.config import Config
 
 def get_config() -> Config:
     return Config(
-        model="nin_imagenet",
+        model="nin_imagenet(initializer='xavier')",
         dataset="imagenet2012",
         test_split="validation",
         augment="resize((256, 256))|random_crop(224)|flip_lr",

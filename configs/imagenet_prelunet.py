@@ -10,7 +10,8 @@ here yet.
 
 As in the paper (sec. 3): short sides of 256 to 512 from the first step on, crops of 224, mirror images, PCA colour,
 batches of 128, rates of 0.01, 0.001 and 0.0001 that change when the error plateaus, decay of 5e-4, dropout, 80 epochs.
-PReLU's slopes do not decay (2.1). Unlike it: one mean colour is subtracted, not a mean image.
+PReLU's slopes do not decay (2.1). Unlike it: channels have mean 0 and deviation 1, where the paper subtracts a mean
+image on the scale of 0 to 255, for He's start here leaves scores on the scale of its input.
 """
 
 from cnnjax.config import Config
@@ -24,7 +25,6 @@ def get_config(model: str = "prelunet_a") -> Config:
         test_split="validation",
         augment="random_resize(256, 512)|random_crop(224)|flip_lr|pca_color(0.1)",
         preprocess="resize(256)|center_crop(224)",
-        normalize="caffe",
         duration="80 epochs",
         batch_size=128,
         optimizer="sgd(momentum=0.9)",

@@ -70,6 +70,13 @@ def test_a_wrong_argument_is_named_with_the_right_ones(path: str) -> None:
         cli.read_config(f"{path}:nix")
 
 
+def test_a_long_setting_is_shown_whole(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    assert cli.main(["configs", "configs/imagenet_timm.py"]) == 0
+    values = [line.split("│")[2].strip() for line in capsys.readouterr().out.splitlines() if line.count("│") == 5]
+    assert repr(cli.read_config("configs/imagenet_timm.py").augment) in "".join(values)
+
+
 def test_an_argument_stands_for_its_row() -> None:
     assert choose("b", {"a": 1, "b": 2}) == 2
 
@@ -93,8 +100,8 @@ LONG = r"imagenet_|cifar10_googlenet|.*:"  # cards of networks that take long to
 
 
 @pytest.fixture(scope="module")
-def photographs(tmp_path_factory: pytest.TempPathFactory, digits_dir: str) -> str:
-    """A folder of data sets: the digits, and some coloured JPEGs of different sizes under every other card's name."""
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder of data sets with 'photographs', coloured JPEGs of different sizes; splits as ImageNet's, and 'val'."""
     folder = tmp_path_factory.mktemp("photographs")
     rng = np.random.default_rng(0)
     for split, count in (("train", 8), ("validation", 3), ("val", 3)):
@@ -104,8 +111,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory, digits_dir: str) -> st
                 path.parent.mkdir(parents=True, exist_ok=True)
                 pixels = rng.integers(0, 128, (100 + i, 130 - i, 3)) + 127 * (label == "light")
                 Image.fromarray(pixels.astype(np.uint8)).save(path)
-    for name in ("imagenet2012", "flowers"):
-        build.build(name, str(folder / "source"), str(folder), say=lambda line: None)
+    build.build("photographs", str(folder / "source"), str(folder), say=lambda line: None)
     return str(folder)
 
 
@@ -121,7 +127,7 @@ def shrunk(config: Config, side: int) -> Config:
         else:
             text = re.sub(r"\b\d{3}\b", lambda match: str(round(0.36 * int(match[0]))), getattr(config, field))
         setattr(config, field, text)
-    config.duration, config.eval_batch_size = "2 steps", 8
+    config.duration, config.eval_batch_size, config.accumulate = "2 steps", 8, min(config.accumulate, 2)
     config.batch_size = 2 * config.accumulate * config.repeats
     return config
 
@@ -137,13 +143,14 @@ def test_every_command_of_a_card_takes_a_step(
     words: tuple[str, ...], photographs: str, digits_dir: str, tmp_path: pathlib.Path
 ) -> None:
     """Small images in: digits where the card has digits or CIFAR's, coloured JPEGs where it has photographs."""
-    config, data_dir = config_of(words), photographs
+    config = config_of(words)
     side = {"cifar10": 32, "cifar100": 32, "mnist": 28, "fashion_mnist": 28, "digits": 8}.get(config.dataset, 0)
     config = shrunk(config, side)
+    config.dataset = "digits" if side else "photographs"
     if side:
-        data_dir, config.dataset, config.train_split, config.test_split = digits_dir, "digits", "train[:48]", "test[:8]"
+        config.train_split, config.test_split = "train[:48]", "test[:8]"
         config.val_split = config.val_split and "test[8:16]"
     mesh = sharding.make_mesh(jax.devices()[:1])
-    result = train.train(config, tmp_path, data_dir=data_dir, mesh=mesh)
+    result = train.train(config, tmp_path, data_dir=digits_dir if side else photographs, mesh=mesh)
     assert result["step"] == 2
     assert np.isfinite(result["loss"])

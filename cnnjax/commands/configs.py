@@ -14,7 +14,7 @@ def run(parser: cli.Parser, argv: list[str]) -> int:
     )
     args, overrides = parser.parse_known_args(argv)
     console = cli.console()
-    from rich.table import Table
+    from rich.table import Column, Table
 
     if args.config:
         from rich.text import Text
@@ -23,9 +23,8 @@ def run(parser: cli.Parser, argv: list[str]) -> int:
         console.print(
             ast.get_docstring(ast.parse(pathlib.Path(args.config.split(":")[0]).read_text())) or "", markup=False
         )
-        table = Table(
-            "field", "value", "default, where it differs", "what it is", title="Settings", title_justify="left"
-        )
+        whole = Column("value", overflow="fold")  # a pipeline is one long word
+        table = Table("field", whole, "default, where it differs", "what it is", title="Settings", title_justify="left")
         what = meanings()
         for name, value in vars(config).items():
             usual = "" if value == getattr(default, name) else repr(getattr(default, name))
