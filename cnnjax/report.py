@@ -3,23 +3,27 @@
 import csv
 import pathlib
 import re
+import zlib
 from collections.abc import Iterable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from cnnjax import metrics
 from cnnjax import workdir as workdirs
 
 
-def write(total: metrics.Sums, workdir: pathlib.Path, of: dict[str, Any], classes: list[str]) -> dict[str, Any]:
+def write(
+    scores: np.ndarray, label: np.ndarray, loss: float, workdir: pathlib.Path, of: dict[str, Any], classes: list[str]
+) -> dict[str, Any]:
     """Writes metrics.json, per_class.csv, confusion.csv and confusion.png; returns what metrics.json holds."""
-    matrix = total["confusion"]
+    logits, labels = jnp.asarray(scores), jnp.asarray(label)
+    total = metrics.add([jax.device_get(metrics.sums(logits, labels, jnp.full(len(label), loss)))])
+    matrix = np.asarray(metrics.confusion(logits, labels, jnp.ones(len(label), bool)))
     counts = {"count": int(total["count"]), "top1_right": int(total["top1"]), "top5_right": int(total["top5"])}
-    seen = f"-{of['preprocess']}" if "preprocess" in of else ""
-    name = re.sub(r"[^\w.-]+", "_", f"{of['dataset']}-{of['split']}-step{of['step']}{seen}")
-    folder = workdir / "evaluations" / name
+    folder = workdir / "evaluations" / _name(**of)
     right, images = matrix.diagonal(), matrix.sum(axis=1)
     per_class = {c: int(r) / int(n) if n else None for c, r, n in zip(classes, right, images, strict=True)}
     result = {**of, **metrics.means(total), **counts, "per_class": per_class, "folder": str(folder)}
@@ -33,6 +37,13 @@ def write(total: metrics.Sums, workdir: pathlib.Path, of: dict[str, Any], classe
         _draw(matrix, classes, f"{of['dataset']} {of['split']}, step {of['step']}: {result['accuracy']:.2%}",
               folder / "confusion.png")  # fmt: skip
     return result
+
+
+def _name(dataset: str, split: str, step: int, **seen: str) -> str:
+    """The folder of an evaluation, by all that it is of: nothing overwrites what another left."""
+    name = "-".join([dataset, split, f"step{step}", *(f"{key}={value}" for key, value in seen.items())])
+    short = re.sub(r"[^\w.=-]+", "_", name)
+    return short if len(short) <= 120 else f"{short[:110]}-{zlib.crc32(name.encode()):08x}"
 
 
 def _write_csv(path: pathlib.Path, header: list[str], rows: Iterable[Iterable]) -> None:

@@ -17,7 +17,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from rich.console import Console
 
-from cnnjax import augment, checkpoint, losses, metrics, normalize, optim, sharding, spec, workdir
+from cnnjax import augment, checkpoint, losses, metrics, normalize, optim, protocols, sharding, spec, workdir
 from cnnjax.config import Config, check, is_due, length
 from cnnjax.config import steps as steps_of
 from cnnjax.data import pipeline
@@ -154,6 +154,7 @@ def check_names(config: Config) -> None:
     """Raises InputError for any name in the config that does not exist, before anything is read or written."""
     create_model(config.model, 10, config.dtype)
     losses.build(config.loss)
+    protocols.build(config.protocol)
     for text in (config.augment, config.preprocess):
         for call in pipeline.split_ops(text)[1]:
             spec.find("operation", call, augment.OPS, **dict.fromkeys(augment.GIVEN))

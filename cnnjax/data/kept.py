@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from cnnjax import cache, spec
+from cnnjax import cache, protocols, spec
 from cnnjax.data import images
 from cnnjax.data.store import Split
 
@@ -29,7 +29,8 @@ def pixels(split: Split, calls: Sequence[spec.Call], read: Callable[[], Arrays])
     It is kept for the same files and the same code of the operations alone. A damaged file is read anew; what cannot
     be written is not kept.
     """
-    of = json.dumps([split.identity, split.files(), calls, inspect.getsource(images)])
+    code = [inspect.getsource(module) for module in (images, protocols)]
+    of = json.dumps([split.identity, split.files(), calls, code])
     path = cache.folder("pixels") / f"{hashlib.sha256(of.encode()).hexdigest()[:32]}.npz"
     with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), path.open("rb") as file:
         arrays = dict(np.load(file))  # checks their checksums
