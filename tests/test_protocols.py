@@ -1,6 +1,7 @@
 """Test protocols: each equals its paper's words, written out in loops, and counts every image once."""
 
 import dataclasses
+import functools
 import json
 import math
 import pathlib
@@ -21,7 +22,8 @@ from cnnjax.errors import InputError
 from cnnjax.models import create_model
 from cnnjax.state import TrainState
 
-SIZES = ((36, 40), (44, 36), (36, 36), (40, 36), (36, 40), (36, 36), (52, 40), (36, 40), (40, 36), (36, 44), (36, 40))
+SIZES = ((36, 40), (40, 36), (36, 36), (44, 36), (36, 40), (36, 36), (36, 40), (36, 40), (40, 36), (72, 80), (36, 40))
+MEANS_OF_MAPS = 'lenet5(head="gap")'  # for images of any size from 28x28 on
 SLIDING = 'lenet5(padding=0, activation="tanh")'  # full connections to images of 32x32, and no padding anywhere
 MEANS, STDS = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 NORMALIZE = f"constants(means={MEANS}, stds={STDS})"
@@ -30,7 +32,7 @@ KNOWN = {"mean": MEANS, "std": STDS, "classes": ["ant", "bee", "cat"]}
 
 @pytest.fixture(scope="module")
 def ragged(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder of data sets with eleven images of six sizes, in three classes."""
+    """A folder of data sets with eleven images of five sizes, in three classes."""
     root, rng = tmp_path_factory.mktemp("ragged"), np.random.default_rng(0)
     for number, size in enumerate(SIZES):
         pixels = rng.integers(0, 256, (*size, 3), np.uint8)
@@ -96,12 +98,12 @@ SEEN: dict[str, tuple[str, int, str, Callable[[np.ndarray], list[np.ndarray]]]] 
     "five_crop(28)": ("mlp(features=(8,))", 28, "resize(32)", lambda image: five(image, 28)),
     "ten_crop(27)": ("mlp(features=(8,))", 27, "resize((32, 40))", lambda image: mirrored(five(image, 27))),
     "crop144(14)": ("mlp(features=(8,))", 14, "", lambda image: szegedy(image, 14)),
-    "resize(20)": ("cifar_resnet20(depth=8)", 32, "", lambda image: [images.resize(image, 20)]),
-    "dense": ("cifar_resnet20(depth=8)", 32, "", lambda image: mirrored([image])),
+    "resize(30)": (MEANS_OF_MAPS, 28, "", lambda image: [images.resize(image, 30)]),
+    "dense": (MEANS_OF_MAPS, 28, "", lambda image: mirrored([image])),
     "dense(flip=False)": (SLIDING, 32, "", lambda image: [image]),
     "dense(36)": (SLIDING, 32, "", lambda image: mirrored([images.resize(image, 36)])),
-    "multiscale(32, 36, 44)": (SLIDING, 32, "", lambda image: [view for side in (32, 36, 44)
-                                                              for view in mirrored([images.resize(image, side)])]),
+    "multiscale(32, 40)": (SLIDING, 32, "", lambda image: [view for side in (32, 40)
+                                                          for view in mirrored([images.resize(image, side)])]),
 }  # fmt: skip
 
 
@@ -109,7 +111,8 @@ def expected(protocol: str, average: str, folder: str) -> tuple[np.ndarray, np.n
     """The scores and labels of all images, one view after the other."""
     text, side, preprocess, views = SEEN[protocol]
     model = create_model(text, 3)
-    apply = jax.jit(lambda image: model.apply(variables_of(model, side), image, train=False))
+    net = jax.jit(functools.partial(model.apply, train=False))
+    apply = functools.partial(net, variables_of(model, side))
 
     def logits(view: np.ndarray) -> np.ndarray:
         view = (view / 255 - MEANS) / STDS
@@ -148,11 +151,11 @@ def test_a_protocol_is_what_its_paper_says(protocol: str, average: str, ragged: 
     np.testing.assert_allclose(got, want, atol=1e-5)
 
 
-@pytest.mark.parametrize("protocol", ["ten_crop(27)", "crop144(14)", "multiscale(32, 36, 44)"])
+@pytest.mark.parametrize("protocol", ["ten_crop(27)", "crop144(14)", "dense(36)"])
 def test_the_batch_and_the_devices_change_nothing(protocol: str, ragged: str) -> None:
     text, side, preprocess, _ = SEEN[protocol]
     first, right = scores_of(settings(model=text, protocol=protocol, preprocess=preprocess), side, ragged)
-    for devices, batch in ((1, 1), (1, 7), (8, 30), (8, 1000)):
+    for devices, batch in ((1, 5), (8, 30)):
         config = settings(model=text, protocol=protocol, preprocess=preprocess, eval_batch_size=batch)
         got, labels = scores_of(config, side, ragged, devices)
         assert np.array_equal(labels, right)
@@ -207,7 +210,7 @@ def test_each_image_is_in_one_batch_once(batch: int, devices: int, ragged: str) 
     calls = spec.parse_pipeline("resize(36)")
     sizes = pipeline.by_size(pipeline.image_shapes(split), calls)
     assert {shape: len(rows) for shape, rows in sizes.items()} == {
-        (36, 40, 3): 4, (44, 36, 3): 1, (36, 36, 3): 2, (40, 36, 3): 2, (46, 36, 3): 1, (36, 44, 3): 1,
+        (36, 40, 3): 6, (40, 36, 3): 2, (36, 36, 3): 2, (44, 36, 3): 1,
     }  # fmt: skip
     source = pipeline.open_source(split, calls, cache="host", seed=0, mesh=mesh)
     seen, shapes = [], set()
@@ -215,7 +218,7 @@ def test_each_image_is_in_one_batch_once(batch: int, devices: int, ragged: str) 
         seen += np.asarray(part["example"])[np.asarray(part["mask"])].tolist()
         shapes.add(part["image"].shape)
     assert sorted(seen) == list(range(len(SIZES)))
-    assert len({shape[1:] for shape in shapes}) == len(shapes) == 6  # a program for each size, not more
+    assert len({shape[1:] for shape in shapes}) == len(shapes) == 4  # a program for each size, not more
 
 
 def test_probabilities_too_small_for_a_float_have_logarithms() -> None:
@@ -315,7 +318,7 @@ def test_no_evaluation_overwrites_another(runs: pathlib.Path, ragged: str) -> No
         ("b", {"protocol": "five_crop(32)"}, "crops of 32x32 need a larger image than 32x32"),
         ("a", {"protocol": "dense", "preprocess": ""}, "unknown head 'conv'"),
         ("a", {"protocol": "resize(32)", "preprocess": ""}, r"does not take images of \("),
-        ("b", {"protocol": "dense(20)", "preprocess": ""}, r"does not take images of \(20, "),
+        ("b", {"protocol": "dense(20)", "preprocess": ""}, r"does not take images of \(26, 20, 3\): "),
         ("a", {"ensemble": ["c"]}, r"a and .*c are no ensemble: their classes differ \('bee' and 'dog'\)"),
     ],
 )

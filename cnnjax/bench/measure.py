@@ -32,7 +32,7 @@ class Subject(NamedTuple):
 
     config: Config
     model: nn.Module
-    shape: tuple[int, ...]  # of an image: height, width, channels
+    shape: tuple[int, int, int]  # of an image: height, width, channels
     prepare: Callable[..., jax.Array]
     batch: Any  # as `pipeline.train_batches` has them
     mesh: Mesh

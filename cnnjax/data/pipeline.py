@@ -46,7 +46,7 @@ class Source(NamedTuple):
     fetch: Callable[[Sequence[int], Callable[[int], Places]], Iterator[Batch]]
     whole: Callable[[], Batch] | None  # all of it, on every device; None for one that is read as it goes
     count: int  # examples
-    shape: tuple[int, ...]  # of an image after the host's operations: [H, W, C], or [V, H, W, C] of its views
+    shape: tuple[int, int, int]  # of an image after the host's operations; [V, H, W, C] where these make views of it
     histogram: Callable[[], np.ndarray]  # int64 [C, 256]: how often each value occurs in each channel
 
 
