@@ -31,7 +31,8 @@ class Config:
     # what the network sees
     augment: str = ""  # operations on training images, in order: 'pad_crop(4)|flip_lr|cutout(8)'
     preprocess: str = ""  # operations on evaluation images: 'resize(256)|center_crop(224)'
-    protocol: str = "single"  # of evaluation: 'flip' has the mean of the logits of an image and its mirror image
+    protocol: str = "single"  # the views of an image that are scored: 'flip', 'ten_crop(224)'
+    average: str = "probabilities"  # 'probabilities' or 'logits': what of an image's views is averaged
     normalize: str = "mean_std"  # both, after the operations; statistics come from the training split
     cache: str = "auto"  # 'device': the whole split in device memory; 'host': read as it goes; 'auto': by its size
     dispatch: int = 0  # steps in one call of the device, from a split in its memory; 0: 1 on a CPU, else up to 32
@@ -41,7 +42,7 @@ class Config:
     early_stop: str = ""  # before: 'early_stop(patience=10)', in evaluations of val_split without improvement
     batch_size: int = 128  # images per step, over all devices
     repeats: int = 1  # times that an image is in its batch, each augmented anew; an epoch shows as many images as ever
-    eval_batch_size: int = 500  # the same for scoring, where it changes the speed but no result
+    eval_batch_size: int = 500  # the same for scoring, counting all views of an image; it changes no result
     accumulate: int = 1  # parts a batch is cut into, to save memory; gradients are averaged over them
 
     # how it learns
@@ -94,7 +95,11 @@ def meanings() -> dict[str, str]:
 # A run may go on with other values of these: they change what is said and kept, and where, not what is learnt.
 FREE = ("mesh", "zero", "cache", "eval_batch_size", "eval_every", "checkpoint_every", "keep", "log_every")
 
-_CHOICES = {"dtype": ("float32", "bfloat16"), "cache": ("auto", "device", "host")}
+_CHOICES = {
+    "dtype": ("float32", "bfloat16"),
+    "cache": ("auto", "device", "host"),
+    "average": ("probabilities", "logits"),
+}
 _AT_LEAST = {"dispatch": 0, "batch_size": 1, "repeats": 1, "eval_batch_size": 1, "accumulate": 1, "keep": 1, "seed": 0,
              "lr": 0.0, "weight_decay": 0.0, "clip_norm": 0.0, "ema": 0.0, "sam": 0.0, "aux_weight": 0.0}  # fmt: skip
 

@@ -1,9 +1,11 @@
 """Scores a network on a split, every example exactly once, and has it reported."""
 
+import collections
 import contextlib
 import functools
+import math
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -12,44 +14,32 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from cnnjax import augment, checkpoint, config, losses, metrics, optim, report, sharding
+from cnnjax import augment, checkpoint, config, losses, metrics, optim, protocols, report, sharding, spec
 from cnnjax import workdir as workdirs
 from cnnjax.data import folds, pipeline
 from cnnjax.data.build import Split, load
-from cnnjax.errors import InputError, unknown
+from cnnjax.errors import InputError
 from cnnjax.models import create_model
 from cnnjax.state import Tree, variables_of
 
-EvalStep = Callable[[Tree, pipeline.Batch], dict[str, jax.Array]]
+Scorer = Callable[[Tree], Iterator[pipeline.Batch]]  # from variables to batches of scores
 
 
-# What a network is shown of an image: the mean of its logits counts.
-PROTOCOLS: dict[str, Callable[[jax.Array], Sequence[jax.Array]]] = {
-    "single": lambda images: [images],
-    "flip": lambda images: [images, images[:, :, ::-1]],
-}
+def view_logits(
+    variables: Tree, images: jax.Array, start: jax.Array, *, model: nn.Module, prepare, views: int, mirror: bool
+) -> jax.Array:
+    """The logits of so many views of each image, from view `start` on: uint8 [N, V, H, W, C] -> float32 [N, views, K].
 
-
-def eval_step(
-    variables: Tree, batch: pipeline.Batch, *, model: nn.Module, prepare, loss, protocol: str
-) -> dict[str, jax.Array]:
-    """The sums of `metrics.sums` over one batch, without its padding, and each image's "scores" [N, K]."""
-    views = PROTOCOLS[protocol](prepare(jax.random.key(0), batch["image"]))
-    each: list[Any] = [model.apply(variables, view, train=False) for view in views]
-    logits: Any = sum(each) / len(each)
-    target = jax.nn.one_hot(batch["label"], logits.shape[-1])
-    sums = metrics.sums(logits, batch["label"], loss(logits, target), batch["mask"])
-    return sums | {"scores": logits.astype(jnp.float32), "label": batch["label"], "mask": batch["mask"]}
-
-
-def make_eval_step(model: nn.Module, prepare, loss, protocol: str, mesh: Mesh) -> EvalStep:
-    """`eval_step`, compiled for the mesh: variables stay where they are, batches are divided among the devices."""
-    return jax.jit(
-        functools.partial(eval_step, model=model, prepare=prepare, loss=loss, protocol=protocol),
-        in_shardings=(None, sharding.split(mesh)),
-        out_shardings=sharding.replicated(mesh),
-        compiler_options=sharding.compiler_options(),
-    )
+    With `mirror` those of their mirror images come behind them. Of maps of logits the mean counts.
+    """
+    images = images.reshape(len(images), -1, *images.shape[-3:])  # also of [N, H, W, C]
+    part = jax.lax.dynamic_slice_in_dim(images, start, views, axis=1)
+    if mirror:
+        part = jnp.concatenate([part, part[:, :, :, ::-1]], axis=1)
+    seen = prepare(jax.random.key(0), part.reshape(-1, *part.shape[2:]))
+    logits: Any = model.apply(variables, seen, train=False)
+    logits = logits.mean(axis=tuple(range(1, logits.ndim - 1)))
+    return logits.reshape(len(images), -1, logits.shape[-1])
 
 
 @contextlib.contextmanager
@@ -64,43 +54,128 @@ def naming(model: str, shape: tuple[int, ...]) -> Iterator[None]:
         raise InputError(f"{model!r} does not take images of {shape}: {reason}") from error
 
 
+def sliding(settings: config.Config, known: dict[str, Any], model: nn.Module) -> nn.Module:
+    """The network with its full connections as convolutions, for images larger than it learnt from.
+
+    The mean of each map takes any size as it is: there the network stays. Raises InputError for one without that form.
+    """
+    if getattr(model, "head", "") != "fc":
+        return model
+    text = spec.with_argument(settings.model, ["head"], "conv")
+    form = create_model(text, len(known["classes"]), settings.dtype)
+    with naming(text, known["shape"]):
+        plain, other = (_shapes(net, tuple(known["shape"])) for net in (model, form))
+    if jax.tree.map(lambda x: x.shape, plain) != jax.tree.map(lambda x: x.shape, other):
+        raise InputError(f"{settings.model!r} has no dense form: its full connections are for maps of one size")
+    return form
+
+
+def _shapes(model: nn.Module, shape: tuple[int, ...]) -> Tree:
+    image = jax.ShapeDtypeStruct((1, *shape), np.float32)
+    return jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), image)
+
+
+def make_scores(
+    settings: config.Config,
+    known: dict[str, Any],
+    examples: Split,
+    model: nn.Module,
+    mesh: Mesh,
+    protocol: protocols.Protocol,
+    views: Sequence[spec.Call],
+) -> Scorer:
+    """The function from variables to the scores of `examples` in one pass of a protocol, batch by batch.
+
+    A batch is {"scores": float32 [B, K], "label", "example": int32 [B], "mask": bool [B]}, divided among the devices.
+    `known` is what a run's data.json holds of the training split. Raises InputError when the images do not fit.
+    """
+    host_ops, step_ops = pipeline.split_ops(settings.preprocess)
+    calls = [*host_ops, *views]
+    sizes = pipeline.by_size(pipeline.image_shapes(examples), calls) if protocol.whole else {}
+    cache = "host" if len(sizes) > 1 else settings.cache
+    source = pipeline.open_source(examples, calls, cache=cache, seed=settings.seed, mesh=mesh)
+    shape, count = source.shape[-3:], math.prod(source.shape[:-3])
+    if shape[-1] != known["shape"][-1]:
+        raise InputError(f"the images of {examples.name} are {shape}; the network learnt from {known['shape']}")
+    if protocol.dense:
+        model = sliding(settings, known, model)
+    by_side = sorted(sizes or [shape], key=lambda one: (min(one[:2]), max(one[:2])))
+    for one in {by_side[0], by_side[-1]} - {tuple(known["shape"])}:
+        with naming(settings.model, one):
+            variables = _shapes(model, tuple(known["shape"]))
+            image = jax.ShapeDtypeStruct((1, *one), np.float32)
+            jax.eval_shape(functools.partial(model.apply, train=False), variables, image)
+    prepare = augment.build(step_ops, settings.normalize, known, shape)
+
+    # A call of the device has eval_batch_size views at most: of several images, or some of the views of each.
+    most = max(1, settings.eval_batch_size // (2 if protocol.mirror else 1))
+    batch_size = max(1, most // count)
+    held = -(-batch_size // mesh.shape["data"]) * mesh.shape["data"]
+    at_once = max(n for n in range(1, count + 1) if count % n == 0 and (n == 1 or n * held <= most))
+    logits = jax.jit(
+        functools.partial(view_logits, model=model, prepare=prepare, views=at_once, mirror=protocol.mirror),
+        in_shardings=(None, sharding.split(mesh), None),
+        out_shardings=sharding.split(mesh),
+        compiler_options=sharding.compiler_options(),
+    )
+    average = jax.jit(lambda each: protocols.average(jnp.concatenate(each, axis=1), settings.average))
+
+    def scores(variables: Tree) -> Iterator[pipeline.Batch]:
+        for batch in pipeline.eval_batches(source, batch_size=batch_size, mesh=mesh, groups=sizes.values() or None):
+            images = batch.pop("image")
+            yield batch | {"scores": average([logits(variables, images, i) for i in range(0, count, at_once)])}
+
+    return scores
+
+
+def batch_sums(batch: pipeline.Batch, loss: Callable[[jax.Array, jax.Array], jax.Array]) -> dict[str, jax.Array]:
+    """The sums of `metrics.sums` over one batch of scores; padding does not count."""
+    target = jax.nn.one_hot(batch["label"], batch["scores"].shape[-1])
+    return metrics.sums(batch["scores"], batch["label"], loss(batch["scores"], target), batch["mask"])
+
+
 def make_scorer(
     settings: config.Config, known: dict[str, Any], examples: Split, model: nn.Module, mesh: Mesh
 ) -> Callable[[Tree], metrics.Sums]:
     """The function from variables to the sums over all of `examples`, and their "scores" and "label", as set.
 
-    `known` is what a run's data.json holds of the training split. Raises InputError when the images do not fit.
+    Raises InputError as `make_scores` does, and for a protocol of several passes.
     """
-    if settings.protocol not in PROTOCOLS:
-        raise unknown("protocol", settings.protocol, PROTOCOLS)
-    host_ops, step_ops = pipeline.split_ops(settings.preprocess)
-    source = pipeline.open_source(examples, host_ops, cache=settings.cache, seed=settings.seed, mesh=mesh)
-    if source.shape[-1] != known["shape"][-1]:
-        raise InputError(f"the images of {examples.name} are {source.shape}; the network learnt from {known['shape']}")
-    if list(source.shape) != known["shape"]:
-        sizes = [jax.ShapeDtypeStruct((1, *shape), np.float32) for shape in (known["shape"], source.shape)]
-        with naming(settings.model, source.shape):
-            variables = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), sizes[0])
-            jax.eval_shape(functools.partial(model.apply, train=False), variables, sizes[1])
-    prepare = augment.build(step_ops, settings.normalize, known, source.shape)
-    step = make_eval_step(model, prepare, losses.build(settings.loss, len(known["classes"])), settings.protocol, mesh)
+    protocol = protocols.build(settings.protocol)
+    if len(protocol.passes) > 1:
+        raise InputError(
+            f"config.protocol = {settings.protocol!r} shows images in several sizes, which training does not: "
+            "give it to `evaluate` as --protocol"
+        )
+    scores = make_scores(settings, known, examples, model, mesh, protocol, protocol.passes[0])
+    sums = jax.jit(
+        functools.partial(batch_sums, loss=losses.build(settings.loss, len(known["classes"]))),
+        out_shardings=sharding.replicated(mesh),
+    )
+    return lambda variables: metrics.add(list(_fetched(map(sums, scores(variables)))))
 
-    def score(variables: Tree) -> metrics.Sums:
-        batches = pipeline.eval_batches(source, batch_size=settings.eval_batch_size, mesh=mesh)
-        waiting, done = [], []
-        for batch in batches:
-            waiting.append(step(variables, batch))
-            if len(waiting) > 2:  # fetched two batches late, so that the device always has the next one
-                done.append(jax.device_get(waiting.pop(0)))
-        done += jax.device_get(waiting)
-        masks = [part.pop("mask") for part in done]
-        rows = {
-            name: np.concatenate([part.pop(name)[mask] for part, mask in zip(done, masks, strict=True)])
-            for name in ("scores", "label")
-        }
-        return metrics.add(done) | rows
 
-    return score
+def _fetched(results: Iterable[Tree]) -> Iterator[Tree]:
+    """The results on the host, two batches late, so that the device always has the next one."""
+    waiting: collections.deque[Tree] = collections.deque()
+    for one in results:
+        waiting.append(one)
+        if len(waiting) > 2:
+            yield jax.device_get(waiting.popleft())
+    yield from map(jax.device_get, waiting)
+
+
+def collect(scores: Scorer, variables: Tree, examples: Split, mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
+    """The scores float32 [N, K] and labels int32 [N] of all examples, in the order of the split."""
+    everywhere = jax.jit(
+        lambda batch: [batch[name] for name in ("mask", "example", "label", "scores")],
+        out_shardings=sharding.replicated(mesh),
+    )
+    all_scores = np.full((len(examples), len(examples.classes)), np.nan, np.float32)
+    labels = np.empty(len(examples), np.int32)
+    for mask, example, label, part in _fetched(map(everywhere, scores(variables))):
+        all_scores[example[mask]], labels[example[mask]] = part[mask], label[mask]
+    return all_scores, labels
 
 
 def restore(
@@ -122,12 +197,52 @@ def restore(
     return number, variables_of(**found)
 
 
+def score_run(
+    workdir: pathlib.Path, settings: config.Config, examples: Split, mesh: Mesh, step: str, say: Callable[[str], None]
+) -> tuple[int, np.ndarray, np.ndarray]:
+    """The step of a checkpoint of a run, its scores float32 [N, K] of `examples`, and their labels int32 [N]."""
+    known = workdirs.read_known(workdir)
+    if len(examples.classes) != len(known["classes"]):
+        raise InputError(
+            f"{examples.name} has {len(examples.classes)} classes; the network of {workdir} {len(known['classes'])}"
+        )
+    model, protocol = (
+        create_model(settings.model, len(known["classes"]), settings.dtype),
+        protocols.build(settings.protocol),
+    )
+    make = functools.partial(make_scores, settings, known, examples, model, mesh, protocol)
+    passes = [make(views) for views in protocol.passes]
+    number, variables = restore(workdir, settings, known, model, mesh, step, say)
+    each, labels = zip(*(collect(scores, variables, examples, mesh) for scores in passes), strict=True)
+    return number, _averaged(each, settings.average), labels[0]
+
+
+PART = 1000  # examples in what is computed of all scores, to save memory
+
+
+def _averaged(each: Sequence[np.ndarray], how: str) -> np.ndarray:
+    """`protocols.average` of several [N, K]."""
+    parts = (np.stack([one[i : i + PART] for one in each], axis=1) for i in range(0, len(each[0]), PART))
+    return np.concatenate([np.asarray(protocols.average(part, how)) for part in parts])
+
+
+def mean_loss(text: str, scores: np.ndarray, labels: np.ndarray) -> float:
+    """The mean of the loss that a call string names."""
+    loss, classes, total = losses.build(text), scores.shape[1], 0.0
+    for i in range(0, len(scores), PART):
+        total += float(loss(jnp.asarray(scores[i : i + PART]), jax.nn.one_hot(labels[i : i + PART], classes)).sum())
+    return total / len(scores)
+
+
 def evaluate(
     workdir: pathlib.Path,
     *,
+    ensemble: Sequence[pathlib.Path] = (),
     step: str = "last",
     dataset: str = "",
     split: str = "",
+    protocol: str = "",
+    average: str = "",
     batch_size: int = 0,
     preprocess: str | None = None,
     data_dir: str = "",
@@ -136,30 +251,48 @@ def evaluate(
 ) -> dict[str, Any]:
     """Restores a checkpoint of a run and scores it; everything else comes from the run's folder.
 
-    Without a `dataset` and `split` these are the run's own test split, and `preprocess` is its config's. Returns what
-    `evaluations/.../metrics.json` holds. Raises InputError for a folder, step, data set or split that does not exist or
-    does not fit.
+    Without a `dataset` and `split` these are the run's own test split; `preprocess`, `protocol` and `average` are its
+    config's. The scores of the runs in `ensemble` are averaged with its own, as `average` has it, each of a network
+    with its own settings. Returns what `evaluations/.../metrics.json` in the first folder holds. Raises InputError for
+    a folder, step, data set, split or protocol that does not exist or does not fit.
     """
-    settings = config.load(workdir / "config.json")
-    settings.cache, settings.eval_batch_size = "host", batch_size or settings.eval_batch_size
-    known = workdirs.read_known(workdir)
-    of = {}
-    if preprocess not in (None, settings.preprocess):
-        settings.preprocess = of["preprocess"] = preprocess
-    name, split = dataset or settings.dataset, split or settings.test_split or folds.splits_of(settings, data_dir)[1]
+    folders = list(dict.fromkeys([workdir, *ensemble]))
+    runs = {folder: config.load(folder / "config.json") for folder in folders}
+    first = runs[workdir]
+    asked = {"preprocess": preprocess, "protocol": protocol or None, "average": average or None}
+    of: dict[str, Any] = {name: value for name, value in asked.items() if value not in (None, getattr(first, name))}
+    for settings in runs.values():
+        if protocol not in ("", settings.protocol) and preprocess is None:
+            host_ops, _ = pipeline.split_ops(settings.preprocess)
+            protocols.check_preprocess(protocol, host_ops)
+        settings.cache, settings.eval_batch_size = "host", batch_size or settings.eval_batch_size
+        for name, value in asked.items():
+            if value is not None:
+                setattr(settings, name, value)
+        config.check(settings)
+    _check_classes(folders)
+    name, split = dataset or first.dataset, split or first.test_split or folds.splits_of(first, data_dir)[1]
     if not split:
         raise InputError(f"{workdir} has no test_split in its config; give --split")
     mesh = mesh or sharding.make_mesh()
     examples = load(name, split, data_dir)
-    if len(examples.classes) != len(known["classes"]):
-        raise InputError(
-            f"{name} has {len(examples.classes)} classes; the network of {workdir} {len(known['classes'])}"
-        )
-    model = create_model(settings.model, len(known["classes"]), settings.dtype)
-    score = make_scorer(settings, known, examples, model, mesh)
 
-    number, variables = restore(workdir, settings, known, model, mesh, step, say)
-    total = score(variables)
-    of = {"dataset": name, "split": split, "step": number, **of}
-    loss = metrics.means(total)["loss"]
-    return report.write(total["scores"], total["label"], loss, workdir, of, examples.classes)
+    numbers, each, labels = zip(
+        *(score_run(folder, settings, examples, mesh, step, say) for folder, settings in runs.items()), strict=True
+    )
+    if len(runs) > 1:
+        of["ensemble"] = ", ".join(f"{folder} step {number}" for folder, number in zip(runs, numbers, strict=True))
+    scores, label = _averaged(each, first.average), labels[0]
+    loss = mean_loss(first.loss, scores, label)
+    of = {"dataset": name, "split": split, "step": numbers[0], **of}
+    return report.write(scores, label, loss, workdir, of, examples.classes)
+
+
+def _check_classes(folders: Sequence[pathlib.Path]) -> None:
+    """Raises InputError when the networks of these runs tell other classes apart, or in another order."""
+    classes = [workdirs.read_known(folder)["classes"] for folder in folders]
+    for folder, other in zip(folders, classes, strict=True):
+        if other != classes[0]:
+            counts = f"{len(classes[0])} and {len(other)}"
+            different = next((f"{a!r} and {b!r}" for a, b in zip(classes[0], other, strict=False) if a != b), counts)
+            raise InputError(f"{folders[0]} and {folder} are no ensemble: their classes differ ({different})")

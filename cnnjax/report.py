@@ -4,6 +4,7 @@ import csv
 import math
 import pathlib
 import re
+import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -24,9 +25,7 @@ def write(
     table.
     """
     found = measures.measure(scores, label)
-    seen = f"-{of['preprocess']}" if "preprocess" in of else ""
-    name = re.sub(r"[^\w.-]+", "_", f"{of['dataset']}-{of['split']}-step{of['step']}{seen}")
-    folder = workdir / "evaluations" / name
+    folder = workdir / "evaluations" / _name(**of)
     overall = {name: _plain(value) for name, value in found.overall.items()}
     per_class = dict(zip(classes, map(_plain, found.classes["accuracy"]), strict=True))
     result = {**of, "loss": loss, **overall, "per_class": per_class, "folder": str(folder)}
@@ -41,6 +40,13 @@ def write(
         )
         figures.draw(found, classes, f"{of['dataset']} {of['split']}, step {of['step']}", folder)
     return result
+
+
+def _name(dataset: str, split: str, step: int, **seen: str) -> str:
+    """The folder of an evaluation, by all that it is of: nothing overwrites what another left."""
+    name = "-".join([dataset, split, f"step{step}", *(f"{key}={value}" for key, value in seen.items())])
+    short = re.sub(r"[^\w.=-]+", "_", name)
+    return short if len(short) <= 120 else f"{short[:110]}-{zlib.crc32(name.encode()):08x}"
 
 
 def _plain(value: Any) -> Any:

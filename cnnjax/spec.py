@@ -90,21 +90,22 @@ def find(kind: str, call: Call, table: Mapping[str, Callable[..., Any]], **given
     for name in call.kwargs:
         if name not in settable:
             raise InputError(f"{kind} {call.name!r} has no argument {name!r}; {nearest(name, settable)}")
-    positional = dict(zip(settable, call.args, strict=False))
+    several = [name for name, p in parameters.items() if p.kind is p.VAR_POSITIONAL]  # takes all that have no name
+    args, positional = (call.args, {}) if several else ((), dict(zip(settable, call.args, strict=False)))
     try:
-        if len(call.args) > len(settable):
+        if not several and len(call.args) > len(settable):
             raise TypeError(f"takes at most {len(settable)} arguments, got {len(call.args)}")
         if twice := positional.keys() & call.kwargs.keys():
             raise TypeError(f"argument {min(twice)!r} is given twice")
-        inspect.signature(function).bind(**given, **positional, **call.kwargs)
+        inspect.signature(function).bind(*args, **given, **positional, **call.kwargs)
     except TypeError as error:
         signature = f"{call.name}({', '.join(str(parameters[name]) for name in settable)})"
         raise InputError(f"{kind} {call.name!r}: {error}; expected {signature}") from error
-    for name, value in (positional | call.kwargs).items():
+    for name, value in [*(positional | call.kwargs).items(), *((several[0], value) for value in args)]:
         if not _fits(value, expected := parameters[name].annotation):
             shown = str(expected).replace("collections.abc.", "") if get_origin(expected) else expected.__name__
             raise InputError(f"{kind} {call.name!r}: {name} = {value!r}: expected {shown}")
-    return functools.partial(function, **given, **positional, **call.kwargs)
+    return functools.partial(function, *args, **given, **positional, **call.kwargs)
 
 
 def build(kind: str, text: str, table: Mapping[str, Callable[..., Any]], **given: Any) -> Any:

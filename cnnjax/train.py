@@ -17,7 +17,20 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from rich.console import Console
 
-from cnnjax import augment, checkpoint, distill, losses, metrics, normalize, optim, sharding, spec, weights, workdir
+from cnnjax import (
+    augment,
+    checkpoint,
+    distill,
+    losses,
+    metrics,
+    normalize,
+    optim,
+    protocols,
+    sharding,
+    spec,
+    weights,
+    workdir,
+)
 from cnnjax.config import Config, check, is_due, length
 from cnnjax.config import steps as steps_of
 from cnnjax.data import folds, pipeline
@@ -181,6 +194,7 @@ def check_names(config: Config) -> None:
     """Raises InputError for any name in the config that does not exist, before anything is read or written."""
     create_model(config.model, 10, config.dtype)
     losses.build(config.loss)
+    protocols.build(config.protocol)
     if config.distill:
         distill.read(config.distill)
     for text in (config.augment, config.preprocess):

@@ -19,6 +19,7 @@ def get_config(dtype: str = "bfloat16") -> Config:
         dataset="cifar10",
         augment="pad_crop(2, fill='reflect')|flip_alternating",
         protocol="flip",
+        average="logits",
         duration="9.9 epochs",
         batch_size=batch_size,
         eval_batch_size=2000,

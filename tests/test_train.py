@@ -31,7 +31,7 @@ from cnnjax.config import Config
 from cnnjax.data import build, images, statistics
 from cnnjax.data.build import load
 from cnnjax.errors import InputError
-from cnnjax.evaluate import eval_step, evaluate
+from cnnjax.evaluate import evaluate
 from cnnjax.models import airbench, create_model, network
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -951,22 +951,6 @@ def test_evaluation_counts_every_image_once_whatever_the_batch_and_devices(
         assert got == pytest.approx({name: expected[name] for name in got}, rel=1e-5)
 
 
-def test_the_flip_protocol_scores_the_mean_of_both_sides() -> None:
-    class Net(nn.Module):
-        @nn.compact
-        def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-            return x.reshape(x.shape[0], -1) @ np.arange(12.0).reshape(4, 3)
-
-    pixels, labels = np.random.default_rng(0).normal(size=(5, 2, 2, 1)), jnp.arange(5) % 3
-    batch = {"image": jnp.asarray(pixels), "label": labels, "mask": jnp.ones(5, bool)}
-    options: Any = {"model": Net(), "prepare": lambda key, x: x, "loss": train.losses.build("cross_entropy")}
-    logits = [view.reshape(5, 4) @ np.arange(12.0).reshape(4, 3) for view in (pixels, pixels[:, :, ::-1])]
-    for protocol, mean in (("single", logits[0]), ("flip", sum(logits) / 2)):
-        got = eval_step({}, batch, protocol=protocol, **options)
-        losses = -jax.nn.log_softmax(jnp.asarray(mean))[np.arange(5), labels]
-        assert float(got["loss"]) == pytest.approx(float(losses.sum()), rel=1e-4)
-
-
 @pytest.mark.parametrize(("step", "split", "group"), [("last", "", "test"), ("12", "test[:64]", "val")])
 def test_evaluation_agrees_with_what_the_training_wrote(
     step: str, split: str, group: str, finished: pathlib.Path, digits_dir: str
@@ -1025,7 +1009,7 @@ def test_images_are_evaluated_as_other_operations_make_them(finished: pathlib.Pa
     plain, moved = (evaluate(finished, data_dir=digits_dir, preprocess=ops) for ops in (None, "shift(3, 3)"))
     assert moved["accuracy"] < plain["accuracy"]
     assert moved["preprocess"] == "shift(3, 3)"
-    assert moved["folder"] == plain["folder"] + "-shift_3_3_"  # the evaluation of before is still there
+    assert moved["folder"] == plain["folder"] + "-preprocess=shift_3_3_"  # the evaluation of before is still there
     assert pathlib.Path(plain["folder"]).exists()
 
 

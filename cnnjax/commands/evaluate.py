@@ -12,28 +12,40 @@ if TYPE_CHECKING:
 
 
 def run(parser: cli.Parser, argv: list[str]) -> int:
-    parser.add_argument("--workdir", required=True, help="a run's folder")
+    parser.add_argument("--workdir", default="", help="a run's folder")
+    parser.add_argument("--ensemble", default="", help="DIR,DIR,...: the scores of these runs are averaged")
     parser.add_argument("--step", default="last", help="last, best or a step's number (default: last)")
     parser.add_argument("--dataset", default="", help="default: the run's own")
     parser.add_argument(
         "--split", default="", help="TFDS split syntax, as in test[:10%%] (default: the run's test_split)"
     )
     parser.add_argument("--preprocess", help="operations on the images (default: the run's own)")
-    parser.add_argument("--batch_size", type=int, default=0, help="default: the run's eval_batch_size")
+    parser.add_argument(
+        "--protocol",
+        default="",
+        help="single, flip, center(S), five_crop(S), ten_crop(S), crop144(S), resize(S), dense(S) or "
+        "multiscale(256, 384, 512) (default: the run's own)",
+    )
+    parser.add_argument("--average", default="", help="probabilities or logits (default: the run's own)")
+    parser.add_argument("--batch_size", type=int, default=0, help="views at once (default: the run's eval_batch_size)")
     parser.add_argument("--data_dir", default="", help="where data sets are (default: TFDS's own)")
     args = parser.parse_args(argv)
     if args.batch_size < 0:
         raise InputError(f"--batch_size={args.batch_size}: expected at least 1")
-    load(pathlib.Path(args.workdir) / "config.json")
+    folders = [pathlib.Path(name.strip()) for name in (args.workdir, *args.ensemble.split(",")) if name.strip()]
+    if not folders:
+        raise InputError("give a run's folder as --workdir=DIR, or several as --ensemble=DIR,DIR")
+    for folder in folders:
+        load(folder / "config.json")
 
     console = cli.start()
     import jax
 
     from cnnjax.evaluate import evaluate
 
-    options = {name: value for name, value in vars(args).items() if name != "workdir"}
+    options = vars(args) | {"workdir": folders[0], "ensemble": folders[1:]}
     leader = jax.process_index() == 0
-    result = evaluate(pathlib.Path(args.workdir), **options, say=console.print if leader else lambda line: None)
+    result = evaluate(**options, say=console.print if leader else lambda line: None)
     if leader:
         _print_evaluation(console, result)
     return 0
@@ -42,7 +54,9 @@ def run(parser: cli.Parser, argv: list[str]) -> int:
 def _print_evaluation(console: "Console", result: dict[str, Any]) -> None:
     from rich.table import Table
 
-    table = Table(title=f"{result['dataset']} {result['split']}, step {result['step']}", title_justify="left")
+    seen = [f"{name} {result[name]}" for name in ("preprocess", "protocol", "average", "ensemble") if name in result]
+    title = ", ".join([f"{result['dataset']} {result['split']}", f"step {result['step']}", *seen])
+    table = Table(title=title, title_justify="left")
     shown = {
         "images": f"{result['count']:,}",
         "accuracy": f"{result['accuracy']:.2%}",

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax import cache, spec
+from cnnjax import cache, protocols, spec
 from cnnjax.data import images
 from cnnjax.data.store import Split
 
@@ -30,7 +30,8 @@ def arrays(split: Split, calls: Sequence[spec.Call], make: Callable[[], Arrays],
     It is kept for the same files, the same code of the operations and the same rest `of` what it is made of, alone.
     A damaged file is made anew; what cannot be written is not kept.
     """
-    key = json.dumps([split.identity, split.files(), calls, inspect.getsource(images), *of])
+    code = [inspect.getsource(module) for module in (images, protocols)]
+    key = json.dumps([split.identity, split.files(), calls, code, *of])
     path = cache.folder("pixels") / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
     with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), path.open("rb") as file:
         found = dict(np.load(file))  # checks their checksums

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from cnnjax import normalize, sharding, spec
+from cnnjax import normalize, protocols, sharding, spec
 from cnnjax.augment import MIXING, OPS
 from cnnjax.data import images, kept, statistics
 from cnnjax.data.images import HOST_OPS
@@ -29,6 +29,8 @@ Batch = dict[str, jax.Array]
 
 AUTO_CACHE_BYTES = 2**30  # cache='auto' keeps a split of up to this size on the device
 STATISTICS_SAMPLE = 10_000  # images that the statistics of a split too large to cache are computed from
+
+ON_HOST = HOST_OPS | protocols.VIEWS  # of these, views are for evaluation alone: they come last, and of a protocol
 
 _reader = concurrent.futures.ThreadPoolExecutor(1, "cnnjax-reader")  # of whole splits, in the order of their opening
 
@@ -46,7 +48,7 @@ class Source(NamedTuple):
     fetch: Callable[[Sequence[int], Callable[[int], Places]], Iterator[Batch]]
     whole: Callable[[], Batch] | None  # all of it, on every device; None for one that is read as it goes
     count: int  # examples
-    shape: tuple[int, int, int]  # of an image after the host's operations
+    shape: tuple[int, int, int]  # of an image after the host's operations; [V, H, W, C] where these make views of it
     statistics: Callable[[Collection[str]], dict[str, Any]]  # mean, std and those asked for: `data.statistics`
 
 
@@ -92,7 +94,7 @@ def asked(*pipelines: str, normalization: str) -> set[str]:
 
 def is_random(calls: Sequence[spec.Call]) -> bool:
     """Whether any of the host's operations draws random numbers."""
-    return any("rng" in inspect.signature(HOST_OPS[call.name]).parameters for call in calls)
+    return any("rng" in inspect.signature(ON_HOST[call.name]).parameters for call in calls)
 
 
 @functools.lru_cache(maxsize=4)
@@ -120,10 +122,11 @@ def order(seed: int, step: int, batch_size: int, count: int, repeats: int = 1) -
 def read(split: Split, calls: Sequence[spec.Call], indices: np.ndarray, positions: np.ndarray, seed: int) -> dict:
     """Reads examples and runs the host's operations: {"image": uint8 [N, H, W, C], "label": int32 [N]}.
 
-    `positions` are the examples' places in the stream, which with the seed determine what is random.
+    With views the images are [N, V, H, W, C]. `positions` are the examples' places in the stream, which with the seed
+    determine what is random.
     """
     encoded, labels = split.read_encoded(indices)
-    ops = [spec.find("operation", call, HOST_OPS, image=None, rng=None) for call in calls]
+    ops = [spec.find("operation", call, ON_HOST, image=None, rng=None) for call in calls]
     decode = images.for_windows if calls and calls[0].name in images.WINDOWS else images.decode
     batch = np.empty((0,), np.uint8)
     for i, (index, data, position) in enumerate(zip(indices, encoded, positions, strict=True)):
@@ -261,19 +264,53 @@ def train_groups(
         yield group.stop, {"whole": source.whole(), "places": placed, "count": np.int32(len(group))}
 
 
-def eval_batches(source: Source, *, batch_size: int, mesh: Mesh) -> Iterator[Batch]:
-    """Every example once, in order; "mask" is False for the examples that only fill the last batch up."""
-    devices = mesh.shape["data"]
-    batch_size = -(-min(batch_size, source.count) // devices) * devices
-    steps = range(-(-source.count // batch_size))
+def image_shapes(split: Split) -> np.ndarray:
+    """The shape that each image of a split is decoded to, from the first bytes of its file: int [N, 3]."""
+    if None not in split.shape:
+        return np.tile(np.array(split.shape), (len(split), 1))
+    shapes = []
+    for part in _chunks(np.arange(len(split))):
+        for index, data in zip(part, split.read_encoded(part)[0], strict=True):
+            with split.naming(index):
+                shapes.append((*images.header(data)[:2], split.shape[2]))
+    return np.array(shapes)
 
-    def positions(step: int) -> np.ndarray:
-        return np.arange(step * batch_size, (step + 1) * batch_size, dtype=np.int32)
+
+def by_size(shapes: np.ndarray, calls: Sequence[spec.Call]) -> dict[tuple[int, ...], np.ndarray]:
+    """The examples of each size that the host's operations make of images of these shapes [N, 3].
+
+    {shape: int32 [n]}, in order. The operations are tried on blank images, one of each shape.
+    """
+    groups: dict[tuple[int, ...], list[np.ndarray]] = {}
+    each, where = np.unique(shapes, axis=0, return_inverse=True)
+    for number, shape in enumerate(each):
+        image, rng = np.zeros(shape, np.uint8), np.random.default_rng(0)
+        for call in calls:
+            image = spec.find("operation", call, ON_HOST, image=image, rng=rng)()
+        groups.setdefault(image.shape, []).append(np.flatnonzero(where.ravel() == number))
+    return {shape: np.sort(np.concatenate(parts)).astype(np.int32) for shape, parts in groups.items()}
+
+
+def eval_batches(
+    source: Source, *, batch_size: int, mesh: Mesh, groups: Iterable[np.ndarray] | None = None
+) -> Iterator[Batch]:
+    """Every example once, in order; "mask" is False for the examples that only fill a batch up.
+
+    No batch has examples of two `groups`, which together hold each example's number once: they may differ in size.
+    """
+    devices = mesh.shape["data"]
+    chunks: list[np.ndarray] = []
+    sizes: list[int] = []
+    for group in [np.arange(source.count, dtype=np.int32)] if groups is None else groups:
+        size = -(-min(batch_size, len(group)) // devices) * devices
+        parts = [group[start : start + size] for start in range(0, len(group), size)]
+        chunks, sizes = chunks + parts, sizes + [size] * len(parts)
 
     def filled(step: int) -> Places:
-        return Places(np.minimum(positions(step), source.count - 1), np.zeros(batch_size, np.int32))
+        example = np.pad(chunks[step], (0, sizes[step] - len(chunks[step])), mode="edge")
+        return Places(example, np.zeros(sizes[step], np.int32))
 
-    batches = source.fetch(steps, filled)
-    for step, batch in zip(steps, batches, strict=True):
-        mask = positions(step) < source.count
-        yield batch | {"mask": sharding.put_rows(mesh, mask[sharding.local_rows(mesh, batch_size)])}
+    steps = range(len(chunks))
+    for step, batch in zip(steps, source.fetch(steps, filled), strict=True):
+        mask = np.arange(sizes[step]) < len(chunks[step])
+        yield batch | {"mask": sharding.put_rows(mesh, mask[sharding.local_rows(mesh, sizes[step])])}
