@@ -89,7 +89,7 @@ def test_a_step_is_taught_by_the_images_that_the_pupil_sees(teacher: pathlib.Pat
             seen.append(prepare(*given))
             return seen[0]
 
-        _, sums = train.train_step(*args, prepare=seeing, teacher=mine, **parts)
+        _, sums = train.train_step(*args, prepare=seeing, mix=augment.build_mixing([], 10), teacher=mine, **parts)
         return sums["loss"], seen[0]
 
     network: Any = create_model(TEACHER["model"], 10)
@@ -99,7 +99,7 @@ def test_a_step_is_taught_by_the_images_that_the_pupil_sees(teacher: pathlib.Pat
         network.apply(variables, 2 * images - 1, train=False),
     ]
     loss = -jax.nn.log_softmax(logits[0])[np.arange(16), batch["label"]]
-    assert float(got) == pytest.approx(float(distill.blend(loss, *logits, 2.0, 0.7).sum()), rel=1e-5)
+    assert float(got) == pytest.approx(float(distill.blend(loss, logits[0], logits[1], 2.0, 0.7).sum()), rel=1e-5)
 
 
 def test_a_pupil_goes_on_and_takes_several_steps_at_once(
