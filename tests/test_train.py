@@ -25,7 +25,7 @@ import pytest
 from flax import linen as nn
 from rich.console import Console
 
-from cnnjax import augment, checkpoint, sharding, train, workdir
+from cnnjax import augment, checkpoint, optim, sharding, train, workdir
 from cnnjax import config as configs
 from cnnjax.config import Config
 from cnnjax.data import build, images, statistics
@@ -63,6 +63,16 @@ EVERYTHING = {
     "clip_norm": 1.0,
     "ema": 0.9,
 }
+WATCHED = {
+    "optimizer": "sgd(momentum=0.9)|lookahead(every=2)",
+    "sam": 0.05,
+    "accumulate": 2,
+    "lr": 0.5,
+    "schedule": "plateau(patience=0, metric='loss', warmup='2 steps')",
+    "early_stop": "early_stop(patience=3, metric='loss')",
+    "eval_every": "1 steps",
+    "duration": "40 steps",
+}
 DEEP = 'mlp(features=(16, 16), activation="relu")'
 BATCHNORM = {"model": "cifar_resnet20(depth=8)"}
 
@@ -99,7 +109,7 @@ def variables(folder: pathlib.Path, shape: tuple[int, ...] = (8, 8, 1)) -> dict[
     init = functools.partial(create_model(config.model, 10, config.dtype).init, train=False)
     abstract = jax.eval_shape(init, jax.random.key(0), np.zeros((1, *shape)))
     params = abstract.pop("params")
-    tree = {"params": params, "model_state": abstract, "ema": params if config.ema else {}}
+    tree = {"params": params, "model_state": abstract, "ema": params if optim.averages(config) else {}}
     whole = sharding.replicated(sharding.make_mesh(jax.devices()[:1]))
     tree = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), tree)
     _, found = checkpoint.restore_model(folder, tree, "last", pytest.fail)
@@ -137,8 +147,19 @@ def send_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIG
         (EVERYTHING | {"cache": "host", "augment": "random_crop(7)|flip_lr", "preprocess": "center_crop(7)"}, (2, 5)),
         (BATCHNORM | {"duration": "4 steps"}, (2, 3)),
         (EVERYTHING | {"dispatch": 3, "log_every": "3 steps"}, (3, 6)),
+        (WATCHED, (2, 5)),
+        (WATCHED | {"dispatch": 4, "eval_every": "2 steps", "log_every": "2 steps"}, (2, 6)),
     ],
-    ids=["plain", "no evaluation", "everything", "from the host", "batchnorm", "several steps in one call"],
+    ids=[
+        "plain",
+        "no evaluation",
+        "everything",
+        "from the host",
+        "batchnorm",
+        "several steps in one call",
+        "watched",
+        "several watched steps",
+    ],
 )
 def test_a_stopped_run_ends_bit_for_bit_like_one_never_stopped(
     changes: dict, stops: tuple[int, ...], digits_dir: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
@@ -167,6 +188,38 @@ def test_a_finished_run_is_left_as_it_is(digits_dir: str, tmp_path: pathlib.Path
         again = run(tmp_path, digits_dir, cache=cache)
         assert (metrics_of(tmp_path), digest(tmp_path, 8)) == before
         assert numbers(first) == numbers(again)
+
+
+def test_a_plateau_lowers_the_rate_and_an_early_stop_is_an_end(
+    digits_dir: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traces, step_of = [], train.train_step
+
+    def traced(*args: Any, **kwargs: Any) -> Any:
+        traces.append(args)
+        return step_of(*args, **kwargs)
+
+    monkeypatch.setattr(train, "train_step", traced)
+    first = run(tmp_path, digits_dir, **WATCHED | {"log_every": "1 steps"})
+    lines = metrics_of(tmp_path)
+    scores = {line["step"]: line["val/loss"] for line in lines if "val/loss" in line}
+    rates = {line["step"]: line["train/lr"] for line in lines if "train/lr" in line}
+    assert len(traces) == 1
+    assert first["step"] == max(scores) < 40
+    best = min(scores, key=lambda step: scores[step])
+    assert first["step"] == best + 3
+    assert first["stopped"].startswith("early_stop(patience=3, metric='loss'): no evaluation of the last 3 was better")
+    for step in range(3, first["step"] + 1):  # the rate of a step follows the evaluations before it
+        values = [scores[before] for before in range(1, step)]
+        bad = sum(value >= min(values[:i]) * (1 - 1e-4) for i, value in enumerate(values) if i)
+        assert rates[step] == pytest.approx(0.5 * 0.1**bad), step
+    assert "test/loss" in lines[-1]
+
+    before = digest(tmp_path, first["step"])
+    again = run(tmp_path, digits_dir, **WATCHED | {"log_every": "1 steps"})
+    assert (metrics_of(tmp_path), digest(tmp_path, first["step"])) == (lines, before)
+    assert numbers(again) == numbers(first)
+    assert len(traces) == 1
 
 
 def test_lines_of_a_lost_attempt_and_half_lines_are_cut(digits_dir: str, tmp_path: pathlib.Path) -> None:
@@ -349,8 +402,9 @@ def killed_like_whole(
 
 
 def test_a_run_killed_twice_ends_bit_for_bit_like_one_never_killed(digits_dir: str, tmp_path: pathlib.Path) -> None:
-    config = small(**EVERYTHING | {"checkpoint_every": "5 steps", "eval_every": "10 steps", "duration": "300 steps"})
-    killed_like_whole(config, tmp_path, digits_dir, [(20, 0.02), (100, 0.1)])
+    watched = {"schedule": "plateau(patience=2)", "early_stop": "early_stop(patience=300)"}
+    changes = {"checkpoint_every": "5 steps", "eval_every": "10 steps", "duration": "300 steps"} | watched
+    killed_like_whole(small(**EVERYTHING | changes), tmp_path, digits_dir, [(20, 0.02), (100, 0.1)])
 
 
 @pytest.mark.slow
@@ -380,8 +434,9 @@ def test_a_run_killed_twenty_times_ends_bit_for_bit_like_one_never_killed(
         (EVERYTHING, 1e-5),
         (BATCHNORM | {"duration": "4 steps"}, 1e-4),
         ({"model": "cifar_resnet20(depth=8, ghost=4)", "duration": "4 steps"}, 1e-4),
+        (WATCHED | {"zero": True}, 1e-4),
     ],
-    ids=["mlp", "batchnorm", "ghost batchnorm"],
+    ids=["mlp", "batchnorm", "ghost batchnorm", "watched"],
 )
 def test_eight_devices_give_what_one_gives(
     changes: dict, tolerance: float, digits_dir: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch

@@ -8,6 +8,7 @@ A wrapper is a function of `inner`, the whole update with its rate. While it is 
 not the parameters that gradients are taken at: `averaged`.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +17,7 @@ import optax
 
 from cnnjax.errors import InputError
 from cnnjax.optim.masks import matching
-from cnnjax.state import Tree
+from cnnjax.state import Tree, path_name
 
 Transform = optax.GradientTransformation
 Wrapped = optax.GradientTransformationExtraArgs
@@ -106,25 +107,31 @@ def muon(
     sqrt(max(1, columns / rows)). Weight decay is decoupled.
     """
 
-    def matrices(params: Tree) -> Tree:
-        def dimensions(hit: bool, x: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
-            # nn.scan stacks kernels along a first axis: each is a matrix of its own
-            rows = (-4, -3, -2) if x.ndim > 3 else -2
-            return optax.contrib.MuonDimensionNumbers(rows, -1) if hit and x.ndim > 1 else None
+    def is_matrix(path: tuple, x: jax.Array) -> bool:
+        return path_name(path).endswith("kernel") and x.ndim > 1
 
-        return jax.tree.map(dimensions, matching("kernel$", params), params)
+    def matrices(params: Tree, wanted: bool = True) -> Tree:
+        return jax.tree_util.tree_map_with_path(lambda path, x: is_matrix(path, x) == wanted, params)
 
-    rule = optax.contrib.muon(
-        1.0,
+    def rows(x: jax.Array) -> tuple[int, ...]:  # nn.scan stacks kernels along a first axis: each is a matrix of its own
+        return (-4, -3, -2) if x.ndim > 3 else (-2,)
+
+    def scaled(update: jax.Array) -> jax.Array:
+        height, width = math.prod(update.shape[axis] for axis in rows(update)), update.shape[-1]
+        return update * (rms * max(height, width) ** 0.5 if rms else max(1, width / height) ** 0.5)
+
+    orthogonal = optax.contrib.scale_by_muon(
         beta=momentum,
-        eps=eps,
         nesterov=nesterov,
-        adam_b1=b1,
-        adam_b2=b2,
-        muon_weight_dimension_numbers=matrices,
-        consistent_rms=rms or None,
+        weight_dimension_numbers=lambda updates: jax.tree.map(
+            lambda x: optax.contrib.MuonDimensionNumbers(rows(x), -1), updates
+        ),
     )
-    return optax.chain(rule, optax.scale(-1.0), weight_decay)
+    return optax.chain(
+        optax.masked(optax.chain(orthogonal, optax.stateless(lambda u, _: jax.tree.map(scaled, u))), matrices),
+        optax.masked(optax.scale_by_adam(b1, b2, eps), lambda params: matrices(params, wanted=False)),
+        weight_decay,
+    )
 
 
 def lbfgs(weight_decay: Transform, memory: int = 10, search: int = 20) -> Wrapped:
@@ -147,7 +154,10 @@ def lbfgs(weight_decay: Transform, memory: int = 10, search: int = 20) -> Wrappe
         grads = decayed(updates, params)
         return rule.update(grads, state, params, value=objective(params), grad=grads, value_fn=objective)
 
-    return Wrapped(rule.init, update)
+    def init(params: Tree) -> Tree:  # with the types that it has after a step, which is compiled once then
+        return jax.tree.map(lambda x: jnp.asarray(x, x.dtype), rule.init(params))
+
+    return Wrapped(init, update)
 
 
 OPTIMIZERS = {
