@@ -14,6 +14,10 @@ def f(given: int, a: int, b: int = 2, *, c: str = "x") -> tuple:
     return given, a, b, c
 
 
+def sized(*sizes: int, flip: bool = True) -> tuple:
+    return sizes, flip
+
+
 TABLE = {"f": f, "other": f}
 
 
@@ -83,6 +87,15 @@ def test_a_wrong_pipeline_is_refused(text: str) -> None:
 )
 def test_a_call_gets_its_own_arguments_and_those_of_the_program(text: str, expected: tuple) -> None:
     assert spec.build("thing", text, TABLE, given=7, not_declared=8) == expected
+
+
+def test_a_call_may_have_any_number_of_arguments() -> None:
+    table = {"sized": sized}
+    assert spec.build("thing", "sized(1, 2, flip=False)", table, given=7) == ((1, 2), False)
+    assert spec.build("thing", "sized", table) == ((), True)
+    assert spec.build("thing", "sized(3, 4, 5)", table) == ((3, 4, 5), True)
+    with pytest.raises(InputError, match="thing 'sized': sizes = 'x': expected int"):
+        spec.build("thing", "sized(3, 'x')", table)
 
 
 @pytest.mark.parametrize(
