@@ -55,7 +55,7 @@ def hinge(logits: Array, target: Array, margin: float = 1.0, squared: bool = Fal
     """How far the logits of the wrong classes reach above the right one's less a margin: PyTorch's MultiMarginLoss.
 
     The sum over the pairs of classes of Weston & Watkins (1999). Squared, it is the L2-SVM's (Tang 2013,
-    arXiv:1306.0239), there for each class against the rest.
+    arXiv:1306.0239), there for each class against the rest. A compiler may hold K^2 numbers for an example.
     """
     if margin <= 0:
         raise InputError(f"hinge: margin = {margin!r}: expected more than 0")

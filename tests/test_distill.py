@@ -99,7 +99,7 @@ def test_a_step_is_taught_by_the_images_that_the_pupil_sees(teacher: pathlib.Pat
         network.apply(variables, 2 * images - 1, train=False),
     ]
     loss = -jax.nn.log_softmax(logits[0])[np.arange(16), batch["label"]]
-    assert float(got) == pytest.approx(float(distill.blend(loss, logits[0], logits[1], 2.0, 0.7).sum()), rel=1e-5)
+    assert float(got) == pytest.approx(float(distill.blend(loss, *logits, temperature=2.0, weight=0.7).sum()), rel=1e-5)
 
 
 def test_a_pupil_goes_on_and_takes_several_steps_at_once(

@@ -1,15 +1,21 @@
 """Cross-validation: the folds of a split are disjoint, and together they are all of it."""
 
 import itertools
+import json
+import pathlib
 import re
 from typing import Any
 
+import jax
 import pytest
 
+from cnnjax import sharding
 from cnnjax.config import Config, check
 from cnnjax.data.build import load
 from cnnjax.data.folds import splits_of
 from cnnjax.errors import InputError
+from cnnjax.evaluate import evaluate
+from cnnjax.train import train
 
 
 def places(split: str, digits_dir: str) -> list[tuple[str, int]]:
@@ -30,6 +36,17 @@ def test_every_example_is_in_one_fold_and_in_all_other_trainings(split: str, cou
         folds.append(places(val, digits_dir))
     assert list(itertools.chain(*folds)) == whole
     assert max(map(len, folds)) - min(map(len, folds)) <= 1
+
+
+def test_a_fold_is_trained_on_the_others_and_scored(digits_dir: str, tmp_path: pathlib.Path) -> None:
+    """With no test split, it is what `cnnjax evaluate` scores, too."""
+    config = Config(model="mlp(features=(8,))", train_split="train[:80]", fold="2/4", test_split="", duration="4 steps")
+    train(config, tmp_path / "run", data_dir=digits_dir, mesh=sharding.make_mesh(jax.devices()[:1]))
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    found = evaluate(tmp_path / "run", data_dir=digits_dir)
+    assert (found["split"], found["count"]) == ("train[20:40]", 20)
+    assert found["accuracy"] == lines[-1]["val/accuracy"]
+    assert json.loads((tmp_path / "run" / "data.json").read_text())["of"]["split"] == "train[0:20]+train[40:80]"
 
 
 def test_without_a_fold_the_splits_are_the_configs() -> None:

@@ -315,6 +315,24 @@ def test_a_trial_of_several_seeds_counts_by_its_mean(tmp_path: pathlib.Path) -> 
     assert sorted(path.name for path in (tmp_path / "s" / "trials" / "0001").iterdir()) == ["seed0", "seed1", "seed2"]
 
 
+def test_folds_have_a_mean_and_a_spread(tmp_path: pathlib.Path) -> None:
+    asked = settings(space={"lr": [0.3, 0.1], "fold": ["1/3", "2/3", "3/3"]}, sampler="grid", trials=6)
+    asked.config |= {"val_split": ""}
+
+    def of_a_fold(folder: pathlib.Path) -> int:
+        config = json.loads((folder / "config.json").read_text())
+        write_metrics(folder, [1 - config["lr"] - 0.01 * int(config["fold"][0])])
+        (folder / "result.json").write_text("{}")
+        return 0
+
+    study = run(tmp_path / "s", asked, played(of_a_fold))
+    found = report.over_folds(report.rows(tmp_path / "s", study, asked), asked)
+    assert [(row["lr"], row["folds"]) for row in found] == [(0.1, 3), (0.3, 3)]
+    assert [row["accuracy"] for row in found] == pytest.approx([0.88, 0.68])
+    assert [row["sd"] for row in found] == pytest.approx([0.01, 0.01])
+    assert report.over_folds(report.rows(tmp_path / "s", study, settings()), settings()) == []
+
+
 def test_a_trial_that_fails_is_recorded_and_the_others_go_on(tmp_path: pathlib.Path) -> None:
     study = run(tmp_path / "s", settings(), played(learns, fails, learns), workers=1)
     assert states(study) == ["COMPLETE"] * 5 + ["FAIL"]
