@@ -53,7 +53,7 @@ SMALL = {
 EVERYTHING = {
     "model": "mlp(features=(16,), dropout=0.5)",
     "augment": "pad_crop(1)|flip_lr|flip_alternating",
-    "normalize": "pixel_mean_std",
+    "normalize": "mean_image",
     "repeats": 2,
     "accumulate": 2,
     "optimizer": "adamw",
