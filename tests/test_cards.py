@@ -93,6 +93,7 @@ SHALLOW: dict[str, dict[str, Any]] = {
     r"resnext29": {"depth": 11, "width": 8},
     r"densenet(40|_bc)": {"stage_sizes": (2, 2, 2)},
     r"(se_)?res|plain|densenet": {"stage_sizes": (1, 1, 1, 1)},
+    r"googlenet": {"adaptive": True},  # else the auxiliary classifiers want images of 224x224
     r"vgg": {"stage_sizes": (1, 1, 1, 1, 1)},
     r"prelunet": {"stage_sizes": (1, 1)},
 }
