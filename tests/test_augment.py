@@ -208,7 +208,7 @@ def test_every_operation_takes_every_shape(name: str, shape: tuple) -> None:
 @pytest.mark.parametrize(
     ("calls", "normalize", "message"),
     [
-        ("flip", "none", "unknown augmentation 'flip'; did you mean 'flip_lr'?"),
+        ("fliplr", "none", "unknown augmentation 'fliplr'; did you mean 'flip_lr'?"),
         ("pad_crop", "none", "missing a required argument: 'pad'; expected pad_crop(pad: int, fill: str = 'mean')"),
         ("pad_crop(pads=4)", "none", "has no argument 'pads'; did you mean 'pad'?"),
         ("pad_crop(4, mean=0)", "none", "has no argument 'mean'"),
