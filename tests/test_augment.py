@@ -225,7 +225,7 @@ def test_every_operation_takes_every_shape(name: str, shape: tuple) -> None:
         ("brightness(-0.1)", "none", "brightness: -0.1: expected at least 0"),
         ("hue(0.6)", "none", "hue: 0.6: expected at least 0, or (low, high) with low <= high, from -0.5 to 0.5"),
         ("color_jitter(hue=1)", "none", "color_jitter: hue: 1: expected at least 0"),
-        ("noise(-1)", "none", "noise: std = -1: expected at least 0"),
+        ("noise(-1)", "none", "noise: sigma = -1: expected at least 0"),
         ("posterize(9)", "none", "posterize: bits = 9: expected 0 to 8"),
         ("solarize(128)", "none", "solarize: threshold = 128: expected 0 to 1"),
         ("sharpness(-1)", "none", "sharpness: factor = -1: expected at least 0"),
