@@ -182,7 +182,7 @@ def test_every_operation_takes_every_shape(name: str, shape: tuple) -> None:
 @pytest.mark.parametrize(
     ("calls", "message"),
     [
-        ("flip", "unknown augmentation 'flip'; did you mean 'flip_lr'?"),
+        ("fliplr", "unknown augmentation 'fliplr'; did you mean 'flip_lr'?"),
         ("pad_crop", "missing a required argument: 'pad'; expected pad_crop(pad: int, fill: str = 'mean')"),
         ("pad_crop(pads=4)", "has no argument 'pads'; did you mean 'pad'?"),
         ("pad_crop(4, mean=0)", "has no argument 'mean'"),
@@ -199,7 +199,7 @@ def test_every_operation_takes_every_shape(name: str, shape: tuple) -> None:
         ("brightness(-0.1)", "brightness: -0.1: expected at least 0"),
         ("hue(0.6)", "hue: 0.6: expected at least 0, or (low, high) with low <= high, from -0.5 to 0.5"),
         ("color_jitter(hue=1)", "color_jitter: hue: 1: expected at least 0"),
-        ("noise(-1)", "noise: std = -1: expected at least 0"),
+        ("noise(-1)", "noise: sigma = -1: expected at least 0"),
         ("posterize(9)", "posterize: bits = 9: expected 0 to 8"),
         ("solarize(128)", "solarize: threshold = 128: expected 0 to 1"),
         ("sharpness(-1)", "sharpness: factor = -1: expected at least 0"),

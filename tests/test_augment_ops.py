@@ -187,7 +187,7 @@ def test_color_jitter_takes_the_four_in_every_order() -> None:
 def test_pca_colour_is_one_colour_along_the_components() -> None:
     eigen = jnp.array([[0.2, 0.0, 0.03], [0.2, 0.05, 0.0], [0.2, -0.05, -0.03]])
     image = jnp.asarray(picture() / 255, jnp.float32)
-    added = np.array(jax.vmap(lambda key: color.pca_color(key, image, eigen, std=0.5) - image)(KEYS))
+    added = np.array(jax.vmap(lambda key: color.pca_color(key, image, eigen, sigma=0.5) - image)(KEYS))
     np.testing.assert_allclose(added, np.broadcast_to(added[:, :1, :1], added.shape), atol=1e-6)
     shares = np.linalg.solve(np.array(eigen), added[:, 0, 0].T)
     np.testing.assert_allclose(shares.mean(axis=1), 0, atol=0.1)

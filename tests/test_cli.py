@@ -57,8 +57,8 @@ WRONG = {
     "model value": (f"train {DIGITS} --config.model=cifar_resnet20(shortcut='C')", "valid: A, B, none"),
     "too small": (f"train {DIGITS} --config.augment=", "'lenet5' does not take images of (8, 8, 1)"),
     "augmentation": (
-        f"train {DIGITS} --config.augment=resize(28)|flip",
-        "unknown operation 'flip'; did you mean 'flip_lr'",
+        f"train {DIGITS} --config.augment=resize(28)|fliplr",
+        "unknown operation 'fliplr'; did you mean 'flip_lr'",
     ),
     "order": (f"train {DIGITS} --config.augment=flip_lr|resize(28)", "'resize' changes sizes on the host"),
     "normalization": (

@@ -245,7 +245,7 @@ def test_an_operation_is_random_if_it_draws(name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("flip", "unknown operation 'flip'; did you mean 'flip_lr'?"),
+        ("fliplr", "unknown operation 'fliplr'; did you mean 'flip_lr'?"),
         ("flip_lr|resize(8)", "'resize' changes sizes on the host, so it must come before 'flip_lr'"),
         (
             "resize(9)|flip_lr|random_crop(8)|cutout(2)",

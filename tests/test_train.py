@@ -948,6 +948,35 @@ def test_auxiliary_classifiers_learn_with_their_weight(weight: float) -> None:
     assert float(sums["loss"]) == pytest.approx(8 * float(losses_of(state.params)[0]), rel=1e-5)  # without the others
 
 
+def test_a_step_learns_from_mixed_images_and_targets() -> None:
+    """The loss is that of the mixed target; hits are counted by the label."""
+    config, key = Config(lr=0.0), jax.random.key(0, impl="rbg")
+    schedule = train.optim.build_schedule(config, 10, 100)
+    parts: dict[str, Any] = {"config": config, "model": create_model("mlp(features=())", 10), "schedule": schedule}
+    state = train.init_state(key, shape=(4, 4, 1), **parts)
+    images, labels = jax.random.normal(key, (8, 4, 4, 1)), jnp.arange(8)
+    batch = {"image": images, **dict.fromkeys(("label", "example", "epoch"), labels)}
+
+    def mix(key: jax.Array, images: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
+        target = jax.nn.one_hot(label, 10)
+        return 0.75 * images + 0.25 * images[::-1], 0.75 * target + 0.25 * target[::-1]
+
+    _, sums = train.train_step(state, batch, key, prepare=lambda key, x, *_: x, mix=mix, **parts)
+    mixed, target = mix(key, images, labels)
+    logits = parts["model"].apply(state.variables, mixed, train=False)
+    assert float(sums["loss"]) == pytest.approx(float(-(target * jax.nn.log_softmax(logits)).sum()), rel=1e-5)
+    assert int(sums["top1"]) == int((logits.argmax(axis=1) == labels).sum())
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_run_mixes_and_scores_whole_images(digits_dir: str, tmp_path: pathlib.Path, accumulate: int) -> None:
+    changes: dict[str, Any] = {"augment": "flip_lr|mixup(0.8)|cutmix", "accumulate": accumulate, "duration": "2 steps"}
+    assert run(tmp_path / "run", digits_dir, **changes)["loss"] > 0
+    with pytest.raises(InputError, match=r"'mixup' mixes the images of a training batch: its place is config.augment"):
+        run(tmp_path / "other", digits_dir, preprocess="mixup(0.8)")
+    assert not (tmp_path / "other").exists()
+
+
 def test_dropout_differs_from_step_to_step_and_follows_the_seed() -> None:
     model = create_model("mlp(features=(64,), dropout=0.5)", 10)
     images, labels = jnp.ones((4, 8, 8, 1)), jnp.arange(4)

@@ -131,18 +131,18 @@ def grayscale(key: Array, image: Array, probability: float = 0.1) -> Array:
     return jnp.where(happens("grayscale", key, probability), luma(image), image)
 
 
-def pca_color(key: Array, image: Array, eigen: Array, std: float = 0.1) -> Array:
+def pca_color(key: Array, image: Array, eigen: Array, sigma: float = 0.1) -> Array:
     """Adds to all pixels one colour, along the principal components of the colours of the training split.
 
-    Each component counts N(0, std) times (Krizhevsky et al. 2012, 4.1). `eigen` [3, 3] holds in its columns the
+    Each component counts N(0, sigma) times (Krizhevsky et al. 2012, 4.1). `eigen` [3, 3] holds in its columns the
     eigenvectors of the covariance of RGB in [0, 1], times the square root of their eigenvalues. As in the paper,
     nothing is clipped.
     """
     if image.shape[-1] != 3:
         raise InputError(f"pca_color: the images have {image.shape[-1]} channel(s): expected 3")
-    if std < 0:
-        raise InputError(f"pca_color: std = {std!r}: expected at least 0")
-    return image + (eigen * (std * jax.random.normal(key, (1, 3)))).sum(axis=1).reshape(1, 1, 3)
+    if sigma < 0:
+        raise InputError(f"pca_color: sigma = {sigma!r}: expected at least 0")
+    return image + (eigen * (sigma * jax.random.normal(key, (1, 3)))).sum(axis=1).reshape(1, 1, 3)
 
 
 # ------------------------------------------------------------------------- with some probability; some on 256 levels

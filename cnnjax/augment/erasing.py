@@ -57,11 +57,11 @@ def random_erasing(
     return jnp.where(fits[first] & happens("random_erasing", keys[3], probability), painted, image)
 
 
-def noise(key: Array, image: Array, std: float) -> Array:
-    """Adds Gaussian noise to each value, on the scale of [0, 1], and clips."""
-    if std < 0:
-        raise InputError(f"noise: std = {std!r}: expected at least 0")
-    return jnp.clip(image + std * jax.random.normal(key, image.shape), 0, 1)
+def noise(key: Array, image: Array, sigma: float) -> Array:
+    """Adds Gaussian noise of the deviation `sigma` to each value, on the scale of [0, 1], and clips."""
+    if sigma < 0:
+        raise InputError(f"noise: sigma = {sigma!r}: expected at least 0")
+    return jnp.clip(image + sigma * jax.random.normal(key, image.shape), 0, 1)
 
 
 OPS = {"cutout": cutout, "random_erasing": random_erasing, "noise": noise}

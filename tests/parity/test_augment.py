@@ -48,7 +48,7 @@ ROWS: dict[str, tuple[Callable[[Any, Any], Callable], int]] = {
     "rotate((17, 17))": (lambda f, m: lambda x: f.rotate(x, 17.0, m.BILINEAR, fill=[255 * c for c in MEAN]), 1),
     "rotate((-40, -40), 'nearest')": (lambda f, m: lambda x: f.rotate(x, -40.0, fill=[255 * c for c in MEAN]), 0),
     "scale(1.3, 1.3)": (lambda f, mode: affine(f, scale=1.3, interpolation=mode.BILINEAR), 1),
-    "scale(0.7, 0.7, 'nearest')": (lambda f, mode: affine(f, scale=0.7), 0),
+    "scale(0.71, 0.71, 'nearest')": (lambda f, mode: affine(f, scale=0.71), 0),
     "shear((20, 20), (-10, -10))": (lambda f, m: affine(f, shear=[20.0, -10.0], interpolation=m.BILINEAR), 1),
     "brightness((1.4, 1.4))": (lambda f, mode: lambda x: f.adjust_brightness(x, 1.4), 1),
     "contrast((1.7, 1.7))": (lambda f, mode: lambda x: f.adjust_contrast(x, 1.7), 2),
