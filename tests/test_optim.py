@@ -232,7 +232,7 @@ def some_batch() -> dict[str, jax.Array]:
 def test_a_network_learns_a_batch_and_its_state_keeps_its_form(settings: dict[str, Any]) -> None:
     config = Config(**{"lr": 10.0 if settings.get("optimizer") == "lars" else 0.01, **settings})
     state, step = step_of(config, some_batch())
-    compiled = jax.jit(step)
+    compiled: Any = jax.jit(step)
     losses = []
     for _ in range(20):
         state, sums = compiled(state)

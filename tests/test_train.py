@@ -63,7 +63,7 @@ EVERYTHING = {
     "clip_norm": 1.0,
     "ema": 0.9,
 }
-WATCHED = {
+WATCHED: dict[str, Any] = {
     "optimizer": "sgd(momentum=0.9)|lookahead(every=2)",
     "sam": 0.05,
     "accumulate": 2,
