@@ -73,6 +73,7 @@ WATCHED: dict[str, Any] = {
     "eval_every": "1 steps",
     "duration": "40 steps",
 }
+OFTEN: dict[str, Any] = WATCHED | {"log_every": "1 steps"}
 DEEP = 'mlp(features=(16, 16), activation="relu")'
 BATCHNORM = {"model": "cifar_resnet20(depth=8)"}
 
@@ -200,7 +201,7 @@ def test_a_plateau_lowers_the_rate_and_an_early_stop_is_an_end(
         return step_of(*args, **kwargs)
 
     monkeypatch.setattr(train, "train_step", traced)
-    first = run(tmp_path, digits_dir, **WATCHED | {"log_every": "1 steps"})
+    first = run(tmp_path, digits_dir, **OFTEN)
     lines = metrics_of(tmp_path)
     scores = {line["step"]: line["val/loss"] for line in lines if "val/loss" in line}
     rates = {line["step"]: line["train/lr"] for line in lines if "train/lr" in line}
@@ -216,7 +217,7 @@ def test_a_plateau_lowers_the_rate_and_an_early_stop_is_an_end(
     assert "test/loss" in lines[-1]
 
     before = digest(tmp_path, first["step"])
-    again = run(tmp_path, digits_dir, **WATCHED | {"log_every": "1 steps"})
+    again = run(tmp_path, digits_dir, **OFTEN)
     assert (metrics_of(tmp_path), digest(tmp_path, first["step"])) == (lines, before)
     assert numbers(again) == numbers(first)
     assert len(traces) == 1
