@@ -16,7 +16,7 @@ from tests.parity import harness
 
 pytestmark = pytest.mark.slow
 MEAN = [128 / 255, 64 / 255, 32 / 255]
-OURS = {"AutoContrast": "autocontrast", "Color": "color", "ShearX": "shear_x", "ShearY": "shear_y",
+OURS: dict[str, str] = {"AutoContrast": "autocontrast", "Color": "color", "ShearX": "shear_x", "ShearY": "shear_y",
         "TranslateX": "translate_x", "TranslateY": "translate_y"}  # fmt: skip
 
 
@@ -102,7 +102,7 @@ def test_an_operation_of_a_policy_is_torchvisions(interpolation: str) -> None:
             strength = sign * float(strengths[4] if strengths.ndim else 0.0)
             fill, mode = [255 * m for m in MEAN], peer.InterpolationMode(interpolation)
             expected = peer._apply_op(pixels, name, strength, mode, fill)
-            one = jnp.array([policies.NUMBER[OURS.get(name, name.lower())]]), jnp.array([strength])
+            one = jnp.array([policies.NUMBER[OURS.get(name, str(name).lower())]]), jnp.array([strength])
             share = differing(lambda image, mean, one=one: apply(image, *one, mean, interpolation), expected, 2)
             if share > 2e-3:
                 wrong[name, sign] = share
@@ -120,7 +120,7 @@ def test_strengths_are_torchvisions() -> None:
     ):
         table = np.asarray(space.table(shape, bins))
         for name, (strengths, signed) in theirs.items():
-            ours = OURS.get(name, name.lower())
+            ours: str = OURS.get(name, str(name).lower())
             assert signed == (ours in (*policies.MOVES, *policies.BLENDS)), name
             if strengths.ndim:
                 np.testing.assert_allclose(table[policies.NUMBER[ours]], strengths.numpy(), rtol=1e-5, err_msg=name)
