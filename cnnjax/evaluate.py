@@ -100,7 +100,9 @@ def make_scores(
     if protocol.dense:
         model = sliding(settings, known, model)
     by_side = sorted(sizes or [shape], key=lambda one: (min(one[:2]), max(one[:2])))
-    for one in {by_side[0], by_side[-1]} - {tuple(known["shape"])}:
+    for one in (by_side[0], by_side[-1]):  # the smallest first; where these fit, those between do
+        if list(one) == list(known["shape"]):
+            continue
         with naming(settings.model, one):
             variables = _shapes(model, tuple(known["shape"]))
             image = jax.ShapeDtypeStruct((1, *one), np.float32)
