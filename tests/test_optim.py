@@ -12,7 +12,7 @@ import optax
 import pytest
 import scipy.optimize
 
-from cnnjax import optim, train
+from cnnjax import augment, optim, train
 from cnnjax.config import Config
 from cnnjax.errors import InputError
 from cnnjax.models import create_model
@@ -218,7 +218,8 @@ def step_of(config: Config, batch: dict, shape: tuple[int, ...] = (4, 4, 1)) -> 
     """The first state of a small network and its step, the same batch each time."""
     model = create_model("mlp(features=(8,))", 10)
     parts: dict[str, Any] = {"config": config, "model": model, "schedule": optim.build_schedule(config, 1, 100)}
-    step = functools.partial(train.train_step, key=jax.random.key(1), prepare=lambda key, x, *_: x, **parts)
+    seen = {"prepare": lambda key, x, *_: x, "mix": augment.build_mixing([], 10)}
+    step = functools.partial(train.train_step, key=jax.random.key(1), **seen, **parts)
     state = train.init_state(jax.random.key(0, impl="rbg"), shape=shape, **parts)
     return state, lambda state: step(state, batch)
 
