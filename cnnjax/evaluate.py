@@ -208,10 +208,8 @@ def score_run(
         raise InputError(
             f"{examples.name} has {len(examples.classes)} classes; the network of {workdir} {len(known['classes'])}"
         )
-    model, protocol = (
-        create_model(settings.model, len(known["classes"]), settings.dtype),
-        protocols.build(settings.protocol),
-    )
+    model = create_model(settings.model, len(known["classes"]), settings.dtype)
+    protocol = protocols.build(settings.protocol)
     make = functools.partial(make_scores, settings, known, examples, model, mesh, protocol)
     passes = [make(views) for views in protocol.passes]
     number, variables = restore(workdir, settings, known, model, mesh, step, say)

@@ -38,8 +38,14 @@ def write(
             folder / "confusion.csv",
             {"label \\ prediction": classes, **dict(zip(classes, found.confusion.T, strict=True))},
         )
-        figures.draw(found, classes, f"{of['dataset']} {of['split']}, step {of['step']}", folder)
+        figures.draw(found, classes, title(of), folder)
     return result
+
+
+def title(of: Mapping[str, Any]) -> str:
+    """What was evaluated, in words."""
+    seen = [f"{name} {of[name]}" for name in ("preprocess", "protocol", "average", "ensemble") if name in of]
+    return ", ".join([f"{of['dataset']} {of['split']}", f"step {of['step']}", *seen])
 
 
 def _name(dataset: str, split: str, step: int, **seen: str) -> str:

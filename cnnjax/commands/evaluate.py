@@ -54,9 +54,9 @@ def run(parser: cli.Parser, argv: list[str]) -> int:
 def _print_evaluation(console: "Console", result: dict[str, Any]) -> None:
     from rich.table import Table
 
-    seen = [f"{name} {result[name]}" for name in ("preprocess", "protocol", "average", "ensemble") if name in result]
-    title = ", ".join([f"{result['dataset']} {result['split']}", f"step {result['step']}", *seen])
-    table = Table(title=title, title_justify="left")
+    from cnnjax import report
+
+    table = Table(title=report.title(result), title_justify="left")
     shown = {
         "images": f"{result['count']:,}",
         "accuracy": f"{result['accuracy']:.2%}",
