@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from cnnjax import processes
 from cnnjax.errors import InputError
 from cnnjax.state import TrainState, Tree, path_name
 
@@ -151,9 +152,11 @@ def _one_error(folder: Any) -> Iterator[None]:
     """Turns whatever goes wrong while saving into one InputError, but for what is not the folder's fault."""
     try:
         yield
-    except (InputError, FloatingPointError, jax.errors.JaxRuntimeError):  # the last: of devices, and other processes
+    except (InputError, FloatingPointError):
         raise
     except Exception as error:  # Orbax, tensorstore and the system each have their own
+        if processes.several() and processes.reason(error):
+            raise
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise InputError(f"cannot save in {folder}: {lines[0]}") from error
 

@@ -280,8 +280,11 @@ def test_what_other_processes_fail_at_is_not_the_folders_fault(
     """A process left alone fails where it collects the state: `processes.reason` can say more of that."""
 
     def gone(leaf: jax.Array) -> np.ndarray:
-        raise jax.errors.JaxRuntimeError("UNKNOWN: Gloo AllGather failed: Read error: Connection reset by peer")
+        raise ValueError("UNKNOWN: Gloo AllGather failed: Read error: Connection reset by peer")
 
     monkeypatch.setattr(checkpoint, "_whole", gone)
-    with pytest.raises(jax.errors.JaxRuntimeError, match="UNKNOWN: Gloo AllGather failed"):
+    with pytest.raises(InputError, match=f"cannot save in {tmp_path}.*: UNKNOWN: Gloo"):
+        save(tmp_path, {1: None})
+    monkeypatch.setattr(checkpoint.processes, "several", lambda: True)
+    with pytest.raises(ValueError, match=r"^UNKNOWN: Gloo AllGather failed"):
         save(tmp_path, {1: None})
