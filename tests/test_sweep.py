@@ -419,7 +419,7 @@ def test_a_sweep_that_does_not_fit_is_refused_before_it_begins(
 
 # ----------------------------------------------------------------------------------------------------------- executors
 
-SLEEP = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(7)); print('up', flush=True); time.sleep(60)"
+SLEEP = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(7)); print('up', flush=True); time.sleep(300)"
 EXECUTORS = [
     "local",
     pytest.param("slurm(cluster='local', gpus=0)", marks=pytest.mark.slow),
@@ -427,7 +427,7 @@ EXECUTORS = [
 ]
 
 
-def finish(job: Job, seconds: float = 60) -> int:
+def finish(job: Job, seconds: float = 240) -> int:
     deadline = time.monotonic() + seconds
     while (status := job.poll()) is None:
         assert time.monotonic() < deadline
