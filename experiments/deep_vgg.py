@@ -22,8 +22,8 @@ it does not learn here either; the paper started it from a variance of 0.01, a s
 HALF = "features=(32, 64, 128, 256, 256)"
 
 
-def arm(network: str, start: str, budget: str, lr: float = 0.01) -> Config:
-    """The paper's optimiser (sec. 3.1), at a rate that is the same for all but the normalised network."""
+def arm(network: str, start: str, budget: str) -> Config:
+    """The paper's optimiser (sec. 3.1), at its rate."""
     width = f"{HALF}, " if budget == "quick" else ""
     return Config(
         model=f"{network}(head='gap', {width}{start})",
@@ -33,7 +33,7 @@ def arm(network: str, start: str, budget: str, lr: float = 0.01) -> Config:
         augment="flip_lr",
         duration="2 epochs" if budget == "quick" else "20 epochs",
         batch_size=50,
-        lr=lr,
+        lr=0.01,
         optimizer="sgd(momentum=0.9)",
         weight_decay=5e-4,
         decay_mask=".*",
