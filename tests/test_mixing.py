@@ -45,6 +45,16 @@ def test_the_mass_of_targets_is_conserved(name: str) -> None:
     assert len(np.unique(shares(target))) > 20
 
 
+@pytest.mark.parametrize("name", augment.MIXING)
+def test_the_target_of_each_image_says_what_is_in_it(name: str) -> None:
+    """Of images whose pixels are their label, one-hot."""
+    one_hot = jax.nn.one_hot(LABEL, 4)
+    images = jnp.broadcast_to(one_hot[:, None, None], (6, 8, 10, 4))
+    op = functools.partial(spec.find, "operation", spec.parse(CALLS[name]), augment.MIXING)
+    mixed, target = jax.vmap(lambda key: op(key=key, images=images, target=one_hot)())(KEYS)
+    np.testing.assert_allclose(mixed.mean(axis=(2, 3)), target, atol=1e-6)
+
+
 def test_mixup_is_the_mean_of_an_image_and_its_partner() -> None:
     images, target = mixed("mixup(0.4)")
     s = shares(target)
