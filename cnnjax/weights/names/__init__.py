@@ -1,6 +1,11 @@
 """How other libraries name what our networks have."""
 
 from cnnjax.weights.library import Library
-from cnnjax.weights.names import torchvision
+from cnnjax.weights.names import pytorchcv, timm, torchvision
 
-LIBRARIES: dict[str, Library] = {"torchvision": torchvision.LIBRARY}
+LIBRARIES: dict[str, Library] = {
+    "torchvision": torchvision.LIBRARY,
+    "timm": timm.LIBRARY,
+    "timm_legacy": timm.LEGACY,
+    "pytorchcv": pytorchcv.LIBRARY,
+}
