@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 
 from cnnjax.errors import InputError, unknown
-from cnnjax.weights.library import Arrays, Layer, Library, Shape, layers
+from cnnjax.weights.library import Arrays, Layer, Library, Shape, layers, renamed
 from cnnjax.weights.names import LIBRARIES
 
 
@@ -51,6 +51,7 @@ def to_ours(model: nn.Module, shape: Shape, arrays: Arrays, library: str) -> Imp
     Raises InputError where the library does not have that network. What does not match is in the result: see there.
     """
     known, variables, missing, misshaped, used = find(library), {}, {}, {}, set()
+    arrays = {renamed(name, known.former): array for name, array in arrays.items()}
     for layer, ours, theirs, name in _matches(model, shape, arrays, library):
         size = layer.arrays[ours]
         expected = known.to_theirs(np.broadcast_to(np.float32(0), size), layer, name).shape
@@ -69,11 +70,16 @@ def to_ours(model: nn.Module, shape: Shape, arrays: Arrays, library: str) -> Imp
 
 def to_theirs(model: nn.Module, shape: Shape, variables: Arrays, library: str) -> Arrays:
     """The inverse of `to_ours`: our variables by path, under the library's names and in its layouts."""
-    known = find(library)
-    return {
-        theirs: known.to_theirs(np.asarray(variables[ours]), layer, name)
-        for layer, ours, theirs, name in _matches(model, shape, {}, library)
-    }
+    known, arrays = find(library), {}
+    for layer, ours, theirs, name in _matches(model, shape, {}, library):
+        arrays[theirs] = known.to_theirs(np.asarray(variables[ours]), layer, name)
+        arrays |= known.counts(layer, name)
+    return arrays
+
+
+def torch_libraries(model: nn.Module) -> list[str]:
+    """The libraries for PyTorch that have networks of its family."""
+    return [name for name, known in LIBRARIES.items() if known.kind == "torch" and family(model) in known.families]
 
 
 def find(library: str) -> Library:
