@@ -102,8 +102,8 @@ def test_there_and_back_again(text: str, library: str, size: tuple[int, int], na
     theirs = convert.to_theirs(model, shape, variables, library)
     for ours, name in (pair.split("=") for pair in names.split()):
         leaf = "scale" if f"params/{ours}/scale" in variables else "kernel"
-        arrays = theirs[f"{name}.weight"], variables[f"params/{ours}/{leaf}"]
-        assert np.array_equal(*(np.sort(array, axis=None) for array in arrays)), name
+        one, other = theirs[f"{name}.weight"], variables[f"params/{ours}/{leaf}"]
+        assert np.array_equal(np.sort(one, axis=None), np.sort(other, axis=None)), name
     counts = [name for name in theirs if name.endswith(".num_batches_tracked")]
     assert len(theirs) == len(variables) + len(counts), "two arrays of ours have one name there"
     assert len(counts) == sum(path.endswith("/mean") for path in variables)

@@ -1,0 +1,135 @@
+"""Weights of other libraries as our networks take them, and back: with PyTorch's own files, and its own networks.
+
+Each network of theirs that the parity tests compare and that has their names gets random weights and statistics.
+`./launch.sh test -m slow tests/parity/test_import.py` needs PyTorch and the libraries of .ci/references.txt.
+"""
+
+import importlib
+import importlib.util
+import pathlib
+import re
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import unflatten_dict
+
+from cnnjax.models import create_model
+from cnnjax.normalize import imagenet, symmetric
+from cnnjax.weights import convert, export
+from cnnjax.weights.library import Arrays
+from tests.parity import harness
+from tests.parity.test_parity import COMPARED
+
+# Sources whose layers are the library's: none that was made of plain layers, or that has layers of other shapes.
+SOURCE = re.compile(
+    r"(torchvision|timm|pytorchcv) [\d.]+ (\w+)"
+    r"(\(aux_logits=True\)|, other pools|, conv10 padded|, shortcuts A| with fewer layers| with \d+ layers| of .*)?"
+)
+ROWS = {
+    f"{row.ours}-{row.source}": row
+    for row, _ in COMPARED
+    if isinstance(row, harness.Reference) and SOURCE.fullmatch(row.source)
+}
+
+
+def library_of(row: harness.Reference) -> str:
+    found = SOURCE.fullmatch(row.source)
+    assert found
+    return "timm_legacy" if found[2].startswith("legacy_se") else found[1]
+
+
+def randomized(net: Any) -> Any:
+    """Their network in evaluation, with scales, biases and statistics unlike those of a new one."""
+    torch = harness.torch_module()
+    for module in net.modules():
+        if getattr(module, "running_mean", None) is not None:
+            for value, low, high in (
+                (module.weight, 0.5, 1.5),
+                (module.bias, -0.2, 0.2),
+                (module.running_mean, -0.2, 0.2),
+                (module.running_var, 0.5, 1.5),
+            ):
+                torch.nn.init.uniform_(value, low, high)
+    return net.eval()
+
+
+def logits_of(net: Any, images: np.ndarray) -> np.ndarray:
+    torch = harness.torch_module()
+    with torch.no_grad():
+        return net(torch.tensor(images.transpose(0, 3, 1, 2).copy()).to(next(net.parameters()))).numpy()
+
+
+def numbers(state: Any) -> Arrays:
+    return {name: value.numpy() for name, value in state.items()}
+
+
+def ours_of(text: str, classes: int, variables: Arrays, images: np.ndarray) -> np.ndarray:
+    tree = unflatten_dict(variables, sep="/")
+    return np.asarray(jax.jit(lambda v, x: create_model(text, classes).apply(v, x, train=False))(tree, images))
+
+
+def difference(ours: np.ndarray, theirs: np.ndarray) -> float:
+    return float(np.abs(ours - theirs.reshape(ours.shape)).max() / np.abs(theirs).max())
+
+
+@pytest.mark.slow
+@pytest.mark.zoo
+@pytest.mark.parametrize("name", ROWS)
+def test_their_weights_give_their_logits_and_ours_are_loaded_there(name: str, tmp_path: pathlib.Path) -> None:
+    row, library = ROWS[name], library_of(ROWS[name])
+    if importlib.util.find_spec(library.partition("_")[0]) is None:
+        pytest.skip(f"{library} is not installed: see .ci/references.txt")
+    torch = harness.torch_module()
+    torch.manual_seed(0)
+    net, shape = randomized(row.theirs()), (*row.sizes[0], row.channels)
+    model = create_model(row.ours, row.num_classes)
+    images = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
+    theirs = logits_of(net, images)
+    variables = convert.to_ours(model, shape, numbers(net.state_dict()), library).check(name)
+    ours = ours_of(row.ours, row.num_classes, variables, images)
+
+    for suffix, load in (
+        (".pth", lambda path: torch.load(path, weights_only=True)),
+        (".safetensors", importlib.import_module("safetensors.torch").load_file),
+    ):
+        path = tmp_path / f"weights{suffix}"
+        export.write(path, export.named(model, shape, variables, library))
+        for module in net.modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+        assert not np.array_equal(logits_of(net, images), theirs)
+        net.load_state_dict(load(path), strict=True)
+        path.unlink()
+        assert np.array_equal(logits_of(net, images), theirs), "what was imported and exported is not the same"
+
+    error, exact = difference(ours, theirs), logits_of(net.double(), images)
+    rounded = difference(theirs, exact)  # with strong gates, theirs in float32 is no closer to itself
+    print(f"{error:.1e}, of theirs {rounded:.1e}")
+    assert error <= max(1e-4, 3 * rounded)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("ours", "theirs", "size"), [
+    ("googlenet_torchvision(dropout=0.0)", "googlenet", (64, 65)),
+    ("inception_v3(dropout=0.0, count_padding=True)", "inception_v3", (107, 128)),
+])  # fmt: skip
+def test_transform_input_is_another_normalisation(ours: str, theirs: str, size: tuple[int, int]) -> None:
+    """Of published weights: they have auxiliary classifiers, too."""
+    pytest.importorskip("torchvision")
+    harness.torch_module().manual_seed(0)
+    make = getattr(harness.torch_models("torchvision"), theirs)
+    net = randomized(make(aux_logits=True, transform_input=True, init_weights=False, num_classes=10))
+    images = np.random.default_rng(0).uniform(size=(2, *size, 3)).astype(np.float32)
+    found = convert.to_ours(create_model(ours, 10), (*size, 3), numbers(net.state_dict()), "torchvision")
+    mine = ours_of(ours, 10, found.check("published"), symmetric(images))
+    assert difference(mine, logits_of(net, np.asarray(imagenet(images)))) <= 1e-4
+
+
+def test_every_family_of_a_library_is_compared() -> None:
+    compared = {(library_of(row), convert.family(create_model(row.ours, 10))) for row in ROWS.values()}
+    same = {("timm", "vgg"), ("timm", "densenet")}  # the names of torchvision's layers, and three of its own
+    for library in ("torchvision", "timm", "timm_legacy", "pytorchcv"):
+        families = {(library, family) for family in convert.find(library).families}
+        assert families - same <= compared
