@@ -226,7 +226,7 @@ def test_older_names_are_known(name: str) -> None:
 
 @pytest.mark.parametrize(("aux", "without", "size", "count"), [
     ("googlenet_torchvision_aux", "googlenet_torchvision", (64, 64), 18),
-    ("inception_v3_aux", "inception_v3", (107, 128), 12),
+    pytest.param("inception_v3_aux", "inception_v3", (107, 128), 12, marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_auxiliary_classifiers_are_left_where_ours_has_none(
     aux: str, without: str, size: tuple[int, int], count: int
