@@ -27,11 +27,22 @@ SOURCE = re.compile(
     r"(torchvision|timm|pytorchcv) [\d.]+ (\w+)"
     r"(\(aux_logits=True\)|, other pools|, conv10 padded|, shortcuts A| with fewer layers| with \d+ layers| of .*)?"
 )
-ROWS = {
-    f"{row.ours}-{row.source}": row
-    for row, _ in COMPARED
-    if isinstance(row, harness.Reference) and SOURCE.fullmatch(row.source)
-}
+
+
+def timm(ours: str, theirs: str, size: tuple[int, int]) -> harness.Reference:
+    make = harness.torch_models
+    return harness.Reference(ours, lambda: make("timm").create_model(theirs), f"timm 1.0.31 {theirs}", (size,))
+
+
+# Networks that timm has, too, with weights of its own.
+TIMM = [
+    timm("vgg_a_bn(dropout=0.0)", "vgg11_bn", (224, 224)),
+    timm("densenet121", "densenet121", (64, 64)),
+    timm("resnet50_v1_5", "resnet50", (64, 64)),
+    timm("se_resnext50_32x4d", "seresnext50_32x4d", (64, 64)),
+]
+OTHERS = [row for row, _ in COMPARED if isinstance(row, harness.Reference) and SOURCE.fullmatch(row.source)]
+ROWS = {f"{row.ours}-{row.source}": row for row in OTHERS + TIMM}
 
 
 def library_of(row: harness.Reference) -> str:
@@ -133,7 +144,57 @@ def test_transform_input_is_another_normalisation(ours: str, theirs: str, size: 
 
 def test_every_family_of_a_library_is_compared() -> None:
     compared = {(library_of(row), convert.family(create_model(row.ours, 10))) for row in ROWS.values()}
-    same = {("timm", "vgg"), ("timm", "densenet")}  # the names of torchvision's layers, and three of its own
     for library in ("torchvision", "timm", "timm_legacy", "pytorchcv"):
-        families = {(library, family) for family in convert.find(library).families}
-        assert families - same <= compared
+        assert {(library, family) for family in convert.find(library).families} <= compared
+
+
+def akamaster() -> Any:
+    """CIFAR's ResNet-20 under the names of its well-known weights."""
+    nn = harness.torch_module().nn
+
+    class Block(nn.Module):
+        def __init__(self, maps: int, features: int) -> None:
+            super().__init__()
+            self.stride = features // maps
+            self.conv1 = nn.Conv2d(maps, features, 3, self.stride, 1, bias=False)
+            self.bn1 = nn.BatchNorm2d(features)
+            self.conv2 = nn.Conv2d(features, features, 3, 1, 1, bias=False)
+            self.bn2 = nn.BatchNorm2d(features)
+
+        def forward(self, x: Any) -> Any:
+            y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
+            extra = (y.shape[1] - x.shape[1]) // 2
+            x = nn.functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, extra, extra))
+            return (x + y).relu()
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
+            self.layer1 = nn.Sequential(Block(16, 16), Block(16, 16), Block(16, 16))
+            self.layer2 = nn.Sequential(Block(16, 32), Block(32, 32), Block(32, 32))
+            self.layer3 = nn.Sequential(Block(32, 64), Block(64, 64), Block(64, 64))
+            self.linear = nn.Linear(64, 10)
+
+        def forward(self, x: Any) -> Any:
+            x = self.layer3(self.layer2(self.layer1(self.bn1(self.conv1(x)).relu())))
+            return self.linear(x.mean((2, 3)))
+
+    return Net().eval()
+
+
+@pytest.mark.slow
+def test_real_weights_come_and_go(shared: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    torch = pytest.importorskip("torch")
+    path, model, shape = shared / "weights" / "resnet20-12fca82f.th", create_model("cifar_resnet20", 10), (32, 32, 3)
+    images = np.random.default_rng(0).normal(size=(64, *shape)).astype(np.float32)
+    net = akamaster()
+    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    net.load_state_dict({name.removeprefix("module."): value for name, value in state.items()}, strict=True)
+    theirs = logits_of(net, images)
+    variables = convert.to_ours(model, shape, formats.read(path)[1], "akamaster").check(path.name)
+    assert difference(ours_of("cifar_resnet20", 10, variables, images), theirs) <= 1e-5
+    export.write(tmp_path / "resnet20.pth", export.named(model, shape, variables, "akamaster"))
+    net = akamaster()
+    net.load_state_dict(torch.load(tmp_path / "resnet20.pth", weights_only=True), strict=True)
+    assert np.array_equal(logits_of(net, images), theirs)
