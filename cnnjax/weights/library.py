@@ -87,7 +87,6 @@ def rewrite(table: Mapping[str, str]) -> Callable[[list[Layer], Arrays], dict[st
 
     A '{}' there is the pattern's next group, and '{-1}' that number less 1. What is left of '/' becomes '.'.
     """
-
     return lambda ours, arrays: {layer.path: renamed(layer.path, table).replace("/", ".") for layer in ours}
 
 
