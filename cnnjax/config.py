@@ -21,7 +21,8 @@ class Config:
 
     # what is learnt
     model: str = "lenet5"  # a network of `cnnjax models`, with any of its fields: 'lenet5(activation="tanh")'
-    init: str = ""  # a run's folder: its weights, where name and shape agree, in place of random ones
+    init: str = ""  # a run's folder: its weights in place of random ones; the head is new for other numbers of classes
+    staged: bool = False  # of init, the layers whose arrays agree are taken, and others are new; else all have to agree
     dataset: str = "digits"  # a data set of `cnnjax data list`, or any that TFDS prepared as array_record
     train_split: str = "train"  # TFDS split syntax: 'train[:90%]'
     val_split: str = ""  # scored during training, and picks the best checkpoint; '' for none
@@ -56,6 +57,9 @@ class Config:
     weight_decay: float = 0.0  # on what `decay_mask` matches; an optimizer adds it where its definition has it
     decay_mask: str = "kernel$"  # regular expression: the parameters that decay, by path ('.*' for all)
     lr_factors: str = ""  # of the rate of some parameters, by path: 'bias$:2 ^conv1:0'; their decay stays as it is
+    freeze: str = ""  # regular expression: the parameters that are not trained, by path: '^(?!head)' for all but a head
+    freeze_stats: bool = True  # batch normalisations that are frozen keep their statistics, and normalise by them
+    unfreeze: str = ""  # when some of these are trained after all: '^stage3:2 epochs ^stage2:50%'; till then at rate 0
     clip_norm: float = 0.0  # largest global norm of the gradient; 0 for none
     ema: float = 0.0  # decay of the moving average of the weights that is evaluated; 0 for none
     dtype: str = "float32"  # of the computation: 'float32' or 'bfloat16'; parameters and statistics are float32

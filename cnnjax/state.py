@@ -4,6 +4,7 @@ from typing import Any
 
 import flax.struct
 import jax
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 Tree = Any
 
@@ -13,9 +14,14 @@ def path_name(path: tuple) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
+def overlaid(tree: Tree, other: Tree) -> Tree:
+    """A tree of dictionaries with the leaves that `other` has at some of its paths in place of its own."""
+    return unflatten_dict(flatten_dict(tree) | flatten_dict(other))
+
+
 def variables_of(params: Tree, model_state: dict[str, Tree], ema: Tree) -> dict[str, Tree]:
     """What a network is evaluated with: the averaged parameters where there are any."""
-    return {"params": ema or params, **model_state}
+    return {"params": overlaid(params, ema), **model_state}
 
 
 @flax.struct.dataclass
@@ -26,7 +32,7 @@ class TrainState:
     params: Tree
     model_state: dict[str, Tree]  # every other Flax collection, such as batch_stats; {} for a net that has none
     opt_state: Tree
-    ema: Tree  # the average of the parameters that is evaluated; {} when the config asks for none
+    ema: Tree  # the average, of the parameters that are trained, that is evaluated; {} when the config asks for none
     watched: dict[str, Tree] = flax.struct.field(default_factory=dict)  # what `optim.look` remembers of evaluations
 
     @property

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -21,6 +21,7 @@ from cnnjax import (
     augment,
     checkpoint,
     distill,
+    freezing,
     losses,
     metrics,
     normalize,
@@ -41,7 +42,7 @@ from cnnjax.interrupt import Interrupted, Signals
 from cnnjax.models import create_model
 from cnnjax.models.convolution import lowered_by
 from cnnjax.progress import Bar, Laps
-from cnnjax.state import TrainState, Tree
+from cnnjax.state import TrainState, Tree, overlaid
 
 Key = jax.Array
 
@@ -71,8 +72,9 @@ def first_state(variables: Tree, *, config: Config, schedule: optax.Schedule) ->
     """The state before the first step of a network that has these variables."""
     model_state = dict(variables)
     params = model_state.pop("params")
-    averaged = jax.tree.map(jnp.copy, params) if optim.averages(config) else {}
-    opt_state = optim.build(config, params, schedule).init(params)
+    trained = freezing.trained(config, params)
+    averaged = jax.tree.map(jnp.copy, trained) if optim.averages(config) else {}
+    opt_state = optim.build(config, trained, schedule).init(trained)
     watched = jax.tree.map(jnp.asarray, optim.begin(config))
     return TrainState(jnp.zeros((), jnp.int32), params, model_state, opt_state, averaged, watched)
 
@@ -97,24 +99,27 @@ def train_step(
     prepare: Callable[..., jax.Array],
     mix: Callable[..., tuple[jax.Array, jax.Array]],
     teacher: distill.Teacher | None = None,
+    waits: Mapping[str, int] | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update from one global batch. All randomness comes from `key`, folded with the step.
 
     `prepare` makes images of a batch, `mix` of them and the labels what the network sees and its targets; both are of
-    `cnnjax.augment`. Hits count by the label, also where an image is of several.
+    `cnnjax.augment`. Hits count by the label, also where an image is of several. `waits`: as of `freezing`.
     """
     rate = optim.rate(schedule, state.watched)
-    loss, tx = losses.build(config.loss), optim.build(config, state.params, rate)
+    trained = freezing.trained(config, state.params)
+    loss, tx = losses.build(config.loss), optim.build(config, trained, rate)
     augment_key, dropout_key, mix_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
 
     def loss_fn(params, model_state, images, labels, target, taught, key):
-        logits, updated = model.apply(
-            {"params": params, **model_state},
-            images,
-            train=True,
-            mutable=[*model_state, "aux_logits"],
-            rngs={"dropout": key},
-        )
+        with freezing.resting(config, state.params):
+            logits, updated = model.apply(
+                {"params": overlaid(state.params, params), **model_state},
+                images,
+                train=True,
+                mutable=[*model_state, "aux_logits"],
+                rngs={"dropout": key},
+            )
         model_state = dict(updated)
         auxiliary = jax.tree.leaves(model_state.pop("aux_logits", {}))
         each = loss(logits, target)
@@ -145,15 +150,17 @@ def train_step(
         parts = [loss_fn(params, state.model_state, *part(index))[0] for index in range(config.accumulate)]
         return sum(parts) / config.accumulate
 
-    grads, model_state, sums = gradient(state.params)
+    grads, model_state, sums = gradient(trained)
     if config.sam:  # the same images and dropout again
-        grads, *_ = gradient(optim.ascended(state.params, grads, config.sam))
-    updates, opt_state = tx.update(grads, state.opt_state, state.params, value_fn=value)
-    params = optax.apply_updates(state.params, updates)
-    averaged = optim.averaged(opt_state, params)
+        grads, *_ = gradient(optim.ascended(trained, grads, config.sam))
+    awake = freezing.awake(trained, waits or {}, state.step)
+    updates, opt_state = tx.update(grads, state.opt_state, trained, value_fn=value, awake=awake)
+    trained = optax.apply_updates(trained, updates)
+    averaged = optim.averaged(opt_state, trained)
     if config.ema:  # the average starts short, so that it forgets the initialisation
         decay = jnp.minimum(config.ema, (1 + state.step) / (10 + state.step))
-        averaged = jax.tree.map(lambda average, p: decay * average + (1 - decay) * p, state.ema, params)
+        averaged = jax.tree.map(lambda average, p: decay * average + (1 - decay) * p, state.ema, trained)
+    params = overlaid(state.params, trained)
     sums["lr"] = rate(state.step)
     return TrainState(state.step + 1, params, model_state, opt_state, averaged, state.watched), sums
 
@@ -202,6 +209,7 @@ def check_names(config: Config) -> None:
             spec.find("operation", call, augment.OPS | augment.MIXING, **dict.fromkeys(augment.GIVEN))
     spec.find("normalization", spec.parse(config.normalize), normalize.NORMALIZE, **dict.fromkeys(augment.GIVEN))
     optim.check(config)
+    freezing.check(config)
     for name in ("duration", *(f"{event}_every" for event in EVENTS)):
         if not steps_of(getattr(config, name), epoch=1000, total=1_000_000):
             raise InputError(f"config.{name} = {getattr(config, name)!r}: expected more than 0")
@@ -223,7 +231,10 @@ def train(
     """
     check(config)
     check_names(config)
-    if config.init and not checkpoint.steps(folder):  # one that goes on needs it no longer
+    if config.staged and not config.init:
+        raise InputError("config.staged = True: there is nothing to start from; give config.init")
+    starting = bool(config.init) and not checkpoint.steps(folder)  # one that goes on needs it no longer
+    if starting:
         weights.find(config.init)
     mesh = mesh or sharding.make_mesh(text=config.mesh)
     leader = jax.process_index() == 0
@@ -254,6 +265,8 @@ def train(
     whole = sharding.replicated(mesh)
     with naming(config.model, source.shape):
         abstract = jax.eval_shape(init, init_key)
+    waits = freezing.waits(config, abstract.params, epoch=epoch, total=total)
+    fitting = weights.fit(abstract.variables, config.init, classes, config.staged) if starting else None
     where = sharding.of_state(abstract, mesh, config.zero)
     abstract = sharding.placed(abstract, where)
 
@@ -281,8 +294,8 @@ def train(
             images = pipeline.read(examples[train_split], host_ops, rows, rows, config.seed)["image"]
             plain = augment.build([], config.normalize, known, source.shape)
             state = prime(state, images, model, plain)
-        if config.init:
-            variables = weights.start_from(state.variables, config.init, mesh, console.print)
+        if fitting:
+            variables = weights.start_from(state.variables, config.init, fitting, mesh, console.print)
             begin = functools.partial(first_state, config=config, schedule=schedule)
             state = jax.jit(begin, out_shardings=where)(variables)
     start = int(state.step)
@@ -292,7 +305,7 @@ def train(
     # The step, compiled once, and what feeds it: a batch for each, or the rows of several.
     every = {name: length(getattr(config, f"{name}_every"), epoch=epoch, total=total) for name in EVENTS}
     parts = {"config": config, "model": model, "schedule": schedule, "prepare": prepare, "mix": mix, "teacher": teacher}
-    step_fn = functools.partial(train_step, **parts)
+    step_fn = functools.partial(train_step, **parts, waits=waits)
     order = {"seed": config.seed, "batch_size": config.batch_size, "repeats": config.repeats}
     if dispatch == 1:
         feeds = enumerate(pipeline.train_batches(source, **order, start=start, stop=total), start + 1)
@@ -309,9 +322,11 @@ def train(
     )
 
     # The loop.
-    parameters = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(abstract.params))
+    trees = abstract.params, freezing.trained(config, abstract.params)
+    parameters, trained = (sum(int(np.prod(x.shape)) for x in jax.tree.leaves(tree)) for tree in trees)
+    learnt = f"{parameters:,} parameters" + (f" ({trained:,} of them trained)" if trained < parameters else "")
     console.print(
-        f"{config.model} on {config.dataset}: {parameters:,} parameters, {source.count:,} images, {total:,} steps of "
+        f"{config.model} on {config.dataset}: {learnt}, {source.count:,} images, {total:,} steps of "
         f"{config.batch_size} on {mesh.size} {jax.default_backend()} device(s), in {folder}",
         soft_wrap=True,
     )

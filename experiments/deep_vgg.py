@@ -4,6 +4,8 @@
 ./launch.sh study experiments/deep_vgg.py --budget=full
 """
 
+import dataclasses
+
 from cnnjax.config import Config
 from cnnjax.study import Comparison, Panel, Study
 
@@ -49,7 +51,7 @@ def get_study(budget: str) -> Study:
         "D, Glorot": arm("vgg_d", "initializer='xavier'", budget),
         "D, He": arm("vgg_d", "initializer='he'", budget),
         "D, Gaussian + BN": arm("vgg_d_bn", "initializer='gaussian'", budget),
-        "D from A": arm("vgg_d", "initializer='gaussian'", budget),
+        "D from A": dataclasses.replace(arm("vgg_d", "initializer='gaussian'", budget), staged=True),
     }
     cures = [name for name in arms if name not in ("A, He", "D, Gaussian")]
     return Study(

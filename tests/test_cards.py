@@ -128,6 +128,7 @@ def shrunk(config: Config, side: int) -> Config:
         else:
             text = re.sub(r"\b\d{3}\b", lambda match: str(round(0.36 * int(match[0]))), getattr(config, field))
         setattr(config, field, text)
+    config.init = ""  # no run is there to start from
     config.duration, config.eval_batch_size, config.accumulate = "2 steps", 8, min(config.accumulate, 2)
     config.batch_size = 2 * config.accumulate * config.repeats
     return config

@@ -968,6 +968,12 @@ def test_sizes(backend, monkeypatch):
             assert (got.shape, got.dtype) == ((*shape[:2], image.shape[2]), np.uint8), call
 
 
+def test_a_grey_image_gets_three_channels_and_a_coloured_one_stays():
+    image = np.random.default_rng(0).integers(0, 256, (3, 4, 3), np.uint8)
+    assert images.rgb(image) is image
+    np.testing.assert_array_equal(images.rgb(image[:, :, :1]), image[:, :, [0, 0, 0]])
+
+
 @pytest.mark.parametrize("backend", ["cv2", "pillow"])
 def test_resizing_averages_down_and_interpolates_up(backend, monkeypatch):
     if backend == "pillow":

@@ -285,7 +285,10 @@ def test_a_factor_scales_the_rate_and_leaves_the_decay(optimizer: str) -> None:
         ({"lr_factors": "bias$"}, "config.lr_factors: 'bias$': expected PATTERN:FACTOR, as in 'bias$:2'"),
         ({"lr_factors": "bias$:-1"}, "'bias$:-1': expected PATTERN:FACTOR"),
         ({"lr_factors": "kernal:2"}, "'kernal' matches no parameter"),
-        ({"weight_decay": 0.1, "decay_mask": "kernels"}, "'kernels' matches no parameter; one is 'conv/bias'"),
+        (
+            {"weight_decay": 0.1, "decay_mask": "kernels"},
+            "'kernels' matches no parameter that is trained; one is 'conv/bias'",
+        ),
         ({"weight_decay": 0.1, "decay_mask": "("}, "'(' is not a regular expression"),
         ({"optimizer": "sgdd"}, "unknown optimizer 'sgdd'; did you mean 'sgd'?"),
         ({"optimizer": "sgd(decay=1)"}, "optimizer 'sgd' has no argument 'decay'"),

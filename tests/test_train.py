@@ -721,41 +721,6 @@ def test_checkpoints_that_cannot_be_written_are_one_error(digits_dir: str, tmp_p
         run(tmp_path, digits_dir, duration="1 steps")
 
 
-# ----------------------------------------------------------------------------------------- what it is started from
-
-
-def test_a_network_starts_from_a_runs_weights_where_it_has_them(
-    digits_dir: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """As VGG's deeper networks did. What does not agree is new, and said; afterwards the first run is not needed."""
-    shallow, deep, again = (tmp_path / name for name in ("shallow", "deep", "again"))
-    run(shallow, digits_dir, model="mlp(features=(32, 16))", ema=0.9, duration="5 steps")
-    changes: dict[str, Any] = {"model": "mlp(features=(32, 16, 8))", "ema": 0.9, "init": str(shallow), "lr": 0.0}
-    with (tmp_path / "said").open("w") as said:
-        config = small(**changes, duration="1 steps")
-        train.train(config, deep, data_dir=digits_dir, console=Console(file=said, width=999))
-    line = f"4 of 8 arrays start as {shallow} has them; new are hidden3/bias, hidden3/kernel, output/bias, "
-    assert f"{line}output/kernel; not used are output/bias, output/kernel" in (tmp_path / "said").read_text()
-    plain: dict[str, Any] = changes | {"init": ""}
-    run(again, digits_dir, **plain, duration="1 steps")
-    first, from_it, new = (variables(folder) for folder in (shallow, deep, again))
-    for name in new:
-        averaged = name.replace("params", "ema")
-        wanted = first[averaged] if re.search("hidden[12]", name) else new[name]
-        np.testing.assert_allclose(from_it[name], wanted, rtol=1e-6, err_msg=name)
-    shutil.rmtree(shallow)
-    run(deep, digits_dir, **changes, duration="1 steps")
-    with pytest.raises(InputError, match=f"{shallow} is not a run's folder"):
-        run(tmp_path / "other", digits_dir, **changes, duration="1 steps")
-    assert not (tmp_path / "other").exists()
-
-
-def test_weights_of_which_none_agrees_are_refused(digits_dir: str, tmp_path: pathlib.Path) -> None:
-    run(tmp_path / "a", digits_dir, model="mlp(features=(32,))", duration="1 steps")
-    with pytest.raises(InputError, match="none of its layers has a name and shapes of this network's"):
-        run(tmp_path / "b", digits_dir, model="mlp(features=(16,))", init=str(tmp_path / "a"), duration="1 steps")
-
-
 # ------------------------------------------------------------------------------------------- how it is dispatched
 
 

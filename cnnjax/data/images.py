@@ -298,6 +298,11 @@ def random_resized_crop(
     return _scale_fast(_crop(image, (rows - h) // 2, (columns - w) // 2, h, w), height, width)
 
 
+def rgb(image: np.ndarray) -> np.ndarray:
+    """A grey image with three channels, all alike, for a network that learnt from coloured ones."""
+    return _to_channels(image, 3)
+
+
 HOST_OPS: dict[str, Callable[..., np.ndarray]] = {
     "resize": resize,
     "random_resize": random_resize,
@@ -305,5 +310,6 @@ HOST_OPS: dict[str, Callable[..., np.ndarray]] = {
     "pad": pad,
     "random_crop": random_crop,
     "random_resized_crop": random_resized_crop,
+    "rgb": rgb,
 }
 WINDOWS = {"center_crop", "random_crop", "random_resized_crop"}  # need the image's size, and a window of its pixels

@@ -282,7 +282,8 @@ class BatchNorm(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, use_running_average: bool = False) -> jax.Array:
+        use_running_average = use_running_average or self.use_running_average  # for this call, or for all
         maps = x.shape[-1:]
         mean = self.variable("batch_stats", "mean", jnp.zeros, maps, jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, maps, jnp.float32)
@@ -291,12 +292,12 @@ class BatchNorm(nn.Module):
         )
         bias = self.param("bias", nn.initializers.zeros, maps, jnp.float32)
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        grouped = self.ghost > 0 and not self.use_running_average
+        grouped = self.ghost > 0 and not use_running_average
         if grouped:
             wide = wide.reshape(-1, self.ghost, *x.shape[1:])
         ones = (1,) * (wide.ndim - 1)
         scale, bias, old_mean, old_var = (v.reshape(*ones, -1) for v in (scale, bias, mean.value, var.value))
-        if self.use_running_average:
+        if use_running_average:
             return ((wide - old_mean) * (scale * jax.lax.rsqrt(old_var + self.epsilon)) + bias).astype(self.dtype)
         y, new_mean, new_var = _normalize(wide, scale, bias, self.epsilon, tuple(range(grouped, wide.ndim - 1)))
         if not self.is_initializing():

@@ -4,6 +4,7 @@ Optimisers and wrappers are in `optimizers`, schedules in `schedules`, what foll
 """
 
 import inspect
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +73,8 @@ def build_schedule(config: Config, epoch: float, total: int) -> optax.Schedule:
 def build(config: Config, params: Tree, schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
     """The whole update rule of a config; `params` may be shapes. Raises InputError for what does not exist.
 
-    Its update takes `value_fn`, the loss of the batch as a function of the parameters, beside what optax's take.
+    Its update takes `value_fn`, the loss of the batch as a function of the parameters, beside what optax's take; and
+    where the config unfreezes, `awake`, for each parameter whether its time has come. Until then its rate is 0.
     """
     factors = rate_factors(config.lr_factors, params)
     decay = optax.identity()
@@ -92,10 +94,16 @@ def build(config: Config, params: Tree, schedule: optax.Schedule) -> optax.Gradi
     rules.append(optax.scale_by_learning_rate(schedule))
     if config.lr_factors:  # last, so that the states before it stand where they stand without
         rules.append(optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, factors)))
+    if config.unfreeze:
+        rules.append(optax.GradientTransformationExtraArgs(optax.init_empty_state, _held))
     rule = optax.with_extra_args_support(optax.chain(*rules))
     for call in wrappers:
         rule = spec.find("wrapper", call, WRAPPERS, inner=rule, rate=schedule)()
     return rule
+
+
+def _held(updates: Tree, state: Tree, params: Tree = None, *, awake: Tree = None, **more: Any) -> tuple[Tree, Tree]:
+    return jax.tree.map(lambda update, now: jnp.where(now, update, 0.0), updates, awake), state
 
 
 def ascended(params: Tree, grads: Tree, radius: float) -> Tree:

@@ -8,16 +8,21 @@ from cnnjax.errors import InputError
 from cnnjax.state import Tree, path_name
 
 
-def matching(pattern: str, params: Tree) -> Tree:
-    """True for the parameters whose path, such as 'stage1_block2/conv1/kernel', matches the regular expression."""
+def compiled(pattern: str) -> re.Pattern[str]:
+    """The regular expression. Raises InputError when it is none."""
     try:
-        expression = re.compile(pattern)
+        return re.compile(pattern)
     except re.error as error:
         raise InputError(f"{pattern!r} is not a regular expression: {error}") from error
+
+
+def matching(pattern: str, params: Tree) -> Tree:
+    """True for the parameters whose path, such as 'stage1_block2/conv1/kernel', matches the regular expression."""
+    expression = compiled(pattern)
     mask = jax.tree_util.tree_map_with_path(lambda path, _: bool(expression.search(path_name(path))), params)
     if not any(jax.tree.leaves(mask)):
         one = path_name(jax.tree_util.tree_leaves_with_path(params)[0][0])
-        raise InputError(f"{pattern!r} matches no parameter; one is {one!r}")
+        raise InputError(f"{pattern!r} matches no parameter that is trained; one is {one!r}")
     return mask
 
 

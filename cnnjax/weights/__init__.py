@@ -2,8 +2,7 @@
 
 import functools
 import pathlib
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -11,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from cnnjax import checkpoint, config, optim, sharding, workdir
+from cnnjax import checkpoint, config, freezing, optim, sharding, workdir
 from cnnjax.errors import InputError
 from cnnjax.models import create_model
 from cnnjax.state import Tree, path_name, variables_of
@@ -51,41 +50,91 @@ def _restore(
     image = np.zeros((1, *known["shape"]), np.float32)
     model_state = dict(jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), image))
     params = model_state.pop("params")
-    target = {"params": params, "model_state": model_state, "ema": params if optim.averages(settings) else {}}
+    averaged = freezing.trained(settings, params) if optim.averages(settings) else {}
+    target = {"params": params, "model_state": model_state, "ema": averaged}
     target = sharding.placed(target, sharding.of_state(target, mesh))
     number, found = checkpoint.restore_model(folder, target, step, say)
     return number, variables_of(**found)
 
 
-def start_from(own: Tree, source: str, mesh: Mesh, say: Say) -> Tree:
-    """A network's `own` variables, but for the layers of `source` whose arrays agree in path and shape.
+class Fit(NamedTuple):
+    """What a network can start from of some weights."""
 
-    So Simonyan and Zisserman (2015, sec. 3.1) began their deeper networks with the layers of a trained shallow one.
-    Says how many arrays agree, and which do not. Raises InputError when none does.
+    taken: list[str]  # paths of arrays
+    text: str  # what is taken, and what is not, in words
+
+
+def fit(own: Tree, source: str, classes: Sequence[str], staged: bool = False) -> Fit:
+    """What of a network for these classes, with these variables or their shapes, `source` has weights for.
+
+    That is all but the head, which is new for another number of classes; with `staged`, the layers whose arrays agree
+    in path and shape, as Simonyan and Zisserman (2015, sec. 3.1) began their deeper networks with the layers of a
+    trained shallow one. Raises InputError, naming the arrays that do not agree, for any other network.
     """
+    network = find(source)
+    theirs = network.known["classes"]
+    ours, found = _arrays(own), _arrays(_shapes(network, len(theirs)))
+    heads = set()
+    if len(classes) != len(theirs):  # the layers that have another shape for one class more
+        more = _arrays(_shapes(network, len(theirs) + 1))
+        heads = {_layer(name) for name in found if found[name] != more[name]}
+    differing = [name for name in sorted(ours.keys() | found.keys()) if ours.get(name) != found.get(name)]
+    layers = {_layer(name) for name in differing}
+    taken = [name for name in ours if _layer(name) not in layers]
+    wrong = [name for name in differing if _layer(name) not in heads]
+    if (wrong and not staged) or not taken:
+        arrays = [f"{_short(name)} is {_shape(found, name)} there and {_shape(ours, name)} here" for name in wrong]
+        hint = "; config.staged = True takes the layers that agree" if taken else ""
+        raise InputError(f"config.init = {source!r} is of another network: {_few(arrays, '; ')}{hint}")
+
+    said = [f"{len(taken)} of {len(ours)} arrays start as {source} has them"]
+    if head := sorted(_short(layer) for layer in heads & {_layer(name) for name in ours}):
+        said.append(f"the head {', '.join(head)} is new: {len(classes)} classes here, {len(theirs)} there")
+    elif other := [f"{a!r} there is {b!r} here" for a, b in zip(theirs, classes, strict=False) if a != b]:
+        said.append(f"its classes are others: {other[0]}")
+    for what, arrays in (("new are", ours), ("not used are", found)):
+        if names := sorted(_short(name) for name in arrays if _layer(name) in layers - heads):
+            said.append(f"{what} {_few(names, ', ')}")
+    return Fit(taken, "; ".join(said))
+
+
+def start_from(own: Tree, source: str, fitting: Fit, mesh: Mesh, say: Say) -> Tree:
+    """A network's `own` variables, but for those that it takes from `source`; says which these are."""
     _, variables = find(source).restore(mesh, "last", say)
     found = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(variables)}
-    leaves = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(own)}
-    differing = {_layer(name) for name, leaf in leaves.items() if name not in found or found[name].shape != leaf.shape}
-    new = [name for name in leaves if _layer(name) in differing]
-    if len(new) == len(leaves):
-        raise InputError(f"config.init = {source!r}: none of its layers has a name and shapes of this network's")
-    text = f"{len(leaves) - len(new)} of {len(leaves)} arrays start as {source} has them"
-    unused = [name for name in found if name in new or name not in leaves]
-    say("; ".join([text, *_named("new are", new), *_named("not used are", unused)]))
+    say(fitting.text)
 
     def pick(path: tuple, old: jax.Array) -> jax.Array:
         name = path_name(path)
-        return old if name in new else jax.device_put(np.asarray(found[name], old.dtype), old.sharding)
+        return jax.device_put(np.asarray(found[name], old.dtype), old.sharding) if name in fitting.taken else old
 
     return jax.tree_util.tree_map_with_path(pick, own)
+
+
+def _shapes(network: Trained, classes: int) -> Tree:
+    """The shapes of a network's variables, for so many classes."""
+    image = np.zeros((1, *network.known["shape"]), np.float32)
+    model = network.model.clone(num_classes=classes)
+    return jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), image)
+
+
+def _arrays(tree: Tree) -> dict[str, tuple[int, ...]]:
+    """The shape of each array, by path."""
+    return {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def _layer(name: str) -> str:
     return name.rpartition("/")[0]
 
 
-def _named(what: str, paths: list[str]) -> list[str]:
-    names = sorted(re.sub(r"^params/", "", path) for path in paths)
+def _short(name: str) -> str:
+    return name.removeprefix("params/")
+
+
+def _shape(arrays: dict[str, tuple[int, ...]], name: str) -> str:
+    return str(list(arrays[name])) if name in arrays else "missing"
+
+
+def _few(names: Sequence[str], separator: str) -> str:
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return [f"{what} {', '.join(names[:NAMED])}{more}"] if names else []
+    return separator.join(names[:NAMED]) + more
