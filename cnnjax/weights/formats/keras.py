@@ -66,7 +66,7 @@ def _of_keras2(file: Any) -> Iterator[tuple[str, list[np.ndarray]]]:
     root = file["model_weights"] if "model_weights" in file else file
     for layer in _attribute(root, "layer_names"):
         if names := _attribute(root[layer], "weight_names"):
-            yield layer, [root[layer][name][()] for name in names]
+            yield layer.replace("/", "_"), [root[layer][name][()] for name in names]  # no '/' in today's names
 
 
 def _attribute(group: Any, name: str) -> list[str]:
