@@ -14,7 +14,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message, message_fa
 
 from cnnjax.errors import InputError
 
-# Messages, and their fields with number and type, as caffe.proto has them. Data are read as the bytes that they are, for
+# Messages, and their fields with number and type, as caffe.proto has them. Data are read as the bytes they are, for
 # NumPy: a list of Python's numbers takes minutes. V1, and the four sides of a blob, are of files from before 2015.
 MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
     "BlobShape": {"dim": (1, "int64")},

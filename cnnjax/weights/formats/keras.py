@@ -63,7 +63,7 @@ def _arrays(file: Any, names: dict[str, str] | None = None) -> dict[str, np.ndar
 
 
 def _of_keras2(file: Any) -> Iterator[tuple[str, list[np.ndarray]]]:
-    root = file["model_weights"] if "model_weights" in file else file
+    root = file.get("model_weights", file)
     for layer in _attribute(root, "layer_names"):
         if names := _attribute(root[layer], "weight_names"):
             yield layer.replace("/", "_"), [root[layer][name][()] for name in names]  # no '/' in today's names
