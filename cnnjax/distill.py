@@ -5,7 +5,6 @@ them itself.
 """
 
 import functools
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,9 +14,8 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from cnnjax import augment, config, evaluate, spec, workdir
+from cnnjax import augment, evaluate, spec, weights
 from cnnjax.errors import InputError
-from cnnjax.models import create_model
 from cnnjax.state import Tree
 
 Array = jax.Array
@@ -55,7 +53,7 @@ def distill(folder: str, temperature: float = 4.0, weight: float = 0.9, step: st
 def read(text: str) -> Lesson:
     """What a config's `distill` says. Raises InputError when it is no such call, or the folder is no run's."""
     lesson = spec.build("distillation", text, {"distill": distill})
-    config.load(pathlib.Path(lesson.folder) / "config.json")
+    weights.find(lesson.folder)
     return lesson
 
 
@@ -79,12 +77,10 @@ def load(
     classes, or a network that does not take images of this shape.
     """
     lesson = read(text)
-    folder = pathlib.Path(lesson.folder)
-    settings, known = config.load(folder / "config.json"), workdir.read_known(folder)
-    if len(known["classes"]) != len(classes):
-        raise InputError(f"the teacher in {folder} has {len(known['classes'])} classes; the data set {len(classes)}")
-    model = create_model(settings.model, len(classes), settings.dtype)
-    number, variables = evaluate.restore(folder, settings, known, model, mesh, lesson.step, say)
+    settings, known, model, restore = weights.find(lesson.folder)
+    if (count := len(known["classes"])) != len(classes):
+        raise InputError(f"the teacher in {lesson.folder} has {count} classes; the data set {len(classes)}")
+    number, variables = restore(mesh, lesson.step, say)
 
     def logits(variables: Tree, images: Array) -> Any:
         return model.apply(variables, images, train=False)
@@ -92,6 +88,6 @@ def load(
     with evaluate.naming(settings.model, shape):
         prepare = augment.build(step_ops, settings.normalize, known, shape)
         jax.eval_shape(logits, variables, jax.ShapeDtypeStruct((1, *shape), np.float32))
-    say(f"the teacher is {settings.model} of {folder}, step {number:,}")
+    say(f"the teacher is {settings.model} of {lesson.folder}, step {number:,}")
     mixed = functools.partial(blend, temperature=lesson.temperature, weight=lesson.weight)
     return Teacher(prepare, logits, mixed), variables

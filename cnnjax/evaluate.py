@@ -5,7 +5,7 @@ import contextlib
 import functools
 import math
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -14,13 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from cnnjax import augment, checkpoint, config, losses, metrics, optim, protocols, report, sharding, spec
-from cnnjax import workdir as workdirs
+from cnnjax import augment, config, losses, metrics, protocols, report, sharding, spec, weights
 from cnnjax.data import folds, pipeline
 from cnnjax.data.build import Split, load
 from cnnjax.errors import InputError
 from cnnjax.models import create_model
-from cnnjax.state import Tree, variables_of
+from cnnjax.state import Tree
 
 Scorer = Callable[[Tree], Iterator[pipeline.Batch]]  # from variables to batches of scores
 
@@ -180,39 +179,15 @@ def collect(scores: Scorer, variables: Tree, examples: Split, mesh: Mesh) -> tup
     return all_scores, labels
 
 
-def restore(
-    workdir: pathlib.Path,
-    settings: config.Config,
-    known: dict[str, Any],
-    model: nn.Module,
-    mesh: Mesh,
-    step: str,
-    say: Callable[[str], None],
-) -> tuple[int, Tree]:
-    """The step of a checkpoint of a run and the variables that its network is evaluated with, on the mesh."""
-    image = np.zeros((1, *known["shape"]), np.float32)
-    model_state = dict(jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), image))
-    params = model_state.pop("params")
-    target = {"params": params, "model_state": model_state, "ema": params if optim.averages(settings) else {}}
-    target = sharding.placed(target, sharding.of_state(target, mesh))
-    number, found = checkpoint.restore_model(workdir, target, step, say)
-    return number, variables_of(**found)
-
-
-def score_run(
-    workdir: pathlib.Path, settings: config.Config, examples: Split, mesh: Mesh, step: str, say: Callable[[str], None]
+def score(
+    network: weights.Trained, examples: Split, mesh: Mesh, step: str, say: Callable[[str], None]
 ) -> tuple[int, np.ndarray, np.ndarray]:
-    """The step of a checkpoint of a run, its scores float32 [N, K] of `examples`, and their labels int32 [N]."""
-    known = workdirs.read_known(workdir)
-    if len(examples.classes) != len(known["classes"]):
-        raise InputError(
-            f"{examples.name} has {len(examples.classes)} classes; the network of {workdir} {len(known['classes'])}"
-        )
-    model = create_model(settings.model, len(known["classes"]), settings.dtype)
+    """The step of a checkpoint of a network, its scores float32 [N, K] of `examples`, and their labels int32 [N]."""
+    settings, known, model, restore = network
     protocol = protocols.build(settings.protocol)
     make = functools.partial(make_scores, settings, known, examples, model, mesh, protocol)
     passes = [make(views) for views in protocol.passes]
-    number, variables = restore(workdir, settings, known, model, mesh, step, say)
+    number, variables = restore(mesh, step, say)
     each, labels = zip(*(collect(scores, variables, examples, mesh) for scores in passes), strict=True)
     return number, _averaged(each, settings.average), labels[0]
 
@@ -257,11 +232,11 @@ def evaluate(
     a folder, step, data set, split or protocol that does not exist or does not fit.
     """
     folders = list(dict.fromkeys([workdir, *ensemble]))
-    runs = {folder: config.load(folder / "config.json") for folder in folders}
-    first = runs[workdir]
+    networks = {folder: weights.find(folder) for folder in folders}
+    first = networks[workdir].settings
     asked = {"preprocess": preprocess, "protocol": protocol or None, "average": average or None}
     of: dict[str, Any] = {name: value for name, value in asked.items() if value not in (None, getattr(first, name))}
-    for settings in runs.values():
+    for settings, *_ in networks.values():
         if protocol not in ("", settings.protocol) and preprocess is None:
             host_ops, _ = pipeline.split_ops(settings.preprocess)
             protocols.check_preprocess(protocol, host_ops)
@@ -270,29 +245,32 @@ def evaluate(
             if value is not None:
                 setattr(settings, name, value)
         config.check(settings)
-    _check_classes(folders)
+    _check_classes({folder: network.known["classes"] for folder, network in networks.items()})
     name, split = dataset or first.dataset, split or first.test_split or folds.splits_of(first, data_dir)[1]
     if not split:
         raise InputError(f"{workdir} has no test_split in its config; give --split")
     mesh = mesh or sharding.make_mesh()
     examples = load(name, split, data_dir)
 
+    for folder, network in networks.items():
+        if len(examples.classes) != (count := len(network.known["classes"])):
+            raise InputError(f"{examples.name} has {len(examples.classes)} classes; the network of {folder} {count}")
     numbers, each, labels = zip(
-        *(score_run(folder, settings, examples, mesh, step, say) for folder, settings in runs.items()), strict=True
+        *(score(network, examples, mesh, step, say) for network in networks.values()), strict=True
     )
-    if len(runs) > 1:
-        of["ensemble"] = ", ".join(f"{folder} step {number}" for folder, number in zip(runs, numbers, strict=True))
+    if len(networks) > 1:
+        of["ensemble"] = ", ".join(f"{folder} step {number}" for folder, number in zip(networks, numbers, strict=True))
     scores, label = _averaged(each, first.average), labels[0]
     loss = mean_loss(first.loss, scores, label)
     of = {"dataset": name, "split": split, "step": numbers[0], **of}
     return report.write(scores, label, loss, workdir, of, examples.classes)
 
 
-def _check_classes(folders: Sequence[pathlib.Path]) -> None:
+def _check_classes(classes: Mapping[pathlib.Path, Sequence[str]]) -> None:
     """Raises InputError when the networks of these runs tell other classes apart, or in another order."""
-    classes = [workdirs.read_known(folder)["classes"] for folder in folders]
-    for folder, other in zip(folders, classes, strict=True):
-        if other != classes[0]:
-            counts = f"{len(classes[0])} and {len(other)}"
-            different = next((f"{a!r} and {b!r}" for a, b in zip(classes[0], other, strict=False) if a != b), counts)
-            raise InputError(f"{folders[0]} and {folder} are no ensemble: their classes differ ({different})")
+    (first, names), *others = classes.items()
+    for folder, other in others:
+        if other != names:
+            counts = f"{len(names)} and {len(other)}"
+            different = next((f"{a!r} and {b!r}" for a, b in zip(names, other, strict=False) if a != b), counts)
+            raise InputError(f"{first} and {folder} are no ensemble: their classes differ ({different})")

@@ -224,7 +224,7 @@ def train(
     check(config)
     check_names(config)
     if config.init and not checkpoint.steps(folder):  # one that goes on needs it no longer
-        weights.check_source(config.init)
+        weights.find(config.init)
     mesh = mesh or sharding.make_mesh(text=config.mesh)
     leader = jax.process_index() == 0
     console = console if console and leader else Console(quiet=True)

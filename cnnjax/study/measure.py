@@ -9,9 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnnjax import augment, config, losses, optim, sharding, spec, train
-from cnnjax import evaluate as evaluating
-from cnnjax import workdir as workdirs
+from cnnjax import augment, losses, optim, sharding, spec, train, weights
 from cnnjax.config import Config
 from cnnjax.data import pipeline
 from cnnjax.data.build import load
@@ -30,8 +28,7 @@ def accuracy(folder: pathlib.Path, data_dir: str, preprocess: str) -> float:
 
 def parameters(folder: pathlib.Path) -> int:
     """How many numbers the network learns."""
-    settings, known = config.load(folder / "config.json"), workdirs.read_known(folder)
-    model = create_model(settings.model, len(known["classes"]), settings.dtype)
+    _, known, model, _ = weights.find(folder)
     shapes = jax.eval_shape(
         functools.partial(model.init, train=False), jax.random.key(0), jnp.zeros((1, *known["shape"]))
     )
@@ -46,9 +43,8 @@ def flow(folder: pathlib.Path, data_dir: str) -> dict[str, Any]:
     'log_ratio_end', the power of ten between the first of these and the last; 'dead_start', 'dead_end': the share of
     hidden units whose values over all these images differ by less than CONSTANT. All as in a step of training.
     """
-    settings, known = config.load(folder / "config.json"), workdirs.read_known(folder)
+    settings, known, model, restore = weights.find(folder)
     mesh = sharding.make_mesh(jax.devices()[:1])
-    model = create_model(settings.model, len(known["classes"]), settings.dtype)
     split = load(settings.dataset, settings.train_split, data_dir)
     rows = np.arange(min(IMAGES, len(split)))
     host_ops, _ = pipeline.split_ops(settings.preprocess)
@@ -59,7 +55,7 @@ def flow(folder: pathlib.Path, data_dir: str) -> dict[str, Any]:
     ends = create_model(with_maps, len(known["classes"]), settings.dtype)
 
     found: dict[str, Any] = {}
-    _, trained = evaluating.restore(folder, settings, known, model, mesh, "last", lambda line: None)
+    _, trained = restore(mesh, "last", lambda line: None)
     for when, variables in (("start", _initial(settings, known, model)), ("end", trained)):
         norms = _gradients(model, variables, images, labels, settings)
         found[f"gradient_{when}"] = norms

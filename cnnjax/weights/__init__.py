@@ -1,41 +1,70 @@
-"""Weights that a network starts from in place of random ones: taken where it has them, and nothing in silence."""
+"""Networks with trained weights: of a run's folder. To score images with, to learn from, or to start from."""
 
+import functools
 import pathlib
 import re
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from cnnjax import config, evaluate, workdir
+from cnnjax import checkpoint, config, optim, sharding, workdir
 from cnnjax.errors import InputError
 from cnnjax.models import create_model
-from cnnjax.state import Tree, path_name
+from cnnjax.state import Tree, path_name, variables_of
 
 NAMED = 6  # arrays in a line about those that do not match
 
-
-def check_source(source: str) -> None:
-    """Raises InputError unless `source` is a run's folder, before anything else is done."""
-    config.load(pathlib.Path(source) / "config.json")
+Say = Callable[[str], None]
 
 
-def of_run(folder: pathlib.Path, mesh: Mesh, say: Callable[[str], None]) -> dict[str, jax.Array]:
-    """What a run's newest checkpoint is evaluated with, by path: 'params/conv1/kernel'. Raises InputError for none."""
+class Trained(NamedTuple):
+    """A network, and all that it takes to score images with it; its weights are read when they are asked for."""
+
+    settings: config.Config
+    known: dict[str, Any]  # of the data that it learnt from: "classes", "shape", and the statistics that it needs
+    model: nn.Module
+    restore: Callable[[Mesh, str, Say], tuple[int, Tree]]  # (mesh, "last", say) -> its step, its variables on the mesh
+
+
+def find(source: str | pathlib.Path) -> Trained:
+    """The network of a run's folder. Raises InputError when there is none."""
+    folder = pathlib.Path(source)
     settings, known = config.load(folder / "config.json"), workdir.read_known(folder)
     model = create_model(settings.model, len(known["classes"]), settings.dtype)
-    _, variables = evaluate.restore(folder, settings, known, model, mesh, "last", say)
-    return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(variables)}
+    return Trained(settings, known, model, functools.partial(_restore, folder, settings, known, model))
 
 
-def start_from(own: Tree, source: str, mesh: Mesh, say: Callable[[str], None]) -> Tree:
+def _restore(
+    folder: pathlib.Path,
+    settings: config.Config,
+    known: dict[str, Any],
+    model: nn.Module,
+    mesh: Mesh,
+    step: str,
+    say: Say,
+) -> tuple[int, Tree]:
+    """The step of a checkpoint of a run and the variables that its network is evaluated with, on the mesh."""
+    image = np.zeros((1, *known["shape"]), np.float32)
+    model_state = dict(jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), image))
+    params = model_state.pop("params")
+    target = {"params": params, "model_state": model_state, "ema": params if optim.averages(settings) else {}}
+    target = sharding.placed(target, sharding.of_state(target, mesh))
+    number, found = checkpoint.restore_model(folder, target, step, say)
+    return number, variables_of(**found)
+
+
+def start_from(own: Tree, source: str, mesh: Mesh, say: Say) -> Tree:
     """A network's `own` variables, but for the layers of `source` whose arrays agree in path and shape.
 
     So Simonyan and Zisserman (2015, sec. 3.1) began their deeper networks with the layers of a trained shallow one.
     Says how many arrays agree, and which do not. Raises InputError when none does.
     """
-    found = of_run(pathlib.Path(source), mesh, say)
+    _, variables = find(source).restore(mesh, "last", say)
+    found = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(variables)}
     leaves = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(own)}
     differing = {_layer(name) for name, leaf in leaves.items() if name not in found or found[name].shape != leaf.shape}
     new = [name for name in leaves if _layer(name) in differing]

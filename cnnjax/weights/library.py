@@ -5,6 +5,7 @@ A layer's arrays are by our path, as 'params/conv2_1/conv1/kernel' or 'batch_sta
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -68,25 +69,40 @@ def rules(table: Mapping[str, str]) -> Callable[[list[Layer], Arrays], dict[str,
     matches; one that none does has no name there.
     """
 
-    def fill(name: str, found: re.Match[str]) -> str:
-        groups = iter(found.groups())
-
-        def put(hole: re.Match[str]) -> str:
-            group = next(groups)
-            return str(int(group) + int(hole[1])) if hole[1] else group
-
-        return re.sub(r"\{([+-]\d+)?\}", put, name)
-
     def pair(ours: list[Layer], arrays: Arrays) -> dict[str, str]:
         names = {}
         for layer in ours:
             for pattern, name in table.items():
                 if found := re.fullmatch(pattern, layer.path):
-                    names[layer.path] = fill(name, found)
+                    names[layer.path] = _fill(name, found)
                     break
         return names
 
     return pair
+
+
+def rewrite(table: Mapping[str, str]) -> Callable[[list[Layer], Arrays], dict[str, str]]:
+    """Names that are our layers' paths, rewritten: patterns -> what stands in their place, one after the other.
+
+    A '{}' there is the pattern's next group, and '{-1}' that number less 1. What is left of '/' becomes '.'.
+    """
+
+    def rename(path: str) -> str:
+        for pattern, new in table.items():
+            path = re.sub(pattern, partial(_fill, new), path)
+        return path.replace("/", ".")
+
+    return lambda ours, arrays: {layer.path: rename(layer.path) for layer in ours}
+
+
+def _fill(text: str, found: re.Match[str]) -> str:
+    groups = iter(found.groups())
+
+    def put(hole: re.Match[str]) -> str:
+        group = next(groups)
+        return str(int(group) + int(hole[1])) if hole[1] else group
+
+    return re.sub(r"\{([+-]\d+)?\}", put, text)
 
 
 class Library(NamedTuple):
@@ -101,10 +117,10 @@ class Library(NamedTuple):
     aux: str = "$^"  # a pattern of their arrays that a network of ours without auxiliary classifiers has no use for
 
 
-def torch_layout(pointwise: str = "$^") -> dict[str, Any]:
+def torch_layout(convs: str = "$^") -> dict[str, Any]:
     """`Library`'s fields for PyTorch's names and layouts: outputs come first, and maps before their positions.
 
-    `pointwise` is a pattern of their layers that are convolutions of 1x1 where ours are full connections.
+    `convs` is a pattern of their layers that are convolutions where ours are full connections.
     """
     leaves = {"kernel": "weight", "scale": "weight", "slope": "weight", "bias": "bias"}
     leaves |= {"mean": "running_mean", "var": "running_var"}
@@ -114,7 +130,7 @@ def torch_layout(pointwise: str = "$^") -> dict[str, Any]:
             return array.transpose(3, 2, 0, 1)
         if array.ndim == 2:
             array = array.reshape(*layer.window, -1).transpose(3, 2, 0, 1)
-            return array if re.search(pointwise, name) else array.reshape(len(array), -1)
+            return array if re.search(convs, name) else array.reshape(len(array), -1)
         return array
 
     def ours(array: np.ndarray, layer: Layer, shape: Shape) -> np.ndarray:

@@ -1,10 +1,13 @@
 """How other libraries name what our networks have."""
 
 from cnnjax.weights.library import Library
-from cnnjax.weights.names import caffe, keras, slim, torchvision
+from cnnjax.weights.names import caffe, keras, pytorchcv, slim, timm, torchvision
 
 LIBRARIES: dict[str, Library] = {
     "torchvision": torchvision.LIBRARY,
+    "timm": timm.LIBRARY,
+    "timm_legacy": timm.LEGACY,
+    "pytorchcv": pytorchcv.LIBRARY,
     "keras": keras.LIBRARY,
     "slim": slim.LIBRARY,
     "caffe": caffe.LIBRARY,
