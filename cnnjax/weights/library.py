@@ -6,6 +6,7 @@ A layer's arrays are by our path, as 'params/conv2_1/conv1/kernel' or 'batch_sta
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -115,6 +116,11 @@ class Library(NamedTuple):
     to_ours: Callable[[np.ndarray, Layer, Shape], np.ndarray]  # (array, layer, our shape)
     no_weights: str = "$^"  # a pattern of their arrays that are no weights
     aux: str = "$^"  # a pattern of their arrays that a network of ours without auxiliary classifiers has no use for
+    blue_first: Callable[[str, list[Layer]], bool] = lambda family, ours: False  # whether they get BGR for our RGB
+    background: str = "$^"  # a pattern of their arrays that may have a class before ours, for images of none of them
+    ones: str = "$^"  # a pattern of their arrays that are 1 where there are none
+    # Patterns of biases before a normalisation, where we have none -> the names of the means that they are taken from.
+    folded: Mapping[str, str] = MappingProxyType({})
 
 
 def torch_layout(convs: str = "$^") -> dict[str, Any]:

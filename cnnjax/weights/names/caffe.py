@@ -75,9 +75,9 @@ def _resnet(ours: list[Layer], arrays: Arrays) -> dict[str, str]:
         stage, number = found[1], int(found[2])
         deep = sum(sizes.values()) > 16 and stage in "34"
         block = f"b{number - 1}" if deep and number > 1 else chr(ord("a") + number - 1)
-        kind, branch = re.fullmatch(r".*/(?:shortcut_)?(conv|norm)(\d?)", layer.path).groups()
-        branch = f"2{'abc'[int(branch) - 1]}" if branch else "1"
-        names[layer.path] = f"{'res' if kind == 'conv' else 'bn'}{stage}{block}_branch{branch}"
+        kind = "res" if "conv" in layer.path.rpartition("/")[2] else "bn"
+        branch = "1" if "shortcut" in layer.path else f"2{'abc'[int(layer.path[-1]) - 1]}"
+        names[layer.path] = f"{kind}{stage}{block}_branch{branch}"
     return names
 
 
@@ -101,4 +101,6 @@ LIBRARY = Library(
     },
     **torch_layout(r"_(down|up)$") | {"array": _blob, "no_weights": "$^"},
     aux="^loss[12]/",
+    blue_first=lambda family, ours: not (family == "nin" and len(ours) == 9),  # CIFAR's network in network
+    folded={"conv1/1": "bn_conv1/0"},  # of ResNet-50, whose other convolutions have none
 )

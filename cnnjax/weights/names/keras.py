@@ -113,4 +113,6 @@ FAMILIES = {
 LIBRARY = Library(
     {family: _keras(table) for family, table in FAMILIES.items()},
     **tensorflow_layout("kernel", "bias", convs="^conv_preds$", depthwise="^conv_dw_|:depthwise"),
+    blue_first=lambda family, ours: family in ("vgg", "resnet"),
+    ones="/gamma$",
 )

@@ -193,5 +193,7 @@ LIBRARY = Library(
         multipliers={"InceptionV2/Conv2d_1a_7x7:depthwise_weights": 8},
     ),
     no_weights=r"^global_step$|/mean_rgb$|/(ExponentialMovingAverage|Momentum|RMSProp|Adam)(_\d)?$",
+    background=r"/(logits|fc8|(Aux)?Logits/(Logits|Aux_logits|Conv2d_(0c|1c|2b)_1x1))/\w+$",
+    ones="/gamma$",
     aux="^Inception[^/]+/AuxLogits/",
 )
