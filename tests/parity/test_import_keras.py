@@ -48,6 +48,7 @@ def randomize(net: Any, seed: int = 0) -> None:
 
 @pytest.mark.slow
 @pytest.mark.zoo
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras's own code
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.source)
 def test_what_keras_saved_gives_the_logits_of_keras(row: KerasReference, tmp_path: pathlib.Path) -> None:
     for library in ("keras", "h5py"):

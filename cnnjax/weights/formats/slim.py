@@ -30,8 +30,8 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
             with tempfile.TemporaryDirectory() as folder:
                 return _arrays(tf, _unpacked(path, pathlib.Path(folder)))
         return _arrays(tf, _beginning(path))
-    # What TensorFlow raises for a damaged file is RuntimeError's or ValueError's kin, or of its own kind OpError.
-    except (OSError, ValueError, RuntimeError, tarfile.TarError, tf.errors.OpError) as error:
+    # What TensorFlow raises for a damaged file is of any of these kinds.
+    except (OSError, ValueError, LookupError, RuntimeError, tarfile.TarError, tf.errors.OpError) as error:
         raise InputError(f"{path}: not a TensorFlow checkpoint, or damaged: {str(error).splitlines()[0]}") from None
 
 
