@@ -12,8 +12,10 @@ import numpy as np
 from flax import linen as nn
 
 from cnnjax.errors import InputError, unknown
-from cnnjax.weights.library import Arrays, Layer, Library, Shape, layers
+from cnnjax.weights.library import Arrays, Layer, Library, Shape, layers, renamed
 from cnnjax.weights.names import LIBRARIES
+
+LISTED = 20  # arrays of each kind in an error about those that do not match
 
 
 class Imported(NamedTuple):
@@ -27,16 +29,21 @@ class Imported(NamedTuple):
 
     def check(self, source: str) -> Arrays:
         """The variables. Raises InputError that lists what does not match, unless all does."""
-        lines = [
-            *(f"{path}: no {name} {list(shape)} there" for path, (name, shape) in self.missing.items()),
-            *(
+        kinds = (
+            [f"{path}: no {name} {list(shape)} there" for path, (name, shape) in self.missing.items()],
+            [
                 f"{path}: {name} is {list(has)} there, expected {list(shape)}"
                 for path, (name, shape, has) in self.misshaped.items()
-            ),
-            *(f"not used of theirs: {name} {list(shape)}" for name, shape in self.unused.items()),
-        ]
-        if lines:
-            raise InputError(f"{source}: {len(lines)} arrays do not match\n" + "\n".join(f"  {line}" for line in lines))
+            ],
+            [f"not used of theirs: {name} {list(shape)}" for name, shape in self.unused.items()],
+        )
+        if count := sum(map(len, kinds)):
+            lines = [f"{source}: {count} arrays do not match"]
+            for kind in kinds:
+                lines += kind[:LISTED] + (
+                    [f"... and {len(kind) - LISTED} more like that"] if len(kind) > LISTED else []
+                )
+            raise InputError("\n  ".join(lines))
         return self.variables
 
 
@@ -51,9 +58,10 @@ def to_ours(model: nn.Module, shape: Shape, arrays: Arrays, library: str) -> Imp
     Raises InputError where the library does not have that network. What does not match is in the result: see there.
     """
     known, variables, missing, misshaped, used = find(library), {}, {}, {}, {}
+    arrays = {renamed(name, known.former): array for name, array in arrays.items()}
     for match in _matches(model, shape, arrays, library):
         ours, theirs, size = match.path, match.theirs, match.layer.arrays[match.path]
-        expected = known.to_theirs(np.broadcast_to(np.float32(0), size), match.layer, match.name).shape
+        expected = known.to_theirs(np.broadcast_to(np.int8(0), size), match.layer, match.name).shape
         used[theirs] = ours
         if theirs not in arrays:
             if re.search(known.ones, theirs):
@@ -81,11 +89,17 @@ def to_ours(model: nn.Module, shape: Shape, arrays: Arrays, library: str) -> Imp
 
 def to_theirs(model: nn.Module, shape: Shape, variables: Arrays, library: str) -> Arrays:
     """The inverse of `to_ours`: our variables by path, under the library's names and in its layouts."""
-    known = find(library)
-    return {
-        match.theirs: known.to_theirs(_red_first(np.asarray(variables[match.path]), match), match.layer, match.name)
-        for match in _matches(model, shape, {}, library)
-    }
+    known, arrays = find(library), {}
+    for match in _matches(model, shape, {}, library):
+        array = _red_first(np.asarray(variables[match.path]), match)
+        arrays[match.theirs] = known.to_theirs(array, match.layer, match.name)
+        arrays |= known.counts(match.layer, match.name)
+    return arrays
+
+
+def torch_libraries(model: nn.Module) -> list[str]:
+    """The libraries for PyTorch that have networks of its family."""
+    return [name for name, known in LIBRARIES.items() if known.kind == "torch" and family(model) in known.families]
 
 
 def find(library: str) -> Library:

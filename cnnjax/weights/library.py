@@ -88,12 +88,14 @@ def rewrite(table: Mapping[str, str]) -> Callable[[list[Layer], Arrays], dict[st
     A '{}' there is the pattern's next group, and '{-1}' that number less 1. What is left of '/' becomes '.'.
     """
 
-    def rename(path: str) -> str:
-        for pattern, new in table.items():
-            path = re.sub(pattern, partial(_fill, new), path)
-        return path.replace("/", ".")
+    return lambda ours, arrays: {layer.path: renamed(layer.path, table).replace("/", ".") for layer in ours}
 
-    return lambda ours, arrays: {layer.path: rename(layer.path) for layer in ours}
+
+def renamed(name: str, table: Mapping[str, str]) -> str:
+    """The name, with what the patterns find replaced, one after the other: see `rewrite`."""
+    for pattern, new in table.items():
+        name = re.sub(pattern, partial(_fill, new), name)
+    return name
 
 
 def _fill(text: str, found: re.Match[str]) -> str:
@@ -115,15 +117,18 @@ class Library(NamedTuple):
     to_theirs: Callable[[np.ndarray, Layer, str], np.ndarray]  # (array, layer, the layer's name there)
     to_ours: Callable[[np.ndarray, Layer, Shape], np.ndarray]  # (array, layer, our shape)
     no_weights: str = "$^"  # a pattern of their arrays that are no weights
+    counts: Callable[[Layer, str], Arrays] = lambda layer, name: {}  # such arrays, that a layer of theirs is to have
     aux: str = "$^"  # a pattern of their arrays that a network of ours without auxiliary classifiers has no use for
     blue_first: Callable[[str, list[Layer]], bool] = lambda family, ours: False  # whether they get BGR for our RGB
     background: str = "$^"  # a pattern of their arrays that may have a class before ours, for images of none of them
     ones: str = "$^"  # a pattern of their arrays that are 1 where there are none
     # Patterns of biases before a normalisation, where we have none -> the names of the means that they are taken from.
     folded: Mapping[str, str] = MappingProxyType({})
+    former: Mapping[str, str] = MappingProxyType({})  # patterns in names of older files -> today's, as in `rewrite`
+    kind: str = ""  # of the files that are exported: 'torch', or none
 
 
-def torch_layout(convs: str = "$^") -> dict[str, Any]:
+def torch_layout(convs: str = "$^", former: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
     """`Library`'s fields for PyTorch's names and layouts: outputs come first, and maps before their positions.
 
     `convs` is a pattern of their layers that are convolutions where ours are full connections.
@@ -147,9 +152,17 @@ def torch_layout(convs: str = "$^") -> dict[str, Any]:
             return array.reshape(-1, maps, height, width).transpose(2, 3, 1, 0).reshape(shape)
         return array
 
+    def counts(layer: Layer, name: str) -> Arrays:
+        """The batches that a normalisation has seen; it asks for the number only where it has no momentum."""
+        has = any(path.endswith("/mean") for path in layer.arrays)
+        return {f"{name}.num_batches_tracked": np.array(0)} if has else {}
+
     return {
         "array": lambda layer, name, leaf: f"{name}.{leaves[leaf]}",
         "to_theirs": theirs,
         "to_ours": ours,
         "no_weights": r"\.num_batches_tracked$",
+        "counts": counts,
+        "former": {r"^module\.": "", **former},  # which DataParallel puts before all
+        "kind": "torch",
     }

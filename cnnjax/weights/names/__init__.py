@@ -1,13 +1,14 @@
 """How other libraries name what our networks have."""
 
 from cnnjax.weights.library import Library
-from cnnjax.weights.names import caffe, keras, pytorchcv, slim, timm, torchvision
+from cnnjax.weights.names import akamaster, caffe, keras, pytorchcv, slim, timm, torchvision
 
 LIBRARIES: dict[str, Library] = {
     "torchvision": torchvision.LIBRARY,
     "timm": timm.LIBRARY,
     "timm_legacy": timm.LEGACY,
     "pytorchcv": pytorchcv.LIBRARY,
+    "akamaster": akamaster.LIBRARY,
     "keras": keras.LIBRARY,
     "slim": slim.LIBRARY,
     "caffe": caffe.LIBRARY,

@@ -90,6 +90,8 @@ def _blob(layer: Layer, name: str, leaf: str) -> str:
     return f"{scale}/{('scale', 'bias').index(leaf)}"
 
 
+_TORCH = torch_layout(convs="_(down|up)$")  # kernels are laid out alike
+
 LIBRARY = Library(
     {
         "alexnet": rules(ALEXNET),
@@ -99,7 +101,9 @@ LIBRARY = Library(
         "resnet": _resnet,
         "squeezenet": rules(SQUEEZENET),
     },
-    **torch_layout(r"_(down|up)$") | {"array": _blob, "no_weights": "$^"},
+    array=_blob,
+    to_theirs=_TORCH["to_theirs"],
+    to_ours=_TORCH["to_ours"],
     aux="^loss[12]/",
     blue_first=lambda family, ours: not (family == "nin" and len(ours) == 9),  # CIFAR's network in network
     folded={"conv1/1": "bn_conv1/0"},  # of ResNet-50, whose other convolutions have none

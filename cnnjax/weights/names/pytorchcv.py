@@ -118,13 +118,14 @@ _LISTS = {
     "/norm$": "/bn",
     "^head$": "output/fc",
 }
-_STEM = {f"^conv_{name}/": f"features/init_block/conv{i}/" for i, name in enumerate("1a 2a 2b 3b 4a".split(), start=1)}
+_CONVS = ("1a", "2a", "2b", "3b", "4a")
+_STEM = {f"^conv_{name}/": f"features/init_block/conv{i}/" for i, name in enumerate(_CONVS, start=1)}
 
 _INCEPTION_V3 = _STEM | _LISTS | {"^mixed_": ""} | _units("5b 5c 5d 6a 6b 6c 6d 6e 7a 7b 7c", 3, 5, 3)
 _INCEPTION_V4 = {
     **_STEM,
     **_LISTS,
-    **{f"^mixed_{name}/": f"features/init_block/block{i}/" for i, name in enumerate("3a 4a 5a".split(), start=1)},
+    **{f"^mixed_{name}/": f"features/init_block/block{i}/" for i, name in enumerate(["3a", "4a", "5a"], start=1)},
     "^mixed_": "",
     **_units("5b 5c 5d 5e 6a 6b 6c 6d 6e 6f 6g 6h 7a 7b 7c 7d", 4, 8, 4),
 }

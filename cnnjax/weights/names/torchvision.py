@@ -25,6 +25,8 @@ DENSENET = {
     "^head$": "classifier",
 }
 
+FORMER = {r"(denselayer\d+\.)(conv|norm)\.(\d)\.": "{}{}{}."}  # the published weights of DenseNets
+
 INCEPTION_V3 = {
     "^conv_(1a|2a|2b|4a)": "Conv2d_{}_3x3",
     "^conv_3b": "Conv2d_3b_1x1",
@@ -105,6 +107,6 @@ LIBRARY = Library(
         "squeezenet": _squeezenet,
         "densenet": rewrite(DENSENET),
     },
-    **torch_layout(),
+    **torch_layout(former=FORMER),
     aux=r"^aux\d\.|^AuxLogits\.",
 )
