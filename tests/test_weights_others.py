@@ -209,7 +209,9 @@ def test_what_is_not_of_caffe_is_refused_in_a_line(data: bytes, text: str, tmp_p
 
 def conv(x: Any, blobs: list[np.ndarray], stride: int = 1, pad: int = 0, groups: int = 1) -> Any:
     """Caffe's Convolution: [batch, maps, height, width], and kernels [outputs, inputs of the group, height, width]."""
-    y = jax.lax.conv_general_dilated(x, blobs[0], (stride, stride), [(pad, pad)] * 2, feature_group_count=groups)
+    y = jax.lax.conv_general_dilated(
+        x, jnp.asarray(blobs[0]), (stride, stride), [(pad, pad)] * 2, feature_group_count=groups
+    )
     return y + blobs[1].reshape(1, -1, 1, 1) if len(blobs) > 1 else y
 
 
@@ -266,14 +268,19 @@ def test_alexnet_of_caffe_gives_the_logits_of_caffe(tmp_path: pathlib.Path) -> N
     path.write_bytes(caffemodel([(name, "", blobs) for name, blobs in net.items()], of_2014=True))
     images = draw(2, 99, 99, 3)
     relu = jax.nn.relu
-    x = max_pool(lrn(relu(conv(of_caffe(images), net["conv1"], 4))))
-    x = max_pool(lrn(relu(conv(x, net["conv2"], 1, 2, 2))))
-    x = relu(conv(x, net["conv3"], 1, 1))
-    x = relu(conv(x, net["conv4"], 1, 1, 2))
-    x = max_pool(relu(conv(x, net["conv5"], 1, 1, 2))).reshape(2, -1)
+
+    @jax.jit
+    def features(x: jax.Array) -> jax.Array:
+        x = max_pool(lrn(relu(conv(x, net["conv1"], 4))))
+        x = max_pool(lrn(relu(conv(x, net["conv2"], 1, 2, 2))))
+        x = relu(conv(x, net["conv3"], 1, 1))
+        x = relu(conv(x, net["conv4"], 1, 1, 2))
+        return max_pool(relu(conv(x, net["conv5"], 1, 1, 2)))
+
+    x = np.asarray(features(of_caffe(images))).reshape(2, -1)
     for name in ("fc6", "fc7", "fc8"):
         x = x @ net[name][0].T + net[name][1].reshape(1, -1)
-        x = x if name == "fc8" else relu(x)
+        x = x if name == "fc8" else np.maximum(x, 0)
     ours = imported("alexnet_caffe(features=(4, 8, 8, 8, 4), dropout=0)", images, path)
     np.testing.assert_allclose(ours, x, atol=1e-4 * np.abs(x).max())
 
@@ -299,9 +306,14 @@ def test_resnet_of_caffe_gives_the_logits_of_caffe(tmp_path: pathlib.Path) -> No
         return layer(x, f"2a_branch{name}", f"res2a_branch{name}", pad=pad)
 
     images, relu = draw(2, 40, 40, 3), jax.nn.relu
-    x = max_pool(relu(layer(of_caffe(images), "_conv1", "conv1", stride=2, pad=3)))
-    y = branch(relu(branch(relu(branch(x, "2a")), "2b", 1)), "2c")
-    x = relu(branch(x, "1") + y).mean((2, 3)) @ net["fc1000"][0].T + net["fc1000"][1].reshape(1, -1)
+
+    @jax.jit
+    def logits(x: jax.Array) -> jax.Array:
+        x = max_pool(relu(layer(x, "_conv1", "conv1", stride=2, pad=3)))
+        y = branch(relu(branch(relu(branch(x, "2a")), "2b", 1)), "2c")
+        return relu(branch(x, "1") + y).mean((2, 3)) @ net["fc1000"][0].T + net["fc1000"][1].reshape(1, -1)
+
+    x = logits(of_caffe(images))
     ours = imported("resnet50(stage_sizes=(1,), features=4, width=4, ceil_pool=True)", images, path)
     np.testing.assert_allclose(ours, x, atol=1e-4 * np.abs(x).max())
 
