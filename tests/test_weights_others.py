@@ -19,6 +19,7 @@ from cnnjax.errors import InputError
 from cnnjax.models import create_model
 from cnnjax.weights import convert
 from cnnjax.weights.formats import caffe, keras, slim
+from cnnjax.weights.library import Layer
 from tests.parity.harness import random_variables
 
 h5py = pytest.importorskip("h5py")
@@ -446,3 +447,37 @@ def test_keras_automatic_names_count_from_anywhere_and_the_classifier_has_any_na
         moved[f"{layer}/{variable}"] = array
     back = convert.to_ours(model, shape, moved, "keras").check("theirs")
     assert all((back[name] == leaf).all() for name, leaf in flat.items())
+
+
+# As the authors' files have them: prototxt for Caffe, keras.applications for Keras.
+NAMES = {
+    ("caffe", "vgg"): {"conv3_2/conv": "conv3_2", "fc6": "fc6"},
+    ("caffe", "googlenet"): {
+        "conv1/conv": "conv1/7x7_s2",
+        "inception_4a/branch3_1/conv": "inception_4a/5x5_reduce",
+        "inception_4a/branch4_2/conv": "inception_4a/pool_proj",
+        "aux_4d/conv/conv": "loss2/conv",
+        "aux_4d/fc": "loss2/fc",
+        "head": "loss3/classifier",
+    },
+    ("caffe", "nin"): {"conv3/conv": "conv3", "conv4/conv": "conv4-1024", "cccp6/conv": "cccp6", "cccp8": "cccp8-1024"},
+    ("caffe", "resnet"): {
+        **{"norm1": "bn_conv1", "conv2_3/conv1": "res2c_branch2a", "conv3_1/shortcut_norm": "bn3a_branch1"},
+        **{"conv4_1/conv3": "res4a_branch2c", "conv4_23/norm2": "bn4b22_branch2b", "conv5_3/conv2": "res5c_branch2b"},
+    },
+    ("keras", "vgg"): {"conv3_2/conv": "block3_conv2", "fc6": "fc1", "fc7": "fc2", "fc8": "predictions"},
+    ("keras", "densenet"): {"block3_layer24/norm2": "conv4_block24_1_bn", "trans3/conv": "pool4_conv", "last_norm": "bn"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("library", "family"), NAMES)
+def test_layers_have_the_names_that_authors_gave_them(library: str, family: str) -> None:
+    names = NAMES[library, family]
+    ours = [Layer(path, {}, ()) for path in names]
+    assert convert.find(library).families[family](ours, {}) == names
+
+
+def test_blocks_of_the_shallow_resnet_of_caffe_have_letters() -> None:
+    ours = [Layer(f"conv{stage}_{size}/conv1", {}, ()) for stage, size in ((2, 3), (3, 4), (4, 6), (5, 3))]
+    names = convert.find("caffe").families["resnet"](ours, {})
+    assert list(names.values()) == [f"res{block}_branch2a" for block in ("2c", "3d", "4f", "5c")]
