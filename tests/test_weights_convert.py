@@ -102,8 +102,8 @@ def test_there_and_back_again(text: str, library: str, size: tuple[int, int], na
     theirs = convert.to_theirs(model, shape, variables, library)
     for ours, name in (pair.split("=") for pair in names.split()):
         leaf = "scale" if f"params/{ours}/scale" in variables else "kernel"
-        arrays = theirs[f"{name}.weight"], variables[f"params/{ours}/{leaf}"]
-        assert np.array_equal(*(np.sort(array, axis=None) for array in arrays)), name
+        one, other = theirs[f"{name}.weight"], variables[f"params/{ours}/{leaf}"]
+        assert np.array_equal(np.sort(one, axis=None), np.sort(other, axis=None)), name
     counts = [name for name in theirs if name.endswith(".num_batches_tracked")]
     assert len(theirs) == len(variables) + len(counts), "two arrays of ours have one name there"
     assert len(counts) == sum(path.endswith("/mean") for path in variables)
@@ -226,7 +226,7 @@ def test_older_names_are_known(name: str) -> None:
 
 @pytest.mark.parametrize(("aux", "without", "size", "count"), [
     ("googlenet_torchvision_aux", "googlenet_torchvision", (64, 64), 18),
-    ("inception_v3_aux", "inception_v3", (107, 128), 12),
+    pytest.param("inception_v3_aux", "inception_v3", (107, 128), 12, marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_auxiliary_classifiers_are_left_where_ours_has_none(
     aux: str, without: str, size: tuple[int, int], count: int

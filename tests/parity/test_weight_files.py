@@ -1,0 +1,45 @@
+"""Our reader of PyTorch's files against PyTorch's own."""
+
+import pathlib
+
+import numpy as np
+import pytest
+
+from cnnjax.weights import formats
+from tests.parity.harness import torch_module
+
+DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("new", [True, False], ids=["zip", "stream"])
+def test_what_torch_saves_is_read_as_torch_reads_it(tmp_path: pathlib.Path, new: bool) -> None:
+    pytest.importorskip("torch")
+    torch = torch_module()
+    base = torch.randn(6, 8, 10)
+    state = {name: (10 * torch.randn(2, 3, 4)).to(getattr(torch, name)) for name in DTYPES}
+    state |= {"turned": base.permute(2, 0, 1), "part": base[1:4, ::2, 3:], "expanded": base[0, 0, :1].expand(7)}
+    state |= {"scalar": torch.tensor(3), "empty": torch.zeros(0, 3), "parameter": torch.nn.Parameter(base[0])}
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    state |= net.state_dict()
+    path = tmp_path / "x.pth"
+    for saved in (state, {"epoch": 2, "state_dict": state}, {"model": net.state_dict(keep_vars=True)}):
+        torch.save(saved, path, _use_new_zipfile_serialization=new)
+        theirs = torch.load(path, weights_only=True)
+        theirs = theirs.get("state_dict", theirs.get("model", theirs))
+        kind, ours = formats.read(path)
+        assert (kind, [*ours]) == ("torch", [*theirs])
+        for name, tensor in theirs.items():
+            assert (ours[name].shape, ours[name].dtype.name) == (tuple(tensor.shape), str(tensor.dtype)[6:]), name
+            np.testing.assert_array_equal(ours[name].astype(np.float64), tensor.detach().double().numpy())
+
+
+@pytest.mark.slow
+def test_real_weights_are_read_as_torch_reads_them(shared: pathlib.Path) -> None:
+    pytest.importorskip("torch")
+    path = shared / "weights" / "resnet20-12fca82f.th"
+    theirs = torch_module().load(path, map_location="cpu", weights_only=True)["state_dict"]
+    ours = formats.read(path)[1]
+    assert [*ours] == [*theirs]
+    for name, tensor in theirs.items():
+        np.testing.assert_array_equal(ours[name], tensor.detach().numpy(), name)
