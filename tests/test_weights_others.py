@@ -462,12 +462,16 @@ NAMES = {
     },
     ("caffe", "nin"): {"conv3/conv": "conv3", "conv4/conv": "conv4-1024", "cccp6/conv": "cccp6", "cccp8": "cccp8-1024"},
     ("caffe", "resnet"): {
-        **{"norm1": "bn_conv1", "conv2_3/conv1": "res2c_branch2a", "conv3_1/shortcut_norm": "bn3a_branch1"},
-        **{"conv4_1/conv3": "res4a_branch2c", "conv4_23/norm2": "bn4b22_branch2b", "conv5_3/conv2": "res5c_branch2b"},
+        "norm1": "bn_conv1",
+        "conv2_3/conv1": "res2c_branch2a",
+        "conv3_1/shortcut_norm": "bn3a_branch1",
+        "conv4_1/conv3": "res4a_branch2c",
+        "conv4_23/norm2": "bn4b22_branch2b",
+        "conv5_3/conv2": "res5c_branch2b",
     },
     ("keras", "vgg"): {"conv3_2/conv": "block3_conv2", "fc6": "fc1", "fc7": "fc2", "fc8": "predictions"},
-    ("keras", "densenet"): {"block3_layer24/norm2": "conv4_block24_1_bn", "trans3/conv": "pool4_conv", "last_norm": "bn"},
-}  # fmt: skip
+    ("keras", "densenet"): {"block3_layer24/norm2": "conv4_block24_1_bn", "trans3/conv": "pool4_conv"},
+}
 
 
 @pytest.mark.parametrize(("library", "family"), NAMES)

@@ -68,7 +68,7 @@ def _resnet(ours: list[Layer], arrays: Arrays) -> dict[str, str]:
         return rules(SE_RESNET)(ours, arrays)
     blocks = [re.match(r"conv(\d)_(\d+)/", layer.path) for layer in ours]
     sizes = {found[1]: int(found[2]) for found in blocks if found}
-    names = {"conv1": "conv1", "norm1": "bn_conv1", "head": "fc1000"}
+    names = rules({"conv1": "conv1", "norm1": "bn_conv1", "head": "fc1000"})(ours, arrays)
     for layer, found in zip(ours, blocks, strict=True):
         if not found:
             continue
