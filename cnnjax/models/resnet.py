@@ -88,6 +88,7 @@ class ResNet(Network):
     use_bias: bool = False  # of convolutions, even before a normalisation: Keras
     zero_init: bool = False  # blocks start as their shortcuts (Goyal et al. 2017, sec. 5.1)
     stochastic_depth: float = 0.0  # the last block's rate; others have less, in proportion to their depth
+    ceil_pool: bool = False  # the pool is not padded and keeps its last, incomplete window: weights from Caffe
     small_images: bool = False  # a 3x3 convolution without stride, and no pool, for images of about 32x32
     remat: bool = False  # compute the blocks' maps again for the gradient, instead of keeping them
 
@@ -126,7 +127,8 @@ class ResNet(Network):
         x = parts.norm(name="norm1")(parts.conv(self.features, kernel, stride, name="conv1")(x))
         x = ends["conv1"] = parts.act(x)
         if not self.small_images:
-            x = ends["pool1"] = max_pool(x, 3, 2, "SAME" if self.stride == "slim" else 1)
+            padding = "SAME" if self.stride == "slim" else 0 if self.ceil_pool else 1
+            x = ends["pool1"] = max_pool(x, 3, 2, padding, self.ceil_pool)
         for stage, size in enumerate(self.stage_sizes):
             for i in range(1, size + 1):
                 drop = self.stochastic_depth * (sum(self.stage_sizes[:stage]) + i) / sum(self.stage_sizes)

@@ -25,15 +25,8 @@ def pytorchcv(name: str, change: Callable[[Any], Any] = lambda net: net) -> Call
 
 
 def legacy(name: str) -> Callable[[], Any]:
-    """timm's SE networks as their Caffe originals, but with our stem's pool: theirs is unpadded and rounds up."""
-
-    def make() -> Any:
-        torch = torch_module()
-        net = torch_models("timm").create_model(name, drop_rate=0.0)
-        net.pool0 = torch.nn.MaxPool2d(3, 2, padding=1)
-        return net
-
-    return make
+    """timm's SE networks as their Caffe originals."""
+    return lambda: torch_models("timm").create_model(name, drop_rate=0.0)
 
 
 def blocks(net: Any) -> Iterator[tuple[Any, int, int, int]]:
@@ -134,7 +127,7 @@ ROWS = [
         "timm 1.0.31 resnext101_32x4d",
     ),
     *(
-        row(f"se_{name}", legacy(f"legacy_se{name}"), f"timm 1.0.31 legacy_se{name}")
+        row(f"se_{name}(ceil_pool=True)", legacy(f"legacy_se{name}"), f"timm 1.0.31 legacy_se{name}")
         for name in ("resnet50", "resnet101", "resnet152", "resnext50_32x4d")
     ),
     *(row(f"plain{n}", torchvision(f"resnet{n}", plain), f"torchvision 0.28.0 resnet{n}, patched") for n in (18, 34)),

@@ -1,0 +1,12 @@
+"""How other libraries name what our networks have."""
+
+from cnnjax.weights.library import Library
+from cnnjax.weights.names import akamaster, pytorchcv, timm, torchvision
+
+LIBRARIES: dict[str, Library] = {
+    "torchvision": torchvision.LIBRARY,
+    "timm": timm.LIBRARY,
+    "timm_legacy": timm.LEGACY,
+    "pytorchcv": pytorchcv.LIBRARY,
+    "akamaster": akamaster.LIBRARY,
+}
