@@ -1,16 +1,16 @@
 """A trained network as a file that other programs take.
 
-A `.stablehlo` is the whole network as a program, weights and normalisation inside, which runs without our code:
+A `.safetensors`, `.pth` or `.pt` holds its weights, for a library for PyTorch. A `.stablehlo` is the whole network as a
+program, weights and normalisation inside, which runs without our code:
 
     exported = jax.export.deserialize(bytearray(open("network.stablehlo", "rb").read()))
     logits = exported.call(images)  # uint8 [b, H, W, C] -> float32 [b, classes], for any b
 
-It is for images of the size that the JSON file beside it says, with values in [0, 255]; operations that change sizes
-come before it, and that file names them. JAX promises to read it for at least six months.
+It is for images of the size that the JSON file beside it says, as they are decoded, in [0, 255]; operations that change
+sizes come before it, and that file names them. JAX promises to read it for at least six months.
 """
 
 import contextlib
-import json
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -19,17 +19,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnnjax import augment, evaluate, sharding, spec, weights
+from cnnjax import augment, evaluate, sharding, spec, weights, workdir
 from cnnjax.data import pipeline
-from cnnjax.errors import InputError, unknown
+from cnnjax.errors import InputError, nearest
+from cnnjax.state import path_name
+from cnnjax.weights import convert
+from cnnjax.weights import export as state_dicts
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")  # of all of them, one program
 
 
 def stablehlo(
     network: weights.Trained, step: str, say: Callable[[str], None], shape: tuple[int, ...] = ()
-) -> dict[str, bytes]:
-    """The serialized program, and as '.json' what there is to know of it.
+) -> tuple[bytes, dict[str, Any]]:
+    """The serialized program, and what there is to know of it.
 
     `shape` is the images' [H, W, C], by default what the network's preprocess makes of images as it learnt from.
     Raises InputError where the network does not take it.
@@ -47,7 +50,7 @@ def stablehlo(
 
     (batch,) = jax.export.symbolic_shape("b")
     exported = jax.export.export(jax.jit(logits), platforms=PLATFORMS)(jax.ShapeDtypeStruct((batch, *shape), jnp.uint8))
-    facts = {
+    return bytes(exported.serialize()), {
         "model": settings.model,
         "step": number,
         "before": "|".join(map(spec.render, host_ops)),  # what makes images of that size
@@ -56,7 +59,6 @@ def stablehlo(
         "platforms": PLATFORMS,
         "classes": known["classes"],
     }
-    return {"": bytes(exported.serialize()), ".json": (json.dumps(facts, indent=2) + "\n").encode()}
 
 
 def _shape(shape: tuple[int, ...], calls: list[spec.Call]) -> tuple[int, ...]:
@@ -66,28 +68,56 @@ def _shape(shape: tuple[int, ...], calls: list[spec.Call]) -> tuple[int, ...]:
     return tuple(map(int, shape))
 
 
-# By the end of a file's name, from (network, step, say) to what is written: of each file, its further suffix and bytes.
-WRITERS: dict[str, Callable[..., dict[str, bytes]]] = {".stablehlo": stablehlo}
+def torch_arrays(
+    network: weights.Trained, step: str, say: Callable[[str], None], names: str = ""
+) -> dict[str, np.ndarray]:
+    """The state dict that a library's own network loads, as `weights.export.named` has it; says whose names it has."""
+    model, shape = network.model, tuple(network.known["shape"])
+    names = names or next(iter(convert.torch_libraries(model)), state_dicts.OWN)
+    _, variables = network.restore(sharding.make_mesh(jax.local_devices()[:1]), step, say)
+    leaves = jax.tree_util.tree_leaves_with_path(variables)
+    arrays = state_dicts.named(model, shape, {path_name(path): np.asarray(leaf) for path, leaf in leaves}, names)
+    say(f"{len(arrays)} arrays, in the names of {names}" if names != state_dicts.OWN else f"{len(arrays)} arrays")
+    return arrays
 
 
-def check_name(path: pathlib.Path) -> None:
-    """Raises InputError unless the name says how to write the file, and its folder is there."""
-    if path.suffix not in WRITERS:
-        raise unknown(f"ending of --to={path}:", path.suffix, WRITERS)
+PROGRAM = ".stablehlo"
+SUFFIXES = (PROGRAM, *state_dicts.WRITERS)
+
+
+def check(path: pathlib.Path, names: str = "", shape: tuple[int, ...] | str | None = None) -> None:
+    """Raises InputError unless the file's name says how to write it, its folder is there, and the options fit."""
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"--to={path}: its name does not say what to write; {nearest(path.suffix, SUFFIXES)}")
     if not path.parent.is_dir():
         raise InputError(f"--to={path}: there is no folder {path.parent}")
+    if names and path.suffix == PROGRAM:
+        raise InputError(f"--names={names} is for weights alone: {', '.join(state_dicts.WRITERS)}")
+    if shape and path.suffix != PROGRAM:
+        raise InputError(f"--input is for {PROGRAM}: weights have no size of images")
 
 
 def write(
-    network: weights.Trained, path: pathlib.Path, step: str = "last", say: Callable[[str], None] = print, **options: Any
-) -> dict[pathlib.Path, int]:
-    """Writes the network as the name's ending has it; returns the files and their bytes. Each is there whole or not."""
-    check_name(path)
-    written = {}
-    for suffix, data in WRITERS[path.suffix](network, step, say, **options).items():
-        final = path.with_name(path.name + suffix)
-        part = final.with_name(final.name + ".part")
-        part.write_bytes(data)
-        part.replace(final)
-        written[final] = len(data)
-    return written
+    network: weights.Trained,
+    path: pathlib.Path,
+    *,
+    step: str = "last",
+    names: str = "",
+    shape: tuple[int, ...] = (),
+    say: Callable[[str], None] = print,
+) -> list[pathlib.Path]:
+    """Writes the network as the file's name has it, each file whole or not at all; returns the files.
+
+    Raises InputError as `check` does, and where the network does not go into such a file.
+    """
+    check(path, names, shape)
+    if path.suffix != PROGRAM:
+        state_dicts.write(path, torch_arrays(network, step, say, names))
+        return [path]
+    program, facts = stablehlo(network, step, say, shape)
+    beside = path.with_name(path.name + ".json")
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(program)
+    part.replace(path)
+    workdir.write_json(beside, facts)
+    return [path, beside]
