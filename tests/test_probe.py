@@ -21,7 +21,7 @@ NETWORKS = {
     "one full connection": ("cifar_resnet20", "stage3", 64),
     "hidden layers": ("mlp(features=(20, 12))", "hidden2", 12),
     "without hidden layers": ("perceptron", "", 64),
-    "maps of scores": ("cifar_nin(head='gap')", "", 192),
+    "maps of scores": ("nin_cifar10", "", 192),
 }
 
 
