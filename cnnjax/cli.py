@@ -77,6 +77,9 @@ COMMANDS = {
     "sweep": "search for settings: trials of a space, several at a time",
     "study": "test a claim of the literature, and write the report",
     "evaluate": "score a checkpoint of a run on a split of a data set",
+    "predict": "say what is on images: files and folders",
+    "probe": "test a network's features on a data set: nearest neighbours and a linear classifier",
+    "export": "write a trained network as a file for other programs",
     "data": "list data sets, or build one from its original files",
     "models": "list the networks",
     "summary": "print a network's layers: shapes, parameters, multiplications, memory, receptive fields",
@@ -231,6 +234,31 @@ def _flag_error(error: Exception, overrides: Sequence[str], known: Iterable[str]
             return InputError(f"unknown flag {word!r}; {nearest(name, known)}")
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return InputError(lines[0].removeprefix("flag --"))
+
+
+# -------------------------------------------------------------------------------- for commands: a trained network
+
+
+def add_network_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of a command that takes a network with its weights."""
+    parser.add_argument("--workdir", default="", help="a run's folder")
+    parser.add_argument("--init", default="", help="in place of it, trained weights: what config.init takes")
+    parser.add_argument("--step", default="last", help="of a run: last, best or a step's number (default: last)")
+
+
+def add_view_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of a command that shows images to a network."""
+    parser.add_argument("--preprocess", help="operations on the images (default: the run's own)")
+    parser.add_argument("--batch_size", type=int, default=0, help="views at once (default: the run's eval_batch_size)")
+
+
+def network(args: argparse.Namespace) -> str:
+    """What `weights.find` takes. Raises InputError unless these flags name one network, and a possible batch size."""
+    if bool(args.workdir) == bool(args.init):
+        raise InputError("give a run's folder as --workdir=DIR, or trained weights as --init=NAME, and not both")
+    if getattr(args, "batch_size", 0) < 0:
+        raise InputError(f"--batch_size={args.batch_size}: expected at least 1")
+    return args.workdir or args.init
 
 
 # ---------------------------------------------------------------------------------------- for commands: many runs

@@ -74,6 +74,47 @@ def _shapes(model: nn.Module, shape: tuple[int, ...]) -> Tree:
     return jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), image)
 
 
+def check_takes(settings: config.Config, known: dict[str, Any], model: nn.Module, shape: tuple[int, ...]) -> None:
+    """Raises InputError when the network, made for images as it learnt from, does not take those of this shape."""
+    if list(shape) == list(known["shape"]):
+        return
+    with naming(settings.model, shape):
+        variables = _shapes(model, tuple(known["shape"]))
+        image = jax.ShapeDtypeStruct((1, *shape), np.float32)
+        jax.eval_shape(functools.partial(model.apply, train=False), variables, image)
+
+
+def make_batch_scores(
+    settings: config.Config,
+    known: dict[str, Any],
+    model: nn.Module,
+    mesh: Mesh,
+    protocol: protocols.Protocol,
+    shape: tuple[int, ...],
+) -> tuple[int, Callable[[Tree, jax.Array], jax.Array]]:
+    """How many images are a batch, and the function from variables and a batch, uint8 [B, *shape], to float32 [B, K].
+
+    `shape` is [H, W, C], or [V, H, W, C] for so many views of each image, whose scores are averaged. A call of the
+    device has eval_batch_size views at most: of several images, or some of the views of each.
+    """
+    count = math.prod(shape[:-3])
+    prepare = augment.build(pipeline.split_ops(settings.preprocess)[1], settings.normalize, known, shape[-3:])
+    most = max(1, settings.eval_batch_size // (2 if protocol.mirror else 1))
+    batch_size = max(1, most // count)
+    held = -(-batch_size // mesh.shape["data"]) * mesh.shape["data"]
+    at_once = max(n for n in range(1, count + 1) if count % n == 0 and (n == 1 or n * held <= most))
+    logits = jax.jit(
+        functools.partial(view_logits, model=model, prepare=prepare, views=at_once, mirror=protocol.mirror),
+        in_shardings=(None, sharding.split(mesh), None),
+        out_shardings=sharding.split(mesh),
+        compiler_options=sharding.compiler_options(),
+    )
+    average = jax.jit(lambda each: protocols.average(jnp.concatenate(each, axis=1), settings.average))
+    return batch_size, lambda variables, images: average(
+        [logits(variables, images, start) for start in range(0, count, at_once)]
+    )
+
+
 def make_scores(
     settings: config.Config,
     known: dict[str, Any],
@@ -88,43 +129,25 @@ def make_scores(
     A batch is {"scores": float32 [B, K], "label", "example": int32 [B], "mask": bool [B]}, divided among the devices.
     `known` is what a run's data.json holds of the training split. Raises InputError when the images do not fit.
     """
-    host_ops, step_ops = pipeline.split_ops(settings.preprocess)
+    host_ops, _ = pipeline.split_ops(settings.preprocess)
     calls = [*host_ops, *views]
     sizes = pipeline.by_size(pipeline.image_shapes(examples), calls) if protocol.whole else {}
     cache = "host" if len(sizes) > 1 else settings.cache
     source = pipeline.open_source(examples, calls, cache=cache, seed=settings.seed, mesh=mesh)
-    shape, count = source.shape[-3:], math.prod(source.shape[:-3])
+    shape = source.shape[-3:]
     if shape[-1] != known["shape"][-1]:
         raise InputError(f"the images of {examples.name} are {shape}; the network learnt from {known['shape']}")
     if protocol.dense:
         model = sliding(settings, known, model)
     by_side = sorted(sizes or [shape], key=lambda one: (min(one[:2]), max(one[:2])))
     for one in (by_side[0], by_side[-1]):  # the smallest first; where these fit, those between do
-        if list(one) == list(known["shape"]):
-            continue
-        with naming(settings.model, one):
-            variables = _shapes(model, tuple(known["shape"]))
-            image = jax.ShapeDtypeStruct((1, *one), np.float32)
-            jax.eval_shape(functools.partial(model.apply, train=False), variables, image)
-    prepare = augment.build(step_ops, settings.normalize, known, shape)
-
-    # A call of the device has eval_batch_size views at most: of several images, or some of the views of each.
-    most = max(1, settings.eval_batch_size // (2 if protocol.mirror else 1))
-    batch_size = max(1, most // count)
-    held = -(-batch_size // mesh.shape["data"]) * mesh.shape["data"]
-    at_once = max(n for n in range(1, count + 1) if count % n == 0 and (n == 1 or n * held <= most))
-    logits = jax.jit(
-        functools.partial(view_logits, model=model, prepare=prepare, views=at_once, mirror=protocol.mirror),
-        in_shardings=(None, sharding.split(mesh), None),
-        out_shardings=sharding.split(mesh),
-        compiler_options=sharding.compiler_options(),
-    )
-    average = jax.jit(lambda each: protocols.average(jnp.concatenate(each, axis=1), settings.average))
+        check_takes(settings, known, model, one)
+    batch_size, of_batch = make_batch_scores(settings, known, model, mesh, protocol, source.shape)
 
     def scores(variables: Tree) -> Iterator[pipeline.Batch]:
         for batch in pipeline.eval_batches(source, batch_size=batch_size, mesh=mesh, groups=sizes.values() or None):
             images = batch.pop("image")
-            yield batch | {"scores": average([logits(variables, images, i) for i in range(0, count, at_once)])}
+            yield batch | {"scores": of_batch(variables, images)}
 
     return scores
 
@@ -153,10 +176,10 @@ def make_scorer(
         functools.partial(batch_sums, loss=losses.build(settings.loss, len(known["classes"]))),
         out_shardings=sharding.replicated(mesh),
     )
-    return lambda variables: metrics.add(list(_fetched(map(sums, scores(variables)))))
+    return lambda variables: metrics.add(list(fetched(map(sums, scores(variables)))))
 
 
-def _fetched(results: Iterable[Tree]) -> Iterator[Tree]:
+def fetched(results: Iterable[Tree]) -> Iterator[Tree]:
     """The results on the host, two batches late, so that the device always has the next one."""
     waiting: collections.deque[Tree] = collections.deque()
     for one in results:
@@ -172,9 +195,10 @@ def collect(scores: Scorer, variables: Tree, examples: Split, mesh: Mesh) -> tup
         lambda batch: [batch[name] for name in ("mask", "example", "label", "scores")],
         out_shardings=sharding.replicated(mesh),
     )
-    all_scores = np.full((len(examples), len(examples.classes)), np.nan, np.float32)
-    labels = np.empty(len(examples), np.int32)
-    for mask, example, label, part in _fetched(map(everywhere, scores(variables))):
+    all_scores, labels = np.empty((0, 0), np.float32), np.empty(len(examples), np.int32)
+    for mask, example, label, part in fetched(map(everywhere, scores(variables))):
+        if not all_scores.size:
+            all_scores = np.full((len(examples), part.shape[1]), np.nan, np.float32)
         all_scores[example[mask]], labels[example[mask]] = part[mask], label[mask]
     return all_scores, labels
 
@@ -209,6 +233,22 @@ def mean_loss(text: str, scores: np.ndarray, labels: np.ndarray) -> float:
     return total / len(scores)
 
 
+def adjust(
+    settings: config.Config, batch_size: int, preprocess: str | None, protocol: str | None, average: str | None
+) -> None:
+    """Sets how a network that was trained is to see images; None, and a batch_size of 0, leave what its run had.
+
+    Raises InputError where the `protocol` does not go with the run's own preprocess.
+    """
+    if protocol not in (None, settings.protocol) and preprocess is None:
+        protocols.check_preprocess(protocol, pipeline.split_ops(settings.preprocess)[0])
+    settings.cache, settings.eval_batch_size = "host", batch_size or settings.eval_batch_size
+    for name, value in {"preprocess": preprocess, "protocol": protocol, "average": average}.items():
+        if value is not None:
+            setattr(settings, name, value)
+    config.check(settings)
+
+
 def evaluate(
     workdir: pathlib.Path,
     *,
@@ -237,14 +277,7 @@ def evaluate(
     asked = {"preprocess": preprocess, "protocol": protocol or None, "average": average or None}
     of: dict[str, Any] = {name: value for name, value in asked.items() if value not in (None, getattr(first, name))}
     for settings, *_ in networks.values():
-        if protocol not in ("", settings.protocol) and preprocess is None:
-            host_ops, _ = pipeline.split_ops(settings.preprocess)
-            protocols.check_preprocess(protocol, host_ops)
-        settings.cache, settings.eval_batch_size = "host", batch_size or settings.eval_batch_size
-        for name, value in asked.items():
-            if value is not None:
-                setattr(settings, name, value)
-        config.check(settings)
+        adjust(settings, batch_size, **asked)
     _check_classes({folder: network.known["classes"] for folder, network in networks.items()})
     name, split = dataset or first.dataset, split or first.test_split or folds.splits_of(first, data_dir)[1]
     if not split:

@@ -28,7 +28,7 @@ def write(
     folder = workdir / "evaluations" / _name(**of)
     overall = {name: _plain(value) for name, value in found.overall.items()}
     per_class = dict(zip(classes, map(_plain, found.classes["accuracy"]), strict=True))
-    result = {**of, "loss": loss, **overall, "per_class": per_class, "folder": str(folder)}
+    result = {**of, "loss": _plain(loss), **overall, "per_class": per_class, "folder": str(folder)}
     if jax.process_index() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         workdirs.write_json(folder / "metrics.json", result | {"confusion": found.confusion.tolist()})

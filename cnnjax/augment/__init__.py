@@ -51,7 +51,7 @@ def build(
         return spec.find("normalization", final, normalize.NORMALIZE, image=image, **statistics)()
 
     def prepare(key: Array, images: Array, example: Array | None = None, epoch: Array | None = None) -> Array:
-        count = len(images)
+        count = images.shape[0]  # also where it is a symbol, in an exported program
         example, epoch = (jnp.zeros(count, jnp.int32) if x is None else x for x in (example, epoch))
         return jax.vmap(one)(jax.random.split(key, count), images, example, epoch)
 

@@ -51,6 +51,17 @@ def scan(folder: pathlib.Path) -> Tree:
     return Tree(folder, classes, files, skipped)
 
 
+def images_below(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The images in a folder and in the folders in it, however deep, by name."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in SUFFIXES
+        and path.is_file()
+        and not any(map(_is_litter, map(pathlib.Path, path.relative_to(folder).parts)))
+    ]
+
+
 def _folders(folder: pathlib.Path) -> list[pathlib.Path]:
     return [path for path in sorted(folder.iterdir()) if path.is_dir() and not _is_litter(path)]
 

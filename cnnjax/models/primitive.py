@@ -35,6 +35,9 @@ def devices_of(context: Any) -> int:
 def by_native(context: Any) -> bool:
     """Whether a lowering for a CPU may call oneDNN.
 
-    Of several devices XLA divides the work, and can do so with its own operations alone.
+    Of several devices XLA divides the work, and can do so with its own operations alone; and a program that is exported
+    runs where there is no library of ours.
     """
-    return devices_of(context) == 1 and context.avals_in[0].dtype in (jnp.float32, jnp.bfloat16) and onednn.load().ok
+    if devices_of(context) > 1 or context.module_context.lowering_parameters.for_export:
+        return False
+    return context.avals_in[0].dtype in (jnp.float32, jnp.bfloat16) and onednn.load().ok

@@ -1,0 +1,156 @@
+"""Exported networks: a program that runs without our code and gives the network's logits, and weights for others."""
+
+import functools
+import json
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnnjax import augment, export, sharding, weights
+from cnnjax.config import Config
+from cnnjax.errors import InputError
+from cnnjax.models import MODELS, create_model
+
+# Networks with each kind of layer between them, and images that they take.
+NETWORKS = {
+    "sums of windows, batch normalisation": ('lenet5(pool="average", norm="batch")', (28, 28, 1)),
+    "largest of windows, maps of logits": ('lenet5(head="conv")', (30, 28, 1)),
+    "groups of maps": ("resnet50(small_images=True, stage_sizes=(1,), groups=4, width=8)", (8, 8, 3)),
+    "squeeze-and-excitation, group normalisation": (
+        'resnet18(small_images=True, se=16, stage_sizes=(1, 1), norm="group")',
+        (8, 8, 3),
+    ),
+    "loops": ("cifar_resnet20(scan=True)", (8, 8, 3)),
+    "a table of maps": ("lenet5_1998", (32, 32, 1)),
+}
+
+
+def network(model: str, shape: tuple[int, ...], zeros: bool = False, **changes: Any) -> weights.Trained:
+    """A network with random weights, or with none."""
+    settings = Config(**{"model": model, "normalize": "symmetric", **changes})
+    known = {"classes": list("abcdefghij"), "shape": list(shape), "mean": [0.5] * shape[-1], "std": [0.3] * shape[-1]}
+    made = create_model(model, 10, settings.dtype)
+    init = functools.partial(made.init, jax.random.key(0, impl="rbg"), train=False)
+    image = jnp.zeros((1, *shape))
+    variables: Any = jax.eval_shape(init, image) if zeros else jax.jit(init)(image)
+    if zeros:
+        variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), variables)
+    return weights.Trained(settings, known, made, lambda mesh, step, say: (7, variables))
+
+
+def logits(trained: weights.Trained, images: np.ndarray) -> jax.Array:
+    """As an evaluation has them, with what there is for this machine."""
+    settings, known, model, restore = trained
+    prepare = augment.build([], settings.normalize, known, images.shape[1:])
+    _, variables = restore(sharding.make_mesh(jax.devices()[:1]), "last", print)
+    out: Any = model.apply(variables, prepare(jax.random.key(0), images), train=False)
+    return out.mean(axis=tuple(range(1, out.ndim - 1)))
+
+
+def images_of(count: int, shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, *shape), np.uint8)
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_the_program_gives_the_networks_logits_for_any_batch(kind: str) -> None:
+    trained = network(*NETWORKS[kind])
+    program, facts = export.stablehlo(trained, "last", print)
+    shape = tuple(facts["input"]["shape"][1:])
+    exported = jax.export.deserialize(bytearray(program))
+    assert "ffi" not in exported.mlir_module()  # nothing of ours is called
+    assert "onednn" not in exported.mlir_module()
+    assert exported.platforms == ("cpu", "cuda", "rocm", "tpu")
+    images = images_of(3, shape)
+    expected = np.asarray(logits(trained, images))
+    tolerance = 1e-5 * max(1.0, float(np.abs(expected).max()))
+    np.testing.assert_allclose(exported.call(images), expected, atol=tolerance, rtol=1e-5)
+    np.testing.assert_allclose(exported.call(images[:1]), expected[:1], atol=tolerance, rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.zoo
+@pytest.mark.parametrize("name", MODELS)
+def test_every_network_can_be_exported(name: str) -> None:
+    """With weights that are all zero, which take no room in the program."""
+    trained = network(name, MODELS[name].input_shape, zeros=True)
+    program, _ = export.stablehlo(trained, "last", print)
+    assert jax.export.deserialize(bytearray(program)).out_avals[0].shape[1] == 10
+
+
+def test_what_is_done_in_the_step_is_in_the_program_and_what_comes_before_is_named() -> None:
+    trained = network("mlp", (28, 28, 1), preprocess="resize(32)|center_crop(28)|pad_crop(0)", normalize="mean_std")
+    program, facts = export.stablehlo(trained, "last", print)
+    assert facts["before"] == "resize(32)|center_crop(28)"
+    assert facts["input"] == {"dtype": "uint8", "shape": ["b", 28, 28, 1], "channels": "grey"}
+    assert (facts["step"], facts["classes"]) == (7, list("abcdefghij"))
+    images = images_of(2, (28, 28, 1))
+    called = jax.export.deserialize(bytearray(program)).call(images)
+    np.testing.assert_allclose(called, logits(trained, images), atol=1e-5)
+
+
+def test_the_size_of_the_images_may_be_given() -> None:
+    trained = network('lenet5(head="gap")', (28, 28, 1))
+    _, facts = export.stablehlo(trained, "last", print, (40, 36, 1))
+    assert facts["input"]["shape"] == ["b", 40, 36, 1]
+    with pytest.raises(InputError, match=r"does not take images of \(20, 20, 1\)"):
+        export.stablehlo(trained, "last", print, (20, 20, 1))
+
+
+def test_the_file_runs_in_a_process_that_does_not_know_us(tmp_path: pathlib.Path) -> None:
+    trained = network("lenet5", (28, 28, 1))
+    files = export.write(trained, tmp_path / "lenet.stablehlo", say=lambda line: None)
+    assert [file.name for file in files] == ["lenet.stablehlo", "lenet.stablehlo.json"]
+    assert {file.name for file in tmp_path.iterdir()} == {file.name for file in files}
+    assert json.loads(files[1].read_text())["output"] == {"dtype": "float32", "shape": ["b", 10], "of": "logits"}
+    code = """if True:
+        import sys
+        sys.modules["cnnjax"] = None  # importing it fails
+        import jax, numpy as np
+        exported = jax.export.deserialize(bytearray(open("lenet.stablehlo", "rb").read()))
+        images = np.random.default_rng(0).integers(0, 256, (5, 28, 28, 1), np.uint8)
+        np.save("logits.npy", exported.call(images))
+    """
+    done = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    expected = logits(trained, images_of(5, (28, 28, 1)))
+    np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [suffix for suffix in export.SUFFIXES if suffix != export.PROGRAM])
+def test_weights_are_in_the_names_of_a_library_or_in_ours(suffix: str, tmp_path: pathlib.Path) -> None:
+    from safetensors.numpy import load_file
+
+    trained = network("resnet18(small_images=True, stage_sizes=(1, 1))", (8, 8, 3))
+    said: list[str] = []
+    (path,) = export.write(trained, tmp_path / f"net{suffix}", say=said.append)
+    assert "in the names of torchvision" in said[0]
+    assert path.stat().st_size > 1000
+    if suffix == ".safetensors":
+        assert load_file(path)["conv1.weight"].shape == (64, 3, 3, 3)
+        export.write(trained, path, names="own", say=print)
+        assert load_file(path)["params/conv1/kernel"].shape == (3, 3, 3, 64)
+
+
+# A file's name and the options, and what is said.
+WRONG = {
+    "suffix": ("net.onx", {}, "its name does not say what to write; "),
+    "folder": ("no/net.pth", {}, "there is no folder "),
+    "names": ("net.stablehlo", {"names": "timm"}, "--names=timm is for weights alone"),
+    "size": ("net.pth", {"shape": (8, 8, 3)}, "--input is for .stablehlo"),
+    "library": ("net.pth", {"names": "torchvison"}, "did you mean 'torchvision'?"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_cannot_be_written_is_said_and_nothing_is_there(case: str, tmp_path: pathlib.Path) -> None:
+    name, options, said = WRONG[case]
+    with pytest.raises(InputError) as error:
+        export.write(network("lenet5", (28, 28, 1)), tmp_path / name, **options)
+    assert said in str(error.value)
+    assert not list(tmp_path.iterdir())
