@@ -79,6 +79,7 @@ COMMANDS = {
     "evaluate": "score a checkpoint of a run on a split of a data set",
     "data": "list data sets, or build one from its original files",
     "models": "list the networks",
+    "weights": "list published weights of the networks",
     "summary": "print a network's layers: shapes, parameters, multiplications, memory, receptive fields",
     "configs": "list the configs, or show one",
     "bench": "measure speed and memory, beside PyTorch's and against what was kept",

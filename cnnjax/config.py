@@ -21,7 +21,7 @@ class Config:
 
     # what is learnt
     model: str = "lenet5"  # a network of `cnnjax models`, with any of its fields: 'lenet5(activation="tanh")'
-    init: str = ""  # a run's folder: its weights, where name and shape agree, in place of random ones
+    init: str = ""  # weights in place of random ones: a run's folder, a file, or one of `cnnjax weights`
     dataset: str = "digits"  # a data set of `cnnjax data list`, or any that TFDS prepared as array_record
     train_split: str = "train"  # TFDS split syntax: 'train[:90%]'
     val_split: str = ""  # scored during training, and picks the best checkpoint; '' for none

@@ -44,7 +44,7 @@ def write(
 
 def title(of: Mapping[str, Any]) -> str:
     """What was evaluated, in words."""
-    seen = [f"{name} {of[name]}" for name in ("preprocess", "protocol", "average", "ensemble") if name in of]
+    seen = [f"{name} {of[name]}" for name in ("init", "preprocess", "protocol", "average", "ensemble") if name in of]
     return ", ".join([f"{of['dataset']} {of['split']}", f"step {of['step']}", *seen])
 
 

@@ -224,7 +224,7 @@ def train(
     check(config)
     check_names(config)
     if config.init and not checkpoint.steps(folder):  # one that goes on needs it no longer
-        weights.find(config.init)
+        weights.find(config.init, config.model)
     mesh = mesh or sharding.make_mesh(text=config.mesh)
     leader = jax.process_index() == 0
     console = console if console and leader else Console(quiet=True)
@@ -282,7 +282,7 @@ def train(
             plain = augment.build([], config.normalize, known, source.shape)
             state = prime(state, images, model, plain)
         if config.init:
-            variables = weights.start_from(state.variables, config.init, mesh, console.print)
+            variables = weights.start_from(state.variables, config.init, mesh, console.print, config.model)
             begin = functools.partial(first_state, config=config, schedule=schedule)
             state = jax.jit(begin, out_shardings=where)(variables)
     start = int(state.step)
