@@ -15,6 +15,8 @@ from cnnjax.errors import InputError, unknown
 from cnnjax.weights.library import Arrays, Layer, Library, Shape, layers, renamed
 from cnnjax.weights.names import LIBRARIES
 
+LISTED = 20  # arrays of each kind in an error about those that do not match
+
 
 class Imported(NamedTuple):
     """What `to_ours` makes of a library's arrays, and all that does not match."""
@@ -27,16 +29,21 @@ class Imported(NamedTuple):
 
     def check(self, source: str) -> Arrays:
         """The variables. Raises InputError that lists what does not match, unless all does."""
-        lines = [
-            *(f"{path}: no {name} {list(shape)} there" for path, (name, shape) in self.missing.items()),
-            *(
+        kinds = (
+            [f"{path}: no {name} {list(shape)} there" for path, (name, shape) in self.missing.items()],
+            [
                 f"{path}: {name} is {list(has)} there, expected {list(shape)}"
                 for path, (name, shape, has) in self.misshaped.items()
-            ),
-            *(f"not used of theirs: {name} {list(shape)}" for name, shape in self.unused.items()),
-        ]
-        if lines:
-            raise InputError(f"{source}: {len(lines)} arrays do not match\n" + "\n".join(f"  {line}" for line in lines))
+            ],
+            [f"not used of theirs: {name} {list(shape)}" for name, shape in self.unused.items()],
+        )
+        if count := sum(map(len, kinds)):
+            lines = [f"{source}: {count} arrays do not match"]
+            for kind in kinds:
+                lines += kind[:LISTED] + (
+                    [f"... and {len(kind) - LISTED} more like that"] if len(kind) > LISTED else []
+                )
+            raise InputError("\n  ".join(lines))
         return self.variables
 
 
@@ -54,7 +61,7 @@ def to_ours(model: nn.Module, shape: Shape, arrays: Arrays, library: str) -> Imp
     arrays = {renamed(name, known.former): array for name, array in arrays.items()}
     for layer, ours, theirs, name in _matches(model, shape, arrays, library):
         size = layer.arrays[ours]
-        expected = known.to_theirs(np.broadcast_to(np.float32(0), size), layer, name).shape
+        expected = known.to_theirs(np.broadcast_to(np.int8(0), size), layer, name).shape
         used.add(theirs)
         if theirs not in arrays:
             missing[ours] = theirs, expected

@@ -18,13 +18,15 @@ from cnnjax.weights.library import Arrays, Shape
 OWN = "own"  # in place of a library: our names and layouts
 
 
-def named(model: nn.Module, shape: Shape, variables: Arrays, library: str = "") -> Arrays:
-    """Our variables by path, for images of [height, width, channels], as a state dict of `library`.
+def named(model: nn.Module, shape: Shape, variables: Arrays, library: str) -> Arrays:
+    """Our variables by path, for images of [height, width, channels], as a state dict of `library`, or "own" as is.
 
-    Without one, as that of the first library that PyTorch has for such a network, or, where none has it, as they are:
-    "own". A strict load succeeds there. Raises InputError for a library that does not have the network.
+    A network of theirs loads it strictly where it has our layers. That it computes the same, as a resnet50 there does
+    of our resnet50_v1_5 and not of our resnet50, takes the pairs that `tests/parity` compares. Raises InputError for a
+    library that has no such network, or is not for PyTorch.
     """
-    library = library or next(iter(convert.torch_libraries(model)), OWN)
+    if library not in (valid := [*convert.torch_libraries(model), OWN]):
+        raise unknown("library", library, valid)
     return variables if library == OWN else convert.to_theirs(model, shape, variables, library)
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.models import create_model
+from cnnjax.weights.library import layers
 
 Path = tuple[str, ...]
 
@@ -80,27 +81,12 @@ class Case(NamedTuple):
 
 def our_layers(case: Case) -> list[Layer]:
     """Our layers that have variables, in the order in which they run."""
-    seen: dict[Path, Layer] = {}
-
-    def record(run: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        out = run(*args, **kwargs)
-        path, own = context.module.path, {}
-        for collection in ("constants", "params"):  # kernels that are not trained are like others but for that
-            own |= context.module.variables.get(collection, {})
-        leaves = {name: leaf.shape for name, leaf in own.items() if hasattr(leaf, "shape")}
-        if context.method_name == "__call__" and leaves and path not in seen:
-            window = tuple(args[0].shape[1:]) if "kernel" in leaves and len(leaves["kernel"]) == 2 else ()
-            if "kernel" in leaves:
-                shape = leaves["kernel"]
-                seen[path] = Layer(path, ((shape[-1], int(np.prod(shape[:-1]))),), window)
-            else:
-                maps = next(iter(leaves.values()))
-                seen[path] = Layer(path, (maps,))
-        return out
-
-    with nn.intercept_methods(record):
-        jax.eval_shape(lambda: case.model.init(jax.random.key(0, impl="rbg"), case.images, train=False))
-    return list(seen.values())
+    found = []
+    for layer in layers(case.model, case.images.shape[1:]):
+        kernels = [shape for path, shape in layer.arrays.items() if path.endswith("/kernel")]
+        shape = (kernels[0][-1], int(np.prod(kernels[0][:-1]))) if kernels else next(iter(layer.arrays.values()))
+        found.append(Layer(tuple(layer.path.split("/")), (shape,), layer.window))
+    return found
 
 
 def _theirs(net: Any, x: Any, row: Reference) -> list[Layer]:
@@ -172,10 +158,7 @@ def _to_torch(leaf: np.ndarray, layer: Layer, shape: tuple[int, ...]) -> np.ndar
     if leaf.ndim == 4:
         return leaf.transpose(3, 2, 0, 1).reshape(shape)
     if leaf.ndim == 2:
-        window = layer.window if len(layer.window) == 3 else (1, 1, leaf.shape[0])
-        if int(np.prod(window)) != leaf.shape[0]:  # at every position of maps
-            window = (1, 1, leaf.shape[0])
-        return leaf.reshape(*window, -1).transpose(3, 2, 0, 1).reshape(shape)
+        return leaf.reshape(*layer.window, -1).transpose(3, 2, 0, 1).reshape(shape)
     return leaf.reshape(shape)
 
 
