@@ -57,18 +57,30 @@ def to_ours(model: nn.Module, shape: Shape, arrays: Arrays, library: str) -> Imp
 
     Raises InputError where the library does not have that network. What does not match is in the result: see there.
     """
-    known, variables, missing, misshaped, used = find(library), {}, {}, {}, set()
+    known, variables, missing, misshaped, used = find(library), {}, {}, {}, {}
     arrays = {renamed(name, known.former): array for name, array in arrays.items()}
-    for layer, ours, theirs, name in _matches(model, shape, arrays, library):
-        size = layer.arrays[ours]
-        expected = known.to_theirs(np.broadcast_to(np.int8(0), size), layer, name).shape
-        used.add(theirs)
+    for match in _matches(model, shape, arrays, library):
+        ours, theirs, size = match.path, match.theirs, match.layer.arrays[match.path]
+        expected = known.to_theirs(np.broadcast_to(np.int8(0), size), match.layer, match.name).shape
+        used[theirs] = ours
         if theirs not in arrays:
-            missing[ours] = theirs, expected
-        elif arrays[theirs].shape != expected:
-            misshaped[ours] = theirs, expected, arrays[theirs].shape
+            if re.search(known.ones, theirs):
+                variables[ours] = np.ones(size, np.float32)
+            else:
+                missing[ours] = theirs, expected
+            continue
+        array = arrays[theirs]
+        if re.search(known.background, theirs) and array.shape == (*expected[:-1], expected[-1] + 1):
+            array = array[..., 1:]
+        if array.shape != expected:
+            misshaped[ours] = theirs, expected, array.shape
         else:
-            variables[ours] = np.asarray(known.to_ours(arrays[theirs], layer, size), np.float32)
+            variables[ours] = _red_first(np.asarray(known.to_ours(array, match.layer, size), np.float32), match)
+    for pattern, mean in known.folded.items():
+        for bias in [name for name in arrays if name not in used and re.fullmatch(pattern, name)]:
+            if (ours := used.get(re.sub(pattern, mean, bias), "")) in variables:
+                variables[ours] = variables[ours] - arrays[bias]
+                used[bias] = ours
     rest = [name for name in arrays if name not in used and not re.search(known.no_weights, name)]
     left = [name for name in rest if re.search(known.aux, name)]
     unused = {name: arrays[name].shape for name in rest if name not in left}
@@ -78,9 +90,10 @@ def to_ours(model: nn.Module, shape: Shape, arrays: Arrays, library: str) -> Imp
 def to_theirs(model: nn.Module, shape: Shape, variables: Arrays, library: str) -> Arrays:
     """The inverse of `to_ours`: our variables by path, under the library's names and in its layouts."""
     known, arrays = find(library), {}
-    for layer, ours, theirs, name in _matches(model, shape, {}, library):
-        arrays[theirs] = known.to_theirs(np.asarray(variables[ours]), layer, name)
-        arrays |= known.counts(layer, name)
+    for match in _matches(model, shape, {}, library):
+        array = _red_first(np.asarray(variables[match.path]), match)
+        arrays[match.theirs] = known.to_theirs(array, match.layer, match.name)
+        arrays |= known.counts(match.layer, match.name)
     return arrays
 
 
@@ -96,16 +109,31 @@ def find(library: str) -> Library:
     return LIBRARIES[library]
 
 
-def _matches(model: nn.Module, shape: Shape, arrays: Arrays, library: str) -> Iterator[tuple[Layer, str, str, str]]:
-    """Each array of ours: its layer, its path, its name there and that of its layer there."""
+class _Match(NamedTuple):
+    """An array of ours and the same one of theirs."""
+
+    layer: Layer  # ours that has it
+    path: str  # of it
+    theirs: str  # its name there
+    name: str  # that of its layer there
+    blue_first: bool
+
+
+def _matches(model: nn.Module, shape: Shape, arrays: Arrays, library: str) -> Iterator[_Match]:
+    """Each array of ours."""
     known, kind = find(library), family(model)
     if kind not in known.families:
         raise InputError(f"{library} has no network of the family {kind!r}")
     ours = layers(model, shape)
-    names = known.families[kind](ours, arrays)
+    names, blue_first = known.families[kind](ours, arrays), known.blue_first(kind, ours)
     if nameless := [layer.path for layer in ours if layer.path not in names]:
         raise InputError(f"{library} has no such network: it has no name for {', '.join(nameless)}")
     for layer in ours:
         name = names[layer.path]
         for path in layer.arrays:
-            yield layer, path, known.array(layer, name, path.rpartition("/")[2]), name
+            yield _Match(layer, path, known.array(layer, name, path.rpartition("/")[2]), name, blue_first)
+
+
+def _red_first(array: np.ndarray, match: _Match) -> np.ndarray:
+    """A kernel of colours with these turned round, if they need it; other arrays as they are."""
+    return array[:, :, ::-1] if match.blue_first and array.ndim == 4 and array.shape[2] == 3 else array

@@ -119,6 +119,11 @@ class Library(NamedTuple):
     no_weights: str = "$^"  # a pattern of their arrays that are no weights
     counts: Callable[[Layer, str], Arrays] = lambda layer, name: {}  # such arrays, that a layer of theirs is to have
     aux: str = "$^"  # a pattern of their arrays that a network of ours without auxiliary classifiers has no use for
+    blue_first: Callable[[str, list[Layer]], bool] = lambda family, ours: False  # whether they get BGR for our RGB
+    background: str = "$^"  # a pattern of their arrays that may have a class before ours, for images of none of them
+    ones: str = "$^"  # a pattern of their arrays that are 1 where there are none
+    # Patterns of biases before a normalisation, where we have none -> the names of the means that they are taken from.
+    folded: Mapping[str, str] = MappingProxyType({})
     former: Mapping[str, str] = MappingProxyType({})  # patterns in names of older files -> today's, as in `rewrite`
     kind: str = ""  # of the files that are exported: 'torch', or none
 

@@ -1,7 +1,7 @@
 """How other libraries name what our networks have."""
 
 from cnnjax.weights.library import Library
-from cnnjax.weights.names import akamaster, pytorchcv, timm, torchvision
+from cnnjax.weights.names import akamaster, caffe, keras, pytorchcv, slim, timm, torchvision
 
 LIBRARIES: dict[str, Library] = {
     "torchvision": torchvision.LIBRARY,
@@ -9,4 +9,7 @@ LIBRARIES: dict[str, Library] = {
     "timm_legacy": timm.LEGACY,
     "pytorchcv": pytorchcv.LIBRARY,
     "akamaster": akamaster.LIBRARY,
+    "keras": keras.LIBRARY,
+    "slim": slim.LIBRARY,
+    "caffe": caffe.LIBRARY,
 }

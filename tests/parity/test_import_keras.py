@@ -1,0 +1,78 @@
+"""Weights that Keras saved: read, and brought into our networks, they give the same logits for the same images.
+
+In each of Keras's three forms: .weights.h5, .keras, and the HDF5 of before, in which its published weights are.
+"""
+
+import importlib
+import importlib.util
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from cnnjax.models import create_model
+from cnnjax.state import Tree
+from cnnjax.weights import convert
+from cnnjax.weights.formats import keras as reader
+from tests.parity import keras_harness
+from tests.parity.keras_applications import ROWS
+from tests.parity.keras_harness import KerasReference
+
+
+def tree_of(variables: dict[str, np.ndarray]) -> Tree:
+    tree: dict[str, Any] = {}
+    for path, leaf in variables.items():
+        *parts, last = path.split("/")
+        node = tree
+        for part in parts:
+            node = node.setdefault(part, {})
+        node[last] = leaf
+    return tree
+
+
+def randomize(net: Any, seed: int = 0) -> None:
+    """Weights without a 0 or a 1 to hide behind."""
+    rng = np.random.default_rng(seed)
+    for variable in net.weights:
+        shape = tuple(variable.shape)
+        if variable.name in ("gamma", "moving_variance"):
+            value = rng.uniform(0.5, 1.5, shape)
+        elif len(shape) > 1:
+            value = rng.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape)
+        else:
+            value = rng.normal(0, 0.1, shape)
+        variable.assign(value)
+
+
+@pytest.mark.slow
+@pytest.mark.zoo
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras's own code
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.source)
+def test_what_keras_saved_gives_the_logits_of_keras(row: KerasReference, tmp_path: pathlib.Path) -> None:
+    for library in ("keras", "h5py"):
+        if importlib.util.find_spec(library) is None:
+            pytest.skip(f"{library} is not installed")
+    size = row.sizes[0]
+    model = create_model(row.ours, row.num_classes, "float32")
+    images = np.random.default_rng(1).normal(size=(2, *size, 3)).astype(np.float32)
+    blue_first = row.name.startswith("VGG") or row.name in ("ResNet50", "ResNet101", "ResNet152")
+    with keras_harness.keras_in("float32") as keras:
+        options = {"weights": None, "classifier_activation": None, "classes": row.num_classes} | (row.options or {})
+        net = getattr(keras.applications, row.name)(input_shape=(*size, 3), **options)
+        randomize(net)
+        expected = np.asarray(net(images[..., ::-1] if blue_first else images, training=False))
+        files = [tmp_path / name for name in ("net.weights.h5", "net.keras", "legacy.h5")]
+        legacy = importlib.import_module("keras.src.legacy.saving.legacy_h5_format")
+        h5py = importlib.import_module("h5py")
+        net.save_weights(files[0])
+        net.save(files[1])
+        with h5py.File(files[2], "w") as file:
+            legacy.save_weights_to_hdf5_group(file, net)
+    for path in files:
+        variables = convert.to_ours(model, (*size, 3), reader.read(path), "keras").check(path.name)
+        ours = jax.jit(lambda v: model.apply(v, images, train=False))(tree_of(variables))
+        error = float(np.abs(ours - expected).max() / np.abs(expected).max())
+        print(f"{path.name}: {error:.1e}")
+        assert error <= 1e-4, path.name
