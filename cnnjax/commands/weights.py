@@ -22,7 +22,7 @@ def run(parser: cli.Parser, argv: list[str]) -> int:
 
     rows = catalogue.rows()
     if args.name in rows:
-        table = Table("", args.name, title_justify="left")
+        table = Table(title=args.name, title_justify="left", show_header=False)
         for name, value in _facts(rows[args.name]).items():
             table.add_row(name, value)
         console.print(table, soft_wrap=True)
@@ -35,8 +35,7 @@ def run(parser: cli.Parser, argv: list[str]) -> int:
     for name in ("name", "network", "top-1", "top-5", "parameters", "here", "licence"):
         table.add_column(name, justify="right" if name in ("top-1", "top-5", "parameters") else "left")
     table.columns[0].no_wrap = True
-    for row in map(rows.get, chosen):
-        assert row
+    for row in (rows[name] for name in chosen):
         here = "yes" if row.path.is_file() else ""
         table.add_row(row.name, row.model, _share(row.top1), _share(row.top5), f"{row.params:,}", here, row.licence)
     console.print(table)
