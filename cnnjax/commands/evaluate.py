@@ -42,7 +42,7 @@ def run(parser: cli.Parser, argv: list[str]) -> int:
         runs.insert(0, pathlib.Path(args.workdir))
     if not runs and not args.init:
         raise InputError(
-            "give a run's folder as --workdir=DIR, several as --ensemble=DIR,DIR, or weights as --init=NAME"
+            "give a run's folder as --workdir=DIR, or several as --ensemble=DIR,DIR, or weights as --init=NAME"
         )
     for run in runs:
         load(run / "config.json")
