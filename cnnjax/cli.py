@@ -82,6 +82,7 @@ COMMANDS = {
     "export": "write a trained network as a file for other programs",
     "data": "list data sets, or build one from its original files",
     "models": "list the networks",
+    "weights": "list published weights of the networks",
     "summary": "print a network's layers: shapes, parameters, multiplications, memory, receptive fields",
     "configs": "list the configs, or show one",
     "bench": "measure speed and memory, beside PyTorch's and against what was kept",
@@ -242,7 +243,8 @@ def _flag_error(error: Exception, overrides: Sequence[str], known: Iterable[str]
 def add_network_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of a command that takes a network with its weights."""
     parser.add_argument("--workdir", default="", help="a run's folder")
-    parser.add_argument("--init", default="", help="in place of it, trained weights: what config.init takes")
+    parser.add_argument("--init", default="", help="in place of a run: one of `cnnjax weights`, or a file of weights")
+    parser.add_argument("--like", default="", help="of the file: one of `cnnjax weights` that says how to use it")
     parser.add_argument("--step", default="last", help="of a run: last, best or a step's number (default: last)")
 
 

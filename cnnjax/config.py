@@ -21,7 +21,7 @@ class Config:
 
     # what is learnt
     model: str = "lenet5"  # a network of `cnnjax models`, with any of its fields: 'lenet5(activation="tanh")'
-    init: str = ""  # a run's folder: its weights in place of random ones; the head is new for other numbers of classes
+    init: str = ""  # weights in place of random ones: a run's folder, a file, or one of `cnnjax weights`
     staged: bool = False  # of init, the layers whose arrays agree are taken, and others are new; else all have to agree
     dataset: str = "digits"  # a data set of `cnnjax data list`, or any that TFDS prepared as array_record
     train_split: str = "train"  # TFDS split syntax: 'train[:90%]'

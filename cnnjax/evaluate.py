@@ -252,6 +252,8 @@ def adjust(
 def evaluate(
     workdir: pathlib.Path,
     *,
+    init: str = "",
+    like: str = "",
     ensemble: Sequence[pathlib.Path] = (),
     step: str = "last",
     dataset: str = "",
@@ -266,40 +268,44 @@ def evaluate(
 ) -> dict[str, Any]:
     """Restores a checkpoint of a run and scores it; everything else comes from the run's folder.
 
+    With `init`, published weights or a file, these are scored in place of the run's, and `workdir` is only where the
+    evaluation is left; `like` is as of `weights.find`.
     Without a `dataset` and `split` these are the run's own test split; `preprocess`, `protocol` and `average` are its
     config's. The scores of the runs in `ensemble` are averaged with its own, as `average` has it, each of a network
     with its own settings. Returns what `evaluations/.../metrics.json` in the first folder holds. Raises InputError for
     a folder, step, data set, split or protocol that does not exist or does not fit.
     """
-    folders = list(dict.fromkeys([workdir, *ensemble]))
-    networks = {folder: weights.find(folder) for folder in folders}
-    first = networks[workdir].settings
+    sources = list(dict.fromkeys([init or workdir, *ensemble]))
+    networks = {source: weights.find(source, like) for source in sources}
+    first = networks[sources[0]].settings
     asked = {"preprocess": preprocess, "protocol": protocol or None, "average": average or None}
     of: dict[str, Any] = {name: value for name, value in asked.items() if value not in (None, getattr(first, name))}
+    if init:
+        of["init"] = init
     for settings, *_ in networks.values():
         adjust(settings, batch_size, **asked)
-    _check_classes({folder: network.known["classes"] for folder, network in networks.items()})
+    _check_classes({source: network.known["classes"] for source, network in networks.items()})
     name, split = dataset or first.dataset, split or first.test_split or folds.splits_of(first, data_dir)[1]
     if not split:
-        raise InputError(f"{workdir} has no test_split in its config; give --split")
+        raise InputError(f"{sources[0]} has no test_split in its config; give --split")
     mesh = mesh or sharding.make_mesh()
     examples = load(name, split, data_dir)
 
-    for folder, network in networks.items():
+    for source, network in networks.items():
         if len(examples.classes) != (count := len(network.known["classes"])):
-            raise InputError(f"{examples.name} has {len(examples.classes)} classes; the network of {folder} {count}")
+            raise InputError(f"{examples.name} has {len(examples.classes)} classes; the network of {source} {count}")
     numbers, each, labels = zip(
         *(score(network, examples, mesh, step, say) for network in networks.values()), strict=True
     )
     if len(networks) > 1:
-        of["ensemble"] = ", ".join(f"{folder} step {number}" for folder, number in zip(networks, numbers, strict=True))
+        of["ensemble"] = ", ".join(f"{source} step {number}" for source, number in zip(networks, numbers, strict=True))
     scores, label = _averaged(each, first.average), labels[0]
     loss = mean_loss(first.loss, scores, label)
     of = {"dataset": name, "split": split, "step": numbers[0], **of}
     return report.write(scores, label, loss, workdir, of, examples.classes)
 
 
-def _check_classes(classes: Mapping[pathlib.Path, Sequence[str]]) -> None:
+def _check_classes(classes: Mapping[pathlib.Path | str, Sequence[str]]) -> None:
     """Raises InputError when the networks of these runs tell other classes apart, or in another order."""
     (first, names), *others = classes.items()
     for folder, other in others:

@@ -44,7 +44,8 @@ def write(
 
 def title(of: Mapping[str, Any]) -> str:
     """What was evaluated, in words."""
-    seen = [f"{name} {of[name] or 'none'}" for name in ("preprocess", "protocol", "average", "ensemble") if name in of]
+    names = ("init", "preprocess", "protocol", "average", "ensemble")
+    seen = [f"{name} {of[name] or 'none'}" for name in names if name in of]
     return ", ".join([f"{of['dataset']} {of['split']}", f"step {of['step']}", *seen])
 
 

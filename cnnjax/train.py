@@ -234,8 +234,7 @@ def train(
     if config.staged and not config.init:
         raise InputError("config.staged = True: there is nothing to start from; give config.init")
     starting = bool(config.init) and not checkpoint.steps(folder)  # one that goes on needs it no longer
-    if starting:
-        weights.find(config.init)
+    origin = weights.find(config.init, model=config.model) if starting else None
     mesh = mesh or sharding.make_mesh(text=config.mesh)
     leader = jax.process_index() == 0
     console = console if console and leader else Console(quiet=True)
@@ -266,7 +265,7 @@ def train(
     with naming(config.model, source.shape):
         abstract = jax.eval_shape(init, init_key)
     waits = freezing.waits(config, abstract.params, epoch=epoch, total=total)
-    fitting = weights.fit(abstract.variables, config.init, classes, config.staged) if starting else None
+    fitting = weights.fit(abstract.variables, origin, config.init, classes, config.staged) if origin else None
     where = sharding.of_state(abstract, mesh, config.zero)
     abstract = sharding.placed(abstract, where)
 
@@ -294,8 +293,8 @@ def train(
             images = pipeline.read(examples[train_split], host_ops, rows, rows, config.seed)["image"]
             plain = augment.build([], config.normalize, known, source.shape)
             state = prime(state, images, model, plain)
-        if fitting:
-            variables = weights.start_from(state.variables, config.init, fitting, mesh, console.print)
+        if origin and fitting:
+            variables = weights.start_from(state.variables, origin, fitting, mesh, console.print)
             begin = functools.partial(first_state, config=config, schedule=schedule)
             state = jax.jit(begin, out_shardings=where)(variables)
     start = int(state.step)

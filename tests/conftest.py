@@ -1,11 +1,16 @@
 """What holds for every test: eight fake CPU devices, no network, and nothing of the user's own files."""
 
+import hashlib
+import http.server
 import os
 import pathlib
+import random
 import shutil
 import socket
 import sys
 import tempfile
+import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -94,3 +99,46 @@ def digits_dir() -> str:
 
     build.build("digits", data_dir=os.environ["TFDS_DATA_DIR"], say=lambda line: None)
     return os.environ["TFDS_DATA_DIR"]
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Serves `content`; may ignore Range, or hang up after `cut` bytes."""
+
+    content, ranges, cut, requests, url, digest = b"", True, 0, list[str | None](), "", ""
+
+    def do_GET(self) -> None:
+        start = 0
+        wanted = self.headers.get("Range")
+        type(self).requests.append(wanted)
+        if wanted and self.ranges:
+            start = int(wanted.removeprefix("bytes=").rstrip("-"))
+            if start >= len(self.content):
+                self.send_error(416)
+                return
+            self.send_response(206)
+        elif self.path == "/missing":
+            self.send_error(404)
+            return
+        else:
+            self.send_response(200)
+        self.send_header("Content-Length", str(len(self.content) - start))
+        self.end_headers()
+        self.wfile.write(self.content[start : start + self.cut] if self.cut else self.content[start:])
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[type[Server]]:
+    class Mine(Server):
+        content, requests = random.Random(0).randbytes(3_000_000), []
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mine) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        Mine.url = f"http://127.0.0.1:{running.server_port}/file"
+        Mine.digest = f"md5:{hashlib.md5(Mine.content).hexdigest()}"
+        yield Mine
+        running.shutdown()
+        thread.join()

@@ -3,7 +3,6 @@
 import functools
 import gzip
 import hashlib
-import http.server
 import io
 import json
 import os
@@ -1049,49 +1048,6 @@ def test_random_resized_crop_draws_area_and_aspect(monkeypatch):
 
 
 # Downloads
-
-
-class Server(http.server.BaseHTTPRequestHandler):
-    """Serves `content`; may ignore Range, or hang up after `cut` bytes."""
-
-    content, ranges, cut, requests, url, digest = b"", True, 0, [], "", ""
-
-    def do_GET(self):
-        start = 0
-        wanted = self.headers.get("Range")
-        type(self).requests.append(wanted)
-        if wanted and self.ranges:
-            start = int(wanted.removeprefix("bytes=").rstrip("-"))
-            if start >= len(self.content):
-                self.send_error(416)
-                return
-            self.send_response(206)
-        elif self.path == "/missing":
-            self.send_error(404)
-            return
-        else:
-            self.send_response(200)
-        self.send_header("Content-Length", str(len(self.content) - start))
-        self.end_headers()
-        self.wfile.write(self.content[start : start + self.cut] if self.cut else self.content[start:])
-
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture
-def server():
-    class Mine(Server):
-        content, requests = np.random.default_rng(0).bytes(3_000_000), []
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mine) as running:
-        thread = threading.Thread(target=running.serve_forever)
-        thread.start()
-        Mine.url = f"http://127.0.0.1:{running.server_port}/file"
-        Mine.digest = f"md5:{hashlib.md5(Mine.content).hexdigest()}"
-        yield Mine
-        running.shutdown()
-        thread.join()
 
 
 def test_download_whole_and_only_once(server, tmp_path):

@@ -1,6 +1,7 @@
 """`cnnjax evaluate`: a checkpoint's numbers."""
 
 import pathlib
+import re
 from typing import TYPE_CHECKING, Any
 
 from cnnjax import cli
@@ -12,7 +13,11 @@ if TYPE_CHECKING:
 
 
 def run(parser: cli.Parser, argv: list[str]) -> int:
-    parser.add_argument("--workdir", default="", help="a run's folder")
+    parser.add_argument(
+        "--workdir", default="", help="a run's folder; with --init, where the evaluation is left (default: runs/NAME)"
+    )
+    parser.add_argument("--init", default="", help="in place of a run: one of `cnnjax weights`, or a file of weights")
+    parser.add_argument("--like", default="", help="of the file: one of `cnnjax weights` that says how to use it")
     parser.add_argument("--ensemble", default="", help="DIR,DIR,...: the scores of these runs are averaged")
     parser.add_argument("--step", default="last", help="last, best or a step's number (default: last)")
     parser.add_argument("--dataset", default="", help="default: the run's own")
@@ -32,18 +37,27 @@ def run(parser: cli.Parser, argv: list[str]) -> int:
     args = parser.parse_args(argv)
     if args.batch_size < 0:
         raise InputError(f"--batch_size={args.batch_size}: expected at least 1")
-    folders = [pathlib.Path(name.strip()) for name in (args.workdir, *args.ensemble.split(",")) if name.strip()]
-    if not folders:
-        raise InputError("give a run's folder as --workdir=DIR, or several as --ensemble=DIR,DIR")
-    for folder in folders:
-        load(folder / "config.json")
+    runs = [pathlib.Path(name.strip()) for name in args.ensemble.split(",") if name.strip()]
+    if args.workdir and not args.init:
+        runs.insert(0, pathlib.Path(args.workdir))
+    if not runs and not args.init:
+        raise InputError(
+            "give a run's folder as --workdir=DIR, or several as --ensemble=DIR,DIR, or weights as --init=NAME"
+        )
+    for run in runs:
+        load(run / "config.json")
+    if args.init:
+        short = re.sub(r"[^\w.-]+", "-", args.init).strip("-.")
+        workdir, ensemble = pathlib.Path(args.workdir or f"runs/{short}"), runs
+    else:
+        workdir, *ensemble = runs
 
     console = cli.start()
     import jax
 
     from cnnjax.evaluate import evaluate
 
-    options = vars(args) | {"workdir": folders[0], "ensemble": folders[1:]}
+    options = vars(args) | {"workdir": workdir, "ensemble": ensemble}
     leader = jax.process_index() == 0
     result = evaluate(**options, say=console.print if leader else lambda line: None)
     if leader:

@@ -40,7 +40,7 @@ def run(parser: cli.Parser, argv: list[str]) -> int:
     from cnnjax import evaluate, weights
     from cnnjax.predict import find_files, predict
 
-    network = weights.find(source)
+    network = weights.find(source, args.like)
     evaluate.adjust(network.settings, args.batch_size, args.preprocess, args.protocol, args.average)
     paths, wrong = find_files(names)
     leader = jax.process_index() == 0

@@ -29,7 +29,7 @@ def run(parser: cli.Parser, argv: list[str]) -> int:
     from cnnjax import evaluate, weights
     from cnnjax.probe import probe
 
-    network = weights.find(source)
+    network = weights.find(source, args.like)
     evaluate.adjust(network.settings, args.batch_size, args.preprocess, None, None)
     names = ("dataset", "train_split", "split", "layer", "k", "temperature", "step", "data_dir")
     of = {name: value for name in ("init", "preprocess") if (value := getattr(args, name))}

@@ -1,17 +1,15 @@
 """Original files to standard TFDS data sets, without TensorFlow; and any of them by name, built on first use."""
 
-import contextlib
 import errno
-import fcntl
 import io
-import os
 import pathlib
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
+from cnnjax import cache
 from cnnjax.data import download, folders
 from cnnjax.data.catalog import CATALOG, Entry
 from cnnjax.data.readers import READERS, Examples, Splits
@@ -74,7 +72,7 @@ def build(
     work = root / "downloads" / "cnnjax" / name
     try:
         work.mkdir(parents=True, exist_ok=True)
-        with _locked(work / "lock", lambda: say(f"{name}: waiting for another process that builds it")):
+        with cache.locked(work / "lock", lambda: say(f"{name}: waiting for another process that builds it")):
             if final.exists() and not overwrite:
                 if not (final / "dataset_info.json").is_file():
                     raise InputError(f"{final} is in the way: it is not a data set. Move it or build with overwrite")
@@ -195,18 +193,3 @@ def _write(name: str, entry: Entry, shape: tuple, splits: Splits, staging: pathl
         download_config=tfds.download.DownloadConfig(try_download_gcs=False),
     )
     return pathlib.Path(builder.data_dir)
-
-
-@contextlib.contextmanager
-def _locked(path: pathlib.Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Holds the lock of a file, which the system takes back from a process that dies. The file itself stays."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o664)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting()
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -14,6 +14,7 @@ from cnnjax.errors import InputError
 _CHUNK = 1 << 20
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 _TIMEOUT = 10  # seconds without a byte
+_HINT = "Without a network, put the original files in a folder and give it as the source"
 
 
 def fetch(
@@ -22,18 +23,23 @@ def fetch(
     digest: str,
     say: Callable[[str], None] = print,
     progress: Callable[[int, int], None] | None = None,
+    hint: str = _HINT,
 ) -> pathlib.Path:
     """Downloads one of `urls`, tried in order, to `path`, unless it is there with that digest ('md5:...').
+
+    Of the digest the first digits may be all that is known, or none: 'sha256:'.
 
     What arrives is kept in `path`.part until it is whole and its digest is right; the next try goes on from there.
     `progress` is called with the bytes so far and in all (0 if the server does not say).
     Raises InputError when no address works, when the digest is wrong, or when the disk is full.
     """
     part = path.with_name(path.name + ".part")
-    if path.is_file() and _digest(path, digest) == digest:
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
     reasons = []
+    if path.is_file():
+        if (got := digest_of(path, digest)).startswith(digest):
+            return path
+        reasons.append(f"{path} is another file: {path.stat().st_size:,} bytes with {got}, expected {digest}")
+    path.parent.mkdir(parents=True, exist_ok=True)
     for url in urls:
         say(f"downloading {url}")
         try:
@@ -43,21 +49,18 @@ def fetch(
                 raise InputError(f"{part}: {error.strerror}") from error
             reasons.append(f"{url}: {getattr(error, 'reason', None) or error or type(error).__name__}")
             continue
-        got = _digest(part, digest)
-        if got == digest:
+        got = digest_of(part, digest)
+        if got.startswith(digest):
             os.replace(part, path)
             return path
         reasons.append(f"{url}: {part.stat().st_size:,} bytes with {got}, expected {digest}")
         part.unlink()
     kept = f" ({part.stat().st_size:,} bytes are kept; the next try goes on from there)" if part.exists() else ""
-    raise InputError(
-        f"could not download {path.name}{kept}: {'; '.join(reasons)}. "
-        "Without a network, put the original files in a folder and give it as the source"
-    )
+    raise InputError(f"could not download {path.name}{kept}: {'; '.join(reasons)}. {hint}")
 
 
-def _digest(path: pathlib.Path, like: str) -> str:
-    """The file's digest in the form of `like`."""
+def digest_of(path: pathlib.Path, like: str) -> str:
+    """The file's digest by the algorithm of `like`: 'md5:...'."""
     algorithm = like.partition(":")[0]
     with open(path, "rb") as file:
         return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"

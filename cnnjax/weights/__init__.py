@@ -1,4 +1,4 @@
-"""Networks with trained weights: of a run's folder. To score images with, to learn from, or to start from."""
+"""Networks with trained weights: a run's, published ones, or a file's. To score with, to learn from, to start from."""
 
 import functools
 import pathlib
@@ -6,14 +6,17 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import flax.traverse_util
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from cnnjax import checkpoint, config, freezing, optim, sharding, workdir
-from cnnjax.errors import InputError
-from cnnjax.models import create_model
+from cnnjax import checkpoint, config, freezing, optim, sharding, spec, workdir
+from cnnjax.data import pipeline
+from cnnjax.errors import InputError, nearest
+from cnnjax.models import MODELS, create_model
 from cnnjax.state import Tree, path_name, variables_of
+from cnnjax.weights import catalogue, files, formats
 
 NAMED = 6  # arrays in a line about those that do not match
 
@@ -29,9 +32,90 @@ class Trained(NamedTuple):
     restore: Callable[[Mesh, str, Say], tuple[int, Tree]]  # (mesh, "last", say) -> its step, its variables on the mesh
 
 
-def find(source: str | pathlib.Path) -> Trained:
-    """The network of a run's folder. Raises InputError when there is none."""
-    folder = pathlib.Path(source)
+def find(source: str | pathlib.Path, like: str = "", model: str = "") -> Trained:
+    """The network of a run's folder, of published weights as 'torchvision:resnet50.v1', or of a file of weights.
+
+    A file does not say of which network it is, or what that is to be shown: `like` does, by the name of published
+    weights. To start from it, the call string of a `model` is enough. Raises InputError when there is no such source,
+    or a file does not fit its network.
+    """
+    path = pathlib.Path(source)
+    if path.is_dir():
+        return _of_run(path)
+    if catalogue.is_name(str(source)):
+        row = catalogue.find(str(source))
+        settings, known, network = _like(row)
+        return Trained(settings, known, network, functools.partial(_published, row, known, network))
+    if not path.is_file():
+        raise InputError(
+            f"{source} is not a run's folder, nor a file of weights, nor one of `cnnjax weights`; "
+            f"{nearest(str(source), catalogue.rows())}"
+        )
+    if like:
+        row = catalogue.find(like)
+        return _of_file(path, *_like(row), row.library)
+    if model:
+        known = {"classes": _numbers(1), "shape": list(MODELS[spec.parse(model).name].input_shape)}
+        return _of_file(path, config.Config(model=model), known, create_model(model, 1), "")
+    raise InputError(
+        f"{source} is a file of weights, which does not say of which network: give --like=NAME, one of `cnnjax weights`"
+    )
+
+
+# --------------------------------------------------------------------------------------- of other people's making
+
+
+def _like(row: catalogue.Published) -> tuple[config.Config, dict[str, Any], nn.Module]:
+    """The settings, what is known of the data, and the network, of published weights."""
+    data = catalogue.DATA_SETS[row.classes]
+    settings = config.Config(
+        model=row.model, dataset=data.name, test_split=data.split, preprocess=row.preprocess, normalize=row.normalize
+    )
+    shape = MODELS[spec.parse(row.model).name].input_shape
+    if calls := pipeline.split_ops(row.preprocess)[0]:
+        (shape,) = pipeline.by_size(np.array([[2 * max(shape), 2 * max(shape), shape[2]]]), calls)
+    known = {"classes": list(data.classes), "shape": list(shape), "mean": list(data.mean), "std": list(data.std)}
+    return settings, known, create_model(row.model, len(data.classes), settings.dtype)
+
+
+def _of_file(
+    path: pathlib.Path, settings: config.Config, known: dict[str, Any], model: nn.Module, library: str
+) -> Trained:
+    """The network of a file, which is that one, or has another number of classes."""
+    kind, arrays = formats.read(path)
+    found = files.match(model, known["shape"], kind, arrays, library)
+    if count := files.classes(found):
+        known["classes"], model = _numbers(count), create_model(settings.model, count, settings.dtype)
+        found = files.match(model, known["shape"], kind, arrays, library)
+    variables = found.check(str(path))
+    return Trained(settings, known, model, lambda mesh, step, say: _placed(variables, mesh, step))
+
+
+def _numbers(count: int) -> list[str]:
+    """Classes that have no names."""
+    return [str(number) for number in range(count)]
+
+
+def _published(
+    row: catalogue.Published, known: dict[str, Any], model: nn.Module, mesh: Mesh, step: str, say: Say
+) -> tuple[int, Tree]:
+    path = catalogue.fetch(row, say)
+    return _placed(files.read(path, model, known["shape"], row.library), mesh, step)
+
+
+def _placed(arrays: formats.Arrays, mesh: Mesh, step: str) -> tuple[int, Tree]:
+    """A step, which is none, and the variables by path as a tree on the mesh."""
+    if step != "last":
+        raise InputError(f"step {step!r}: only a run has several; leave it out")
+    tree = flax.traverse_util.unflatten_dict({tuple(path.split("/")): array for path, array in arrays.items()})
+    where = sharding.of_state(tree, mesh)
+    return 0, jax.tree.map(lambda x, at: jax.make_array_from_callback(x.shape, at, x.__getitem__), tree, where)
+
+
+# ------------------------------------------------------------------------------------------------------- of a run
+
+
+def _of_run(folder: pathlib.Path) -> Trained:
     settings, known = config.load(folder / "config.json"), workdir.read_known(folder)
     model = create_model(settings.model, len(known["classes"]), settings.dtype)
     return Trained(settings, known, model, functools.partial(_restore, folder, settings, known, model))
@@ -64,14 +148,13 @@ class Fit(NamedTuple):
     text: str  # what is taken, and what is not, in words
 
 
-def fit(own: Tree, source: str, classes: Sequence[str], staged: bool = False) -> Fit:
-    """What of a network for these classes, with these variables or their shapes, `source` has weights for.
+def fit(own: Tree, network: Trained, source: str, classes: Sequence[str], staged: bool = False) -> Fit:
+    """What of a network for these classes, with these variables or their shapes, another, of `source`, has weights for.
 
     That is all but the head, which is new for another number of classes; with `staged`, the layers whose arrays agree
     in path and shape, as Simonyan and Zisserman (2015, sec. 3.1) began their deeper networks with the layers of a
     trained shallow one. Raises InputError, naming the arrays that do not agree, for any other network.
     """
-    network = find(source)
     theirs = network.known["classes"]
     ours, found = _arrays(own), _arrays(_shapes(network, len(theirs)))
     heads = set()
@@ -98,9 +181,9 @@ def fit(own: Tree, source: str, classes: Sequence[str], staged: bool = False) ->
     return Fit(taken, "; ".join(said))
 
 
-def start_from(own: Tree, source: str, fitting: Fit, mesh: Mesh, say: Say) -> Tree:
-    """A network's `own` variables, but for those that it takes from `source`; says which these are."""
-    _, variables = find(source).restore(mesh, "last", say)
+def start_from(own: Tree, network: Trained, fitting: Fit, mesh: Mesh, say: Say) -> Tree:
+    """A network's `own` variables, but for those that it takes from another; says which these are."""
+    _, variables = network.restore(mesh, "last", say)
     found = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(variables)}
     say(fitting.text)
 
