@@ -317,10 +317,10 @@ def test_any_other_difference_is_an_error_unless_the_start_is_staged(
     init, side = functools.partial(create_model(model, classes).init, train=False), 8 if "mlp" in model else 32
     shapes = jax.eval_shape(init, BEFORE, jnp.zeros((1, side, side, 1)))
     with pytest.raises(InputError, match=re.escape(message)) as caught:
-        weights.fit(shapes, weights.find(source), weights.find(source), str(source), list("0123456789")[:classes])
+        weights.fit(shapes, weights.find(source), str(source), list("0123456789")[:classes])
     assert str(caught.value).startswith(f"config.init = '{source}' is of another network: ")
     if "mlp" in model:
-        assert weights.fit(shapes, weights.find(source), weights.find(source), str(source), list("0123456789")[:classes], staged=True).taken
+        assert weights.fit(shapes, weights.find(source), str(source), list("0123456789")[:classes], staged=True).taken
     else:
         with pytest.raises(InputError, match="is of another network"):
             weights.fit(shapes, weights.find(source), str(source), list("0123456789"), staged=True)
@@ -329,7 +329,9 @@ def test_any_other_difference_is_an_error_unless_the_start_is_staged(
 def test_a_head_of_other_classes_is_said_to_be(source: pathlib.Path) -> None:
     """As many classes, with other names: the weights fit, and a person knows whether they should."""
     init = functools.partial(create_model(SMALL["model"], 10).init, train=False)
-    found = weights.fit(jax.eval_shape(init, BEFORE, jnp.zeros((1, 8, 8, 1))), weights.find(source), str(source), list("abcdefghij"))
+    found = weights.fit(
+        jax.eval_shape(init, BEFORE, jnp.zeros((1, 8, 8, 1))), weights.find(source), str(source), list("abcdefghij")
+    )
     assert found.text == f"6 of 6 arrays start as {source} has them; its classes are others: '0' there is 'a' here"
 
 
