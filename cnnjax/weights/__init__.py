@@ -55,8 +55,9 @@ def find(source: str | pathlib.Path, like: str = "", model: str = "") -> Trained
         row = catalogue.find(like)
         return _of_file(path, *_like(row), row.library)
     if model:
+        network = create_model(model, 1)
         known = {"classes": _numbers(1), "shape": list(MODELS[spec.parse(model).name].input_shape)}
-        return _of_file(path, config.Config(model=model), known, create_model(model, 1), "")
+        return _of_file(path, config.Config(model=model), known, network, "")
     raise InputError(
         f"{source} is a file of weights, which does not say of which network: give --like=NAME, one of `cnnjax weights`"
     )
