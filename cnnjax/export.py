@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnnjax import augment, evaluate, sharding, spec, weights, workdir
-from cnnjax.data import pipeline
+from cnnjax.data import imagenet, pipeline
 from cnnjax.errors import InputError, nearest
 from cnnjax.state import path_name
 from cnnjax.weights import convert
@@ -57,7 +57,7 @@ def stablehlo(
         "input": {"dtype": "uint8", "shape": ["b", *shape], "channels": "grey" if shape[-1] == 1 else "RGB"},
         "output": {"dtype": "float32", "shape": ["b", len(known["classes"])], "of": "logits"},
         "platforms": PLATFORMS,
-        "classes": known["classes"],
+        "classes": imagenet.readable(known["classes"]),
     }
 
 

@@ -25,17 +25,7 @@ from cnnjax.errors import InputError, unknown
 from cnnjax.models import layers, network
 from cnnjax.state import Tree, path_name
 
-CS = (
-    1e-5,
-    1e-4,
-    1e-3,
-    0.01,
-    0.1,
-    1.0,
-    10.0,
-    100.0,
-    1000.0,
-)  # inverse strengths of the linear classifier's weight decay
+CS = tuple(10.0**power for power in range(-5, 4))  # inverse strengths of the linear classifier's weight decay
 HELD = 5  # of each class one image in so many chooses among them
 ITERATIONS = 1000
 

@@ -232,6 +232,20 @@ def test_a_file_is_a_network_that_it_is_like(row: Any, variables: Any, saved: pa
     assert_same(restored(network), variables)
 
 
+def test_a_file_may_have_our_own_names(row: Any, variables: Any, tmp_path: pathlib.Path) -> None:
+    flat = {"/".join(path): np.asarray(leaf) for path, leaf in _flat(variables)}
+    export.write(tmp_path / "own.safetensors", export.named(create_model(NET, 10), (32, 32, 3), flat, export.OWN))
+    assert_same(restored(weights.find(tmp_path / "own.safetensors", NAME)), variables)
+    less, more = {name: leaf for name, leaf in flat.items() if "head" not in name}, flat | {"params/extra": np.ones(3)}
+    for arrays, message in (
+        (less, "params/head/bias: no params/head/bias"),
+        (more, "not used of theirs: params/extra"),
+    ):
+        export.write(tmp_path / "wrong.safetensors", arrays)
+        with pytest.raises(InputError, match=message):
+            weights.find(tmp_path / "wrong.safetensors", NAME)
+
+
 def test_a_file_may_have_other_classes(row: Any, tmp_path: pathlib.Path) -> None:
     model: Any = create_model(NET, 3)
     flat = {"/".join(path): np.asarray(leaf) for path, leaf in _flat(_shapes_filled(model))}

@@ -38,17 +38,19 @@ def run(parser: cli.Parser, argv: list[str]) -> int:
     import jax
 
     from cnnjax import evaluate, weights
+    from cnnjax.data import imagenet
     from cnnjax.predict import find_files, predict
 
     network = weights.find(source, args.like)
     evaluate.adjust(network.settings, args.batch_size, args.preprocess, args.protocol, args.average)
+    classes = imagenet.readable(network.known["classes"])
     paths, wrong = find_files(names)
     leader = jax.process_index() == 0
     for one in wrong:
-        _print(console, one, [], args.json, leader)
+        _print(console, one, classes, args.json, leader)
     if paths:
         for one in predict(network, paths, top=args.top, step=args.step, say=_say):
-            _print(console, one, network.known["classes"], args.json, leader)
+            _print(console, one, classes, args.json, leader)
             wrong += [one] if one.error else []
     return 1 if wrong else 0
 

@@ -87,6 +87,19 @@ def to_ours(model: nn.Module, shape: Shape, arrays: Arrays, library: str) -> Imp
     return Imported(variables, missing, misshaped, unused, left)
 
 
+def of_own(model: nn.Module, shape: Shape, arrays: Arrays) -> Imported:
+    """As `to_ours`, of arrays that have our own names and layouts."""
+    expected = {path: size for layer in layers(model, shape) for path, size in layer.arrays.items()}
+    there = {path: arrays[path].shape for path in expected if path in arrays}
+    return Imported(
+        variables={path: np.asarray(arrays[path], np.float32) for path, has in there.items() if has == expected[path]},
+        missing={path: (path, size) for path, size in expected.items() if path not in there},
+        misshaped={path: (path, expected[path], has) for path, has in there.items() if has != expected[path]},
+        unused={name: array.shape for name, array in arrays.items() if name not in expected},
+        left=[],
+    )
+
+
 def to_theirs(model: nn.Module, shape: Shape, variables: Arrays, library: str) -> Arrays:
     """The inverse of `to_ours`: our variables by path, under the library's names and in its layouts."""
     known, arrays = find(library), {}

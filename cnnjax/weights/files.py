@@ -20,10 +20,12 @@ def read(path: pathlib.Path, model: nn.Module, shape: Shape, library: str = "") 
 
 
 def match(model: nn.Module, shape: Shape, kind: str, arrays: Arrays, library: str = "") -> convert.Imported:
-    """A network's variables out of a file's arrays: by the names of that library, or of the one of its kind that fits.
+    """A network's variables out of a file's arrays: by our names, that library's, or those of one that fits.
 
     Where none does, what does not match is that of the nearest. Raises InputError when no library has the network.
     """
+    if any(name.startswith("params/") for name in arrays):  # as `cnnjax export --names=own` leaves them
+        return convert.of_own(model, shape, arrays)
     names = [library, *(name for name, one in LIBRARIES.items() if name != library and (one.kind or name) == kind)]
     found: list[convert.Imported] = []
     reasons = []
