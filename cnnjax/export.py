@@ -78,6 +78,8 @@ def torch_arrays(
     leaves = jax.tree_util.tree_leaves_with_path(variables)
     arrays = state_dicts.named(model, shape, {path_name(path): np.asarray(leaf) for path, leaf in leaves}, names)
     say(f"{len(arrays)} arrays, in the names of {names}" if names != state_dicts.OWN else f"{len(arrays)} arrays")
+    by = {name: np.round(network.known[name], 4).tolist() for name in ("mean", "std") if name in network.known}
+    say(f"for images in [0, 1] behind normalize={network.settings.normalize!r}, {by}")  # which no such file says
     return arrays
 
 
