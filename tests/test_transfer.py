@@ -283,7 +283,7 @@ def test_the_head_is_new_for_other_classes_and_that_is_said(
 ) -> None:
     said: list[str] = []
     run(tmp_path / "run", two_classes, said=said, init=str(source), **TWO)
-    text = f"4 of 6 arrays start as {source} has them; the head output is new: 2 classes here, 10 there"
+    text = f"4 of 6 arrays start as {source} has them; the head, 'output', is new: 2 classes here, 10 there"
     assert text in said
     theirs, ours = variables_of(source), variables_of(tmp_path / "run")
     for name in ours.keys() - {"params/output/kernel", "params/output/bias"}:

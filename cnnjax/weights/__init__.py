@@ -47,10 +47,8 @@ def find(source: str | pathlib.Path, like: str = "", model: str = "") -> Trained
         settings, known, network = _like(row)
         return Trained(settings, known, network, functools.partial(_published, row, known, network))
     if not path.is_file():
-        raise InputError(
-            f"{source} is not a run's folder, nor a file of weights, nor one of `cnnjax weights`; "
-            f"{nearest(str(source), catalogue.rows())}"
-        )
+        names = "" if "/" in str(source) else f"; {nearest(str(source), catalogue.rows())}"
+        raise InputError(f"{source} is not a run's folder, nor a file of weights, nor one of `cnnjax weights`{names}")
     if like:
         row = catalogue.find(like)
         return _of_file(path, *_like(row), row.library)
@@ -173,7 +171,7 @@ def fit(own: Tree, network: Trained, source: str, classes: Sequence[str], staged
 
     said = [f"{len(taken)} of {len(ours)} arrays start as {source} has them"]
     if head := sorted(_short(layer) for layer in heads & {_layer(name) for name in ours}):
-        said.append(f"the head {', '.join(head)} is new: {len(classes)} classes here, {len(theirs)} there")
+        said.append(f"the head, {', '.join(map(repr, head))}, is new: {len(classes)} classes here, {len(theirs)} there")
     elif other := [f"{a!r} there is {b!r} here" for a, b in zip(theirs, classes, strict=False) if a != b]:
         said.append(f"its classes are others: {other[0]}")
     for what, arrays in (("new are", ours), ("not used are", found)):
