@@ -143,7 +143,7 @@ WRONG = {
     "folder": ("no/net.pth", {}, "there is no folder "),
     "names": ("net.stablehlo", {"names": "timm"}, "--names=timm is for weights alone"),
     "size": ("net.pth", {"shape": (8, 8, 3)}, "--input is for .stablehlo"),
-    "library": ("net.pth", {"names": "torchvison"}, "did you mean 'torchvision'?"),
+    "library": ("net.pth", {"names": "torchvision"}, "unknown library 'torchvision'; valid: own"),
 }
 
 
