@@ -20,8 +20,8 @@ paper's: SGD with momentum 0.9, weight decay 0.0005, dropout of 0.5 where the fu
 paper: 32x32 images with one full connection behind a mean over the last maps (the paper's three need maps of 7x7)
 and, in the quick budget, half as many maps in each layer. A starts from He's weights, for from Gaussian ones of 0.01
 it does not learn here either. The paper has a variance of 0.01 where weights are random, a deviation of 0.1: so have
-the new layers of D from A, which did not begin to learn when these had 0.01 (one seed); "D, Gaussian 0.1" shows how
-far that start goes alone."""
+the new layers of D from A. With 0.01 these do not let it begin (one seed: 10.0 %), and all of D from 0.1 has a loss of
+NaN after three steps (all three seeds)."""
 
 HALF = "features=(32, 64, 128, 256, 256)"
 
@@ -47,17 +47,16 @@ def arm(network: str, start: str, budget: str) -> Config:
 
 
 def get_study(budget: str) -> Study:
-    wide = arm("vgg_d", "initializer='gaussian', initializer_std=0.1", budget)
+    staged = arm("vgg_d", "initializer='gaussian', initializer_std=0.1", budget)
     arms = {
         "A, He": arm("vgg_a", "initializer='he'", budget),
         "D, Gaussian": arm("vgg_d", "initializer='gaussian'", budget),
         "D, Glorot": arm("vgg_d", "initializer='xavier'", budget),
         "D, He": arm("vgg_d", "initializer='he'", budget),
         "D, Gaussian + BN": arm("vgg_d_bn", "initializer='gaussian'", budget),
-        "D, Gaussian 0.1": wide,
-        "D from A": dataclasses.replace(wide, staged=True),
+        "D from A": dataclasses.replace(staged, staged=True),
     }
-    cures = [name for name in arms if name not in ("A, He", "D, Gaussian", "D, Gaussian 0.1")]
+    cures = [name for name in arms if name not in ("A, He", "D, Gaussian")]
     return Study(
         claim=CLAIM,
         source=SOURCE,
