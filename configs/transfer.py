@@ -12,7 +12,10 @@ Stanford's course CS231n, "Transfer Learning": the more images, and the farther 
 With many, the trunk joins after the first epochs, once the new head gives gradients that mean something (Howard, Ruder
 2018, arXiv:1801.06146, sec. 3.3), and its early layers at a fraction of the rate (there, sec. 3.2).
 
-There is no paper's number. Not run here yet; experiments/transfer.py compares what is trained, on all four.
+There is no paper's number. experiments/transfer.py compares what is trained, on all four. Ours, of a ResNet-8 with 72 %
+on CIFAR-10, means of five seeds, from scratch / head / last block / all layers: similar_few 74 / 64 / 69 / 75 %,
+similar_many 46 / 48 / 62 / 64 %, different_few 68 / 54 / 70 / 72 %, different_many 78 / 63 / 80 / 82 %; deviations of 1
+to 4 %: experiments/reports/transfer-quick.md.
 """
 
 from cnnjax.config import Config, choose

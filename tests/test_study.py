@@ -39,6 +39,7 @@ CONFIG = Config(model="mlp(features=(8,))", duration="2 epochs")
         ([1.0, 1.1, 0.9], [1.0, 1.1, 0.9], "lower", 0.0, OPEN),
         ([2.0, 2.0], [1.0, 1.0], "higher", 0.0, HELD),  # without any spread
         ([1.0, 1.0], [1.0, 1.0], "higher", 0.0, REFUTED),
+        ([0.3, 0.32, 0.31], [0.1, 0.1, 0.1], "higher", 0.1, HELD),  # of one without any, SciPy warns
         ([9.0], [1.0], "higher", 0.0, OPEN),  # of one run no spread is known
     ],
 )
