@@ -3,7 +3,8 @@
     ./launch.sh train --config=configs/cifar10_googlenet.py
 
 There is no paper's number. Ours, of a beginning (2,000 of the images, 4 epochs in batches of 32, seed 0): loss 2.78 ->
-2.05, test accuracy 19.4 % of 1,000. Two CPU cores train 10 images/s.
+2.05, test accuracy 19.4 % of 1,000. Two CPU cores (AMD EPYC, jax 0.10.2, oneDNN 3.2)
+train 10 images/s.
 
 conv1 is 3x3, and nothing has a stride before inception_3a, so that the modules see maps of 32x32 to 8x8; all else is
 the paper's (Szegedy et al. 2015): Glorot's start, auxiliary losses of weight 0.3, dropout, momentum of 0.9 and a

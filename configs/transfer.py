@@ -15,7 +15,7 @@ With many, the trunk joins after the first epochs, once the new head gives gradi
 There is no paper's number. experiments/transfer.py compares what is trained, on all four. Ours, of a ResNet-8 with 72 %
 on CIFAR-10, means of five seeds, from scratch / head / last block / all layers: similar_few 74 / 64 / 69 / 75 %,
 similar_many 46 / 48 / 62 / 64 %, different_few 68 / 54 / 70 / 72 %, different_many 78 / 63 / 80 / 82 %; deviations of 1
-to 4 %: experiments/reports/transfer-quick.md.
+to 4 %, on a CPU with jax 0.10.2: experiments/reports/transfer-quick.md.
 """
 
 from cnnjax.config import Config, choose
