@@ -136,7 +136,8 @@ def make_scores(
     source = pipeline.open_source(examples, calls, cache=cache, seed=settings.seed, mesh=mesh)
     shape = source.shape[-3:]
     if shape[-1] != known["shape"][-1]:
-        raise InputError(f"the images of {examples.name} are {shape}; the network learnt from {known['shape']}")
+        hint = "; preprocess='rgb' makes them colour" if shape[-1] == 1 else ""
+        raise InputError(f"the images of {examples.name} are {shape}; the network learnt from {known['shape']}{hint}")
     if protocol.dense:
         model = sliding(settings, known, model)
     by_side = sorted(sizes or [shape], key=lambda one: (min(one[:2]), max(one[:2])))
