@@ -13,18 +13,14 @@ if TYPE_CHECKING:
 
 
 def run(parser: cli.Parser, argv: list[str]) -> int:
-    parser.add_argument(
-        "--workdir", default="", help="a run's folder; with --init, where the evaluation is left (default: runs/NAME)"
-    )
-    parser.add_argument("--init", default="", help="in place of a run: one of `cnnjax weights`, or a file of weights")
-    parser.add_argument("--like", default="", help="of the file: one of `cnnjax weights` that says how to use it")
+    parser.epilog = "With --init the evaluation is left in --workdir, or in runs/NAME."
+    cli.add_network_flags(parser)
     parser.add_argument("--ensemble", default="", help="DIR,DIR,...: the scores of these runs are averaged")
-    parser.add_argument("--step", default="last", help="last, best or a step's number (default: last)")
     parser.add_argument("--dataset", default="", help="default: the run's own")
     parser.add_argument(
         "--split", default="", help="TFDS split syntax, as in test[:10%%] (default: the run's test_split)"
     )
-    parser.add_argument("--preprocess", help="operations on the images (default: the run's own)")
+    cli.add_view_flags(parser)
     parser.add_argument(
         "--protocol",
         default="",
@@ -32,7 +28,6 @@ def run(parser: cli.Parser, argv: list[str]) -> int:
         "multiscale(256, 384, 512) (default: the run's own)",
     )
     parser.add_argument("--average", default="", help="probabilities or logits (default: the run's own)")
-    parser.add_argument("--batch_size", type=int, default=0, help="views at once (default: the run's eval_batch_size)")
     parser.add_argument("--data_dir", default="", help="where data sets are (default: TFDS's own)")
     args = parser.parse_args(argv)
     if args.batch_size < 0:
