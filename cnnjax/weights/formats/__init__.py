@@ -4,11 +4,8 @@ import importlib
 import pathlib
 from typing import NamedTuple
 
-import numpy as np
-
 from cnnjax.errors import InputError
-
-Arrays = dict[str, np.ndarray]  # in the file's order, names and layouts
+from cnnjax.weights.library import Arrays
 
 
 class Format(NamedTuple):
@@ -30,7 +27,7 @@ READERS: dict[str, Format] = {
 
 
 def read(path: str | pathlib.Path) -> tuple[str, Arrays]:
-    """The kind of names and layouts, and the arrays, of a file of weights.
+    """The kind of names and layouts, and the arrays in the file's order, of a file of weights.
 
     Raises InputError for a file that is none of `READERS`, is damaged, or holds code.
     """
