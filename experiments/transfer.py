@@ -33,7 +33,7 @@ QUICK = {
 
 def arm(quadrant: str, budget: str, freeze: str = "") -> Config:
     config = read_config(f"{CARD}:{quadrant}")
-    changes = {"freeze": freeze, "unfreeze": "", "lr_factors": ""}
+    changes = {"freeze": freeze, "freeze_stats": True, "unfreeze": "", "lr_factors": ""}
     if budget == "quick":
         changes |= {"model": "cifar_resnet20(depth=8)", **QUICK[quadrant]}
     return dataclasses.replace(config, **changes)
