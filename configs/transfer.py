@@ -26,8 +26,8 @@ GRADUAL = {
     "freeze": "^(?!head)",
     "unfreeze": "^stage3:10% .*:20%",
     "lr_factors": "^(conv1|norm1|stage1):0.1",
-    "freeze_stats": False,
-}  # fmt: skip - at rest, they are of another trunk than the trained one: it diverges
+    "freeze_stats": False,  # at rest, they are of another trunk than the trained one: it diverges
+}
 
 QUADRANTS = {
     "source": {"dataset": "cifar10", "augment": "pad_crop(4)|flip_lr", "duration": "15 epochs", "batch_size": 128,
