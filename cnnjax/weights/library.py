@@ -130,7 +130,7 @@ class Library(NamedTuple):
 def torch_layout(convs: str = "$^", former: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
     """`Library`'s fields for PyTorch's names and layouts: outputs come first, and maps before their positions.
 
-    `convs` is a pattern of their layers that are convolutions where ours are full connections.
+    `convs` is a pattern of layers, as 'ours theirs', that are convolutions there and full connections here.
     """
     leaves = {"kernel": "weight", "scale": "weight", "slope": "weight", "bias": "bias"}
     leaves |= {"mean": "running_mean", "var": "running_var"}
@@ -140,7 +140,7 @@ def torch_layout(convs: str = "$^", former: Mapping[str, str] = MappingProxyType
             return array.transpose(3, 2, 0, 1)
         if array.ndim == 2:
             array = array.reshape(*layer.window, -1).transpose(3, 2, 0, 1)
-            return array if re.search(convs, name) else array.reshape(len(array), -1)
+            return array if re.search(convs, f"{layer.path} {name}") else array.reshape(len(array), -1)
         return array
 
     def ours(array: np.ndarray, layer: Layer, shape: Shape) -> np.ndarray:

@@ -103,7 +103,7 @@ LIBRARY = Library(
         "xception": rewrite(_XCEPTION),
         "mobilenet": rewrite(_MOBILENET),
     },
-    **torch_layout(convs=r"^pre_logits\.|\.se\.fc|^head\.fc$"),
+    **torch_layout(convs=r" pre_logits\.|\.se\.fc|^head head\.fc$"),  # VGG's head.fc, our fc8, is none
     aux=r"^AuxLogits\.",
 )
 
