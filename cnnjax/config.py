@@ -58,7 +58,7 @@ class Config:
     decay_mask: str = "kernel$"  # regular expression: the parameters that decay, by path ('.*' for all)
     lr_factors: str = ""  # of the rate of some parameters, by path: 'bias$:2 ^conv1:0'; their decay stays as it is
     freeze: str = ""  # regular expression: the parameters that are not trained, by path: '^(?!head)' for all but a head
-    freeze_stats: bool = True  # batch normalisations that are frozen keep their statistics, and normalise by them
+    freeze_stats: bool = True  # batch normalisations normalise by their statistics, and keep these, while frozen
     unfreeze: str = ""  # when some of these are trained after all: '^stage3:2 epochs ^stage2:50%'; till then at rate 0
     clip_norm: float = 0.0  # largest global norm of the gradient; 0 for none
     ema: float = 0.0  # decay of the moving average of the weights that is evaluated; 0 for none

@@ -5,6 +5,7 @@ optimiser, no weight decay, no average. A checkpoint has it like any other.
 """
 
 import contextlib
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -64,22 +65,28 @@ def awake(params: Tree, waits: Mapping[str, int], step: jax.Array) -> Tree:
     return jax.tree_util.tree_map_with_path(lambda path, _: step >= waits.get(path_name(path), 0), params)
 
 
-def resting(config: Config, params: Tree) -> contextlib.AbstractContextManager[Any]:
+def resting(
+    config: Config, params: Tree, waits: Mapping[str, int], step: jax.Array
+) -> contextlib.AbstractContextManager[Any]:
     """Within it, batch normalisations that are frozen use their statistics as in evaluation, and leave them alone.
 
-    Those are frozen whose parameters `config.freeze` matches, and remain so when these are trained later: as Keras's
-    guide to transfer learning has it, for statistics of a few small batches undo what the weights were trained to.
+    They are as long as all their parameters are: until, with `waits`, the time of the first has come. From then on they
+    normalise by the batch, for at rest they would divide by the deviations of maps that are trained away from these.
     """
     if not (config.freeze and config.freeze_stats):
         return contextlib.nullcontext()
-    frozen = _frozen(config, params)
-    moving = {name.rpartition("/")[0] for name in flatten_dict(params, sep="/") if name not in frozen}
+    frozen, begins = _frozen(config, params), {}
+    for name in flatten_dict(params, sep="/"):
+        layer = name.rpartition("/")[0]
+        begins[layer] = min(begins.get(layer, math.inf), waits.get(name, math.inf if name in frozen else 0))
 
     def intercept(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         module = context.module
-        if isinstance(module, BatchNorm) and context.method_name == "__call__" and "/".join(module.path) not in moving:
-            kwargs = {**kwargs, "use_running_average": True}
-        return call(*args, **kwargs)
+        begin = begins.get("/".join(module.path), math.inf)
+        if not isinstance(module, BatchNorm) or context.method_name != "__call__" or begin == 0:
+            return call(*args, **kwargs)
+        rests = True if begin == math.inf else step < begin
+        return call(*args, **{**kwargs, "use_running_average": rests})
 
     return nn.intercept_methods(intercept)
 

@@ -112,7 +112,7 @@ def train_step(
     augment_key, dropout_key, mix_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
 
     def loss_fn(params, model_state, images, labels, target, taught, key):
-        with freezing.resting(config, state.params):
+        with freezing.resting(config, state.params, waits or {}, state.step):
             logits, updated = model.apply(
                 {"params": overlaid(state.params, params), **model_state},
                 images,

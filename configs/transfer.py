@@ -26,7 +26,6 @@ GRADUAL = {
     "freeze": "^(?!head)",
     "unfreeze": "^stage3:10% .*:20%",
     "lr_factors": "^(conv1|norm1|stage1):0.1",
-    "freeze_stats": False,  # at rest, they are of another trunk than the trained one: it diverges
 }
 
 QUADRANTS = {

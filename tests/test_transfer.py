@@ -65,8 +65,8 @@ class Net(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        x = nn.Dense(8, name="body")(x.reshape(x.shape[0], -1))
-        x = nn.relu(BatchNorm(not train, name="norm")(x))
+        x = nn.relu(nn.Dense(8, name="body")(x.reshape(x.shape[0], -1)))
+        x = BatchNorm(not train, name="norm")(x)
         return nn.Dense(10, name="head")(x)
 
 
@@ -139,6 +139,28 @@ def test_statistics_rest_in_every_form_of_a_block(options: str) -> None:
     before, now = leaves(state.model_state), leaves(after.model_state)
     moved = {name for name in before if not np.array_equal(before[name], now[name])}
     assert moved == {name for name in before if "stage3" in name}
+
+
+@pytest.mark.parametrize("options", ["", ", scan=True", ", remat=True"])
+def test_statistics_move_once_their_layer_is_trained(options: str) -> None:
+    """As if they had not rested from then on: by the batch, which the loss shows, too."""
+    model = create_model(f"cifar_resnet20(depth=14{options})", 10)
+    config = Config(freeze="^(?!head|stage3)", unfreeze="^stage2:2 steps", lr=0.0)
+    state, step = step_of(config, model, side=8)
+    waits = freezing.waits(config, state.params, epoch=1, total=9)
+    jitted = jax.jit(functools.partial(step, waits=waits))
+    losses = []
+    for number in (1, 2, 3, 4):
+        before = leaves(state.model_state)
+        state, sums = jitted(state)
+        now = leaves(state.model_state)
+        moved = {name for name in before if not np.array_equal(before[name], now[name])}
+        assert moved == {name for name in before if re.search("stage3" if number < 3 else "stage[23]", name)}, number
+        losses.append(float(sums["loss"]))
+    assert losses[0] == losses[1] != losses[2] == losses[3]
+    state, step = step_of(Config(freeze="^(?!head|stage[23])", lr=0.0), model, side=8)
+    _, sums = jax.jit(step)(state)
+    assert losses[2] == pytest.approx(float(sums["loss"]), rel=1e-5)
 
 
 def test_a_frozen_trunk_costs_a_forward_pass_and_no_more() -> None:
@@ -326,13 +348,24 @@ def test_any_other_difference_is_an_error_unless_the_start_is_staged(
             weights.fit(shapes, weights.find(source), str(source), list("0123456789"), staged=True)
 
 
-def test_a_head_of_other_classes_is_said_to_be(source: pathlib.Path) -> None:
-    """As many classes, with other names: the weights fit, and a person knows whether they should."""
-    init = functools.partial(create_model(SMALL["model"], 10).init, train=False)
-    found = weights.fit(
-        jax.eval_shape(init, BEFORE, jnp.zeros((1, 8, 8, 1))), weights.find(source), str(source), list("abcdefghij")
-    )
-    assert found.text == f"6 of 6 arrays start as {source} has them; its classes are others: '0' there is 'a' here"
+@pytest.mark.parametrize(
+    ("classes", "named", "taken", "text"),
+    [
+        ("0123456789", True, 6, ""),
+        ("0123456798", True, 4, "; the head, 'output', is new: '9' here is '8' there"),
+        ("abcdefghij", True, 4, "; the head, 'output', is new: 'a' here is '0' there"),
+        ("abcdefghij", False, 6, "; its classes have no names: the head is taken as if they were those here"),
+        ("ab", False, 4, "; the head, 'output', is new: 2 classes here, 10 there"),
+    ],
+)
+def test_a_head_is_taken_for_the_same_classes_as_far_as_they_are_known(
+    classes: str, named: bool, taken: int, text: str, source: pathlib.Path
+) -> None:
+    init = functools.partial(create_model(SMALL["model"], len(classes)).init, train=False)
+    shapes = jax.eval_shape(init, BEFORE, jnp.zeros((1, 8, 8, 1)))
+    found = weights.fit(shapes, weights.find(source)._replace(named=named), str(source), list(classes))
+    assert found.text == f"{taken} of 6 arrays start as {source} has them{text}"
+    assert len(found.taken) == taken
 
 
 def test_a_staged_start_takes_the_layers_that_agree(digits_dir: str, tmp_path: pathlib.Path) -> None:

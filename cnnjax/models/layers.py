@@ -271,6 +271,8 @@ class BatchNorm(nn.Module):
     With `ghost` each group of so many images, in the order of the batch, has its own mean and variance (Hoffer, Hubara,
     Soudry: Train Longer, Generalize Better. NIPS 2017, Algorithm 1), and the running averages take the mean over groups
     of both, as those of Keras with a virtual_batch_size; the paper lets the groups pass one after the other.
+
+    A call's own `use_running_average` may be traced: then both are computed, and one is taken.
     """
 
     use_running_average: bool
@@ -282,8 +284,9 @@ class BatchNorm(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, use_running_average: bool = False) -> jax.Array:
-        use_running_average = use_running_average or self.use_running_average  # for this call, or for all
+    def __call__(self, x: jax.Array, use_running_average: bool | jax.Array = False) -> jax.Array:
+        by_average = self.use_running_average or use_running_average
+        traced = isinstance(by_average, jax.Array)
         maps = x.shape[-1:]
         mean = self.variable("batch_stats", "mean", jnp.zeros, maps, jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, maps, jnp.float32)
@@ -292,18 +295,25 @@ class BatchNorm(nn.Module):
         )
         bias = self.param("bias", nn.initializers.zeros, maps, jnp.float32)
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        grouped = self.ghost > 0 and not use_running_average
+        grouped = self.ghost > 0 and (traced or not by_average)
         if grouped:
             wide = wide.reshape(-1, self.ghost, *x.shape[1:])
         ones = (1,) * (wide.ndim - 1)
         scale, bias, old_mean, old_var = (v.reshape(*ones, -1) for v in (scale, bias, mean.value, var.value))
-        if use_running_average:
-            return ((wide - old_mean) * (scale * jax.lax.rsqrt(old_var + self.epsilon)) + bias).astype(self.dtype)
+
+        def averaged() -> jax.Array:
+            return (wide - old_mean) * (scale * jax.lax.rsqrt(old_var + self.epsilon)) + bias
+
+        if not traced and by_average:
+            return averaged().astype(self.dtype)
         y, new_mean, new_var = _normalize(wide, scale, bias, self.epsilon, tuple(range(grouped, wide.ndim - 1)))
         if not self.is_initializing():
             for average, new in ((mean, new_mean), (var, new_var)):
                 new = new.reshape(-1, *maps).mean(axis=0)
-                average.value = self.momentum * average.value + (1 - self.momentum) * new
+                moved = self.momentum * average.value + (1 - self.momentum) * new
+                average.value = jnp.where(by_average, average.value, moved) if traced else moved
+        if traced:
+            y = jnp.where(by_average, averaged(), y)
         return y.reshape(x.shape).astype(self.dtype)
 
 
