@@ -30,6 +30,7 @@ class Trained(NamedTuple):
     known: dict[str, Any]  # of the data that it learnt from: "classes", "shape", and the statistics that it needs
     model: nn.Module
     restore: Callable[[Mesh, str, Say], tuple[int, Tree]]  # (mesh, "last", say) -> its step, its variables on the mesh
+    named: bool = True  # whether it is known what its classes are; else they are numbers
 
 
 def find(source: str | pathlib.Path, like: str = "", model: str = "") -> Trained:
@@ -83,11 +84,13 @@ def _of_file(
     """The network of a file, which is that one, or has another number of classes."""
     kind, arrays = formats.read(path)
     found = files.match(model, known["shape"], kind, arrays, library)
+    named = bool(library)
     if count := files.classes(found):
+        named = False
         known["classes"], model = _numbers(count), create_model(settings.model, count, settings.dtype)
         found = files.match(model, known["shape"], kind, arrays, library)
     variables = found.check(str(path))
-    return Trained(settings, known, model, lambda mesh, step, say: _placed(variables, mesh, step))
+    return Trained(settings, known, model, lambda mesh, step, say: _placed(variables, mesh, step), named)
 
 
 def _numbers(count: int) -> list[str]:
@@ -150,18 +153,19 @@ class Fit(NamedTuple):
 def fit(own: Tree, network: Trained, source: str, classes: Sequence[str], staged: bool = False) -> Fit:
     """What of a network for these classes, with these variables or their shapes, another, of `source`, has weights for.
 
-    That is all but the head, which is new for another number of classes; with `staged`, the layers whose arrays agree
-    in path and shape, as Simonyan and Zisserman (2015, sec. 3.1) began their deeper networks with the layers of a
-    trained shallow one. Raises InputError, naming the arrays that do not agree, for any other network.
+    That is all but the head, which is new for other classes: another number of them, or other names, where those of
+    the source are known. With `staged`, it is the layers whose arrays agree in path and shape, as Simonyan and
+    Zisserman (2015, sec. 3.1) began their deeper networks with the layers of a trained shallow one. Raises InputError,
+    naming the arrays that do not agree, for any other network.
     """
-    theirs = network.known["classes"]
+    theirs, mine = list(network.known["classes"]), list(classes)
     ours, found = _arrays(own), _arrays(_shapes(network, len(theirs)))
     heads = set()
-    if len(classes) != len(theirs):  # the layers that have another shape for one class more
+    if len(mine) != len(theirs) or (network.named and mine != theirs):
         more = _arrays(_shapes(network, len(theirs) + 1))
-        heads = {_layer(name) for name in found if found[name] != more[name]}
+        heads = {_layer(name) for name in found if found[name] != more[name]}  # another shape for one class more
     differing = [name for name in sorted(ours.keys() | found.keys()) if ours.get(name) != found.get(name)]
-    layers = {_layer(name) for name in differing}
+    layers = {_layer(name) for name in differing} | heads
     taken = [name for name in ours if _layer(name) not in layers]
     wrong = [name for name in differing if _layer(name) not in heads]
     if (wrong and not staged) or not taken:
@@ -171,9 +175,11 @@ def fit(own: Tree, network: Trained, source: str, classes: Sequence[str], staged
 
     said = [f"{len(taken)} of {len(ours)} arrays start as {source} has them"]
     if head := sorted(_short(layer) for layer in heads & {_layer(name) for name in ours}):
-        said.append(f"the head, {', '.join(map(repr, head))}, is new: {len(classes)} classes here, {len(theirs)} there")
-    elif other := [f"{a!r} there is {b!r} here" for a, b in zip(theirs, classes, strict=False) if a != b]:
-        said.append(f"its classes are others: {other[0]}")
+        other = [f"{b!r} here is {a!r} there" for a, b in zip(theirs, mine, strict=False) if a != b]
+        why = other[0] if len(mine) == len(theirs) else f"{len(mine)} classes here, {len(theirs)} there"
+        said.append(f"the head, {', '.join(map(repr, head))}, is new: {why}")
+    elif mine != theirs:
+        said.append("its classes have no names: the head is taken as if they were those here")
     for what, arrays in (("new are", ours), ("not used are", found)):
         if names := sorted(_short(name) for name in arrays if _layer(name) in layers - heads):
             said.append(f"{what} {_few(names, ', ')}")
