@@ -1,43 +1,42 @@
-"""Transfer: a ResNet-20 that learnt CIFAR-10, and four sets of images, near or far and few or many.
+"""Transfer: networks that learnt CIFAR-10 or Imagenette, and five sets of images, near or far and few or many.
 
     ./launch.sh train --config=configs/transfer.py
     ./launch.sh train --config=configs/transfer.py:similar_few --config.init=runs/SOURCE
     ./launch.sh train --config=configs/transfer.py:similar_many --config.init=runs/SOURCE
     ./launch.sh train --config=configs/transfer.py:different_few --config.init=runs/SOURCE
     ./launch.sh train --config=configs/transfer.py:different_many --config.init=runs/SOURCE
+    ./launch.sh train --config=configs/transfer.py:imagenette
+    ./launch.sh train --config=configs/transfer.py:imagenette_few --config.init=runs/IMAGENETTE
 
-The first trains the source, and SOURCE is its run. Near it are photographs: of ants and bees, 244 of them, and
-Imagenette's; far are Fashion-MNIST's grey clothes, 200 or 10,000 of them. What is frozen follows the rules of thumb of
-Stanford's course CS231n, "Transfer Learning": the more images, and the farther from the source, the more is trained.
-With many, the trunk joins after the first epochs, once the new head gives gradients that mean something (Howard, Ruder
-2018, arXiv:1801.06146, sec. 3.3), and its early layers at a fraction of the rate (there, sec. 3.2).
+The first trains the source, a ResNet-20, and SOURCE is its run. Near it are photographs: of ants and bees, 244 of them,
+and Imagenette's; far are Fashion-MNIST's grey clothes, 200 or 10,000 of them. The last two are a ResNet-18 that learns
+Imagenette's photographs at 64x64, and then the ants and bees. What is frozen follows the rules of thumb of Stanford's
+course CS231n, "Transfer Learning": the more images, and the farther from the source, the more is trained. With many,
+the trunk joins after the first epochs, once the new head gives gradients that mean something (Howard, Ruder 2018,
+arXiv:1801.06146, sec. 3.3), and its early layers at a fraction of the rate (there, sec. 3.2).
 
-There is no paper's number. experiments/transfer.py compares what is trained, on all four. Ours, of a ResNet-8 with 72 %
-on CIFAR-10, means of five seeds, from scratch / head / last block / all layers: similar_few 74 / 64 / 69 / 75 %,
-similar_many 46 / 48 / 62 / 64 %, different_few 68 / 54 / 70 / 72 %, different_many 78 / 63 / 80 / 82 %; deviations of 1
-to 4 %, on a CPU with jax 0.10.2: experiments/reports/transfer-quick.md.
+There is no paper's number. experiments/transfer.py compares what is trained, on all five. OURS
 """
 
 from cnnjax.config import Config, choose
 
 PHOTOGRAPHS = {"augment": "resize(32)|center_crop(32)|pad_crop(4)|flip_lr", "preprocess": "resize(32)|center_crop(32)"}
+LARGER = {"augment": "random_resized_crop(64)|flip_lr", "preprocess": "resize(73)|center_crop(64)"}
 CLOTHES = {"dataset": "fashion_mnist", "augment": "rgb|pad(32)|pad_crop(4)|flip_lr", "preprocess": "rgb|pad(32)"}
-GRADUAL = {
-    "freeze": "^(?!head)",
-    "unfreeze": "^stage3:10% .*:20%",
-    "lr_factors": "^(conv1|norm1|stage1):0.1",
-}
+ANTS_AND_BEES = {"dataset": "hymenoptera", "test_split": "val", "duration": "40 epochs"}
+IMAGENETTE = {"dataset": "imagenette_subset", "test_split": "val"}
+GRADUAL = {"freeze": "^(?!head)", "unfreeze": "^stage3:10% .*:20%", "lr_factors": "^(conv1|norm1|stage1):0.1"}
 
 QUADRANTS = {
     "source": {"dataset": "cifar10", "augment": "pad_crop(4)|flip_lr", "duration": "15 epochs", "batch_size": 128,
                "lr": 0.2, "weight_decay": 5e-4},
-    "similar_few": PHOTOGRAPHS | {"dataset": "hymenoptera", "test_split": "val", "duration": "40 epochs",
-                                  "freeze": "^(?!head)"},
-    "similar_many": PHOTOGRAPHS | GRADUAL | {"dataset": "imagenette_subset", "test_split": "val",
-                                             "duration": "20 epochs"},
+    "similar_few": PHOTOGRAPHS | ANTS_AND_BEES | {"freeze": "^(?!head)"},
+    "similar_many": PHOTOGRAPHS | IMAGENETTE | GRADUAL | {"duration": "20 epochs"},
     "different_few": CLOTHES | {"train_split": "train[:200]", "duration": "40 epochs",
                                 "freeze": "^(?!head|stage3_block3)"},
     "different_many": CLOTHES | GRADUAL | {"train_split": "train[:10000]", "duration": "5 epochs"},
+    "imagenette": LARGER | IMAGENETTE | {"model": "resnet18", "duration": "30 epochs", "weight_decay": 5e-4},
+    "imagenette_few": LARGER | ANTS_AND_BEES | {"model": "resnet18", "freeze": "^(?!head)"},
 }  # fmt: skip
 
 
