@@ -34,7 +34,8 @@ def run(parser: cli.Parser, argv: list[str]) -> int:
     table = Table(title=f"Published weights: {len(chosen)}", title_justify="left")
     for name in ("name", "network", "top-1", "top-5", "parameters", "here", "licence"):
         table.add_column(name, justify="right" if name in ("top-1", "top-5", "parameters") else "left")
-    table.columns[0].no_wrap = True
+    table.columns[0].no_wrap = table.columns[-1].no_wrap = True
+    table.columns[1].overflow = "fold"  # a call string is of use when it is whole
     for row in (rows[name] for name in chosen):
         here = "yes" if row.path.is_file() else ""
         table.add_row(row.name, row.model, _share(row.top1), _share(row.top5), f"{row.params:,}", here, row.licence)
