@@ -25,11 +25,12 @@ NAMED = 4  # parameters in an error about a pattern
 
 
 def check(config: Config) -> None:
-    """Raises InputError for what of `freeze` and `unfreeze` has not its form."""
+    """Raises InputError for what of `freeze` and `unfreeze` has not its form, or is of no use."""
     compiled(config.freeze)
     _times(config, epoch=1000, total=1_000_000)
-    if config.unfreeze and not config.freeze:
-        raise InputError(f"config.unfreeze = {config.unfreeze!r}: nothing is frozen; give config.freeze")
+    for name, none in (("unfreeze", ""), ("freeze_stats", True)):
+        if (value := getattr(config, name)) != none and not config.freeze:
+            raise InputError(f"config.{name} = {value!r}: nothing is frozen; give config.freeze")
     if config.unfreeze and config.optimizer.startswith("lbfgs"):
         raise InputError("config.unfreeze goes with any optimizer but lbfgs, whose line search is along all parameters")
 

@@ -250,6 +250,7 @@ def test_what_is_frozen_is_evaluated_from_the_run_alone(digits_dir: str, tmp_pat
         ({"freeze": "."}, "config.freeze = '.' leaves no parameter to train; there are hidden1/bias, "),
         ({"freeze": "("}, "'(' is not a regular expression: "),
         ({"unfreeze": "hidden:1 epochs"}, "config.unfreeze = 'hidden:1 epochs': nothing is frozen; give config"),
+        ({"freeze_stats": False}, "config.freeze_stats = False: nothing is frozen; give config.freeze"),
         ({"freeze": "hidden", "unfreeze": "hidden1"}, "config.unfreeze: 'hidden1': expected PATTERN:DURATION, as"),
         ({"freeze": "hidden", "unfreeze": "hidden1:soon"}, "'soon' is not a duration; expected '15 epochs', "),
         ({"freeze": "hidden", "unfreeze": "output:1 epochs"}, "config.unfreeze: 'output' matches no frozen parameter; "
