@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pathlib
 import sys
 import tarfile
@@ -15,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cnnjax import weights
 from cnnjax.errors import InputError
 from cnnjax.models import create_model
-from cnnjax.weights import convert
+from cnnjax.weights import convert, formats
 from cnnjax.weights.formats import caffe, keras, slim
 from cnnjax.weights.library import Layer
 from tests.parity.harness import random_variables
@@ -356,7 +358,15 @@ def archive(path: pathlib.Path, names: list[str]) -> pathlib.Path:
 @pytest.mark.parametrize("name", ["net.ckpt", "net.ckpt.index", "net.ckpt.data-00000-of-00001"])
 def test_a_checkpoint_is_named_by_any_of_its_files(name: str, tmp_path: pathlib.Path, tensorflow: list[str]) -> None:
     (tmp_path / name).touch()
-    assert list(slim.read(tmp_path / name)) == ["global_step", "net/conv/weights"]
+    kind, arrays = formats.read(tmp_path / name)
+    assert (kind, list(arrays)) == ("slim", ["global_step", "net/conv/weights"])
+    assert tensorflow == [str(tmp_path / "net.ckpt")]
+
+
+def test_a_checkpoint_is_named_by_the_beginning_of_its_files(tmp_path: pathlib.Path, tensorflow: list[str]) -> None:
+    (tmp_path / "net.ckpt.index").touch()
+    with pytest.raises(InputError, match=r"net\.ckpt\.index: \d+ arrays do not match"):
+        weights.find(tmp_path / "net.ckpt", like="slim:mobilenet_v1_0.25_128")
     assert tensorflow == [str(tmp_path / "net.ckpt")]
 
 
@@ -371,6 +381,25 @@ def test_a_checkpoint_is_found_in_its_archive(tmp_path: pathlib.Path, tensorflow
 
 def test_what_is_not_of_tensorflow_is_refused_in_a_line(tmp_path: pathlib.Path, tensorflow: list[str]) -> None:
     assert refusal(slim.read, tmp_path / "none.ckpt").endswith("or damaged: Read less bytes than requested")
+    path = tmp_path / "net.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        member = tarfile.TarInfo("net.ckpt")
+        member.size = 1 << 20
+        tar.addfile(member, io.BytesIO(np.random.default_rng(0).bytes(member.size)))
+    whole, half = path.read_bytes(), 1 << 19
+    for damaged in (whole[:half], whole[:half] + b"\xff" * (1 << 17) + whole[half + (1 << 17) :]):
+        path.write_bytes(damaged)
+        assert refusal(slim.read, path).startswith("not a TensorFlow checkpoint, or damaged: ")
+
+
+@pytest.mark.parametrize(("asked", "got"), [({}, "0"), ({"TF_ENABLE_ONEDNN_OPTS": "1"}, "1")])
+def test_tensorflow_says_nothing_of_its_kernels_unless_it_is_asked_to(
+    asked: dict[str, str], got: str, tmp_path: pathlib.Path, tensorflow: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", asked)
+    (tmp_path / "net.ckpt").touch()
+    slim.read(tmp_path / "net.ckpt")
+    assert os.environ == {"TF_ENABLE_ONEDNN_OPTS": got}
 
 
 # --------------------------------------------------------------------------------------------------------------- names

@@ -47,6 +47,8 @@ def find(source: str | pathlib.Path, like: str = "", model: str = "") -> Trained
         row = catalogue.find(str(source))
         settings, known, network = _like(row)
         return Trained(settings, known, network, functools.partial(_published, row, known, network))
+    if not path.is_file() and (index := path.with_name(f"{path.name}.index")).is_file():
+        path = index  # TensorFlow's own name for a checkpoint is what the names of its files begin with
     if not path.is_file():
         names = "" if "/" in str(source) else f"; {nearest(str(source), catalogue.rows())}"
         raise InputError(f"{source} is not a run's folder, nor a file of weights, nor one of `cnnjax weights`{names}")

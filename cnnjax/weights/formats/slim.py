@@ -4,15 +4,20 @@ TensorFlow itself reads them; it is in the extra [tf].
 """
 
 import importlib
+import os
 import pathlib
 import shutil
 import tarfile
 import tempfile
+import zlib
 from typing import Any
 
 import numpy as np
 
 from cnnjax.errors import InputError
+
+# What TensorFlow raises for a damaged file is of any of the first kinds, and a damaged archive of the others.
+DAMAGED = (OSError, ValueError, LookupError, RuntimeError, EOFError, zlib.error, tarfile.TarError)
 
 
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -21,6 +26,7 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     `path` is a .tar.gz with one checkpoint, version 1's only file, one of version 2's, or their common beginning.
     Raises InputError for one that is damaged, or not of TensorFlow.
     """
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # else it says at length, each time, that it has these kernels
     try:
         tf: Any = importlib.import_module("tensorflow")
     except ImportError:
@@ -30,8 +36,7 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
             with tempfile.TemporaryDirectory() as folder:
                 return _arrays(tf, _unpacked(path, pathlib.Path(folder)))
         return _arrays(tf, _beginning(path))
-    # What TensorFlow raises for a damaged file is of any of these kinds.
-    except (OSError, ValueError, LookupError, RuntimeError, tarfile.TarError, tf.errors.OpError) as error:
+    except (*DAMAGED, tf.errors.OpError) as error:
         raise InputError(f"{path}: not a TensorFlow checkpoint, or damaged: {str(error).splitlines()[0]}") from None
 
 
