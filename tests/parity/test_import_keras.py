@@ -11,25 +11,14 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import unflatten_dict
 
 from cnnjax.models import create_model
-from cnnjax.state import Tree
 from cnnjax.weights import convert
 from cnnjax.weights.formats import keras as reader
 from tests.parity import keras_harness
 from tests.parity.keras_applications import ROWS
 from tests.parity.keras_harness import KerasReference
-
-
-def tree_of(variables: dict[str, np.ndarray]) -> Tree:
-    tree: dict[str, Any] = {}
-    for path, leaf in variables.items():
-        *parts, last = path.split("/")
-        node = tree
-        for part in parts:
-            node = node.setdefault(part, {})
-        node[last] = leaf
-    return tree
 
 
 def randomize(net: Any, seed: int = 0) -> None:
@@ -72,7 +61,7 @@ def test_what_keras_saved_gives_the_logits_of_keras(row: KerasReference, tmp_pat
             legacy.save_weights_to_hdf5_group(file, net)
     for path in files:
         variables = convert.to_ours(model, (*size, 3), reader.read(path), "keras").check(path.name)
-        ours = jax.jit(lambda v: model.apply(v, images, train=False))(tree_of(variables))
+        ours = jax.jit(lambda v: model.apply(v, images, train=False))(unflatten_dict(variables, sep="/"))
         error = float(np.abs(ours - expected).max() / np.abs(expected).max())
         print(f"{path.name}: {error:.1e}")
         assert error <= 1e-4, path.name

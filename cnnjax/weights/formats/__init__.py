@@ -46,6 +46,6 @@ def _format(path: pathlib.Path) -> str:
     of_bytes = [name for name, row in READERS.items() if head[row.skip :].startswith(row.begins)]
     both = [name for name in of_suffix if name in of_bytes or not READERS[name].begins]
     if not (found := both or of_bytes):
-        valid = ", ".join(suffix for row in READERS.values() for suffix in row.suffixes)
+        valid = ", ".join(dict.fromkeys(suffix for row in READERS.values() for suffix in row.suffixes))
         raise InputError(f"{path} ({path.stat().st_size:,} bytes) holds no weights in a known format; known: {valid}")
     return found[0]
