@@ -49,7 +49,7 @@ class Net:
         return self.rng.standard_normal(shape, np.float32) * math.sqrt(gain / math.prod(shape[1:]))
 
     def bias(self, maps: int) -> np.ndarray:
-        return self.rng.normal(0, 0.1 * self.strength, maps)
+        return self.rng.normal(0, 0.5 * self.strength, maps)
 
     def conv(
         self,
