@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import unflatten_dict
 
 from cnnjax import weights
 from cnnjax.errors import InputError
@@ -245,14 +246,7 @@ def imported(text: str, images: np.ndarray, path: pathlib.Path, library: str = "
     """The logits of ours with the weights of a .caffemodel."""
     model = create_model(text, 10, "float32")
     flat = convert.to_ours(model, images.shape[1:], caffe.read(path), library).check("the file")
-    tree: dict[str, Any] = {}
-    for name, leaf in flat.items():
-        *parts, last = name.split("/")
-        node = tree
-        for part in parts:
-            node = node.setdefault(part, {})
-        node[last] = leaf
-    return np.asarray(jax.jit(lambda v: model.apply(v, images, train=False))(tree))
+    return np.asarray(jax.jit(lambda v: model.apply(v, images, train=False))(unflatten_dict(flat, sep="/")))
 
 
 def test_alexnet_of_caffe_gives_the_logits_of_caffe(tmp_path: pathlib.Path) -> None:
