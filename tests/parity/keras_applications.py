@@ -42,7 +42,12 @@ ROWS = [
     *(KerasReference(f"densenet{n}({NORM})", f"DenseNet{n}", SIZES) for n in (121, 169, 201)),
     *(
         KerasReference(f"{ours}({MOBILENET})", "MobileNet", AT_MOBILENET, {"dropout": 0.0, "alpha": alpha})
-        for ours, alpha in (("mobilenet_v1", 1.0), ("mobilenet_v1_050", 0.5), ("mobilenet_v1_025", 0.25))
+        for ours, alpha in (
+            ("mobilenet_v1", 1.0),
+            ("mobilenet_v1_075", 0.75),
+            ("mobilenet_v1_050", 0.5),
+            ("mobilenet_v1_025", 0.25),
+        )
     ),
 ]
 

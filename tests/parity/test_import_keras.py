@@ -13,12 +13,15 @@ import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
 
+from cnnjax import spec
 from cnnjax.models import create_model
-from cnnjax.weights import convert
+from cnnjax.weights import catalogue, convert
 from cnnjax.weights.formats import keras as reader
 from tests.parity import keras_harness
 from tests.parity.keras_applications import ROWS
 from tests.parity.keras_harness import KerasReference
+
+TRAINING = ("dropout", "norm_momentum")  # fields of it alone
 
 
 def randomize(net: Any, seed: int = 0) -> None:
@@ -65,3 +68,18 @@ def test_what_keras_saved_gives_the_logits_of_keras(row: KerasReference, tmp_pat
         error = float(np.abs(ours - expected).max() / np.abs(expected).max())
         print(f"{path.name}: {error:.1e}")
         assert error <= 1e-4, path.name
+
+
+def test_every_row_of_keras_in_the_catalogue_is_compared() -> None:
+    """But for fields that change nothing in evaluation."""
+
+    def evaluated(text: str) -> tuple[str, dict[str, Any]]:
+        call = spec.parse(text)
+        return call.name, {name: value for name, value in call.kwargs.items() if name not in TRAINING}
+
+    compared = [evaluated(row.ours) for row in ROWS]
+    assert [
+        name
+        for name, row in catalogue.rows().items()
+        if name.startswith("keras:") and evaluated(row.model) not in compared
+    ] == []
