@@ -77,7 +77,7 @@ def load(
     classes, or a network that does not take images of this shape.
     """
     lesson = read(text)
-    settings, known, model, restore, _ = weights.find(lesson.folder)
+    settings, known, model, restore = weights.find(lesson.folder)
     if (count := len(known["classes"])) != len(classes):
         raise InputError(f"the teacher in {lesson.folder} has {count} classes; the data set {len(classes)}")
     number, variables = restore(mesh, lesson.step, say)

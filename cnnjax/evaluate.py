@@ -208,7 +208,7 @@ def score(
     network: weights.Trained, examples: Split, mesh: Mesh, step: str, say: Callable[[str], None]
 ) -> tuple[int, np.ndarray, np.ndarray]:
     """The step of a checkpoint of a network, its scores float32 [N, K] of `examples`, and their labels int32 [N]."""
-    settings, known, model, restore, _ = network
+    settings, known, model, restore = network
     protocol = protocols.build(settings.protocol)
     make = functools.partial(make_scores, settings, known, examples, model, mesh, protocol)
     passes = [make(views) for views in protocol.passes]

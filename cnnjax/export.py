@@ -37,7 +37,7 @@ def stablehlo(
     `shape` is the images' [H, W, C], by default what the network's preprocess makes of images as it learnt from.
     Raises InputError where the network does not take it.
     """
-    settings, known, model, restore, _ = network
+    settings, known, model, restore = network
     host_ops, step_ops = pipeline.split_ops(settings.preprocess)
     shape = shape or _shape(tuple(known["shape"]), host_ops)
     evaluate.check_takes(settings, known, model, shape)

@@ -65,7 +65,7 @@ def predict(
     fit the network, is a Prediction that says so, and the others go on. Raises InputError as `evaluate` does for
     settings or a checkpoint that do not exist.
     """
-    settings, known, model, restore, _ = network
+    settings, known, model, restore = network
     mesh = mesh or sharding.make_mesh()
     protocol = protocols.build(settings.protocol)
     host_ops, _ = pipeline.split_ops(settings.preprocess)

@@ -46,7 +46,7 @@ def network(model: str, shape: tuple[int, ...], zeros: bool = False, **changes: 
 
 def logits(trained: weights.Trained, images: np.ndarray) -> jax.Array:
     """As an evaluation has them, with what there is for this machine."""
-    settings, known, model, restore, _ = trained
+    settings, known, model, restore = trained
     prepare = augment.build([], settings.normalize, known, images.shape[1:])
     _, variables = restore(sharding.make_mesh(jax.devices()[:1]), "last", print)
     out: Any = model.apply(variables, prepare(jax.random.key(0), images), train=False)

@@ -364,7 +364,9 @@ def test_a_head_is_taken_for_the_same_classes_as_far_as_they_are_known(
 ) -> None:
     init = functools.partial(create_model(SMALL["model"], len(classes)).init, train=False)
     shapes = jax.eval_shape(init, BEFORE, jnp.zeros((1, 8, 8, 1)))
-    found = weights.fit(shapes, weights.find(source)._replace(named=named), str(source), list(classes))
+    network = weights.find(source)
+    network.known.update({} if named else {"numbered": True})
+    found = weights.fit(shapes, network, str(source), list(classes))
     assert found.text == f"{taken} of 6 arrays start as {source} has them{text}"
     assert len(found.taken) == taken
 

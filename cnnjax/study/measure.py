@@ -43,7 +43,7 @@ def flow(folder: pathlib.Path, data_dir: str) -> dict[str, Any]:
     'log_ratio_end', the power of ten between the first of these and the last; 'dead_start', 'dead_end': the share of
     hidden units whose values over all these images differ by less than CONSTANT. All as in a step of training.
     """
-    settings, known, model, restore, _ = weights.find(folder)
+    settings, known, model, restore = weights.find(folder)
     mesh = sharding.make_mesh(jax.devices()[:1])
     split = load(settings.dataset, settings.train_split, data_dir)
     rows = np.arange(min(IMAGES, len(split)))

@@ -27,10 +27,9 @@ class Trained(NamedTuple):
     """A network, and all that it takes to score images with it; its weights are read when they are asked for."""
 
     settings: config.Config
-    known: dict[str, Any]  # of the data that it learnt from: "classes", "shape", and the statistics that it needs
+    known: dict[str, Any]  # of the data that it learnt from: "classes" ("numbered": only how many), "shape", statistics
     model: nn.Module
     restore: Callable[[Mesh, str, Say], tuple[int, Tree]]  # (mesh, "last", say) -> its step, its variables on the mesh
-    named: bool = True  # whether it is known what its classes are; else they are numbers
 
 
 def find(source: str | pathlib.Path, like: str = "", model: str = "") -> Trained:
@@ -57,7 +56,8 @@ def find(source: str | pathlib.Path, like: str = "", model: str = "") -> Trained
         return _of_file(path, *_like(row), row.library)
     if model:
         network = create_model(model, 1)
-        known = {"classes": _numbers(1), "shape": list(MODELS[spec.parse(model).name].input_shape)}
+        shape = list(MODELS[spec.parse(model).name].input_shape)
+        known = {"classes": _numbers(1), "numbered": True, "shape": shape}
         return _of_file(path, config.Config(model=model), known, network, "")
     raise InputError(
         f"{source} is a file of weights, which does not say of which network: give --like=NAME, one of `cnnjax weights`"
@@ -86,13 +86,12 @@ def _of_file(
     """The network of a file, which is that one, or has another number of classes."""
     kind, arrays = formats.read(path)
     found = files.match(model, known["shape"], kind, arrays, library)
-    named = bool(library)
     if count := files.classes(found):
-        named = False
+        known["numbered"] = True
         known["classes"], model = _numbers(count), create_model(settings.model, count, settings.dtype)
         found = files.match(model, known["shape"], kind, arrays, library)
     variables = found.check(str(path))
-    return Trained(settings, known, model, lambda mesh, step, say: _placed(variables, mesh, step), named)
+    return Trained(settings, known, model, lambda mesh, step, say: _placed(variables, mesh, step))
 
 
 def _numbers(count: int) -> list[str]:
@@ -163,7 +162,7 @@ def fit(own: Tree, network: Trained, source: str, classes: Sequence[str], staged
     theirs, mine = list(network.known["classes"]), list(classes)
     ours, found = _arrays(own), _arrays(_shapes(network, len(theirs)))
     heads = set()
-    if len(mine) != len(theirs) or (network.named and mine != theirs):
+    if len(mine) != len(theirs) or (mine != theirs and not network.known.get("numbered")):
         more = _arrays(_shapes(network, len(theirs) + 1))
         heads = {_layer(name) for name in found if found[name] != more[name]}  # another shape for one class more
     differing = [name for name in sorted(ours.keys() | found.keys()) if ours.get(name) != found.get(name)]
