@@ -27,6 +27,7 @@ class Layer:
     name: str
     kind: str
     params: int = 0
+    stats: int = 0  # running means and variances, which a normalisation has
     output: tuple[int, ...] = ()  # (height, width, maps), or (features,)
     kernel: Pair | None = None
     stride: Pair | None = None
@@ -85,30 +86,34 @@ def layers(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Layer]:
         inside.pop()
         return out
 
+    def start(x: jax.Array) -> Any:
+        return model.init_with_output(jax.random.key(0, impl="rbg"), x, train=False)
+
     try:
         with nn.intercept_methods(follow):
-            variables = jax.eval_shape(lambda x: model.init(jax.random.key(0, impl="rbg"), x, train=False), image)
-            closed = jax.make_jaxpr(lambda v, x: model.apply(v, x, train=False))(variables, image)
+            closed, (out, variables) = jax.make_jaxpr(start, return_shape=True)(image)
     except (TypeError, ValueError) as error:
         size = "x".join(map(str, input_shape))
         where = f", at {inside[-1]}" if inside and inside[-1] else ""
         raise InputError(f"images of {size} do not fit{where}: {error}") from error
-    views = [_NOTHING] * len(jax.tree.leaves(variables))
     operations: list[_Operation] = []
-    _follow(closed.jaxpr, [*views, _View((1, 1), (1, 1))], (), operations)
+    needed = _needed(closed.jaxpr, len(jax.tree.leaves(out)))
+    _follow(closed.jaxpr, needed, [_View((1, 1), (1, 1))], (), operations)
     params = variables.get("params", {})
     rows = _rows(operations, params)
     for path, own in _owners(params):
         if path not in rows:  # auxiliary classifiers
             rows[path] = Layer(path, "in training alone", _size(own))
+    for path, own in _owners(variables.get("batch_stats", {})):
+        rows[path].stats = _size(own)
     return list(rows.values())
 
 
-def _owners(params: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each module that has parameters of its own, by path, and these."""
-    if own := {name: leaf for name, leaf in params.items() if not isinstance(leaf, Mapping)}:
+def _owners(variables: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each module that has variables of its own, by path, and these."""
+    if own := {name: leaf for name, leaf in variables.items() if not isinstance(leaf, Mapping)}:
         yield "/".join(path), own
-    for name, inner in params.items():
+    for name, inner in variables.items():
         if isinstance(inner, Mapping):
             yield from _owners(inner, (*path, name))
 
@@ -117,14 +122,26 @@ def _size(own: Mapping[str, Any]) -> int:
     return sum(math.prod(leaf.shape) for leaf in own.values())
 
 
-def _follow(jaxpr: Any, views: Sequence[Any], outer: tuple[str, ...], done: list[_Operation]) -> list[Any]:
-    """Adds the operations that depend on the image to `done`; returns what the results see of it."""
+def _needed(jaxpr: Any, results: int) -> list[Any]:
+    """The equations that the first results depend on: without auxiliary classifiers, which run to be initialised."""
+    wanted, needed = set(jaxpr.outvars[:results]), []
+    for eqn in reversed(jaxpr.eqns):
+        if wanted.intersection(eqn.outvars):
+            wanted.update(atom for atom in eqn.invars if not isinstance(atom, core.Literal))
+            needed.append(eqn)
+    return needed[::-1]
+
+
+def _follow(
+    jaxpr: Any, eqns: Sequence[Any], views: Sequence[Any], outer: tuple[str, ...], done: list[_Operation]
+) -> list[Any]:
+    """Adds those of a jaxpr's equations that depend on the image to `done`; returns what the results see of it."""
     known = dict(zip(jaxpr.invars, views, strict=True))
 
     def view(atom: Any) -> Any:
         return _NOTHING if isinstance(atom, core.Literal) else known.get(atom, _NOTHING)
 
-    for eqn in jaxpr.eqns:
+    for eqn in eqns:
         # Flax names a module, and after it each of its methods but __call__, as 'block1.method'.
         path = (*outer, *(part for part in str(eqn.source_info.name_stack).split("/") if part and "." not in part))
         seen = [view(atom) for atom in eqn.invars]
@@ -132,7 +149,8 @@ def _follow(jaxpr: Any, views: Sequence[Any], outer: tuple[str, ...], done: list
             continue
         inner = next((eqn.params[key] for key in ("jaxpr", "call_jaxpr") if key in eqn.params), None)
         if inner is not None:
-            out = _follow(getattr(inner, "jaxpr", inner), seen, path, done)
+            inner = getattr(inner, "jaxpr", inner)
+            out = _follow(inner, inner.eqns, seen, path, done)
         else:
             out = [_view(eqn, seen)] * len(eqn.outvars)
             done.append(_Operation(path[1:], eqn, out[0]))  # the first part is the network's class
@@ -268,7 +286,8 @@ def totals(rows: Sequence[Layer], input_shape: tuple[int, int, int], scale: int)
     forward = activations * scale / 2**20
     return [
         *lines,
-        f"parameters {params:,}; MACs {sum(row.macs for row in rows):,} an image",
+        f"parameters {params:,}; MACs {sum(row.macs for row in rows):,} an image; "
+        f"running statistics {sum(row.stats for row in rows):,}",
         f"activations {activations:,} an image, its own {math.prod(input_shape):,} included: "
         f"{forward:,.1f} MiB forward, {2 * forward:,.1f} MiB with their gradients",
     ]

@@ -75,12 +75,16 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With CNNJAX_PART=K/N, of the tests marked `zoo` only every N-th from the K-th on, counted from 0."""
-    part, parts = map(int, os.environ.get("CNNJAX_PART", "0/1").split("/"))
-    zoo = [item for item in items if item.get_closest_marker("zoo")]
-    left_out = {id(item) for i, item in enumerate(zoo) if i % parts != part % parts}
-    config.hook.pytest_deselected(items=[item for item in items if id(item) in left_out])
-    items[:] = [item for item in items if id(item) not in left_out]
+    """With CNNJAX_PART=K/N, of the tests marked `zoo` only every N-th from the K-th on, counted from 0.
+
+    With CNNJAX_SHARE=K/N, of all tests.
+    """
+    for name, marker in (("CNNJAX_PART", "zoo"), ("CNNJAX_SHARE", "")):
+        part, parts = map(int, os.environ.get(name, "0/1").split("/"))
+        counted = [item for item in items if not marker or item.get_closest_marker(marker)]
+        left_out = {id(item) for i, item in enumerate(counted) if i % parts != part % parts}
+        config.hook.pytest_deselected(items=[item for item in items if id(item) in left_out])
+        items[:] = [item for item in items if id(item) not in left_out]
 
 
 @pytest.fixture(scope="session")
