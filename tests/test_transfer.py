@@ -198,7 +198,19 @@ WAITING: dict[str, Any] = {"freeze": "hidden", "unfreeze": "hidden2:3 steps hidd
                            "optimizer": "adamw", "weight_decay": 0.01}  # fmt: skip
 
 
-@pytest.mark.parametrize("changes", [WAITING, WAITING | {"dispatch": 3, "optimizer": "adam|lookahead", "ema": 0.0}])
+RESTING = {"model": "mlp(features=(16, 8), norm='batch')", "freeze": "hidden|norm",
+           "unfreeze": "(hidden|norm)2:3 steps (hidden|norm)1:75%"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        WAITING,
+        WAITING | {"dispatch": 3, "optimizer": "adam|lookahead", "ema": 0.0},
+        WAITING | RESTING,
+        WAITING | RESTING | {"dispatch": 3},
+    ],
+)
 def test_a_run_that_goes_on_while_parameters_wait_ends_with_the_same_bits(
     changes: dict[str, Any], digits_dir: str, tmp_path: pathlib.Path
 ) -> None:
