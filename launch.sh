@@ -131,7 +131,7 @@ except OSError:
         fail 1 "the installation failed; above is the end of what it said, all of it is in $log"
     fi
     if [ "$flavour" = cpu ]; then # compiled now, not while the first network waits
-        "$venv/bin/python" -c 'from cnnjax.native import jpeg, onednn; print("convolutions are by " + onednn.load().text); jpeg.load()' \
+        "$venv/bin/python" -c 'from cnnjax.ops import jpeg, onednn; print("convolutions are by " + onednn.load().text); jpeg.load()' \
             2>>"$log" | sed 's/^/launch.sh: /' >&2 || true
     fi
     wanted "$flavour" >"$stamp.new"

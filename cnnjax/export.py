@@ -19,18 +19,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnnjax import augment, evaluate, sharding, spec, weights, workdir
+from cnnjax import augment, pretrained, spec
 from cnnjax.data import imagenet, pipeline
+from cnnjax.distributed import sharding
 from cnnjax.errors import InputError, nearest
+from cnnjax.evaluation import scoring
+from cnnjax.pretrained import convert
+from cnnjax.pretrained import export as state_dicts
+from cnnjax.runs import workdir
 from cnnjax.state import path_name
-from cnnjax.weights import convert
-from cnnjax.weights import export as state_dicts
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")  # of all of them, one program
 
 
 def stablehlo(
-    network: weights.Trained, step: str, say: Callable[[str], None], shape: tuple[int, ...] = ()
+    network: pretrained.Trained, step: str, say: Callable[[str], None], shape: tuple[int, ...] = ()
 ) -> tuple[bytes, dict[str, Any]]:
     """The serialized program, and what there is to know of it.
 
@@ -40,7 +43,7 @@ def stablehlo(
     settings, known, model, restore = network
     host_ops, step_ops = pipeline.split_ops(settings.preprocess)
     shape = shape or _shape(tuple(known["shape"]), host_ops)
-    evaluate.check_takes(settings, known, model, shape)
+    scoring.check_takes(settings, known, model, shape)
     number, variables = restore(sharding.make_mesh(jax.local_devices()[:1]), step, say)
     prepare = augment.build(step_ops, settings.normalize, known, shape)
 
@@ -69,7 +72,7 @@ def _shape(shape: tuple[int, ...], calls: list[spec.Call]) -> tuple[int, ...]:
 
 
 def torch_arrays(
-    network: weights.Trained, step: str, say: Callable[[str], None], names: str = ""
+    network: pretrained.Trained, step: str, say: Callable[[str], None], names: str = ""
 ) -> dict[str, np.ndarray]:
     """The state dict that a library's own network loads, as `weights.export.named` has it; says whose names it has."""
     model, shape = network.model, tuple(network.known["shape"])
@@ -100,7 +103,7 @@ def check(path: pathlib.Path, names: str = "", shape: tuple[int, ...] | str | No
 
 
 def write(
-    network: weights.Trained,
+    network: pretrained.Trained,
     path: pathlib.Path,
     *,
     step: str = "last",

@@ -7,8 +7,8 @@
 import dataclasses
 import pathlib
 
-from cnnjax.cli import read_config
 from cnnjax.config import Config
+from cnnjax.config_files import read_config
 from cnnjax.study import Comparison, Panel, Study
 
 CLAIM = """Training all layers from another task's weights gives more accurate networks than from random ones, with

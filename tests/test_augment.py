@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnnjax import augment, normalize, spec
-from cnnjax.augment import erasing, geometry
+from cnnjax import augment, spec
+from cnnjax.augment import erasing, geometry, normalize
 from cnnjax.errors import InputError
 
 MEAN, STD = [0.5, 0.25, 0.125], [0.25, 0.5, 0.125]

@@ -14,7 +14,7 @@ import pytest
 from cnnjax import cli
 from cnnjax.augment import OPS
 from cnnjax.bench import kept, measure, peer, rows, start, timeline, torch_worker
-from cnnjax.commands.bench import ZOO
+from cnnjax.cli.bench import ZOO
 from cnnjax.config import Config
 from cnnjax.data.build import load
 from cnnjax.data.images import HOST_OPS

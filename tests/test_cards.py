@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnjax import cli, sharding, spec, train
+from cnnjax import cli, config_files, spec
 from cnnjax.config import Config, choose
 from cnnjax.data import build
+from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
+from cnnjax.training import loop
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CARDS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").glob("*.py"))
@@ -41,7 +43,7 @@ def _in_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def config_of(words: tuple[str, ...]) -> Config:
-    return cli.read_config(words[0].removeprefix("--config="), words[1:])
+    return config_files.read_config(words[0].removeprefix("--config="), words[1:])
 
 
 @pytest.mark.parametrize("path", CARDS)
@@ -58,23 +60,23 @@ def test_a_command_of_a_card_names_what_exists(words: tuple[str, ...]) -> None:
     path = re.sub(r"^--config=|:.*$", "", words[0])
     assert path in CARDS
     config = config_of(words)
-    train.check_names(config)
+    loop.check_names(config)
     for _, *flags in commands(path, "evaluate"):  # after --workdir
         settings = dict(flag.removeprefix("--").split("=", 1) for flag in flags)
-        train.check_names(dataclasses.replace(config, **settings))
+        loop.check_names(dataclasses.replace(config, **settings))
 
 
 @pytest.mark.parametrize("path", [path for path in CARDS if "choose(" in (ROOT / path).read_text()])
 def test_a_wrong_argument_is_named_with_the_right_ones(path: str) -> None:
     with pytest.raises(InputError, match=rf"^{re.escape(path)}:nix gives no config: unknown argument 'nix'; .*valid: "):
-        cli.read_config(f"{path}:nix")
+        config_files.read_config(f"{path}:nix")
 
 
 def test_a_long_setting_is_shown_whole(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     assert cli.main(["configs", "configs/imagenet_timm.py"]) == 0
     values = [line.split("│")[2].strip() for line in capsys.readouterr().out.splitlines() if line.count("│") == 5]
-    assert repr(cli.read_config("configs/imagenet_timm.py").augment) in "".join(values)
+    assert repr(config_files.read_config("configs/imagenet_timm.py").augment) in "".join(values)
 
 
 def test_an_argument_stands_for_its_row() -> None:
@@ -153,6 +155,6 @@ def test_every_command_of_a_card_takes_a_step(
         config.train_split, config.test_split = "train[:48]", "test[:8]"
         config.val_split = config.val_split and "test[8:16]"
     mesh = sharding.make_mesh(jax.devices()[:1])
-    result = train.train(config, tmp_path, data_dir=digits_dir if side else photographs, mesh=mesh)
+    result = loop.train(config, tmp_path, data_dir=digits_dir if side else photographs, mesh=mesh)
     assert result["step"] == 2
     assert np.isfinite(result["loss"])

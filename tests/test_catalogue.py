@@ -12,18 +12,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnjax import distill, evaluate, normalize, sharding, spec, weights
-from cnnjax.augment import GIVEN
+from cnnjax import pretrained, spec
+from cnnjax.augment import GIVEN, normalize
 from cnnjax.cli import main
 from cnnjax.data import imagenet, pipeline
 from cnnjax.data.build import build
+from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
+from cnnjax.evaluation import scoring
 from cnnjax.models import count_params, create_model
-from cnnjax.weights import catalogue, convert, export
-from cnnjax.weights.names import LIBRARIES
+from cnnjax.pretrained import catalog, convert, export
+from cnnjax.pretrained.names import LIBRARIES
+from cnnjax.training import distill
 from tests.parity import harness
 
-ROWS = catalogue.rows()
+ROWS = catalog.rows()
 NET = "cifar_resnet20(depth=8)"
 NAME = "akamaster:tiny"
 
@@ -38,7 +41,7 @@ def silent(line: str) -> None:
 @pytest.mark.parametrize("name", ROWS)
 def test_every_row_is_whole(name: str) -> None:
     row = ROWS[name]
-    data = catalogue.DATA_SETS[row.classes]
+    data = catalog.DATA_SETS[row.classes]
     model: Any = create_model(row.model, len(data.classes))
     assert convert.family(model) in LIBRARIES[row.library].families
     assert pipeline.split_ops(row.preprocess)[1] == []
@@ -68,7 +71,7 @@ MODELS = {row.model: row for row in ROWS.values()}
     ],
 )
 def test_a_networks_parameters_are_as_many_as_its_row_says(model: str) -> None:
-    _, known, network, _ = weights.find(MODELS[model].name)
+    _, known, network, _ = pretrained.find(MODELS[model].name)
     height, width, channels = known["shape"]
     assert count_params(network, (height, width, channels)) == MODELS[model].params
 
@@ -91,7 +94,7 @@ def test_imagenets_classes() -> None:
     assert len(names) == len(set(names.values())) == 1000
     assert [*names] == sorted(names)
     assert imagenet.readable(["n01440764", "mine", "n15075141"]) == ["tench", "mine", "toilet tissue"]
-    assert catalogue.DATA_SETS["imagenet"].classes == tuple(names)
+    assert catalog.DATA_SETS["imagenet"].classes == tuple(names)
 
 
 # ------------------------------------------------------------------------------------------------- getting their files
@@ -117,21 +120,21 @@ def _flat(tree: Any) -> list[tuple[list[str], Any]]:
 
 
 @pytest.fixture
-def row(server: Any, saved: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: Any) -> catalogue.Published:
+def row(server: Any, saved: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: Any) -> catalog.Published:
     """A row of a catalogue of its own, whose file a local server has."""
     server.content = saved.read_bytes()
     digest = f"sha256:{hashlib.sha256(server.content).hexdigest()[:8]}"
     made = ROWS["akamaster:resnet20"]._replace(name=NAME, model=NET, url=server.url + ".pth", digest=digest)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(catalogue, "rows", lambda: {NAME: made})
+    monkeypatch.setattr(catalog, "rows", lambda: {NAME: made})
     return made
 
 
 def test_a_file_is_downloaded_once_and_used_without_a_network(row: Any, server: Any, saved: pathlib.Path) -> None:
-    path = catalogue.fetch(row, silent)
+    path = catalog.fetch(row, silent)
     assert path.read_bytes() == saved.read_bytes()
     assert path == row.path
-    assert catalogue.fetch(row._replace(url="http://127.0.0.1:9/file.pth"), silent).exists()
+    assert catalog.fetch(row._replace(url="http://127.0.0.1:9/file.pth"), silent).exists()
     assert server.requests == [None]
 
 
@@ -140,7 +143,7 @@ def test_a_file_of_another_digest_is_thrown_away(row: Any, server: Any) -> None:
     with pytest.raises(
         InputError, match=r"14 bytes with sha256:\w+, expected sha256:\w{8}\. Without a network"
     ) as error:
-        catalogue.fetch(row, silent)
+        catalog.fetch(row, silent)
     assert "\n" not in str(error.value)
     assert [path.name for path in row.path.parent.iterdir()] == ["lock"]
 
@@ -148,10 +151,10 @@ def test_a_file_of_another_digest_is_thrown_away(row: Any, server: Any) -> None:
 def test_a_cut_connection_keeps_what_came_and_goes_on(row: Any, server: Any, saved: pathlib.Path) -> None:
     server.cut = 10_000
     with pytest.raises(InputError, match=r"10,000 bytes are kept"):
-        catalogue.fetch(row, silent)
+        catalog.fetch(row, silent)
     assert not row.path.exists()
     server.cut = 0
-    assert catalogue.fetch(row, silent).read_bytes() == saved.read_bytes()
+    assert catalog.fetch(row, silent).read_bytes() == saved.read_bytes()
     assert server.requests == [None, "bytes=10000-"]
 
 
@@ -159,12 +162,12 @@ def test_a_full_disk_is_said(row: Any) -> None:
     row.path.parent.mkdir(parents=True)
     row.path.with_name(row.path.name + ".part").symlink_to("/dev/full")
     with pytest.raises(InputError, match=r"file\.pth\.part: No space left on device"):
-        catalogue.fetch(row, silent)
+        catalog.fetch(row, silent)
 
 
 def test_of_two_at_once_one_downloads(row: Any, server: Any) -> None:
     with concurrent.futures.ThreadPoolExecutor(2) as pool:  # the lock is of a file, whichever process opened it
-        paths = list(pool.map(lambda _: catalogue.fetch(row, silent), range(2)))
+        paths = list(pool.map(lambda _: catalog.fetch(row, silent), range(2)))
     assert paths == [row.path] * 2
     assert server.requests == [None]
 
@@ -172,33 +175,33 @@ def test_of_two_at_once_one_downloads(row: Any, server: Any) -> None:
 def test_without_a_network_it_says_which_file_belongs_where(row: Any) -> None:
     there = row.path.parent
     with pytest.raises(InputError, match=r"could not download file\.pth: http.*refused") as error:
-        catalogue.fetch(row._replace(url="http://127.0.0.1:9/file.pth"), silent)
+        catalog.fetch(row._replace(url="http://127.0.0.1:9/file.pth"), silent)
     assert str(error.value).endswith(f"Without a network, put that file into {there}")
     row.path.write_bytes(b"a wrong one")
     with pytest.raises(InputError, match=r"file\.pth is another file: 11 bytes with sha256"):
-        catalogue.fetch(row._replace(url="http://127.0.0.1:9/file.pth"), silent)
+        catalog.fetch(row._replace(url="http://127.0.0.1:9/file.pth"), silent)
 
 
 def test_where_no_digest_was_published_the_first_counts(row: Any, server: Any) -> None:
     row, said = row._replace(digest=""), []
-    path = catalogue.fetch(row, said.append)
+    path = catalog.fetch(row, said.append)
     assert re.search(r"no digest was published; from now on it has to be sha256:\w{64}", said[-1])
     said.clear()
-    assert catalogue.fetch(row, said.append) == path
+    assert catalog.fetch(row, said.append) == path
     assert said == []
     path.write_bytes(b"another")
-    catalogue.fetch(row, silent)
+    catalog.fetch(row, silent)
     assert path.read_bytes() == server.content  # downloaded again
     server.content = b"what they have now"
     path.unlink()
     with pytest.raises(InputError, match="18 bytes with sha256"):
-        catalogue.fetch(row, silent)
+        catalog.fetch(row, silent)
 
 
 # ---------------------------------------------------------------------------------------------------------- using them
 
 
-def restored(network: weights.Trained, **options: Any) -> dict[str, np.ndarray]:
+def restored(network: pretrained.Trained, **options: Any) -> dict[str, np.ndarray]:
     mesh = sharding.make_mesh(jax.devices()[:2])
     _, found = network.restore(mesh, options.get("step", "last"), silent)
     return {"/".join(path): np.asarray(leaf) for path, leaf in _flat(found)}
@@ -212,7 +215,7 @@ def assert_same(found: dict[str, np.ndarray], variables: Any) -> None:
 
 
 def test_a_name_is_a_network_with_its_weights(row: Any, variables: Any) -> None:
-    network = weights.find(NAME)
+    network = pretrained.find(NAME)
     assert (network.settings.model, network.settings.dataset, network.settings.test_split) == (NET, "cifar10", "test")
     assert network.known["shape"] == [32, 32, 3]
     assert network.known["classes"][0] == "airplane"
@@ -227,7 +230,7 @@ def test_a_file_is_a_network_that_it_is_like(row: Any, variables: Any, saved: pa
     flat = {"/".join(path): np.asarray(leaf) for path, leaf in _flat(variables)}
     path = tmp_path / f"mine{suffix}"
     export.write(path, convert.to_theirs(create_model(NET, 10), (32, 32, 3), flat, "pytorchcv"))
-    network = weights.find(path, **like)
+    network = pretrained.find(path, **like)
     assert len(network.known["classes"]) == 10
     assert_same(restored(network), variables)
 
@@ -235,7 +238,7 @@ def test_a_file_is_a_network_that_it_is_like(row: Any, variables: Any, saved: pa
 def test_a_file_may_have_our_own_names(row: Any, variables: Any, tmp_path: pathlib.Path) -> None:
     flat = {"/".join(path): np.asarray(leaf) for path, leaf in _flat(variables)}
     export.write(tmp_path / "own.safetensors", export.named(create_model(NET, 10), (32, 32, 3), flat, export.OWN))
-    assert_same(restored(weights.find(tmp_path / "own.safetensors", NAME)), variables)
+    assert_same(restored(pretrained.find(tmp_path / "own.safetensors", NAME)), variables)
     less, more = {name: leaf for name, leaf in flat.items() if "head" not in name}, flat | {"params/extra": np.ones(3)}
     for arrays, message in (
         (less, "params/head/bias: no params/head/bias"),
@@ -243,14 +246,14 @@ def test_a_file_may_have_our_own_names(row: Any, variables: Any, tmp_path: pathl
     ):
         export.write(tmp_path / "wrong.safetensors", arrays)
         with pytest.raises(InputError, match=message):
-            weights.find(tmp_path / "wrong.safetensors", NAME)
+            pretrained.find(tmp_path / "wrong.safetensors", NAME)
 
 
 def test_a_file_may_have_other_classes(row: Any, tmp_path: pathlib.Path) -> None:
     model: Any = create_model(NET, 3)
     flat = {"/".join(path): np.asarray(leaf) for path, leaf in _flat(_shapes_filled(model))}
     export.write(tmp_path / "mine.pth", convert.to_theirs(model, (32, 32, 3), flat, "akamaster"))
-    network = weights.find(tmp_path / "mine.pth", NAME)
+    network = pretrained.find(tmp_path / "mine.pth", NAME)
     assert network.known["classes"] == ["0", "1", "2"]
     assert restored(network)["params/head/kernel"].shape == (64, 3)
 
@@ -273,7 +276,7 @@ WRONG = {
 def test_what_is_none_is_said(row: Any, saved: pathlib.Path, name: str) -> None:
     source, model, message = WRONG[name]
     with pytest.raises(InputError, match=message.replace("FILE", re.escape(str(saved)))):
-        weights.find(source.replace("FILE", str(saved)), model=model)
+        pretrained.find(source.replace("FILE", str(saved)), model=model)
 
 
 @pytest.mark.parametrize("source", [NAME, "FILE"])
@@ -281,15 +284,15 @@ def test_training_starts_from_them(row: Any, saved: pathlib.Path, variables: Any
     own = _shapes_filled(create_model(NET, 10))
     own = jax.tree.map(jax.numpy.zeros_like, own)
     mesh = sharding.make_mesh(jax.devices()[:1])
-    network = weights.find(source.replace("FILE", str(saved)), model=NET)
-    fitting = weights.fit(own, network, source, network.known["classes"])
-    begun = weights.start_from(own, network, fitting, mesh, silent)
+    network = pretrained.find(source.replace("FILE", str(saved)), model=NET)
+    fitting = pretrained.fit(own, network, source, network.known["classes"])
+    begun = pretrained.start_from(own, network, fitting, mesh, silent)
     assert_same({"/".join(path): np.asarray(leaf) for path, leaf in _flat(begun)}, variables)
 
 
 def test_they_teach(row: Any) -> None:
     mesh, said = sharding.make_mesh(jax.devices()[:1]), []
-    classes = catalogue.DATA_SETS["cifar10"].classes
+    classes = catalog.DATA_SETS["cifar10"].classes
     teacher, found = distill.load(f"distill('{NAME}')", [], (32, 32, 3), classes, mesh, said.append)
     images = np.zeros((2, 32, 32, 3), np.uint8)
     logits = jax.jit(lambda found: teacher.logits(found, teacher.prepare(jax.random.key(0), images)))(found)
@@ -312,12 +315,12 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_they_are_evaluated(row: Any, saved: pathlib.Path, photographs: str, tmp_path: pathlib.Path) -> None:
     options: Any = {"dataset": "photographs", "split": "test", "data_dir": photographs, "say": silent}
-    result = evaluate.evaluate(tmp_path / "out", init=NAME, **options)
+    result = scoring.evaluate(tmp_path / "out", init=NAME, **options)
     assert (result["count"], result["step"], result["init"]) == (20, 0, NAME)
     assert (pathlib.Path(result["folder"]) / "metrics.json").is_file()
     assert pathlib.Path(result["folder"]).parent == tmp_path / "out" / "evaluations"
     with pytest.raises(InputError, match=re.escape(f"unknown weights '{NET}'")):
-        evaluate.evaluate(tmp_path / "out", init=str(saved), like=NET, **options)
+        scoring.evaluate(tmp_path / "out", init=str(saved), like=NET, **options)
 
 
 def test_the_command_lists_them_and_shows_one(capsys: Any) -> None:

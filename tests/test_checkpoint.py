@@ -13,8 +13,9 @@ import numpy as np
 import optax
 import pytest
 
-from cnnjax import checkpoint, sharding
+from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
+from cnnjax.runs import checkpoint
 from cnnjax.state import TrainState
 
 STEPS = (1, 2, 3)

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from cnnjax import cli, config
+from cnnjax import config, config_files
 from cnnjax.config import FIELDS, Config
 from cnnjax.errors import InputError
-from cnnjax.train import check_names
+from cnnjax.training.loop import check_names
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").glob("*.py"))
@@ -93,7 +93,9 @@ def test_a_saved_config_comes_back(tmp_path: pathlib.Path) -> None:
     saved = Config(model="mlp", lr=0.3, duration="7 steps")
     (tmp_path / "config.json").write_text(json.dumps(dataclasses.asdict(saved)))
     assert config.load(tmp_path / "config.json") == saved
-    assert cli.read_config(str(tmp_path / "config.json"), ["--config.keep=5"]) == dataclasses.replace(saved, keep=5)
+    assert config_files.read_config(str(tmp_path / "config.json"), ["--config.keep=5"]) == dataclasses.replace(
+        saved, keep=5
+    )
 
 
 @pytest.mark.parametrize(
@@ -184,13 +186,13 @@ def test_what_is_no_duration_is_refused(duration: Any) -> None:
     ],
 )
 def test_settings_are_overridden_as_they_are_typed(flags: list[str], changed: dict[str, Any]) -> None:
-    default = cli.read_config("configs/digits_lenet5.py")
-    assert cli.read_config("configs/digits_lenet5.py", flags) == dataclasses.replace(default, **changed)
+    default = config_files.read_config("configs/digits_lenet5.py")
+    assert config_files.read_config("configs/digits_lenet5.py", flags) == dataclasses.replace(default, **changed)
 
 
 def test_the_argument_of_a_config_file_follows_a_colon() -> None:
     for argument, model in (("", "cifar_resnet20"), (":mlp(hidden=(30,))", "mlp(hidden=(30,))")):
-        assert cli.read_config(f"configs/cifar10_onecycle.py{argument}").model == model
+        assert config_files.read_config(f"configs/cifar10_onecycle.py{argument}").model == model
 
 
 @pytest.mark.parametrize(
@@ -211,7 +213,7 @@ def test_the_argument_of_a_config_file_follows_a_colon() -> None:
 )
 def test_a_wrong_flag_is_refused(flag: str, message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)) as error:
-        cli.read_config("configs/digits_lenet5.py", [flag])
+        config_files.read_config("configs/digits_lenet5.py", [flag])
     assert "\n" not in str(error.value)
 
 
@@ -233,7 +235,7 @@ def test_a_wrong_config_file_is_refused(source: str | None, message: str, tmp_pa
     if source is not None:
         path.write_text(source)
     with pytest.raises(InputError, match=re.escape(message)):
-        cli.read_config(str(path))
+        config_files.read_config(str(path))
 
 
 @pytest.mark.parametrize(
@@ -247,7 +249,7 @@ def test_a_wrong_config_file_is_refused(source: str | None, message: str, tmp_pa
 )
 def test_a_location_that_is_no_config_file_is_refused(location: str, message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
-        cli.read_config(location)
+        config_files.read_config(location)
 
 
 # ---------------------------------------------------------------------------------------------------------- configs/
@@ -257,10 +259,10 @@ def test_config_files_load_in_milliseconds_and_without_jax() -> None:
     code = """if True:
         import sys, time
         from cnnjax import cli
-        cli.read_config(sys.argv[1])
+        config_files.read_config(sys.argv[1])
         start = time.process_time()
         for path in sys.argv[1:]:
-            cli.read_config(path)
+            config_files.read_config(path)
         assert time.process_time() - start < 0.05 * len(sys.argv), time.process_time() - start
         print(*sorted({"jax", "flax", "optax", "numpy", "tensorflow_datasets"} & sys.modules.keys()))
     """

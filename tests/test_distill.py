@@ -11,12 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnnjax import augment, distill, optim, sharding, train, workdir
+from cnnjax import augment, optim
 from cnnjax.config import Config
 from cnnjax.data import pipeline
 from cnnjax.data.build import load
+from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
 from cnnjax.models import create_model
+from cnnjax.runs import workdir
+from cnnjax.training import distill, loop
 
 SMALL: dict[str, Any] = {
     "model": "mlp(features=(16,))",
@@ -38,7 +41,7 @@ def one_device() -> Any:
 
 
 def run(folder: pathlib.Path, digits_dir: str, **changes: Any) -> dict[str, Any]:
-    return train.train(Config(**(SMALL | changes)), folder, data_dir=digits_dir, mesh=one_device())
+    return loop.train(Config(**(SMALL | changes)), folder, data_dir=digits_dir, mesh=one_device())
 
 
 def weights(folder: pathlib.Path) -> Any:
@@ -81,7 +84,7 @@ def test_a_step_is_taught_by_the_images_that_the_pupil_sees(teacher: pathlib.Pat
     mine, variables = distill.load(text, ops, (8, 8, 1), split.classes, one_device(), **QUIET)
     schedule = optim.build_schedule(config, 10, 100)
     parts: dict[str, Any] = {"config": config, "model": create_model(config.model, 10), "schedule": schedule}
-    state = train.init_state(key, shape=(8, 8, 1), **parts)
+    state = loop.init_state(key, shape=(8, 8, 1), **parts)
 
     @jax.jit
     def step(*args: Any) -> tuple[Any, jax.Array]:
@@ -89,7 +92,7 @@ def test_a_step_is_taught_by_the_images_that_the_pupil_sees(teacher: pathlib.Pat
             seen.append(prepare(*given))
             return seen[0]
 
-        _, sums = train.train_step(*args, prepare=seeing, mix=augment.build_mixing([], 10), teacher=mine, **parts)
+        _, sums = loop.train_step(*args, prepare=seeing, mix=augment.build_mixing([], 10), teacher=mine, **parts)
         return sums["loss"], seen[0]
 
     network: Any = create_model(TEACHER["model"], 10)

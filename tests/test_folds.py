@@ -9,13 +9,13 @@ from typing import Any
 import jax
 import pytest
 
-from cnnjax import sharding
 from cnnjax.config import Config, check
 from cnnjax.data.build import load
 from cnnjax.data.folds import splits_of
+from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
-from cnnjax.evaluate import evaluate
-from cnnjax.train import train
+from cnnjax.evaluation.scoring import evaluate
+from cnnjax.training.loop import train
 
 
 def places(split: str, digits_dir: str) -> list[tuple[str, int]]:

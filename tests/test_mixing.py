@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnnjax import augment, sharding, spec
+from cnnjax import augment, spec
 from cnnjax.augment import mixing
 from cnnjax.data import pipeline
+from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
 
 KEY = jax.random.key(7, impl="rbg")

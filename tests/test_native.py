@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from cnnjax import sharding
-from cnnjax.models import convolution, pooling
-from cnnjax.native import onednn
+from cnnjax.distributed import sharding
+from cnnjax.ops import convolution, onednn, pooling
 
 HERE = onednn.load()
 needs_onednn = pytest.mark.skipif(not HERE.ok, reason=f"convolutions are by {HERE.text}")
@@ -141,7 +140,7 @@ def status(tmp_path: pathlib.Path, **env: str) -> str:
     """What another process with that environment says convolutions are by, after one."""
     code = """if True:
         import jax.numpy as jnp
-        from cnnjax.native import onednn
+        from cnnjax.ops import onednn
         from cnnjax.models import layers
         assert layers.convolve(jnp.ones((1, 5, 5, 1)), jnp.ones((3, 3, 1, 1))).sum() == 81
         print(onednn.load().text)

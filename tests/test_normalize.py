@@ -9,13 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnnjax import augment, normalize, sharding, spec, workdir
+from cnnjax import augment, spec
+from cnnjax.augment import normalize
+from cnnjax.augment.normalize import NORMALIZE
 from cnnjax.config import Config
 from cnnjax.data import build, pipeline, statistics
+from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
-from cnnjax.evaluate import evaluate
-from cnnjax.normalize import NORMALIZE
-from cnnjax.train import train
+from cnnjax.evaluation.scoring import evaluate
+from cnnjax.runs import workdir
+from cnnjax.training.loop import train
 
 SHAPE = (8, 6, 3)
 SIZE = 8 * 6 * 3

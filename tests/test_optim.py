@@ -12,10 +12,11 @@ import optax
 import pytest
 import scipy.optimize
 
-from cnnjax import augment, optim, train
+from cnnjax import augment, optim
 from cnnjax.config import Config
 from cnnjax.errors import InputError
 from cnnjax.models import create_model
+from cnnjax.training import loop
 
 PARAMS = {"conv": {"kernel": [[1.0, -2.0], [0.5, 3.0]], "bias": [0.3, -0.7]}, "norm": {"scale": [1.5, 0.25]}}
 LR = 0.1
@@ -214,13 +215,13 @@ SETTINGS: list[dict[str, Any]] = [
 ]
 
 
-def step_of(config: Config, batch: dict, shape: tuple[int, ...] = (4, 4, 1)) -> tuple[train.TrainState, Callable]:
+def step_of(config: Config, batch: dict, shape: tuple[int, ...] = (4, 4, 1)) -> tuple[loop.TrainState, Callable]:
     """The first state of a small network and its step, the same batch each time."""
     model = create_model("mlp(features=(8,))", 10)
     parts: dict[str, Any] = {"config": config, "model": model, "schedule": optim.build_schedule(config, 1, 100)}
     seen = {"prepare": lambda key, x, *_: x, "mix": augment.build_mixing([], 10)}
-    step = functools.partial(train.train_step, key=jax.random.key(1), **seen, **parts)
-    state = train.init_state(jax.random.key(0, impl="rbg"), shape=shape, **parts)
+    step = functools.partial(loop.train_step, key=jax.random.key(1), **seen, **parts)
+    state = loop.init_state(jax.random.key(0, impl="rbg"), shape=shape, **parts)
     return state, lambda state: step(state, batch)
 
 

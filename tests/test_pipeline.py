@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from cnnjax import normalize, sharding, spec
-from cnnjax.data import build, kept, pipeline
+from cnnjax import spec
+from cnnjax.augment import normalize
+from cnnjax.data import build, pipeline, split_cache
 from cnnjax.data.images import HOST_OPS, encode_png
 from cnnjax.data.store import Split
+from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
 
 # Never to be changed: with another order, no run of before could be repeated or gone on with.
@@ -287,7 +289,7 @@ def test_an_operation_that_does_not_fit_the_images_is_refused(digits: Split, cal
 def folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
     """Where pixels are kept, however fast they were read."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(kept, "WORTH", 0.0)
+    monkeypatch.setattr(split_cache, "WORTH", 0.0)
     return tmp_path / "cnnjax" / "pixels"
 
 
@@ -300,7 +302,7 @@ def pixels(split: Split, calls: str = "") -> tuple[dict[str, np.ndarray], bool]:
         reads.append(calls)
         return pipeline.read(split, spec.parse_pipeline(calls), rows, rows, 0)
 
-    return kept.arrays(split, spec.parse_pipeline(calls), read), bool(reads)
+    return split_cache.arrays(split, spec.parse_pipeline(calls), read), bool(reads)
 
 
 def test_pixels_are_kept_for_the_same_split_files_and_operations(
@@ -317,7 +319,7 @@ def test_pixels_are_kept_for_the_same_split_files_and_operations(
     for path in photographs._path.iterdir():
         os.utime(path, (1, 1))
     assert pixels(photographs, "resize((8, 8))")[1]
-    monkeypatch.setattr(kept, "WORTH", 60.0)
+    monkeypatch.setattr(split_cache, "WORTH", 60.0)
     assert [pixels(digits, "resize(5)")[1] for _ in range(2)] == [True, True]  # fast enough without
 
 
@@ -336,7 +338,7 @@ def test_damaged_pixels_are_read_anew(digits: Split, folder: pathlib.Path) -> No
 def test_pixels_that_were_not_used_for_longest_make_room(
     digits: Split, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept, "MOST", 3 * 8000)  # each of these has 6,400 bytes of pixels
+    monkeypatch.setattr(split_cache, "MOST", 3 * 8000)  # each of these has 6,400 bytes of pixels
     calls = [f"pad(8, value={i})" for i in range(4)]
     for call in calls[:3]:
         assert pixels(digits, call)[1]
@@ -350,7 +352,7 @@ def test_pixels_that_were_not_used_for_longest_make_room(
 def test_pixels_that_cannot_be_written_are_not_kept(
     digits: Split, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept, "WORTH", 0.0)
+    monkeypatch.setattr(split_cache, "WORTH", 0.0)
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert [pixels(digits)[1] for _ in range(2)] == [True, True]

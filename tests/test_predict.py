@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnjax import cli, evaluate, predict, protocols, sharding, weights
+from cnnjax import cli, pretrained
 from cnnjax.config import Config
 from cnnjax.data import images
 from cnnjax.data.build import build, load
+from cnnjax.distributed import sharding
+from cnnjax.evaluation import predict, protocols, scoring
 from cnnjax.models import create_model
 
 SIZES = ((36, 40), (40, 36), (36, 40), (72, 80), (36, 40))
@@ -36,7 +38,7 @@ PROTOCOLS = {
 }
 
 
-def network(model: str = ANY_SIZE, known: dict[str, Any] = KNOWN, **changes: Any) -> weights.Trained:
+def network(model: str = ANY_SIZE, known: dict[str, Any] = KNOWN, **changes: Any) -> pretrained.Trained:
     """A network with random weights."""
     settings = Config(**{"model": model, "eval_batch_size": 16, "cache": "host", **changes})
     made = create_model(model, len(known["classes"]))
@@ -44,14 +46,14 @@ def network(model: str = ANY_SIZE, known: dict[str, Any] = KNOWN, **changes: Any
     variables = made.init(jax.random.key(3, impl="rbg"), image, train=False)
     # Larger logits than at the start, so that the probabilities of two images differ.
     variables = jax.tree.map(lambda x: 1.3 * x if x.ndim > 1 else x, variables)
-    return weights.Trained(settings, known, made, lambda mesh, step, say: (0, variables))
+    return pretrained.Trained(settings, known, made, lambda mesh, step, say: (0, variables))
 
 
 def mesh_of(devices: int) -> Any:
     return sharding.make_mesh(jax.devices()[:devices])
 
 
-def predicted(trained: weights.Trained, paths: list[pathlib.Path], **options: Any) -> list[predict.Prediction]:
+def predicted(trained: pretrained.Trained, paths: list[pathlib.Path], **options: Any) -> list[predict.Prediction]:
     return list(predict.predict(trained, paths, **{"top": 6, "mesh": mesh_of(1), **options}))
 
 
@@ -86,7 +88,7 @@ def test_an_image_has_the_scores_of_an_evaluation(name: str, ragged: tuple[Any, 
     protocol, preprocess = PROTOCOLS[name]
     devices = 2 if name == "ten_crop" else 1
     trained = network(protocol=protocol, preprocess=preprocess)
-    _, scores, _ = evaluate.score(trained, split, mesh_of(devices), "last", print)
+    _, scores, _ = scoring.score(trained, split, mesh_of(devices), "last", print)
     found = predicted(trained, paths, mesh=mesh_of(devices))
     assert [one.path for one in found] == paths
     np.testing.assert_allclose(table(found), jax.nn.softmax(scores), atol=2e-6)

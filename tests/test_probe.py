@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnnjax import augment, cli, evaluate, probe, sharding, weights
+from cnnjax import augment, cli, pretrained
 from cnnjax.config import Config
 from cnnjax.data.build import load
+from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
+from cnnjax.evaluation import probe, scoring
 from cnnjax.models import create_model
 
 KNOWN = {"classes": [str(digit) for digit in range(10)], "shape": [8, 8, 1], "mean": [0.3], "std": [0.4]}
@@ -25,19 +27,19 @@ NETWORKS = {
 }
 
 
-def network(model: str, **changes: Any) -> weights.Trained:
+def network(model: str, **changes: Any) -> pretrained.Trained:
     """A network with random weights."""
     made = create_model(model, 10)
     variables = made.init(jax.random.key(1, impl="rbg"), jnp.zeros((1, *KNOWN["shape"])), train=False)
     settings = Config(**{"model": model, "dataset": "digits", "eval_batch_size": 50, "cache": "host", **changes})
-    return weights.Trained(settings, KNOWN, made, lambda mesh, step, say: (0, variables))
+    return pretrained.Trained(settings, KNOWN, made, lambda mesh, step, say: (0, variables))
 
 
 def mesh_of(devices: int = 1) -> Any:
     return sharding.make_mesh(jax.devices()[:devices])
 
 
-def extracted(trained: weights.Trained, split: Any, layer: str = "", devices: int = 1) -> np.ndarray:
+def extracted(trained: pretrained.Trained, split: Any, layer: str = "", devices: int = 1) -> np.ndarray:
     mesh = mesh_of(devices)
     return probe.extract(trained, trained.restore(mesh, "last", print)[1], split, layer, mesh)[0]
 
@@ -60,9 +62,9 @@ def test_features_are_what_the_classifier_is_given(kind: str, digits_dir: str) -
 def test_features_are_computed_once_and_anew_for_other_weights(
     digits_dir: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cnnjax.data.kept.WORTH", 0.0)
-    passes, collect = [], evaluate.collect
-    monkeypatch.setattr(evaluate, "collect", lambda *args: passes.append(1) or collect(*args))
+    monkeypatch.setattr("cnnjax.data.split_cache.WORTH", 0.0)
+    passes, collect = [], scoring.collect
+    monkeypatch.setattr(scoring, "collect", lambda *args: passes.append(1) or collect(*args))
     split, trained = load("digits", "test[:20]", digits_dir), network("mlp(features=(5,))")
     first = extracted(trained, split)
     np.testing.assert_array_equal(extracted(trained, split), first)

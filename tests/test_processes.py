@@ -9,9 +9,10 @@ import pytest
 import yaml
 from jax._src.clusters import cloud_tpu_cluster, k8s_cluster
 
-from cnnjax import cli, processes
+from cnnjax import cli
+from cnnjax.distributed import processes
+from cnnjax.distributed.processes import Process
 from cnnjax.errors import InputError
-from cnnjax.processes import Process
 
 JOBS = pathlib.Path(__file__).resolve().parents[1] / "experiments" / "jobs"
 

@@ -14,13 +14,17 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from cnnjax import checkpoint, evaluate, protocols, sharding, spec, train
+from cnnjax import spec
 from cnnjax.config import Config
 from cnnjax.data import images, pipeline
 from cnnjax.data.build import build, load
+from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
+from cnnjax.evaluation import protocols, scoring
 from cnnjax.models import create_model
+from cnnjax.runs import checkpoint
 from cnnjax.state import TrainState
+from cnnjax.training import loop
 
 SIZES = ((36, 40), (40, 36), (36, 36), (44, 36), (36, 40), (36, 36), (36, 40), (36, 40), (40, 36), (72, 80), (36, 40))
 MEANS_OF_MAPS = 'lenet5(head="gap")'  # for images of any size from 28x28 on
@@ -57,8 +61,8 @@ def scores_of(config: Config, side: int, folder: str, devices: int = 1, model: A
     known, examples = {**KNOWN, "shape": [side, side, 3]}, load("ragged", "test", folder)
     model = model or create_model(config.model, 3)
     protocol = protocols.build(config.protocol)
-    make = [evaluate.make_scores(config, known, examples, model, mesh, protocol, one) for one in protocol.passes]
-    found = [evaluate.collect(scores, variables_of(model, side), examples, mesh) for scores in make]
+    make = [scoring.make_scores(config, known, examples, model, mesh, protocol, one) for one in protocol.passes]
+    found = [scoring.collect(scores, variables_of(model, side), examples, mesh) for scores in make]
     return protocols.average(np.stack([scores for scores, _ in found], axis=1), config.average), found[0][1]
 
 
@@ -259,13 +263,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 def written(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What is reported from now on, as it is given to the report."""
     kept: list[dict[str, Any]] = []
-    write = evaluate.report.write
+    write = scoring.report.write
 
     def keep(scores: np.ndarray, label: np.ndarray, loss: float, workdir: pathlib.Path, of: dict, classes: list) -> Any:
         kept.append({"scores": scores, "label": label, "loss": loss, "of": of, "workdir": workdir})
         return write(scores, label, loss, workdir, of, classes)
 
-    monkeypatch.setattr(evaluate.report, "write", keep)
+    monkeypatch.setattr(scoring.report, "write", keep)
     return kept
 
 
@@ -273,16 +277,16 @@ def test_an_ensemble_averages_the_scores_of_its_runs(
     runs: pathlib.Path, ragged: str, written: list[dict[str, Any]]
 ) -> None:
     for folder in ("a", "b"):
-        evaluate.evaluate(runs / folder, data_dir=ragged)
+        scoring.evaluate(runs / folder, data_dir=ragged)
     a, b = (one["scores"] for one in written)
-    both = evaluate.evaluate(runs / "a", ensemble=[runs / "a", runs / "b"], data_dir=ragged)
+    both = scoring.evaluate(runs / "a", ensemble=[runs / "a", runs / "b"], data_dir=ragged)
     probabilities = [np.exp(one) / np.exp(one).sum(axis=1, keepdims=True) for one in (a, b)]
     mean = np.log(sum(probabilities) / 2)
     np.testing.assert_allclose(written[2]["scores"], mean, atol=1e-5)
     loss = -mean[np.arange(len(SIZES)), written[0]["label"]].mean()
     assert (written[2]["loss"], both["count"]) == (pytest.approx(loss, rel=1e-5), len(SIZES))
     assert written[2]["workdir"] == runs / "a"
-    evaluate.evaluate(runs / "b", ensemble=[runs / "a"], average="logits", data_dir=ragged)
+    scoring.evaluate(runs / "b", ensemble=[runs / "a"], average="logits", data_dir=ragged)
     np.testing.assert_allclose(written[3]["scores"], (a + b) / 2, atol=1e-5)
 
 
@@ -295,10 +299,10 @@ def test_no_evaluation_overwrites_another(runs: pathlib.Path, ragged: str) -> No
         {"preprocess": "resize(36)", "protocol": "ten_crop(32)"},
         {"ensemble": [runs / "b"]},
     ]
-    folders = [evaluate.evaluate(runs / "a", data_dir=ragged, **one)["folder"] for one in asked]
+    folders = [scoring.evaluate(runs / "a", data_dir=ragged, **one)["folder"] for one in asked]
     assert len(set(folders)) == len(asked)
     assert pathlib.Path(folders[4]).name == "ragged-test-step7-preprocess=resize_36_-protocol=ten_crop_32_"
-    assert evaluate.evaluate(runs / "a", protocol="single", data_dir=ragged)["folder"] == folders[0]  # as its config
+    assert scoring.evaluate(runs / "a", protocol="single", data_dir=ragged)["folder"] == folders[0]  # as its config
 
 
 @pytest.mark.parametrize(
@@ -327,7 +331,7 @@ def test_what_does_not_go_is_one_line(
 ) -> None:
     options = options | {"ensemble": [runs / name for name in options.get("ensemble", ())]}
     with pytest.raises(InputError, match=message) as caught:
-        evaluate.evaluate(runs / folder, data_dir=ragged, **options)
+        scoring.evaluate(runs / folder, data_dir=ragged, **options)
     assert "\n" not in str(caught.value)
 
 
@@ -345,11 +349,11 @@ def test_training_scores_by_any_protocol_of_one_size(ragged: str) -> None:
         config = settings(
             model="mlp(features=(8,))", protocol="ten_crop(27)", preprocess="resize((32, 40))", cache=cache
         )
-        sums = evaluate.make_scorer(config, known, examples, model, mesh)(variables_of(model, 27))
+        sums = scoring.make_scorer(config, known, examples, model, mesh)(variables_of(model, 27))
         want, labels = expected("ten_crop(27)", "probabilities", ragged)
         assert (sums["count"], sums["top1"]) == (len(SIZES), (want.argmax(axis=1) == labels).sum())
         assert float(sums["loss"]) == pytest.approx(-want[np.arange(len(SIZES)), labels].sum(), rel=1e-5)
     with pytest.raises(InputError, match="in several sizes, which training does not: give it to `evaluate`"):
-        evaluate.make_scorer(settings(protocol="multiscale(32, 36)"), known, examples, model, mesh)
+        scoring.make_scorer(settings(protocol="multiscale(32, 36)"), known, examples, model, mesh)
     with pytest.raises(InputError, match="did you mean 'ten_crop'"):
-        train.check_names(settings(protocol="tencrop(3)"))
+        loop.check_names(settings(protocol="tencrop(3)"))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cnnjax import figures, measures, report
+from cnnjax.evaluation import classification, figures, report
 
 NAN, INF = float("nan"), float("inf")
 
@@ -30,7 +30,7 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 def test_rates_are_counts_over_counts(classes: int) -> None:
     scores, label = example(classes)
     guess = scores.argmax(axis=1)
-    found = measures.measure(scores, label)
+    found = classification.measure(scores, label)
     for k in range(classes):
         hit, missed = ((guess == k) & (label == k)).sum(), ((guess != k) & (label == k)).sum()
         wrong, left = ((guess == k) & (label != k)).sum(), ((guess != k) & (label != k)).sum()
@@ -63,7 +63,7 @@ def test_areas_are_what_pairs_and_thresholds_say(ties: bool) -> None:
     scores, label = example(3)
     if ties:
         scores[1::2] = scores[::2]
-    found = measures.measure(scores, label)
+    found = classification.measure(scores, label)
     for k, p in enumerate(softmax(scores).round(9).T):
         own, others = p[label == k], p[label != k]
         beaten = (own[:, None] > others).sum() + 0.5 * (own[:, None] == others).sum()
@@ -82,7 +82,7 @@ def test_areas_are_what_pairs_and_thresholds_say(ties: bool) -> None:
 @pytest.mark.parametrize("classes", [2, 10])
 def test_what_probabilities_are_worth(classes: int) -> None:
     scores, label = example(classes)
-    found, p = measures.measure(scores, label), softmax(scores)
+    found, p = classification.measure(scores, label), softmax(scores)
     hot, confidence, right = np.eye(classes)[label], p.max(axis=1), p.argmax(axis=1) == label
     error = 0.0
     for i, low in enumerate(np.arange(15) / 15):
@@ -110,21 +110,21 @@ def test_what_probabilities_are_worth(classes: int) -> None:
 
 def test_log_probabilities_are_as_good_as_logits() -> None:
     scores, label = example(4)
-    a, b = (measures.measure(x, label) for x in (scores, np.log(softmax(scores)).astype(np.float32)))
+    a, b = (classification.measure(x, label) for x in (scores, np.log(softmax(scores)).astype(np.float32)))
     assert b.overall == pytest.approx(a.overall, abs=1e-6)
 
 
 def test_any_number_of_examples_at_a_time_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     scores, label = example(4)
-    whole = measures.measure(scores, label).overall
-    monkeypatch.setattr(measures, "CHUNK", 28)
-    assert measures.measure(scores, label).overall == pytest.approx(whole, rel=1e-12)
+    whole = classification.measure(scores, label).overall
+    monkeypatch.setattr(classification, "CHUNK", 28)
+    assert classification.measure(scores, label).overall == pytest.approx(whole, rel=1e-12)
 
 
 def test_a_class_without_examples_is_in_no_mean() -> None:
     scores, label = example(3)
     wider = np.concatenate([scores, np.full((len(label), 1), -INF, np.float32)], axis=1)
-    narrow, wide = measures.measure(scores, label), measures.measure(wider, label)
+    narrow, wide = classification.measure(scores, label), classification.measure(wider, label)
     assert wide.overall == pytest.approx(narrow.overall)
     unsaid = {name for name, column in wide.classes.items() if np.isnan(column[3])}
     assert unsaid == {"accuracy", "precision", "recall", "f1", "roc_auc", "average_precision"}
@@ -133,7 +133,7 @@ def test_a_class_without_examples_is_in_no_mean() -> None:
 
 def test_a_nan_is_no_prediction() -> None:
     scores = np.array([[NAN, 1, 2], [NAN, NAN, NAN], [3, NAN, 1], [0, NAN, NAN]], np.float32)
-    found = measures.measure(scores, np.array([2, 0, 1, 0]))
+    found = classification.measure(scores, np.array([2, 0, 1, 0]))
     assert found.confusion.tolist() == [[1, 0, 0], [1, 0, 0], [0, 0, 1]]
     assert (found.overall["top1_right"], found.overall["top5_right"], found.overall["accuracy"]) == (2, 2, 0.5)
     assert found.overall["recall_micro"] == 0.5
@@ -145,10 +145,10 @@ def test_a_nan_is_no_prediction() -> None:
 
 def test_saturated_scores_keep_their_numbers_finite() -> None:
     scores, label = example(3)
-    found = measures.measure(scores * 1e30, label)
+    found = classification.measure(scores * 1e30, label)
     assert np.isfinite([found.overall[name] for name in ("ece", "brier", "roc_auc_macro")]).all()
-    assert found.overall["accuracy"] == measures.measure(scores, label).overall["accuracy"]
-    assert measures.measure(np.array([[INF, 0], [-INF, 0]], np.float32), np.array([0, 1])).overall["ece"] == 0
+    assert found.overall["accuracy"] == classification.measure(scores, label).overall["accuracy"]
+    assert classification.measure(np.array([[INF, 0], [-INF, 0]], np.float32), np.array([0, 1])).overall["ece"] == 0
 
 
 # ---------------------------------------------------------------------------------------------------------- the files
@@ -167,7 +167,7 @@ def test_the_files_hold_what_was_found_whatever_the_classes(case: str, tmp_path:
     folder = pathlib.Path(result["folder"])
     assert folder.parent == tmp_path / "evaluations"
     written = json.loads((folder / "metrics.json").read_text(), parse_constant=pytest.fail)  # no NaN, which is no JSON
-    found = measures.measure(scores, label)
+    found = classification.measure(scores, label)
     assert written.pop("confusion") == found.confusion.tolist()
     assert written == result
     assert (result["loss"], result["count"], result["dataset"]) == (0.25, 200, "some/data")
@@ -183,7 +183,7 @@ def test_the_files_hold_what_was_found_whatever_the_classes(case: str, tmp_path:
 
 @pytest.mark.parametrize(("classes", "lines"), [(2, 2 + 1), (figures.FEW, figures.FEW + 1), (40, figures.LOWEST + 1)])
 def test_few_classes_have_a_curve_each_and_many_a_band(classes: int, lines: int) -> None:
-    found = measures.measure(*example(classes, count=600))
+    found = classification.measure(*example(classes, count=600))
     axes = figures.new_figure(4, 3).add_subplot()
     names = [f"class {k}" for k in range(classes)]
     figures.draw_curves(axes, found.roc, found.classes["roc_auc"], "AUC", 0.5, names)

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from cnnjax import augment, optim, sharding, train
+from cnnjax import augment, optim
 from cnnjax.config import Config
+from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
 from cnnjax.models import MODELS, create_model, network
-from cnnjax.models.convolution import convolution
+from cnnjax.ops.convolution import convolution
 from cnnjax.state import path_name
+from cnnjax.training import loop
 
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
@@ -86,7 +88,7 @@ def state_of(model: str, shape: tuple[int, ...], classes: int, **settings: Any) 
         "model": create_model(model, classes),
         "schedule": optim.build_schedule(config, 10, 100),
     }
-    init = functools.partial(train.init_state, shape=shape, **parts)
+    init = functools.partial(loop.init_state, shape=shape, **parts)
     return init, parts
 
 
@@ -180,7 +182,7 @@ def stepped(name: str, text: str, devices: int = 8, **settings: Any) -> tuple[st
     batch: dict[str, Any] = {name: np.arange(8, dtype=np.int32) for name in ("label", "example", "epoch")}
     batch["image"] = rng.normal(size=(8, side, side, 3)).astype(np.float32)
     batch = {name: sharding.put_rows(mesh, array) for name, array in batch.items()}
-    step = functools.partial(train.train_step, prepare=lambda key, x, *_: x, mix=augment.build_mixing([], 10), **parts)
+    step = functools.partial(loop.train_step, prepare=lambda key, x, *_: x, mix=augment.build_mixing([], 10), **parts)
     step = jax.jit(step, in_shardings=(where, rows, whole), out_shardings=(where, whole), donate_argnums=0)
     compiled, seen = step.lower(state, batch, key).compile(), []
     held = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(state.params))

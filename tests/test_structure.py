@@ -15,9 +15,11 @@ from cnnjax.config import FIELDS
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cnnjax"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-SHARED = ("__init__", "layers", "network", "convolution", "pooling", "primitive")  # of models/: what families share
+SHARED = ("__init__", "layers", "network")  # of models/: what families share
 FAMILIES = [path for path in (PACKAGE / "models").glob("*.py") if path.stem not in SHARED]
-LEAVES = ["errors", "spec", "state", "losses", "sharding", "processes", "metrics", "config", "cache"]
+LEAVES = [
+    "errors", "spec", "state", "losses", "distributed/sharding", "distributed/processes", "metrics", "config", "cache",
+]  # fmt: skip
 
 
 def module(path: pathlib.Path) -> str:
@@ -57,10 +59,14 @@ def foreign(path: pathlib.Path) -> set[str]:
 
 
 def test_the_rules_see_the_imports() -> None:
-    assert ours(PACKAGE / "evaluate.py") >= {"cnnjax.augment", "cnnjax.data.pipeline", "cnnjax.data.build"}
-    assert foreign(PACKAGE / "evaluate.py") == {"flax", "jax", "numpy"}
-    assert "cnnjax.train" in ours(PACKAGE / "commands" / "train.py")
-    assert "cnnjax.train" not in ours(PACKAGE / "commands" / "train.py", top_only=True)
+    assert ours(PACKAGE / "evaluation" / "scoring.py") >= {
+        "cnnjax.augment",
+        "cnnjax.data.pipeline",
+        "cnnjax.data.build",
+    }
+    assert foreign(PACKAGE / "evaluation" / "scoring.py") == {"flax", "jax", "numpy"}
+    assert "cnnjax.training.loop" in ours(PACKAGE / "cli" / "train.py")
+    assert "cnnjax.training.loop" not in ours(PACKAGE / "cli" / "train.py", top_only=True)
 
 
 @pytest.mark.parametrize("path", FAMILIES, ids=module)
@@ -70,15 +76,15 @@ def test_a_family_of_networks_imports_only_what_families_share(path: pathlib.Pat
 
 
 def test_what_families_share_imports_nothing_else_of_ours() -> None:
-    assert ours(PACKAGE / "models" / "layers.py") == {"cnnjax.models.convolution", "cnnjax.models.pooling"}
-    assert ours(PACKAGE / "models" / "convolution.py") <= {
-        "cnnjax.native",
-        "cnnjax.native.onednn",
-        "cnnjax.models.primitive",
+    assert ours(PACKAGE / "models" / "layers.py") == {"cnnjax.ops.convolution", "cnnjax.ops.pooling"}
+    assert ours(PACKAGE / "ops" / "convolution.py") <= {
+        "cnnjax.ops",
+        "cnnjax.ops.onednn",
+        "cnnjax.ops.primitive",
     }
-    assert ours(PACKAGE / "models" / "pooling.py") == {"cnnjax.native.onednn", "cnnjax.models.primitive"}
-    assert ours(PACKAGE / "models" / "primitive.py") == {"cnnjax.native.onednn"}
-    assert ours(PACKAGE / "native" / "onednn.py") == {"cnnjax.native.compiler"}
+    assert ours(PACKAGE / "ops" / "pooling.py") == {"cnnjax.ops.onednn", "cnnjax.ops.primitive"}
+    assert ours(PACKAGE / "ops" / "primitive.py") == {"cnnjax.ops.onednn"}
+    assert ours(PACKAGE / "ops" / "onednn.py") == {"cnnjax.ops.compiler"}
     assert ours(PACKAGE / "models" / "network.py") == {"cnnjax.models.layers"}
 
 
@@ -95,15 +101,19 @@ def test_a_config_file_imports_config_alone(path: pathlib.Path) -> None:
 
 def test_few_know_train() -> None:
     """Its command, its measurement, and what gives out runs, for they check settings as it does."""
-    knowing = [name for name, path in MODULES.items() if "cnnjax.train" in ours(path)]
+    knowing = [name for name, path in MODULES.items() if "cnnjax.training.loop" in ours(path)]
     study = ["cnnjax.study.conduct", "cnnjax.study.measure"]
-    assert sorted(knowing) == ["cnnjax.bench.measure", "cnnjax.commands.train", *study, "cnnjax.sweep.search"]
+    assert sorted(knowing) == ["cnnjax.bench.measure", "cnnjax.cli.train", *study, "cnnjax.sweep.search"]
 
 
 def test_a_command_is_a_module_that_imports_nothing_heavy_by_itself() -> None:
-    modules = [path for path in (PACKAGE / "commands").glob("*.py") if path.stem != "__init__"]
+    shared = ("__init__", "main", "shared")
+    modules = [path for path in (PACKAGE / "cli").glob("*.py") if path.stem not in shared]
     assert {path.stem for path in modules} == set(cli.COMMANDS)
-    assert all(ours(path, top_only=True) <= {"cnnjax.cli", "cnnjax.config", "cnnjax.errors"} for path in modules)
+    assert all(
+        ours(path, top_only=True) <= {"cnnjax.cli.shared", "cnnjax.config", "cnnjax.config_files", "cnnjax.errors"}
+        for path in modules
+    )
 
 
 def test_the_script_that_another_python_runs_needs_nothing_of_ours() -> None:

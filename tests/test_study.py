@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cnnjax import cli
+from cnnjax import cli, config_files
 from cnnjax.config import Config
 from cnnjax.errors import InputError
 from cnnjax.runs.executors import Job
@@ -218,7 +218,7 @@ def test_a_metric_that_no_run_has_is_named(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize("budget", ["quick", "full"])
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.py")), ids=lambda path: path.stem)
 def test_every_study_fits_together(path: pathlib.Path, budget: str) -> None:
-    found = cli.read_study(str(path), budget)
+    found = config_files.read_study(str(path), budget)
     conduct.check_study(found)
     assert {arm for panel in found.panels for arm in panel.arms} <= set(found.arms)
     assert path.stem in (path.read_text().split('"""')[1])  # its command
@@ -228,7 +228,7 @@ def test_every_study_fits_together(path: pathlib.Path, budget: str) -> None:
 def test_every_report_is_of_its_study_as_it_is(path: pathlib.Path) -> None:
     """The verdict of the page follows from the numbers that are kept beside it."""
     name, _, budget = path.stem.rpartition("-")
-    found = cli.read_study(str(ROOT / "experiments" / f"{name}.py"), budget)
+    found = config_files.read_study(str(ROOT / "experiments" / f"{name}.py"), budget)
     header, *rows = [line.rsplit(",", len(found.metrics) + 1) for line in path.read_text().splitlines()]
     assert header == ["arm", "run", *found.metrics]
     values: dict[str, dict[str, list[float]]] = {}

@@ -18,12 +18,12 @@ import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from cnnjax import cli, spec
+from cnnjax import cli, config_files, spec
 from cnnjax.config import Config
 from cnnjax.errors import InputError
-from cnnjax.interrupt import Interrupted
 from cnnjax.runs import executors, supervise
 from cnnjax.runs.executors import Job
+from cnnjax.runs.signals import Interrupted
 from cnnjax.runs.supervise import End, Run
 from cnnjax.sweep import report, search
 from cnnjax.sweep.space import configured, distributions
@@ -562,7 +562,7 @@ def test_a_sweep_from_the_command_line(file: str, digits_dir: str, tmp_path: pat
     assert "3 trials: 3 complete" in cnnjax("show", "--workdir=s")
     best = cnnjax("best", "--workdir=s")
     assert best.startswith("cnnjax train --config=mine.py")
-    config = cli.read_config("mine.py", shlex.split(best)[3:])
+    config = config_files.read_config("mine.py", shlex.split(best)[3:])
     assert config.lr in [json.loads(path.read_text())["lr"] for path in tmp_path.glob("s/trials/*/config.json")]
     assert config.model in [f"mlp(features=(8,), activation='{name}')" for name in ("relu", "tanh")]
     assert "4 trials: 4 complete" in cnnjax("--workdir=s", "--trials=4")

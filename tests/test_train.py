@@ -25,14 +25,17 @@ import pytest
 from flax import linen as nn
 from rich.console import Console
 
-from cnnjax import augment, checkpoint, optim, sharding, train, workdir
+from cnnjax import augment, optim
 from cnnjax import config as configs
 from cnnjax.config import Config
 from cnnjax.data import build, images, statistics
 from cnnjax.data.build import load
+from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
-from cnnjax.evaluate import evaluate
+from cnnjax.evaluation.scoring import evaluate
 from cnnjax.models import airbench, create_model, network
+from cnnjax.runs import checkpoint, workdir
+from cnnjax.training import loop
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -85,7 +88,7 @@ def small(**changes: Any) -> Config:
 def run(folder: pathlib.Path, digits_dir: str, devices: int = 1, **changes: Any) -> dict[str, Any]:
     config = small(**changes)
     mesh = sharding.make_mesh(jax.devices()[:devices], config.mesh)
-    return train.train(config, folder, data_dir=digits_dir, mesh=mesh)
+    return loop.train(config, folder, data_dir=digits_dir, mesh=mesh)
 
 
 def digest(folder: pathlib.Path, step: int) -> dict[str, Any]:
@@ -126,14 +129,14 @@ def assert_close(a: dict[str, np.ndarray], b: dict[str, np.ndarray], tolerance: 
 
 def send_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIGTERM) -> None:
     """Sends a signal to this process after a step."""
-    advance = train.Bar.advance
+    advance = loop.Bar.advance
 
     def signalling(self: Any, now: int) -> None:
         advance(self, now)
         if now == step:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(train.Bar, "advance", signalling)
+    monkeypatch.setattr(loop.Bar, "advance", signalling)
 
 
 # ------------------------------------------------------------------------------------------------------------- resume
@@ -171,7 +174,7 @@ def test_a_stopped_run_ends_bit_for_bit_like_one_never_stopped(
     for step in stops:
         with monkeypatch.context() as patch:
             send_at(patch, step)
-            with pytest.raises(train.Interrupted, match=f"stopped after step {step}; the state is saved") as caught:
+            with pytest.raises(loop.Interrupted, match=f"stopped after step {step}; the state is saved") as caught:
                 run(stopped, digits_dir, **changes)
         assert caught.value.signal == signal.SIGTERM
         assert checkpoint.steps(stopped)[-1] == step
@@ -194,13 +197,13 @@ def test_a_finished_run_is_left_as_it_is(digits_dir: str, tmp_path: pathlib.Path
 def test_a_plateau_lowers_the_rate_and_an_early_stop_is_an_end(
     digits_dir: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    traces, step_of = [], train.train_step
+    traces, step_of = [], loop.train_step
 
     def traced(*args: Any, **kwargs: Any) -> Any:
         traces.append(args)
         return step_of(*args, **kwargs)
 
-    monkeypatch.setattr(train, "train_step", traced)
+    monkeypatch.setattr(loop, "train_step", traced)
     first = run(tmp_path, digits_dir, **OFTEN)
     lines = metrics_of(tmp_path)
     scores = {line["step"]: line["val/loss"] for line in lines if "val/loss" in line}
@@ -264,7 +267,7 @@ def test_settings_of_what_is_said_and_kept_may_change_and_no_others(
     run(whole, digits_dir, **EVERYTHING)
     with monkeypatch.context() as patch:
         send_at(patch, 3)
-        with pytest.raises(train.Interrupted):
+        with pytest.raises(loop.Interrupted):
             run(other, digits_dir, **EVERYTHING)
     before = {path: path.read_bytes() for path in other.rglob("*") if path.is_file()}
     message = r"other is the run of another config: lr = 0.05 there, 0.1 now, seed = 0 there, 3 now\."
@@ -454,7 +457,7 @@ def test_eight_devices_give_what_one_gives(
             folder = tmp_path / f"{before} then {after}"
             with monkeypatch.context() as patch:
                 send_at(patch, 3)
-                with pytest.raises(train.Interrupted):
+                with pytest.raises(loop.Interrupted):
                     run(folder, digits_dir, before, **changes)
             run(folder, digits_dir, after, **changes)
             assert_close(variables(folder), variables(tmp_path / "1"), tolerance)
@@ -477,7 +480,7 @@ def test_a_run_goes_on_from_one_mesh_to_another(
         with monkeypatch.context() as patch, contextlib.ExitStack() as stack:
             if number < len(turns):
                 send_at(patch, 2 * number)
-                stack.enter_context(pytest.raises(train.Interrupted))
+                stack.enter_context(pytest.raises(loop.Interrupted))
             run(moved, digits_dir, devices, **settings, **changes)
     assert_close(variables(moved), variables(one), 1e-5)
     for line, other in zip(metrics_of(one), metrics_of(moved), strict=True):
@@ -496,7 +499,7 @@ def test_what_a_device_holds_is_said(digits_dir: str, tmp_path: pathlib.Path) ->
     changes: dict[str, Any] = {"model": "mlp(features=(4096,))", "mesh": "data=4,model=2", "zero": True}
     with (tmp_path / "said").open("w") as said:
         config = small(**changes, optimizer="sgd(momentum=0.9)", duration="1 steps")
-        train.train(config, tmp_path / "run", data_dir=digits_dir, console=Console(file=said, width=999))
+        loop.train(config, tmp_path / "run", data_dir=digits_dir, console=Console(file=said, width=999))
     params, halves = 64 * 4096 + 4096 + 4096 * 10 + 10, (64 * 4096 + 4096) / 2
     held, state = 4 * (params - halves) / 2**20, (4 * (halves + 4096 * 10) / 4 + 40 + 4) / 2**20
     line = f"each device holds {held:.1f} MiB of parameters and {state:.1f} MiB of the optimizer's state\n"
@@ -682,14 +685,14 @@ def test_parameters_that_are_not_finite_are_not_saved(
     digits_dir: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loss of a step is still finite when its update overflows."""
-    step_of = train.train_step
+    step_of = loop.train_step
 
     def overflowing(state: Any, *args: Any, **kwargs: Any) -> Any:
         new, sums = step_of(state, *args, **kwargs)
         grown = jax.tree.map(lambda x: jnp.where(state.step == 3, jnp.inf, 1) * x, new.params)
         return dataclasses.replace(new, params=grown), sums
 
-    monkeypatch.setattr(train, "train_step", overflowing)
+    monkeypatch.setattr(loop, "train_step", overflowing)
     with pytest.raises(FloatingPointError, match="hidden1/bias became infinite or NaN by step 4"):
         run(tmp_path, digits_dir)
     assert checkpoint.steps(tmp_path) == [2]
@@ -738,7 +741,7 @@ def test_checkpoints_that_cannot_be_written_are_one_error(digits_dir: str, tmp_p
 def test_a_group_of_steps_ends_where_something_is_due(
     start: int, total: int, periods: list[float], most: int, ends: list[int]
 ) -> None:
-    groups = list(train._groups(start, total, periods, most))
+    groups = list(loop._groups(start, total, periods, most))
     assert [group.stop for group in groups] == ends
     assert [step for group in groups for step in group] == list(range(start, total))
 
@@ -760,13 +763,13 @@ def test_several_steps_in_one_call_give_what_single_ones_give(
 def test_a_loss_that_is_not_finite_is_named_by_its_step_within_a_group(
     digits_dir: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step_of = train.train_step
+    step_of = loop.train_step
 
     def failing(state: Any, *args: Any, **kwargs: Any) -> Any:
         new, sums = step_of(state, *args, **kwargs)
         return new, sums | {"loss": jnp.where(state.step == 4, jnp.nan, sums["loss"])}
 
-    monkeypatch.setattr(train, "train_step", failing)
+    monkeypatch.setattr(loop, "train_step", failing)
     every: dict[str, Any] = {"log_every": "8 steps", "checkpoint_every": "8 steps", "eval_every": "8 steps"}
     with pytest.raises(FloatingPointError, match="the loss became nan at step 5"):
         run(tmp_path, digits_dir, dispatch=8, **every)
@@ -790,19 +793,19 @@ def test_what_limits_a_run_is_said_at_its_end(
         return slow
 
     if part == "input":
-        monkeypatch.setattr(train.pipeline, "order", slowly(train.pipeline.order, 0.4))
+        monkeypatch.setattr(loop.pipeline, "order", slowly(loop.pipeline.order, 0.4))
     elif part == "step":
-        monkeypatch.setattr(train.jax, "block_until_ready", slowly(jax.block_until_ready, 0.4))
+        monkeypatch.setattr(loop.jax, "block_until_ready", slowly(jax.block_until_ready, 0.4))
     elif part == "dispatch":
-        monkeypatch.setattr(train.Bar, "advance", slowly(train.Bar.advance, 0.4))
+        monkeypatch.setattr(loop.Bar, "advance", slowly(loop.Bar.advance, 0.4))
     elif part == "evaluation":
-        make = train.make_scorer
-        monkeypatch.setattr(train, "make_scorer", lambda *args: slowly(make(*args), 3))
+        make = loop.make_scorer
+        monkeypatch.setattr(loop, "make_scorer", lambda *args: slowly(make(*args), 3))
     else:
         monkeypatch.setattr(checkpoint.Saver, "finish", slowly(checkpoint.Saver.finish, 1))
     with (tmp_path / "said").open("w") as said:
         config = small(val_split="", log_every="8 steps", checkpoint_every="4 steps")
-        result = train.train(config, tmp_path / "run", data_dir=digits_dir, console=Console(file=said, width=999))
+        result = loop.train(config, tmp_path / "run", data_dir=digits_dir, console=Console(file=said, width=999))
     line = next(line for line in (tmp_path / "said").read_text().splitlines() if line.startswith("limited by"))
     assert line.startswith(f"limited by: {part} ({part} ")
     assert max(result["loop_seconds"], key=result["loop_seconds"].__getitem__) == part
@@ -890,13 +893,13 @@ def test_auxiliary_classifiers_learn_with_their_weight(weight: float) -> None:
             return nn.Dense(10, name="head")(x)
 
     config, key = Config(lr=0.1, aux_weight=weight), jax.random.key(0)
-    parts: dict[str, Any] = {"config": config, "model": Net(), "schedule": train.optim.build_schedule(config, 10, 100)}
-    state = train.init_state(key, shape=(4, 4, 1), **parts)
+    parts: dict[str, Any] = {"config": config, "model": Net(), "schedule": loop.optim.build_schedule(config, 10, 100)}
+    state = loop.init_state(key, shape=(4, 4, 1), **parts)
     batch = {
         "image": jax.random.normal(key, (8, 4, 4, 1)),
         **dict.fromkeys(("label", "example", "epoch"), jnp.arange(8)),
     }
-    after, sums = train.train_step(
+    after, sums = loop.train_step(
         state, batch, key, prepare=lambda key, x, *_: x, mix=augment.build_mixing([], 10), **parts
     )
 
@@ -917,9 +920,9 @@ def test_auxiliary_classifiers_learn_with_their_weight(weight: float) -> None:
 def test_a_step_learns_from_mixed_images_and_targets() -> None:
     """The loss is that of the mixed target; hits are counted by the label."""
     config, key = Config(lr=0.0), jax.random.key(0, impl="rbg")
-    schedule = train.optim.build_schedule(config, 10, 100)
+    schedule = loop.optim.build_schedule(config, 10, 100)
     parts: dict[str, Any] = {"config": config, "model": create_model("mlp(features=())", 10), "schedule": schedule}
-    state = train.init_state(key, shape=(4, 4, 1), **parts)
+    state = loop.init_state(key, shape=(4, 4, 1), **parts)
     images, labels = jax.random.normal(key, (8, 4, 4, 1)), jnp.arange(8)
     batch = {"image": images, **dict.fromkeys(("label", "example", "epoch"), labels)}
 
@@ -927,7 +930,7 @@ def test_a_step_learns_from_mixed_images_and_targets() -> None:
         target = jax.nn.one_hot(label, 10)
         return 0.75 * images + 0.25 * images[::-1], 0.75 * target + 0.25 * target[::-1]
 
-    _, sums = train.train_step(state, batch, key, prepare=lambda key, x, *_: x, mix=mix, **parts)
+    _, sums = loop.train_step(state, batch, key, prepare=lambda key, x, *_: x, mix=mix, **parts)
     mixed, target = mix(key, images, labels)
     logits = parts["model"].apply(state.variables, mixed, train=False)
     assert float(sums["loss"]) == pytest.approx(float(-(target * jax.nn.log_softmax(logits)).sum()), rel=1e-5)
@@ -947,9 +950,9 @@ def test_dropout_differs_from_step_to_step_and_follows_the_seed() -> None:
     model = create_model("mlp(features=(64,), dropout=0.5)", 10)
     images, labels = jnp.ones((4, 8, 8, 1)), jnp.arange(4)
     config = Config(lr=0.0)
-    parts: dict[str, Any] = {"config": config, "model": model, "schedule": train.optim.build_schedule(config, 1, 9)}
-    state = train.init_state(jax.random.key(0), shape=(8, 8, 1), **parts)
-    step = functools.partial(train.train_step, prepare=lambda key, x, *_: x, mix=augment.build_mixing([], 10), **parts)
+    parts: dict[str, Any] = {"config": config, "model": model, "schedule": loop.optim.build_schedule(config, 1, 9)}
+    state = loop.init_state(jax.random.key(0), shape=(8, 8, 1), **parts)
+    step = functools.partial(loop.train_step, prepare=lambda key, x, *_: x, mix=augment.build_mixing([], 10), **parts)
     batch = {"image": images, "label": labels, "example": labels, "epoch": labels}
 
     def loss(seed: int, at: int) -> float:

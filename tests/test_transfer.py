@@ -15,14 +15,17 @@ import pytest
 from flax import linen as nn
 from rich.console import Console
 
-from cnnjax import augment, freezing, optim, sharding, train, weights
+from cnnjax import augment, optim, pretrained
 from cnnjax.config import Config
 from cnnjax.data import build, images
+from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
-from cnnjax.evaluate import evaluate
+from cnnjax.evaluation.scoring import evaluate
 from cnnjax.models import create_model
 from cnnjax.models.layers import BatchNorm
+from cnnjax.optim import freezing
 from cnnjax.state import path_name
+from cnnjax.training import loop
 
 SMALL = {"model": "mlp(features=(16, 8))", "train_split": "train[:96]", "test_split": "test[:64]", "batch_size": 16,
          "duration": "8 steps", "lr": 0.05, "checkpoint_every": "1 steps", "keep": 9}  # fmt: skip
@@ -33,7 +36,7 @@ def run(folder: pathlib.Path, data_dir: str, devices: int = 1, said: list[str] |
     config = Config(**(SMALL | changes))
     mesh = sharding.make_mesh(jax.devices()[:devices], config.mesh)
     with folder.with_suffix(".txt").open("w+") as file:
-        result = train.train(
+        result = loop.train(
             config, folder, data_dir=data_dir, mesh=mesh, console=Console(file=file, width=999, color_system=None)
         )
         file.seek(0)
@@ -54,7 +57,7 @@ def leaves(tree: Any) -> dict[str, np.ndarray]:
 
 def variables_of(folder: pathlib.Path) -> dict[str, np.ndarray]:
     """What a run's network is evaluated with."""
-    return leaves(weights.find(folder).restore(sharding.make_mesh(jax.devices()[:1]), "last", pytest.fail)[1])
+    return leaves(pretrained.find(folder).restore(sharding.make_mesh(jax.devices()[:1]), "last", pytest.fail)[1])
 
 
 # ------------------------------------------------------------------------------------------------------------ a step
@@ -75,12 +78,12 @@ def batch_of(side: int) -> dict[str, jax.Array]:
     return {"image": pixels, **dict.fromkeys(("label", "example", "epoch"), jnp.arange(16) % 10)}
 
 
-def step_of(config: Config, model: Any = None, side: int = 4) -> tuple[train.TrainState, Callable]:
+def step_of(config: Config, model: Any = None, side: int = 4) -> tuple[loop.TrainState, Callable]:
     """The first state of a network and its step, the same batch each time."""
     parts: dict[str, Any] = {"config": config, "model": model or Net(), "schedule": optim.build_schedule(config, 1, 9)}
     seen = {"prepare": lambda key, x, *_: x, "mix": augment.build_mixing([], 10)}
-    step = functools.partial(train.train_step, batch=batch_of(side), key=jax.random.key(1), **seen, **parts)
-    return train.init_state(BEFORE, shape=(side, side, 3), **parts), step
+    step = functools.partial(loop.train_step, batch=batch_of(side), key=jax.random.key(1), **seen, **parts)
+    return loop.init_state(BEFORE, shape=(side, side, 3), **parts), step
 
 
 SAME = {"sgd": {}, "momentum, decay": {"optimizer": "sgd(momentum=0.9)", "weight_decay": 0.1, "decay_mask": ".*"},
@@ -352,13 +355,15 @@ def test_any_other_difference_is_an_error_unless_the_start_is_staged(
     init, side = functools.partial(create_model(model, classes).init, train=False), 8 if "mlp" in model else 32
     shapes = jax.eval_shape(init, BEFORE, jnp.zeros((1, side, side, 1)))
     with pytest.raises(InputError, match=re.escape(message)) as caught:
-        weights.fit(shapes, weights.find(source), str(source), list("0123456789")[:classes])
+        pretrained.fit(shapes, pretrained.find(source), str(source), list("0123456789")[:classes])
     assert str(caught.value).startswith(f"config.init = '{source}' is of another network: ")
     if "mlp" in model:
-        assert weights.fit(shapes, weights.find(source), str(source), list("0123456789")[:classes], staged=True).taken
+        assert pretrained.fit(
+            shapes, pretrained.find(source), str(source), list("0123456789")[:classes], staged=True
+        ).taken
     else:
         with pytest.raises(InputError, match="is of another network"):
-            weights.fit(shapes, weights.find(source), str(source), list("0123456789"), staged=True)
+            pretrained.fit(shapes, pretrained.find(source), str(source), list("0123456789"), staged=True)
 
 
 @pytest.mark.parametrize(
@@ -376,9 +381,9 @@ def test_a_head_is_taken_for_the_same_classes_as_far_as_they_are_known(
 ) -> None:
     init = functools.partial(create_model(SMALL["model"], len(classes)).init, train=False)
     shapes = jax.eval_shape(init, BEFORE, jnp.zeros((1, 8, 8, 1)))
-    network = weights.find(source)
+    network = pretrained.find(source)
     network.known.update({} if named else {"numbered": True})
-    found = weights.fit(shapes, network, str(source), list(classes))
+    found = pretrained.fit(shapes, network, str(source), list(classes))
     assert found.text == f"{taken} of 6 arrays start as {source} has them{text}"
     assert len(found.taken) == taken
 

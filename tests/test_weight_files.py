@@ -13,8 +13,8 @@ import safetensors.numpy
 
 from cnnjax.data import safe_pickle
 from cnnjax.errors import InputError
-from cnnjax.weights import formats
-from cnnjax.weights.formats import torch as torch_files
+from cnnjax.pretrained import formats
+from cnnjax.pretrained.formats import torch as torch_files
 
 STREAM = tuple(pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}))
 

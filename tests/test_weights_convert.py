@@ -13,8 +13,8 @@ from safetensors.numpy import load_file
 
 from cnnjax.errors import InputError
 from cnnjax.models import create_model
-from cnnjax.weights import convert, export
-from cnnjax.weights.library import Arrays, layers, renamed
+from cnnjax.pretrained import convert, export
+from cnnjax.pretrained.library import Arrays, layers, renamed
 
 SHORT = "stage_sizes=(1, 1, 1, 1)"
 

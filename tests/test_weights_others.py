@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
 
-from cnnjax import weights
+from cnnjax import pretrained
 from cnnjax.errors import InputError
 from cnnjax.models import create_model
-from cnnjax.weights import convert, formats
-from cnnjax.weights.formats import caffe, keras, slim
-from cnnjax.weights.library import Layer
+from cnnjax.pretrained import convert, formats
+from cnnjax.pretrained.formats import caffe, keras, slim
+from cnnjax.pretrained.library import Layer
 from tests.parity.harness import random_variables
 
 h5py = pytest.importorskip("h5py")
@@ -360,7 +360,7 @@ def test_a_checkpoint_is_named_by_any_of_its_files(name: str, tmp_path: pathlib.
 def test_a_checkpoint_is_named_by_the_beginning_of_its_files(tmp_path: pathlib.Path, tensorflow: list[str]) -> None:
     (tmp_path / "net.ckpt.index").touch()
     with pytest.raises(InputError, match=r"net\.ckpt\.index: \d+ arrays do not match"):
-        weights.find(tmp_path / "net.ckpt", like="slim:mobilenet_v1_0.25_128")
+        pretrained.find(tmp_path / "net.ckpt", like="slim:mobilenet_v1_0.25_128")
     assert tensorflow == [str(tmp_path / "net.ckpt")]
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from cnnjax import normalize, spec
-from cnnjax.augment import auto_augment, color, erasing, geometry, policies
+from cnnjax import spec
+from cnnjax.augment import auto_augment, color, erasing, geometry, normalize, policies
 from cnnjax.augment.mixing import MIXING
 from cnnjax.errors import InputError
 

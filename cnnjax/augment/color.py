@@ -8,7 +8,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from cnnjax.augment.draws import Amount, between, happens, in_turn
+from cnnjax.augment.random import Amount, between, happens, in_turn
 from cnnjax.errors import InputError
 
 Array = jax.Array

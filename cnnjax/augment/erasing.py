@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from cnnjax.augment.draws import happens, index, rectangle
+from cnnjax.augment.random import happens, index, rectangle
 from cnnjax.errors import InputError, unknown
 
 Array = jax.Array

@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from cnnjax.augment.draws import Amount, between, happens, rectangle
+from cnnjax.augment.random import Amount, between, happens, rectangle
 from cnnjax.errors import InputError, unknown
 
 Array = jax.Array

@@ -8,7 +8,7 @@ batch that is cut into parts, to accumulate gradients, each part is mixed by its
 import jax
 import jax.numpy as jnp
 
-from cnnjax.augment.draws import happens, rectangle
+from cnnjax.augment.random import happens, rectangle
 from cnnjax.errors import InputError
 
 Array = jax.Array

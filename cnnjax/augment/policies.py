@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.augment import color
-from cnnjax.augment.draws import in_turn, index
 from cnnjax.augment.geometry import affine, warp
+from cnnjax.augment.random import in_turn, index
 from cnnjax.errors import InputError
 
 Array = jax.Array

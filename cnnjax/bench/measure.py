@@ -13,14 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from cnnjax import augment, optim, sharding, summary
-from cnnjax import train as training
+from cnnjax import augment, optim, summary
 from cnnjax.config import Config
 from cnnjax.data import pipeline
 from cnnjax.data.build import load
-from cnnjax.evaluate import naming
+from cnnjax.distributed import sharding
+from cnnjax.evaluation.scoring import naming
 from cnnjax.models import create_model
 from cnnjax.state import TrainState
+from cnnjax.training import loop as training
 
 BLOCK = 1.0  # seconds: long beside a clock's and a scheduler's grain, short beside what else a machine does
 
@@ -93,7 +94,7 @@ class Program(NamedTuple):
 def compile_step(subject: Subject, what: str, source: pipeline.Source | None = None) -> Program:
     """The step of `what`, which is 'train' or 'forward', compiled; nothing is computed before its first run.
 
-    Training is the step of `cnnjax.train`, state donated; with a `source`, from one batch after the other of that.
+    Training is the step of `cnnjax.training`, state donated; with a `source`, from one batch after the other of that.
     Forward is the evaluation of one batch. Raises InputError when the network does not take the images.
     """
     config, model, mesh = subject.config, subject.model, subject.mesh

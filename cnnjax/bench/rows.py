@@ -12,7 +12,7 @@ import jax
 
 from cnnjax.config import Config
 from cnnjax.data.pipeline import cores
-from cnnjax.models.convolution import lowered_by
+from cnnjax.ops.convolution import lowered_by
 
 
 @dataclasses.dataclass

@@ -78,8 +78,8 @@ def for_windows(data: bytes, channels: int | None = None) -> Encoded | np.ndarra
 
 @functools.cache
 def jpeg_window() -> Any:
-    """`native.jpeg.load()`, imported when the first window is cut out."""
-    from cnnjax.native import jpeg
+    """`ops.jpeg.load()`, imported when the first window is cut out."""
+    from cnnjax.ops import jpeg
 
     return jpeg.load()
 

@@ -18,11 +18,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from cnnjax import normalize, protocols, sharding, spec
-from cnnjax.augment import MIXING, OPS
-from cnnjax.data import images, kept, statistics
+from cnnjax import spec
+from cnnjax.augment import MIXING, OPS, normalize
+from cnnjax.data import images, split_cache, statistics
 from cnnjax.data.images import HOST_OPS
 from cnnjax.data.store import Split
+from cnnjax.data.views import VIEWS
+from cnnjax.distributed import sharding
 from cnnjax.errors import InputError, unknown
 
 Batch = dict[str, jax.Array]
@@ -30,7 +32,7 @@ Batch = dict[str, jax.Array]
 AUTO_CACHE_BYTES = 2**30  # cache='auto' keeps a split of up to this size on the device
 STATISTICS_SAMPLE = 10_000  # images that the statistics of a split too large to cache are computed from
 
-ON_HOST = HOST_OPS | protocols.VIEWS  # of these, views are for evaluation alone: they come last, and of a protocol
+ON_HOST = HOST_OPS | VIEWS  # of these, views are for evaluation alone: they come last, and of a protocol
 
 _reader = concurrent.futures.ThreadPoolExecutor(1, "cnnjax-reader")  # of whole splits, in the order of their opening
 
@@ -176,7 +178,7 @@ def _cached(split: Split, calls: Sequence[spec.Call], shape: tuple, mesh: Mesh) 
         return whole | {"histogram": np.sum([part["histogram"] for part in parts], axis=0)}
 
     def read_whole() -> tuple[Batch, np.ndarray]:
-        whole = kept.arrays(split, calls, read_all)
+        whole = split_cache.arrays(split, calls, read_all)
         return {name: sharding.put_whole(mesh, whole[name]) for name in ("image", "label")}, whole["histogram"]
 
     reading = _reader.submit(read_whole)
@@ -200,7 +202,9 @@ def _cached(split: Split, calls: Sequence[spec.Call], shape: tuple, mesh: Mesh) 
 
     def known(asked: Collection[str]) -> dict[str, Any]:
         code = [inspect.getsource(module) for module in (statistics, normalize)]
-        return kept.arrays(split, calls, lambda: measure(asked), sorted(asked), code) if asked else measure(asked)
+        return (
+            split_cache.arrays(split, calls, lambda: measure(asked), sorted(asked), code) if asked else measure(asked)
+        )
 
     return Source(fetch, lambda: reading.result()[0], len(split), shape, known)
 

@@ -5,9 +5,10 @@ import pathlib
 import jax
 import numpy as np
 
-from cnnjax import augment, sharding
+from cnnjax import augment
 from cnnjax.data import images, pipeline
 from cnnjax.data.build import load
+from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
 
 DRAWS = 6  # of each image, beside it
@@ -20,7 +21,7 @@ def write(
 ) -> None:
     """Writes a PNG: a row for each of `count` images of the split, the original first, then `DRAWS` of it.
 
-    The draws come from the pipeline of `cnnjax.train` with augment=`text`, in as many epochs, before normalisation. A
+    The draws come from the training's pipeline with augment=`text`, in as many epochs, before normalisation. A
     batch is the images of a column, so operations that mix have partners here; what of which classes came out is said.
     Raises InputError for a data set, split or operation that does not exist or does not fit.
     """

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from cnnjax import normalize
+from cnnjax.augment import normalize
 from cnnjax.errors import InputError
 
 MOST_WHITENED = 4096  # values of an image: the matrix that whitens it has the square of that

@@ -15,8 +15,8 @@ from flax import linen as nn
 from jax.nn.initializers import Initializer
 from jax.typing import ArrayLike, DTypeLike
 
-from cnnjax.models.convolution import convolution
-from cnnjax.models.pooling import largest, total
+from cnnjax.ops.convolution import convolution
+from cnnjax.ops.pooling import largest, total
 
 Value = TypeVar("Value")
 

@@ -16,9 +16,9 @@ from cnnjax.config import Config
 from cnnjax.config import steps as steps_of
 from cnnjax.errors import InputError
 from cnnjax.optim.masks import matching, rate_factors
+from cnnjax.optim.monitors import Seen, Watch, early_stop
 from cnnjax.optim.optimizers import OPTIMIZERS, WRAPPERS, averaged
 from cnnjax.optim.schedules import SCHEDULES
-from cnnjax.optim.watch import Seen, Watch, early_stop
 from cnnjax.state import Tree
 
 __all__ = ["OPTIMIZERS", "SCHEDULES", "WRAPPERS", "averaged", "matching", "rate_factors"]  # and what is below

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from cnnjax.errors import InputError
-from cnnjax.optim import watch
+from cnnjax.optim import monitors
 
 Steps = Callable[[str], int]
 
@@ -74,7 +74,7 @@ class Plateau(NamedTuple):
     """A schedule, and what lowers its rate: the step multiplies it by the factor that the watch keeps in the state."""
 
     share: optax.Schedule
-    watch: watch.Watch
+    watch: monitors.Watch
 
     def __call__(self, step: jax.Array) -> jax.Array:
         return jnp.asarray(self.share(step))
@@ -91,7 +91,7 @@ def plateau(
     warmup: str = "0 steps",
 ) -> Plateau:
     """The peak, times `factor` whenever a metric of the validation split has stopped improving: `watch.plateau`."""
-    return Plateau(constant(steps, warmup), watch.plateau(factor, patience, threshold, cooldown, lowest, metric))
+    return Plateau(constant(steps, warmup), monitors.plateau(factor, patience, threshold, cooldown, lowest, metric))
 
 
 SCHEDULES = {

@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from cnnjax import workdir
 from cnnjax.config import Config, steps
-from cnnjax.interrupt import Interrupted
+from cnnjax.runs import workdir
 from cnnjax.runs.executors import LEAVE, Job, Start
+from cnnjax.runs.signals import Interrupted
 
 OUTPUT = "output.txt"  # in a run's folder: what the command said
 ATTEMPTS = 3  # starts of a run that something kills

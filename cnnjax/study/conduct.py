@@ -7,13 +7,13 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from cnnjax import workdir
 from cnnjax.config import Config, check
 from cnnjax.errors import InputError
+from cnnjax.runs import workdir
 from cnnjax.runs.executors import Start
 from cnnjax.runs.supervise import End, Run, is_complete, metric_lines, supervise
 from cnnjax.study import Study
-from cnnjax.train import check_names
+from cnnjax.training.loop import check_names
 
 MEASURED = "measured.json"  # in a run's folder: what the study's own function found
 

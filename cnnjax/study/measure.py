@@ -9,13 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnnjax import augment, losses, optim, sharding, spec, train, weights
+from cnnjax import augment, losses, optim, pretrained, spec
 from cnnjax.config import Config
 from cnnjax.data import pipeline
 from cnnjax.data.build import load
-from cnnjax.evaluate import evaluate
+from cnnjax.distributed import sharding
+from cnnjax.evaluation.scoring import evaluate
 from cnnjax.models import create_model
 from cnnjax.state import path_name
+from cnnjax.training import loop
 
 IMAGES = 500  # of the training split, in what is measured of one batch
 CONSTANT = 1e-4  # a unit whose values over all images differ by less says nothing of them
@@ -28,7 +30,7 @@ def accuracy(folder: pathlib.Path, data_dir: str, preprocess: str) -> float:
 
 def parameters(folder: pathlib.Path) -> int:
     """How many numbers the network learns."""
-    _, known, model, _ = weights.find(folder)
+    _, known, model, _ = pretrained.find(folder)
     shapes = jax.eval_shape(
         functools.partial(model.init, train=False), jax.random.key(0), jnp.zeros((1, *known["shape"]))
     )
@@ -43,7 +45,7 @@ def flow(folder: pathlib.Path, data_dir: str) -> dict[str, Any]:
     'log_ratio_end', the power of ten between the first of these and the last; 'dead_start', 'dead_end': the share of
     hidden units whose values over all these images differ by less than CONSTANT. All as in a step of training.
     """
-    settings, known, model, restore = weights.find(folder)
+    settings, known, model, restore = pretrained.find(folder)
     mesh = sharding.make_mesh(jax.devices()[:1])
     split = load(settings.dataset, settings.train_split, data_dir)
     rows = np.arange(min(IMAGES, len(split)))
@@ -68,7 +70,7 @@ def _initial(settings: Config, known: dict[str, Any], model: Any) -> Any:
     """The variables that the run began with."""
     schedule = optim.build_schedule(settings, epoch=1000, total=1_000_000)
     shape = tuple(known["shape"])
-    init = functools.partial(train.init_state, config=settings, model=model, schedule=schedule, shape=shape)
+    init = functools.partial(loop.init_state, config=settings, model=model, schedule=schedule, shape=shape)
     return jax.jit(init)(jax.random.split(jax.random.key(settings.seed))[0]).variables
 
 

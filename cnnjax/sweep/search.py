@@ -19,13 +19,14 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 
-from cnnjax import spec, workdir
+from cnnjax import spec
 from cnnjax.config import Config, check
 from cnnjax.errors import InputError, unknown
+from cnnjax.runs import workdir
 from cnnjax.runs.executors import Start
 from cnnjax.runs.supervise import End, Run, is_complete, is_last, metric_lines, supervise
 from cnnjax.sweep.space import configured, distributions, one_of
-from cnnjax.train import check_names
+from cnnjax.training.loop import check_names
 
 # --------------------------------------------------------------------------------------------------- samplers, pruners
 

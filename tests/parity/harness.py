@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.models import create_model
-from cnnjax.weights.library import layers
+from cnnjax.pretrained.library import layers
 
 Path = tuple[str, ...]
 

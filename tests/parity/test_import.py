@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
 
+from cnnjax.augment.normalize import imagenet, symmetric
 from cnnjax.models import create_model
-from cnnjax.normalize import imagenet, symmetric
-from cnnjax.weights import convert, export, formats
-from cnnjax.weights.library import Arrays
+from cnnjax.pretrained import convert, export, formats
+from cnnjax.pretrained.library import Arrays
 from tests.parity import harness
 from tests.parity.test_parity import COMPARED
 

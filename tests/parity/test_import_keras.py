@@ -15,8 +15,8 @@ from flax.traverse_util import unflatten_dict
 
 from cnnjax import spec
 from cnnjax.models import create_model
-from cnnjax.weights import catalogue, convert
-from cnnjax.weights.formats import keras as reader
+from cnnjax.pretrained import catalog, convert
+from cnnjax.pretrained.formats import keras as reader
 from tests.parity import keras_harness
 from tests.parity.keras_applications import ROWS
 from tests.parity.keras_harness import KerasReference
@@ -80,6 +80,6 @@ def test_every_row_of_keras_in_the_catalogue_is_compared() -> None:
     compared = [evaluated(row.ours) for row in ROWS]
     assert [
         name
-        for name, row in catalogue.rows().items()
+        for name, row in catalog.rows().items()
         if name.startswith("keras:") and evaluated(row.model) not in compared
     ] == []

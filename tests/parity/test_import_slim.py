@@ -5,7 +5,7 @@ are, and the start of the SHA-256 of their names and shapes, a line each and sor
 
 In numbers, every set of TF-Slim's in the catalogue was compared, and AlexNet: with the classes, the image size and the
 kind of archive that were published, of version 2 for MobileNet and of 1 for the others. There its Saver wrote weights
-drawn at random, gammas and variances from 0.5 to 1.5, means and biases not 0. Read by `cnnjax.weights` with TensorFlow
+drawn at random, gammas and variances from 0.5 to 1.5, means and biases not 0. Read here with TensorFlow
 2.21.0 under JAX 0.10.2, they gave TF-Slim's logits of two images, in float32, to within this part of the largest:
 
     inception_v1 7e-7, v2 9e-7, v3 8e-7, v4 7e-7, inception_resnet_v2 6e-7
@@ -26,7 +26,7 @@ import pytest
 
 from cnnjax import spec
 from cnnjax.models import MODELS, create_model
-from cnnjax.weights import convert, library
+from cnnjax.pretrained import convert, library
 
 ROWS: list[dict[str, Any]] = json.loads((pathlib.Path(__file__).parent / "slim_variables.json").read_text())
 

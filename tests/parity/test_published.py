@@ -8,18 +8,19 @@ import jax
 import numpy as np
 import pytest
 
-from cnnjax import sharding, weights
-from cnnjax.weights import catalogue
+from cnnjax import pretrained
+from cnnjax.distributed import sharding
+from cnnjax.pretrained import catalog
 from tests.parity.harness import torch_models, torch_module
 
 ROWS = {
     (row.library, row.model): row
-    for row in catalogue.rows().values()
+    for row in catalog.rows().values()
     if row.name.startswith(("torchvision:", "timm:")) and row.params < 1.5e8
 }
 
 
-def theirs(row: catalogue.Published) -> Any:
+def theirs(row: catalog.Published) -> Any:
     """The network of a row, made by its library, with random weights and statistics."""
     torch = torch_module()
     library, own = row.name.split(":")
@@ -51,11 +52,11 @@ def test_what_a_library_saves_is_our_network_with_its_logits(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     torch, net = torch_module(), theirs(row)
     row = row._replace(digest="", url="http://127.0.0.1:9/file.pth")
-    monkeypatch.setattr(catalogue, "find", lambda name: row)
+    monkeypatch.setattr(catalog, "find", lambda name: row)
     row.path.parent.mkdir(parents=True)
     torch.save(net.state_dict(), row.path)
 
-    settings, known, model, restore = weights.find(row.name)
+    settings, known, model, restore = pretrained.find(row.name)
     _, variables = restore(sharding.make_mesh(jax.devices()[:1]), "last", lambda line: None)
     images = np.random.default_rng(0).uniform(size=(2, *known["shape"])).astype(np.float32)
     mean, std = (np.array(known[name], np.float32) for name in ("mean", "std"))

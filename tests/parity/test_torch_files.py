@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from cnnjax.weights import formats
+from cnnjax.pretrained import formats
 from tests.parity.harness import torch_module
 
 DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")

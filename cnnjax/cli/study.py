@@ -1,0 +1,88 @@
+"""`cnnjax study`: runs what a study is missing, and writes its report."""
+
+import datetime
+import pathlib
+from typing import TYPE_CHECKING
+
+from cnnjax import config_files
+from cnnjax.cli import shared
+from cnnjax.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cnnjax.study.verdict import Finding
+
+BUDGETS = ("quick", "full")
+
+
+def run(parser: shared.Parser, argv: list[str]) -> int:
+    parser.usage = "cnnjax study experiments/NAME.py [--budget=quick|full] [--workers=M] [FLAGS]"
+    parser.epilog = "A run that is complete is not run again: called again, it goes on, and writes the report anew."
+    parser.add_argument("file", help="a file with get_study(budget)")
+    parser.add_argument("--budget", default="quick", help="quick: minutes on two cores; full: for a GPU")
+    shared.add_run_flags(parser)
+    parser.add_argument("--workdir", default="", help="the runs' folder (default: runs/studies/NAME)")
+    parser.add_argument("--report", default="", help="the report's folder (default: reports/ beside the file)")
+    parser.add_argument("--data_dir", default="", help="where data sets are (default: TFDS's own)")
+    args = parser.parse_args(argv)
+    if args.budget not in BUDGETS:
+        raise InputError(f"--budget={args.budget}: {nearest(args.budget, BUDGETS)}")
+    study = config_files.read_study(args.file, args.budget)
+
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")  # this process computes little, and leaves the GPUs to the runs
+    from cnnjax.runs.signals import Interrupted
+    from cnnjax.study import conduct, report
+
+    console = shared.start()
+    file = pathlib.Path(args.file)
+    conduct.check_study(study)
+    start = shared.executor(args)
+    runs = conduct.all_runs(pathlib.Path(args.workdir or f"runs/studies/{file.stem}"), study, args.data_dir)
+
+    def say(line: str) -> None:
+        console.print(line, soft_wrap=True)
+
+    try:
+        failures = conduct.conduct(runs, start, workers=args.workers, silence=60 * args.silence, say=say)
+    except Interrupted as stopped:
+        say(f"{stopped}. The same command goes on")
+        return 128 + stopped.signal
+    if failures:
+        raise InputError(f"{len(failures)} runs failed, so there is no report; the first: {failures[0]}")
+    first = next(iter(runs.values()))[0]
+    path = pathlib.Path(args.report or file.parent / "reports") / f"{file.stem}-{args.budget}"
+    found = {arm: [conduct.lines_of(run, study) for run in several] for arm, several in runs.items()}
+    verdict, findings = report.write(path, study, found, _made_by(args.file, args.budget, first.folder))
+    _print(console, verdict, findings)
+    say(f"the report is {path}.md, with {path.name}.png and {path.name}.csv")
+    return 0
+
+
+def _made_by(file: str, budget: str, run: pathlib.Path) -> list[str]:
+    """How the numbers came about; `run` is the folder of one of the runs."""
+    from cnnjax.bench.rows import machine
+    from cnnjax.runs import workdir
+
+    here, there = machine(), workdir.read_json(run / "versions.json")
+    versions = ", ".join(f"{name} {there[name]}" for name in ("python", "jax", "flax", "optax"))
+    return [
+        f"`{shared.program()} study {file} --budget={budget}`, {datetime.date.today():%d %B %Y}",
+        f"{here['machine']}, {here['cores']} cores; each run on {there['devices']}; {versions}",
+    ]
+
+
+def _print(console: "Console", verdict: str, findings: "list[Finding]") -> None:
+    from rich.table import Table
+
+    table = Table(title=f"the claim: {verdict}", title_justify="left")
+    for name in ("expected", "metric", "difference", "interval", "verdict"):
+        table.add_column(name)
+    for f in findings:
+        expected = f"{f.comparison.a} {f.comparison.sign} than {f.comparison.b}"
+        table.add_row(
+            expected, f.comparison.metric, f"{f.difference:+.3g}", f"{f.low:+.3g} to {f.high:+.3g}", f.verdict
+        )
+    console.print(table)

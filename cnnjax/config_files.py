@@ -1,0 +1,120 @@
+"""Config files, sweep spaces and studies: Python files of a person's own, read with errors in one line."""
+
+import contextlib
+import importlib.util
+import inspect
+import pathlib
+import types
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from cnnjax.config import FIELDS, Config, check, load
+from cnnjax.errors import InputError, nearest, unknown
+
+
+def read_config(
+    location: str, overrides: Sequence[str] = (), known: Iterable[str] = ("config", "workdir", "data_dir")
+) -> Config:
+    """The config of 'FILE[:arg]', with '--config.FIELD=VALUE' flags on top, as ml_collections reads them.
+
+    A run's config.json works like a config file. `known` are the command's own flags, for the error about another.
+    Raises InputError for a file, field or value that is not one.
+    """
+    from absl import flags
+    from ml_collections import config_flags
+
+    path, _, arg = location.partition(":")
+    if not pathlib.Path(path).is_file():
+        raise InputError(f"there is no config file {path!r}; {nearest(path, map(str, config_files()))}")
+    config = load(pathlib.Path(path)) if path.endswith(".json") else _call_config_file(path, arg)
+    values = flags.FlagValues()
+    words = ["cnnjax", *overrides]
+    try:
+        config_flags.DEFINE_config_dataclass("config", config, flag_values=values, sys_argv=words)
+        rest = values(words)[1:]
+    except InputError:
+        raise
+    except Exception as error:  # absl's and config_flags' errors have no common base
+        raise _flag_error(error, overrides, known) from error
+    if rest:
+        raise InputError(f"unexpected argument {rest[0]!r}; settings are given as --config.FIELD=VALUE")
+    config: Any = values["config"].value
+    return check(config)
+
+
+def config_files() -> list[pathlib.Path]:
+    return sorted(pathlib.Path("configs").glob("*.py"))
+
+
+def read_space(location: str) -> dict[str, Any]:
+    """What sweep() of the config file 'FILE[:arg]' returns; {} where there is none. Raises InputError as it fails."""
+    path = location.partition(":")[0]
+    if path.endswith(".json"):
+        return {}
+    with _of_file(path):
+        space = getattr(_module(path), "sweep", dict)()
+        if not isinstance(space, dict):
+            raise InputError(f"sweep() returned a {type(space).__name__}, expected a dict of settings")
+        return space
+
+
+def _call_config_file(path: str, arg: str) -> Config:
+    """What get_config() of the file returns, or get_config(arg)."""
+    with _of_file(path + (arg and f":{arg}")):
+        module = _module(path)
+        if not hasattr(module, "get_config"):
+            raise InputError("it has no get_config()")
+        if arg and not inspect.signature(module.get_config).parameters:
+            raise InputError(f"its get_config() takes no argument, got {arg!r}")
+        config = module.get_config(*([arg] if arg else []))
+    if not isinstance(config, Config):
+        raise InputError(f"{path}: get_config() returned a {type(config).__name__}, expected a cnnjax.config.Config")
+    return config
+
+
+def read_study(path: str, budget: str) -> Any:
+    """The `cnnjax.study.Study` that get_study(budget) of the file gives. Raises InputError when it gives none."""
+    from cnnjax.study import Study
+
+    if not pathlib.Path(path).is_file():
+        files = map(str, sorted(pathlib.Path("experiments").glob("*.py")))
+        raise InputError(f"there is no study {path!r}; {nearest(path, files)}")
+    with _of_file(path, "study"):
+        module = _module(path)
+        if not hasattr(module, "get_study"):
+            raise InputError("it has no get_study(budget)")
+        study = module.get_study(budget)
+        if not isinstance(study, Study):
+            raise InputError(f"get_study() returned a {type(study).__name__}, expected a cnnjax.study.Study")
+    return study
+
+
+def _module(path: str) -> types.ModuleType:
+    """A Python file of a person's own, which may raise anything."""
+    module_spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, path)
+    if module_spec is None or module_spec.loader is None:
+        raise InputError("expected a .py file with get_config()")
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    return module
+
+
+@contextlib.contextmanager
+def _of_file(where: str, what: str = "config") -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+        raise InputError(f"{where} gives no {what}: {kind}{error}") from error
+
+
+def _flag_error(error: Exception, overrides: Sequence[str], known: Iterable[str]) -> InputError:
+    """The error of a flag that absl or config_flags refused, in our words."""
+    for word in overrides:
+        name = word.split("=")[0].lstrip("-")
+        if name.startswith("config.") and name.removeprefix("config.") not in FIELDS:
+            return unknown("config field", name.removeprefix("config."), FIELDS)
+        if word.startswith("-") and not name.startswith("config."):
+            return InputError(f"unknown flag {word!r}; {nearest(name, known)}")
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return InputError(lines[0].removeprefix("flag --"))

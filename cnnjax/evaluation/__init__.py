@@ -1,0 +1,1 @@
+"""Evaluation: scores, protocols, classification metrics, predictions."""

@@ -1,0 +1,183 @@
+"""State dicts that PyTorch saved: read without it, and without running what a pickle asks for.
+
+A file is a pickle of what the tensors are, and their numbers, which the pickle refers to as storages: since PyTorch 1.6
+in a zip archive, before it one after the other in one stream. Names are left as they are: that DataParallel put
+'module.' before them is for `cnnjax.pretrained.convert`.
+"""
+
+import io
+import math
+import pathlib
+import sys
+import zipfile
+from collections import OrderedDict
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from cnnjax.data import safe_pickle
+from cnnjax.errors import InputError
+from cnnjax.pretrained.formats import Arrays
+
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # what training scripts keep a state dict under
+
+_LEGACY = (0x1950A86A20F9469CFC6C, 1001)  # the number that begins a stream, and its version
+
+_DTYPES = {
+    "Double": "float64", "Float": "float32", "Half": "float16", "BFloat16": ml_dtypes.bfloat16, "Long": "int64",
+    "Int": "int32", "Short": "int16", "Char": "int8", "Byte": "uint8", "Bool": "bool",
+}  # fmt: skip
+
+
+class _Storage(NamedTuple):
+    """Numbers in a row, which tensors are views of."""
+
+    key: str
+    dtype: str  # of `_DTYPES`
+    count: int
+    start: int  # where they begin, in a storage of which they are a part
+
+
+class _Tensor(NamedTuple):
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def __setstate__(self, state: object) -> None:
+        """What a parameter has beside its tensor, such as hooks, is of no use."""
+
+
+def _tensor(storage: _Storage, offset: int, shape: Any, strides: Any, *_: Any) -> _Tensor:
+    if type(storage) is not _Storage or len(shape) != len(strides):
+        raise ValueError("a tensor without its numbers")
+    for number in (offset, *shape, *strides):
+        if type(number) is not int or number < 0:
+            raise ValueError(f"a tensor of {number!r}")
+    return _Tensor(storage, offset, tuple(shape), tuple(strides))
+
+
+def _same(tensor: Any, *_: Any) -> Any:
+    return tensor
+
+
+_ALLOWED = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("torch", "Size"): tuple,
+    ("torch._utils", "_rebuild_tensor"): _tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch._utils", "_rebuild_parameter"): _same,
+    ("torch.nn.parameter", "Parameter"): _same,
+    **{("torch", f"{name}Storage"): name for name in _DTYPES},
+}
+
+
+def _storage(identity: Any) -> _Storage:
+    """What a pickle says of a storage."""
+    kind, dtype, key, _, count, *view = identity
+    _, start, count = view[0] if view and view[0] else (key, 0, count)
+    if kind != "storage" or dtype not in _DTYPES or type(key) is not str or min(start, count) < 0:
+        raise ValueError(f"no storage: {str(identity)[:80]}")
+    return _Storage(key, dtype, count, start)
+
+
+def read(path: pathlib.Path) -> Arrays:
+    """The tensors of a state dict, or of one that a training script wrapped, as read-only arrays.
+
+    Tensors that share numbers share memory. Raises InputError for a file that is damaged, has no state dict, or asks
+    for anything but tensors.
+    """
+    try:
+        data = path.read_bytes()
+        content, storages = (_read_zip if data.startswith(b"PK") else _read_stream)(data)
+        return {name: _array(tensor, storages, len(data)) for name, tensor in _state_dict(content).items()}
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        size = path.stat().st_size
+        raise InputError(f"{path} ({size:,} bytes) is truncated or no state dict of PyTorch: {error!r}") from error
+
+
+def _read_zip(data: bytes) -> tuple[Any, dict[str, np.ndarray]]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        names = archive.namelist()
+        pickled = next(name for name in names if name.count("/") == 1 and name.endswith("/data.pkl"))
+        folder = pickled.removesuffix("data.pkl")
+        little = f"{folder}byteorder" not in names or archive.read(f"{folder}byteorder") == b"little"
+        found: dict[str, tuple[str, int]] = {}
+
+        def find(identity: Any) -> _Storage:
+            storage = _storage(identity)
+            found[storage.key] = storage.dtype, storage.count
+            return storage
+
+        content = safe_pickle.load(io.BytesIO(_member(archive, pickled)), _ALLOWED, find)
+        read = 0
+        storages = {}
+        for key, (dtype, count) in found.items():
+            numbers = _member(archive, f"{folder}data/{key}")
+            if (read := read + len(numbers)) > len(data):
+                raise InputError("refused to read its members: they overlap")
+            storages[key] = _numbers(numbers, 0, dtype, count, little)
+    return content, storages
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """A file of an archive, which PyTorch does not compress: so it is no larger than the archive."""
+    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+        raise InputError(f"refused to unpack {name}: PyTorch does not compress it")
+    return archive.read(name)
+
+
+def _read_stream(data: bytes) -> tuple[Any, dict[str, np.ndarray]]:
+    file, found = io.BytesIO(data), {}
+
+    def find(identity: Any) -> _Storage:
+        storage = _storage(identity)
+        found[storage.key] = storage.dtype
+        return storage
+
+    header = tuple(safe_pickle.load(file, _ALLOWED) for _ in range(2))
+    if header != _LEGACY:
+        raise InputError("is a pickle, but no state dict that PyTorch saved")
+    little = safe_pickle.load(file, _ALLOWED)["little_endian"]
+    content = safe_pickle.load(file, _ALLOWED, find)
+    storages = {}
+    for key in safe_pickle.load(file, _ALLOWED):
+        at = file.tell()
+        count = int.from_bytes(data[at : at + 8], "little" if little else "big")
+        storages[key] = _numbers(data, at + 8, found[key], count, little)
+        file.seek(at + 8 + storages[key].nbytes)
+    return content, storages
+
+
+def _numbers(data: bytes, at: int, dtype: str, count: int, little: bool) -> np.ndarray:
+    numbers = np.frombuffer(data, _DTYPES[dtype], count, at)
+    return numbers if little == (sys.byteorder == "little") else numbers.byteswap()
+
+
+def _state_dict(content: Any) -> dict[str, _Tensor]:
+    """The tensors by name. Raises InputError where there is no state dict, or it holds anything else."""
+    if isinstance(content, dict):
+        content = next((content[name] for name in WRAPPERS if isinstance(content.get(name), dict)), content)
+    if not isinstance(content, dict) or not any(isinstance(value, _Tensor) for value in content.values()):
+        what = f"a dict of {', '.join(map(str, content))}" if isinstance(content, dict) else type(content).__name__
+        raise InputError(f"holds no state dict, but {what[:200]}; expected tensors by name, or under {WRAPPERS}")
+    for name, value in content.items():
+        if not isinstance(value, _Tensor):
+            raise InputError(f"holds {name!r}, a {type(value).__name__}, among its tensors")
+    return content
+
+
+def _array(tensor: _Tensor, storages: dict[str, np.ndarray], most: int) -> np.ndarray:
+    """A view of the storage. Raises InputError for one that goes beyond it, or is larger than the file."""
+    key, dtype, count, start = tensor.storage
+    storage = storages[key][start : start + count]
+    last = tensor.offset + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True))
+    if storage.dtype != _DTYPES[dtype] or (0 not in tensor.shape and last >= len(storage)):
+        raise InputError(f"refused a tensor of {tensor.shape}: it is not within its {len(storage):,} numbers")
+    if math.prod(tensor.shape) * storage.itemsize > most:
+        raise InputError(f"refused a tensor of {tensor.shape}: it is larger than the file")
+    strides = tuple(storage.itemsize * stride for stride in tensor.strides)
+    return np.lib.stride_tricks.as_strided(storage[tensor.offset :], tensor.shape, strides, writeable=False)

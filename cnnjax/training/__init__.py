@@ -1,0 +1,1 @@
+"""Training: a config is parsed (recipe), assembled (setup), and run (loop)."""
