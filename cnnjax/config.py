@@ -1,127 +1,201 @@
-"""Every setting of a run, once: its name, its default, what it means."""
+"""Every setting of a run, once: its name, default, help and range."""
 
 import dataclasses
-import inspect
 import json
+import math
 import pathlib
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cnnjax.errors import InputError, nearest, unknown
 
 
+def setting(
+    default: Any,
+    description: str,
+    *,
+    minimum: float | None = None,
+    below: float = math.inf,
+    choices: Sequence[str] = (),
+) -> Any:
+    """Declares a field of `Config`: its default, its help text and the values that `check` accepts."""
+    metadata = {"help": description, "minimum": minimum, "below": below, "choices": tuple(choices)}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
 @dataclasses.dataclass
 class Config:
-    """A run, as plain data. Strings like 'name(arg, key=value)' are call strings (`cnnjax.spec`).
+    """The settings of a run, as plain data.
 
-    A duration is a string with its unit: '15 epochs', '64000 steps' or, of the whole training, '50%'.
-    Learning rates are per step of the global batch, whatever the number of devices.
+    Strings like 'name(arg, key=value)' are call strings (see `cnnjax.spec`). A duration is a string with its unit:
+    '15 epochs', '64000 steps', or '50%' of the whole training. Learning rates are per step of the global batch,
+    whatever the number of devices.
     """
 
-    # what is learnt
-    model: str = "lenet5"  # a network of `cnnjax models`, with any of its fields: 'lenet5(activation="tanh")'
-    init: str = ""  # weights in place of random ones: a run's folder, a file, or one of `cnnjax weights`
-    staged: bool = False  # of init, the layers whose arrays agree are taken, and others are new; else all have to agree
-    dataset: str = "digits"  # a data set of `cnnjax data list`, or any that TFDS prepared as array_record
-    train_split: str = "train"  # TFDS split syntax: 'train[:90%]'
-    val_split: str = ""  # scored during training, and picks the best checkpoint; '' for none
-    fold: str = ""  # of cross-validation: '2/5' scores the second fifth of train_split, and trains on the others
-    test_split: str = "test"  # scored once, at the end; '' for none
+    # Network and data.
+    model: str = setting("lenet5", "network of `cnnjax models`, with any of its fields: 'lenet5(activation=\"tanh\")'")
+    init: str = setting(
+        "", "initial weights: a run's folder, a weight file or a name of `cnnjax weights`; '' is random"
+    )
+    init_partial: bool = setting(
+        False, "with init: load only the layers whose shapes match (False: a mismatch is an error)"
+    )
+    dataset: str = setting("digits", "data set of `cnnjax data list`, or any that TFDS prepared as array_record")
+    train_split: str = setting("train", "training split, in TFDS syntax: 'train[:90%]'")
+    val_split: str = setting("", "validation split: scored during training, selects the best checkpoint; '' for none")
+    fold: str = setting("", "cross-validation: '2/5' validates on the second fifth of train_split, trains on the rest")
+    test_split: str = setting("test", "test split: scored once, after training; '' for none")
 
-    # what the network sees
-    augment: str = ""  # operations on training images, in order: 'pad_crop(4)|flip_lr|cutout(8)'
-    preprocess: str = ""  # operations on evaluation images: 'resize(256)|center_crop(224)'
-    protocol: str = "single"  # the views of an image that are scored: 'flip', 'ten_crop(224)'
-    average: str = "probabilities"  # 'probabilities' or 'logits': what of an image's views is averaged
-    normalize: str = "mean_std"  # both, after the operations; statistics come from the training split
-    cache: str = "auto"  # 'device': the whole split in device memory; 'host': read as it goes; 'auto': by its size
-    dispatch: int = 0  # steps in one call of the device, from a split in its memory; 0: 1 on a CPU, else up to 32
+    # Input pipeline.
+    augment: str = setting("", "operations on training images, in order: 'pad_crop(4)|flip_lr|cutout(8)'")
+    preprocess: str = setting("", "operations on evaluation images: 'resize(256)|center_crop(224)'")
+    protocol: str = setting("single", "test protocol, the views of each image that are scored: 'flip', 'ten_crop(224)'")
+    average: str = setting(
+        "probabilities", "what is averaged over the views of an image", choices=("probabilities", "logits")
+    )
+    normalize: str = setting("mean_std", "input normalization, after the operations; uses training-split statistics")
+    cache: str = setting(
+        "auto",
+        "where the training split is kept: 'device' memory, 'host' (read as it goes), or 'auto' by its size",
+        choices=("auto", "device", "host"),
+    )
+    steps_per_call: int = setting(
+        0, "training steps per device call, for a split in device memory; 0: 1 on a CPU, else up to 32", minimum=0
+    )
 
-    # how long, and how much at a time
-    duration: str = "10 epochs"  # of the whole training
-    early_stop: str = ""  # before: 'early_stop(patience=10)', in evaluations of val_split without improvement
-    batch_size: int = 128  # images per step, over all devices
-    repeats: int = 1  # times that an image is in its batch, each augmented anew; an epoch shows as many images as ever
-    eval_batch_size: int = 500  # the same for scoring, counting all views of an image; it changes no result
-    accumulate: int = 1  # parts a batch is cut into, to save memory; gradients are averaged over them
+    # Length and batch size.
+    duration: str = setting("10 epochs", "length of the training: '10 epochs' or '64000 steps'")
+    early_stop: str = setting("", "stop early: 'early_stop(patience=10)', in evaluations without improvement")
+    batch_size: int = setting(128, "images per step, over all devices", minimum=1)
+    repeated_augment: int = setting(
+        1, "repeated augmentation: copies of each image per batch, each augmented differently", minimum=1
+    )
+    eval_batch_size: int = setting(500, "views per evaluation batch; changes no result", minimum=1)
+    grad_accum_steps: int = setting(
+        1, "gradient-accumulation steps: micro-batches per batch, to save memory", minimum=1
+    )
 
-    # how it learns
-    loss: str = "cross_entropy"  # of an example: 'cross_entropy(label_smoothing=0.1)'
-    distill: str = ""  # from the run of a teacher: 'distill("runs/TEACHER", temperature=4.0, weight=0.9)'
-    aux_weight: float = 0.3  # of the losses of a network's auxiliary classifiers, where it has any
-    optimizer: str = "sgd(momentum=0.9)"  # of `cnnjax.optim`, as is the schedule; 'adamw|lookahead' wraps one
-    sam: float = 0.0  # radius of sharpness-aware minimisation, which takes a second gradient; 0 for none
-    lr: float = 0.1  # the peak of the schedule
-    schedule: str = "constant"  # the rate over time: 'one_cycle', 'cosine(warmup="5 epochs")'
-    weight_decay: float = 0.0  # on what `decay_mask` matches; an optimizer adds it where its definition has it
-    decay_mask: str = "kernel$"  # regular expression: the parameters that decay, by path ('.*' for all)
-    lr_factors: str = ""  # of the rate of some parameters, by path: 'bias$:2 ^conv1:0'; their decay stays as it is
-    freeze: str = ""  # regular expression: the parameters that are not trained, by path: '^(?!head)' for all but a head
-    freeze_stats: bool = True  # batch normalisations normalise by their statistics, and keep these, while frozen
-    unfreeze: str = ""  # when some of these are trained after all: '^stage3:2 epochs ^stage2:50%'; till then at rate 0
-    clip_norm: float = 0.0  # largest global norm of the gradient; 0 for none
-    ema: float = 0.0  # decay of the moving average of the weights that is evaluated; 0 for none
-    dtype: str = "float32"  # of the computation: 'float32' or 'bfloat16'; parameters and statistics are float32
-    seed: int = 0  # of initialisation, data order, augmentation and dropout
+    # Loss and optimizer.
+    loss: str = setting("cross_entropy", "loss of an example: 'cross_entropy(label_smoothing=0.1)'")
+    distill: str = setting("", "distillation: 'distill(\"runs/TEACHER\", temperature=4.0, weight=0.9)'; '' for none")
+    aux_weight: float = setting(
+        0.3, "weight of the losses of auxiliary classifiers, where the network has any", minimum=0
+    )
+    optimizer: str = setting("sgd(momentum=0.9)", "optimizer, with at most one wrapper: 'adamw|lookahead'")
+    sam_rho: float = setting(
+        0.0, "radius of sharpness-aware minimization (a second gradient per step); 0 for none", minimum=0
+    )
+    lr: float = setting(0.1, "peak learning rate", minimum=0)
+    schedule: str = setting("constant", "learning-rate schedule: 'one_cycle', 'cosine(warmup=\"5 epochs\")'")
+    weight_decay: float = setting(0.0, "weight decay of the parameters that match decay_mask", minimum=0)
+    decay_mask: str = setting("kernel$", "regular expression on parameter paths: which decay ('.*' for all)")
+    lr_factors: str = setting("", "learning-rate factors by parameter path: 'bias$:2 ^conv1:0'; decay is unaffected")
+    freeze: str = setting("", "regular expression on parameter paths: which stay frozen ('^(?!head)': all but a head)")
+    freeze_stats: bool = setting(True, "frozen BatchNorm layers use their running statistics, and keep them")
+    unfreeze: str = setting("", "when frozen parameters start to train: '^stage3:2 epochs ^stage2:50%'")
+    grad_clip_norm: float = setting(0.0, "largest global norm of the gradient; 0 for no clipping", minimum=0)
+    ema: float = setting(
+        0.0,
+        "decay of the exponential moving average of the weights, used in evaluation; 0 for none",
+        minimum=0,
+        below=1,
+    )
+    dtype: str = setting(
+        "float32", "type of the computation; parameters and statistics stay float32", choices=("float32", "bfloat16")
+    )
+    seed: int = setting(0, "seed of initialization, data order, augmentation and dropout", minimum=0)
 
-    # where it is computed
-    mesh: str = ""  # of devices: 'data=4,model=2' divides batches by 4 and large full connections by 2; '' is all data
-    zero: bool = False  # True: the optimiser's state is divided along `data`, to save memory (ZeRO, stage 1)
+    # Devices. These fields, `cache`, `eval_batch_size` and those below may change when a run is resumed.
+    mesh: str = setting(
+        "", "device mesh: 'data=4,model=2' splits batches by 4 and large fully connected layers by 2; '' is all data"
+    )
+    zero_1: bool = setting(False, "shard the optimizer state along `data`, to save memory (ZeRO, stage 1)")
 
-    # what is kept and said (these, `mesh`, `zero`, `cache` and `eval_batch_size` may change when a run goes on)
-    eval_every: str = "1 epochs"  # scores val_split, and saves a checkpoint
-    checkpoint_every: str = "1 epochs"  # saves a checkpoint
-    keep: int = 2  # newest checkpoints kept, beside the best
-    log_every: str = "50 steps"  # writes the mean training metrics since the last time
+    # Logging and checkpoints.
+    eval_every: str = setting("1 epochs", "how often val_split is scored and a checkpoint saved")
+    checkpoint_every: str = setting("1 epochs", "how often a checkpoint is saved")
+    keep_checkpoints: int = setting(2, "newest checkpoints to keep, besides the best", minimum=1)
+    log_every: str = setting("50 steps", "how often the mean training metrics are written")
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in FIELDS:
-            raise InputError(f"Config has no field {name!r}; {nearest(name, FIELDS)}")
+            raise unknown_field(name)
         object.__setattr__(self, name, value)
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 
+# A run may be resumed with other values of these: they change where and how it is computed and logged, not the result.
+RESUMABLE = (
+    "mesh", "zero_1", "cache", "eval_batch_size", "eval_every", "checkpoint_every", "keep_checkpoints", "log_every",
+)  # fmt: skip
 
-def choose(argument: str, table: Mapping[str, Any]) -> Any:
-    """What the argument of a config file stands for in the file's table. Raises InputError naming what there is."""
+# Names that config.json had before version 0.2.0 -> today's. `load` accepts both.
+ALIASES = {
+    "accumulate": "grad_accum_steps",
+    "clip_norm": "grad_clip_norm",
+    "dispatch": "steps_per_call",
+    "keep": "keep_checkpoints",
+    "repeats": "repeated_augment",
+    "sam": "sam_rho",
+    "staged": "init_partial",
+    "zero": "zero_1",
+}
+
+# What people type who come from other libraries -> the field to use, as the error puts it.
+HINTS = {
+    "epochs": "duration, as in '10 epochs'",
+    "num_epochs": "duration, as in '10 epochs'",
+    "max_epochs": "duration, as in '10 epochs'",
+    "steps": "duration, as in '64000 steps'",
+    "max_steps": "duration, as in '64000 steps'",
+    "learning_rate": "lr",
+    "arch": "model",
+    "network": "model",
+    "bs": "batch_size",
+    "wd": "weight_decay",
+    "data": "dataset",
+    "opt": "optimizer",
+    "sched": "schedule",
+    "lr_schedule": "schedule",
+    "scheduler": "schedule",
+    "momentum": "optimizer, as in 'sgd(momentum=0.9)'",
+    "warmup": "schedule, as in 'cosine(warmup=\"5 epochs\")'",
+    "label_smoothing": "loss, as in 'cross_entropy(label_smoothing=0.1)'",
+    "dropout": "model, as in 'vgg16(dropout=0.5)'",
+    "pretrained": "init, as in 'torchvision:resnet50.v1'",
+    "teacher": "distill",
+    "mixup": "augment, as in 'mixup(0.2)'",
+    "cutmix": "augment, as in 'cutmix'",
+    "precision": "dtype",
+    "amp": "dtype, as in 'bfloat16'",
+    **ALIASES,
+}
+
+
+def unknown_field(name: str) -> InputError:
+    """Returns the error for a field that does not exist, with the field that people usually mean by it."""
+    if name in HINTS:
+        return InputError(f"unknown config field {name!r}; the field is {HINTS[name]}")
+    return unknown("config field", name, FIELDS)
+
+
+def pick_recipe(argument: str, table: Mapping[str, Any]) -> Any:
+    """Returns the entry of a config file's table for its argument. Raises InputError that lists the valid ones."""
     if argument not in table:
         raise unknown("argument", argument, table)
     return table[argument]
 
 
-def meanings() -> dict[str, str]:
-    """Each field's comment above, for people who read the command line and not this file."""
-    return dict(re.findall(r"^    (\w+): \w+ = .*?  # (.+)$", inspect.getsource(Config), re.MULTILINE))
-
-
-# A run may go on with other values of these: they change what is said and kept, and where, not what is learnt.
-FREE = ("mesh", "zero", "cache", "eval_batch_size", "eval_every", "checkpoint_every", "keep", "log_every")
-
-_CHOICES = {
-    "dtype": ("float32", "bfloat16"),
-    "cache": ("auto", "device", "host"),
-    "average": ("probabilities", "logits"),
-}
-_AT_LEAST = {"dispatch": 0, "batch_size": 1, "repeats": 1, "eval_batch_size": 1, "accumulate": 1, "keep": 1, "seed": 0,
-             "lr": 0.0, "weight_decay": 0.0, "clip_norm": 0.0, "ema": 0.0, "sam": 0.0, "aux_weight": 0.0}  # fmt: skip
+def field_help() -> dict[str, str]:
+    """Returns the help text of each field."""
+    return {name: field.metadata["help"] for name, field in FIELDS.items()}
 
 
 def check(config: Config) -> Config:
-    """Returns `config` if every field has its type and range; raises InputError naming the first that has not."""
-    for name, field in FIELDS.items():
-        value = getattr(config, name)
-        if type(field.default) is float and type(value) is int:
-            object.__setattr__(config, name, value := float(value))
-        if type(value) is not type(field.default):
-            raise InputError(
-                f"config.{name} = {value!r}: expected {type(field.default).__name__}, as in {field.default!r}"
-            )
-        if name in _CHOICES and value not in _CHOICES[name]:
-            raise InputError(f"config.{name} = {value!r}; {nearest(str(value), _CHOICES[name])}")
-        if name in _AT_LEAST and not _AT_LEAST[name] <= value < float("inf"):
-            raise InputError(f"config.{name} = {value!r}: expected at least {_AT_LEAST[name]}")
+    """Returns `config` if every field has its type and range; raises InputError that names the first that does not."""
+    for name in FIELDS:
+        _check_field(config, name)
     if not config.train_split:
         raise InputError("config.train_split = '': expected a split, as in 'train'")
     if config.fold:
@@ -129,29 +203,45 @@ def check(config: Config) -> Config:
         if not (number.isdecimal() and folds.isdecimal() and 1 <= int(number) <= int(folds) >= 2):
             raise InputError(f"config.fold = {config.fold!r}: expected one of at least two folds, as in '2/5'")
         if config.val_split:
-            raise InputError(f"config.fold = {config.fold!r} is the validation split; leave val_split = '' with it")
-    if config.ema >= 1:
-        raise InputError(f"config.ema = {config.ema!r}: expected less than 1, as in 0.999")
-    for name in ("accumulate", "repeats"):
-        if config.batch_size % (parts := getattr(config, name)):
-            raise InputError(f"config.batch_size = {config.batch_size}: expected a multiple of config.{name} = {parts}")
+            raise InputError(
+                f"config.fold = {config.fold!r} is the validation split; pass --config.val_split='' as well"
+            )
+    for name in ("grad_accum_steps", "repeated_augment"):
+        if config.batch_size % (count := getattr(config, name)):
+            raise InputError(f"config.batch_size = {config.batch_size}: expected a multiple of config.{name} = {count}")
     return config
 
 
+def _check_field(config: Config, name: str) -> None:
+    value, field = getattr(config, name), FIELDS[name]
+    if type(field.default) is float and type(value) is int:
+        setattr(config, name, value := float(value))
+    if type(value) is not type(field.default):
+        raise InputError(f"config.{name} = {value!r}: expected {type(field.default).__name__}, as in {field.default!r}")
+    minimum, below, choices = (field.metadata[key] for key in ("minimum", "below", "choices"))
+    if choices and value not in choices:
+        raise InputError(f"config.{name} = {value!r}; {nearest(str(value), choices)}")
+    if minimum is not None and not minimum <= value < below:
+        limits = f"at least {minimum}" + (f" and less than {below}" if below < math.inf else "")
+        raise InputError(f"config.{name} = {value!r}: expected {limits}")
+
+
 def load(path: pathlib.Path) -> Config:
-    """The config in a run's config.json. Raises InputError when the file is missing or is not one."""
+    """Reads a run's config.json, of any version. Raises InputError when it is missing or damaged."""
     try:
-        return check(Config(**json.loads(path.read_text())))
+        values = json.loads(path.read_text())
+        return check(Config(**{ALIASES.get(name, name): value for name, value in dict(values).items()}))
     except FileNotFoundError:
         raise InputError(f"{path.parent} is not a run's folder: it has no {path.name}") from None
     except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
         raise InputError(f"{path} is damaged: {error}") from error
 
 
-def length(duration: str, *, epoch: float, total: int = 0) -> float:
-    """The steps in a duration, with their fraction. `epoch`: steps per epoch; `total`: of the training.
+def parse_duration(duration: str, *, epoch: float, total: int = 0) -> float:
+    """Converts a duration to a number of steps, fractions included.
 
-    Raises InputError for anything but '<number> epochs', '<number> steps' or '<number>%'.
+    `epoch` is the number of steps per epoch, `total` that of the whole training. Raises InputError for anything but
+    '<number> epochs', '<number> steps' or '<number>%'.
     """
     unit = {"epochs": epoch, "epoch": epoch, "steps": 1, "step": 1, "%": total / 100}
     text = str(duration).strip()  # inside a call string it may be a number
@@ -165,12 +255,12 @@ def length(duration: str, *, epoch: float, total: int = 0) -> float:
     return value
 
 
-def steps(duration: str, *, epoch: float, total: int = 0) -> int:
-    """`length` in whole steps, at least 1 unless it is 0."""
-    value = length(duration, epoch=epoch, total=total)
+def to_steps(duration: str, *, epoch: float, total: int = 0) -> int:
+    """Converts a duration to whole steps: at least 1, unless it is 0."""
+    value = parse_duration(duration, epoch=epoch, total=total)
     return max(1, round(value)) if value else 0
 
 
 def is_due(step: int, period: float) -> bool:
-    """Whether a multiple of `period` (in steps) falls on this step, so that five epochs stay five epochs."""
+    """Returns whether a multiple of `period` (in steps, with a fraction) falls on this step."""
     return step // max(period, 1) > (step - 1) // max(period, 1)

@@ -8,8 +8,8 @@ import types
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from cnnjax.config import FIELDS, Config, check, load
-from cnnjax.errors import InputError, nearest, unknown
+from cnnjax.config import FIELDS, Config, check, load, unknown_field
+from cnnjax.errors import InputError, nearest
 
 
 def read_config(
@@ -113,7 +113,7 @@ def _flag_error(error: Exception, overrides: Sequence[str], known: Iterable[str]
     for word in overrides:
         name = word.split("=")[0].lstrip("-")
         if name.startswith("config.") and name.removeprefix("config.") not in FIELDS:
-            return unknown("config field", name.removeprefix("config."), FIELDS)
+            return unknown_field(name.removeprefix("config."))
         if word.startswith("-") and not name.startswith("config."):
             return InputError(f"unknown flag {word!r}; {nearest(name, known)}")
     lines = str(error).strip().splitlines() or [type(error).__name__]

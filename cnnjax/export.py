@@ -33,7 +33,7 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")  # of all of them, one program
 
 
 def stablehlo(
-    network: pretrained.Trained, step: str, say: Callable[[str], None], shape: tuple[int, ...] = ()
+    network: pretrained.LoadedNetwork, step: str, say: Callable[[str], None], shape: tuple[int, ...] = ()
 ) -> tuple[bytes, dict[str, Any]]:
     """The serialized program, and what there is to know of it.
 
@@ -43,7 +43,7 @@ def stablehlo(
     settings, known, model, restore = network
     host_ops, step_ops = pipeline.split_ops(settings.preprocess)
     shape = shape or _shape(tuple(known["shape"]), host_ops)
-    scoring.check_takes(settings, known, model, shape)
+    scoring.check_accepts(settings, known, model, shape)
     number, variables = restore(sharding.make_mesh(jax.local_devices()[:1]), step, say)
     prepare = augment.build(step_ops, settings.normalize, known, shape)
 
@@ -67,12 +67,12 @@ def stablehlo(
 def _shape(shape: tuple[int, ...], calls: list[spec.Call]) -> tuple[int, ...]:
     """The size of images of this one after these operations; itself, where it is too small for them."""
     with contextlib.suppress(InputError):
-        (shape,) = pipeline.by_size(np.array([shape]), calls)
+        (shape,) = pipeline.group_by_shape(np.array([shape]), calls)
     return tuple(map(int, shape))
 
 
 def torch_arrays(
-    network: pretrained.Trained, step: str, say: Callable[[str], None], names: str = ""
+    network: pretrained.LoadedNetwork, step: str, say: Callable[[str], None], names: str = ""
 ) -> dict[str, np.ndarray]:
     """The state dict that a library's own network loads, as `weights.export.named` has it; says whose names it has."""
     model, shape = network.model, tuple(network.known["shape"])
@@ -103,7 +103,7 @@ def check(path: pathlib.Path, names: str = "", shape: tuple[int, ...] | str | No
 
 
 def write(
-    network: pretrained.Trained,
+    network: pretrained.LoadedNetwork,
     path: pathlib.Path,
     *,
     step: str = "last",

@@ -33,7 +33,9 @@ class TrainState:
     model_state: dict[str, Tree]  # every other Flax collection, such as batch_stats; {} for a net that has none
     opt_state: Tree
     ema: Tree  # the average, of the parameters that are trained, that is evaluated; {} when the config asks for none
-    watched: dict[str, Tree] = flax.struct.field(default_factory=dict)  # what `optim.look` remembers of evaluations
+    watched: dict[str, Tree] = flax.struct.field(
+        default_factory=dict
+    )  # what `optim.update_monitors` remembers of evaluations
 
     @property
     def variables(self) -> dict[str, Tree]:

@@ -12,13 +12,13 @@ here. Gaussian weights of 0.05 are the authors' for cuda-convnet. From memory: t
 their release for Caffe.
 """
 
-from cnnjax.config import Config, choose
+from cnnjax.config import Config, pick_recipe
 
 AUGMENT = {"cifar10": "pad_crop(4)|flip_lr", "cifar100": ""}
 
 
 def get_config(dataset: str = "cifar10") -> Config:
-    augment = choose(dataset, AUGMENT)
+    augment = pick_recipe(dataset, AUGMENT)
     return Config(
         model=f"nin_{dataset}",
         dataset=dataset,

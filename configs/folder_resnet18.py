@@ -14,7 +14,7 @@ thousand images. Modern adds what imagenet_torchvision.py has: TrivialAugment, r
 smoothing, averaged weights, and blocks that start as their shortcuts; it wants more epochs.
 """
 
-from cnnjax.config import Config, choose
+from cnnjax.config import Config, pick_recipe
 
 RECIPES = {
     "plain": {
@@ -47,5 +47,5 @@ def get_config(recipe: str = "plain") -> Config:
         eval_batch_size=100,
         checkpoint_every="5 epochs",
         log_every="1 epochs",
-        **choose(recipe, RECIPES),
+        **pick_recipe(recipe, RECIPES),
     )

@@ -14,7 +14,7 @@ strength of the distortions and of the averaging is ours. Unlike it: the steps a
 interpolated one way.
 """
 
-from cnnjax.config import Config, choose
+from cnnjax.config import Config, pick_recipe
 
 # Caffe's quick_solver.prototxt: 60 epochs, plain crops.
 RECIPES = {
@@ -46,5 +46,5 @@ def get_config(recipe: str = "paper") -> Config:
         optimizer="sgd(momentum=0.9)",
         lr=0.01,
         weight_decay=2e-4,
-        **choose(recipe, RECIPES),
+        **pick_recipe(recipe, RECIPES),
     )

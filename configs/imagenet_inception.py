@@ -20,7 +20,7 @@ BN-Inception is the paper's BN-x30 (4.2.1, 4.2.2): SGD in batches of 32 from a r
 fast as GoogLeNet's, no dropout, a fifth of the weight decay (of Caffe's 2e-4, for the paper does not give it).
 """
 
-from cnnjax.config import Config, choose
+from cnnjax.config import Config, pick_recipe
 
 RMSPROP = "rmsprop(decay=0.9, eps=1.0, momentum=0.9, tf=True)"
 NETWORKS = {
@@ -34,7 +34,7 @@ NETWORKS = {
     "inception_v3": {
         "model": "inception_v3_aux",
         "loss": "cross_entropy(label_smoothing=0.1)",
-        "clip_norm": 2.0,
+        "grad_clip_norm": 2.0,
     },
     "inception_v4": {"model": "inception_v4_aux", "duration": "200 epochs"},
     "inception_resnet_v2": {"model": "inception_resnet_v2_aux", "duration": "200 epochs"},
@@ -59,5 +59,5 @@ def get_config(network: str = "inception_v3") -> Config:
         lr=0.045,
         weight_decay=4e-5,
         ema=0.9999,
-        **(settings | choose(network, NETWORKS)),
+        **(settings | pick_recipe(network, NETWORKS)),
     )

@@ -23,7 +23,7 @@ def get_config(model: str = "squeezenet1_0") -> Config:
         normalize="caffe",
         duration="170000 steps",
         batch_size=512,
-        accumulate=16,
+        grad_accum_steps=16,
         optimizer="sgd(momentum=0.9)",
         lr=0.04,
         schedule="polynomial(power=1.0)",

@@ -16,7 +16,7 @@ cubics.
 
 from typing import NamedTuple
 
-from cnnjax.config import Config, choose
+from cnnjax.config import Config, pick_recipe
 
 
 class Recipe(NamedTuple):
@@ -36,12 +36,12 @@ class Recipe(NamedTuple):
 RECIPES = {
     "a1": Recipe(600, 5e-3, 0.01, 0.2, label_smoothing=0.1),
     "a2": Recipe(300, 5e-3, 0.02, 0.1),
-    "a3": Recipe(100, 8e-3, 0.02, 0.1, side=160, magnitude=6, repeats=1, stochastic_depth=0.0),
+    "a3": Recipe(100, 8e-3, 0.02, 0.1, side=160, magnitude=6, repeated_augment=1, stochastic_depth=0.0),
 }
 
 
 def get_config(recipe: str = "a3") -> Config:
-    row: Recipe = choose(recipe, RECIPES)
+    row: Recipe = pick_recipe(recipe, RECIPES)
     batch_size = 2048 // row.repeats * row.repeats
     mixing = f"mixup({row.mixup})|cutmix(1.0)"
     return Config(
@@ -49,7 +49,7 @@ def get_config(recipe: str = "a3") -> Config:
         dataset="imagenet2012",
         test_split="validation",
         augment=f"random_resized_crop({row.side})|flip_lr|rand_augment(2, {row.magnitude}, bins=11)|{mixing}",
-        repeats=row.repeats,
+        repeated_augment=row.repeats,
         preprocess="resize(236)|center_crop(224)",
         duration=f"{row.epochs} epochs",
         batch_size=batch_size,

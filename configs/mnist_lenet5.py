@@ -9,7 +9,7 @@ chose nothing but this recipe. 3 to 5 minutes on two shared CPU cores, jax 0.10.
 has 99.05 % on MNIST, 99.2 % with distorted training images (LeCun et al. 1998, III.B).
 """
 
-from cnnjax.config import Config, choose
+from cnnjax.config import Config, pick_recipe
 
 # A digit may not be mirrored, a piece of clothing may.
 AUGMENT = {"mnist": "pad_crop(2)", "fashion_mnist": "flip_lr"}
@@ -19,7 +19,7 @@ def get_config(dataset: str = "mnist") -> Config:
     return Config(
         model="lenet5",
         dataset=dataset,
-        augment=choose(dataset, AUGMENT),
+        augment=pick_recipe(dataset, AUGMENT),
         duration="15 epochs",
         batch_size=128,
         optimizer="sgd(momentum=0.9, nesterov=True)",

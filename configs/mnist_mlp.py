@@ -14,7 +14,7 @@ on squared errors, and turns, zooms and slants alone, of the extent that is in C
 degrees, 15 %), without elastic deformations.
 """
 
-from cnnjax.config import Config, choose
+from cnnjax.config import Config, pick_recipe
 
 NETWORKS = {
     "perceptron": {"lr": 0.01},
@@ -29,7 +29,7 @@ NETWORKS = {
 
 
 def get_config(model: str = "mlp") -> Config:
-    settings = {"duration": "20 epochs"} | choose(model, NETWORKS)
+    settings = {"duration": "20 epochs"} | pick_recipe(model, NETWORKS)
     return Config(
         model=model,
         dataset="mnist",

@@ -23,7 +23,7 @@ different_few 68 / 54 / 69 / 70 / 70 %, different_many 78 / 64 / 80 / 82 / 82 %,
 `--config.init=akamaster:resnet20`, seed 0, the cards gave 77.0 % on similar_many and 91.2 % on different_many.
 """
 
-from cnnjax.config import Config, choose
+from cnnjax.config import Config, pick_recipe
 
 PHOTOGRAPHS = {"augment": "resize(32)|center_crop(32)|pad_crop(4)|flip_lr", "preprocess": "resize(32)|center_crop(32)"}
 LARGER = {"augment": "random_resized_crop(64)|flip_lr", "preprocess": "resize(73)|center_crop(64)"}
@@ -56,4 +56,4 @@ def get_config(quadrant: str = "source") -> Config:
         "checkpoint_every": "5 epochs",
         "log_every": "1 epochs",
     }
-    return Config(**settings | choose(quadrant, QUADRANTS))
+    return Config(**settings | pick_recipe(quadrant, QUADRANTS))

@@ -54,7 +54,7 @@ def get_study(budget: str) -> Study:
         "D, Glorot": arm("vgg_d", "initializer='xavier'", budget),
         "D, He": arm("vgg_d", "initializer='he'", budget),
         "D, Gaussian + BN": arm("vgg_d_bn", "initializer='gaussian'", budget),
-        "D from A": dataclasses.replace(staged, staged=True),
+        "D from A": dataclasses.replace(staged, init_partial=True),
     }
     cures = [name for name in arms if name not in ("A, He", "D, Gaussian")]
     return Study(

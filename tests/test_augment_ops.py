@@ -317,8 +317,8 @@ def test_on_a_cpu_images_go_in_turn_and_elsewhere_together() -> None:
 
     which = jnp.array([0, 1, 2, 1, 0])
     together = jax.vmap(changed)(image, which)
-    np.testing.assert_allclose(jax.vmap(random.in_turn(changed))(image, which), together, atol=1e-6)
-    assert "scan" in str(jax.make_jaxpr(jax.vmap(random.in_turn(changed)))(image, which))
+    np.testing.assert_allclose(jax.vmap(random.sequential_on_cpu(changed))(image, which), together, atol=1e-6)
+    assert "scan" in str(jax.make_jaxpr(jax.vmap(random.sequential_on_cpu(changed)))(image, which))
     np.testing.assert_allclose(  # an argument that all share
-        jax.vmap(random.in_turn(changed), (None, 0))(image[0], which), together, atol=1e-6
+        jax.vmap(random.sequential_on_cpu(changed), (None, 0))(image[0], which), together, atol=1e-6
     )

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from cnnjax import cli, config_files, spec
-from cnnjax.config import Config, choose
+from cnnjax.config import Config, pick_recipe
 from cnnjax.data import build
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
@@ -66,7 +66,7 @@ def test_a_command_of_a_card_names_what_exists(words: tuple[str, ...]) -> None:
         loop.check_names(dataclasses.replace(config, **settings))
 
 
-@pytest.mark.parametrize("path", [path for path in CARDS if "choose(" in (ROOT / path).read_text()])
+@pytest.mark.parametrize("path", [path for path in CARDS if "pick_recipe(" in (ROOT / path).read_text()])
 def test_a_wrong_argument_is_named_with_the_right_ones(path: str) -> None:
     with pytest.raises(InputError, match=rf"^{re.escape(path)}:nix gives no config: unknown argument 'nix'; .*valid: "):
         config_files.read_config(f"{path}:nix")
@@ -80,7 +80,7 @@ def test_a_long_setting_is_shown_whole(capsys: pytest.CaptureFixture[str], monke
 
 
 def test_an_argument_stands_for_its_row() -> None:
-    assert choose("b", {"a": 1, "b": 2}) == 2
+    assert pick_recipe("b", {"a": 1, "b": 2}) == 2
 
 
 # ------------------------------------------------------------------------------------------------------------ a step
@@ -131,8 +131,8 @@ def shrunk(config: Config, side: int) -> Config:
             text = re.sub(r"\b\d{3}\b", lambda match: str(round(0.36 * int(match[0]))), getattr(config, field))
         setattr(config, field, text)
     config.init = ""  # no run is there to start from
-    config.duration, config.eval_batch_size, config.accumulate = "2 steps", 8, min(config.accumulate, 2)
-    config.batch_size = 2 * config.accumulate * config.repeats
+    config.duration, config.eval_batch_size, config.grad_accum_steps = "2 steps", 8, min(config.grad_accum_steps, 2)
+    config.batch_size = 2 * config.grad_accum_steps * config.repeated_augment
     return config
 
 

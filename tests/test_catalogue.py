@@ -46,7 +46,7 @@ def test_every_row_is_whole(name: str) -> None:
     assert convert.family(model) in LIBRARIES[row.library].families
     assert pipeline.split_ops(row.preprocess)[1] == []
     spec.find("normalization", spec.parse(row.normalize), normalize.NORMALIZE, **dict.fromkeys(GIVEN))
-    assert not pipeline.asked(row.preprocess, normalization=row.normalize)  # what no file of weights says
+    assert not pipeline.required_statistics(row.preprocess, normalization=row.normalize)  # what no file of weights says
     assert re.fullmatch(r"(sha256:[0-9a-f]{8,64}|md5:[0-9a-f]{32}|sha1:[0-9a-f]{40})?", row.digest)
     assert re.fullmatch(r"https?://[^{} ]+", row.url)
     assert row.path.suffix in (".pth", ".th", ".safetensors", ".h5", ".gz", ".caffemodel")
@@ -71,7 +71,7 @@ MODELS = {row.model: row for row in ROWS.values()}
     ],
 )
 def test_a_networks_parameters_are_as_many_as_its_row_says(model: str) -> None:
-    _, known, network, _ = pretrained.find(MODELS[model].name)
+    _, known, network, _ = pretrained.load(MODELS[model].name)
     height, width, channels = known["shape"]
     assert count_params(network, (height, width, channels)) == MODELS[model].params
 
@@ -201,7 +201,7 @@ def test_where_no_digest_was_published_the_first_counts(row: Any, server: Any) -
 # ---------------------------------------------------------------------------------------------------------- using them
 
 
-def restored(network: pretrained.Trained, **options: Any) -> dict[str, np.ndarray]:
+def restored(network: pretrained.LoadedNetwork, **options: Any) -> dict[str, np.ndarray]:
     mesh = sharding.make_mesh(jax.devices()[:2])
     _, found = network.restore(mesh, options.get("step", "last"), silent)
     return {"/".join(path): np.asarray(leaf) for path, leaf in _flat(found)}
@@ -215,7 +215,7 @@ def assert_same(found: dict[str, np.ndarray], variables: Any) -> None:
 
 
 def test_a_name_is_a_network_with_its_weights(row: Any, variables: Any) -> None:
-    network = pretrained.find(NAME)
+    network = pretrained.load(NAME)
     assert (network.settings.model, network.settings.dataset, network.settings.test_split) == (NET, "cifar10", "test")
     assert network.known["shape"] == [32, 32, 3]
     assert network.known["classes"][0] == "airplane"
@@ -230,7 +230,7 @@ def test_a_file_is_a_network_that_it_is_like(row: Any, variables: Any, saved: pa
     flat = {"/".join(path): np.asarray(leaf) for path, leaf in _flat(variables)}
     path = tmp_path / f"mine{suffix}"
     export.write(path, convert.to_theirs(create_model(NET, 10), (32, 32, 3), flat, "pytorchcv"))
-    network = pretrained.find(path, **like)
+    network = pretrained.load(path, **like)
     assert len(network.known["classes"]) == 10
     assert_same(restored(network), variables)
 
@@ -238,7 +238,7 @@ def test_a_file_is_a_network_that_it_is_like(row: Any, variables: Any, saved: pa
 def test_a_file_may_have_our_own_names(row: Any, variables: Any, tmp_path: pathlib.Path) -> None:
     flat = {"/".join(path): np.asarray(leaf) for path, leaf in _flat(variables)}
     export.write(tmp_path / "own.safetensors", export.named(create_model(NET, 10), (32, 32, 3), flat, export.OWN))
-    assert_same(restored(pretrained.find(tmp_path / "own.safetensors", NAME)), variables)
+    assert_same(restored(pretrained.load(tmp_path / "own.safetensors", NAME)), variables)
     less, more = {name: leaf for name, leaf in flat.items() if "head" not in name}, flat | {"params/extra": np.ones(3)}
     for arrays, message in (
         (less, "params/head/bias: no params/head/bias"),
@@ -246,14 +246,14 @@ def test_a_file_may_have_our_own_names(row: Any, variables: Any, tmp_path: pathl
     ):
         export.write(tmp_path / "wrong.safetensors", arrays)
         with pytest.raises(InputError, match=message):
-            pretrained.find(tmp_path / "wrong.safetensors", NAME)
+            pretrained.load(tmp_path / "wrong.safetensors", NAME)
 
 
 def test_a_file_may_have_other_classes(row: Any, tmp_path: pathlib.Path) -> None:
     model: Any = create_model(NET, 3)
     flat = {"/".join(path): np.asarray(leaf) for path, leaf in _flat(_shapes_filled(model))}
     export.write(tmp_path / "mine.pth", convert.to_theirs(model, (32, 32, 3), flat, "akamaster"))
-    network = pretrained.find(tmp_path / "mine.pth", NAME)
+    network = pretrained.load(tmp_path / "mine.pth", NAME)
     assert network.known["classes"] == ["0", "1", "2"]
     assert restored(network)["params/head/kernel"].shape == (64, 3)
 
@@ -276,7 +276,7 @@ WRONG = {
 def test_what_is_none_is_said(row: Any, saved: pathlib.Path, name: str) -> None:
     source, model, message = WRONG[name]
     with pytest.raises(InputError, match=message.replace("FILE", re.escape(str(saved)))):
-        pretrained.find(source.replace("FILE", str(saved)), model=model)
+        pretrained.load(source.replace("FILE", str(saved)), model=model)
 
 
 @pytest.mark.parametrize("source", [NAME, "FILE"])
@@ -284,9 +284,9 @@ def test_training_starts_from_them(row: Any, saved: pathlib.Path, variables: Any
     own = _shapes_filled(create_model(NET, 10))
     own = jax.tree.map(jax.numpy.zeros_like, own)
     mesh = sharding.make_mesh(jax.devices()[:1])
-    network = pretrained.find(source.replace("FILE", str(saved)), model=NET)
-    fitting = pretrained.fit(own, network, source, network.known["classes"])
-    begun = pretrained.start_from(own, network, fitting, mesh, silent)
+    network = pretrained.load(source.replace("FILE", str(saved)), model=NET)
+    fitting = pretrained.match_for_transfer(own, network, source, network.known["classes"])
+    begun = pretrained.apply_transfer(own, network, fitting, mesh, silent)
     assert_same({"/".join(path): np.asarray(leaf) for path, leaf in _flat(begun)}, variables)
 
 

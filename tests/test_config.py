@@ -34,7 +34,7 @@ def test_every_field_has_a_default_of_its_type(name: str) -> None:
 
 
 def test_every_field_has_a_comment_that_the_command_line_shows() -> None:
-    assert config.meanings().keys() == FIELDS.keys()
+    assert config.field_help().keys() == FIELDS.keys()
 
 
 @pytest.mark.parametrize(("name", "hint"), [("modle", "did you mean 'model'?"), ("zzzzzz", "; valid, of ")])
@@ -52,19 +52,19 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"lr": "0.1"}, "config.lr = '0.1': expected float"),
     ({"lr": None}, "config.lr = None: expected float"),
     ({"lr": True}, "config.lr = True: expected float"),
-    ({"lr": -0.1}, "config.lr = -0.1: expected at least 0.0"),
-    ({"lr": float("nan")}, "config.lr = nan: expected at least 0.0"),
-    ({"weight_decay": -1.0}, "config.weight_decay = -1.0: expected at least 0.0"),
-    ({"clip_norm": -1.0}, "config.clip_norm = -1.0: expected at least 0.0"),
-    ({"ema": -0.1}, "config.ema = -0.1: expected at least 0.0"),
-    ({"ema": 1.0}, "config.ema = 1.0: expected less than 1"),
+    ({"lr": -0.1}, "config.lr = -0.1: expected at least 0"),
+    ({"lr": float("nan")}, "config.lr = nan: expected at least 0"),
+    ({"weight_decay": -1.0}, "config.weight_decay = -1.0: expected at least 0"),
+    ({"grad_clip_norm": -1.0}, "config.grad_clip_norm = -1.0: expected at least 0"),
+    ({"ema": -0.1}, "config.ema = -0.1: expected at least 0 and less than 1"),
+    ({"ema": 1.0}, "config.ema = 1.0: expected at least 0 and less than 1"),
     ({"batch_size": 0}, "config.batch_size = 0: expected at least 1"),
     ({"eval_batch_size": 0}, "config.eval_batch_size = 0: expected at least 1"),
-    ({"accumulate": 0}, "config.accumulate = 0: expected at least 1"),
-    ({"repeats": 0}, "config.repeats = 0: expected at least 1"),
-    ({"repeats": 3}, "config.batch_size = 128: expected a multiple of config.repeats = 3"),
-    ({"accumulate": 3}, "config.batch_size = 128: expected a multiple of config.accumulate = 3"),
-    ({"keep": 0}, "config.keep = 0: expected at least 1"),
+    ({"grad_accum_steps": 0}, "config.grad_accum_steps = 0: expected at least 1"),
+    ({"repeated_augment": 0}, "config.repeated_augment = 0: expected at least 1"),
+    ({"repeated_augment": 3}, "config.batch_size = 128: expected a multiple of config.repeated_augment = 3"),
+    ({"grad_accum_steps": 3}, "config.batch_size = 128: expected a multiple of config.grad_accum_steps = 3"),
+    ({"keep_checkpoints": 0}, "config.keep_checkpoints = 0: expected at least 1"),
     ({"seed": -1}, "config.seed = -1: expected at least 0"),
     ({"dtype": "bfloat61"}, "config.dtype = 'bfloat61'; did you mean 'bfloat16'? valid: bfloat16, float32"),
     ({"cache": "gpu"}, "config.cache = 'gpu'; valid: auto, device, host"),
@@ -93,9 +93,9 @@ def test_a_saved_config_comes_back(tmp_path: pathlib.Path) -> None:
     saved = Config(model="mlp", lr=0.3, duration="7 steps")
     (tmp_path / "config.json").write_text(json.dumps(dataclasses.asdict(saved)))
     assert config.load(tmp_path / "config.json") == saved
-    assert config_files.read_config(str(tmp_path / "config.json"), ["--config.keep=5"]) == dataclasses.replace(
-        saved, keep=5
-    )
+    assert config_files.read_config(
+        str(tmp_path / "config.json"), ["--config.keep_checkpoints=5"]
+    ) == dataclasses.replace(saved, keep_checkpoints=5)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_saved_config_comes_back(tmp_path: pathlib.Path) -> None:
         (b"[1, 2]", "config.json is damaged"),
         (b'{"lrr": 0.1}', "lrr"),
         (b'{"lr": "0.1"}', "config.lr = '0.1': expected float"),
-        (b'{"keep": 0}', "config.keep = 0: expected at least 1"),
+        (b'{"keep_checkpoints": 0}', "config.keep_checkpoints = 0: expected at least 1"),
     ],
 )
 def test_a_damaged_config_is_refused(content: bytes | None, message: str, tmp_path: pathlib.Path) -> None:
@@ -142,7 +142,7 @@ def test_a_damaged_config_is_refused(content: bytes | None, message: str, tmp_pa
     ],
 )
 def test_a_duration_is_steps(duration: str, steps: int) -> None:
-    assert config.steps(duration, epoch=10.5, total=1000) == steps
+    assert config.to_steps(duration, epoch=10.5, total=1000) == steps
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_a_duration_is_steps(duration: str, steps: int) -> None:
 )
 def test_what_is_no_duration_is_refused(duration: Any) -> None:
     with pytest.raises(InputError, match=re.escape(f"{duration!r} is not a duration; expected '15 epochs', '64000")):
-        config.steps(duration, epoch=10.5, total=1000)
+        config.to_steps(duration, epoch=10.5, total=1000)
 
 
 # -------------------------------------------------------------------------------------------------- the command line
@@ -202,9 +202,9 @@ def test_the_argument_of_a_config_file_follows_a_colon() -> None:
         ("--config.model.depth=3", "unknown config field 'model.depth'; did you mean 'model'?"),
         ("--config.lr=abc", "config.lr=abc"),
         ("--config.batch_size=1.5", "config.batch_size=1.5"),
-        ("--config.keep=True", "config.keep=True"),
+        ("--config.keep_checkpoints=True", "config.keep_checkpoints=True"),
         ("--config.lr", "Missing value for flag --config.lr"),
-        ("--config.lr=-1", "config.lr = -1.0: expected at least 0.0"),
+        ("--config.lr=-1", "config.lr = -1.0: expected at least 0"),
         ("--config.dtype=float61", "valid: bfloat16, float32"),
         ("--lr=1", "unknown flag '--lr=1'; valid: config, data_dir, workdir"),
         ("--workdr=x", "did you mean 'workdir'?"),

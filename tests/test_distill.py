@@ -67,7 +67,7 @@ def test_the_loss_is_hintons(temperature: float, weight: float) -> None:
         return np.exp(x / temperature) / np.exp(x / temperature).sum(axis=1, keepdims=True)
 
     divergence = (soft(taught) * np.log(soft(taught) / soft(pupil))).sum(axis=1)
-    got = distill.blend(jnp.array(loss), jnp.array(pupil), jnp.array(taught), temperature, weight)
+    got = distill.distillation_loss(jnp.array(loss), jnp.array(pupil), jnp.array(taught), temperature, weight)
     np.testing.assert_allclose(got, (1 - weight) * loss + weight * temperature**2 * divergence, rtol=1e-5)
 
 
@@ -102,7 +102,9 @@ def test_a_step_is_taught_by_the_images_that_the_pupil_sees(teacher: pathlib.Pat
         network.apply(variables, 2 * images - 1, train=False),
     ]
     loss = -jax.nn.log_softmax(logits[0])[np.arange(16), batch["label"]]
-    assert float(got) == pytest.approx(float(distill.blend(loss, *logits, temperature=2.0, weight=0.7).sum()), rel=1e-5)
+    assert float(got) == pytest.approx(
+        float(distill.distillation_loss(loss, *logits, temperature=2.0, weight=0.7).sum()), rel=1e-5
+    )
 
 
 def test_a_pupil_goes_on_and_takes_several_steps_at_once(
@@ -120,7 +122,7 @@ def test_a_pupil_goes_on_and_takes_several_steps_at_once(
     shutil.rmtree(tmp_path / "again" / "checkpoints" / "00000008")
     run(tmp_path / "again", digits_dir, distill=text)
     assert weights(tmp_path / "again") == weights(tmp_path / "pupil")
-    several = run(tmp_path / "several", digits_dir, distill=text, dispatch=4)
+    several = run(tmp_path / "several", digits_dir, distill=text, steps_per_call=4)
     assert several["loss"] == pytest.approx(
         json.loads((tmp_path / "pupil" / "result.json").read_text())["loss"], rel=1e-4
     )

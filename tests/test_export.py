@@ -32,7 +32,7 @@ NETWORKS = {
 }
 
 
-def network(model: str, shape: tuple[int, ...], zeros: bool = False, **changes: Any) -> pretrained.Trained:
+def network(model: str, shape: tuple[int, ...], zeros: bool = False, **changes: Any) -> pretrained.LoadedNetwork:
     """A network with random weights, or with none."""
     settings = Config(**{"model": model, "normalize": "symmetric", **changes})
     known = {"classes": list("abcdefghij"), "shape": list(shape), "mean": [0.5] * shape[-1], "std": [0.3] * shape[-1]}
@@ -42,10 +42,10 @@ def network(model: str, shape: tuple[int, ...], zeros: bool = False, **changes: 
     variables: Any = jax.eval_shape(init, image) if zeros else jax.jit(init)(image)
     if zeros:
         variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), variables)
-    return pretrained.Trained(settings, known, made, lambda mesh, step, say: (7, variables))
+    return pretrained.LoadedNetwork(settings, known, made, lambda mesh, step, say: (7, variables))
 
 
-def logits(trained: pretrained.Trained, images: np.ndarray) -> jax.Array:
+def logits(trained: pretrained.LoadedNetwork, images: np.ndarray) -> jax.Array:
     """As an evaluation has them, with what there is for this machine."""
     settings, known, model, restore = trained
     prepare = augment.build([], settings.normalize, known, images.shape[1:])

@@ -107,10 +107,10 @@ def test_any_number_of_devices_makes_the_same_batch(text: str) -> None:
     found: list[Any] = []
     for devices in (1, 8):
         mesh = sharding.make_mesh(jax.devices()[:devices])
-        rows, whole = sharding.split(mesh), sharding.replicated(mesh)
+        rows, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
         step = jax.jit(lambda key, x, y: mix(key, prepare(key, x), y), in_shardings=(whole, rows, rows))
         key = jax.random.key(1)  # whose draws are the same however they are divided
-        found.append(jax.device_get(step(key, sharding.put_rows(mesh, raw), sharding.put_rows(mesh, label))))
+        found.append(jax.device_get(step(key, sharding.put_batch(mesh, raw), sharding.put_batch(mesh, label))))
     for one, other in zip(*found, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
 

@@ -132,9 +132,9 @@ def test_what_never_varies_stays_finite() -> None:
 
 
 def test_only_what_is_taken_is_computed() -> None:
-    assert pipeline.asked("pad_crop(2)", "", normalization="mean_std") == set()
-    assert pipeline.asked("", normalization="pixel_mean_std") == {"mean_image", "std_image"}
-    assert pipeline.asked("", normalization="gcn_zca") == {"zca", "zca_mean"}
+    assert pipeline.required_statistics("pad_crop(2)", "", normalization="mean_std") == set()
+    assert pipeline.required_statistics("", normalization="pixel_mean_std") == {"mean_image", "std_image"}
+    assert pipeline.required_statistics("", normalization="gcn_zca") == {"zca", "zca_mean"}
     assert set(statistics.add_up([pixels()], {"eigen"})) == {"histogram", "products"}
 
 
@@ -146,14 +146,14 @@ def config(normalization: str) -> Config:
     return Config(model="perceptron", normalize=normalization, batch_size=40, duration="2 steps", lr=0.01, **splits)
 
 
-@pytest.mark.parametrize("text", [text for text in FORMULAS if pipeline.asked(normalization=text)])
+@pytest.mark.parametrize("text", [text for text in FORMULAS if pipeline.required_statistics(normalization=text)])
 def test_a_run_is_evaluated_with_its_own_statistics(text: str, digits_dir: str, tmp_path: pathlib.Path) -> None:
     folder = tmp_path / "run"
     result = train(config(text), folder, data_dir=digits_dir)
     split = build.load("digits", "train[:80]", digits_dir)
     source = pipeline.open_source(split, [], cache="host", seed=0, mesh=sharding.make_mesh())
-    known = workdir.read_known(folder)
-    for name, want in source.statistics(pipeline.asked(normalization=text)).items():
+    known = workdir.read_data_info(folder)
+    for name, want in source.statistics(pipeline.required_statistics(normalization=text)).items():
         np.testing.assert_allclose(known[name], want, atol=1e-5)
     assert evaluate(folder, data_dir=digits_dir, say=lambda line: None)["loss"] == pytest.approx(result["loss"])
     assert (folder / "data.json").stat().st_size < 2000
@@ -161,14 +161,14 @@ def test_a_run_is_evaluated_with_its_own_statistics(text: str, digits_dir: str, 
 
 def test_a_damaged_file_of_statistics_is_named_and_computed_anew(digits_dir: str, tmp_path: pathlib.Path) -> None:
     train(config("pixel_mean_std"), tmp_path, data_dir=digits_dir)
-    path, known = tmp_path / "statistics.npz", workdir.read_known(tmp_path)
+    path, known = tmp_path / "statistics.npz", workdir.read_data_info(tmp_path)
     whole = path.read_bytes()
     for damaged in (b"", whole[:-9], whole[:300] + b"\xff" + whole[301:]):
         path.write_bytes(damaged)
         with pytest.raises(InputError, match=r"statistics.npz is (damaged|missing); going on with the run writes it"):
             evaluate(tmp_path, data_dir=digits_dir)
         train(config("pixel_mean_std"), tmp_path, data_dir=digits_dir)
-        jax.tree.map(np.testing.assert_array_equal, workdir.read_known(tmp_path), known)
+        jax.tree.map(np.testing.assert_array_equal, workdir.read_data_info(tmp_path), known)
 
 
 # -------------------------------------------------------------------------------------------------------- what is wrong

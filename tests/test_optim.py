@@ -162,7 +162,7 @@ RULES = {
 @pytest.mark.parametrize("decay", [0.0, 0.05])
 @pytest.mark.parametrize("optimizer", RULES)
 def test_five_steps_are_those_of_their_definition(optimizer: str, decay: float, clip: float) -> None:
-    got = run(Config(optimizer=optimizer, lr=LR, weight_decay=decay, clip_norm=clip))
+    got = run(Config(optimizer=optimizer, lr=LR, weight_decay=decay, grad_clip_norm=clip))
     rule = RULES[optimizer]
     want = {name: np.array(value, np.float64) for group in PARAMS.values() for name, value in group.items()}
     memory: dict[str, dict] = {name: {} for name in want}
@@ -211,7 +211,7 @@ SETTINGS: list[dict[str, Any]] = [
     *({"optimizer": name} for name in optim.OPTIMIZERS if name != "lbfgs"),
     {"optimizer": "lbfgs", "lr": 1.0, "weight_decay": 1e-3},
     *({"optimizer": f"sgd|{name}", "lr": 0.1} for name in optim.WRAPPERS),
-    {"sam": 0.05, "accumulate": 2, "lr": 0.1},
+    {"sam_rho": 0.05, "grad_accum_steps": 2, "lr": 0.1},
 ]
 
 
@@ -329,7 +329,7 @@ def test_what_does_not_exist_is_refused(settings: dict[str, Any], message: str) 
         ({"optimizer": "sgd|schedule_free", "ema": 0.9}, "config.ema = 0.9: schedule_free has an average of its own"),
         ({"optimizer": "sgd(0.9)|schedule_free"}, "schedule_free takes the place of momentum: use sgd(momentum=0.0)"),
         ({"optimizer": "adamw|schedule_free"}, "schedule_free takes the place of momentum: use adamw(b1=0.0)"),
-        ({"optimizer": "lbfgs", "sam": 0.1}, "config.sam goes with any optimizer but lbfgs"),
+        ({"optimizer": "lbfgs", "sam_rho": 0.1}, "config.sam_rho goes with any optimizer but lbfgs"),
     ],
 )
 def test_what_does_not_go_together_is_refused(settings: dict[str, Any], message: str) -> None:
@@ -439,7 +439,7 @@ def followed(optimizer: str, steps: int) -> list[tuple[float, float]]:
     for _ in range(steps):
         updates, state = tx.update(p, state, p)
         p = apply(p, updates)
-        taken.append((float(p["kernel"][0]), float(optim.averaged(state, p)["kernel"][0])))
+        taken.append((float(p["kernel"][0]), float(optim.eval_params(state, p)["kernel"][0])))
     return taken
 
 
@@ -469,10 +469,10 @@ def test_schedule_free_is_its_algorithm() -> None:
 @pytest.mark.parametrize("wrapper", optim.WRAPPERS)
 def test_what_a_wrapper_averages_is_evaluated(wrapper: str) -> None:
     config = Config(optimizer=f"sgd|{wrapper}")
-    assert optim.averages(config)
+    assert optim.keeps_average(config)
     state, step = step_of(config, some_batch())
     state, _ = step(state)
-    found, expected = state.variables["params"], optim.averaged(state.opt_state, state.params)
+    found, expected = state.variables["params"], optim.eval_params(state.opt_state, state.params)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
     assert any(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), found, state.params)))
 
@@ -480,7 +480,7 @@ def test_what_a_wrapper_averages_is_evaluated(wrapper: str) -> None:
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_sam_takes_the_gradient_at_the_worst_point_near_by(accumulate: int) -> None:
     batch = some_batch()
-    config = Config(optimizer="sgd", lr=0.5, sam=0.3, accumulate=accumulate)
+    config = Config(optimizer="sgd", lr=0.5, sam_rho=0.3, grad_accum_steps=accumulate)
     state, step = step_of(config, batch)
     after, sums = step(state)
     model = create_model("mlp(features=(8,))", 10)
@@ -503,9 +503,9 @@ def test_sam_takes_the_gradient_at_the_worst_point_near_by(accumulate: int) -> N
 def watched(values: list[float], **settings: Any) -> list[dict[str, Any]]:
     """What is remembered after each value of both metrics."""
     config, after = Config(**settings), []
-    seen = optim.begin(config)
+    seen = optim.init_monitors(config)
     for value in values:
-        seen = optim.look(config, seen, {"loss": value, "accuracy": value})
+        seen = optim.update_monitors(config, seen, {"loss": value, "accuracy": value})
         after.append(seen)
     return after
 
@@ -528,7 +528,7 @@ END = UP_AND_DOWN[5:]
 def test_the_rate_falls_on_a_plateau(arguments: str, values: list[float], factors: list[float]) -> None:
     seen = watched(values, schedule=f"plateau({arguments})")
     np.testing.assert_allclose([one["plateau"]["factor"] for one in seen], factors, rtol=1e-5)
-    rate = optim.rate(optax.constant_schedule(2.0), seen[-1])
+    rate = optim.scaled_schedule(optax.constant_schedule(2.0), seen[-1])
     assert np.asarray(rate(jnp.int32(0))).item() == pytest.approx(2 * factors[-1])
 
 
@@ -545,7 +545,7 @@ def test_the_rate_falls_on_a_plateau(arguments: str, values: list[float], factor
 def test_a_run_ends_without_improvement(arguments: str, values: list[float], stops: list[bool]) -> None:
     config = Config(early_stop=f"early_stop({arguments})")
     seen = watched(values, early_stop=config.early_stop)
-    assert [bool(optim.why_stopped(config, one)) for one in seen] == stops
+    assert [bool(optim.stop_reason(config, one)) for one in seen] == stops
 
 
 @pytest.mark.parametrize("metric", ["loss", "accuracy"])

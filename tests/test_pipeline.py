@@ -70,14 +70,14 @@ def test_the_order_never_changes(seed: int, epoch: int) -> None:
 
 
 def test_the_order_crosses_from_one_epoch_into_the_next() -> None:
-    assert pipeline.order(seed=0, step=1, batch_size=7, count=10).example.tolist() == [3, 6, 7, 5, 3, 7, 8]
+    assert pipeline.batch_indices(seed=0, step=1, batch_size=7, count=10).example.tolist() == [3, 6, 7, 5, 3, 7, 8]
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(10, 1), (10, 5), (10, 3), (97, 10), (10, 25), (1, 4)])
 def test_each_epoch_has_every_example_once(count: int, batch_size: int) -> None:
     epochs = 3
     steps = -(-epochs * count // batch_size)
-    batches = [pipeline.order(3, step, batch_size, count).example for step in range(steps)]
+    batches = [pipeline.batch_indices(3, step, batch_size, count).example for step in range(steps)]
     assert {batch.shape for batch in batches} == {(batch_size,)}
     stream = np.concatenate(batches)[: epochs * count].reshape(epochs, count)
     np.testing.assert_array_equal(np.sort(stream, axis=1), np.tile(np.arange(count), (epochs, 1)))
@@ -86,18 +86,18 @@ def test_each_epoch_has_every_example_once(count: int, batch_size: int) -> None:
 
 
 def test_the_order_depends_on_seed_and_step_alone() -> None:
-    first = pipeline.order(5, 40, 16, 100).example
+    first = pipeline.batch_indices(5, 40, 16, 100).example
     for step in range(10):
-        pipeline.order(6, step, 32, 100)
+        pipeline.batch_indices(6, step, 32, 100)
     pipeline.permutation.cache_clear()
-    np.testing.assert_array_equal(pipeline.order(5, 40, 16, 100).example, first)
-    assert not np.array_equal(pipeline.order(6, 40, 16, 100).example, first)
+    np.testing.assert_array_equal(pipeline.batch_indices(5, 40, 16, 100).example, first)
+    assert not np.array_equal(pipeline.batch_indices(6, 40, 16, 100).example, first)
 
 
 @pytest.mark.parametrize("repeats", [2, 3, 6])
 def test_repeats_put_each_example_of_a_batch_in_it_so_often(repeats: int) -> None:
     count, size = 10, 12
-    batches = [pipeline.order(3, step, size, count, repeats) for step in range(10 * repeats)]
+    batches = [pipeline.batch_indices(3, step, size, count, repeats) for step in range(10 * repeats)]
     for batch in batches:
         np.testing.assert_array_equal(batch.example, np.tile(batch.example[: size // repeats], repeats))
     stream = np.concatenate([batch.example[: size // repeats] for batch in batches])
@@ -119,12 +119,12 @@ def test_repeats_are_cropped_each_in_its_own_way(photographs: Split) -> None:
 
 
 def test_a_batch_is_what_the_split_holds_at_those_places(digits: Split) -> None:
-    images, labels = digits.read(pipeline.order(0, 2, 40, 100).example)
+    images, labels = digits.read(pipeline.batch_indices(0, 2, 40, 100).example)
     batch = train(source(digits), start=2, stop=3)[0]
     assert (batch["image"].dtype, batch["label"].dtype) == (np.uint8, np.int32)
     np.testing.assert_array_equal(batch["image"], np.stack(images))
     np.testing.assert_array_equal(batch["label"], labels)
-    example, epoch = pipeline.order(0, 2, 40, 100)
+    example, epoch = pipeline.batch_indices(0, 2, 40, 100)
     np.testing.assert_array_equal(batch["example"], example)
     np.testing.assert_array_equal(batch["epoch"], epoch)
     assert epoch.tolist() == [0] * 20 + [1] * 20  # of 100 examples, the 80th to the 119th

@@ -38,7 +38,7 @@ PROTOCOLS = {
 }
 
 
-def network(model: str = ANY_SIZE, known: dict[str, Any] = KNOWN, **changes: Any) -> pretrained.Trained:
+def network(model: str = ANY_SIZE, known: dict[str, Any] = KNOWN, **changes: Any) -> pretrained.LoadedNetwork:
     """A network with random weights."""
     settings = Config(**{"model": model, "eval_batch_size": 16, "cache": "host", **changes})
     made = create_model(model, len(known["classes"]))
@@ -46,14 +46,14 @@ def network(model: str = ANY_SIZE, known: dict[str, Any] = KNOWN, **changes: Any
     variables = made.init(jax.random.key(3, impl="rbg"), image, train=False)
     # Larger logits than at the start, so that the probabilities of two images differ.
     variables = jax.tree.map(lambda x: 1.3 * x if x.ndim > 1 else x, variables)
-    return pretrained.Trained(settings, known, made, lambda mesh, step, say: (0, variables))
+    return pretrained.LoadedNetwork(settings, known, made, lambda mesh, step, say: (0, variables))
 
 
 def mesh_of(devices: int) -> Any:
     return sharding.make_mesh(jax.devices()[:devices])
 
 
-def predicted(trained: pretrained.Trained, paths: list[pathlib.Path], **options: Any) -> list[predict.Prediction]:
+def predicted(trained: pretrained.LoadedNetwork, paths: list[pathlib.Path], **options: Any) -> list[predict.Prediction]:
     return list(predict.predict(trained, paths, **{"top": 6, "mesh": mesh_of(1), **options}))
 
 

@@ -27,19 +27,19 @@ NETWORKS = {
 }
 
 
-def network(model: str, **changes: Any) -> pretrained.Trained:
+def network(model: str, **changes: Any) -> pretrained.LoadedNetwork:
     """A network with random weights."""
     made = create_model(model, 10)
     variables = made.init(jax.random.key(1, impl="rbg"), jnp.zeros((1, *KNOWN["shape"])), train=False)
     settings = Config(**{"model": model, "dataset": "digits", "eval_batch_size": 50, "cache": "host", **changes})
-    return pretrained.Trained(settings, KNOWN, made, lambda mesh, step, say: (0, variables))
+    return pretrained.LoadedNetwork(settings, KNOWN, made, lambda mesh, step, say: (0, variables))
 
 
 def mesh_of(devices: int = 1) -> Any:
     return sharding.make_mesh(jax.devices()[:devices])
 
 
-def extracted(trained: pretrained.Trained, split: Any, layer: str = "", devices: int = 1) -> np.ndarray:
+def extracted(trained: pretrained.LoadedNetwork, split: Any, layer: str = "", devices: int = 1) -> np.ndarray:
     mesh = mesh_of(devices)
     return probe.extract(trained, trained.restore(mesh, "last", print)[1], split, layer, mesh)[0]
 

@@ -186,7 +186,7 @@ VIEWS = {
 def test_a_protocol_has_so_many_views(text: str, shape: tuple[int, ...]) -> None:
     protocol, count = protocols.build(text), 0
     for views in protocol.passes:
-        ((made, _),) = pipeline.by_size(np.array([shape]), views).items()
+        ((made, _),) = pipeline.group_by_shape(np.array([shape]), views).items()
         count += math.prod(made[:-3]) * (2 if protocol.mirror else 1)
     assert count == VIEWS[text]
 
@@ -212,7 +212,7 @@ def test_a_call_of_the_device_has_no_more_views_than_it_may(protocol: str, batch
 def test_each_image_is_in_one_batch_once(batch: int, devices: int, ragged: str) -> None:
     mesh, split = sharding.make_mesh(jax.devices()[:devices]), load("ragged", "test", ragged)
     calls = spec.parse_pipeline("resize(36)")
-    sizes = pipeline.by_size(pipeline.image_shapes(split), calls)
+    sizes = pipeline.group_by_shape(pipeline.image_shapes(split), calls)
     assert {shape: len(rows) for shape, rows in sizes.items()} == {
         (36, 40, 3): 6, (40, 36, 3): 2, (36, 36, 3): 2, (44, 36, 3): 1,
     }  # fmt: skip

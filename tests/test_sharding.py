@@ -72,7 +72,7 @@ def test_what_is_no_mesh_is_one_line(text: str, message: str) -> None:
 def test_a_process_reads_the_rows_of_its_devices(text: str, rows: int) -> None:
     mesh = sharding.make_mesh(text=text)
     assert sharding.local_rows(mesh, 16).tolist() == list(range(16))  # one process has them all
-    held = sharding.put_rows(mesh, np.arange(16, dtype=np.int32))
+    held = sharding.put_batch(mesh, np.arange(16, dtype=np.int32))
     assert held.sharding.shard_shape(held.shape) == (16 // rows,)
     assert held.tolist() == list(range(16))
 
@@ -105,7 +105,7 @@ DIVIDED = {
 def test_each_device_holds_what_the_rules_say(model: str) -> None:
     init, _ = state_of(model, MODELS[model].input_shape, MODELS[model].num_classes)
     state, mesh = jax.eval_shape(init, jax.random.key(0)), sharding.make_mesh(text="data=4,model=2")
-    held = sharding.placed(state, sharding.of_state(state, mesh))
+    held = sharding.with_sharding(state, sharding.state_sharding(state, mesh))
     total, divided = DIVIDED[model]
     expected = 4 * (total - divided // 2)
     assert sharding.local_bytes(held.params) == sharding.local_bytes(held.ema) == expected
@@ -117,7 +117,7 @@ def test_zero_divides_the_optimizers_state_and_nothing_else(mesh: str, whole: in
     """All of VGG-16's momentum, but for biases that are divided along `model` already."""
     init, _ = state_of("vgg16", (224, 224, 3), 1000)
     state, on = jax.eval_shape(init, jax.random.key(0)), sharding.make_mesh(text=mesh)
-    plain, zero = (sharding.placed(state, sharding.of_state(state, on, zero)) for zero in (False, True))
+    plain, zero = (sharding.with_sharding(state, sharding.state_sharding(state, on, zero)) for zero in (False, True))
     assert sharding.local_bytes(zero.params) == sharding.local_bytes(plain.params) == sharding.local_bytes(zero.ema)
     momentum = sharding.local_bytes(plain.opt_state) - 4
     assert sharding.local_bytes(zero.opt_state) - 4 == (momentum - 4 * whole) // on.shape["data"] + 4 * whole
@@ -137,7 +137,7 @@ def test_zero_divides_the_optimizers_state_and_nothing_else(mesh: str, whole: in
 )
 def test_layers_are_divided_by_outputs_and_inputs_in_turns(model: str, mesh: str, specs: dict[str, tuple]) -> None:
     init, _ = state_of(model, (224, 224, 3), 10)
-    where = sharding.of_state(jax.eval_shape(init, jax.random.key(0)), sharding.make_mesh(text=mesh))
+    where = sharding.state_sharding(jax.eval_shape(init, jax.random.key(0)), sharding.make_mesh(text=mesh))
     for params in (where.params, where.ema, where.opt_state[1][1].trace):
         assert {name: params[name]["kernel"].spec for name in specs} == {
             name: PartitionSpec(*spec) for name, spec in specs.items()
@@ -151,7 +151,7 @@ def test_a_mesh_that_divides_nothing_is_an_error(model: str, mesh: str) -> None:
     init, _ = state_of(model, (32, 32, 3), 10)
     shapes = jax.eval_shape(init, jax.random.key(0))
     with pytest.raises(InputError, match=r"config\.mesh has model=[28], and no layer of this network .* use 'data=8'"):
-        sharding.of_state(shapes, sharding.make_mesh(text=mesh))
+        sharding.state_sharding(shapes, sharding.make_mesh(text=mesh))
 
 
 # -------------------------------------------------------------------------------------------------- the compiled step
@@ -175,13 +175,13 @@ def stepped(name: str, text: str, devices: int = 8, **settings: Any) -> tuple[st
     model, side = NARROW[name]
     init, parts = state_of(model, (side, side, 3), 10, lr=0.01, **settings)
     mesh = sharding.make_mesh(jax.devices()[:devices], text)
-    whole, rows, key = sharding.replicated(mesh), sharding.split(mesh), jax.random.key(0, impl="rbg")
-    where = sharding.of_state(jax.eval_shape(init, key), mesh, parts["config"].zero)
+    whole, rows, key = sharding.replicated(mesh), sharding.batch_sharding(mesh), jax.random.key(0, impl="rbg")
+    where = sharding.state_sharding(jax.eval_shape(init, key), mesh, parts["config"].zero)
     state = jax.jit(init, out_shardings=where)(key)
     rng = np.random.default_rng(0)
     batch: dict[str, Any] = {name: np.arange(8, dtype=np.int32) for name in ("label", "example", "epoch")}
     batch["image"] = rng.normal(size=(8, side, side, 3)).astype(np.float32)
-    batch = {name: sharding.put_rows(mesh, array) for name, array in batch.items()}
+    batch = {name: sharding.put_batch(mesh, array) for name, array in batch.items()}
     step = functools.partial(loop.train_step, prepare=lambda key, x, *_: x, mix=augment.build_mixing([], 10), **parts)
     step = jax.jit(step, in_shardings=(where, rows, whole), out_shardings=(where, whole), donate_argnums=0)
     compiled, seen = step.lower(state, batch, key).compile(), []
@@ -200,7 +200,7 @@ def test_a_divided_step_is_that_of_one_device_and_gathers_no_matrix(name: str, n
     assert held == whole - (fc6 + fc7 + fc8) // 2
     # All is sums, but for the maps that XLA gathers to compute a convolution in groups.
     assert {len(shape) for name, shape in collectives(text) if name != "all-reduce"} <= {4}
-    zero = stepped(name, "data=4,model=2", zero=True)[2]
+    zero = stepped(name, "data=4,model=2", zero_1=True)[2]
     for step, others in enumerate(zip(one, divided, zero, strict=True)):
         for key, want in others[0].items():
             for got in (other[key] for other in others[1:]):
@@ -239,7 +239,7 @@ def test_the_gradients_of_a_convolution_are_those_of_one_device(
 
     gradients = jax.grad(loss, (0, 1))
     on = sharding.make_mesh(text=mesh)
-    rows, whole = sharding.split(on), sharding.replicated(on)
+    rows, whole = sharding.batch_sharding(on), sharding.replicated(on)
     divided = jax.jit(gradients, in_shardings=(rows, whole), out_shardings=(rows, whole))
     for got, want in zip(divided(x, kernel), jax.jit(gradients)(x, kernel), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5 * np.abs(want).max())

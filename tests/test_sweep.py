@@ -51,7 +51,7 @@ def test_a_space_is_choices_or_a_range(values: Any, expected: BaseDistribution) 
 
 
 def test_a_range_may_be_of_whole_numbers() -> None:
-    space = {"batch_size": "integer(16, 64, step=16)", "accumulate": "integer(1, 8, log=True)"}
+    space = {"batch_size": "integer(16, 64, step=16)", "grad_accum_steps": "integer(1, 8, log=True)"}
     expected = [IntDistribution(16, 64, step=16), IntDistribution(1, 8, log=True)]
     assert list(distributions(space, CONFIG).values()) == expected
 
@@ -340,12 +340,12 @@ def test_a_trial_that_fails_is_recorded_and_the_others_go_on(tmp_path: pathlib.P
 
 
 def test_settings_that_do_not_fit_together_fail_without_a_run(tmp_path: pathlib.Path) -> None:
-    space = {"batch_size": [16], "accumulate": "integer(1, 3)"}
+    space = {"batch_size": [16], "grad_accum_steps": "integer(1, 3)"}
     start = played(learns)
     study = run(tmp_path / "s", settings(space=space, trials=9, sampler="random"), start)
     failed = [trial for trial in study.trials if trial.state == TrialState.FAIL]
     assert {trial.params["accumulate"] for trial in failed} == {3}
-    assert "expected a multiple of config.accumulate = 3" in failed[0].user_attrs["failure"]
+    assert "expected a multiple of config.grad_accum_steps = 3" in failed[0].user_attrs["failure"]
     assert len(start.starts) + len(failed) == 9  # type: ignore[attr-defined]
 
 

@@ -51,25 +51,25 @@ SMALL = {
     "log_every": "2 steps",
     "eval_every": "4 steps",
     "checkpoint_every": "2 steps",
-    "keep": 9,
+    "keep_checkpoints": 9,
 }
 EVERYTHING = {
     "model": "mlp(features=(16,), dropout=0.5)",
     "augment": "pad_crop(1)|flip_lr|flip_alternating",
     "normalize": "mean_image",
-    "repeats": 2,
-    "accumulate": 2,
+    "repeated_augment": 2,
+    "grad_accum_steps": 2,
     "optimizer": "adamw",
     "schedule": "one_cycle",
     "weight_decay": 1e-3,
     "lr_factors": "bias$:2",
-    "clip_norm": 1.0,
+    "grad_clip_norm": 1.0,
     "ema": 0.9,
 }
 WATCHED: dict[str, Any] = {
     "optimizer": "sgd(momentum=0.9)|lookahead(every=2)",
-    "sam": 0.05,
-    "accumulate": 2,
+    "sam_rho": 0.05,
+    "grad_accum_steps": 2,
     "lr": 0.5,
     "schedule": "plateau(patience=0, metric='loss', warmup='2 steps')",
     "early_stop": "early_stop(patience=3, metric='loss')",
@@ -113,7 +113,7 @@ def variables(folder: pathlib.Path, shape: tuple[int, ...] = (8, 8, 1)) -> dict[
     init = functools.partial(create_model(config.model, 10, config.dtype).init, train=False)
     abstract = jax.eval_shape(init, jax.random.key(0), np.zeros((1, *shape)))
     params = abstract.pop("params")
-    tree = {"params": params, "model_state": abstract, "ema": params if optim.averages(config) else {}}
+    tree = {"params": params, "model_state": abstract, "ema": params if optim.keeps_average(config) else {}}
     whole = sharding.replicated(sharding.make_mesh(jax.devices()[:1]))
     tree = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), tree)
     _, found = checkpoint.restore_model(folder, tree, "last", pytest.fail)
@@ -150,9 +150,9 @@ def send_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIG
         (EVERYTHING, (3, 4)),
         (EVERYTHING | {"cache": "host", "augment": "random_crop(7)|flip_lr", "preprocess": "center_crop(7)"}, (2, 5)),
         (BATCHNORM | {"duration": "4 steps"}, (2, 3)),
-        (EVERYTHING | {"dispatch": 3, "log_every": "3 steps"}, (3, 6)),
+        (EVERYTHING | {"steps_per_call": 3, "log_every": "3 steps"}, (3, 6)),
         (WATCHED, (2, 5)),
-        (WATCHED | {"dispatch": 4, "eval_every": "2 steps", "log_every": "2 steps"}, (2, 6)),
+        (WATCHED | {"steps_per_call": 4, "eval_every": "2 steps", "log_every": "2 steps"}, (2, 6)),
     ],
     ids=[
         "plain",
@@ -255,14 +255,14 @@ def test_training_goes_on_from_the_newest_intact_checkpoint(
     assert evaluate(damaged, data_dir=digits_dir, say=pytest.fail)["step"] == 8
 
 
-FREE = {"mesh": "data=1", "zero": True, "cache": "host", "eval_batch_size": 7, "eval_every": "3 steps",
-        "checkpoint_every": "5 steps", "keep": 1, "log_every": "4 steps"}  # fmt: skip
+FREE = {"mesh": "data=1", "zero_1": True, "cache": "host", "eval_batch_size": 7, "eval_every": "3 steps",
+        "checkpoint_every": "5 steps", "keep_checkpoints": 1, "log_every": "4 steps"}  # fmt: skip
 
 
 def test_settings_of_what_is_said_and_kept_may_change_and_no_others(
     digits_dir: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert set(FREE) == set(configs.FREE)
+    assert set(FREE) == set(configs.RESUMABLE)
     whole, other = tmp_path / "whole", tmp_path / "other"
     run(whole, digits_dir, **EVERYTHING)
     with monkeypatch.context() as patch:
@@ -305,7 +305,15 @@ def test_two_trainings_do_not_share_a_folder(tmp_path: pathlib.Path) -> None:
 def test_the_newest_and_the_best_by_the_written_metrics_are_kept(
     keep: int, val_split: str, digits_dir: str, tmp_path: pathlib.Path
 ) -> None:
-    run(tmp_path, digits_dir, keep=keep, val_split=val_split, eval_every="2 steps", lr=0.5, duration="12 steps")
+    run(
+        tmp_path,
+        digits_dir,
+        keep_checkpoints=keep,
+        val_split=val_split,
+        eval_every="2 steps",
+        lr=0.5,
+        duration="12 steps",
+    )
     scores = {line["step"]: line["val/accuracy"] for line in metrics_of(tmp_path) if "val/accuracy" in line}
     best = max(scores, key=lambda step: (scores[step], step)) if scores else None
     assert checkpoint.best(tmp_path) == best
@@ -418,7 +426,7 @@ def test_a_run_killed_twenty_times_ends_bit_for_bit_like_one_never_killed(
     config = small(
         model="lenet5", augment="resize(28)|pad_crop(2)", preprocess="resize(28)", train_split="train[:90%]",
         val_split="train", test_split="test", schedule="one_cycle", ema=0.99, duration="1000 steps", batch_size=64,
-        eval_batch_size=8, log_every="5 steps", checkpoint_every="10 steps", eval_every="10 steps", keep=2,
+        eval_batch_size=8, log_every="5 steps", checkpoint_every="10 steps", eval_every="10 steps", keep_checkpoints=2,
     )  # fmt: skip
     rng = random.Random(0)
     starting = [(0, rng.uniform(0, 12)) for _ in range(4)]
@@ -438,7 +446,7 @@ def test_a_run_killed_twenty_times_ends_bit_for_bit_like_one_never_killed(
         (EVERYTHING, 1e-5),
         (BATCHNORM | {"duration": "4 steps"}, 1e-4),
         ({"model": "cifar_resnet20(depth=8, ghost=4)", "duration": "4 steps"}, 1e-4),
-        (WATCHED | {"zero": True, "duration": "10 steps"}, 1e-4),  # later a rounding may decide when it stops
+        (WATCHED | {"zero_1": True, "duration": "10 steps"}, 1e-4),  # later a rounding may decide when it stops
     ],
     ids=["mlp", "batchnorm", "ghost batchnorm", "watched"],
 )
@@ -471,7 +479,7 @@ def test_a_run_goes_on_from_one_mesh_to_another(
     settings["log_every"] = "1 steps"
     turns: list[tuple[int, dict[str, Any]]] = [
         (1, {}),
-        (8, {"mesh": "data=4,model=2", "zero": True}),
+        (8, {"mesh": "data=4,model=2", "zero_1": True}),
         (2, {"mesh": "model=2"}),
     ]
     one, moved = tmp_path / "one", tmp_path / "moved"
@@ -491,12 +499,12 @@ def test_a_run_goes_on_from_one_mesh_to_another(
 
 def test_a_batch_that_does_not_divide_into_groups_is_an_error(digits_dir: str, tmp_path: pathlib.Path) -> None:
     with pytest.raises(InputError, match="a batch of 8 does not divide into groups of 16 images, the network's ghost"):
-        run(tmp_path / "run", digits_dir, model="cifar_resnet20(ghost=16)", accumulate=2)
+        run(tmp_path / "run", digits_dir, model="cifar_resnet20(ghost=16)", grad_accum_steps=2)
     assert not (tmp_path / "run").exists()
 
 
 def test_what_a_device_holds_is_said(digits_dir: str, tmp_path: pathlib.Path) -> None:
-    changes: dict[str, Any] = {"model": "mlp(features=(4096,))", "mesh": "data=4,model=2", "zero": True}
+    changes: dict[str, Any] = {"model": "mlp(features=(4096,))", "mesh": "data=4,model=2", "zero_1": True}
     with (tmp_path / "said").open("w") as said:
         config = small(**changes, optimizer="sgd(momentum=0.9)", duration="1 steps")
         loop.train(config, tmp_path / "run", data_dir=digits_dir, console=Console(file=said, width=999))
@@ -508,7 +516,7 @@ def test_what_a_device_holds_is_said(digits_dir: str, tmp_path: pathlib.Path) ->
 
 def test_a_batch_that_does_not_divide_among_the_devices_is_an_error(digits_dir: str, tmp_path: pathlib.Path) -> None:
     with pytest.raises(InputError, match="a batch of 12 does not divide among 8 devices"):
-        run(tmp_path / "run", digits_dir, 8, batch_size=24, accumulate=2)
+        run(tmp_path / "run", digits_dir, 8, batch_size=24, grad_accum_steps=2)
     assert not (tmp_path / "run").exists()
 
 
@@ -551,7 +559,7 @@ SLOWLY = {"lr": 0.001}  # at which batch normalisation lets a rounding grow to 1
     ("changes", "places", "tolerance"),
     [
         (EVERYTHING, {}, 1e-5),
-        (EVERYTHING, {"mesh": "data=8", "zero": True}, 1e-5),
+        (EVERYTHING, {"mesh": "data=8", "zero_1": True}, 1e-5),
         (EVERYTHING, {"mesh": "data=1,model=8"}, 1e-5),
         (BATCHNORM | SLOWLY, {}, 1e-4),
     ],
@@ -752,7 +760,7 @@ def test_several_steps_in_one_call_give_what_single_ones_give(
     dispatch: int, devices: int, digits_dir: str, tmp_path: pathlib.Path
 ) -> None:
     for number in (1, dispatch):
-        changes: dict[str, Any] = {**EVERYTHING, "log_every": "3 steps", "dispatch": number}
+        changes: dict[str, Any] = {**EVERYTHING, "log_every": "3 steps", "steps_per_call": number}
         run(tmp_path / str(number), digits_dir, devices, **changes)
     one, several = (metrics_of(tmp_path / str(number)) for number in (1, dispatch))
     for line, other in zip(one, several, strict=True):
@@ -772,12 +780,14 @@ def test_a_loss_that_is_not_finite_is_named_by_its_step_within_a_group(
     monkeypatch.setattr(loop, "train_step", failing)
     every: dict[str, Any] = {"log_every": "8 steps", "checkpoint_every": "8 steps", "eval_every": "8 steps"}
     with pytest.raises(FloatingPointError, match="the loss became nan at step 5"):
-        run(tmp_path, digits_dir, dispatch=8, **every)
+        run(tmp_path, digits_dir, steps_per_call=8, **every)
 
 
 def test_several_steps_in_one_call_need_the_split_in_device_memory(digits_dir: str, tmp_path: pathlib.Path) -> None:
-    with pytest.raises(InputError, match=r"config.dispatch = 2: the training split is not in device memory; use 0"):
-        run(tmp_path / "run", digits_dir, dispatch=2, cache="host")
+    with pytest.raises(
+        InputError, match=r"config.steps_per_call = 2: the training split is not in device memory; use 0"
+    ):
+        run(tmp_path / "run", digits_dir, steps_per_call=2, cache="host")
     assert not (tmp_path / "run").exists()
 
 
@@ -796,7 +806,7 @@ def test_what_limits_a_run_is_said_at_its_end(
         monkeypatch.setattr(loop.pipeline, "order", slowly(loop.pipeline.order, 0.4))
     elif part == "step":
         monkeypatch.setattr(loop.jax, "block_until_ready", slowly(jax.block_until_ready, 0.4))
-    elif part == "dispatch":
+    elif part == "steps_per_call":
         monkeypatch.setattr(loop.Bar, "advance", slowly(loop.Bar.advance, 0.4))
     elif part == "evaluation":
         make = loop.make_scorer
@@ -838,14 +848,14 @@ def test_the_statistics_of_a_run_are_computed_once_for_the_same_data(
 
 def test_accumulated_parts_give_the_update_of_the_whole(digits_dir: str, tmp_path: pathlib.Path) -> None:
     for parts in (1, 4):
-        run(tmp_path / str(parts), digits_dir, accumulate=parts, log_every="1 steps")
+        run(tmp_path / str(parts), digits_dir, grad_accum_steps=parts, log_every="1 steps")
     assert_close(variables(tmp_path / "4"), variables(tmp_path / "1"), 1e-5)
     for line, other in zip(metrics_of(tmp_path / "1"), metrics_of(tmp_path / "4"), strict=True):
         assert other == pytest.approx(line, rel=1e-4)
 
 
 def test_the_moving_average_follows_its_formula(digits_dir: str, tmp_path: pathlib.Path) -> None:
-    run(tmp_path, digits_dir, ema=0.3, checkpoint_every="1 steps", keep=99, duration="6 steps")
+    run(tmp_path, digits_dir, ema=0.3, checkpoint_every="1 steps", keep_checkpoints=99, duration="6 steps")
     history = []
     for step in reversed(checkpoint.steps(tmp_path)):
         history.insert(0, variables(tmp_path))
@@ -939,7 +949,11 @@ def test_a_step_learns_from_mixed_images_and_targets() -> None:
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_run_mixes_and_scores_whole_images(digits_dir: str, tmp_path: pathlib.Path, accumulate: int) -> None:
-    changes: dict[str, Any] = {"augment": "flip_lr|mixup(0.8)|cutmix", "accumulate": accumulate, "duration": "2 steps"}
+    changes: dict[str, Any] = {
+        "augment": "flip_lr|mixup(0.8)|cutmix",
+        "grad_accum_steps": accumulate,
+        "duration": "2 steps",
+    }
     assert run(tmp_path / "run", digits_dir, **changes)["loss"] > 0
     with pytest.raises(InputError, match=r"'mixup' mixes the images of a training batch: its place is config.augment"):
         run(tmp_path / "other", digits_dir, preprocess="mixup(0.8)")

@@ -28,7 +28,7 @@ from cnnjax.state import path_name
 from cnnjax.training import loop
 
 SMALL = {"model": "mlp(features=(16, 8))", "train_split": "train[:96]", "test_split": "test[:64]", "batch_size": 16,
-         "duration": "8 steps", "lr": 0.05, "checkpoint_every": "1 steps", "keep": 9}  # fmt: skip
+         "duration": "8 steps", "lr": 0.05, "checkpoint_every": "1 steps", "keep_checkpoints": 9}  # fmt: skip
 BEFORE = jax.random.key(0, impl="rbg")
 
 
@@ -57,7 +57,7 @@ def leaves(tree: Any) -> dict[str, np.ndarray]:
 
 def variables_of(folder: pathlib.Path) -> dict[str, np.ndarray]:
     """What a run's network is evaluated with."""
-    return leaves(pretrained.find(folder).restore(sharding.make_mesh(jax.devices()[:1]), "last", pytest.fail)[1])
+    return leaves(pretrained.load(folder).restore(sharding.make_mesh(jax.devices()[:1]), "last", pytest.fail)[1])
 
 
 # ------------------------------------------------------------------------------------------------------------ a step
@@ -87,9 +87,9 @@ def step_of(config: Config, model: Any = None, side: int = 4) -> tuple[loop.Trai
 
 
 SAME = {"sgd": {}, "momentum, decay": {"optimizer": "sgd(momentum=0.9)", "weight_decay": 0.1, "decay_mask": ".*"},
-        "adamw": {"optimizer": "adamw", "weight_decay": 0.1}, "ema": {"ema": 0.5}, "clipped": {"clip_norm": 0.1},
+        "adamw": {"optimizer": "adamw", "weight_decay": 0.1}, "ema": {"ema": 0.5}, "clipped": {"grad_clip_norm": 0.1},
         "lookahead": {"optimizer": "sgd(momentum=0.9)|lookahead(every=2)"}, "muon": {"optimizer": "muon"},
-        "schedule_free": {"optimizer": "sgd|schedule_free"}, "sam": {"sam": 0.1, "accumulate": 2},
+        "schedule_free": {"optimizer": "sgd|schedule_free"}, "sam_rho": {"sam_rho": 0.1, "grad_accum_steps": 2},
         "lbfgs": {"optimizer": "lbfgs", "lr": 1.0}, "factors": {"lr_factors": "^head/bias:2"}}  # fmt: skip
 
 
@@ -107,7 +107,7 @@ def test_what_is_frozen_stays_and_the_optimizer_knows_nothing_of_it(settings: di
     kept = [*leaves(state.opt_state), *leaves(state.ema)]
     assert not [name for name in kept if re.search("body|norm", name)]
     assert np.isfinite(sums["loss"])
-    assert bool(state.ema) == optim.averages(config)
+    assert bool(state.ema) == optim.keeps_average(config)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_statistics_move_once_their_layer_is_trained(options: str) -> None:
     model = create_model(f"cifar_resnet20(depth=14{options})", 10)
     config = Config(freeze="^(?!head|stage3)", unfreeze="^stage2:2 steps", lr=0.0)
     state, step = step_of(config, model, side=8)
-    waits = freezing.waits(config, state.params, epoch=1, total=9)
+    waits = freezing.unfreeze_steps(config, state.params, epoch=1, total=9)
     jitted = jax.jit(functools.partial(step, waits=waits))
     losses = []
     for number in (1, 2, 3, 4):
@@ -184,7 +184,7 @@ def test_a_frozen_trunk_costs_a_forward_pass_and_no_more() -> None:
 def test_a_parameter_is_trained_from_its_time_on(name: str) -> None:
     config = Config(freeze="^(?!head)", unfreeze="norm:2 steps body:3 steps .*:5 steps", **SAME[name])
     first, step = step_of(config)
-    waits = freezing.waits(config, first.params, epoch=1, total=9)
+    waits = freezing.unfreeze_steps(config, first.params, epoch=1, total=9)
     assert waits == {"norm/scale": 2, "norm/bias": 2, "body/kernel": 3, "body/bias": 3}
     state, jitted = first, jax.jit(functools.partial(step, waits=waits))
     for number in range(1, 5):
@@ -209,9 +209,9 @@ RESTING = {"model": "mlp(features=(16, 8), norm='batch')", "freeze": "hidden|nor
     "changes",
     [
         WAITING,
-        WAITING | {"dispatch": 3, "optimizer": "adam|lookahead", "ema": 0.0},
+        WAITING | {"steps_per_call": 3, "optimizer": "adam|lookahead", "ema": 0.0},
         WAITING | RESTING,
-        WAITING | RESTING | {"dispatch": 3},
+        WAITING | RESTING | {"steps_per_call": 3},
     ],
 )
 def test_a_run_that_goes_on_while_parameters_wait_ends_with_the_same_bits(
@@ -233,7 +233,7 @@ def test_a_run_that_goes_on_while_parameters_wait_ends_with_the_same_bits(
     assert out[2] != out[3]
 
 
-@pytest.mark.parametrize("changes", [{"zero": True}, {"mesh": "data=4,model=2"}])
+@pytest.mark.parametrize("changes", [{"zero_1": True}, {"mesh": "data=4,model=2"}])
 def test_eight_devices_freeze_as_one_does(changes: dict[str, Any], digits_dir: str, tmp_path: pathlib.Path) -> None:
     wide = {**WAITING, "checkpoint_every": "8 steps", "freeze": "hidden1", "unfreeze": ""}
     for name, devices, more in (("one", 1, {}), ("eight", 8, changes)):
@@ -272,7 +272,7 @@ def test_what_is_frozen_is_evaluated_from_the_run_alone(digits_dir: str, tmp_pat
                                                               "there are hidden1/bias, hidden1/kernel, hidden2/bias"),
         ({"freeze": "hidden1", "unfreeze": ".:1%", "optimizer": "lbfgs"}, "config.unfreeze goes with any optimizer"),
         ({"freeze": "hidden", "lr_factors": "hidden1:2"}, "'hidden1' matches no parameter that is trained; one is '"),
-        ({"staged": True}, "config.staged = True: there is nothing to start from; give config.init"),
+        ({"init_partial": True}, "config.init_partial = True: there is nothing to start from; give config.init"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_frozen_is_named(
@@ -355,15 +355,17 @@ def test_any_other_difference_is_an_error_unless_the_start_is_staged(
     init, side = functools.partial(create_model(model, classes).init, train=False), 8 if "mlp" in model else 32
     shapes = jax.eval_shape(init, BEFORE, jnp.zeros((1, side, side, 1)))
     with pytest.raises(InputError, match=re.escape(message)) as caught:
-        pretrained.fit(shapes, pretrained.find(source), str(source), list("0123456789")[:classes])
+        pretrained.match_for_transfer(shapes, pretrained.load(source), str(source), list("0123456789")[:classes])
     assert str(caught.value).startswith(f"config.init = '{source}' is of another network: ")
     if "mlp" in model:
-        assert pretrained.fit(
-            shapes, pretrained.find(source), str(source), list("0123456789")[:classes], staged=True
+        assert pretrained.match_for_transfer(
+            shapes, pretrained.load(source), str(source), list("0123456789")[:classes], init_partial=True
         ).taken
     else:
         with pytest.raises(InputError, match="is of another network"):
-            pretrained.fit(shapes, pretrained.find(source), str(source), list("0123456789"), staged=True)
+            pretrained.match_for_transfer(
+                shapes, pretrained.load(source), str(source), list("0123456789"), init_partial=True
+            )
 
 
 @pytest.mark.parametrize(
@@ -381,9 +383,9 @@ def test_a_head_is_taken_for_the_same_classes_as_far_as_they_are_known(
 ) -> None:
     init = functools.partial(create_model(SMALL["model"], len(classes)).init, train=False)
     shapes = jax.eval_shape(init, BEFORE, jnp.zeros((1, 8, 8, 1)))
-    network = pretrained.find(source)
+    network = pretrained.load(source)
     network.known.update({} if named else {"numbered": True})
-    found = pretrained.fit(shapes, network, str(source), list(classes))
+    found = pretrained.match_for_transfer(shapes, network, str(source), list(classes))
     assert found.text == f"{taken} of 6 arrays start as {source} has them{text}"
     assert len(found.taken) == taken
 
@@ -393,7 +395,7 @@ def test_a_staged_start_takes_the_layers_that_agree(digits_dir: str, tmp_path: p
     shallow, deep, again = (tmp_path / name for name in ("shallow", "deep", "again"))
     run(shallow, digits_dir, model="mlp(features=(32, 16))", ema=0.9, duration="5 steps")
     model: dict[str, Any] = {"model": "mlp(features=(32, 16, 8))", "ema": 0.9, "lr": 0.0, "duration": "1 steps"}
-    changes: dict[str, Any] = {**model, "init": str(shallow), "staged": True}
+    changes: dict[str, Any] = {**model, "init": str(shallow), "init_partial": True}
     said: list[str] = []
     run(deep, digits_dir, said=said, **changes)
     line = f"4 of 8 arrays start as {shallow} has them; new are hidden3/bias, hidden3/kernel, output/bias, "

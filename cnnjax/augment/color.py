@@ -8,7 +8,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from cnnjax.augment.random import Amount, between, happens, in_turn
+from cnnjax.augment.random import Amount, bernoulli, sequential_on_cpu, uniform
 from cnnjax.errors import InputError
 
 Array = jax.Array
@@ -69,11 +69,11 @@ def with_saturation(image: Array, factor: Array | float) -> Array:
 
 
 def _factor(name: str, key: Array, amount: Amount) -> Array:
-    return between(name, key, amount, around=1, least=0)
+    return uniform(name, key, amount, around=1, least=0)
 
 
 def _turn(name: str, key: Array, amount: Amount) -> Array:
-    return between(name, key, amount, least=-0.5, most=0.5)
+    return uniform(name, key, amount, least=-0.5, most=0.5)
 
 
 def brightness(key: Array, image: Array, amount: Amount) -> Array:
@@ -123,12 +123,12 @@ def color_jitter(
             image = jax.lax.switch(one, [change for _, change, _ in steps], image, amounts[one])
         return image
 
-    return in_turn(changed)(image, order, amounts)
+    return sequential_on_cpu(changed)(image, order, amounts)
 
 
 def grayscale(key: Array, image: Array, probability: float = 0.1) -> Array:
     """Takes the colour away."""
-    return jnp.where(happens("grayscale", key, probability), luma(image), image)
+    return jnp.where(bernoulli("grayscale", key, probability), luma(image), image)
 
 
 def pca_color(key: Array, image: Array, eigen: Array, sigma: float = 0.1) -> Array:
@@ -186,36 +186,36 @@ def posterize(key: Array, image: Array, bits: int, probability: float = 0.5) -> 
     """Keeps `bits` of the eight bits of each level."""
     if not 0 <= bits <= 8:
         raise InputError(f"posterize: bits = {bits!r}: expected 0 to 8")
-    return jnp.where(happens("posterize", key, probability), posterized(image, bits), image)
+    return jnp.where(bernoulli("posterize", key, probability), posterized(image, bits), image)
 
 
 def solarize(key: Array, image: Array, threshold: float = 0.5, probability: float = 0.5) -> Array:
     """Inverts all values from `threshold`, of [0, 1]."""
     if not 0 <= threshold <= 1:
         raise InputError(f"solarize: threshold = {threshold!r}: expected 0 to 1")
-    return jnp.where(happens("solarize", key, probability), solarized(image, 255 * threshold), image)
+    return jnp.where(bernoulli("solarize", key, probability), solarized(image, 255 * threshold), image)
 
 
 def autocontrast(key: Array, image: Array, probability: float = 0.5) -> Array:
     """Stretches each channel to [0, 1]."""
-    return jnp.where(happens("autocontrast", key, probability), stretched(image), image)
+    return jnp.where(bernoulli("autocontrast", key, probability), stretched(image), image)
 
 
 def equalize(key: Array, image: Array, probability: float = 0.5) -> Array:
     """Equalises the histogram of each channel, of 256 levels."""
-    return jnp.where(happens("equalize", key, probability), equalized(image), image)
+    return jnp.where(bernoulli("equalize", key, probability), equalized(image), image)
 
 
 def invert(key: Array, image: Array, probability: float = 0.5) -> Array:
     """The negative."""
-    return jnp.where(happens("invert", key, probability), 1 - image, image)
+    return jnp.where(bernoulli("invert", key, probability), 1 - image, image)
 
 
 def sharpness(key: Array, image: Array, factor: float, probability: float = 0.5) -> Array:
     """Blends with the blurred image: a factor of 0 is that, 1 the image, and beyond it is sharper."""
     if factor < 0:
         raise InputError(f"sharpness: factor = {factor!r}: expected at least 0")
-    return jnp.where(happens("sharpness", key, probability), blend(blurred(image), image, factor), image)
+    return jnp.where(bernoulli("sharpness", key, probability), blend(blurred(image), image, factor), image)
 
 
 OPS = {

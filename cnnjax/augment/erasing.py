@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from cnnjax.augment.random import happens, index, rectangle
+from cnnjax.augment.random import bernoulli, rectangle, uniform_index
 from cnnjax.errors import InputError, unknown
 
 Array = jax.Array
@@ -51,10 +51,10 @@ def random_erasing(
     fits = (rows < height) & (columns < width)
     first = jnp.argmax(fits)
     size = jnp.stack([rows[first], columns[first]]).astype(jnp.int32)
-    top, left = index(jax.random.uniform(keys[1], (2,)), jnp.array([height, width]) + 1 - size)
+    top, left = uniform_index(jax.random.uniform(keys[1], (2,)), jnp.array([height, width]) + 1 - size)
     paint = mean if mode == "const" else mean + std * jax.random.normal(keys[2], drawn[mode])
     painted = jnp.where(rectangle(image.shape, top, left, size[0], size[1]), paint, image)
-    return jnp.where(fits[first] & happens("random_erasing", keys[3], probability), painted, image)
+    return jnp.where(fits[first] & bernoulli("random_erasing", keys[3], probability), painted, image)
 
 
 def noise(key: Array, image: Array, sigma: float) -> Array:

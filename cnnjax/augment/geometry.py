@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from cnnjax.augment.random import Amount, between, happens, rectangle
+from cnnjax.augment.random import Amount, bernoulli, rectangle, uniform
 from cnnjax.errors import InputError, unknown
 
 Array = jax.Array
@@ -15,12 +15,12 @@ INTERPOLATIONS = ("bilinear", "nearest")
 
 def flip_lr(key: Array, image: Array, probability: float = 0.5) -> Array:
     """Mirrors the image left to right."""
-    return jnp.where(happens("flip_lr", key, probability), image[:, ::-1], image)
+    return jnp.where(bernoulli("flip_lr", key, probability), image[:, ::-1], image)
 
 
 def flip_ud(key: Array, image: Array, probability: float = 0.5) -> Array:
     """Mirrors the image top to bottom."""
-    return jnp.where(happens("flip_ud", key, probability), image[::-1], image)
+    return jnp.where(bernoulli("flip_ud", key, probability), image[::-1], image)
 
 
 def flip_alternating(image: Array, example: Array, epoch: Array) -> Array:
@@ -107,7 +107,7 @@ def affine(a: Array | float, b: Array | float, c: Array | float, d: Array | floa
 
 def rotate(key: Array, image: Array, mean: Array, degrees: Amount, interpolation: str = "bilinear") -> Array:
     """Turns the image counter-clockwise about its middle, by -degrees to degrees or by (low, high)."""
-    angle = jnp.deg2rad(between("rotate", key, degrees))
+    angle = jnp.deg2rad(uniform("rotate", key, degrees))
     sine, cosine = jnp.sin(angle), jnp.cos(angle)
     return warp(image, mean, affine(cosine, -sine, sine, cosine), interpolation)
 
@@ -116,14 +116,14 @@ def scale(key: Array, image: Array, mean: Array, low: float, high: float, interp
     """Zooms about the middle by a factor in (low, high); the size of the image stays."""
     if low <= 0:
         raise InputError(f"scale: low = {low!r}: expected more than 0")
-    factor = between("scale", key, (low, high))
+    factor = uniform("scale", key, (low, high))
     return warp(image, mean, affine(1 / factor, 0.0, 0.0, 1 / factor), interpolation)
 
 
 def shear(key: Array, image: Array, mean: Array, x: Amount, y: Amount = 0.0, interpolation: str = "bilinear") -> Array:
     """Slants the image about its middle: along its rows by -x to x degrees, then along its columns by -y to y."""
     keys = jax.random.split(key)
-    slants = (between("shear", k, v, least=-89, most=89) for k, v in zip(keys, (x, y), strict=True))
+    slants = (uniform("shear", k, v, least=-89, most=89) for k, v in zip(keys, (x, y), strict=True))
     along_x, along_y = (jnp.tan(jnp.deg2rad(slant)) for slant in slants)
     return warp(image, mean, affine(1 + along_x * along_y, along_x, along_y, 1.0), interpolation)
 

@@ -8,7 +8,7 @@ batch that is cut into parts, to accumulate gradients, each part is mixed by its
 import jax
 import jax.numpy as jnp
 
-from cnnjax.augment.random import happens, rectangle
+from cnnjax.augment.random import bernoulli, rectangle
 from cnnjax.errors import InputError
 
 Array = jax.Array
@@ -41,7 +41,7 @@ def _share(name: str, key: Array, alpha: float, probability: float) -> Array:
     if alpha <= 0:
         raise InputError(f"{name}: alpha = {alpha!r}: expected more than 0")
     keys = jax.random.split(key)
-    return jnp.where(happens(name, keys[0], probability), jax.random.beta(keys[1], alpha, alpha), 1.0)
+    return jnp.where(bernoulli(name, keys[0], probability), jax.random.beta(keys[1], alpha, alpha), 1.0)
 
 
 def _mean(x: Array, share: Array) -> Array:

@@ -14,7 +14,7 @@ import numpy as np
 
 from cnnjax.augment import color
 from cnnjax.augment.geometry import affine, warp
-from cnnjax.augment.random import in_turn, index
+from cnnjax.augment.random import sequential_on_cpu, uniform_index
 from cnnjax.errors import InputError
 
 Array = jax.Array
@@ -75,7 +75,7 @@ def apply(image: Array, numbers: Array, strengths: Array, mean: Array, interpola
 
         return jax.lax.scan(then, image, (numbers, strengths))[0]
 
-    return in_turn(all_of)(image, numbers, strengths, mean)
+    return sequential_on_cpu(all_of)(image, numbers, strengths, mean)
 
 
 def _one(image: Array, number: Array, strength: Array, mean: Array, interpolation: str) -> Array:
@@ -106,8 +106,8 @@ def drawn(shares: Array, table: Array, names: Sequence[str], first: int, bins: i
 
     By draws from [0, 1): `shares` [M, 3], the last of which is the sign of a strength that may be negative.
     """
-    number = jnp.array([NUMBER[name] for name in names])[index(shares[:, 0], len(names))]
-    return number, signed(shares[:, 2], number, table[number, first + index(shares[:, 1], bins)])
+    number = jnp.array([NUMBER[name] for name in names])[uniform_index(shares[:, 0], len(names))]
+    return number, signed(shares[:, 2], number, table[number, first + uniform_index(shares[:, 1], bins)])
 
 
 def signed(share: Array, number: Array, strength: Array) -> Array:
@@ -170,7 +170,7 @@ def augmix(
 
     def chain(shares: Array) -> Array:
         numbers, strengths = drawn(shares, table, names, 0, severity)
-        taken = jnp.arange(len(shares)) < (depth or 1 + index(shares[0, 3], 3))
+        taken = jnp.arange(len(shares)) < (depth or 1 + uniform_index(shares[0, 3], 3))
         return apply(image, jnp.where(taken, numbers, 0), strengths, mean, interpolation)
 
     chains = jax.vmap(chain)(jax.random.uniform(chains_key, (width, depth or 3, 4)))

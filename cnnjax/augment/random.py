@@ -12,14 +12,14 @@ Array = jax.Array
 Amount = float | tuple[float, float]
 
 
-def happens(name: str, key: Array, probability: float) -> Array:
+def bernoulli(name: str, key: Array, probability: float) -> Array:
     """True with that probability."""
     if not 0 <= probability <= 1:
         raise InputError(f"{name}: probability = {probability!r}: expected 0 to 1")
     return jax.random.bernoulli(key, probability)
 
 
-def between(
+def uniform(
     name: str, key: Array, value: Amount, *, around: float = 0.0, least: float = -math.inf, most: float = math.inf
 ) -> Array:
     """A number in (low, high); one number v stands for (around - v, around + v), from no less than `least`.
@@ -36,7 +36,7 @@ def between(
     return jax.random.uniform(key, minval=low, maxval=high)
 
 
-def index(share: Array, count: Array | int) -> Array:
+def uniform_index(share: Array, count: Array | int) -> Array:
     """The number of a uniform draw from [0, 1) among `count` equal parts."""
     return jnp.floor(share * count).astype(jnp.int32)
 
@@ -47,7 +47,7 @@ def rectangle(shape: tuple[int, ...], top: Array, left: Array, height: Array | i
     return (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
 
 
-def in_turn(operation: Callable[..., Array]) -> Callable[..., Array]:
+def sequential_on_cpu(operation: Callable[..., Array]) -> Callable[..., Array]:
     """A function of arrays that on a CPU takes a batch one after the other.
 
     vmap computes every branch of a choice for every image and then selects. That suits an accelerator; on a CPU the

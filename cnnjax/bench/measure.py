@@ -18,7 +18,7 @@ from cnnjax.config import Config
 from cnnjax.data import pipeline
 from cnnjax.data.build import load
 from cnnjax.distributed import sharding
-from cnnjax.evaluation.scoring import naming
+from cnnjax.evaluation.scoring import input_errors
 from cnnjax.models import create_model
 from cnnjax.state import TrainState
 from cnnjax.training import loop as training
@@ -54,7 +54,7 @@ def of_model(text: str, classes: int, shape: tuple[int, int, int], batch: int, d
         "epoch": np.zeros(batch, np.int32),
     }
     rows = sharding.local_rows(mesh, batch)
-    arrays = {name: sharding.put_rows(mesh, array[rows]) for name, array in whole.items()}
+    arrays = {name: sharding.put_batch(mesh, array[rows]) for name, array in whole.items()}
     model = create_model(text, classes, dtype)
     return Subject(
         config, model, shape, lambda key, images, *_: images, augment.build_mixing([], classes), arrays, mesh
@@ -64,12 +64,12 @@ def of_model(text: str, classes: int, shape: tuple[int, int, int], batch: int, d
 def of_config(config: Config, data_dir: str) -> tuple[Subject, pipeline.Source]:
     """The network of a config with its own data, augmentation, loss and optimiser; and where its batches come from."""
     mesh = sharding.make_mesh(text=config.mesh)
-    sharding.check_batch(config.batch_size // config.accumulate, mesh)
+    sharding.check_batch(config.batch_size // config.grad_accum_steps, mesh)
     examples = load(config.dataset, config.train_split, data_dir)
     host_ops, step_ops = pipeline.split_ops(config.augment)
     step_ops, mixing = pipeline.split_mixing(step_ops)
     source = pipeline.open_source(examples, host_ops, cache=config.cache, seed=config.seed, mesh=mesh)
-    known = source.statistics(pipeline.asked(config.augment, normalization=config.normalize))
+    known = source.statistics(pipeline.required_statistics(config.augment, normalization=config.normalize))
     prepare = augment.build(step_ops, config.normalize, known, source.shape)
     mix = augment.build_mixing(mixing, len(examples.classes))
     batch = next(_stream(source, config, stop=1))
@@ -98,15 +98,15 @@ def compile_step(subject: Subject, what: str, source: pipeline.Source | None = N
     Forward is the evaluation of one batch. Raises InputError when the network does not take the images.
     """
     config, model, mesh = subject.config, subject.model, subject.mesh
-    whole, rows = sharding.replicated(mesh), sharding.split(mesh)
+    whole, rows = sharding.replicated(mesh), sharding.batch_sharding(mesh)
     schedule = optim.build_schedule(config, epoch=1000, total=1_000_000)
     parts: dict[str, Any] = {"config": config, "model": model, "schedule": schedule}
     init = functools.partial(training.init_state, shape=subject.shape, **parts)
     start = jax.random.key(0, impl="rbg")  # quick to compile, however deep the network
-    with naming(config.model, subject.shape):
+    with input_errors(config.model, subject.shape):
         state = jax.eval_shape(init, start)
-        places = sharding.of_state(state, mesh, config.zero)
-        state = sharding.placed(state, places)
+        places = sharding.state_sharding(state, mesh, config.zero_1)
+        state = sharding.with_sharding(state, places)
         if what == "train":
             step = functools.partial(training.train_step, prepare=subject.prepare, mix=subject.mix, **parts)
             jitted = jax.jit(
@@ -193,7 +193,7 @@ def input_run(source: pipeline.Source, config: Config) -> Run:
 def _stream(source: pipeline.Source, config: Config, stop: int = 2**40) -> Iterator[pipeline.Batch]:
     """A training's batches; without a `stop`, no end of them."""
     return pipeline.train_batches(
-        source, seed=config.seed, batch_size=config.batch_size, repeats=config.repeats, start=0, stop=stop
+        source, seed=config.seed, batch_size=config.batch_size, repeats=config.repeated_augment, start=0, stop=stop
     )
 
 

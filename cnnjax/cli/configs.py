@@ -5,7 +5,7 @@ import pathlib
 
 from cnnjax import config_files
 from cnnjax.cli import shared
-from cnnjax.config import Config, meanings
+from cnnjax.config import Config, field_help
 from cnnjax.errors import InputError
 
 
@@ -26,7 +26,7 @@ def run(parser: shared.Parser, argv: list[str]) -> int:
         )
         whole = Column("value", overflow="fold")  # a pipeline is one long word
         table = Table("field", whole, "default, where it differs", "what it is", title="Settings", title_justify="left")
-        what = meanings()
+        what = field_help()
         for name, value in vars(config).items():
             usual = "" if value == getattr(default, name) else repr(getattr(default, name))
             table.add_row(name, repr(value), usual, Text(what[name]))

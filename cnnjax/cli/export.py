@@ -26,7 +26,7 @@ def run(parser: shared.Parser, argv: list[str]) -> int:
     from cnnjax import export, pretrained
 
     export.check(path, args.names, args.input)
-    network = pretrained.find(source, args.like)
+    network = pretrained.load(source, args.like)
     shape = shared.image_shape(args.input, network.known["shape"]) if args.input else ()
     for file in export.write(network, path, step=args.step, names=args.names, shape=shape, say=console.print):
         console.print(f"{file}: {file.stat().st_size:,} bytes", soft_wrap=True, markup=False)

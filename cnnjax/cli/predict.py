@@ -42,8 +42,8 @@ def run(parser: shared.Parser, argv: list[str]) -> int:
     from cnnjax.evaluation import scoring
     from cnnjax.evaluation.predict import find_files, predict
 
-    network = pretrained.find(source, args.like)
-    scoring.adjust(network.settings, args.batch_size, args.preprocess, args.protocol, args.average)
+    network = pretrained.load(source, args.like)
+    scoring.with_views(network.settings, args.batch_size, args.preprocess, args.protocol, args.average)
     classes = imagenet.readable(network.known["classes"])
     paths, wrong = find_files(names)
     leader = jax.process_index() == 0

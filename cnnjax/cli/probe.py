@@ -30,8 +30,8 @@ def run(parser: shared.Parser, argv: list[str]) -> int:
     from cnnjax.evaluation import scoring
     from cnnjax.evaluation.probe import probe
 
-    network = pretrained.find(source, args.like)
-    scoring.adjust(network.settings, args.batch_size, args.preprocess, None, None)
+    network = pretrained.load(source, args.like)
+    scoring.with_views(network.settings, args.batch_size, args.preprocess, None, None)
     names = ("dataset", "train_split", "split", "layer", "k", "temperature", "step", "data_dir")
     of = {name: value for name in ("init", "preprocess") if (value := getattr(args, name))}
     folder = pathlib.Path(args.out or args.workdir)

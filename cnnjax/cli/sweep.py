@@ -81,7 +81,9 @@ def run(parser: shared.Parser, argv: list[str]) -> int:
         stored = search.read(pathlib.Path(args.workdir))
         settings = dataclasses.asdict(stored) | given
     settled = search.Settings(**settings)
-    folder = pathlib.Path(args.workdir or workdir.new(pathlib.Path(settled.source.partition(":")[0]).stem, "sweeps"))
+    folder = pathlib.Path(
+        args.workdir or workdir.unique_path(pathlib.Path(settled.source.partition(":")[0]).stem, "sweeps")
+    )
     if action == "run":
         search.check_settings(settled)
         start = shared.executor(args)

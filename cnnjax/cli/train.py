@@ -32,7 +32,7 @@ def run(parser: shared.Parser, argv: list[str]) -> int:
     from cnnjax.runs.signals import Interrupted
     from cnnjax.training.loop import train
 
-    folder = args.workdir or workdir.new(pathlib.Path(location.partition(":")[0]).stem)
+    folder = args.workdir or workdir.unique_path(pathlib.Path(location.partition(":")[0]).stem)
     folder = pathlib.Path(shared.same_everywhere(str(folder)))
     try:
         result = train(config, folder, data_dir=args.data_dir, console=console)

@@ -37,7 +37,7 @@ ON_HOST = HOST_OPS | VIEWS  # of these, views are for evaluation alone: they com
 _reader = concurrent.futures.ThreadPoolExecutor(1, "cnnjax-reader")  # of whole splits, in the order of their opening
 
 
-class Places(NamedTuple):
+class Indices(NamedTuple):
     """Which examples a batch is made of, each int32 [B]."""
 
     example: np.ndarray  # its number in the split
@@ -47,7 +47,7 @@ class Places(NamedTuple):
 class Source(NamedTuple):
     """A split that batches can be made of. One for device memory is read in the background, and awaited where used."""
 
-    fetch: Callable[[Sequence[int], Callable[[int], Places]], Iterator[Batch]]
+    fetch: Callable[[Sequence[int], Callable[[int], Indices]], Iterator[Batch]]
     whole: Callable[[], Batch] | None  # all of it, on every device; None for one that is read as it goes
     count: int  # examples
     shape: tuple[int, int, int]  # of an image after the host's operations; [V, H, W, C] where these make views of it
@@ -86,7 +86,7 @@ def split_mixing(step_ops: Sequence[spec.Call]) -> tuple[list[spec.Call], list[s
     return ([call for call in step_ops if call.name not in MIXING], [call for call in step_ops if call.name in MIXING])
 
 
-def asked(*pipelines: str, normalization: str) -> set[str]:
+def required_statistics(*pipelines: str, normalization: str) -> set[str]:
     """The statistics, beside mean and std, that these operations and this normalisation take."""
     functions: list[Callable] = [(OPS | MIXING)[call.name] for text in pipelines for call in split_ops(text)[1]]
     functions.append(normalize.NORMALIZE[spec.parse(normalization).name])
@@ -106,7 +106,7 @@ def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.argsort(bits, kind="stable")
 
 
-def order(seed: int, step: int, batch_size: int, count: int, repeats: int = 1) -> Places:
+def batch_indices(seed: int, step: int, batch_size: int, count: int, repeats: int = 1) -> Indices:
     """The examples in the batch of a step: `batch_size` / `repeats` of them, and then the same again.
 
     Each time with randomness of its own, as Hoffer et al. (2020, Augment Your Batch) have it.
@@ -118,7 +118,7 @@ def order(seed: int, step: int, batch_size: int, count: int, repeats: int = 1) -
     for e in np.unique(epoch):
         example[epoch == e] = permutation(seed, int(e), count)[offset[epoch == e]]
     seen = repeats * epoch + np.arange(repeats)[:, None]
-    return Places(np.tile(example, repeats), seen.astype(np.int32).ravel())
+    return Indices(np.tile(example, repeats), seen.astype(np.int32).ravel())
 
 
 def read(split: Split, calls: Sequence[spec.Call], indices: np.ndarray, positions: np.ndarray, seed: int) -> dict:
@@ -179,20 +179,20 @@ def _cached(split: Split, calls: Sequence[spec.Call], shape: tuple, mesh: Mesh) 
 
     def read_whole() -> tuple[Batch, np.ndarray]:
         whole = split_cache.arrays(split, calls, read_all)
-        return {name: sharding.put_whole(mesh, whole[name]) for name in ("image", "label")}, whole["histogram"]
+        return {name: sharding.put_replicated(mesh, whole[name]) for name in ("image", "label")}, whole["histogram"]
 
     reading = _reader.submit(read_whole)
     gather = jax.jit(
-        take,
-        in_shardings=(sharding.replicated(mesh), sharding.split(mesh), sharding.split(mesh)),
-        out_shardings=sharding.split(mesh),
+        gather_batch,
+        in_shardings=(sharding.replicated(mesh), sharding.batch_sharding(mesh), sharding.batch_sharding(mesh)),
+        out_shardings=sharding.batch_sharding(mesh),
     )
 
-    def fetch(steps: Sequence[int], places: Callable[[int], Places]) -> Iterator[Batch]:
+    def fetch(steps: Sequence[int], places: Callable[[int], Indices]) -> Iterator[Batch]:
         for step in steps:
             each = places(step)
             mine = sharding.local_rows(mesh, len(each.example))
-            yield gather(reading.result()[0], *(sharding.put_rows(mesh, values[mine]) for values in each))
+            yield gather(reading.result()[0], *(sharding.put_batch(mesh, values[mine]) for values in each))
 
     def measure(asked: Collection[str]) -> dict[str, Any]:
         whole, histogram = reading.result()
@@ -209,8 +209,8 @@ def _cached(split: Split, calls: Sequence[spec.Call], shape: tuple, mesh: Mesh) 
     return Source(fetch, lambda: reading.result()[0], len(split), shape, known)
 
 
-def take(whole: Batch, example: jax.Array, epoch: jax.Array) -> Batch:
-    """The batch of these `Places` of a split in device memory."""
+def gather_batch(whole: Batch, example: jax.Array, epoch: jax.Array) -> Batch:
+    """The batch of these `Indices` of a split in device memory."""
     return {name: array[example] for name, array in whole.items()} | {"example": example, "epoch": epoch}
 
 
@@ -219,7 +219,7 @@ def _chunks(indices: np.ndarray) -> list[np.ndarray]:
 
 
 def _streamed(split: Split, calls: Sequence[spec.Call], shape: tuple, seed: int, mesh: Mesh) -> Source:
-    def fetch(steps: Sequence[int], places: Callable[[int], Places]) -> Iterator[Batch]:
+    def fetch(steps: Sequence[int], places: Callable[[int], Indices]) -> Iterator[Batch]:
         import grain  # costs half a second
 
         def rows_of(step: int) -> dict:
@@ -231,7 +231,7 @@ def _streamed(split: Split, calls: Sequence[spec.Call], shape: tuple, seed: int,
         # With as many threads as cores, for twice as many read a tenth fewer photographs in a CPU-second.
         options = grain.ReadOptions(num_threads=cores(), prefetch_buffer_size=max(8, cores()))
         for batch in grain.MapDataset.source(steps).map(rows_of).to_iter_dataset(options):
-            yield {name: sharding.put_rows(mesh, array) for name, array in batch.items()}
+            yield {name: sharding.put_batch(mesh, array) for name, array in batch.items()}
 
     def measure(asked: Collection[str]) -> dict[str, Any]:
         sample = np.linspace(0, len(split) - 1, min(len(split), STATISTICS_SAMPLE)).astype(np.int64)
@@ -246,9 +246,9 @@ def train_batches(
 ) -> Iterator[Batch]:
     """The batches of steps `start` to `stop`, over the devices.
 
-    Each is {"image": uint8 [B, H, W, C], "label", and "example" and "epoch", as `Places`: int32 [B]}.
+    Each is {"image": uint8 [B, H, W, C], "label", and "example" and "epoch", as `Indices`: int32 [B]}.
     """
-    return source.fetch(range(start, stop), lambda step: order(seed, step, batch_size, source.count, repeats))
+    return source.fetch(range(start, stop), lambda step: batch_indices(seed, step, batch_size, source.count, repeats))
 
 
 def train_groups(
@@ -263,8 +263,8 @@ def train_groups(
     for group in groups:
         each = np.zeros((2, most, batch_size), np.int32)
         for i, step in enumerate(group):
-            each[:, i] = order(seed, step, batch_size, source.count, repeats)
-        placed = sharding.put_whole(mesh, each)
+            each[:, i] = batch_indices(seed, step, batch_size, source.count, repeats)
+        placed = sharding.put_replicated(mesh, each)
         yield group.stop, {"whole": source.whole(), "places": placed, "count": np.int32(len(group))}
 
 
@@ -280,7 +280,7 @@ def image_shapes(split: Split) -> np.ndarray:
     return np.array(shapes)
 
 
-def by_size(shapes: np.ndarray, calls: Sequence[spec.Call]) -> dict[tuple[int, ...], np.ndarray]:
+def group_by_shape(shapes: np.ndarray, calls: Sequence[spec.Call]) -> dict[tuple[int, ...], np.ndarray]:
     """The examples of each size that the host's operations make of images of these shapes [N, 3].
 
     {shape: int32 [n]}, in order. The operations are tried on blank images, one of each shape.
@@ -310,11 +310,11 @@ def eval_batches(
         parts = [group[start : start + size] for start in range(0, len(group), size)]
         chunks, sizes = chunks + parts, sizes + [size] * len(parts)
 
-    def filled(step: int) -> Places:
+    def filled(step: int) -> Indices:
         example = np.pad(chunks[step], (0, sizes[step] - len(chunks[step])), mode="edge")
-        return Places(example, np.zeros(sizes[step], np.int32))
+        return Indices(example, np.zeros(sizes[step], np.int32))
 
     steps = range(len(chunks))
     for step, batch in zip(steps, source.fetch(steps, filled), strict=True):
         mask = np.arange(sizes[step]) < len(chunks[step])
-        yield batch | {"mask": sharding.put_rows(mesh, mask[sharding.local_rows(mesh, sizes[step])])}
+        yield batch | {"mask": sharding.put_batch(mesh, mask[sharding.local_rows(mesh, sizes[step])])}

@@ -34,7 +34,7 @@ def write(
     step_ops, mixing = pipeline.split_mixing(step_ops)
     mesh = sharding.make_mesh(jax.devices()[:1])
     source = pipeline.open_source(examples, host_ops, cache="host", seed=seed, mesh=mesh)
-    known = source.statistics(pipeline.asked(text, normalization="none"))
+    known = source.statistics(pipeline.required_statistics(text, normalization="none"))
     prepare = jax.jit(augment.build(step_ops, "none", known, source.shape))
     mix = jax.jit(augment.build_mixing(mixing, len(examples.classes)))
 

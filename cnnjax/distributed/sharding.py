@@ -65,12 +65,12 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def split(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows divided among the devices along `data`."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def of_state(shapes: Any, mesh: Mesh, zero: bool = False) -> Any:
+def state_sharding(shapes: Any, mesh: Mesh, zero: bool = False) -> Any:
     """Where the arrays of a state live, as a tree of its form: as RULES has it, and whole where a size does not divide.
 
     The rules hold for whatever is kept of a parameter, too, for its path ends alike. With `zero` what the optimiser
@@ -100,13 +100,13 @@ def of_state(shapes: Any, mesh: Mesh, zero: bool = False) -> Any:
     return where
 
 
-def placed(shapes: Any, where: Any) -> Any:
+def with_sharding(shapes: Any, where: Any) -> Any:
     """The same tree of shapes, each said to live where the tree `where` says: what a checkpoint is restored into."""
     return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, where)
 
 
 def local_bytes(tree: Any) -> int:
-    """The bytes of a tree of arrays, or of `placed` shapes, on each device."""
+    """The bytes of a tree of arrays, or of `with_sharding` shapes, on each device."""
     return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
@@ -118,16 +118,16 @@ def check_batch(batch_size: int, mesh: Mesh) -> None:
 
 def local_rows(mesh: Mesh, count: int) -> np.ndarray:
     """The rows of a global batch of `count` that this process reads: those that its devices hold, in order."""
-    held = split(mesh).addressable_devices_indices_map((count,)).values()
+    held = batch_sharding(mesh).addressable_devices_indices_map((count,)).values()
     return np.unique(np.concatenate([np.arange(count)[rows] for rows in held if rows]))
 
 
-def put_rows(mesh: Mesh, rows: np.ndarray) -> jax.Array:
+def put_batch(mesh: Mesh, rows: np.ndarray) -> jax.Array:
     """A global array divided along `data`, from this process's rows of it."""
-    return jax.make_array_from_process_local_data(split(mesh), rows)
+    return jax.make_array_from_process_local_data(batch_sharding(mesh), rows)
 
 
-def put_whole(mesh: Mesh, array: np.ndarray) -> jax.Array:
+def put_replicated(mesh: Mesh, array: np.ndarray) -> jax.Array:
     """A global array that every device holds whole, from the whole of it in every process."""
     return jax.make_array_from_process_local_data(replicated(mesh), array, array.shape)
 

@@ -53,7 +53,7 @@ def find_files(names: Iterable[str]) -> tuple[list[pathlib.Path], list[Predictio
 
 
 def predict(
-    network: pretrained.Trained,
+    network: pretrained.LoadedNetwork,
     paths: Iterable[pathlib.Path],
     *,
     top: int = 5,
@@ -73,12 +73,12 @@ def predict(
     host_ops, _ = pipeline.split_ops(settings.preprocess)
     passes = [[*host_ops, *views] for views in protocol.passes]
     if protocol.dense:
-        model = scoring.sliding(settings, known, model)
+        model = scoring.as_fully_convolutional(settings, known, model)
     _, variables = restore(mesh, step, say)
 
     @functools.cache
     def of_shape(shape: tuple[int, ...]) -> tuple[int, Callable]:
-        scoring.check_takes(settings, known, model, shape[-3:])
+        scoring.check_accepts(settings, known, model, shape[-3:])
         return scoring.make_batch_scores(settings, known, model, mesh, protocol, shape)
 
     def scores(batch: np.ndarray) -> list[jax.Array]:
@@ -89,7 +89,7 @@ def predict(
             part = batch[start : start + size]
             rows = _rows(len(part), size, mesh.shape["data"])
             padded = np.pad(part, [(0, rows - len(part)), *[(0, 0)] * (part.ndim - 1)], mode="edge")
-            shown = sharding.put_rows(mesh, padded[sharding.local_rows(mesh, rows)])
+            shown = sharding.put_batch(mesh, padded[sharding.local_rows(mesh, rows)])
             parts.append(of_batch(variables, shown)[: len(part)])
         return parts
 
@@ -110,7 +110,7 @@ def predict(
         return {"paths": [str(one.path) for one in chunk], "errors": errors, "found": found}
 
     see = functools.partial(_see, passes=passes, shape=tuple(known["shape"]), any_size=protocol.whole)
-    for done in scoring.fetched(map(score, _chunks(_read(list(paths), see), settings.eval_batch_size))):
+    for done in scoring.prefetch_to_host(map(score, _chunks(_read(list(paths), see), settings.eval_batch_size))):
         tops = {i: _top(row, top) for rows, each in done["found"] for i, row in zip(rows, each, strict=True)}
         for i, path in enumerate(done["paths"]):
             yield Prediction(pathlib.Path(path), tops.get(i, ()), done["errors"].get(i, ""))

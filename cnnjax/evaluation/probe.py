@@ -69,7 +69,7 @@ def features_of(settings: Any, known: dict[str, Any], model: nn.Module, layer: s
 
 
 def extract(
-    trained: pretrained.Trained, variables: Tree, examples: Split, layer: str, mesh: Mesh
+    trained: pretrained.LoadedNetwork, variables: Tree, examples: Split, layer: str, mesh: Mesh
 ) -> tuple[np.ndarray, np.ndarray]:
     """The features float32 [N, D] and labels int32 [N] of all examples: of maps, their means.
 
@@ -161,7 +161,7 @@ def _spread(probabilities: np.ndarray, columns: np.ndarray, classes: int) -> np.
 
 
 def probe(
-    trained: pretrained.Trained,
+    trained: pretrained.LoadedNetwork,
     folder: pathlib.Path,
     *,
     dataset: str = "",

@@ -44,7 +44,7 @@ def view_logits(
 
 
 @contextlib.contextmanager
-def naming(model: str, shape: tuple[int, ...]) -> Iterator[None]:
+def input_errors(model: str, shape: tuple[int, ...]) -> Iterator[None]:
     """Turns the failure of a network on images of this shape into an InputError; each layer has its own way to fail."""
     try:
         yield
@@ -55,7 +55,7 @@ def naming(model: str, shape: tuple[int, ...]) -> Iterator[None]:
         raise InputError(f"{model!r} does not take images of {shape}: {reason}") from error
 
 
-def sliding(settings: config.Config, known: dict[str, Any], model: nn.Module) -> nn.Module:
+def as_fully_convolutional(settings: config.Config, known: dict[str, Any], model: nn.Module) -> nn.Module:
     """The network with its full connections as convolutions, for images larger than it learnt from.
 
     The mean of each map takes any size as it is: there the network stays. Raises InputError for one without that form.
@@ -64,7 +64,7 @@ def sliding(settings: config.Config, known: dict[str, Any], model: nn.Module) ->
         return model
     text = spec.with_argument(settings.model, ["head"], "conv")
     form = create_model(text, len(known["classes"]), settings.dtype)
-    with naming(text, known["shape"]):
+    with input_errors(text, known["shape"]):
         plain, other = (_shapes(net, tuple(known["shape"])) for net in (model, form))
     if jax.tree.map(lambda x: x.shape, plain) != jax.tree.map(lambda x: x.shape, other):
         raise InputError(f"{settings.model!r} has no dense form: its full connections are for maps of one size")
@@ -76,11 +76,11 @@ def _shapes(model: nn.Module, shape: tuple[int, ...]) -> Tree:
     return jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), image)
 
 
-def check_takes(settings: config.Config, known: dict[str, Any], model: nn.Module, shape: tuple[int, ...]) -> None:
+def check_accepts(settings: config.Config, known: dict[str, Any], model: nn.Module, shape: tuple[int, ...]) -> None:
     """Raises InputError when the network, made for images as it learnt from, does not take those of this shape."""
     if list(shape) == list(known["shape"]):
         return
-    with naming(settings.model, shape):
+    with input_errors(settings.model, shape):
         variables = _shapes(model, tuple(known["shape"]))
         image = jax.ShapeDtypeStruct((1, *shape), np.float32)
         jax.eval_shape(functools.partial(model.apply, train=False), variables, image)
@@ -107,8 +107,8 @@ def make_batch_scores(
     at_once = max(n for n in range(1, count + 1) if count % n == 0 and (n == 1 or n * held <= most))
     logits = jax.jit(
         functools.partial(view_logits, model=model, prepare=prepare, views=at_once, mirror=protocol.mirror),
-        in_shardings=(None, sharding.split(mesh), None),
-        out_shardings=sharding.split(mesh),
+        in_shardings=(None, sharding.batch_sharding(mesh), None),
+        out_shardings=sharding.batch_sharding(mesh),
         compiler_options=sharding.compiler_options(),
     )
     average = jax.jit(lambda each: protocols.average(jnp.concatenate(each, axis=1), settings.average))
@@ -133,7 +133,7 @@ def make_scores(
     """
     host_ops, _ = pipeline.split_ops(settings.preprocess)
     calls = [*host_ops, *views]
-    sizes = pipeline.by_size(pipeline.image_shapes(examples), calls) if protocol.whole else {}
+    sizes = pipeline.group_by_shape(pipeline.image_shapes(examples), calls) if protocol.whole else {}
     cache = "host" if len(sizes) > 1 else settings.cache
     source = pipeline.open_source(examples, calls, cache=cache, seed=settings.seed, mesh=mesh)
     shape = source.shape[-3:]
@@ -141,10 +141,10 @@ def make_scores(
         hint = "; preprocess='rgb' makes them colour" if shape[-1] == 1 else ""
         raise InputError(f"the images of {examples.name} are {shape}; the network learnt from {known['shape']}{hint}")
     if protocol.dense:
-        model = sliding(settings, known, model)
+        model = as_fully_convolutional(settings, known, model)
     by_side = sorted(sizes or [shape], key=lambda one: (min(one[:2]), max(one[:2])))
     for one in (by_side[0], by_side[-1]):  # the smallest first; where these fit, those between do
-        check_takes(settings, known, model, one)
+        check_accepts(settings, known, model, one)
     batch_size, of_batch = make_batch_scores(settings, known, model, mesh, protocol, source.shape)
 
     def scores(variables: Tree) -> Iterator[pipeline.Batch]:
@@ -179,10 +179,10 @@ def make_scorer(
         functools.partial(batch_sums, loss=losses.build(settings.loss, len(known["classes"]))),
         out_shardings=sharding.replicated(mesh),
     )
-    return lambda variables: metrics.add(list(fetched(map(sums, scores(variables)))))
+    return lambda variables: metrics.add(list(prefetch_to_host(map(sums, scores(variables)))))
 
 
-def fetched(results: Iterable[Tree]) -> Iterator[Tree]:
+def prefetch_to_host(results: Iterable[Tree]) -> Iterator[Tree]:
     """The results on the host, two batches late, so that the device always has the next one."""
     waiting: collections.deque[Tree] = collections.deque()
     for one in results:
@@ -199,7 +199,7 @@ def collect(scores: Scorer, variables: Tree, examples: Split, mesh: Mesh) -> tup
         out_shardings=sharding.replicated(mesh),
     )
     all_scores, labels = np.empty((0, 0), np.float32), np.empty(len(examples), np.int32)
-    for mask, example, label, part in fetched(map(everywhere, scores(variables))):
+    for mask, example, label, part in prefetch_to_host(map(everywhere, scores(variables))):
         if not all_scores.size:
             all_scores = np.full((len(examples), part.shape[1]), np.nan, np.float32)
         all_scores[example[mask]], labels[example[mask]] = part[mask], label[mask]
@@ -207,7 +207,7 @@ def collect(scores: Scorer, variables: Tree, examples: Split, mesh: Mesh) -> tup
 
 
 def score(
-    network: pretrained.Trained, examples: Split, mesh: Mesh, step: str, say: Callable[[str], None]
+    network: pretrained.LoadedNetwork, examples: Split, mesh: Mesh, step: str, say: Callable[[str], None]
 ) -> tuple[int, np.ndarray, np.ndarray]:
     """The step of a checkpoint of a network, its scores float32 [N, K] of `examples`, and their labels int32 [N]."""
     settings, known, model, restore = network
@@ -236,7 +236,7 @@ def mean_loss(text: str, scores: np.ndarray, labels: np.ndarray) -> float:
     return total / len(scores)
 
 
-def adjust(
+def with_views(
     settings: config.Config, batch_size: int, preprocess: str | None, protocol: str | None, average: str | None
 ) -> None:
     """Sets how a network that was trained is to see images; None, and a batch_size of 0, leave what its run had.
@@ -279,14 +279,14 @@ def evaluate(
     a folder, step, data set, split or protocol that does not exist or does not fit.
     """
     sources = list(dict.fromkeys([init or workdir, *ensemble]))
-    networks = {source: pretrained.find(source, like) for source in sources}
+    networks = {source: pretrained.load(source, like) for source in sources}
     first = networks[sources[0]].settings
     asked = {"preprocess": preprocess, "protocol": protocol or None, "average": average or None}
     of: dict[str, Any] = {name: value for name, value in asked.items() if value not in (None, getattr(first, name))}
     if init:
         of["init"] = init
     for settings, *_ in networks.values():
-        adjust(settings, batch_size, **asked)
+        with_views(settings, batch_size, **asked)
     _check_classes({source: network.known["classes"] for source, network in networks.items()})
     name, split = dataset or first.dataset, split or first.test_split or folds.splits_of(first, data_dir)[1]
     if not split:

@@ -12,16 +12,15 @@ import numpy as np
 import optax
 
 from cnnjax import spec
-from cnnjax.config import Config
-from cnnjax.config import steps as steps_of
+from cnnjax.config import Config, to_steps
 from cnnjax.errors import InputError
 from cnnjax.optim.masks import matching, rate_factors
-from cnnjax.optim.monitors import Seen, Watch, early_stop
-from cnnjax.optim.optimizers import OPTIMIZERS, WRAPPERS, averaged
+from cnnjax.optim.monitors import Monitor, Seen, early_stop
+from cnnjax.optim.optimizers import OPTIMIZERS, WRAPPERS, eval_params
 from cnnjax.optim.schedules import SCHEDULES
 from cnnjax.state import Tree
 
-__all__ = ["OPTIMIZERS", "SCHEDULES", "WRAPPERS", "averaged", "matching", "rate_factors"]  # and what is below
+__all__ = ["OPTIMIZERS", "SCHEDULES", "WRAPPERS", "eval_params", "matching", "rate_factors"]  # and what is below
 
 
 def _calls(config: Config) -> list[spec.Call]:
@@ -32,7 +31,7 @@ def _calls(config: Config) -> list[spec.Call]:
     return calls
 
 
-def averages(config: Config) -> bool:
+def keeps_average(config: Config) -> bool:
     """Whether a run evaluates an average, `TrainState.ema`, in place of its parameters."""
     return bool(config.ema) or len(_calls(config)) > 1
 
@@ -44,12 +43,14 @@ def check(config: Config) -> None:
     for call in wrappers:
         spec.find("wrapper", call, WRAPPERS, inner=rule(), rate=optax.constant_schedule(1.0))()
     build_schedule(config, epoch=1000, total=1_000_000)
-    if (found := watches(config)) and not (config.val_split or config.fold):
+    if (found := monitors_of(config)) and not (config.val_split or config.fold):
         raise InputError(
             f"{next(iter(found))} watches the validation split: give config.val_split, as in 'train[90%:]'"
         )
-    if config.sam and first.name == "lbfgs":
-        raise InputError("config.sam goes with any optimizer but lbfgs, whose line search is on the loss where it is")
+    if config.sam_rho and first.name == "lbfgs":
+        raise InputError(
+            "config.sam_rho goes with any optimizer but lbfgs, whose line search is on the loss where it is"
+        )
     if any(call.name == "schedule_free" for call in wrappers):
         if config.ema:
             raise InputError(f"config.ema = {config.ema!r}: schedule_free has an average of its own; use 0")
@@ -64,7 +65,7 @@ def build_schedule(config: Config, epoch: float, total: int) -> optax.Schedule:
     """The learning rate as a function of the step. `epoch`: steps per epoch; `total`: steps of the training."""
 
     def steps(duration: str) -> int:
-        return steps_of(duration, epoch=epoch, total=total)
+        return to_steps(duration, epoch=epoch, total=total)
 
     share = spec.build("schedule", config.schedule, SCHEDULES, steps=steps, total=total)
     return lambda step: config.lr * share(step)
@@ -88,7 +89,7 @@ def build(config: Config, params: Tree, schedule: optax.Schedule) -> optax.Gradi
             return update + share * p if share else update
 
         decay = optax.stateless(lambda updates, params: jax.tree.map(decayed, updates, params, shares))
-    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
+    clip = optax.clip_by_global_norm(config.grad_clip_norm) if config.grad_clip_norm else optax.identity()
     first, *wrappers = _calls(config)
     rules = [clip, spec.find("optimizer", first, OPTIMIZERS, weight_decay=decay)()]
     rules.append(optax.scale_by_learning_rate(schedule))
@@ -106,7 +107,7 @@ def _held(updates: Tree, state: Tree, params: Tree = None, *, awake: Tree = None
     return jax.tree.map(lambda update, now: jnp.where(now, update, 0.0), updates, awake), state
 
 
-def ascended(params: Tree, grads: Tree, radius: float) -> Tree:
+def sam_perturb(params: Tree, grads: Tree, radius: float) -> Tree:
     """Where the loss is highest within `radius` of the parameters, to first order (SAM: Foret et al. 2021, eq. 2).
 
     The gradient is that of the whole batch, on all devices.
@@ -118,9 +119,9 @@ def ascended(params: Tree, grads: Tree, radius: float) -> Tree:
 # ------------------------------------------------------------------------------------ what follows the validation split
 
 
-def watches(config: Config) -> dict[str, Watch]:
+def monitors_of(config: Config) -> dict[str, Monitor]:
     """What watches the validation metrics of a run, by its name: 'plateau', 'early_stop'."""
-    found: dict[str, Watch] = {}
+    found: dict[str, Monitor] = {}
     if spec.parse(config.schedule).name == "plateau":
         found["plateau"] = spec.build("schedule", config.schedule, SCHEDULES, steps=lambda _: 0).watch
     if config.early_stop:
@@ -128,24 +129,24 @@ def watches(config: Config) -> dict[str, Watch]:
     return found
 
 
-def begin(config: Config) -> dict[str, Seen]:
+def init_monitors(config: Config) -> dict[str, Seen]:
     """What they have seen before the first evaluation: `TrainState.watched`."""
-    return {name: watch.begin for name, watch in watches(config).items()}
+    return {name: watch.begin for name, watch in monitors_of(config).items()}
 
 
-def look(config: Config, watched: dict[str, Seen], metrics: dict[str, float]) -> dict[str, Seen]:
+def update_monitors(config: Config, watched: dict[str, Seen], metrics: dict[str, float]) -> dict[str, Seen]:
     """What they have seen after an evaluation that gave these metrics."""
-    return {name: watch.look(watched[name], metrics) for name, watch in watches(config).items()}
+    return {name: watch.look(watched[name], metrics) for name, watch in monitors_of(config).items()}
 
 
-def rate(schedule: optax.Schedule, watched: dict[str, Seen]) -> optax.Schedule:
+def scaled_schedule(schedule: optax.Schedule, watched: dict[str, Seen]) -> optax.Schedule:
     """The schedule, times the factor of a plateau where there is one."""
     if "plateau" not in watched:
         return schedule
     return lambda step: watched["plateau"]["factor"] * schedule(step)
 
 
-def why_stopped(config: Config, watched: dict[str, Seen]) -> str:
+def stop_reason(config: Config, watched: dict[str, Seen]) -> str:
     """Why a run ends before its time; '' while it does not."""
     seen = watched.get("early_stop")
     if seen is None or not seen["stop"]:

@@ -14,8 +14,7 @@ import flax.linen as nn
 import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from cnnjax.config import Config
-from cnnjax.config import steps as steps_of
+from cnnjax.config import Config, to_steps
 from cnnjax.errors import InputError
 from cnnjax.models.layers import BatchNorm
 from cnnjax.optim.masks import compiled
@@ -35,19 +34,19 @@ def check(config: Config) -> None:
         raise InputError("config.unfreeze goes with any optimizer but lbfgs, whose line search is along all parameters")
 
 
-def trained(config: Config, params: Tree) -> Tree:
+def trainable(config: Config, params: Tree) -> Tree:
     """The parameters that are trained, at once or later, as a tree of their own; `params` may be shapes.
 
     Raises InputError for a pattern that matches no parameter, and when all are frozen.
     """
     if not config.freeze:
         return params
-    for_good = _frozen(config, params) - waits(config, params, epoch=1, total=1).keys()
+    for_good = _frozen(config, params) - unfreeze_steps(config, params, epoch=1, total=1).keys()
     flat = flatten_dict(params, sep="/")
     return unflatten_dict({name: leaf for name, leaf in flat.items() if name not in for_good}, sep="/")
 
 
-def waits(config: Config, params: Tree, *, epoch: float, total: int) -> dict[str, int]:
+def unfreeze_steps(config: Config, params: Tree, *, epoch: float, total: int) -> dict[str, int]:
     """How many steps each parameter that `config.unfreeze` matches waits, by path: the fewest that it says.
 
     `epoch`: steps per epoch; `total`: steps of the training. Raises InputError for a pattern without a frozen one.
@@ -61,18 +60,18 @@ def waits(config: Config, params: Tree, *, epoch: float, total: int) -> dict[str
     return found
 
 
-def awake(params: Tree, waits: Mapping[str, int], step: jax.Array) -> Tree:
+def is_unfrozen(params: Tree, waits: Mapping[str, int], step: jax.Array) -> Tree:
     """For each parameter whether its time has come, after so many steps."""
     return jax.tree_util.tree_map_with_path(lambda path, _: step >= waits.get(path_name(path), 0), params)
 
 
-def resting(
+def freeze_batch_stats(
     config: Config, params: Tree, waits: Mapping[str, int], step: jax.Array
 ) -> contextlib.AbstractContextManager[Any]:
-    """Within it, batch normalisations that are frozen use their statistics as in evaluation, and leave them alone.
+    """Freezes, as a context, the running statistics of BatchNorm layers whose parameters are frozen.
 
-    They are as long as all their parameters are: until, with `waits`, the time of the first has come. From then on they
-    normalise by the batch, for at rest they would divide by the deviations of maps that are trained away from these.
+    A BatchNorm stays frozen until its first parameter is unfrozen; then it uses batch statistics again, because the
+    running ones no longer match the trained features.
     """
     if not (config.freeze and config.freeze_stats):
         return contextlib.nullcontext()
@@ -110,7 +109,7 @@ def _times(config: Config, epoch: float, total: int) -> list[tuple[str, int]]:
         pattern, colon, duration = part.rpartition(":")
         if not (pattern and colon):
             raise InputError(f"config.unfreeze: {part!r}: expected PATTERN:DURATION, as in '^stage3:2 epochs'")
-        found.append((compiled(pattern).pattern, steps_of(duration, epoch=epoch, total=total)))
+        found.append((compiled(pattern).pattern, to_steps(duration, epoch=epoch, total=total)))
     return found
 
 

@@ -17,14 +17,14 @@ Seen = dict[str, Any]  # what is remembered, NumPy scalars
 BETTER = {"accuracy": 1.0, "loss": -1.0}  # the sign of an improvement
 
 
-class Watch(NamedTuple):
+class Monitor(NamedTuple):
     """What is remembered before the first evaluation, and after one, whose metrics are given."""
 
     begin: Seen
     look: Callable[[Seen, dict[str, float]], Seen]
 
 
-def _improvement(metric: str, threshold: float) -> Watch:
+def _improvement(metric: str, threshold: float) -> Monitor:
     """The best value, and how many evaluations ago it was; an improvement is by more than that share of the best."""
     if metric not in BETTER:
         raise unknown("metric", metric, BETTER)
@@ -36,7 +36,7 @@ def _improvement(metric: str, threshold: float) -> Watch:
             return {"best": value, "since": np.int32(0)}
         return {"best": seen["best"], "since": np.int32(seen["since"] + 1)}
 
-    return Watch({"best": np.float32(-sign * np.inf), "since": np.int32(0)}, look)
+    return Monitor({"best": np.float32(-sign * np.inf), "since": np.int32(0)}, look)
 
 
 def _check(name: str, **ranges: tuple[float, float, float]) -> None:
@@ -54,7 +54,7 @@ def plateau(
     cooldown: int = 0,
     lowest: float = 0.0,
     metric: str = "accuracy",
-) -> Watch:
+) -> Monitor:
     """Multiplies the rate by `factor` at the evaluation that is the (patience + 1)-th in a row without improvement.
 
     An improvement is by more than `threshold`, relative to the best. After a reduction `cooldown` evaluations do not
@@ -79,10 +79,10 @@ def plateau(
             since, rest, share = 0, cooldown, max(share * factor, lowest)
         return {"best": best, "since": np.int32(since), "cooldown": np.int32(rest), "factor": np.float32(share)}
 
-    return Watch({**begin, "cooldown": np.int32(0), "factor": np.float32(1)}, look)
+    return Monitor({**begin, "cooldown": np.int32(0), "factor": np.float32(1)}, look)
 
 
-def early_stop(patience: int = 10, metric: str = "loss", threshold: float = 0.0) -> Watch:
+def early_stop(patience: int = 10, metric: str = "loss", threshold: float = 0.0) -> Monitor:
     """Ends the run at the evaluation that is the `patience`-th in a row without improvement (Prechelt 1998)."""
     _check("early_stop", patience=(patience, 1, np.inf), threshold=(threshold, 0, 1))
     begin, improvement = _improvement(metric, threshold)
@@ -91,4 +91,4 @@ def early_stop(patience: int = 10, metric: str = "loss", threshold: float = 0.0)
         seen = improvement(seen, metrics)
         return {**seen, "stop": np.bool_(seen["since"] >= patience)}
 
-    return Watch({**begin, "stop": np.bool_(False)}, look)
+    return Monitor({**begin, "stop": np.bool_(False)}, look)

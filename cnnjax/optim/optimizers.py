@@ -5,7 +5,7 @@ where its definition has it: before the moments (L2 regularisation) or after the
 a direction uphill; the learning rate follows.
 
 A wrapper is a function of `inner`, the whole update with its rate. While it is there, what it averages is evaluated,
-not the parameters that gradients are taken at: `averaged`.
+not the parameters that gradients are taken at: `eval_params`.
 """
 
 import math
@@ -220,7 +220,7 @@ def schedule_free(inner: Wrapped, rate: optax.Schedule, b1: float = 0.9, power: 
 WRAPPERS = {"lookahead": lookahead, "schedule_free": schedule_free}
 
 
-def averaged(opt_state: Tree, params: Tree) -> Tree:
+def eval_params(opt_state: Tree, params: Tree) -> Tree:
     """What a wrapper has evaluated in place of the parameters; {} without a wrapper."""
     match opt_state:
         case LookaheadState():

@@ -74,7 +74,7 @@ class Plateau(NamedTuple):
     """A schedule, and what lowers its rate: the step multiplies it by the factor that the watch keeps in the state."""
 
     share: optax.Schedule
-    watch: monitors.Watch
+    watch: monitors.Monitor
 
     def __call__(self, step: jax.Array) -> jax.Array:
         return jnp.asarray(self.share(step))

@@ -26,7 +26,7 @@ NAMED = 6  # arrays in a line about those that do not match
 Say = Callable[[str], None]
 
 
-class Trained(NamedTuple):
+class LoadedNetwork(NamedTuple):
     """A network, and all that it takes to score images with it; its weights are read when they are asked for."""
 
     settings: config.Config
@@ -35,7 +35,7 @@ class Trained(NamedTuple):
     restore: Callable[[Mesh, str, Say], tuple[int, Tree]]  # (mesh, "last", say) -> its step, its variables on the mesh
 
 
-def find(source: str | pathlib.Path, like: str = "", model: str = "") -> Trained:
+def load(source: str | pathlib.Path, like: str = "", model: str = "") -> LoadedNetwork:
     """The network of a run's folder, of published weights as 'torchvision:resnet50.v1', or of a file of weights.
 
     A file does not say of which network it is, or what that is to be shown: `like` does, by the name of published
@@ -48,7 +48,7 @@ def find(source: str | pathlib.Path, like: str = "", model: str = "") -> Trained
     if catalog.is_name(str(source)):
         row = catalog.find(str(source))
         settings, known, network = _like(row)
-        return Trained(settings, known, network, functools.partial(_published, row, known, network))
+        return LoadedNetwork(settings, known, network, functools.partial(_published, row, known, network))
     if not path.is_file() and (index := path.with_name(f"{path.name}.index")).is_file():
         path = index  # TensorFlow's own name for a checkpoint is what the names of its files begin with
     if not path.is_file():
@@ -78,14 +78,14 @@ def _like(row: catalog.Published) -> tuple[config.Config, dict[str, Any], nn.Mod
     )
     shape = MODELS[spec.parse(row.model).name].input_shape
     if calls := pipeline.split_ops(row.preprocess)[0]:
-        (shape,) = pipeline.by_size(np.array([[2 * max(shape), 2 * max(shape), shape[2]]]), calls)
+        (shape,) = pipeline.group_by_shape(np.array([[2 * max(shape), 2 * max(shape), shape[2]]]), calls)
     known = {"classes": list(data.classes), "shape": list(shape), "mean": list(data.mean), "std": list(data.std)}
     return settings, known, create_model(row.model, len(data.classes), settings.dtype)
 
 
 def _of_file(
     path: pathlib.Path, settings: config.Config, known: dict[str, Any], model: nn.Module, library: str
-) -> Trained:
+) -> LoadedNetwork:
     """The network of a file, which is that one, or has another number of classes."""
     kind, arrays = formats.read(path)
     found = files.match(model, known["shape"], kind, arrays, library)
@@ -94,7 +94,7 @@ def _of_file(
         known["classes"], model = _numbers(count), create_model(settings.model, count, settings.dtype)
         found = files.match(model, known["shape"], kind, arrays, library)
     variables = found.check(str(path))
-    return Trained(settings, known, model, lambda mesh, step, say: _placed(variables, mesh, step))
+    return LoadedNetwork(settings, known, model, lambda mesh, step, say: _placed(variables, mesh, step))
 
 
 def _numbers(count: int) -> list[str]:
@@ -114,17 +114,17 @@ def _placed(arrays: formats.Arrays, mesh: Mesh, step: str) -> tuple[int, Tree]:
     if step != "last":
         raise InputError(f"step {step!r}: only a run has several; leave it out")
     tree = flax.traverse_util.unflatten_dict({tuple(path.split("/")): array for path, array in arrays.items()})
-    where = sharding.of_state(tree, mesh)
+    where = sharding.state_sharding(tree, mesh)
     return 0, jax.tree.map(lambda x, at: jax.make_array_from_callback(x.shape, at, x.__getitem__), tree, where)
 
 
 # ------------------------------------------------------------------------------------------------------- of a run
 
 
-def _of_run(folder: pathlib.Path) -> Trained:
-    settings, known = config.load(folder / "config.json"), workdir.read_known(folder)
+def _of_run(folder: pathlib.Path) -> LoadedNetwork:
+    settings, known = config.load(folder / "config.json"), workdir.read_data_info(folder)
     model = create_model(settings.model, len(known["classes"]), settings.dtype)
-    return Trained(settings, known, model, functools.partial(_restore, folder, settings, known, model))
+    return LoadedNetwork(settings, known, model, functools.partial(_restore, folder, settings, known, model))
 
 
 def _restore(
@@ -140,21 +140,23 @@ def _restore(
     image = np.zeros((1, *known["shape"]), np.float32)
     model_state = dict(jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), image))
     params = model_state.pop("params")
-    averaged = freezing.trained(settings, params) if optim.averages(settings) else {}
+    averaged = freezing.trainable(settings, params) if optim.keeps_average(settings) else {}
     target = {"params": params, "model_state": model_state, "ema": averaged}
-    target = sharding.placed(target, sharding.of_state(target, mesh))
+    target = sharding.with_sharding(target, sharding.state_sharding(target, mesh))
     number, found = checkpoint.restore_model(folder, target, step, say)
     return number, variables_of(**found)
 
 
-class Fit(NamedTuple):
+class TransferPlan(NamedTuple):
     """What a network can start from of some weights."""
 
     taken: list[str]  # paths of arrays
     text: str  # what is taken, and what is not, in words
 
 
-def fit(own: Tree, network: Trained, source: str, classes: Sequence[str], staged: bool = False) -> Fit:
+def match_for_transfer(
+    own: Tree, network: LoadedNetwork, source: str, classes: Sequence[str], staged: bool = False
+) -> TransferPlan:
     """What of a network for these classes, with these variables or their shapes, another, of `source`, has weights for.
 
     That is all but the head, which is new for other classes: another number of them, or other names, where those of
@@ -174,7 +176,7 @@ def fit(own: Tree, network: Trained, source: str, classes: Sequence[str], staged
     wrong = [name for name in differing if _layer(name) not in heads]
     if (wrong and not staged) or not taken:
         arrays = [f"{_short(name)} is {_shape(found, name)} there and {_shape(ours, name)} here" for name in wrong]
-        hint = "; config.staged = True takes the layers that agree" if taken else ""
+        hint = "; config.init_partial = True takes the layers that agree" if taken else ""
         raise InputError(f"config.init = {source!r} is of another network: {_few(arrays, '; ')}{hint}")
 
     said = [f"{len(taken)} of {len(ours)} arrays start as {source} has them"]
@@ -187,10 +189,10 @@ def fit(own: Tree, network: Trained, source: str, classes: Sequence[str], staged
     for what, arrays in (("new are", ours), ("not used are", found)):
         if names := sorted(_short(name) for name in arrays if _layer(name) in layers - heads):
             said.append(f"{what} {_few(names, ', ')}")
-    return Fit(taken, "; ".join(said))
+    return TransferPlan(taken, "; ".join(said))
 
 
-def start_from(own: Tree, network: Trained, fitting: Fit, mesh: Mesh, say: Say) -> Tree:
+def apply_transfer(own: Tree, network: LoadedNetwork, fitting: TransferPlan, mesh: Mesh, say: Say) -> Tree:
     """A network's `own` variables, but for those that it takes from another; says which these are."""
     _, variables = network.restore(mesh, "last", say)
     found = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(variables)}
@@ -203,7 +205,7 @@ def start_from(own: Tree, network: Trained, fitting: Fit, mesh: Mesh, say: Say) 
     return jax.tree_util.tree_map_with_path(pick, own)
 
 
-def _shapes(network: Trained, classes: int) -> Tree:
+def _shapes(network: LoadedNetwork, classes: int) -> Tree:
     """The shapes of a network's variables, for so many classes."""
     image = np.zeros((1, *network.known["shape"]), np.float32)
     model = network.model.clone(num_classes=classes)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from cnnjax.config import Config, steps
+from cnnjax.config import Config, to_steps
 from cnnjax.runs import workdir
 from cnnjax.runs.executors import LEAVE, Job, Start
 from cnnjax.runs.signals import Interrupted
@@ -115,7 +115,7 @@ def _launch(run: Run, start: Start) -> Job:
     run.folder.mkdir(parents=True, exist_ok=True)
     if not (run.folder / "config.json").exists():
         workdir.write_json(run.folder / "config.json", dataclasses.asdict(run.config))
-    if workdir.in_use(run.folder):  # by a process that an earlier one of us started: it is waited for
+    if workdir.is_locked(run.folder):  # by a process that an earlier one of us started: it is waited for
         return Job(lambda: _status(run.folder), lambda hard: None)
     command = [sys.executable, "-m", "cnnjax", "train", f"--workdir={run.folder}"]
     return start(command + ([f"--data_dir={run.data_dir}"] if run.data_dir else []), run.folder / OUTPUT)
@@ -123,7 +123,7 @@ def _launch(run: Run, start: Start) -> Job:
 
 def _status(folder: pathlib.Path) -> int | None:
     """As the exit status of a process that is not ours: as if a signal had ended it, unless it has its result."""
-    if workdir.in_use(folder):
+    if workdir.is_locked(folder):
         return None
     return 0 if is_complete(folder) else -signal.SIGKILL
 
@@ -159,7 +159,7 @@ def is_complete(folder: pathlib.Path) -> bool:
 def is_last(run: Run) -> bool:
     """Whether a run that goes on has taken its last step."""
     last = run.lines[-1]
-    return last["step"] >= steps(run.config.duration, epoch=last["step"] / max(last["epoch"], 1e-9))
+    return last["step"] >= to_steps(run.config.duration, epoch=last["step"] / max(last["epoch"], 1e-9))
 
 
 def _end(one: _Active, status: int) -> End:

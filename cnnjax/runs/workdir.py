@@ -40,7 +40,7 @@ LOCK = "lock"  # held by the training in the folder
 SEEN_SECONDS = 60  # what process 0 writes may take so long to be seen on other hosts
 
 
-def new(name: str, root: str = "runs") -> pathlib.Path:
+def unique_path(name: str, root: str = "runs") -> pathlib.Path:
     """A folder name that says what and when, and that no other run has: runs/digits_lenet5-20261122-093015."""
     start = f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
     names = (pathlib.Path(root) / f"{name}-{start}{suffix}" for suffix in ("", *(f"-{i}" for i in range(2, 1000))))
@@ -64,7 +64,7 @@ def read_json(path: pathlib.Path) -> Any:
         raise InputError(f"{path} is damaged: {error}") from error
 
 
-def write_known(workdir: pathlib.Path, known: dict[str, Any]) -> None:
+def write_data_info(workdir: pathlib.Path, known: dict[str, Any]) -> None:
     """Writes what is known of a run's training data: data.json, and arrays of more than `LONG` values beside it."""
     arrays = {name: value for name, value in known.items() if isinstance(value, np.ndarray)}
     long = {name: value for name, value in arrays.items() if value.size > LONG}
@@ -79,8 +79,8 @@ def write_known(workdir: pathlib.Path, known: dict[str, Any]) -> None:
     write_json(workdir / "data.json", content)
 
 
-def read_known(workdir: pathlib.Path) -> dict[str, Any]:
-    """What `write_known` wrote. Raises InputError when a file is missing or damaged."""
+def read_data_info(workdir: pathlib.Path) -> dict[str, Any]:
+    """What `write_data_info` wrote. Raises InputError when a file is missing or damaged."""
     known = read_json(workdir / "data.json")
     if digest := known.pop("statistics", ""):
         path = workdir / "statistics.npz"
@@ -99,7 +99,7 @@ def claim(workdir: pathlib.Path, config: Config) -> None:
     path = workdir / "config.json"
     if path.exists():
         old, new = (dataclasses.asdict(c) for c in (configs.load(path), config))
-        if what := differences(old, new, configs.FREE):
+        if what := differences(old, new, configs.RESUMABLE):
             raise InputError(f"{workdir} is the run of another config: {what}. Give another --workdir, or no --config")
     elif workdir.is_dir() and any(other.name != "config.json.part" for other in workdir.iterdir()):
         raise InputError(f"{workdir} is not empty and not a run's folder; give another --workdir")
@@ -120,12 +120,12 @@ def claim(workdir: pathlib.Path, config: Config) -> None:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], free: Container[str]) -> str:
-    """What of `new` is not as it was, in words; what is `free` may be. '' for nothing."""
+    """What of `unique_path` is not as it was, in words; what is `free` may be. '' for nothing."""
     changed = [name for name in new if old[name] != new[name] and name not in free]
     return ", ".join(f"{name} = {old[name]!r} there, {new[name]!r} now" for name in changed)
 
 
-def in_use(workdir: pathlib.Path) -> bool:
+def is_locked(workdir: pathlib.Path) -> bool:
     """Whether a training is going on in the folder."""
     try:
         with (workdir / LOCK).open() as lock:

@@ -30,7 +30,7 @@ def accuracy(folder: pathlib.Path, data_dir: str, preprocess: str) -> float:
 
 def parameters(folder: pathlib.Path) -> int:
     """How many numbers the network learns."""
-    _, known, model, _ = pretrained.find(folder)
+    _, known, model, _ = pretrained.load(folder)
     shapes = jax.eval_shape(
         functools.partial(model.init, train=False), jax.random.key(0), jnp.zeros((1, *known["shape"]))
     )
@@ -45,7 +45,7 @@ def flow(folder: pathlib.Path, data_dir: str) -> dict[str, Any]:
     'log_ratio_end', the power of ten between the first of these and the last; 'dead_start', 'dead_end': the share of
     hidden units whose values over all these images differ by less than CONSTANT. All as in a step of training.
     """
-    settings, known, model, restore = pretrained.find(folder)
+    settings, known, model, restore = pretrained.load(folder)
     mesh = sharding.make_mesh(jax.devices()[:1])
     split = load(settings.dataset, settings.train_split, data_dir)
     rows = np.arange(min(IMAGES, len(split)))

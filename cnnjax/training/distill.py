@@ -51,14 +51,14 @@ def distill(folder: str, temperature: float = 4.0, weight: float = 0.9, step: st
     return Lesson(folder, temperature, weight, step)
 
 
-def read(text: str) -> Lesson:
+def parse(text: str) -> Lesson:
     """What a config's `distill` says. Raises InputError when it is no such call, or the folder is no run's."""
     lesson = spec.build("distillation", text, {"distill": distill})
-    pretrained.find(lesson.folder)
+    pretrained.load(lesson.folder)
     return lesson
 
 
-def blend(loss: Array, logits: Array, taught: Array, temperature: float, weight: float) -> Array:
+def distillation_loss(loss: Array, logits: Array, taught: Array, temperature: float, weight: float) -> Array:
     """(1 - weight) loss + weight T^2 KL(teacher || pupil), [N]: by T^2 both gradients stay of one size."""
     pupil, teacher = (jax.nn.log_softmax(x.astype(jnp.float32) / temperature) for x in (logits, taught))
     return (1 - weight) * loss + weight * temperature**2 * optax.losses.kl_divergence_with_log_targets(pupil, teacher)
@@ -77,8 +77,8 @@ def load(
     `step_ops`, `shape` and `classes` are the pupil's. Raises InputError for a run that does not exist, has other
     classes, or a network that does not take images of this shape.
     """
-    lesson = read(text)
-    settings, known, model, restore = pretrained.find(lesson.folder)
+    lesson = parse(text)
+    settings, known, model, restore = pretrained.load(lesson.folder)
     if (count := len(known["classes"])) != len(classes):
         raise InputError(f"the teacher in {lesson.folder} has {count} classes; the data set {len(classes)}")
     number, variables = restore(mesh, lesson.step, say)
@@ -86,9 +86,9 @@ def load(
     def logits(variables: Tree, images: Array) -> Any:
         return model.apply(variables, images, train=False)
 
-    with scoring.naming(settings.model, shape):
+    with scoring.input_errors(settings.model, shape):
         prepare = augment.build(step_ops, settings.normalize, known, shape)
         jax.eval_shape(logits, variables, jax.ShapeDtypeStruct((1, *shape), np.float32))
     say(f"the teacher is {settings.model} of {lesson.folder}, step {number:,}")
-    mixed = functools.partial(blend, temperature=lesson.temperature, weight=lesson.weight)
+    mixed = functools.partial(distillation_loss, temperature=lesson.temperature, weight=lesson.weight)
     return Teacher(prepare, logits, mixed), variables

@@ -19,14 +19,13 @@ from rich.console import Console
 
 from cnnjax import augment, losses, metrics, optim, pretrained, spec
 from cnnjax.augment import normalize
-from cnnjax.config import Config, check, is_due, length
-from cnnjax.config import steps as steps_of
+from cnnjax.config import Config, check, is_due, parse_duration, to_steps
 from cnnjax.data import folds, pipeline
 from cnnjax.data.build import Split, load
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
 from cnnjax.evaluation import protocols
-from cnnjax.evaluation.scoring import make_scorer, naming
+from cnnjax.evaluation.scoring import input_errors, make_scorer
 from cnnjax.models import create_model
 from cnnjax.ops.convolution import lowered_by
 from cnnjax.optim import freezing
@@ -40,7 +39,7 @@ Key = jax.Array
 
 EVENTS = ("log", "eval", "checkpoint")  # each has a field, "log_every" and so on
 PRIMING = 5000  # training images that a network is primed with, where it is
-DISPATCH = 32  # steps in one call, where config.dispatch leaves it open
+DISPATCH = 32  # steps in one call, where config.steps_per_call leaves it open
 
 
 # ---------------------------------------------------------------------------------------------------- state and step
@@ -64,10 +63,10 @@ def first_state(variables: Tree, *, config: Config, schedule: optax.Schedule) ->
     """The state before the first step of a network that has these variables."""
     model_state = dict(variables)
     params = model_state.pop("params")
-    trained = freezing.trained(config, params)
-    averaged = jax.tree.map(jnp.copy, trained) if optim.averages(config) else {}
+    trained = freezing.trainable(config, params)
+    averaged = jax.tree.map(jnp.copy, trained) if optim.keeps_average(config) else {}
     opt_state = optim.build(config, trained, schedule).init(trained)
-    watched = jax.tree.map(jnp.asarray, optim.begin(config))
+    watched = jax.tree.map(jnp.asarray, optim.init_monitors(config))
     return TrainState(jnp.zeros((), jnp.int32), params, model_state, opt_state, averaged, watched)
 
 
@@ -98,13 +97,13 @@ def train_step(
     `prepare` makes images of a batch, `mix` of them and the labels what the network sees and its targets; both are of
     `cnnjax.augment`. Hits count by the label, also where an image is of several. `waits`: as of `freezing`.
     """
-    rate = optim.rate(schedule, state.watched)
-    trained = freezing.trained(config, state.params)
+    rate = optim.scaled_schedule(schedule, state.watched)
+    trained = freezing.trainable(config, state.params)
     loss, tx = losses.build(config.loss), optim.build(config, trained, rate)
     augment_key, dropout_key, mix_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
 
     def loss_fn(params, model_state, images, labels, target, taught, key):
-        with freezing.resting(config, state.params, waits or {}, state.step):
+        with freezing.freeze_batch_stats(config, state.params, waits or {}, state.step):
             logits, updated = model.apply(
                 {"params": overlaid(state.params, params), **model_state},
                 images,
@@ -121,7 +120,7 @@ def train_step(
         return total, (model_state, metrics.sums(logits, labels, each))
 
     def part(index):
-        mine = {name: x.reshape(-1, config.accumulate, *x.shape[1:])[:, index] for name, x in batch.items()}
+        mine = {name: x.reshape(-1, config.grad_accum_steps, *x.shape[1:])[:, index] for name, x in batch.items()}
         drawn = jax.random.fold_in(augment_key, index), mine["image"], mine["example"], mine["epoch"]
         mixed, labels = jax.random.fold_in(mix_key, index), mine["label"]
         images, target = mix(mixed, prepare(*drawn), labels)
@@ -131,24 +130,24 @@ def train_step(
     def gradient(params):
         # Not a lax.scan, which was tens of times slower on a CPU with XLA's own convolutions.
         grads, model_state, parts = jax.tree.map(jnp.zeros_like, params), state.model_state, []
-        for index in range(config.accumulate):
+        for index in range(config.grad_accum_steps):
             (_, (model_state, sums)), new = jax.value_and_grad(loss_fn, has_aux=True)(params, model_state, *part(index))
             grads = jax.tree.map(jnp.add, grads, new)
             parts.append(sums)
-        grads = jax.tree.map(lambda g: g / config.accumulate, grads)
+        grads = jax.tree.map(lambda g: g / config.grad_accum_steps, grads)
         return grads, model_state, jax.tree.map(lambda *xs: sum(xs), *parts)
 
     def value(params):
-        parts = [loss_fn(params, state.model_state, *part(index))[0] for index in range(config.accumulate)]
-        return sum(parts) / config.accumulate
+        parts = [loss_fn(params, state.model_state, *part(index))[0] for index in range(config.grad_accum_steps)]
+        return sum(parts) / config.grad_accum_steps
 
     grads, model_state, sums = gradient(trained)
-    if config.sam:  # the same images and dropout again
-        grads, *_ = gradient(optim.ascended(trained, grads, config.sam))
-    awake = freezing.awake(trained, waits or {}, state.step)
+    if config.sam_rho:  # the same images and dropout again
+        grads, *_ = gradient(optim.sam_perturb(trained, grads, config.sam_rho))
+    awake = freezing.is_unfrozen(trained, waits or {}, state.step)
     updates, opt_state = tx.update(grads, state.opt_state, trained, value_fn=value, awake=awake)
     trained = optax.apply_updates(trained, updates)
-    averaged = optim.averaged(opt_state, trained)
+    averaged = optim.eval_params(opt_state, trained)
     if config.ema:  # the average starts short, so that it forgets the initialisation
         decay = jnp.minimum(config.ema, (1 + state.step) / (10 + state.step))
         averaged = jax.tree.map(lambda average, p: decay * average + (1 - decay) * p, state.ema, trained)
@@ -173,7 +172,7 @@ def train_steps(
     """
 
     def batch_of(i: jax.Array | int) -> pipeline.Batch:
-        batch = pipeline.take(group["whole"], *group["places"][:, i])
+        batch = pipeline.gather_batch(group["whole"], *group["places"][:, i])
         return jax.lax.with_sharding_constraint(batch, place)
 
     def body(i: jax.Array, carry: tuple) -> tuple:
@@ -195,7 +194,7 @@ def check_names(config: Config) -> None:
     losses.build(config.loss)
     protocols.build(config.protocol)
     if config.distill:
-        distill.read(config.distill)
+        distill.parse(config.distill)
     for text in (config.augment, config.preprocess):
         for call in pipeline.split_ops(text)[1]:
             spec.find("operation", call, augment.OPS | augment.MIXING, **dict.fromkeys(augment.GIVEN))
@@ -203,7 +202,7 @@ def check_names(config: Config) -> None:
     optim.check(config)
     freezing.check(config)
     for name in ("duration", *(f"{event}_every" for event in EVENTS)):
-        if not steps_of(getattr(config, name), epoch=1000, total=1_000_000):
+        if not to_steps(getattr(config, name), epoch=1000, total=1_000_000):
             raise InputError(f"config.{name} = {getattr(config, name)!r}: expected more than 0")
 
 
@@ -223,15 +222,15 @@ def train(
     """
     check(config)
     check_names(config)
-    if config.staged and not config.init:
-        raise InputError("config.staged = True: there is nothing to start from; give config.init")
+    if config.init_partial and not config.init:
+        raise InputError("config.init_partial = True: there is nothing to start from; give config.init")
     starting = bool(config.init) and not checkpoint.steps(folder)  # one that goes on needs it no longer
-    origin = pretrained.find(config.init, model=config.model) if starting else None
+    origin = pretrained.load(config.init, model=config.model) if starting else None
     mesh = mesh or sharding.make_mesh(text=config.mesh)
     leader = jax.process_index() == 0
     console = console if console and leader else Console(quiet=True)
     begun = time.monotonic()
-    sharding.check_batch(config.batch_size // config.accumulate, mesh)
+    sharding.check_batch(config.batch_size // config.grad_accum_steps, mesh)
 
     # Data: the splits. The training split, if it fits in device memory, is read from now on, in the background.
     train_split, val_split = folds.splits_of(config, data_dir)
@@ -243,23 +242,27 @@ def train(
     source = pipeline.open_source(examples[train_split], host_ops, cache=config.cache, seed=config.seed, mesh=mesh)
     dispatch = _dispatch(config, source)
     epoch = source.count / config.batch_size
-    total = steps_of(config.duration, epoch=epoch)
+    total = to_steps(config.duration, epoch=epoch)
 
     # The network, and the state as it will be: from the newest checkpoint, or new.
     model = create_model(config.model, len(classes), config.dtype)
-    group, size = getattr(model, "ghost", 0), config.batch_size // config.accumulate
+    group, size = getattr(model, "ghost", 0), config.batch_size // config.grad_accum_steps
     if group and size % group:
         raise InputError(f"a batch of {size} does not divide into groups of {group} images, the network's ghost")
     schedule = optim.build_schedule(config, epoch, total)
     init = functools.partial(init_state, config=config, model=model, schedule=schedule, shape=source.shape)
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     whole = sharding.replicated(mesh)
-    with naming(config.model, source.shape):
+    with input_errors(config.model, source.shape):
         abstract = jax.eval_shape(init, init_key)
-    waits = freezing.waits(config, abstract.params, epoch=epoch, total=total)
-    fitting = pretrained.fit(abstract.variables, origin, config.init, classes, config.staged) if origin else None
-    where = sharding.of_state(abstract, mesh, config.zero)
-    abstract = sharding.placed(abstract, where)
+    waits = freezing.unfreeze_steps(config, abstract.params, epoch=epoch, total=total)
+    fitting = (
+        pretrained.match_for_transfer(abstract.variables, origin, config.init, classes, config.init_partial)
+        if origin
+        else None
+    )
+    where = sharding.state_sharding(abstract, mesh, config.zero_1)
+    abstract = sharding.with_sharding(abstract, where)
 
     # What all images are seen with: from the training split, which was read meanwhile.
     known = _known(folder, examples[train_split], config, source)
@@ -273,7 +276,7 @@ def train(
 
     if leader:
         workdir.claim(folder, config)
-        workdir.write_known(folder, known)
+        workdir.write_data_info(folder, known)
     workdir.check_shared(folder)
     state = checkpoint.restore(folder, abstract, console.print, set_aside=leader)
     if jax.process_count() > 1:
@@ -286,34 +289,34 @@ def train(
             plain = augment.build([], config.normalize, known, source.shape)
             state = prime(state, images, model, plain)
         if origin and fitting:
-            variables = pretrained.start_from(state.variables, origin, fitting, mesh, console.print)
+            variables = pretrained.apply_transfer(state.variables, origin, fitting, mesh, console.print)
             begin = functools.partial(first_state, config=config, schedule=schedule)
             state = jax.jit(begin, out_shardings=where)(variables)
     start = int(state.step)
-    if stopped := optim.why_stopped(config, state.watched):
+    if stopped := optim.stop_reason(config, state.watched):
         total = start
 
     # The step, compiled once, and what feeds it: a batch for each, or the rows of several.
-    every = {name: length(getattr(config, f"{name}_every"), epoch=epoch, total=total) for name in EVENTS}
+    every = {name: parse_duration(getattr(config, f"{name}_every"), epoch=epoch, total=total) for name in EVENTS}
     parts = {"config": config, "model": model, "schedule": schedule, "prepare": prepare, "mix": mix, "teacher": teacher}
     step_fn = functools.partial(train_step, **parts, waits=waits)
-    order = {"seed": config.seed, "batch_size": config.batch_size, "repeats": config.repeats}
+    order = {"seed": config.seed, "batch_size": config.batch_size, "repeats": config.repeated_augment}
     if dispatch == 1:
         feeds = enumerate(pipeline.train_batches(source, **order, start=start, stop=total), start + 1)
     else:
-        step_fn = functools.partial(train_steps, step=step_fn, place=sharding.split(mesh))
+        step_fn = functools.partial(train_steps, step=step_fn, place=sharding.batch_sharding(mesh))
         groups = _groups(start, total, every.values(), dispatch)
         feeds = pipeline.train_groups(source, groups, **order, most=dispatch, mesh=mesh)
     step_fn = jax.jit(
         step_fn,
-        in_shardings=(where, sharding.split(mesh) if dispatch == 1 else whole, whole, None),
+        in_shardings=(where, sharding.batch_sharding(mesh) if dispatch == 1 else whole, whole, None),
         out_shardings=(where, whole),
         donate_argnums=0,
         compiler_options=sharding.compiler_options(),
     )
 
     # The loop.
-    trees = abstract.params, freezing.trained(config, abstract.params)
+    trees = abstract.params, freezing.trainable(config, abstract.params)
     parameters, trained = (sum(int(np.prod(x.shape)) for x in jax.tree.leaves(tree)) for tree in trees)
     learnt = f"{parameters:,} parameters" + (f" ({trained:,} of them trained)" if trained < parameters else "")
     console.print(
@@ -321,7 +324,7 @@ def train(
         f"{config.batch_size} on {mesh.size} {jax.default_backend()} device(s), in {folder}",
         soft_wrap=True,
     )
-    if config.zero or mesh.shape["model"] > 1:
+    if config.zero_1 or mesh.shape["model"] > 1:
         held = [f"{sharding.local_bytes(x) / 2**20:.1f} MiB" for x in (abstract.params, abstract.opt_state)]
         console.print(
             f"each device holds {held[0]} of parameters and {held[1]} of the optimizer's state", soft_wrap=True
@@ -332,7 +335,7 @@ def train(
         console.print(f"going on from step {start:,}")
     with (
         workdir.Metrics(folder, start, leader) as log,
-        checkpoint.Saver(folder, config.keep) as saver,
+        checkpoint.Saver(folder, config.keep_checkpoints) as saver,
         Signals() as stop,
         Bar(console, start, total, epoch) as bar,
     ):
@@ -364,9 +367,9 @@ def train(
             val = None
             if evaluating:
                 val = metrics.means(score[val_split](state.variables))
-                watched = optim.look(config, jax.device_get(state.watched), val)
-                stopped = optim.why_stopped(config, watched)
-                watched = jax.tree.map(functools.partial(sharding.put_whole, mesh), watched)
+                watched = optim.update_monitors(config, jax.device_get(state.watched), val)
+                stopped = optim.stop_reason(config, watched)
+                watched = jax.tree.map(functools.partial(sharding.put_replicated, mesh), watched)
                 state = dataclasses.replace(state, watched=watched)
                 log.write(step, step / epoch, "val", val)
                 bar.note(f"epoch {step / epoch:.1f}: val loss {val['loss']:.4f}, accuracy {val['accuracy']:.2%}")
@@ -407,10 +410,10 @@ def train(
 def _known(folder: pathlib.Path, split: Split, config: Config, source: pipeline.Source) -> dict[str, Any]:
     """What data.json holds: the run's own if it began with the same data, for the statistics take a while; or new."""
     of = {**split.identity, "augment": config.augment}
-    asked = pipeline.asked(config.augment, config.preprocess, normalization=config.normalize)
+    asked = pipeline.required_statistics(config.augment, config.preprocess, normalization=config.normalize)
     known: dict[str, Any] = {}
     with contextlib.suppress(InputError, KeyError, TypeError):
-        found = workdir.read_known(folder)
+        found = workdir.read_data_info(folder)
         known = found if found["of"] == of and asked <= found.keys() else {}
     known = known or {"of": of, "classes": split.classes, "shape": list(source.shape), **source.statistics(asked)}
     if jax.process_count() > 1 and asked:  # not from whole numbers, like mean and std: they could differ in a last bit
@@ -420,9 +423,11 @@ def _known(folder: pathlib.Path, split: Split, config: Config, source: pipeline.
 
 def _dispatch(config: Config, source: pipeline.Source) -> int:
     """The most steps in one call. Raises InputError where there can only be one, and more are asked for."""
-    if source.whole is None and config.dispatch > 1:
-        raise InputError(f"config.dispatch = {config.dispatch}: the training split is not in device memory; use 0")
-    return config.dispatch or (1 if source.whole is None or jax.default_backend() == "cpu" else DISPATCH)
+    if source.whole is None and config.steps_per_call > 1:
+        raise InputError(
+            f"config.steps_per_call = {config.steps_per_call}: the training split is not in device memory; use 0"
+        )
+    return config.steps_per_call or (1 if source.whole is None or jax.default_backend() == "cpu" else DISPATCH)
 
 
 def _groups(start: int, total: int, periods: Iterable[float], most: int) -> Iterator[range]:

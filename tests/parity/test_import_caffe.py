@@ -350,7 +350,7 @@ def theirs(net: Net, file: bytes, images: np.ndarray, layers: Sequence[str]) -> 
     return [one.reshape(len(images), -1) for one in made.forward(list(layers))]
 
 
-def ours(network: pretrained.Trained, images: np.ndarray, aux: bool) -> list[np.ndarray]:
+def ours(network: pretrained.LoadedNetwork, images: np.ndarray, aux: bool) -> list[np.ndarray]:
     """The logits, behind those of auxiliary classifiers."""
     _, variables = network.restore(sharding.make_mesh(jax.devices()[:1]), "last", lambda line: None)
 
@@ -374,7 +374,7 @@ def test_a_file_for_caffe_gives_the_logits_of_opencv(name: str, tmp_path: pathli
     case.write(net)
     file = caffemodel(net.weights, case.of_2014)
     path.write_bytes(file)
-    network = pretrained.find(path, like="" if case.ours else f"caffe:{name}", model=case.ours)
+    network = pretrained.load(path, like="" if case.ours else f"caffe:{name}", model=case.ours)
     path.unlink()
     images = np.random.default_rng(1).normal(0, case.strength, (2, *case.size, 3)).astype(np.float32)
     colours = images if "cifar" in name else images[..., ::-1]  # blue first

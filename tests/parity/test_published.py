@@ -56,7 +56,7 @@ def test_what_a_library_saves_is_our_network_with_its_logits(
     row.path.parent.mkdir(parents=True)
     torch.save(net.state_dict(), row.path)
 
-    settings, known, model, restore = pretrained.find(row.name)
+    settings, known, model, restore = pretrained.load(row.name)
     _, variables = restore(sharding.make_mesh(jax.devices()[:1]), "last", lambda line: None)
     images = np.random.default_rng(0).uniform(size=(2, *known["shape"])).astype(np.float32)
     mean, std = (np.array(known[name], np.float32) for name in ("mean", "std"))
