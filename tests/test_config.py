@@ -258,7 +258,7 @@ def test_a_location_that_is_no_config_file_is_refused(location: str, message: st
 def test_config_files_load_in_milliseconds_and_without_jax() -> None:
     code = """if True:
         import sys, time
-        from cnnjax import cli
+        from cnnjax import config_files
         config_files.read_config(sys.argv[1])
         start = time.process_time()
         for path in sys.argv[1:]:
