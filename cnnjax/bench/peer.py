@@ -134,7 +134,13 @@ def build(
     config, python, about = setup.config, workers[0].python, workers[0].about
     if device == "cuda" and not about["cuda"]:
         raise InputError(f"--vs={python}: we run on a GPU, and its torch sees none")
-    request = {"do": "build", "model": config.model, "what": what, "batch": config.batch_size, "input": setup.source.shape}
+    request = {
+        "do": "build",
+        "model": config.model,
+        "what": what,
+        "batch": config.batch_size,
+        "input": setup.source.shape,
+    }
     request |= {"dtype": config.dtype, "device": device, "threads": cores(), "compile": compiled, "data": data}
     runs = []
     for worker in workers:

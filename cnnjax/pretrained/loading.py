@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cnnjax import config as configs
-from cnnjax import optim, spec
+from cnnjax import optim, register, spec
 from cnnjax.config import Config
 from cnnjax.data import pipeline
 from cnnjax.data.info import DataInfo
@@ -145,6 +145,7 @@ def _placed(arrays: formats.Arrays, mesh: Mesh, step: str) -> Restored:
 
 
 def _load_run(folder: pathlib.Path) -> LoadedNetwork:
+    register.check_imports(folder)
     config, data = configs.load(folder / "config.json"), workdir.read_data_info(folder)
     model = create_model(config.model, len(data.classes), config.dtype)
     return LoadedNetwork(config, data, model, functools.partial(_restore, folder, config, data, model))

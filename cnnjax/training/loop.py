@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 from rich.console import Console
 
-from cnnjax import metrics, optim
+from cnnjax import metrics, optim, register
 from cnnjax.config import Config, is_due, parse_duration
 from cnnjax.data import pipeline
 from cnnjax.distributed import sharding
@@ -56,19 +56,20 @@ def train(
 ) -> TrainResult:
     """Trains a network, from the first step or from the newest checkpoint in `folder`, to the last step.
 
-    `mesh` replaces the config's. `console` shows the progress; None is silent. Returns the final state, the final
+    `mesh` replaces the config's. `console` shows the progress, by default in the terminal or the notebook. Returns the final state, the final
     metrics, which are also in `folder`/result.json, and their history. Raises InputError for a config, data set or
     folder that does not fit, FloatingPointError when the loss is no longer finite, and Interrupted after SIGINT or
     SIGTERM, once the state is saved.
     """
     begun, folder = time.monotonic(), pathlib.Path(folder)
     leader = jax.process_index() == 0
-    console = console if console and leader else Console(quiet=True)
+    console = (console or Console(highlight=False)) if leader else Console(quiet=True)
     recipe = parse_recipe(config)
     setup = make_setup(recipe, folder=folder, data_dir=data_dir, mesh=mesh, log=console.print)
     if leader:
         workdir.claim(folder, recipe.config)
         workdir.write_data_info(folder, setup.data)
+        register.keep_copies(folder)
     workdir.check_shared(folder)
     state = restore_or_init(setup, folder, console.print, set_aside=leader)
     start, stopped = int(state.step), optim.stop_reason(recipe.config, state.monitors)
