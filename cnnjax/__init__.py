@@ -40,7 +40,27 @@ _HOME = {  # public name -> the module that defines it
     "train": "cnnjax.training.loop",
 }
 
-__all__ = ["__version__", *_HOME]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = [
+    "Config",
+    "InputError",
+    "TrainResult",
+    "TrainedNetwork",
+    "create_model",
+    "evaluate",
+    "list_models",
+    "load",
+    "load_config",
+    "load_dataset",
+    "register_augmentation",
+    "register_dataset",
+    "register_loss",
+    "register_metric",
+    "register_model",
+    "register_optimizer",
+    "register_schedule",
+    "summary",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

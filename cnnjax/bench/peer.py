@@ -141,6 +141,7 @@ def build(
         "batch": config.batch_size,
         "input": setup.source.shape,
     }
+    request |= {"input": setup.source.shape}
     request |= {"dtype": config.dtype, "device": device, "threads": cores(), "compile": compiled, "data": data}
     runs = []
     for worker in workers:

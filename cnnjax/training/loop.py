@@ -56,10 +56,10 @@ def train(
 ) -> TrainResult:
     """Trains a network, from the first step or from the newest checkpoint in `folder`, to the last step.
 
-    `mesh` replaces the config's. `console` shows the progress, by default in the terminal or the notebook. Returns the final state, the final
-    metrics, which are also in `folder`/result.json, and their history. Raises InputError for a config, data set or
-    folder that does not fit, FloatingPointError when the loss is no longer finite, and Interrupted after SIGINT or
-    SIGTERM, once the state is saved.
+    `mesh` replaces the config's. `console` shows the progress, by default in the terminal or the notebook. Returns
+    the final state, the final metrics, which are also in `folder`/result.json, and their history. Raises InputError
+    for a config, data set or folder that does not fit, FloatingPointError when the loss is no longer finite, and
+    Interrupted after SIGINT or SIGTERM, once the state is saved.
     """
     begun, folder = time.monotonic(), pathlib.Path(folder)
     leader = jax.process_index() == 0
