@@ -228,14 +228,6 @@ def _averaged(each: Sequence[np.ndarray], how: str) -> np.ndarray:
     return np.concatenate([np.asarray(protocols.average(part, how)) for part in parts])
 
 
-def mean_loss(text: str, scores: np.ndarray, labels: np.ndarray) -> float:
-    """The mean of the loss that a call string names."""
-    loss, classes, total = losses.build(text), scores.shape[1], 0.0
-    for i in range(0, len(scores), PART):
-        total += float(loss(jnp.asarray(scores[i : i + PART]), jax.nn.one_hot(labels[i : i + PART], classes)).sum())
-    return total / len(scores)
-
-
 def with_views(
     settings: config.Config, batch_size: int, preprocess: str | None, protocol: str | None, average: str | None
 ) -> None:
@@ -303,9 +295,9 @@ def evaluate(
     if len(networks) > 1:
         of["ensemble"] = ", ".join(f"{source} step {number}" for source, number in zip(networks, numbers, strict=True))
     scores, label = _averaged(each, first.average), labels[0]
-    loss = mean_loss(first.loss, scores, label)
+    means = metrics.evaluate(scores, label, losses.build(first.loss))
     of = {"dataset": name, "split": split, "step": numbers[0], **of}
-    return report.write(scores, label, loss, workdir, of, examples.classes)
+    return report.write(scores, label, means, workdir, of, examples.classes)
 
 
 def _check_classes(classes: Mapping[pathlib.Path | str, Sequence[str]]) -> None:

@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cnnjax.errors import InputError, unknown
+from cnnjax.metrics import METRICS
 
 Seen = dict[str, Any]  # what is remembered, NumPy scalars
-
-BETTER = {"accuracy": 1.0, "loss": -1.0}  # the sign of an improvement
 
 
 class Monitor(NamedTuple):
@@ -26,9 +25,9 @@ class Monitor(NamedTuple):
 
 def _improvement(metric: str, threshold: float) -> Monitor:
     """The best value, and how many evaluations ago it was; an improvement is by more than that share of the best."""
-    if metric not in BETTER:
-        raise unknown("metric", metric, BETTER)
-    sign = BETTER[metric]
+    if metric not in METRICS:
+        raise unknown("metric", metric, METRICS)
+    sign = METRICS[metric].sign
 
     def look(seen: Seen, metrics: dict[str, float]) -> Seen:
         value, best = np.float32(metrics[metric]), float(seen["best"])

@@ -372,7 +372,7 @@ def train(
                 watched = jax.tree.map(functools.partial(sharding.put_replicated, mesh), watched)
                 state = dataclasses.replace(state, watched=watched)
                 log.write(step, step / epoch, "val", val)
-                bar.note(f"epoch {step / epoch:.1f}: val loss {val['loss']:.4f}, accuracy {val['accuracy']:.2%}")
+                bar.note(f"epoch {step / epoch:.1f}: val {metrics.describe(val)}")
                 clock.lap("evaluation")
             if saving:
                 saver.save(state, val)
@@ -449,7 +449,8 @@ def _finite(pending: list[tuple[int, dict[str, jax.Array]]], step: int) -> dict[
     columns: dict[str, list[Any]] = {}
     for count, sums in jax.device_get(pending):
         for name, values in sums.items():
-            columns.setdefault(name, []).extend(np.atleast_1d(values)[:count])
+            stacked = np.ndim(sums["count"]) > 0  # of several steps in one call
+            columns.setdefault(name, []).extend(values[:count] if stacked else [np.asarray(values)])
     for ago, loss in zip(range(len(columns["loss"]) - 1, -1, -1), columns["loss"], strict=True):
         if not np.isfinite(loss):
             raise FloatingPointError(f"the loss became {loss:.0f} at step {step - ago}")
