@@ -1,8 +1,8 @@
 """Metrics: sums over examples, whose grouping into batches and devices does not change the result.
 
 `METRICS` has one row for each metric. Training, evaluation, progress lines, monitors, the best checkpoint, sweeps and
-reports read its rows, so a new row is all that a new metric needs; `METRICS["name"] = Metric(...)` registers one from
-outside the package.
+reports read its rows, so a new row is all that a new metric needs, also one from outside the package
+(`METRICS["name"] = Metric("name", ...)`).
 """
 
 import dataclasses
@@ -32,12 +32,18 @@ class Metric:
     `mean(total, count)` turns the sum over `count` examples, as float64 or int64 of the same shape, into a number.
     """
 
+    name: str  # key in metrics.jsonl and `METRICS`
     batch_sum: Callable[[Array, Array, Array, Array], Array]
     higher_is_better: bool = True
     format_spec: str = ".4f"  # ".2%" shows a fraction as a percentage
-    title: str = ""  # heading in tables; '' for the metric's name
+    title: str = ""  # heading in tables; '' for `name`
     in_progress: bool = True  # whether progress bars and validation lines show it
     mean: Callable[[np.ndarray, float], float] = _divide
+
+    @property
+    def heading(self) -> str:
+        """The heading of its column in a table."""
+        return self.title or self.name
 
     @property
     def sign(self) -> float:
@@ -72,12 +78,13 @@ def _top5(logits: Array, label: Array, loss: Array, mask: Array) -> Array:
     return (mask & (rank(logits, label) < min(5, logits.shape[-1]))).sum()
 
 
-METRICS: dict[str, Metric] = {
-    "loss": Metric(_loss, higher_is_better=False),
-    "accuracy": Metric(_top1, format_spec=".2%"),
+_ROWS = (
+    Metric("loss", _loss, higher_is_better=False),
+    Metric("accuracy", _top1, format_spec=".2%"),
     # With fewer than five classes each prediction is a top-5 hit.
-    "top5": Metric(_top5, format_spec=".2%", title="top-5", in_progress=False),
-}
+    Metric("top5", _top5, format_spec=".2%", title="top-5", in_progress=False),
+)
+METRICS: dict[str, Metric] = {row.name: row for row in _ROWS}
 
 
 def sums(logits: Array, label: Array, loss: Array, mask: Array | None = None) -> dict[str, Array]:

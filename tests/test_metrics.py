@@ -12,7 +12,7 @@ import pytest
 from cnnjax import losses, metrics
 from cnnjax.config import Config
 from cnnjax.distributed import sharding
-from cnnjax.evaluation import scoring
+from cnnjax.evaluation.evaluate import evaluate
 from cnnjax.metrics import METRICS, Metric
 from cnnjax.runs import checkpoint
 from cnnjax.sweep import report, search
@@ -111,7 +111,7 @@ def test_a_whole_split_has_the_metrics_of_its_chunks(count: int) -> None:
 
 
 def test_values_are_shown_as_their_rows_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(METRICS, "mine", Metric(METRICS["loss"].batch_sum, format_spec=".1f"))
+    monkeypatch.setitem(METRICS, "mine", Metric("mine", METRICS["loss"].batch_sum, format_spec=".1f"))
     values = {"loss": 0.12345, "accuracy": 0.98765, "top5": 1.0, "mine": 2.34}
     assert metrics.describe(values) == "loss 0.1235, accuracy 98.77%, mine 2.3"
     assert metrics.format_value("val/top5", 0.5) == "50.00%"
@@ -134,7 +134,7 @@ def _mean_recall(total: np.ndarray, count: float) -> float:
     return float((hits / images).mean())
 
 
-BALANCED = Metric(_hits_and_images, format_spec=".3%", title="balanced accuracy", mean=_mean_recall)
+BALANCED = Metric("balanced", _hits_and_images, format_spec=".3%", title="balanced accuracy", mean=_mean_recall)
 SMALL: dict[str, Any] = {
     "model": "mlp(features=(16,))", "train_split": "train[:96]", "val_split": "test[:64]", "test_split": "test[64:101]",
     "duration": "8 steps", "batch_size": 16, "eval_batch_size": 24, "lr": 0.05, "eval_every": "2 steps",
@@ -168,8 +168,8 @@ def test_a_new_metric_is_one_row(
     assert checkpoint.best(tmp_path) == best
     assert set(checkpoint.steps(tmp_path)) == {best, 8}
 
-    again = scoring.evaluate(tmp_path, data_dir=digits_dir, mesh=mesh)
-    assert again["balanced"] == result["balanced"] == pytest.approx(again["recall_macro"])
+    again = evaluate(tmp_path, data_dir=digits_dir, mesh=mesh)
+    assert again["balanced"] == result.metrics["balanced"] == pytest.approx(again["recall_macro"])
 
 
 @pytest.mark.parametrize(("name", "order"), [("balanced", [0, 1]), ("loss", [1, 0]), ("top5", [0, 1])])

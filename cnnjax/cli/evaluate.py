@@ -50,11 +50,11 @@ def run(parser: shared.Parser, argv: list[str]) -> int:
     console = shared.start()
     import jax
 
-    from cnnjax.evaluation.scoring import evaluate
+    from cnnjax.evaluation.evaluate import evaluate
 
     options = vars(args) | {"workdir": workdir, "ensemble": ensemble}
     leader = jax.process_index() == 0
-    result = evaluate(**options, say=console.print if leader else lambda line: None)
+    result = evaluate(**options, log=console.print if leader else lambda line: None)
     if leader:
         _print_evaluation(console, result)
     return 0
@@ -69,7 +69,7 @@ def _print_evaluation(console: "Console", result: dict[str, Any]) -> None:
     table = Table(title=report.title(result), title_justify="left")
     shown = {
         "images": f"{result['count']:,}",
-        **{row.title or name: row.format(result[name]) for name, row in METRICS.items()},
+        **{row.heading: row.format(result[name]) for name, row in METRICS.items()},
         "macro F1": _number(result["f1_macro"], ".4f"),
         "ROC AUC": _number(result["roc_auc_macro"], ".4f"),
         "mean AP": _number(result["average_precision_macro"], ".4f"),

@@ -50,7 +50,7 @@ def _print(console: "Console", found: list[dict[str, Any]]) -> None:
 
     first, second = found
     table = Table(title=f"{first['dataset']}: {first['train_split']} to {first['split']}", title_justify="left")
-    for name in ("classifier", *(row.title or name for name, row in METRICS.items())):
+    for name in ("classifier", *(row.heading for row in METRICS.values())):
         table.add_column(name, justify="left" if name == "classifier" else "right")
     for name, one in {"nearest neighbours": first, f"linear, C = {second['C']:g}": second}.items():
         table.add_row(name, *(row.format(one[metric]) for metric, row in METRICS.items()))

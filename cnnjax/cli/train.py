@@ -41,7 +41,7 @@ def run(parser: shared.Parser, argv: list[str]) -> int:
             console.print(f"{stopped}. To go on:\n  {shared.program()} train --workdir={folder}", soft_wrap=True)
         return 128 + stopped.signal
     if jax.process_index() == 0:
-        _print_result(console, result, folder)
+        _print_result(console, result.metrics, folder)
     return 0
 
 
@@ -54,7 +54,7 @@ def _print_result(console: "Console", result: dict[str, Any], folder: pathlib.Pa
     rows = {}
     if "split" in result:
         rows = {"split": result["split"]}
-        rows |= {row.title or name: row.format(result[name]) for name, row in METRICS.items()}
+        rows |= {row.heading: row.format(result[name]) for name, row in METRICS.items()}
     rows |= {"time": f"{minutes:.0f} min {seconds:.0f} s", "folder": str(folder)}
     rows |= {"evaluate": f"{shared.program()} evaluate --workdir={folder}"}
     table = Table(show_header=False)
