@@ -119,7 +119,7 @@ def test_every_loss_gives_one_finite_number_per_example(name: str) -> None:
         ("cross_entropy(target=1)", "has no argument 'target'"),
         ("cross_entropy()()", "is not a call string"),
         ("cross_entropy(label_smoothing=5)", "cross_entropy: label_smoothing = 5: expected 0 to 1"),
-        ("cross_entropy(class_weights=(1, -1))", "class_weights = (1, -1): expected 2 numbers of at least 0, one for"),
+        ("cross_entropy(class_weights=(1, -1))", "class_weights = (1, -1): expected 2 numbers of at least 0, one per"),
         ("cross_entropy(class_weights=(1, 'a'))", "class_weights = (1, 'a'): expected Sequence[float]"),
         ("mse(of='sigmoid')", "mse: of = 'sigmoid'; valid: logits, softmax"),
         ("mse(scale=2)", "mse: scale = 2: probabilities have none; use of='logits' with it"),
