@@ -19,7 +19,7 @@ def run(parser: shared.Parser, argv: list[str]) -> int:
     console = shared.console()
     import csv
 
-    from cnnjax import spec, summary
+    from cnnjax import spec, summarize
     from cnnjax.models import MODELS, create_model
 
     name = spec.parse(args.model).name
@@ -27,15 +27,15 @@ def run(parser: shared.Parser, argv: list[str]) -> int:
         raise unknown("model", name, MODELS)
     shape = shared.image_shape(args.input, MODELS[name].input_shape)
     model = create_model(args.model, args.num_classes or MODELS[name].num_classes, args.dtype)
-    rows = summary.layers(model, shape)
+    rows = summarize.layers(model, shape)
     scale = args.batch * {"float32": 4, "bfloat16": 2}[args.dtype]
     if args.csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(summary.COLUMNS)
-        writer.writerows(summary.cells(row, scale) for row in rows)
+        writer.writerows(summarize.cells(row, scale) for row in rows)
         return 0
     images = f"{args.batch} x " if args.batch > 1 else ""
-    console.print(summary.table(rows, scale, f"{args.model}, {images}{'x'.join(map(str, shape))}, {args.dtype}"))
-    for line in (MODELS[name].paper, *summary.totals(rows, shape, scale)):
+    console.print(summarize.table(rows, scale, f"{args.model}, {images}{'x'.join(map(str, shape))}, {args.dtype}"))
+    for line in (MODELS[name].paper, *summarize.totals(rows, shape, scale)):
         console.print(line, soft_wrap=True)
     return 0
