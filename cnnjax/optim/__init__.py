@@ -62,9 +62,9 @@ def build_optimizer(
     """Builds the complete update rule of the trained `params`, which may be shapes.
 
     `calls` are those of `parse_optimizer`. `decay_mask` is a pattern on the paths of the parameters that decay; a
-    `grad_clip_norm` of 0 clips nothing. Its update takes `value_fn`, the loss of the batch as a function of the
-    parameters, beside optax's arguments, and with `unfreeze` also `awake`, a tree of booleans: the parameters where it
-    is False do not change. Raises InputError for a pattern that matches no parameter.
+    `grad_clip_norm` of 0 clips nothing. The rule's update takes `value_fn`, the loss of the batch as a function of the
+    parameters, beside optax's arguments, and with `unfreeze` also `is_unfrozen`, a tree of booleans: parameters where
+    it is False do not change. Raises InputError for a pattern that matches no parameter.
     """
     factors = lr_factor_tree(lr_factors, params)
     clip = optax.clip_by_global_norm(grad_clip_norm) if grad_clip_norm else optax.identity()
@@ -97,9 +97,9 @@ def _weight_decay(
 
 
 def _zero_where_frozen(
-    updates: Tree, state: Tree, params: Tree = None, *, awake: Tree = None, **extra: Any
+    updates: Tree, state: Tree, params: Tree = None, *, is_unfrozen: Tree = None, **extra: Any
 ) -> tuple[Tree, Tree]:
-    return jax.tree.map(lambda update, unfrozen: jnp.where(unfrozen, update, 0.0), updates, awake), state
+    return jax.tree.map(lambda update, unfrozen: jnp.where(unfrozen, update, 0.0), updates, is_unfrozen), state
 
 
 def sam_perturb(params: Tree, grads: Tree, radius: float) -> Tree:
