@@ -163,14 +163,14 @@ def test_the_files_hold_what_was_found_whatever_the_classes(case: str, tmp_path:
         scores[:] = NAN
     classes = [f"class {k}" for k in range(count)]
     of = {"dataset": "some/data", "split": "test[:50%]", "step": 7}
-    result = report.write(scores, label, 0.25, tmp_path, of, classes)
+    result = report.write(scores, label, {"loss": 0.25, "mine": NAN}, tmp_path, of, classes)
     folder = pathlib.Path(result["folder"])
     assert folder.parent == tmp_path / "evaluations"
     written = json.loads((folder / "metrics.json").read_text(), parse_constant=pytest.fail)  # no NaN, which is no JSON
     found = classification.measure(scores, label)
     assert written.pop("confusion") == found.confusion.tolist()
     assert written == result
-    assert (result["loss"], result["count"], result["dataset"]) == (0.25, 200, "some/data")
+    assert (result["loss"], result["mine"], result["count"], result["dataset"]) == (0.25, None, 200, "some/data")
     for name, columns in (("per_class.csv", found.classes), ("calibration.csv", found.calibration)):
         with (folder / name).open() as file:
             table = list(csv.DictReader(file))

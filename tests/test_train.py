@@ -944,7 +944,7 @@ def test_a_step_learns_from_mixed_images_and_targets() -> None:
     mixed, target = mix(key, images, labels)
     logits = parts["model"].apply(state.variables, mixed, train=False)
     assert float(sums["loss"]) == pytest.approx(float(-(target * jax.nn.log_softmax(logits)).sum()), rel=1e-5)
-    assert int(sums["top1"]) == int((logits.argmax(axis=1) == labels).sum())
+    assert int(sums["accuracy"]) == int((logits.argmax(axis=1) == labels).sum())
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])

@@ -64,13 +64,12 @@ def _print_evaluation(console: "Console", result: dict[str, Any]) -> None:
     from rich.table import Table
 
     from cnnjax.evaluation import report
+    from cnnjax.metrics import METRICS
 
     table = Table(title=report.title(result), title_justify="left")
     shown = {
         "images": f"{result['count']:,}",
-        "accuracy": f"{result['accuracy']:.2%}",
-        "top-5": f"{result['top5']:.2%}",
-        "loss": f"{result['loss']:.4f}",
+        **{row.heading: row.format(result[name]) for name, row in METRICS.items()},
         "macro F1": _number(result["f1_macro"], ".4f"),
         "ROC AUC": _number(result["roc_auc_macro"], ".4f"),
         "mean AP": _number(result["average_precision_macro"], ".4f"),

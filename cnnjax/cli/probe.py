@@ -46,12 +46,14 @@ def run(parser: shared.Parser, argv: list[str]) -> int:
 def _print(console: "Console", found: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
+    from cnnjax.metrics import METRICS
+
     first, second = found
     table = Table(title=f"{first['dataset']}: {first['train_split']} to {first['split']}", title_justify="left")
-    for name in ("classifier", "accuracy", "top-5"):
+    for name in ("classifier", *(row.heading for row in METRICS.values())):
         table.add_column(name, justify="left" if name == "classifier" else "right")
     for name, one in {"nearest neighbours": first, f"linear, C = {second['C']:g}": second}.items():
-        table.add_row(name, f"{one['accuracy']:.2%}", f"{one['top5']:.2%}")
+        table.add_row(name, *(row.format(one[metric]) for metric, row in METRICS.items()))
     console.print(table)
     for one in found:
         console.print(f"more in {one['folder']}", soft_wrap=True, markup=False)

@@ -40,7 +40,7 @@ def run(parser: shared.Parser, argv: list[str]) -> int:
     parser.add_argument("--seeds", type=int, help="runs of each, whose mean counts (default: 1)")
     parser.add_argument("--sampler", help="tpe, random, grid, cmaes or halton (default: tpe)")
     parser.add_argument("--pruner", help="none, median or hyperband: stops what looks bad early (default: none)")
-    parser.add_argument("--metric", help="of the validation split: accuracy, top5 or loss (default: accuracy)")
+    parser.add_argument("--metric", help="validation metric to optimize: accuracy, top5, loss, ... (default: accuracy)")
     shared.add_run_flags(parser)
     parser.add_argument("--storage", help="URL of a database for the trials (default: a journal in the folder)")
     parser.add_argument("--data_dir", help="where data sets are (default: TFDS's own)")
@@ -179,7 +179,7 @@ def _line(row: dict[str, Any], settings: "Settings") -> str:
     params = ", ".join(f"{name} = {_short(row[name])}" for name in settings.space)
     outcome = row["state"]
     if outcome == "complete":
-        outcome = f"{settings.metric} {row[settings.metric]:.4f}"
+        outcome = f"{settings.metric} {_with_spread(row, settings)}"
     elif outcome == "pruned":
         outcome = f"pruned after {row['validations']} validations"
     elif outcome == "failed":
@@ -194,7 +194,10 @@ def _cross_validated(row: dict[str, Any], settings: "Settings") -> str:
 
 
 def _with_spread(row: dict[str, Any], settings: "Settings") -> str:
-    return f"{row[settings.metric]:.4f}" + (f" ± {row['sd']:.4f}" if row.get("sd") is not None else "")
+    from cnnjax.metrics import METRICS
+
+    metric = METRICS[settings.metric]
+    return metric.format(row[settings.metric]) + (f" ± {metric.format(row['sd'])}" if row.get("sd") is not None else "")
 
 
 def _short(value: Any) -> str:
@@ -230,9 +233,12 @@ def _now(rows: list[dict[str, Any]], active: "list[Run]", settings: "Settings") 
     """The leaderboard so far, and under it the runs that go on."""
     from rich.console import Group
 
+    from cnnjax.metrics import METRICS, format_value
+
     lines = []
     for run in active:
         last = run.lines[-1] if run.lines else {}
-        values = ", ".join(f"{name} {last[name]:.4g}" for name in last if name.endswith(("loss", "accuracy")))
+        shown = [name for name in last if (row := METRICS.get(name.rpartition("/")[2])) and row.in_progress]
+        values = ", ".join(f"{name} {format_value(name, last[name])}" for name in shown)
         lines.append(f"{run.folder}: epoch {last.get('epoch', 0):.1f} of {run.config.duration} {values}")
     return Group(_leaderboard(rows, settings), *lines)

@@ -48,11 +48,13 @@ def run(parser: shared.Parser, argv: list[str]) -> int:
 def _print_result(console: "Console", result: dict[str, Any], folder: pathlib.Path) -> None:
     from rich.table import Table
 
+    from cnnjax.metrics import METRICS
+
     minutes, seconds = divmod(result["seconds"], 60)
     rows = {}
-    if "accuracy" in result:
-        rows |= {"split": result["split"], "accuracy": f"{result['accuracy']:.2%}", "top-5": f"{result['top5']:.2%}"}
-        rows |= {"loss": f"{result['loss']:.4f}"}
+    if "split" in result:
+        rows = {"split": result["split"]}
+        rows |= {row.heading: row.format(result[name]) for name, row in METRICS.items()}
     rows |= {"time": f"{minutes:.0f} min {seconds:.0f} s", "folder": str(folder)}
     rows |= {"evaluate": f"{shared.program()} evaluate --workdir={folder}"}
     table = Table(show_header=False)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from cnnjax import augment, models, pretrained, spec
+from cnnjax import augment, losses, metrics, models, pretrained, spec
 from cnnjax.augment import normalize
 from cnnjax.data import split_cache
 from cnnjax.data.build import Split, load
@@ -209,5 +209,6 @@ def probe(
         with np.errstate(divide="ignore"):
             scores = np.log(probabilities)
         loss = -float(scores[np.arange(len(truth)), truth].mean())
-        found.append(report.write(scores, truth, loss, folder, about | how, classes))
+        means = metrics.evaluate(scores, truth, losses.cross_entropy) | {"loss": loss}  # of probabilities as they are
+        found.append(report.write(scores, truth, means, folder, about | how, classes))
     return found

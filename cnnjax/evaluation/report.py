@@ -16,19 +16,30 @@ from cnnjax.runs import workdir as workdirs
 
 
 def write(
-    scores: np.ndarray, label: np.ndarray, loss: float, workdir: pathlib.Path, of: dict[str, Any], classes: list[str]
+    scores: np.ndarray,
+    label: np.ndarray,
+    means: Mapping[str, float],
+    workdir: pathlib.Path,
+    of: dict[str, Any],
+    classes: list[str],
 ) -> dict[str, Any]:
     """Writes metrics.json, per_class.csv, confusion.csv, calibration.csv and the figures.
 
-    `scores` is float32 [N, K], logits or log-probabilities, `label` int [N], `of` what was evaluated. Returns what
-    metrics.json holds, but for the confusion matrix. A number that there is no saying is None there, and nothing in a
-    table.
+    `scores` is float32 [N, K], logits or log-probabilities, `label` int [N], `means` the value of each metric of
+    `METRICS`, `of` what was evaluated. Returns what metrics.json holds, but for the confusion matrix. A number that
+    there is no saying is None there, and nothing in a table.
     """
     found = classification.measure(scores, label)
     folder = workdir / "evaluations" / _name(**of)
     overall = {name: _plain(value) for name, value in found.overall.items()}
     per_class = dict(zip(classes, map(_plain, found.classes["accuracy"]), strict=True))
-    result = {**of, "loss": _plain(loss), **overall, "per_class": per_class, "folder": str(folder)}
+    result = {
+        **of,
+        **{name: _plain(value) for name, value in means.items()},
+        **overall,
+        "per_class": per_class,
+        "folder": str(folder),
+    }
     if jax.process_index() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         workdirs.write_json(folder / "metrics.json", result | {"confusion": found.confusion.tolist()})

@@ -25,10 +25,11 @@ from jax.experimental import multihost_utils
 
 from cnnjax.distributed import processes
 from cnnjax.errors import InputError
+from cnnjax.metrics import METRICS
 from cnnjax.state import TrainState, Tree, path_name
 
 FOLDER = "checkpoints"
-METRIC = "accuracy"  # of the validation split: the greatest is the best
+METRIC = "accuracy"  # of the validation split: by it a checkpoint is the best
 
 # A checkpoint has two parts, so that evaluation reads one and needs to know nothing of the optimiser.
 PARTS = {"model": ("params", "model_state", "ema"), "optimizer": ("step", "opt_state", "watched")}
@@ -222,7 +223,8 @@ def best(workdir: pathlib.Path) -> int | None:
 
 
 def _best(found: dict[int, dict[str, float] | None]) -> int | None:
-    scores = {step: (metrics[METRIC], step) for step, metrics in found.items() if metrics}
+    sign = METRICS[METRIC].sign
+    scores = {step: (sign * metrics[METRIC], step) for step, metrics in found.items() if metrics}
     return max(scores, key=scores.__getitem__) if scores else None
 
 
