@@ -11,11 +11,11 @@ SUPPORTED = ((3, 11), (3, 13))  # the oldest and the newest version
 
 
 def probe():
-    version = "%d.%d" % sys.version_info[:2]
+    version = "{}.{}".format(*sys.version_info)
     try:
         import ensurepip, venv  # noqa: E401, F401, I001
     except ImportError:
-        return "%s without its venv module (on Debian: apt install python%s-venv)" % (version, version)
+        return version + " without its venv module (on Debian: apt install python" + version + "-venv)"
     return "ok " + sys.executable if SUPPORTED[0] <= sys.version_info[:2] <= SUPPORTED[1] else version
 
 
@@ -29,8 +29,8 @@ def lock(folder):
         print("launch.sh: waiting for another installation into " + folder, file=sys.stderr)
         fcntl.flock(9, fcntl.LOCK_EX)
     except OSError:
-        text = "launch.sh: the file system of %s does not support locks: if several processes share it, run launch.sh "
-        print(text % folder + "once, alone, before them", file=sys.stderr)
+        advice = "if several processes share it, run launch.sh once, alone, before them"
+        print("launch.sh: the file system of " + folder + " does not support locks: " + advice, file=sys.stderr)
 
 
 if __name__ == "__main__":

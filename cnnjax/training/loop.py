@@ -334,7 +334,7 @@ def train(
     if start:
         console.print(f"going on from step {start:,}")
     with (
-        workdir.Metrics(folder, start, leader) as log,
+        workdir.MetricsWriter(folder, start, leader) as log,
         checkpoint.Saver(folder, config.keep_checkpoints) as saver,
         Signals() as stop,
         Bar(console, start, total, epoch) as bar,
@@ -349,7 +349,7 @@ def train(
             bar.advance(step)
             clock.lap("dispatch" if "step" in clock.seconds else "compilation")
             jax.block_until_ready(pending[-2:][0])  # no more than two calls ahead of the device
-            leave = stop.agreed(step)
+            leave = stop.should_stop(step)
             clock.lap("step")
             due = {name: is_due(step, period) or step == total for name, period in every.items()}
             evaluating = bool(val_split) and due["eval"]

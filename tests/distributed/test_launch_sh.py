@@ -148,7 +148,7 @@ def test_a_wrong_command_line_gets_one_line_and_status_2(place, args, says):
 def test_one_of_several_processes_starts_no_more_of_them(installed, env, refused):
     done = installed.run("--processes=2", "x", **env)
     assert (done.returncode, done.stdout) == ((2, "") if refused else (0, "<x>"))
-    assert ("--processes=2 starts processes on one machine, but this is already one of several" in done.stderr) == refused
+    assert ("--processes=2 starts processes on one machine, but this is already one" in done.stderr) == refused
 
 
 def test_a_dry_run_is_heard_from_every_process(installed):
@@ -332,7 +332,7 @@ def test_a_file_system_without_locks_is_named(place):
     place.write("sitecustomize.py", broken)  # for some Pythons have fcntl built in, which comes before any file
     done = place.run("x", PYTHONPATH=str(place.bin))
     assert (done.stdout, done.returncode) == ("<x>", 0)
-    assert f"launch.sh: the file system of {place.venv} does not support locks: if several processes share it" in done.stderr
+    assert f"launch.sh: the file system of {place.venv} does not support locks: if several" in done.stderr
     assert place.run("x").stderr == ""
 
 
