@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if not (others := _others()):
             raise
-        if not (reason := others.reason(error)):
+        if not (reason := others.peer_failure(error)):
             traceback.print_exc()
         return _fail(reason or f"{type(error).__name__}, as above")
 
@@ -46,14 +46,14 @@ def _fail(message: object, status: int = 1) -> int:
         traceback.print_exc()
     print(f"error: {message}", file=sys.stderr)
     if others := _others():
-        others.leave(status)
+        others.exit_now(status)
     return status
 
 
 def _others() -> Any:
     """`cnnjax.distributed.processes` in a process that has joined others, else None."""
     processes = sys.modules.get("cnnjax.distributed.processes")
-    return processes if processes and processes.several() else None
+    return processes if processes and processes.is_distributed() else None
 
 
 COMMANDS = {

@@ -10,16 +10,16 @@ import time
 
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 # Python, as launch.sh sees it: found, makes environments of stand-ins, and has a pip that does as $STUB_PIP says.
 PYTHON = """#!/bin/sh
 case "$1 $2" in
-    -c*ensurepip*) echo "${STUB_PROBE:-ok $STUB_BIN/python3}" ;;
+    *bootstrap.py" "probe) echo "${STUB_PROBE:-ok $STUB_BIN/python3}" ;;
     "-m venv") echo venv >>"$STUB_BIN/calls"; mkdir -p "$3/bin"; cp "$STUB_BIN/stubs"/* "$STUB_BIN/python3" "$3/bin"
         mv "$3/bin/python3" "$3/bin/python" ;;
     "-m pip") echo "$@" >>"$STUB_BIN/calls"; eval "${STUB_PIP:-true}" ;;
-    -c*native*) echo "convolutions are by ${STUB_NATIVE:-XLA}" ;;
+    -c*onednn*) echo "using ${STUB_NATIVE:-XLA} for CPU convolutions" ;;
     *) exec "$STUB_REAL" "$@" ;;
 esac
 """
@@ -50,7 +50,8 @@ class Place:
         self.venv = self.root / ".venv"
         self.stamp, self.calls = self.venv / "cnnjax.stamp", self.bin / "calls"
         (self.root / ".ci").mkdir(parents=True)
-        for name in ("launch.sh", "pyproject.toml", ".ci/constraints.txt"):
+        (self.root / "cnnjax").mkdir()
+        for name in ("launch.sh", "pyproject.toml", ".ci/constraints.txt", "cnnjax/bootstrap.py"):
             shutil.copy(ROOT / name, self.root / name)
         for name, text in {"python3": PYTHON, "stubs/cnnjax": CNNJAX, "stubs/pytest": TOOL, "stubs/ruff": TOOL,
                            "stubs/shellcheck": TOOL, "stubs/pyright": TOOL}.items():  # fmt: skip
@@ -65,7 +66,7 @@ class Place:
     def environment(self, **more: str) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("CNNJAX_", "JAX_", "CUDA_"))}
         mine = {"PATH": f"{self.bin}:{os.environ['PATH']}", "STUB_BIN": str(self.bin), "STUB_REAL": sys.executable}
-        mine |= {"CXX": "no-such-compiler"}
+        mine |= {"CXX": "no-such-compiler", "PYTHONPATH": str(ROOT)}
         return kept | mine | more
 
     def run(self, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -120,10 +121,10 @@ def wait_for(*paths: pathlib.Path) -> None:
         (["--processes=", "train"], "--processes=: expected a whole number from 1 to 999"),
         (["--processes=1.5", "train"], "--processes=1.5: expected a whole number from 1 to 999"),
         (["--processes=2"], "--processes=2 needs a command to run"),
-        (["--processes=2", "test"], "--processes=2 is for the commands of cnnjax, not for test"),
+        (["--processes=2", "test"], "--processes=2 applies to the commands of cnnjax, not to test"),
         (["--dry-run"], "--dry-run needs a command to run"),
-        (["--processes=2", "--dry-run", "test"], "--processes=2 is for the commands of cnnjax, not for test"),
-        (["--dry-run", "lint"], "--dry-run is for the commands of cnnjax, not for lint"),
+        (["--processes=2", "--dry-run", "test"], "--processes=2 applies to the commands of cnnjax, not to test"),
+        (["--dry-run", "lint"], "--dry-run applies to the commands of cnnjax, not to lint"),
         (["--proceses=2", "train"], "unknown option --proceses=2; expected --cpu, --cuda, --tpu, --processes=N or"),
         (["lint", "--fix"], "lint takes no arguments, got: --fix"),
     ],
@@ -147,7 +148,7 @@ def test_a_wrong_command_line_gets_one_line_and_status_2(place, args, says):
 def test_one_of_several_processes_starts_no_more_of_them(installed, env, refused):
     done = installed.run("--processes=2", "x", **env)
     assert (done.returncode, done.stdout) == ((2, "") if refused else (0, "<x>"))
-    assert ("--processes=2 is for one machine, and this is one of several processes" in done.stderr) == refused
+    assert ("--processes=2 starts processes on one machine, but this is already one" in done.stderr) == refused
 
 
 def test_a_dry_run_is_heard_from_every_process(installed):
@@ -228,8 +229,8 @@ def test_lint_runs_every_check_and_fails_if_one_does(installed, fails, status):
 def test_the_first_start_installs_and_the_second_does_not(place):
     first = place.run("x")
     assert (first.stdout, first.returncode) == ("<x>", 0)
-    assert first.stderr.startswith(f"launch.sh: installs cnnjax for cpu into {place.venv}: one to three minutes")
-    assert first.stderr.count("\n") == 2  # what it does, and what convolutions are by
+    assert first.stderr.startswith(f"launch.sh: installing cnnjax for cpu into {place.venv}: one to three minutes")
+    assert first.stderr.count("\n") == 2  # the installation, and the convolution library
     assert place.installs() == ["venv", ".[test]"]
     assert place.run("x").stderr == ""
     assert place.installs() == []
@@ -261,7 +262,7 @@ def test_a_folder_that_moved_is_installed_again(installed):
 
 
 @pytest.mark.parametrize(
-    ("system", "compiler", "flavour", "extras"),
+    ("system", "compiler", "flavor", "extras"),
     [
         ("Linux x86_64", "sh", "--cpu", "test,native"),
         ("Linux x86_64", "no-such-compiler", "--cpu", "test"),
@@ -270,18 +271,18 @@ def test_a_folder_that_moved_is_installed_again(installed):
         ("Linux x86_64", "sh", "--cuda", "test,cuda"),
     ],
 )
-def test_onednn_is_installed_where_it_can_be_compiled(place, system, compiler, flavour, extras):
+def test_onednn_is_installed_where_it_can_be_compiled(place, system, compiler, flavor, extras):
     place.write("uname", f"#!/bin/sh\necho {system}\n")
-    done = place.run(flavour, "anything", CXX=compiler, STUB_NATIVE="oneDNN 3")
+    done = place.run(flavor, "anything", CXX=compiler, STUB_NATIVE="oneDNN 3")
     assert place.installs() == ["venv", f".[{extras}]"]
-    assert ("launch.sh: convolutions are by oneDNN 3\n" in done.stderr) == (flavour == "--cpu")
-    other = place.run(flavour, "anything", CXX="sh" if compiler != "sh" else "no-such-compiler")
+    assert ("launch.sh: using oneDNN 3 for CPU convolutions\n" in done.stderr) == (flavor == "--cpu")
+    other = place.run(flavor, "anything", CXX="sh" if compiler != "sh" else "no-such-compiler")
     assert other.returncode == 0
-    changed = (system, flavour) == ("Linux x86_64", "--cpu")  # a compiler has come, or gone
+    changed = (system, flavor) == ("Linux x86_64", "--cpu")  # a compiler has come, or gone
     assert len(place.installs()) == changed
 
 
-def test_the_flavour_is_remembered(installed):
+def test_the_flavor_is_remembered(installed):
     expected = {
         "--cuda": ["venv", ".[test,cuda]"],
         "x": [],
@@ -319,7 +320,7 @@ def test_first_starts_at_the_same_time_wait_for_one_another(place):
     wait_for(place.calls)
     second = place.start("x", STUB_PIP=slow)
     assert second.stdout is not None
-    assert second.stdout.readline() == f"launch.sh: waits for another installation into {place.venv}\n"
+    assert second.stdout.readline() == f"launch.sh: waiting for another installation into {place.venv}\n"
     (place.bin / "go").touch()
     assert first.communicate()[0].endswith("\n<x>")
     assert second.communicate()[0] == "<x>"
@@ -331,7 +332,7 @@ def test_a_file_system_without_locks_is_named(place):
     place.write("sitecustomize.py", broken)  # for some Pythons have fcntl built in, which comes before any file
     done = place.run("x", PYTHONPATH=str(place.bin))
     assert (done.stdout, done.returncode) == ("<x>", 0)
-    assert f"launch.sh: the file system of {place.venv} has no locks: where several processes share it" in done.stderr
+    assert f"launch.sh: the file system of {place.venv} does not support locks: if several" in done.stderr
     assert place.run("x").stderr == ""
 
 
@@ -340,7 +341,7 @@ def test_a_folder_of_someone_else_is_left_alone(place, tmp_path):
     (tmp_path / "mine/thesis.tex").touch()
     done = place.run("x", CNNJAX_VENV=str(tmp_path / "mine"))
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert "mine is not an environment that launch.sh made; move it away, or name another" in done.stderr
+    assert "mine was not created by launch.sh; move it away, or choose another folder" in done.stderr
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
 
 
@@ -357,7 +358,7 @@ def test_no_fitting_python_is_one_line_that_names_what_there_is(place):
     for python, answer, found in [("python3", "3.9", "python3 is 3.9"), ("no-such", "", "none that runs")]:
         done = place.run("x", CNNJAX_PYTHON=python, STUB_PROBE=answer)
         assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-        assert f"needs Python 3.11, 3.12 or 3.13; found {found}. CNNJAX_PYTHON=" in done.stderr
+        assert f"needs Python 3.11, 3.12 or 3.13; found {found}. Select one with CNNJAX_PYTHON=" in done.stderr
     assert not place.venv.exists()
 
 
@@ -394,7 +395,7 @@ def test_one_failure_stops_the_others_and_gives_the_status(installed, number):
     assert time.monotonic() - start < 10
     assert done.returncode == 5
     assert done.stderr.count("the reason") == 1
-    assert (f"launch.sh: process {number} wrote:\n" in done.stderr) == (number != 0)
+    assert (f"launch.sh: output of process {number}:\n" in done.stderr) == (number != 0)
     assert f"process {number} of 3 failed with status 5; the others were stopped." in done.stderr
     shutil.rmtree(done.stderr.split()[-1])
 
