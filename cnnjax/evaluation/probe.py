@@ -46,7 +46,7 @@ class Features(NamedTuple):
         given: list[jax.Array] = []
 
         def note(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-            if isinstance(context.module, nn.Dense | nn.Conv | layers.FullConnection):
+            if isinstance(context.module, nn.Dense | nn.Conv | layers.FullyConnected):
                 given.append(args[0])
             return call(*args, **kwargs)
 

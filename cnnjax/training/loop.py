@@ -73,7 +73,9 @@ def first_state(variables: Tree, *, config: Config, schedule: optax.Schedule) ->
 def prime(state: TrainState, images: np.ndarray, model: Any, prepare: Callable[..., jax.Array]) -> TrainState:
     """The state before the first step of a network that takes more of the training `images` than its gradients."""
     placed = jax.tree.map(lambda x: x.sharding, state.model_state)
-    primed = jax.jit(lambda old, images: model.primed(old, prepare(jax.random.key(0), images)), out_shardings=placed)
+    primed = jax.jit(
+        lambda old, images: model.init_from_data(old, prepare(jax.random.key(0), images)), out_shardings=placed
+    )
     model_state = primed(state.model_state, images)
     return dataclasses.replace(state, model_state=model_state)
 
@@ -246,9 +248,9 @@ def train(
 
     # The network, and the state as it will be: from the newest checkpoint, or new.
     model = create_model(config.model, len(classes), config.dtype)
-    group, size = getattr(model, "ghost", 0), config.batch_size // config.grad_accum_steps
+    group, size = getattr(model, "ghost_batch_size", 0), config.batch_size // config.grad_accum_steps
     if group and size % group:
-        raise InputError(f"a batch of {size} does not divide into groups of {group} images, the network's ghost")
+        raise InputError(f"a batch of {size} does not divide into the network's ghost batches of {group}")
     schedule = optim.build_schedule(config, epoch, total)
     init = functools.partial(init_state, config=config, model=model, schedule=schedule, shape=source.shape)
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
@@ -283,7 +285,7 @@ def train(
         multihost_utils.sync_global_devices("damaged checkpoints are out of the way")
     if state is None:
         state = jax.jit(init, out_shardings=where)(init_key)
-        if hasattr(model, "primed"):
+        if hasattr(model, "init_from_data"):
             rows = np.arange(min(PRIMING, source.count))
             images = pipeline.read(examples[train_split], host_ops, rows, rows, config.seed)["image"]
             plain = augment.build([], config.normalize, known, source.shape)
