@@ -27,7 +27,7 @@ from cnnjax.errors import InputError
 from cnnjax.evaluation import protocols
 from cnnjax.evaluation.scoring import input_errors, make_scorer
 from cnnjax.models import create_model
-from cnnjax.ops.convolution import lowered_by
+from cnnjax.ops.convolution import implementation_name
 from cnnjax.optim import freezing
 from cnnjax.runs import checkpoint, workdir
 from cnnjax.runs.signals import Interrupted, Signals
@@ -332,7 +332,7 @@ def train(
             f"each device holds {held[0]} of parameters and {held[1]} of the optimizer's state", soft_wrap=True
         )
     if jax.default_backend() == "cpu":
-        console.print(f"convolutions are by {lowered_by(mesh.size)}", soft_wrap=True)
+        console.print(f"convolutions are by {implementation_name(mesh.size)}", soft_wrap=True)
     if start:
         console.print(f"going on from step {start:,}")
     with (
