@@ -19,18 +19,18 @@ def run(parser: shared.Parser, argv: list[str]) -> int:
     console = shared.console()
     import csv
 
-    from cnnjax import spec, summary
+    from cnnjax import spec, summarize
     from cnnjax.models import MODELS
 
     name = spec.parse(args.model).name
     if name not in MODELS:
         raise unknown("model", name, MODELS)
     shape = shared.image_shape(args.input, MODELS[name].input_shape)
-    result = summary.summary(args.model, shape, args.batch, args.dtype, args.num_classes)
+    result = summarize.summary(args.model, shape, args.batch, args.dtype, args.num_classes)
     if args.csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(summary.COLUMNS)
-        writer.writerows(summary.cells(row, result.scale) for row in result.layers)
+        writer.writerow(summarize.COLUMNS)
+        writer.writerows(summarize.cells(row, result.scale) for row in result.layers)
         return 0
     console.print(result.table())
     for line in (MODELS[name].paper, *result.totals()):

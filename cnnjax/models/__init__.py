@@ -1,5 +1,6 @@
 """The networks by their published names, and `create_model`, which builds one from a call string."""
 
+import fnmatch
 import math
 import types
 
@@ -71,6 +72,12 @@ def _merge(families: tuple[types.ModuleType, ...]) -> dict[str, Variant]:
 
 
 MODELS: dict[str, Variant] = _merge(_FAMILIES)
+
+
+def list_models(pattern: str = "") -> list[str]:
+    """Lists the names of networks that contain `pattern`, or match it if it has wildcards: 'vgg*_bn'. '' means all."""
+    wildcard = any(sign in pattern for sign in "*?[")
+    return fnmatch.filter(MODELS, pattern if wildcard else f"*{pattern}*")
 
 
 # Arguments of call strings that have been renamed: (kind, function or '*', old name, new name).

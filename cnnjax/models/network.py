@@ -30,8 +30,8 @@ from cnnjax.models.normalization import BatchNorm, local_response_norm
 class Variant:
     """A published network: a row of a family's VARIANTS table, under its published name."""
 
-    network: type[nn.Module]
-    paper: str  # citation, ends in the year
+    network: Callable[..., nn.Module]
+    paper: str  # citation, which ends with the year
     input_shape: tuple[int, int, int]  # the paper's height, width, channels
     num_classes: int  # the paper's
     fields: Mapping[str, Any]  # of `network`, where they differ from its defaults
@@ -46,8 +46,9 @@ class Variant:
 
     @property
     def year(self) -> int:
-        """The year of the paper."""
-        return int(self.paper[-4:])
+        """The year of the paper; 0 without one."""
+        year = self.paper[-4:]
+        return int(year) if year.isdecimal() else 0
 
 
 def field(
