@@ -33,7 +33,7 @@ from cnnjax.data.build import load
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
 from cnnjax.evaluation.scoring import evaluate
-from cnnjax.models import airbench, create_model, network
+from cnnjax.models import airbench, blocks, create_model
 from cnnjax.runs import checkpoint, workdir
 from cnnjax.training import loop
 
@@ -498,7 +498,7 @@ def test_a_run_goes_on_from_one_mesh_to_another(
 
 
 def test_a_batch_that_does_not_divide_into_groups_is_an_error(digits_dir: str, tmp_path: pathlib.Path) -> None:
-    with pytest.raises(InputError, match="a batch of 8 does not divide into groups of 16 images, the network's ghost"):
+    with pytest.raises(InputError, match="a batch of 8 does not divide into the network's ghost batches of 16"):
         run(tmp_path / "run", digits_dir, model="cifar_resnet20(ghost=16)", grad_accum_steps=2)
     assert not (tmp_path / "run").exists()
 
@@ -899,7 +899,7 @@ def test_auxiliary_classifiers_learn_with_their_weight(weight: float) -> None:
         @nn.compact
         def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
             x = nn.relu(nn.Dense(8, name="shared")(x.reshape(x.shape[0], -1)))
-            network.auxiliary(self, lambda: nn.Dense(10, name="aux")(x), train)
+            blocks.sow_aux_logits(self, lambda: nn.Dense(10, name="aux")(x), train)
             return nn.Dense(10, name="head")(x)
 
     config, key = Config(lr=0.1, aux_weight=weight), jax.random.key(0)

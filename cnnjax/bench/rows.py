@@ -12,7 +12,7 @@ import jax
 
 from cnnjax.config import Config
 from cnnjax.data.pipeline import cores
-from cnnjax.ops.convolution import lowered_by
+from cnnjax.ops.convolution import implementation_name
 
 
 @dataclasses.dataclass
@@ -80,7 +80,7 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "jax": jax.__version__,
         "jaxlib": importlib.metadata.version("jaxlib"),
-        "convolutions": lowered_by(jax.device_count()),
+        "convolutions": implementation_name(jax.device_count()),
     }
 
 

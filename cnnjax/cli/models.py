@@ -1,7 +1,5 @@
 """`cnnjax models`: the networks by name."""
 
-import fnmatch
-
 from cnnjax.cli import shared
 from cnnjax.errors import unknown
 
@@ -12,10 +10,9 @@ def run(parser: shared.Parser, argv: list[str]) -> int:
     console = shared.console()
     from rich.table import Table
 
-    from cnnjax.models import MODELS
+    from cnnjax.models import MODELS, list_models
 
-    pattern = args.pattern if any(sign in args.pattern for sign in "*?[") else f"*{args.pattern}*"
-    chosen = {name: MODELS[name] for name in fnmatch.filter(MODELS, pattern)}
+    chosen = {name: MODELS[name] for name in list_models(args.pattern)}
     if not chosen:
         raise unknown("model", args.pattern, MODELS)
     table = Table(title=f"Networks: {len(chosen)}", title_justify="left")
@@ -23,7 +20,7 @@ def run(parser: shared.Parser, argv: list[str]) -> int:
     for name in ("parameters", "MACs", "input"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("paper", no_wrap=True)
-    table.add_column("its result (not ours)")
+    table.add_column("published result")
     for name, variant in chosen.items():
         size = "x".join(map(str, variant.input_shape))
         paper = f"{variant.paper.partition(',')[0]} {variant.year}"

@@ -25,7 +25,7 @@ from cnnjax.data.build import Split, load
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError, unknown
 from cnnjax.evaluation import protocols, report, scoring
-from cnnjax.models import layers, network
+from cnnjax.models import blocks, layers, network, normalization
 from cnnjax.state import Tree, path_name
 
 CS = tuple(10.0**power for power in range(-5, 4))  # inverse strengths of the linear classifier's weight decay
@@ -46,7 +46,7 @@ class Features(NamedTuple):
         given: list[jax.Array] = []
 
         def note(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-            if isinstance(context.module, nn.Dense | nn.Conv | layers.FullConnection):
+            if isinstance(context.module, nn.Dense | nn.Conv | layers.FullyConnected):
                 given.append(args[0])
             return call(*args, **kwargs)
 
@@ -84,7 +84,7 @@ def extract(
         found, labels = scoring.collect(scores, variables, examples, mesh)
         return {"features": found, "labels": labels}
 
-    modules = [sys.modules[type(model).__module__], network, layers, normalize, augment]
+    modules = [sys.modules[type(model).__module__], network, blocks, layers, normalization, normalize, augment]
     of = [settings.model, layer, settings.preprocess, settings.normalize, settings.dtype, known["shape"]]
     digest = _digest(variables, normalize.statistics(known))
     found = split_cache.arrays(examples, (), make, "features", of, digest, [inspect.getsource(one) for one in modules])

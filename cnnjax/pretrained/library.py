@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from cnnjax.models.layers import FullConnection
+from cnnjax.models.layers import FullyConnected
 
 Arrays = dict[str, np.ndarray]
 Shape = tuple[int, ...]
@@ -57,7 +57,7 @@ def layers(model: nn.Module, shape: Shape) -> list[Layer]:
 
 def _window(module: nn.Module, given: Shape) -> Shape:
     """Of a full connection; in one at every position of maps, and in one of vectors, the inputs are maps of 1x1."""
-    if isinstance(module, FullConnection):
+    if isinstance(module, FullyConnected):
         size = (module.window, module.window) if module.window else given[1:3]
         return *size, given[-1]
     return (1, 1, given[-1]) if isinstance(module, nn.Dense) else ()
