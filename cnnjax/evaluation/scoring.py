@@ -101,12 +101,12 @@ def make_batch_scores(
     """
     count = math.prod(shape[:-3])
     prepare = augment.build(pipeline.split_ops(settings.preprocess)[1], settings.normalize, known, shape[-3:])
-    most = max(1, settings.eval_batch_size // (2 if protocol.mirror else 1))
+    most = max(1, settings.eval_batch_size // (2 if protocol.flip else 1))
     batch_size = max(1, most // count)
     held = -(-batch_size // mesh.shape["data"]) * mesh.shape["data"]
     at_once = max(n for n in range(1, count + 1) if count % n == 0 and (n == 1 or n * held <= most))
     logits = jax.jit(
-        functools.partial(view_logits, model=model, prepare=prepare, views=at_once, mirror=protocol.mirror),
+        functools.partial(view_logits, model=model, prepare=prepare, views=at_once, mirror=protocol.flip),
         in_shardings=(None, sharding.batch_sharding(mesh), None),
         out_shardings=sharding.batch_sharding(mesh),
         compiler_options=sharding.compiler_options(),
@@ -133,14 +133,14 @@ def make_scores(
     """
     host_ops, _ = pipeline.split_ops(settings.preprocess)
     calls = [*host_ops, *views]
-    sizes = pipeline.group_by_shape(pipeline.image_shapes(examples), calls) if protocol.whole else {}
+    sizes = pipeline.group_by_shape(pipeline.image_shapes(examples), calls) if protocol.variable_size else {}
     cache = "host" if len(sizes) > 1 else settings.cache
     source = pipeline.open_source(examples, calls, cache=cache, seed=settings.seed, mesh=mesh)
     shape = source.shape[-3:]
     if shape[-1] != known["shape"][-1]:
         hint = "; preprocess='rgb' makes them colour" if shape[-1] == 1 else ""
         raise InputError(f"the images of {examples.name} are {shape}; the network learnt from {known['shape']}{hint}")
-    if protocol.dense:
+    if protocol.fully_convolutional:
         model = as_fully_convolutional(settings, known, model)
     by_side = sorted(sizes or [shape], key=lambda one: (min(one[:2]), max(one[:2])))
     for one in (by_side[0], by_side[-1]):  # the smallest first; where these fit, those between do

@@ -41,7 +41,7 @@ def mesh_of(devices: int = 1) -> Any:
 
 def extracted(trained: pretrained.LoadedNetwork, split: Any, layer: str = "", devices: int = 1) -> np.ndarray:
     mesh = mesh_of(devices)
-    return probe.extract(trained, trained.restore(mesh, "last", print)[1], split, layer, mesh)[0]
+    return probe.extract_features(trained, trained.restore(mesh, "last", print)[1], split, layer, mesh)[0]
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
@@ -81,7 +81,7 @@ def test_features_are_computed_once_and_anew_for_other_weights(
 def test_neighbours_vote_by_their_cosines() -> None:
     rng = np.random.default_rng(0)
     train, labels, test = rng.normal(size=(40, 6)), rng.choice([0, 2, 3], 40), rng.normal(size=(7, 6))
-    found = probe.nearest_neighbours(train, labels, test, classes=5, k=4, temperature=0.2)
+    found = probe.nearest_neighbors(train, labels, test, num_classes=5, k=4, temperature=0.2)
     for row, x in zip(found, test, strict=True):
         cosines = train @ x / np.linalg.norm(train, axis=1) / np.linalg.norm(x)
         votes = np.zeros(5)
@@ -94,13 +94,13 @@ def test_a_linear_classifier_finds_what_is_linear_and_lets_noise_be() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(1, 4, 300)
     clear = 100 * np.eye(5)[labels] + rng.normal(size=(300, 5)) + 1000  # scales do not matter
-    found, _ = probe.linear(clear[:200], labels[:200], clear[200:], classes=5)
+    found, _ = probe.linear_classifier(clear[:200], labels[:200], clear[200:], num_classes=5)
     assert (found.argmax(axis=1) == labels[200:]).all()
     assert (found[:, [0, 4]] == 0).all()
     np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
     noise = rng.normal(size=(300, 100))
     noise[:, 0] += labels
-    _, c = probe.linear(noise[:200], labels[:200], noise[200:], classes=5)
+    _, c = probe.linear_classifier(noise[:200], labels[:200], noise[200:], num_classes=5)
     assert c < 0.1  # a weak signal among many features takes strong decay
 
 
@@ -119,15 +119,15 @@ def test_what_does_not_fit_is_said(case: str, digits_dir: str, tmp_path: pathlib
     changes, said = WRONG[case]
     options: dict[str, Any] = {"train_split": "train[:40]", "split": "test[:9]", "k": 5, "data_dir": digits_dir}
     with pytest.raises(InputError) as error:
-        probe.probe(network("mlp(features=(5,))"), tmp_path, **options | changes, mesh=mesh_of(), say=lambda line: None)
+        probe.probe(network("mlp(features=(5,))"), tmp_path, **options | changes, mesh=mesh_of(), log=lambda line: None)
     assert said in str(error.value)
 
 
 def test_both_classifiers_leave_an_evaluations_files(digits_dir: str, tmp_path: pathlib.Path) -> None:
     trained = network("mlp(features=(60,))")
     splits = {"train_split": "train[:300]", "split": "test[:100]"}
-    options: dict[str, Any] = {"mesh": mesh_of(), "say": lambda line: None, "data_dir": digits_dir}
-    found = probe.probe(trained, tmp_path, **splits, of={"init": "somebody:lenet.v1"}, **options)
+    options: dict[str, Any] = {"mesh": mesh_of(), "log": lambda line: None, "data_dir": digits_dir}
+    found = probe.probe(trained, tmp_path, **splits, description={"init": "somebody:lenet.v1"}, **options)
     assert [one["accuracy"] > 0.7 for one in found] == [True, True]  # handwriting is nearly linear
     for one in found:
         folder = pathlib.Path(one["folder"])
@@ -136,7 +136,7 @@ def test_both_classifiers_leave_an_evaluations_files(digits_dir: str, tmp_path: 
         assert (stored["init"], stored["train_split"], stored["count"]) == ("somebody:lenet.v1", "train[:300]", 100)
         assert (folder / "per_class.csv").exists()
     assert (found[0]["k"], found[0]["temperature"]) == (20, 0.07)
-    assert found[1]["C"] in probe.CS
+    assert found[1]["C"] in probe.INVERSE_REGULARIZATION
 
 
 def test_the_command_shows_a_table(digits_dir: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:

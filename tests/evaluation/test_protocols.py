@@ -187,7 +187,7 @@ def test_a_protocol_has_so_many_views(text: str, shape: tuple[int, ...]) -> None
     protocol, count = protocols.build(text), 0
     for views in protocol.passes:
         ((made, _),) = pipeline.group_by_shape(np.array([shape]), views).items()
-        count += math.prod(made[:-3]) * (2 if protocol.mirror else 1)
+        count += math.prod(made[:-3]) * (2 if protocol.flip else 1)
     assert count == VIEWS[text]
 
 
@@ -316,7 +316,7 @@ def test_no_evaluation_overwrites_another(runs: pathlib.Path, ragged: str) -> No
         ("a", {"protocol": "multiscale"}, r"as in multiscale\(256, 384, 512\)"),
         ("a", {"protocol": "dense(32, flp=True)"}, "no argument 'flp'; did you mean 'flip'"),
         ("a", {"average": "mean"}, "config.average = 'mean'; valid: logits, probabilities"),
-        ("a", {"protocol": "ten_crop(32)"}, r"'resize\(36\)\|center_crop\(32\)' leaves: .*--preprocess='resize\(36\)'"),
+        ("a", {"protocol": "ten_crop(32)"}, r"already preprocessed by the run's 'resize\(36\)\|center_crop\(32\)': .*--preprocess='resize\(36\)'"),
         ("a", {"protocol": "crop144"}, "perhaps --preprocess=''"),
         ("b", {"protocol": "ten_crop(33)"}, r"crops of 33x33 need a larger image than 32x32: .*'resize\(38\)'"),
         ("b", {"protocol": "five_crop(32)"}, "crops of 32x32 need a larger image than 32x32"),
