@@ -70,7 +70,7 @@ def load(source: str | pathlib.Path, like: str = "", model: str = "") -> LoadedN
 # --------------------------------------------------------------------------------------- of other people's making
 
 
-def _like(row: catalog.Published) -> tuple[config.Config, dict[str, Any], nn.Module]:
+def _like(row: catalog.PublishedWeights) -> tuple[config.Config, dict[str, Any], nn.Module]:
     """The settings, what is known of the data, and the network, of published weights."""
     data = catalog.DATA_SETS[row.classes]
     settings = config.Config(
@@ -89,7 +89,7 @@ def _of_file(
     """The network of a file, which is that one, or has another number of classes."""
     kind, arrays = formats.read(path)
     found = files.match(model, known["shape"], kind, arrays, library)
-    if count := files.classes(found):
+    if count := files.num_classes(found):
         known["numbered"] = True
         known["classes"], model = _numbers(count), create_model(settings.model, count, settings.dtype)
         found = files.match(model, known["shape"], kind, arrays, library)
@@ -103,7 +103,7 @@ def _numbers(count: int) -> list[str]:
 
 
 def _published(
-    row: catalog.Published, known: dict[str, Any], model: nn.Module, mesh: Mesh, step: str, say: Say
+    row: catalog.PublishedWeights, known: dict[str, Any], model: nn.Module, mesh: Mesh, step: str, say: Say
 ) -> tuple[int, Tree]:
     path = catalog.fetch(row, say)
     return _placed(files.read(path, model, known["shape"], row.library), mesh, step)

@@ -173,7 +173,9 @@ def test_a_folder_stands_for_its_images(tmp_path: pathlib.Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "empty").mkdir()
-    found, missing = predict.find_image_files([f"{tmp_path}/notes.txt", f"{tmp_path}", f"{tmp_path}/empty", f"{tmp_path}/no"])
+    found, missing = predict.find_image_files(
+        [f"{tmp_path}/notes.txt", f"{tmp_path}", f"{tmp_path}/empty", f"{tmp_path}/no"]
+    )
     names = [str(path.relative_to(tmp_path)) for path in found]
     assert names == ["notes.txt", "a/deep/1.jpeg", "b/10.JPG", "b/2.png", "c.png"]
     assert [one.path.name for one in missing] == ["empty", "no"]

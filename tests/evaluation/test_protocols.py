@@ -316,7 +316,11 @@ def test_no_evaluation_overwrites_another(runs: pathlib.Path, ragged: str) -> No
         ("a", {"protocol": "multiscale"}, r"as in multiscale\(256, 384, 512\)"),
         ("a", {"protocol": "dense(32, flp=True)"}, "no argument 'flp'; did you mean 'flip'"),
         ("a", {"average": "mean"}, "config.average = 'mean'; valid: logits, probabilities"),
-        ("a", {"protocol": "ten_crop(32)"}, r"already preprocessed by the run's 'resize\(36\)\|center_crop\(32\)': .*--preprocess='resize\(36\)'"),
+        (
+            "a",
+            {"protocol": "ten_crop(32)"},
+            r"already preprocessed by the run's 'resize\(36\)\|center_crop\(32\)': .*--preprocess='resize\(36\)'",
+        ),
         ("a", {"protocol": "crop144"}, "perhaps --preprocess=''"),
         ("b", {"protocol": "ten_crop(33)"}, r"crops of 33x33 need a larger image than 32x32: .*'resize\(38\)'"),
         ("b", {"protocol": "five_crop(32)"}, "crops of 32x32 need a larger image than 32x32"),

@@ -110,7 +110,9 @@ def test_calibration_error_likelihood_and_brier_score_match_their_definitions(cl
 
 def test_log_probabilities_give_the_same_metrics_as_logits() -> None:
     scores, label = example(4)
-    a, b = (classification.classification_metrics(x, label) for x in (scores, np.log(softmax(scores)).astype(np.float32)))
+    a, b = (
+        classification.classification_metrics(x, label) for x in (scores, np.log(softmax(scores)).astype(np.float32))
+    )
     assert b.overall == pytest.approx(a.overall, abs=1e-6)
 
 
@@ -124,7 +126,10 @@ def test_the_chunk_size_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None
 def test_macro_averages_leave_out_classes_without_examples() -> None:
     scores, label = example(3)
     wider = np.concatenate([scores, np.full((len(label), 1), -INF, np.float32)], axis=1)
-    narrow, wide = classification.classification_metrics(scores, label), classification.classification_metrics(wider, label)
+    narrow, wide = (
+        classification.classification_metrics(scores, label),
+        classification.classification_metrics(wider, label),
+    )
     assert wide.overall == pytest.approx(narrow.overall)
     undefined = {name for name, column in wide.per_class.items() if np.isnan(column[3])}
     assert undefined == {"accuracy", "precision", "recall", "f1", "roc_auc", "average_precision"}
@@ -148,7 +153,12 @@ def test_metrics_of_saturated_scores_are_finite() -> None:
     found = classification.classification_metrics(scores * 1e30, label)
     assert np.isfinite([found.overall[name] for name in ("ece", "brier", "roc_auc_macro")]).all()
     assert found.overall["accuracy"] == classification.classification_metrics(scores, label).overall["accuracy"]
-    assert classification.classification_metrics(np.array([[INF, 0], [-INF, 0]], np.float32), np.array([0, 1])).overall["ece"] == 0
+    assert (
+        classification.classification_metrics(np.array([[INF, 0], [-INF, 0]], np.float32), np.array([0, 1])).overall[
+            "ece"
+        ]
+        == 0
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------- the files
@@ -181,7 +191,10 @@ def test_files_hold_the_metrics_for_any_number_of_classes(case: str, tmp_path: p
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize(("classes", "lines"), [(2, 2 + 1), (figures.MAX_CLASS_CURVES, figures.MAX_CLASS_CURVES + 1), (40, figures.WORST_CURVES_SHOWN + 1)])
+@pytest.mark.parametrize(
+    ("classes", "lines"),
+    [(2, 2 + 1), (figures.MAX_CLASS_CURVES, figures.MAX_CLASS_CURVES + 1), (40, figures.WORST_CURVES_SHOWN + 1)],
+)
 def test_few_classes_have_a_curve_each_and_many_have_a_band(classes: int, lines: int) -> None:
     found = classification.classification_metrics(*example(classes, count=600))
     axes = figures.new_figure(4, 3).add_subplot()

@@ -1,6 +1,7 @@
 """The catalogue of published weights, and the way from a name or a file to a network that is used."""
 
 import concurrent.futures
+import dataclasses
 import hashlib
 import json
 import pathlib
@@ -50,7 +51,7 @@ def test_every_row_is_whole(name: str) -> None:
     assert re.fullmatch(r"(sha256:[0-9a-f]{8,64}|md5:[0-9a-f]{32}|sha1:[0-9a-f]{40})?", row.digest)
     assert re.fullmatch(r"https?://[^{} ]+", row.url)
     assert row.path.suffix in (".pth", ".th", ".safetensors", ".h5", ".gz", ".caffemodel")
-    assert row.licence
+    assert row.license
     assert row.about
     assert all(value is None or 40 < value < 100 for value in (row.top1, row.top5))
     assert (row.top1 or 0) < (row.top5 or 100)
@@ -71,9 +72,9 @@ MODELS = {row.model: row for row in ROWS.values()}
     ],
 )
 def test_a_networks_parameters_are_as_many_as_its_row_says(model: str) -> None:
-    _, known, network, _ = pretrained.load(MODELS[model].name)
-    height, width, channels = known["shape"]
-    assert count_params(network, (height, width, channels)) == MODELS[model].params
+    network = pretrained.load(MODELS[model].name)
+    height, width, channels = network.known["shape"]
+    assert count_params(network.model, (height, width, channels)) == MODELS[model].params
 
 
 def test_torchvisions_rows_are_those_of_its_own_table(shared: pathlib.Path) -> None:
@@ -111,7 +112,7 @@ def saved(variables: Any, tmp_path_factory: pytest.TempPathFactory) -> pathlib.P
     """The variables in a file, as akamaster's networks have them."""
     flat = {"/".join(path): np.asarray(leaf) for path, leaf in _flat(variables)}
     path = tmp_path_factory.mktemp("saved") / "tiny.pth"
-    export.write(path, convert.to_theirs(create_model(NET, 10), (32, 32, 3), flat, "akamaster"))
+    export.write(path, convert.export_variables(create_model(NET, 10), (32, 32, 3), flat, "akamaster"))
     return path
 
 
@@ -120,11 +121,11 @@ def _flat(tree: Any) -> list[tuple[list[str], Any]]:
 
 
 @pytest.fixture
-def row(server: Any, saved: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: Any) -> catalog.Published:
+def row(server: Any, saved: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: Any) -> catalog.PublishedWeights:
     """A row of a catalogue of its own, whose file a local server has."""
     server.content = saved.read_bytes()
     digest = f"sha256:{hashlib.sha256(server.content).hexdigest()[:8]}"
-    made = ROWS["akamaster:resnet20"]._replace(name=NAME, model=NET, url=server.url + ".pth", digest=digest)
+    made = dataclasses.replace(ROWS["akamaster:resnet20"], name=NAME, model=NET, url=server.url + ".pth", digest=digest)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(catalog, "rows", lambda: {NAME: made})
     return made
@@ -134,7 +135,7 @@ def test_a_file_is_downloaded_once_and_used_without_a_network(row: Any, server: 
     path = catalog.fetch(row, silent)
     assert path.read_bytes() == saved.read_bytes()
     assert path == row.path
-    assert catalog.fetch(row._replace(url="http://127.0.0.1:9/file.pth"), silent).exists()
+    assert catalog.fetch(dataclasses.replace(row, url="http://127.0.0.1:9/file.pth"), silent).exists()
     assert server.requests == [None]
 
 
@@ -175,17 +176,17 @@ def test_of_two_at_once_one_downloads(row: Any, server: Any) -> None:
 def test_without_a_network_it_says_which_file_belongs_where(row: Any) -> None:
     there = row.path.parent
     with pytest.raises(InputError, match=r"could not download file\.pth: http.*refused") as error:
-        catalog.fetch(row._replace(url="http://127.0.0.1:9/file.pth"), silent)
+        catalog.fetch(dataclasses.replace(row, url="http://127.0.0.1:9/file.pth"), silent)
     assert str(error.value).endswith(f"Without a network, put that file into {there}")
     row.path.write_bytes(b"a wrong one")
     with pytest.raises(InputError, match=r"file\.pth is another file: 11 bytes with sha256"):
-        catalog.fetch(row._replace(url="http://127.0.0.1:9/file.pth"), silent)
+        catalog.fetch(dataclasses.replace(row, url="http://127.0.0.1:9/file.pth"), silent)
 
 
 def test_where_no_digest_was_published_the_first_counts(row: Any, server: Any) -> None:
-    row, said = row._replace(digest=""), []
+    row, said = dataclasses.replace(row, digest=""), []
     path = catalog.fetch(row, said.append)
-    assert re.search(r"no digest was published; from now on it has to be sha256:\w{64}", said[-1])
+    assert re.search(r"no digest was published; from now on .*file\.pth must have sha256:\w{64}", said[-1])
     said.clear()
     assert catalog.fetch(row, said.append) == path
     assert said == []
@@ -229,7 +230,7 @@ def test_a_name_is_a_network_with_its_weights(row: Any, variables: Any) -> None:
 def test_a_file_is_a_network_that_it_is_like(row: Any, variables: Any, saved: pathlib.Path, tmp_path, suffix, like):
     flat = {"/".join(path): np.asarray(leaf) for path, leaf in _flat(variables)}
     path = tmp_path / f"mine{suffix}"
-    export.write(path, convert.to_theirs(create_model(NET, 10), (32, 32, 3), flat, "pytorchcv"))
+    export.write(path, convert.export_variables(create_model(NET, 10), (32, 32, 3), flat, "pytorchcv"))
     network = pretrained.load(path, **like)
     assert len(network.known["classes"]) == 10
     assert_same(restored(network), variables)
@@ -237,12 +238,14 @@ def test_a_file_is_a_network_that_it_is_like(row: Any, variables: Any, saved: pa
 
 def test_a_file_may_have_our_own_names(row: Any, variables: Any, tmp_path: pathlib.Path) -> None:
     flat = {"/".join(path): np.asarray(leaf) for path, leaf in _flat(variables)}
-    export.write(tmp_path / "own.safetensors", export.named(create_model(NET, 10), (32, 32, 3), flat, export.OWN))
+    export.write(
+        tmp_path / "own.safetensors", export.to_state_dict(create_model(NET, 10), (32, 32, 3), flat, export.OWN)
+    )
     assert_same(restored(pretrained.load(tmp_path / "own.safetensors", NAME)), variables)
     less, more = {name: leaf for name, leaf in flat.items() if "head" not in name}, flat | {"params/extra": np.ones(3)}
     for arrays, message in (
         (less, "params/head/bias: no params/head/bias"),
-        (more, "not used of theirs: params/extra"),
+        (more, "not used: params/extra"),
     ):
         export.write(tmp_path / "wrong.safetensors", arrays)
         with pytest.raises(InputError, match=message):
@@ -252,7 +255,7 @@ def test_a_file_may_have_our_own_names(row: Any, variables: Any, tmp_path: pathl
 def test_a_file_may_have_other_classes(row: Any, tmp_path: pathlib.Path) -> None:
     model: Any = create_model(NET, 3)
     flat = {"/".join(path): np.asarray(leaf) for path, leaf in _flat(_shapes_filled(model))}
-    export.write(tmp_path / "mine.pth", convert.to_theirs(model, (32, 32, 3), flat, "akamaster"))
+    export.write(tmp_path / "mine.pth", convert.export_variables(model, (32, 32, 3), flat, "akamaster"))
     network = pretrained.load(tmp_path / "mine.pth", NAME)
     assert network.known["classes"] == ["0", "1", "2"]
     assert restored(network)["params/head/kernel"].shape == (64, 3)

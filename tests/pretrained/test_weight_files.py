@@ -239,7 +239,7 @@ def test_a_pickle_of_anything_else_is_said(read) -> None:
 
 def test_a_storage_that_claims_more_than_there_is(form, read) -> None:
     content = state_dict({"x": tensor("7", "Float", 2**40, 0, (2**40,), (1,))})
-    with pytest.raises(InputError, match=r"truncated or no state dict|not within its 12 numbers"):
+    with pytest.raises(InputError, match=r"truncated or no PyTorch state dict|not within its 12 numbers"):
         read(form(content, FLOATS))
 
 
