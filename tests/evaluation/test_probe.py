@@ -1,4 +1,4 @@
-"""Probes: features are what a network's classifier is given, and two classifiers are by their definitions."""
+"""Probes: features are the input of the classifier, and both classifiers match their definitions."""
 
 import json
 import pathlib
@@ -10,17 +10,15 @@ import numpy as np
 import pytest
 
 from cnnjax import augment, cli, pretrained
-from cnnjax.config import Config
 from cnnjax.data.build import load
-from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
 from cnnjax.evaluation import probe, scoring
-from cnnjax.models import create_model
+from tests.evaluation.networks import mesh_of, random_network
 
 KNOWN = {"classes": [str(digit) for digit in range(10)], "shape": [8, 8, 1], "mean": [0.3], "std": [0.4]}
 # A network for 8x8 images, and the features that its classifier is given: of another field of it, or a width.
 NETWORKS = {
-    "one full connection": ("cifar_resnet20", "stage3", 64),
+    "one fully connected layer": ("cifar_resnet20", "stage3", 64),
     "hidden layers": ("mlp(features=(20, 12))", "hidden2", 12),
     "without hidden layers": ("perceptron", "", 64),
     "maps of scores": ("nin_cifar10", "", 192),
@@ -28,15 +26,7 @@ NETWORKS = {
 
 
 def network(model: str, **changes: Any) -> pretrained.LoadedNetwork:
-    """A network with random weights."""
-    made = create_model(model, 10)
-    variables = made.init(jax.random.key(1, impl="rbg"), jnp.zeros((1, *KNOWN["shape"])), train=False)
-    settings = Config(**{"model": model, "dataset": "digits", "eval_batch_size": 50, "cache": "host", **changes})
-    return pretrained.LoadedNetwork(settings, KNOWN, made, lambda mesh, step, say: (0, variables))
-
-
-def mesh_of(devices: int = 1) -> Any:
-    return sharding.make_mesh(jax.devices()[:devices])
+    return random_network(model, KNOWN, **{"dataset": "digits", "eval_batch_size": 50, **changes})
 
 
 def extracted(trained: pretrained.LoadedNetwork, split: Any, layer: str = "", devices: int = 1) -> np.ndarray:
@@ -45,7 +35,7 @@ def extracted(trained: pretrained.LoadedNetwork, split: Any, layer: str = "", de
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_features_are_what_the_classifier_is_given(kind: str, digits_dir: str) -> None:
+def test_features_are_the_input_of_the_classifier(kind: str, digits_dir: str) -> None:
     model, last, width = NETWORKS[kind]
     split, trained = load("digits", "test[:30]", digits_dir), network(model)
     found = extracted(trained, split)
@@ -69,16 +59,15 @@ def test_features_are_computed_once_and_anew_for_other_weights(
     first = extracted(trained, split)
     np.testing.assert_array_equal(extracted(trained, split), first)
     assert len(passes) == 1
-    other = trained._replace(
-        restore=lambda *args: (0, jax.tree.map(lambda x: 2 * x, trained.restore(*args)[1])),
-    )
+    doubled = jax.tree.map(lambda x: 2 * x, trained.restore(mesh_of(), "last", print)[1])
+    other = pretrained.LoadedNetwork(trained.settings, trained.known, trained.model, lambda *args: (0, doubled))
     assert not np.allclose(extracted(other, split), first)
     trained.settings.normalize = "symmetric"
     assert not np.allclose(extracted(trained, split), first)
     assert len(passes) == 3
 
 
-def test_neighbours_vote_by_their_cosines() -> None:
+def test_neighbors_vote_by_their_cosines() -> None:
     rng = np.random.default_rng(0)
     train, labels, test = rng.normal(size=(40, 6)), rng.choice([0, 2, 3], 40), rng.normal(size=(7, 6))
     found = probe.nearest_neighbors(train, labels, test, num_classes=5, k=4, temperature=0.2)
@@ -115,7 +104,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_does_not_fit_is_said(case: str, digits_dir: str, tmp_path: pathlib.Path) -> None:
+def test_errors(case: str, digits_dir: str, tmp_path: pathlib.Path) -> None:
     changes, said = WRONG[case]
     options: dict[str, Any] = {"train_split": "train[:40]", "split": "test[:9]", "k": 5, "data_dir": digits_dir}
     with pytest.raises(InputError) as error:
@@ -123,7 +112,7 @@ def test_what_does_not_fit_is_said(case: str, digits_dir: str, tmp_path: pathlib
     assert said in str(error.value)
 
 
-def test_both_classifiers_leave_an_evaluations_files(digits_dir: str, tmp_path: pathlib.Path) -> None:
+def test_both_classifiers_write_the_files_of_an_evaluation(digits_dir: str, tmp_path: pathlib.Path) -> None:
     trained = network("mlp(features=(60,))")
     splits = {"train_split": "train[:300]", "split": "test[:100]"}
     options: dict[str, Any] = {"mesh": mesh_of(), "log": lambda line: None, "data_dir": digits_dir}

@@ -21,18 +21,18 @@ def draw(*shape: int) -> np.ndarray:
     return rng.normal(size=shape).astype(np.float32)
 
 
-def blob(array: np.ndarray, of_2014: bool = False, double: bool = False) -> dict[str, Any]:
+def blob(array: np.ndarray, oldest: bool = False, double: bool = False) -> dict[str, Any]:
     data = {"double_data": [array.astype("<f8").tobytes()]} if double else {"data": [array.astype("<f4").tobytes()]}
-    if not of_2014:
+    if not oldest:
         return data | {"shape": {"dim": array.shape}}
     sides = (1,) * (4 - array.ndim) + array.shape
     return data | dict(zip(("num", "channels", "height", "width"), sides, strict=True))
 
 
-def caffemodel(layers: list[tuple[str, str, list[np.ndarray]]], of_2014: bool = False, double: bool = False) -> bytes:
+def caffemodel(layers: list[tuple[str, str, list[np.ndarray]]], oldest: bool = False, double: bool = False) -> bytes:
     """A file with these layers: names, kinds and blobs."""
-    rows = [{"name": name, "blobs": [blob(one, of_2014, double) for one in blobs]} for name, _, blobs in layers]
-    if of_2014:
+    rows = [{"name": name, "blobs": [blob(one, oldest, double) for one in blobs]} for name, _, blobs in layers]
+    if oldest:
         return caffe.net_parameter()(layers=rows).SerializeToString()
     return caffe.net_parameter()(
         layer=[row | {"type": kind} for row, (_, kind, _) in zip(rows, layers, strict=True)]
@@ -46,8 +46,8 @@ LAYERS = [
 ]
 
 
-@pytest.mark.parametrize("form", [{}, {"of_2014": True}, {"double": True}], ids=str)
-def test_blobs_are_arrays_in_every_form_of_caffe(form: dict[str, bool], tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("form", [{}, {"oldest": True}, {"double": True}], ids=str)
+def test_every_form_of_caffe_gives_the_same_arrays(form: dict[str, bool], tmp_path: pathlib.Path) -> None:
     (tmp_path / "net.caffemodel").write_bytes(caffemodel(LAYERS, **form))
     found = caffe.read(tmp_path / "net.caffemodel")
     assert list(found) == ["conv1/7x7/0", "conv1/7x7/1", "fc/0"]
@@ -68,13 +68,13 @@ SHORT = caffe.net_parameter()(layer=[{"blobs": [{"data": [b"1234"], "shape": {"d
         (SHORT, "not a .caffemodel, or damaged: 1 numbers for a blob of shape [3]"),
     ],
 )  # fmt: skip
-def test_what_is_not_of_caffe_is_refused_in_a_line(data: bytes, text: str, tmp_path: pathlib.Path) -> None:
+def test_other_files_are_refused_in_one_line(data: bytes, text: str, tmp_path: pathlib.Path) -> None:
     (tmp_path / "net").write_bytes(data)
     assert refusal(caffe.read, tmp_path / "net").startswith(text)
 
 
 def conv(x: Any, blobs: list[np.ndarray], stride: int = 1, pad: int = 0, groups: int = 1) -> Any:
-    """Caffe's Convolution: [batch, maps, height, width], and kernels [outputs, inputs of the group, height, width]."""
+    """Caffe's Convolution: [batch, channels, height, width], and kernels [outputs, inputs of the group, height, width]."""
     y = jax.lax.conv_general_dilated(
         x, jnp.asarray(blobs[0]), (stride, stride), [(pad, pad)] * 2, feature_group_count=groups
     )
@@ -94,13 +94,13 @@ def max_pool(x: Any) -> Any:
 
 
 def lrn(x: Any) -> Any:
-    """Caffe's LRN: over 5 maps, of which alpha counts the mean, and k = 1."""
+    """Caffe's LRN: over 5 channels, of whose squares alpha multiplies the mean, and k = 1."""
     squares = jnp.pad(x * x, ((0, 0), (2, 2), (0, 0), (0, 0)))
     return x / (1 + 1e-4 / 5 * sum(squares[:, i : i + x.shape[1]] for i in range(5))) ** 0.75
 
 
 def of_caffe(images: np.ndarray) -> Any:
-    """Blue first, and maps before positions."""
+    """Converts RGB images [batch, height, width, 3] to BGR [batch, 3, height, width]."""
     return jnp.asarray(images[..., ::-1].transpose(0, 3, 1, 2))
 
 
@@ -111,8 +111,8 @@ def imported(text: str, images: np.ndarray, path: pathlib.Path, library: str = "
     return np.asarray(jax.jit(lambda v: model.apply(v, images, train=False))(unflatten_dict(flat, sep="/")))
 
 
-def test_alexnet_of_caffe_gives_the_logits_of_caffe(tmp_path: pathlib.Path) -> None:
-    """Groups, blue first, and full connections to maps: channels come first there."""
+def test_alexnet_with_caffe_weights_gives_the_logits_of_caffe(tmp_path: pathlib.Path) -> None:
+    """Groups, BGR images, and a fully connected layer that flattens feature channels with channels first."""
     sizes = {
         "conv1": (4, 3, 11, 11),
         "conv2": (8, 2, 5, 5),
@@ -124,7 +124,7 @@ def test_alexnet_of_caffe_gives_the_logits_of_caffe(tmp_path: pathlib.Path) -> N
     net = {name: [draw(*size) * np.sqrt(2 / np.prod(size[1:])), draw(size[0])] for name, size in sizes.items()}
     net = {name: [one.astype(np.float32) for one in blobs] for name, blobs in net.items()}
     path = tmp_path / "net.caffemodel"
-    path.write_bytes(caffemodel([(name, "", blobs) for name, blobs in net.items()], of_2014=True))
+    path.write_bytes(caffemodel([(name, "", blobs) for name, blobs in net.items()], oldest=True))
     images = draw(2, 99, 99, 3)
     relu = jax.nn.relu
 
@@ -144,15 +144,19 @@ def test_alexnet_of_caffe_gives_the_logits_of_caffe(tmp_path: pathlib.Path) -> N
     np.testing.assert_allclose(ours, x, atol=1e-4 * np.abs(x).max())
 
 
-def test_resnet_of_caffe_gives_the_logits_of_caffe(tmp_path: pathlib.Path) -> None:
+def test_resnet_with_caffe_weights_gives_the_logits_of_caffe(tmp_path: pathlib.Path) -> None:
     """Sums of statistics, scales in a layer of their own, and a bias before the first of them, in ResNet-50 alone."""
     net: dict[str, list[np.ndarray]] = {"conv1": [draw(4, 3, 7, 7) / 10, draw(4)]}
     branches = {"2a": (4, 4, 1), "2b": (4, 4, 3), "2c": (16, 4, 1), "1": (16, 4, 1)}
     names = {"_conv1": 4} | {f"2a_branch{name}": size[0] for name, size in branches.items()}
     net |= {f"res2a_branch{name}": [draw(o, i, k, k) / 3] for name, (o, i, k) in branches.items()}
-    for name, maps in names.items():
-        net[f"bn{name}"] = [draw(maps) * 9, rng.uniform(5, 15, maps).astype(np.float32), np.array([9], np.float32)]
-        net[f"scale{name}"] = [draw(maps), draw(maps)]
+    for name, channels in names.items():
+        net[f"bn{name}"] = [
+            draw(channels) * 9,
+            rng.uniform(5, 15, channels).astype(np.float32),
+            np.array([9], np.float32),
+        ]
+        net[f"scale{name}"] = [draw(channels), draw(channels)]
     net["fc1000"] = [draw(10, 16), draw(10)]
     rows = [(name, "BatchNorm" if name.startswith("bn") else "", blobs) for name, blobs in net.items()]
     path = tmp_path / "net.caffemodel"

@@ -1,4 +1,4 @@
-"""The catalogue of published weights, and the way from a name or a file to a network that is used."""
+"""The catalog of published weights: its rows, downloads, and loading a network by name or from a file."""
 
 import concurrent.futures
 import dataclasses
@@ -40,7 +40,7 @@ def silent(line: str) -> None:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_every_row_is_whole(name: str) -> None:
+def test_every_row_names_a_model_a_library_and_a_file(name: str) -> None:
     row = ROWS[name]
     data = catalog.DATA_SETS[row.classes]
     model: Any = create_model(row.model, len(data.classes))
@@ -57,7 +57,7 @@ def test_every_row_is_whole(name: str) -> None:
     assert (row.top1 or 0) < (row.top5 or 100)
 
 
-def test_files_have_places_of_their_own() -> None:
+def test_no_two_rows_share_a_file() -> None:
     assert len({row.path for row in ROWS.values()}) == len(ROWS) > 180
 
 
@@ -71,13 +71,13 @@ MODELS = {row.model: row for row in ROWS.values()}
         for model, row in MODELS.items()
     ],
 )
-def test_a_networks_parameters_are_as_many_as_its_row_says(model: str) -> None:
+def test_params_of_a_row_are_those_of_its_model(model: str) -> None:
     network = pretrained.load(MODELS[model].name)
     height, width, channels = network.known["shape"]
     assert count_params(network.model, (height, width, channels)) == MODELS[model].params
 
 
-def test_torchvisions_rows_are_those_of_its_own_table(shared: pathlib.Path) -> None:
+def test_torchvision_rows_match_its_own_table(shared: pathlib.Path) -> None:
     theirs = json.loads((shared / "reference" / "torchvision_weights.json").read_text())
     for key, row in theirs.items():
         name = f"torchvision:{row['model']}.{key.rpartition('_')[2].lower()}"
@@ -109,7 +109,7 @@ def variables() -> Any:
 
 @pytest.fixture(scope="module")
 def saved(variables: Any, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """The variables in a file, as akamaster's networks have them."""
+    """A file of the variables with akamaster's names."""
     flat = {"/".join(path): np.asarray(leaf) for path, leaf in _flat(variables)}
     path = tmp_path_factory.mktemp("saved") / "tiny.pth"
     export.write(path, convert.export_variables(create_model(NET, 10), (32, 32, 3), flat, "akamaster"))
@@ -122,7 +122,7 @@ def _flat(tree: Any) -> list[tuple[list[str], Any]]:
 
 @pytest.fixture
 def row(server: Any, saved: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: Any) -> catalog.PublishedWeights:
-    """A row of a catalogue of its own, whose file a local server has."""
+    """A catalog of one row, whose file a local server has."""
     server.content = saved.read_bytes()
     digest = f"sha256:{hashlib.sha256(server.content).hexdigest()[:8]}"
     made = dataclasses.replace(ROWS["akamaster:resnet20"], name=NAME, model=NET, url=server.url + ".pth", digest=digest)
@@ -159,7 +159,7 @@ def test_a_cut_connection_keeps_what_came_and_goes_on(row: Any, server: Any, sav
     assert server.requests == [None, "bytes=10000-"]
 
 
-def test_a_full_disk_is_said(row: Any) -> None:
+def test_a_full_disk_is_an_input_error(row: Any) -> None:
     row.path.parent.mkdir(parents=True)
     row.path.with_name(row.path.name + ".part").symlink_to("/dev/full")
     with pytest.raises(InputError, match=r"file\.pth\.part: No space left on device"):
@@ -173,7 +173,7 @@ def test_of_two_at_once_one_downloads(row: Any, server: Any) -> None:
     assert server.requests == [None]
 
 
-def test_without_a_network_it_says_which_file_belongs_where(row: Any) -> None:
+def test_without_a_network_the_error_names_file_and_folder(row: Any) -> None:
     there = row.path.parent
     with pytest.raises(InputError, match=r"could not download file\.pth: http.*refused") as error:
         catalog.fetch(dataclasses.replace(row, url="http://127.0.0.1:9/file.pth"), silent)
@@ -215,7 +215,7 @@ def assert_same(found: dict[str, np.ndarray], variables: Any) -> None:
         np.testing.assert_array_equal(found[path], array)
 
 
-def test_a_name_is_a_network_with_its_weights(row: Any, variables: Any) -> None:
+def test_a_catalog_name_loads_the_network_with_its_weights(row: Any, variables: Any) -> None:
     network = pretrained.load(NAME)
     assert (network.settings.model, network.settings.dataset, network.settings.test_split) == (NET, "cifar10", "test")
     assert network.known["shape"] == [32, 32, 3]
@@ -227,7 +227,7 @@ def test_a_name_is_a_network_with_its_weights(row: Any, variables: Any) -> None:
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("like", [{"model": NET}, {"like": NAME}])
-def test_a_file_is_a_network_that_it_is_like(row: Any, variables: Any, saved: pathlib.Path, tmp_path, suffix, like):
+def test_a_file_loads_with_like_or_model(row: Any, variables: Any, saved: pathlib.Path, tmp_path, suffix, like):
     flat = {"/".join(path): np.asarray(leaf) for path, leaf in _flat(variables)}
     path = tmp_path / f"mine{suffix}"
     export.write(path, convert.export_variables(create_model(NET, 10), (32, 32, 3), flat, "pytorchcv"))
@@ -276,14 +276,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_none_is_said(row: Any, saved: pathlib.Path, name: str) -> None:
+def test_a_wrong_source_is_an_input_error(row: Any, saved: pathlib.Path, name: str) -> None:
     source, model, message = WRONG[name]
     with pytest.raises(InputError, match=message.replace("FILE", re.escape(str(saved)))):
         pretrained.load(source.replace("FILE", str(saved)), model=model)
 
 
 @pytest.mark.parametrize("source", [NAME, "FILE"])
-def test_training_starts_from_them(row: Any, saved: pathlib.Path, variables: Any, source: str) -> None:
+def test_training_starts_from_published_weights(row: Any, saved: pathlib.Path, variables: Any, source: str) -> None:
     own = _shapes_filled(create_model(NET, 10))
     own = jax.tree.map(jax.numpy.zeros_like, own)
     mesh = sharding.make_mesh(jax.devices()[:1])
@@ -293,7 +293,7 @@ def test_training_starts_from_them(row: Any, saved: pathlib.Path, variables: Any
     assert_same({"/".join(path): np.asarray(leaf) for path, leaf in _flat(begun)}, variables)
 
 
-def test_they_teach(row: Any) -> None:
+def test_published_weights_are_a_distillation_teacher(row: Any) -> None:
     mesh, said = sharding.make_mesh(jax.devices()[:1]), []
     classes = catalog.DATA_SETS["cifar10"].classes
     teacher, found = distill.load(f"distill('{NAME}')", [], (32, 32, 3), classes, mesh, said.append)
@@ -316,7 +316,9 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder / "data")
 
 
-def test_they_are_evaluated(row: Any, saved: pathlib.Path, photographs: str, tmp_path: pathlib.Path) -> None:
+def test_published_weights_are_evaluated(
+    row: Any, saved: pathlib.Path, photographs: str, tmp_path: pathlib.Path
+) -> None:
     options: Any = {"dataset": "photographs", "split": "test", "data_dir": photographs, "say": silent}
     result = scoring.evaluate(tmp_path / "out", init=NAME, **options)
     assert (result["count"], result["step"], result["init"]) == (20, 0, NAME)
@@ -326,7 +328,7 @@ def test_they_are_evaluated(row: Any, saved: pathlib.Path, photographs: str, tmp
         scoring.evaluate(tmp_path / "out", init=str(saved), like=NET, **options)
 
 
-def test_the_command_lists_them_and_shows_one(capsys: Any) -> None:
+def test_the_weights_command_lists_rows_and_shows_one(capsys: Any) -> None:
     assert main(["weights", "torchvision:resnet50.*"]) == 0
     out = capsys.readouterr().out
     assert "Published weights: 2" in out

@@ -1,4 +1,4 @@
-"""Weights between our names and other libraries', and into files, without these libraries."""
+"""Conversion of weights to and from other libraries' names, and to files, without these libraries."""
 
 import pathlib
 import pickle
@@ -61,7 +61,7 @@ ROWS = [
      "conv4_2/norm2=features.stage3.unit2.body.conv2.bn conv1=features.init_block"),
 ]  # fmt: skip
 
-# Those with very many layers.
+# Networks with very many layers.
 LARGE = [
     ("inception_v3_aux", "torchvision", (107, 128),
      "mixed_6a/branch2_3/conv=Mixed_6a.branch3x3dbl_3.conv mixed_7b/branch1_1/conv=Mixed_7b.branch1x1.conv "
@@ -97,7 +97,9 @@ def network(text: str, size: tuple[int, int], num_classes: int = 10) -> tuple[nn
     [*ROWS, *(pytest.param(*row, marks=pytest.mark.slow) for row in LARGE)],
     ids=[f"{text}-{library}" for text, library, *_ in ROWS + LARGE],
 )
-def test_there_and_back_again(text: str, library: str, size: tuple[int, int], names: str) -> None:
+def test_export_then_import_gives_the_same_variables(
+    text: str, library: str, size: tuple[int, int], names: str
+) -> None:
     model, shape, variables = network(text, size)
     theirs = convert.export_variables(model, shape, variables, library)
     for ours, name in (pair.split("=") for pair in names.split()):
@@ -114,8 +116,8 @@ def test_there_and_back_again(text: str, library: str, size: tuple[int, int], na
 
 
 @pytest.mark.parametrize("library", convert.LIBRARIES)
-def test_every_library_is_among_these(library: str) -> None:
-    """And every family of it, of those for PyTorch."""
+def test_every_torch_family_is_tested(library: str) -> None:
+    """All libraries, and all families of those for PyTorch, are in the rows above."""
     known = convert.find_library(library)
     rows = {convert.family(create_model(text, 10)) for text, name, *_ in ROWS + LARGE if name == library}
     same = {"pytorchcv": {"alexnet"}, "timm": {"densenet", "inception_v3"}}.get(library, set())  # tables of others
@@ -127,10 +129,10 @@ def test_every_library_is_among_these(library: str) -> None:
     ("vgg_a", (64, 96), "fc6", "timm", "pre_logits.fc1"),
     ("googlenet_torchvision_aux", (64, 64), "aux_4a/fc", "torchvision", "aux1.fc1"),
 ])  # fmt: skip
-def test_a_full_connection_to_maps_gets_the_maps_as_they_are_flattened_there(
+def test_a_fully_connected_layer_takes_channels_first_order_in_torch(
     text: str, size: tuple[int, int], ours: str, library: str, theirs: str
 ) -> None:
-    """With us maps come last, and with PyTorch first."""
+    """Our feature maps are flattened with channels last, those of PyTorch with channels first."""
     model, shape, variables = network(text, size)
     window = next(layer.fc_input for layer in list_layers(model, shape) if layer.path == ours)
     assert min(window) > 1
@@ -168,7 +170,7 @@ MISMATCHES = {
 
 
 @pytest.mark.parametrize("name", MISMATCHES)
-def test_what_does_not_match_is_listed_by_name_and_shape(name: str) -> None:
+def test_mismatches_are_listed_by_name_and_shape(name: str) -> None:
     change, expected = MISMATCHES[name]
     model, shape, variables = network(TEXT, SIZE)
     theirs = convert.export_variables(model, shape, variables, "akamaster")
@@ -180,7 +182,7 @@ def test_what_does_not_match_is_listed_by_name_and_shape(name: str) -> None:
     assert lines == [f"  {line}" for line in expected]
 
 
-def test_of_very_many_that_do_not_match_some_are_listed_and_the_rest_counted() -> None:
+def test_of_many_mismatches_some_are_listed_and_the_rest_counted() -> None:
     model, shape, variables = network(TEXT, SIZE)
     theirs = convert.export_variables(model, shape, variables, "pytorchcv")
     with pytest.raises(InputError, match=f"and {len(variables) - convert.MAX_LISTED} more") as error:
@@ -190,7 +192,7 @@ def test_of_very_many_that_do_not_match_some_are_listed_and_the_rest_counted() -
     assert "not used: features.init_block.conv.weight [16, 3, 3, 3]" in text
 
 
-def test_a_library_that_does_not_have_the_network_says_so() -> None:
+def test_a_library_without_the_network_is_an_input_error() -> None:
     model, shape, variables = network(TEXT, SIZE)
     with pytest.raises(InputError, match="torchvision has no network of the family 'resnet_cifar'"):
         convert.export_variables(model, shape, variables, "torchvision")
@@ -201,7 +203,7 @@ def test_a_library_that_does_not_have_the_network_says_so() -> None:
     assert export.to_state_dict(model, shape, variables, "own") is variables
 
 
-FORMER = {
+OLDER_NAMES = {
     "DataParallel": (TEXT, SIZE, "akamaster", r"^", "module."),
     "DenseNets of 2017": (
         "densenet121(stage_sizes=(2, 2, 2, 2))",
@@ -213,9 +215,9 @@ FORMER = {
 }
 
 
-@pytest.mark.parametrize("name", FORMER)
-def test_older_names_are_known(name: str) -> None:
-    text, size, library, pattern, old = FORMER[name]
+@pytest.mark.parametrize("name", OLDER_NAMES)
+def test_names_of_older_files_are_converted(name: str) -> None:
+    text, size, library, pattern, old = OLDER_NAMES[name]
     model, shape, variables = network(text, size)
     theirs = convert.export_variables(model, shape, variables, library)
     older = {substitute(name, {pattern: old}): array for name, array in theirs.items() if "num_batches" not in name}
@@ -228,7 +230,7 @@ def test_older_names_are_known(name: str) -> None:
     ("googlenet_torchvision_aux", "googlenet_torchvision", (64, 64), 18),
     pytest.param("inception_v3_aux", "inception_v3", (107, 128), 12, marks=pytest.mark.slow),
 ])  # fmt: skip
-def test_auxiliary_classifiers_are_left_where_ours_has_none(
+def test_auxiliary_classifiers_are_dropped_where_our_network_has_none(
     aux: str, without: str, size: tuple[int, int], count: int
 ) -> None:
     model, shape, variables = network(aux, size)
@@ -240,7 +242,7 @@ def test_auxiliary_classifiers_are_left_where_ours_has_none(
 
 
 class Reader(pickle.Unpickler):
-    """PyTorch's part in loading a state dict, as far as it is known here."""
+    """The part of PyTorch that loads a state dict."""
 
     def __init__(self, archive: zipfile.ZipFile, folder: str) -> None:
         super().__init__(archive.open(f"{folder}/data.pkl"))
@@ -287,7 +289,7 @@ def test_files_hold_what_was_written(tmp_path: pathlib.Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"a.safetensors", "a.v1.pth"}
 
 
-def test_a_file_that_cannot_be_written_says_so(tmp_path: pathlib.Path) -> None:
+def test_a_path_that_cannot_be_written_is_an_input_error(tmp_path: pathlib.Path) -> None:
     with pytest.raises(InputError, match=r"unknown suffix '.h5'; .*valid: .pt, .pth, .safetensors"):
         export.write(tmp_path / "a.h5", {})
     with pytest.raises(InputError, match=r"cannot write .*/no/a.pth: No such file"):

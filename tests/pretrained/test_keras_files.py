@@ -120,6 +120,6 @@ def test_every_form_of_keras_gives_the_same_arrays(form: str, tmp_path: pathlib.
         (h5(lambda file: file.create_group("layers")), "no weights in it"),
     ],
 )
-def test_what_is_not_of_keras_is_refused_in_a_line(data: bytes, text: str, tmp_path: pathlib.Path) -> None:
+def test_other_files_are_refused_in_one_line(data: bytes, text: str, tmp_path: pathlib.Path) -> None:
     (tmp_path / "net").write_bytes(data)
     assert refusal(keras.read, tmp_path / "net").startswith(text)

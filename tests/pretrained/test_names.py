@@ -17,7 +17,7 @@ SMALL = {
 
 
 @pytest.mark.parametrize("library", SMALL)
-def test_what_goes_out_comes_back(library: str) -> None:
+def test_exported_variables_import_unchanged(library: str) -> None:
     text, shape = SMALL[library]
     model = create_model(text, 10, "float32")
     tree = random_variables(model, np.zeros((1, *shape), np.float32))
@@ -30,7 +30,7 @@ def test_what_goes_out_comes_back(library: str) -> None:
         np.testing.assert_array_equal(back[name], leaf, name)
 
 
-def test_a_class_of_background_is_dropped_or_kept_and_no_other() -> None:
+def test_a_background_class_is_dropped_unless_the_network_has_it() -> None:
     text, shape = SMALL["slim"]
     theirs, head = {}, "MobilenetV1/Logits/Conv2d_1c_1x1/biases"
     for classes in (10, 11, 12):
@@ -47,7 +47,7 @@ def test_a_class_of_background_is_dropped_or_kept_and_no_other() -> None:
             assert found.misshaped["params/head/bias"] == (head, (12,), (11,))
 
 
-def test_a_normalisation_without_gamma_has_ones() -> None:
+def test_a_missing_gamma_is_ones() -> None:
     text, shape = SMALL["keras"]
     model = create_model(text, 10, "float32")
     tree = random_variables(model, np.zeros((1, *shape), np.float32))

@@ -17,7 +17,7 @@ from cnnjax.pretrained.formats import keras, slim
 from tests.pretrained.reading import refusal
 
 
-def test_a_reader_says_which_extra_it_takes(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_reader_names_its_extra(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("h5py", "tensorflow"):
         monkeypatch.setitem(sys.modules, module, None)
     assert "pip install 'cnnjax[keras]'" in refusal(keras.read, tmp_path / "net.h5")
@@ -79,7 +79,7 @@ def test_a_checkpoint_is_found_in_its_archive(tmp_path: pathlib.Path, tensorflow
         assert "expected one checkpoint in it" in refusal(slim.read, archive(tmp_path / "net.tar.gz", wrong))
 
 
-def test_what_is_not_of_tensorflow_is_refused_in_a_line(tmp_path: pathlib.Path, tensorflow: list[str]) -> None:
+def test_other_files_are_refused_in_one_line(tmp_path: pathlib.Path, tensorflow: list[str]) -> None:
     assert refusal(slim.read, tmp_path / "none.ckpt").endswith("or damaged: Read less bytes than requested")
     path = tmp_path / "net.tar.gz"
     with tarfile.open(path, "w:gz") as tar:
@@ -93,7 +93,7 @@ def test_what_is_not_of_tensorflow_is_refused_in_a_line(tmp_path: pathlib.Path, 
 
 
 @pytest.mark.parametrize(("asked", "got"), [({}, "0"), ({"TF_ENABLE_ONEDNN_OPTS": "1"}, "1")])
-def test_tensorflow_says_nothing_of_its_kernels_unless_it_is_asked_to(
+def test_tensorflow_is_silent_about_its_kernels_unless_set_otherwise(
     asked: dict[str, str], got: str, tmp_path: pathlib.Path, tensorflow: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "environ", asked)
