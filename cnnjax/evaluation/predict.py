@@ -68,8 +68,8 @@ class Predictor:
         """Yields the `top` most probable classes of each file, in order; see `predict`."""
         read = functools.partial(read_views, prepare=self._views, channels=self._shape[-1])
         for path, probabilities, error in self._classify(read_in_threads(list(paths), read)):
-            found = () if probabilities is None else _most_probable(probabilities, top)
-            yield Prediction(pathlib.Path(path), found, error)
+            most_probable = () if probabilities is None else _most_probable(probabilities, top)
+            yield Prediction(pathlib.Path(path), most_probable, error)
 
     def probabilities(self, pixels: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
         """Returns float32 [N, classes] for uint8 images; see `predict_images`."""
@@ -89,15 +89,15 @@ class Predictor:
         shapes = sorted({view.shape for view in views})
         if len(shapes) != 1:
             reason = f"after preprocessing they are {', '.join(map(str, shapes))}" if shapes else "there are none"
-            raise InputError(f"images of one size are needed for feature maps; {reason}")
+            raise InputError(f"feature maps need images of equal sizes; {reason}")
         key = (layer, shapes[0])
         if key not in self._feature_functions:
             self._feature_functions[key] = self._make_feature_function(*key)
-        parts = []
+        outputs = []
         for batch, count in self._batches(np.stack(views), self.network.settings.eval_batch_size):
             features = jax.device_get(self._feature_functions[key](self.variables, batch))
-            parts.append({name: values[:count] for name, values in features.items()})
-        maps = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            outputs.append({name: values[:count] for name, values in features.items()})
+        maps = {name: np.concatenate([output[name] for output in outputs]) for name in outputs[0]}
         return maps[layer] if layer else maps
 
     def _make_feature_function(self, layer: str, shape: tuple[int, ...]) -> Callable:
@@ -286,7 +286,7 @@ def feature_maps(
 
 
 def _checked(pixels: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Returns the images one by one. Raises InputError for one that is not uint8 [H, W, 1 or 3]."""
+    """Returns the images as a list of arrays. Raises InputError for one that is not uint8 [H, W, 1 or 3]."""
     arrays = [np.asarray(image) for image in pixels]
     for i, image in enumerate(arrays):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in (1, 3):

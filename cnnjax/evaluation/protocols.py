@@ -36,42 +36,42 @@ def _single_op(name: str, size: int) -> tuple[spec.Call, ...]:
 
 
 def single() -> Protocol:
-    """One view: the image as preprocessed."""
+    """Scores one view: the image as preprocessed."""
     return Protocol()
 
 
 def flip() -> Protocol:
-    """Two views: the image and its horizontal flip."""
+    """Scores two views: the image and its horizontal flip."""
     return Protocol(flip=True)
 
 
 def center(size: int) -> Protocol:
-    """One view: the center crop of `size` x `size` pixels."""
+    """Scores one view: the center crop of `size` x `size` pixels."""
     return Protocol((_single_op("center_crop", size),), replaces=("center_crop",))
 
 
 def five_crop(size: int) -> Protocol:
-    """Five views of `size` x `size` pixels: the four corners and the center."""
+    """Scores five views of `size` x `size` pixels: the four corners and the center."""
     return Protocol((_single_op("corners_and_center", size),), replaces=("center_crop",))
 
 
 def ten_crop(size: int) -> Protocol:
-    """Ten views: those of `five_crop` and their horizontal flips (Krizhevsky et al. 2012, sec. 4.1)."""
+    """Scores ten views: those of `five_crop` and their horizontal flips (Krizhevsky et al. 2012, sec. 4.1)."""
     return dataclasses.replace(five_crop(size), flip=True)
 
 
 def crop144(size: int = 224) -> Protocol:
-    """144 views: the 72 crops of `data.views.crops_of_squares` and their flips (Szegedy et al. 2015, sec. 7)."""
+    """Scores 144 views: the 72 crops of `data.views.crops_of_squares` and their flips (Szegedy et al. 2015, sec. 7)."""
     return Protocol((_single_op("crops_of_squares", size),), flip=True, replaces=("resize", "center_crop"))
 
 
 def resized(size: int) -> Protocol:
-    """One view: the whole image, its shorter side resized to `size` pixels; for networks that take any image size."""
+    """Scores one view: the whole image, its shorter side resized to `size`; for networks that take any image size."""
     return Protocol((_single_op("resize", size),), variable_size=True, replaces=("resize", "center_crop"))
 
 
 def dense(*sizes: int, flip: bool = True) -> Protocol:
-    """Dense evaluation: the network slides over the whole image (Simonyan & Zisserman 2015, sec. 3.2).
+    """Slides the network densely over the whole image (Simonyan & Zisserman 2015, sec. 3.2).
 
     Its fully connected layers become convolutions; the logits of all positions are averaged before the softmax.
     `sizes` are lengths of the shorter side in pixels, one pass each; without any, the image stays as preprocessed.
@@ -82,7 +82,7 @@ def dense(*sizes: int, flip: bool = True) -> Protocol:
 
 
 def multiscale(*sizes: int, flip: bool = True) -> Protocol:
-    """Dense evaluation at several sizes, as in Table 4 of the same paper: multiscale(256, 384, 512)."""
+    """Scores as `dense` at one or more sizes; table 4 of the same paper has multiscale(256, 384, 512)."""
     if not sizes:
         raise InputError("protocol 'multiscale': expected the shorter sides, as in multiscale(256, 384, 512)")
     return dense(*sizes, flip=flip)

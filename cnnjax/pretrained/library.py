@@ -82,13 +82,13 @@ def names_by_pattern(table: Mapping[str, str]) -> Callable[[Sequence[Layer], Arr
     """
 
     def names(layers: Sequence[Layer], arrays: Arrays) -> dict[str, str]:
-        found = {}
+        layer_names = {}
         for layer in layers:
             for pattern, name in table.items():
                 if match := re.fullmatch(pattern, layer.path):
-                    found[layer.path] = _fill(name, match)
+                    layer_names[layer.path] = _fill(name, match)
                     break
-        return found
+        return layer_names
 
     return names
 

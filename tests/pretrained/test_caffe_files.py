@@ -74,7 +74,7 @@ def test_other_files_are_refused_in_one_line(data: bytes, text: str, tmp_path: p
 
 
 def conv(x: Any, blobs: list[np.ndarray], stride: int = 1, pad: int = 0, groups: int = 1) -> Any:
-    """Caffe's Convolution: [batch, channels, height, width], and kernels [outputs, inputs of the group, height, width]."""
+    """Caffe's Convolution: images [batch, channels, height, width], kernels [out, in / groups, height, width]."""
     y = jax.lax.conv_general_dilated(
         x, jnp.asarray(blobs[0]), (stride, stride), [(pad, pad)] * 2, feature_group_count=groups
     )

@@ -67,18 +67,18 @@ def _resnet(layers: Sequence[Layer], arrays: Arrays) -> dict[str, str]:
     """Returns names such as res4b_branch2a; from ResNet-101 on, stages 3 and 4 number their blocks: res4b1_branch2a."""
     if any("/se/" in layer.path for layer in layers):
         return names_by_pattern(SE_RESNET)(layers, arrays)
-    blocks = [re.match(r"conv(\d)_(\d+)/", layer.path) for layer in layers]
-    sizes = {found[1]: int(found[2]) for found in blocks if found}
+    matches = [re.match(r"conv(\d)_(\d+)/", layer.path) for layer in layers]
+    stage_sizes = {match[1]: int(match[2]) for match in matches if match}
     names = names_by_pattern({"conv1": "conv1", "norm1": "bn_conv1", "head": "fc1000"})(layers, arrays)
-    for layer, found in zip(layers, blocks, strict=True):
-        if not found:
+    for layer, match in zip(layers, matches, strict=True):
+        if not match:
             continue
-        stage, number = found[1], int(found[2])
-        deep = sum(sizes.values()) > 16 and stage in "34"
+        stage, number = match[1], int(match[2])
+        deep = sum(stage_sizes.values()) > 16 and stage in "34"
         block = f"b{number - 1}" if deep and number > 1 else chr(ord("a") + number - 1)
-        kind = "res" if "conv" in layer.path.rpartition("/")[2] else "bn"
+        prefix = "res" if "conv" in layer.path.rpartition("/")[2] else "bn"
         branch = "1" if "shortcut" in layer.path else f"2{'abc'[int(layer.path[-1]) - 1]}"
-        names[layer.path] = f"{kind}{stage}{block}_branch{branch}"
+        names[layer.path] = f"{prefix}{stage}{block}_branch{branch}"
     return names
 
 

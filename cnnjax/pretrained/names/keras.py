@@ -80,17 +80,20 @@ def _keras(table: dict[str, str]) -> NameMapping:
 
     def mapping(layers: Sequence[Layer], arrays: Arrays) -> dict[str, str]:
         names = names_by_pattern(table)(layers, arrays)
-        for kind in ("conv2d", "batch_normalization"):
+        for class_name in ("conv2d", "batch_normalization"):
             # Automatic names count all layers of a Python program, so a second network's start anywhere.
-            automatic = {name.partition("/")[0] for name in arrays if re.match(rf"{kind}(_\d+)?/", name)}
-            numbers = sorted(int(name.removeprefix(kind).strip("_") or 0) for name in automatic)
+            automatic = {name.partition("/")[0] for name in arrays if re.match(rf"{class_name}(_\d+)?/", name)}
+            numbers = sorted(int(name.removeprefix(class_name).strip("_") or 0) for name in automatic)
             nameless = [
                 layer.path
                 for layer in layers
-                if layer.path not in names and (kind == "conv2d") == any(p.endswith("kernel") for p in layer.arrays)
+                if layer.path not in names
+                and (class_name == "conv2d") == any(p.endswith("kernel") for p in layer.arrays)
             ]
             numbers += range(len(numbers), len(nameless))  # when exporting, the file has none
-            names |= {path: f"{kind}_{n}" if n else kind for path, n in zip(nameless, numbers, strict=False)}
+            names |= {
+                path: f"{class_name}_{n}" if n else class_name for path, n in zip(nameless, numbers, strict=False)
+            }
         dense = [name for name, array in arrays.items() if name.endswith("/kernel") and array.ndim == 2]
         if dense and "head" in names and f"{names['head']}/kernel" not in arrays:
             names["head"] = dense[-1].removesuffix("/kernel")

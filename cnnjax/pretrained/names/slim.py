@@ -152,9 +152,9 @@ def _inception(scope_of: Callable[[Sequence[Layer]], str]) -> NameMapping:
         sizes = {layer.path: next(iter(layer.arrays.values()))[:2] for layer in layers}
         for path, name in names.items():
             names[path] = f"{scope}/{name}"
-            if found := re.fullmatch(r"(.*?)/(?:branches/)?branch(\d)_(\d).*", name):
-                branch = f"{scope}/{found[1]}/Branch_{int(found[2]) - 1}"
-                branches.setdefault(branch, []).append((path, int(found[3])))
+            if match := re.fullmatch(r"(.*?)/(?:branches/)?branch(\d)_(\d).*", name):
+                branch = f"{scope}/{match[1]}/Branch_{int(match[2]) - 1}"
+                branches.setdefault(branch, []).append((path, int(match[3])))
         for branch, convs in branches.items():
             for i, (path, _) in enumerate(convs):
                 last = re.match(REDUCTION_MODULES, branch) and i == len(convs) - 1
