@@ -79,7 +79,9 @@ def torch_arrays(
     names = names or next(iter(convert.torch_libraries(model)), state_dicts.OWN)
     _, variables = network.restore(sharding.make_mesh(jax.local_devices()[:1]), step, say)
     leaves = jax.tree_util.tree_leaves_with_path(variables)
-    arrays = state_dicts.named(model, shape, {path_name(path): np.asarray(leaf) for path, leaf in leaves}, names)
+    arrays = state_dicts.to_state_dict(
+        model, shape, {path_name(path): np.asarray(leaf) for path, leaf in leaves}, names
+    )
     say(f"{len(arrays)} arrays, in the names of {names}" if names != state_dicts.OWN else f"{len(arrays)} arrays")
     by = {name: np.round(network.known[name], 4).tolist() for name in ("mean", "std") if name in network.known}
     say(f"for images in [0, 1] behind normalize={network.settings.normalize!r}, {by}")  # which no such file says

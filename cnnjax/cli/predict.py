@@ -40,17 +40,17 @@ def run(parser: shared.Parser, argv: list[str]) -> int:
     from cnnjax import pretrained
     from cnnjax.data import imagenet
     from cnnjax.evaluation import scoring
-    from cnnjax.evaluation.predict import find_files, predict
+    from cnnjax.evaluation.predict import find_image_files, predict
 
     network = pretrained.load(source, args.like)
     scoring.with_views(network.settings, args.batch_size, args.preprocess, args.protocol, args.average)
     classes = imagenet.readable(network.known["classes"])
-    paths, wrong = find_files(names)
+    paths, wrong = find_image_files(names)
     leader = jax.process_index() == 0
     for one in wrong:
         _print(console, one, classes, args.json, leader)
     if paths:
-        for one in predict(network, paths, top=args.top, step=args.step, say=_say):
+        for one in predict(network, paths, top=args.top, step=args.step, log=_say):
             _print(console, one, classes, args.json, leader)
             wrong += [one] if one.error else []
     return 1 if wrong else 0

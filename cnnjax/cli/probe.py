@@ -37,7 +37,7 @@ def run(parser: shared.Parser, argv: list[str]) -> int:
     folder = pathlib.Path(args.out or args.workdir)
     leader = jax.process_index() == 0
     options: dict[str, Any] = {name: getattr(args, name) for name in names}
-    found = probe(network, folder, of=of, say=console.print if leader else lambda line: None, **options)
+    found = probe(network, folder, description=of, log=console.print if leader else lambda line: None, **options)
     if leader:
         _print(console, found)
     return 0

@@ -7,7 +7,7 @@ from cnnjax.cli import shared
 from cnnjax.errors import unknown
 
 if TYPE_CHECKING:
-    from cnnjax.pretrained.catalog import Published
+    from cnnjax.pretrained.catalog import PublishedWeights
 
 
 def run(parser: shared.Parser, argv: list[str]) -> int:
@@ -32,18 +32,18 @@ def run(parser: shared.Parser, argv: list[str]) -> int:
     if not chosen:
         raise unknown("weights", args.name, rows)
     table = Table(title=f"Published weights: {len(chosen)}", title_justify="left")
-    for name in ("name", "network", "top-1", "top-5", "parameters", "here", "licence"):
+    for name in ("name", "network", "top-1", "top-5", "parameters", "here", "license"):
         table.add_column(name, justify="right" if name in ("top-1", "top-5", "parameters") else "left")
     table.columns[0].no_wrap = table.columns[-1].no_wrap = True
     table.columns[1].overflow = "fold"  # a call string is of use when it is whole
     for row in (rows[name] for name in chosen):
         here = "yes" if row.path.is_file() else ""
-        table.add_row(row.name, row.model, _share(row.top1), _share(row.top5), f"{row.params:,}", here, row.licence)
+        table.add_row(row.name, row.model, _share(row.top1), _share(row.top5), f"{row.params:,}", here, row.license)
     console.print(table)
     return 0
 
 
-def _facts(row: "Published") -> dict[str, str]:
+def _facts(row: "PublishedWeights") -> dict[str, str]:
     """All that is known of weights, in words."""
     return {
         "of": row.about,
@@ -53,7 +53,7 @@ def _facts(row: "Published") -> dict[str, str]:
         "preprocess": row.preprocess or "none",
         "normalize": row.normalize,
         "top-1, top-5": f"{_share(row.top1)}, {_share(row.top5)}, as published",
-        "licence": row.licence,
+        "license": row.license,
         "file": row.url,
         "digest": row.digest or "none was published",
         "here": str(row.path) if row.path.is_file() else f"not yet; its place is {row.path}",

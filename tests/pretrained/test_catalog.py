@@ -1,6 +1,7 @@
-"""The catalogue of published weights, and the way from a name or a file to a network that is used."""
+"""The catalog of published weights: its rows, downloads, and loading a network by name or from a file."""
 
 import concurrent.futures
+import dataclasses
 import hashlib
 import json
 import pathlib
@@ -39,7 +40,7 @@ def silent(line: str) -> None:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_every_row_is_whole(name: str) -> None:
+def test_every_row_names_a_model_a_library_and_a_file(name: str) -> None:
     row = ROWS[name]
     data = catalog.DATA_SETS[row.classes]
     model: Any = create_model(row.model, len(data.classes))
@@ -50,13 +51,13 @@ def test_every_row_is_whole(name: str) -> None:
     assert re.fullmatch(r"(sha256:[0-9a-f]{8,64}|md5:[0-9a-f]{32}|sha1:[0-9a-f]{40})?", row.digest)
     assert re.fullmatch(r"https?://[^{} ]+", row.url)
     assert row.path.suffix in (".pth", ".th", ".safetensors", ".h5", ".gz", ".caffemodel")
-    assert row.licence
+    assert row.license
     assert row.about
     assert all(value is None or 40 < value < 100 for value in (row.top1, row.top5))
     assert (row.top1 or 0) < (row.top5 or 100)
 
 
-def test_files_have_places_of_their_own() -> None:
+def test_no_two_rows_share_a_file() -> None:
     assert len({row.path for row in ROWS.values()}) == len(ROWS) > 180
 
 
@@ -70,13 +71,13 @@ MODELS = {row.model: row for row in ROWS.values()}
         for model, row in MODELS.items()
     ],
 )
-def test_a_networks_parameters_are_as_many_as_its_row_says(model: str) -> None:
-    _, known, network, _ = pretrained.load(MODELS[model].name)
-    height, width, channels = known["shape"]
-    assert count_params(network, (height, width, channels)) == MODELS[model].params
+def test_params_of_a_row_are_those_of_its_model(model: str) -> None:
+    network = pretrained.load(MODELS[model].name)
+    height, width, channels = network.known["shape"]
+    assert count_params(network.model, (height, width, channels)) == MODELS[model].params
 
 
-def test_torchvisions_rows_are_those_of_its_own_table(shared: pathlib.Path) -> None:
+def test_torchvision_rows_match_its_own_table(shared: pathlib.Path) -> None:
     theirs = json.loads((shared / "reference" / "torchvision_weights.json").read_text())
     for key, row in theirs.items():
         name = f"torchvision:{row['model']}.{key.rpartition('_')[2].lower()}"
@@ -108,10 +109,10 @@ def variables() -> Any:
 
 @pytest.fixture(scope="module")
 def saved(variables: Any, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """The variables in a file, as akamaster's networks have them."""
+    """A file of the variables with akamaster's names."""
     flat = {"/".join(path): np.asarray(leaf) for path, leaf in _flat(variables)}
     path = tmp_path_factory.mktemp("saved") / "tiny.pth"
-    export.write(path, convert.to_theirs(create_model(NET, 10), (32, 32, 3), flat, "akamaster"))
+    export.write(path, convert.export_variables(create_model(NET, 10), (32, 32, 3), flat, "akamaster"))
     return path
 
 
@@ -120,11 +121,11 @@ def _flat(tree: Any) -> list[tuple[list[str], Any]]:
 
 
 @pytest.fixture
-def row(server: Any, saved: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: Any) -> catalog.Published:
-    """A row of a catalogue of its own, whose file a local server has."""
+def row(server: Any, saved: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: Any) -> catalog.PublishedWeights:
+    """A catalog of one row, whose file a local server has."""
     server.content = saved.read_bytes()
     digest = f"sha256:{hashlib.sha256(server.content).hexdigest()[:8]}"
-    made = ROWS["akamaster:resnet20"]._replace(name=NAME, model=NET, url=server.url + ".pth", digest=digest)
+    made = dataclasses.replace(ROWS["akamaster:resnet20"], name=NAME, model=NET, url=server.url + ".pth", digest=digest)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(catalog, "rows", lambda: {NAME: made})
     return made
@@ -134,7 +135,7 @@ def test_a_file_is_downloaded_once_and_used_without_a_network(row: Any, server: 
     path = catalog.fetch(row, silent)
     assert path.read_bytes() == saved.read_bytes()
     assert path == row.path
-    assert catalog.fetch(row._replace(url="http://127.0.0.1:9/file.pth"), silent).exists()
+    assert catalog.fetch(dataclasses.replace(row, url="http://127.0.0.1:9/file.pth"), silent).exists()
     assert server.requests == [None]
 
 
@@ -158,7 +159,7 @@ def test_a_cut_connection_keeps_what_came_and_goes_on(row: Any, server: Any, sav
     assert server.requests == [None, "bytes=10000-"]
 
 
-def test_a_full_disk_is_said(row: Any) -> None:
+def test_a_full_disk_is_an_input_error(row: Any) -> None:
     row.path.parent.mkdir(parents=True)
     row.path.with_name(row.path.name + ".part").symlink_to("/dev/full")
     with pytest.raises(InputError, match=r"file\.pth\.part: No space left on device"):
@@ -172,20 +173,20 @@ def test_of_two_at_once_one_downloads(row: Any, server: Any) -> None:
     assert server.requests == [None]
 
 
-def test_without_a_network_it_says_which_file_belongs_where(row: Any) -> None:
+def test_without_a_network_the_error_names_file_and_folder(row: Any) -> None:
     there = row.path.parent
     with pytest.raises(InputError, match=r"could not download file\.pth: http.*refused") as error:
-        catalog.fetch(row._replace(url="http://127.0.0.1:9/file.pth"), silent)
+        catalog.fetch(dataclasses.replace(row, url="http://127.0.0.1:9/file.pth"), silent)
     assert str(error.value).endswith(f"Without a network, put that file into {there}")
     row.path.write_bytes(b"a wrong one")
     with pytest.raises(InputError, match=r"file\.pth is another file: 11 bytes with sha256"):
-        catalog.fetch(row._replace(url="http://127.0.0.1:9/file.pth"), silent)
+        catalog.fetch(dataclasses.replace(row, url="http://127.0.0.1:9/file.pth"), silent)
 
 
 def test_where_no_digest_was_published_the_first_counts(row: Any, server: Any) -> None:
-    row, said = row._replace(digest=""), []
+    row, said = dataclasses.replace(row, digest=""), []
     path = catalog.fetch(row, said.append)
-    assert re.search(r"no digest was published; from now on it has to be sha256:\w{64}", said[-1])
+    assert re.search(r"no digest was published; from now on .*file\.pth must have sha256:\w{64}", said[-1])
     said.clear()
     assert catalog.fetch(row, said.append) == path
     assert said == []
@@ -214,7 +215,7 @@ def assert_same(found: dict[str, np.ndarray], variables: Any) -> None:
         np.testing.assert_array_equal(found[path], array)
 
 
-def test_a_name_is_a_network_with_its_weights(row: Any, variables: Any) -> None:
+def test_a_catalog_name_loads_the_network_with_its_weights(row: Any, variables: Any) -> None:
     network = pretrained.load(NAME)
     assert (network.settings.model, network.settings.dataset, network.settings.test_split) == (NET, "cifar10", "test")
     assert network.known["shape"] == [32, 32, 3]
@@ -226,10 +227,10 @@ def test_a_name_is_a_network_with_its_weights(row: Any, variables: Any) -> None:
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("like", [{"model": NET}, {"like": NAME}])
-def test_a_file_is_a_network_that_it_is_like(row: Any, variables: Any, saved: pathlib.Path, tmp_path, suffix, like):
+def test_a_file_loads_with_like_or_model(row: Any, variables: Any, saved: pathlib.Path, tmp_path, suffix, like):
     flat = {"/".join(path): np.asarray(leaf) for path, leaf in _flat(variables)}
     path = tmp_path / f"mine{suffix}"
-    export.write(path, convert.to_theirs(create_model(NET, 10), (32, 32, 3), flat, "pytorchcv"))
+    export.write(path, convert.export_variables(create_model(NET, 10), (32, 32, 3), flat, "pytorchcv"))
     network = pretrained.load(path, **like)
     assert len(network.known["classes"]) == 10
     assert_same(restored(network), variables)
@@ -237,12 +238,14 @@ def test_a_file_is_a_network_that_it_is_like(row: Any, variables: Any, saved: pa
 
 def test_a_file_may_have_our_own_names(row: Any, variables: Any, tmp_path: pathlib.Path) -> None:
     flat = {"/".join(path): np.asarray(leaf) for path, leaf in _flat(variables)}
-    export.write(tmp_path / "own.safetensors", export.named(create_model(NET, 10), (32, 32, 3), flat, export.OWN))
+    export.write(
+        tmp_path / "own.safetensors", export.to_state_dict(create_model(NET, 10), (32, 32, 3), flat, export.OWN)
+    )
     assert_same(restored(pretrained.load(tmp_path / "own.safetensors", NAME)), variables)
     less, more = {name: leaf for name, leaf in flat.items() if "head" not in name}, flat | {"params/extra": np.ones(3)}
     for arrays, message in (
         (less, "params/head/bias: no params/head/bias"),
-        (more, "not used of theirs: params/extra"),
+        (more, "not used: params/extra"),
     ):
         export.write(tmp_path / "wrong.safetensors", arrays)
         with pytest.raises(InputError, match=message):
@@ -252,7 +255,7 @@ def test_a_file_may_have_our_own_names(row: Any, variables: Any, tmp_path: pathl
 def test_a_file_may_have_other_classes(row: Any, tmp_path: pathlib.Path) -> None:
     model: Any = create_model(NET, 3)
     flat = {"/".join(path): np.asarray(leaf) for path, leaf in _flat(_shapes_filled(model))}
-    export.write(tmp_path / "mine.pth", convert.to_theirs(model, (32, 32, 3), flat, "akamaster"))
+    export.write(tmp_path / "mine.pth", convert.export_variables(model, (32, 32, 3), flat, "akamaster"))
     network = pretrained.load(tmp_path / "mine.pth", NAME)
     assert network.known["classes"] == ["0", "1", "2"]
     assert restored(network)["params/head/kernel"].shape == (64, 3)
@@ -273,14 +276,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_none_is_said(row: Any, saved: pathlib.Path, name: str) -> None:
+def test_a_wrong_source_is_an_input_error(row: Any, saved: pathlib.Path, name: str) -> None:
     source, model, message = WRONG[name]
     with pytest.raises(InputError, match=message.replace("FILE", re.escape(str(saved)))):
         pretrained.load(source.replace("FILE", str(saved)), model=model)
 
 
 @pytest.mark.parametrize("source", [NAME, "FILE"])
-def test_training_starts_from_them(row: Any, saved: pathlib.Path, variables: Any, source: str) -> None:
+def test_training_starts_from_published_weights(row: Any, saved: pathlib.Path, variables: Any, source: str) -> None:
     own = _shapes_filled(create_model(NET, 10))
     own = jax.tree.map(jax.numpy.zeros_like, own)
     mesh = sharding.make_mesh(jax.devices()[:1])
@@ -290,7 +293,7 @@ def test_training_starts_from_them(row: Any, saved: pathlib.Path, variables: Any
     assert_same({"/".join(path): np.asarray(leaf) for path, leaf in _flat(begun)}, variables)
 
 
-def test_they_teach(row: Any) -> None:
+def test_published_weights_are_a_distillation_teacher(row: Any) -> None:
     mesh, said = sharding.make_mesh(jax.devices()[:1]), []
     classes = catalog.DATA_SETS["cifar10"].classes
     teacher, found = distill.load(f"distill('{NAME}')", [], (32, 32, 3), classes, mesh, said.append)
@@ -313,7 +316,9 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder / "data")
 
 
-def test_they_are_evaluated(row: Any, saved: pathlib.Path, photographs: str, tmp_path: pathlib.Path) -> None:
+def test_published_weights_are_evaluated(
+    row: Any, saved: pathlib.Path, photographs: str, tmp_path: pathlib.Path
+) -> None:
     options: Any = {"dataset": "photographs", "split": "test", "data_dir": photographs, "say": silent}
     result = scoring.evaluate(tmp_path / "out", init=NAME, **options)
     assert (result["count"], result["step"], result["init"]) == (20, 0, NAME)
@@ -323,7 +328,7 @@ def test_they_are_evaluated(row: Any, saved: pathlib.Path, photographs: str, tmp
         scoring.evaluate(tmp_path / "out", init=str(saved), like=NET, **options)
 
 
-def test_the_command_lists_them_and_shows_one(capsys: Any) -> None:
+def test_the_weights_command_lists_rows_and_shows_one(capsys: Any) -> None:
     assert main(["weights", "torchvision:resnet50.*"]) == 0
     out = capsys.readouterr().out
     assert "Published weights: 2" in out

@@ -27,8 +27,8 @@ from cnnjax.state import TrainState
 from cnnjax.training import loop
 
 SIZES = ((36, 40), (40, 36), (36, 36), (44, 36), (36, 40), (36, 36), (36, 40), (36, 40), (40, 36), (72, 80), (36, 40))
-MEANS_OF_MAPS = 'lenet5(head="gap")'  # for images of any size from 28x28 on
-SLIDING = 'lenet5(padding=0, activation="tanh")'  # full connections to images of 32x32, and no padding anywhere
+GLOBAL_POOLING = 'lenet5(head="gap")'  # for images of any size from 28x28 on
+SLIDING = 'lenet5(padding=0, activation="tanh")'  # fully connected layers for 32x32 images, no padding
 MEANS, STDS = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 NORMALIZE = f"constants(means={MEANS}, stds={STDS})"
 KNOWN = {"mean": MEANS, "std": STDS, "classes": ["ant", "bee", "cat"]}
@@ -102,8 +102,8 @@ SEEN: dict[str, tuple[str, int, str, Callable[[np.ndarray], list[np.ndarray]]]] 
     "five_crop(28)": ("mlp(features=(8,))", 28, "resize(32)", lambda image: five(image, 28)),
     "ten_crop(27)": ("mlp(features=(8,))", 27, "resize((32, 40))", lambda image: mirrored(five(image, 27))),
     "crop144(14)": ("mlp(features=(8,))", 14, "", lambda image: szegedy(image, 14)),
-    "resize(30)": (MEANS_OF_MAPS, 28, "", lambda image: [images.resize(image, 30)]),
-    "dense": (MEANS_OF_MAPS, 28, "", lambda image: mirrored([image])),
+    "resize(30)": (GLOBAL_POOLING, 28, "", lambda image: [images.resize(image, 30)]),
+    "dense": (GLOBAL_POOLING, 28, "", lambda image: mirrored([image])),
     "dense(flip=False)": (SLIDING, 32, "", lambda image: [image]),
     "dense(36)": (SLIDING, 32, "", lambda image: mirrored([images.resize(image, 36)])),
     "multiscale(32, 40)": (SLIDING, 32, "", lambda image: [view for side in (32, 40)
@@ -146,7 +146,7 @@ def test_every_protocol_is_here() -> None:
 
 @pytest.mark.parametrize("average", ["probabilities", "logits"])
 @pytest.mark.parametrize("protocol", SEEN)
-def test_a_protocol_is_what_its_paper_says(protocol: str, average: str, ragged: str) -> None:
+def test_scores_match_the_protocol_written_out(protocol: str, average: str, ragged: str) -> None:
     text, side, preprocess, _ = SEEN[protocol]
     config = settings(model=text, protocol=protocol, preprocess=preprocess, average=average)
     got, labels = scores_of(config, side, ragged)
@@ -183,18 +183,18 @@ VIEWS = {
 
 @pytest.mark.parametrize("text", VIEWS)
 @pytest.mark.parametrize("shape", [(30, 40, 3), (40, 30, 1), (32, 32, 3)])
-def test_a_protocol_has_so_many_views(text: str, shape: tuple[int, ...]) -> None:
+def test_number_of_views(text: str, shape: tuple[int, ...]) -> None:
     protocol, count = protocols.build(text), 0
     for views in protocol.passes:
         ((made, _),) = pipeline.group_by_shape(np.array([shape]), views).items()
-        count += math.prod(made[:-3]) * (2 if protocol.mirror else 1)
+        count += math.prod(made[:-3]) * (2 if protocol.flip else 1)
     assert count == VIEWS[text]
 
 
 @pytest.mark.parametrize(("protocol", "batch", "most"), [("ten_crop(20)", 12, 10), ("ten_crop(20)", 25, 20),
                                                          ("crop144(14)", 20, 18), ("crop144(14)", 400, 288),
                                                          ("crop144(14)", 1, 2)])  # fmt: skip
-def test_a_call_of_the_device_has_no_more_views_than_it_may(protocol: str, batch: int, most: int, ragged: str) -> None:
+def test_a_device_call_has_at_most_eval_batch_size_views(protocol: str, batch: int, most: int, ragged: str) -> None:
     counts = []
 
     class Net(nn.Module):
@@ -316,7 +316,11 @@ def test_no_evaluation_overwrites_another(runs: pathlib.Path, ragged: str) -> No
         ("a", {"protocol": "multiscale"}, r"as in multiscale\(256, 384, 512\)"),
         ("a", {"protocol": "dense(32, flp=True)"}, "no argument 'flp'; did you mean 'flip'"),
         ("a", {"average": "mean"}, "config.average = 'mean'; valid: logits, probabilities"),
-        ("a", {"protocol": "ten_crop(32)"}, r"'resize\(36\)\|center_crop\(32\)' leaves: .*--preprocess='resize\(36\)'"),
+        (
+            "a",
+            {"protocol": "ten_crop(32)"},
+            r"already preprocessed by the run's 'resize\(36\)\|center_crop\(32\)': .*--preprocess='resize\(36\)'",
+        ),
         ("a", {"protocol": "crop144"}, "perhaps --preprocess=''"),
         ("b", {"protocol": "ten_crop(33)"}, r"crops of 33x33 need a larger image than 32x32: .*'resize\(38\)'"),
         ("b", {"protocol": "five_crop(32)"}, "crops of 32x32 need a larger image than 32x32"),
@@ -326,7 +330,7 @@ def test_no_evaluation_overwrites_another(runs: pathlib.Path, ragged: str) -> No
         ("a", {"ensemble": ["c"]}, r"a and .*c are no ensemble: their classes differ \('bee' and 'dog'\)"),
     ],
 )
-def test_what_does_not_go_is_one_line(
+def test_errors_are_one_line(
     folder: str, options: dict[str, Any], message: str, runs: pathlib.Path, ragged: str
 ) -> None:
     options = options | {"ensemble": [runs / name for name in options.get("ensemble", ())]}
@@ -335,7 +339,7 @@ def test_what_does_not_go_is_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_full_connections_to_maps_of_another_size_do_not_slide(ragged: str) -> None:
+def test_fully_connected_layers_of_one_size_have_no_dense_form(ragged: str) -> None:
     config = settings(model='cifar_resnet20(depth=8, head="fc")', protocol="dense")
     with pytest.raises(InputError, match="has no dense form"):
         scores_of(config, 32, ragged)

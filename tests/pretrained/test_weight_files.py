@@ -1,4 +1,4 @@
-"""Files of weights, read without the libraries that wrote them, and without running what they hold."""
+"""Readers of PyTorch and safetensors files: all forms, damaged files, and pickles that ask to run code."""
 
 import io
 import os
@@ -127,7 +127,7 @@ def test_a_parameter_is_its_tensor(form, read) -> None:
     np.testing.assert_array_equal([found["old"], found["new"]], [[0, 1], [0, 1]])
 
 
-def test_the_suffix_may_be_any_where_the_first_bytes_tell(form, read, tmp_path) -> None:
+def test_the_first_bytes_tell_the_format_of_an_unknown_suffix(form, read, tmp_path) -> None:
     assert [*read(form(PLAIN, FLOATS), "weights")] == ["w", "b"]
     safetensors.numpy.save_file({"x": np.ones(2, ml_dtypes.bfloat16), "a": np.zeros(())}, tmp_path / "x.safetensors")
     for name in ("x.safetensors", "x"):
@@ -209,7 +209,7 @@ TENSORS = {
 
 
 @pytest.mark.parametrize("name", TENSORS)
-def test_a_tensor_that_is_none_is_refused(form, read, name) -> None:
+def test_an_invalid_tensor_is_refused(form, read, name) -> None:
     good = tensor("7", "Float", 12, 0, (2,), (1,))
     with pytest.raises(InputError, match=r"weights\.pth") as error:
         read(form(state_dict({"good": good, "x": TENSORS[name]}), FLOATS))
@@ -226,20 +226,20 @@ NO_STATE_DICT = {
 
 
 @pytest.mark.parametrize("name", NO_STATE_DICT)
-def test_what_is_no_state_dict_is_said(form, read, name) -> None:
+def test_content_without_a_state_dict_is_named(form, read, name) -> None:
     content, what = NO_STATE_DICT[name]
     with pytest.raises(InputError, match=f"holds no state dict, {what}"):
         read(form(content, FLOATS if b"Float" in content else {}))
 
 
-def test_a_pickle_of_anything_else_is_said(read) -> None:
+def test_a_pickle_of_anything_else_is_refused(read) -> None:
     with pytest.raises(InputError, match="is a pickle, but no state dict"):
         read(pickle.dumps({"w": 1}) + pickle.dumps(1))
 
 
 def test_a_storage_that_claims_more_than_there_is(form, read) -> None:
     content = state_dict({"x": tensor("7", "Float", 2**40, 0, (2**40,), (1,))})
-    with pytest.raises(InputError, match=r"truncated or no state dict|not within its 12 numbers"):
+    with pytest.raises(InputError, match=r"truncated or no PyTorch state dict|not within its 12 numbers"):
         read(form(content, FLOATS))
 
 
@@ -251,7 +251,7 @@ def test_an_archive_that_unpacks_to_more_than_it_is(read) -> None:
 
 
 @pytest.mark.parametrize("eighth", range(8))
-def test_a_truncated_file_is_said(form, read, tmp_path, eighth) -> None:
+def test_a_truncated_file_is_an_input_error(form, read, tmp_path, eighth) -> None:
     data = form(PLAIN, FLOATS)
     with pytest.raises(InputError, match=r"weights\.pth \([\d,]+ bytes\) (is truncated|holds no weights)"):
         read(data[: eighth * len(data) // 8])
@@ -274,7 +274,7 @@ def test_random_damage_raises_nothing_else(form, read) -> None:
     assert refused > 100
 
 
-def test_what_a_pickle_sets_on_a_function_does_not_last(form, read) -> None:
+def test_a_pickle_cannot_change_the_allowed_functions(form, read) -> None:
     function = ask("torch._utils", "_rebuild_tensor_v2")
     content = b"(" + function + push((None, {"__defaults__": (1, 2, 3, 4), "__kwdefaults__": {}})) + b"b" + PLAIN + b"t"
     with pytest.raises(InputError, match="holds no state dict"):

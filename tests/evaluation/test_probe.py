@@ -1,4 +1,4 @@
-"""Probes: features are what a network's classifier is given, and two classifiers are by their definitions."""
+"""Probes: features are the input of the classifier, and both classifiers match their definitions."""
 
 import json
 import pathlib
@@ -10,17 +10,15 @@ import numpy as np
 import pytest
 
 from cnnjax import augment, cli, pretrained
-from cnnjax.config import Config
 from cnnjax.data.build import load
-from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
 from cnnjax.evaluation import probe, scoring
-from cnnjax.models import create_model
+from tests.evaluation.networks import mesh_of, random_network
 
 KNOWN = {"classes": [str(digit) for digit in range(10)], "shape": [8, 8, 1], "mean": [0.3], "std": [0.4]}
 # A network for 8x8 images, and the features that its classifier is given: of another field of it, or a width.
 NETWORKS = {
-    "one full connection": ("cifar_resnet20", "stage3", 64),
+    "one fully connected layer": ("cifar_resnet20", "stage3", 64),
     "hidden layers": ("mlp(features=(20, 12))", "hidden2", 12),
     "without hidden layers": ("perceptron", "", 64),
     "maps of scores": ("nin_cifar10", "", 192),
@@ -28,24 +26,16 @@ NETWORKS = {
 
 
 def network(model: str, **changes: Any) -> pretrained.LoadedNetwork:
-    """A network with random weights."""
-    made = create_model(model, 10)
-    variables = made.init(jax.random.key(1, impl="rbg"), jnp.zeros((1, *KNOWN["shape"])), train=False)
-    settings = Config(**{"model": model, "dataset": "digits", "eval_batch_size": 50, "cache": "host", **changes})
-    return pretrained.LoadedNetwork(settings, KNOWN, made, lambda mesh, step, say: (0, variables))
-
-
-def mesh_of(devices: int = 1) -> Any:
-    return sharding.make_mesh(jax.devices()[:devices])
+    return random_network(model, KNOWN, **{"dataset": "digits", "eval_batch_size": 50, **changes})
 
 
 def extracted(trained: pretrained.LoadedNetwork, split: Any, layer: str = "", devices: int = 1) -> np.ndarray:
     mesh = mesh_of(devices)
-    return probe.extract(trained, trained.restore(mesh, "last", print)[1], split, layer, mesh)[0]
+    return probe.extract_features(trained, trained.restore(mesh, "last", print)[1], split, layer, mesh)[0]
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_features_are_what_the_classifier_is_given(kind: str, digits_dir: str) -> None:
+def test_features_are_the_input_of_the_classifier(kind: str, digits_dir: str) -> None:
     model, last, width = NETWORKS[kind]
     split, trained = load("digits", "test[:30]", digits_dir), network(model)
     found = extracted(trained, split)
@@ -69,19 +59,18 @@ def test_features_are_computed_once_and_anew_for_other_weights(
     first = extracted(trained, split)
     np.testing.assert_array_equal(extracted(trained, split), first)
     assert len(passes) == 1
-    other = trained._replace(
-        restore=lambda *args: (0, jax.tree.map(lambda x: 2 * x, trained.restore(*args)[1])),
-    )
+    doubled = jax.tree.map(lambda x: 2 * x, trained.restore(mesh_of(), "last", print)[1])
+    other = pretrained.LoadedNetwork(trained.settings, trained.known, trained.model, lambda *args: (0, doubled))
     assert not np.allclose(extracted(other, split), first)
     trained.settings.normalize = "symmetric"
     assert not np.allclose(extracted(trained, split), first)
     assert len(passes) == 3
 
 
-def test_neighbours_vote_by_their_cosines() -> None:
+def test_neighbors_vote_by_their_cosines() -> None:
     rng = np.random.default_rng(0)
     train, labels, test = rng.normal(size=(40, 6)), rng.choice([0, 2, 3], 40), rng.normal(size=(7, 6))
-    found = probe.nearest_neighbours(train, labels, test, classes=5, k=4, temperature=0.2)
+    found = probe.nearest_neighbors(train, labels, test, num_classes=5, k=4, temperature=0.2)
     for row, x in zip(found, test, strict=True):
         cosines = train @ x / np.linalg.norm(train, axis=1) / np.linalg.norm(x)
         votes = np.zeros(5)
@@ -94,13 +83,13 @@ def test_a_linear_classifier_finds_what_is_linear_and_lets_noise_be() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(1, 4, 300)
     clear = 100 * np.eye(5)[labels] + rng.normal(size=(300, 5)) + 1000  # scales do not matter
-    found, _ = probe.linear(clear[:200], labels[:200], clear[200:], classes=5)
+    found, _ = probe.linear_classifier(clear[:200], labels[:200], clear[200:], num_classes=5)
     assert (found.argmax(axis=1) == labels[200:]).all()
     assert (found[:, [0, 4]] == 0).all()
     np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
     noise = rng.normal(size=(300, 100))
     noise[:, 0] += labels
-    _, c = probe.linear(noise[:200], labels[:200], noise[200:], classes=5)
+    _, c = probe.linear_classifier(noise[:200], labels[:200], noise[200:], num_classes=5)
     assert c < 0.1  # a weak signal among many features takes strong decay
 
 
@@ -115,19 +104,19 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_does_not_fit_is_said(case: str, digits_dir: str, tmp_path: pathlib.Path) -> None:
+def test_errors(case: str, digits_dir: str, tmp_path: pathlib.Path) -> None:
     changes, said = WRONG[case]
     options: dict[str, Any] = {"train_split": "train[:40]", "split": "test[:9]", "k": 5, "data_dir": digits_dir}
     with pytest.raises(InputError) as error:
-        probe.probe(network("mlp(features=(5,))"), tmp_path, **options | changes, mesh=mesh_of(), say=lambda line: None)
+        probe.probe(network("mlp(features=(5,))"), tmp_path, **options | changes, mesh=mesh_of(), log=lambda line: None)
     assert said in str(error.value)
 
 
-def test_both_classifiers_leave_an_evaluations_files(digits_dir: str, tmp_path: pathlib.Path) -> None:
+def test_both_classifiers_write_the_files_of_an_evaluation(digits_dir: str, tmp_path: pathlib.Path) -> None:
     trained = network("mlp(features=(60,))")
     splits = {"train_split": "train[:300]", "split": "test[:100]"}
-    options: dict[str, Any] = {"mesh": mesh_of(), "say": lambda line: None, "data_dir": digits_dir}
-    found = probe.probe(trained, tmp_path, **splits, of={"init": "somebody:lenet.v1"}, **options)
+    options: dict[str, Any] = {"mesh": mesh_of(), "log": lambda line: None, "data_dir": digits_dir}
+    found = probe.probe(trained, tmp_path, **splits, description={"init": "somebody:lenet.v1"}, **options)
     assert [one["accuracy"] > 0.7 for one in found] == [True, True]  # handwriting is nearly linear
     for one in found:
         folder = pathlib.Path(one["folder"])
@@ -136,7 +125,7 @@ def test_both_classifiers_leave_an_evaluations_files(digits_dir: str, tmp_path: 
         assert (stored["init"], stored["train_split"], stored["count"]) == ("somebody:lenet.v1", "train[:300]", 100)
         assert (folder / "per_class.csv").exists()
     assert (found[0]["k"], found[0]["temperature"]) == (20, 0.07)
-    assert found[1]["C"] in probe.CS
+    assert found[1]["C"] in probe.INVERSE_REGULARIZATION
 
 
 def test_the_command_shows_a_table(digits_dir: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Predictions for files: the scores of an evaluation, whatever else is in the batch and whatever is broken."""
+"""Predictions for files: the scores of an evaluation, in any batch, and errors of single files."""
 
 import io
 import json
@@ -7,18 +7,15 @@ import sys
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from cnnjax import cli, pretrained
-from cnnjax.config import Config
 from cnnjax.data import images
 from cnnjax.data.build import build, load
-from cnnjax.distributed import sharding
 from cnnjax.evaluation import predict, protocols, scoring
-from cnnjax.models import create_model
+from tests.evaluation.networks import mesh_of, random_network
 
 SIZES = ((36, 40), (40, 36), (36, 40), (72, 80), (36, 40))
 CLASSES = ["ant", "bee", "cat", "dog", "elk", "fox"]
@@ -38,19 +35,8 @@ PROTOCOLS = {
 }
 
 
-def network(model: str = ANY_SIZE, known: dict[str, Any] = KNOWN, **changes: Any) -> pretrained.LoadedNetwork:
-    """A network with random weights."""
-    settings = Config(**{"model": model, "eval_batch_size": 16, "cache": "host", **changes})
-    made = create_model(model, len(known["classes"]))
-    image = jnp.zeros((1, *known["shape"]))
-    variables = made.init(jax.random.key(3, impl="rbg"), image, train=False)
-    # Larger logits than at the start, so that the probabilities of two images differ.
-    variables = jax.tree.map(lambda x: 1.3 * x if x.ndim > 1 else x, variables)
-    return pretrained.LoadedNetwork(settings, known, made, lambda mesh, step, say: (0, variables))
-
-
-def mesh_of(devices: int) -> Any:
-    return sharding.make_mesh(jax.devices()[:devices])
+def network(model: str = ANY_SIZE, **changes: Any) -> pretrained.LoadedNetwork:
+    return random_network(model, KNOWN, kernel_scale=1.3, **changes)
 
 
 def predicted(trained: pretrained.LoadedNetwork, paths: list[pathlib.Path], **options: Any) -> list[predict.Prediction]:
@@ -127,9 +113,9 @@ def test_a_file_may_be_any_image_that_a_data_set_may_hold(tmp_path: pathlib.Path
         paths[-1].write_bytes(encoded(kind, mode))
     found = predicted(network(), paths)
     assert not [one.error for one in found if one.error]
-    colour, grey, alpha, *_ = table(found)
-    np.testing.assert_allclose(colour, alpha)
-    assert abs(colour - grey).max() > 1e-3
+    color, gray, alpha, *_ = table(found)
+    np.testing.assert_allclose(color, alpha)
+    assert abs(color - gray).max() > 1e-3
 
 
 # What is in a file, and what is said of it.
@@ -139,7 +125,7 @@ BROKEN = {
     "cut off": (encoded("JPEG", "RGB")[:-200], "not a readable JPEG or PNG"),
     "of another size": (
         encoded("PNG", "RGB", (30, 32)),
-        "the image is 30x32, and the network learnt from 28x28: give --preprocess='resize(28)|center_crop(28)'",
+        "the image is 30x32, the network was trained on 28x28: pass --preprocess='resize(28)|center_crop(28)'",
     ),
 }
 
@@ -156,7 +142,7 @@ def test_a_broken_image_is_named_and_the_others_are_scored(case: str, tmp_path: 
     assert [len(one.top) for one in found] == [6, 6, 0, 6, 0]
 
 
-def test_what_an_operation_or_the_network_cannot_take_is_the_images_fault(tmp_path: pathlib.Path) -> None:
+def test_images_that_do_not_fit_have_an_error_each(tmp_path: pathlib.Path) -> None:
     paths = [tmp_path / f"{size}.png" for size in (20, 40)]
     for path in paths:
         path.write_bytes(encoded("PNG", "RGB", (int(path.stem), int(path.stem))))
@@ -173,7 +159,9 @@ def test_a_folder_stands_for_its_images(tmp_path: pathlib.Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "empty").mkdir()
-    found, missing = predict.find_files([f"{tmp_path}/notes.txt", f"{tmp_path}", f"{tmp_path}/empty", f"{tmp_path}/no"])
+    found, missing = predict.find_image_files(
+        [f"{tmp_path}/notes.txt", f"{tmp_path}", f"{tmp_path}/empty", f"{tmp_path}/no"]
+    )
     names = [str(path.relative_to(tmp_path)) for path in found]
     assert names == ["notes.txt", "a/deep/1.jpeg", "b/10.JPG", "b/2.png", "c.png"]
     assert [one.path.name for one in missing] == ["empty", "no"]

@@ -1,4 +1,4 @@
-"""Weights between our names and other libraries', and into files, without these libraries."""
+"""Conversion of weights to and from other libraries' names, and to files, without these libraries."""
 
 import pathlib
 import pickle
@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from cnnjax.errors import InputError
 from cnnjax.models import create_model
 from cnnjax.pretrained import convert, export
-from cnnjax.pretrained.library import Arrays, layers, renamed
+from cnnjax.pretrained.library import Arrays, list_layers, substitute
 
 SHORT = "stage_sizes=(1, 1, 1, 1)"
 
@@ -61,7 +61,7 @@ ROWS = [
      "conv4_2/norm2=features.stage3.unit2.body.conv2.bn conv1=features.init_block"),
 ]  # fmt: skip
 
-# Those with very many layers.
+# Networks with very many layers.
 LARGE = [
     ("inception_v3_aux", "torchvision", (107, 128),
      "mixed_6a/branch2_3/conv=Mixed_6a.branch3x3dbl_3.conv mixed_7b/branch1_1/conv=Mixed_7b.branch1x1.conv "
@@ -88,7 +88,7 @@ def network(text: str, size: tuple[int, int], num_classes: int = 10) -> tuple[nn
     """A network, the shape of its images, and random numbers for variables."""
     model, shape = create_model(text, num_classes), (*size, 3)
     rng = np.random.default_rng(0)
-    found = [(path, size) for layer in layers(model, shape) for path, size in layer.arrays.items()]
+    found = [(path, size) for layer in list_layers(model, shape) for path, size in layer.arrays.items()]
     return model, shape, {path: rng.integers(-100, 100, size, np.int8) for path, size in found}
 
 
@@ -97,9 +97,11 @@ def network(text: str, size: tuple[int, int], num_classes: int = 10) -> tuple[nn
     [*ROWS, *(pytest.param(*row, marks=pytest.mark.slow) for row in LARGE)],
     ids=[f"{text}-{library}" for text, library, *_ in ROWS + LARGE],
 )
-def test_there_and_back_again(text: str, library: str, size: tuple[int, int], names: str) -> None:
+def test_export_then_import_gives_the_same_variables(
+    text: str, library: str, size: tuple[int, int], names: str
+) -> None:
     model, shape, variables = network(text, size)
-    theirs = convert.to_theirs(model, shape, variables, library)
+    theirs = convert.export_variables(model, shape, variables, library)
     for ours, name in (pair.split("=") for pair in names.split()):
         leaf = "scale" if f"params/{ours}/scale" in variables else "kernel"
         one, other = theirs[f"{name}.weight"], variables[f"params/{ours}/{leaf}"]
@@ -107,19 +109,19 @@ def test_there_and_back_again(text: str, library: str, size: tuple[int, int], na
     counts = [name for name in theirs if name.endswith(".num_batches_tracked")]
     assert len(theirs) == len(variables) + len(counts), "two arrays of ours have one name there"
     assert len(counts) == sum(path.endswith("/mean") for path in variables)
-    back = convert.to_ours(model, shape, theirs, library).check("theirs")
+    back = convert.import_variables(model, shape, theirs, library).check("theirs")
     assert back.keys() == variables.keys()
     assert all(np.array_equal(back[path], array) for path, array in variables.items())
     assert {array.dtype.name for array in back.values()} == {"float32"}
 
 
 @pytest.mark.parametrize("library", convert.LIBRARIES)
-def test_every_library_is_among_these(library: str) -> None:
-    """And every family of it, of those for PyTorch."""
-    known = convert.find(library)
+def test_every_torch_family_is_tested(library: str) -> None:
+    """All libraries, and all families of those for PyTorch, are in the rows above."""
+    known = convert.find_library(library)
     rows = {convert.family(create_model(text, 10)) for text, name, *_ in ROWS + LARGE if name == library}
     same = {"pytorchcv": {"alexnet"}, "timm": {"densenet", "inception_v3"}}.get(library, set())  # tables of others
-    assert known.kind != "torch" or known.families.keys() - same == rows
+    assert known.framework != "torch" or known.families.keys() - same == rows
 
 
 @pytest.mark.parametrize(("text", "size", "ours", "library", "theirs"), [
@@ -127,16 +129,16 @@ def test_every_library_is_among_these(library: str) -> None:
     ("vgg_a", (64, 96), "fc6", "timm", "pre_logits.fc1"),
     ("googlenet_torchvision_aux", (64, 64), "aux_4a/fc", "torchvision", "aux1.fc1"),
 ])  # fmt: skip
-def test_a_full_connection_to_maps_gets_the_maps_as_they_are_flattened_there(
+def test_a_fully_connected_layer_takes_channels_first_order_in_torch(
     text: str, size: tuple[int, int], ours: str, library: str, theirs: str
 ) -> None:
-    """With us maps come last, and with PyTorch first."""
+    """Our feature maps are flattened with channels last, those of PyTorch with channels first."""
     model, shape, variables = network(text, size)
-    window = next(layer.window for layer in layers(model, shape) if layer.path == ours)
+    window = next(layer.fc_input for layer in list_layers(model, shape) if layer.path == ours)
     assert min(window) > 1
     maps = np.random.default_rng(1).integers(-9, 9, window)
     kernel = variables[f"params/{ours}/kernel"].astype(int)
-    weight = convert.to_theirs(model, shape, variables, library)[f"{theirs}.weight"].astype(int)
+    weight = convert.export_variables(model, shape, variables, library)[f"{theirs}.weight"].astype(int)
     expected = weight.reshape(len(weight), -1) @ maps.transpose(2, 0, 1).reshape(-1)
     assert np.array_equal(maps.reshape(-1) @ kernel, expected)
 
@@ -146,62 +148,62 @@ TEXT, SIZE = "cifar_resnet20", (32, 32)
 MISMATCHES = {
     "missing": (
         lambda theirs: theirs.pop("layer1.0.bn1.running_mean"),
-        ["batch_stats/stage1_block1/norm1/mean: no layer1.0.bn1.running_mean [16] there"],
+        ["batch_stats/stage1_block1/norm1/mean: no layer1.0.bn1.running_mean [16] in the file"],
     ),
     "another shape": (
         lambda theirs: theirs.update({"linear.weight": np.zeros((100, 64))}),
-        ["params/head/kernel: linear.weight is [100, 64] there, expected [10, 64]"],
+        ["params/head/kernel: linear.weight is [100, 64] in the file, expected [10, 64]"],
     ),
     "unused": (
         lambda theirs: theirs.update({"layer4.0.conv1.weight": np.zeros((2, 3, 1, 1))}),
-        ["not used of theirs: layer4.0.conv1.weight [2, 3, 1, 1]"],
+        ["not used: layer4.0.conv1.weight [2, 3, 1, 1]"],
     ),
     "both ways": (
         lambda theirs: theirs.update({"fc.bias": theirs.pop("linear.bias")}),
-        ["params/head/bias: no linear.bias [10] there", "not used of theirs: fc.bias [10]"],
+        ["params/head/bias: no linear.bias [10] in the file", "not used: fc.bias [10]"],
     ),
     "a transposed kernel": (
         lambda theirs: theirs.update({"conv1.weight": theirs["conv1.weight"].transpose(2, 3, 1, 0)}),
-        ["params/conv1/kernel: conv1.weight is [3, 3, 3, 16] there, expected [16, 3, 3, 3]"],
+        ["params/conv1/kernel: conv1.weight is [3, 3, 3, 16] in the file, expected [16, 3, 3, 3]"],
     ),
 }
 
 
 @pytest.mark.parametrize("name", MISMATCHES)
-def test_what_does_not_match_is_listed_by_name_and_shape(name: str) -> None:
+def test_mismatches_are_listed_by_name_and_shape(name: str) -> None:
     change, expected = MISMATCHES[name]
     model, shape, variables = network(TEXT, SIZE)
-    theirs = convert.to_theirs(model, shape, variables, "akamaster")
+    theirs = convert.export_variables(model, shape, variables, "akamaster")
     change(theirs)
     with pytest.raises(InputError) as error:
-        convert.to_ours(model, shape, theirs, "akamaster").check("resnet20.th")
+        convert.import_variables(model, shape, theirs, "akamaster").check("resnet20.th")
     first, *lines = str(error.value).splitlines()
     assert first == f"resnet20.th: {len(expected)} arrays do not match"
     assert lines == [f"  {line}" for line in expected]
 
 
-def test_of_very_many_that_do_not_match_some_are_listed_and_the_rest_counted() -> None:
+def test_of_many_mismatches_some_are_listed_and_the_rest_counted() -> None:
     model, shape, variables = network(TEXT, SIZE)
-    theirs = convert.to_theirs(model, shape, variables, "pytorchcv")
-    with pytest.raises(InputError, match=f"and {len(variables) - convert.LISTED} more") as error:
-        convert.to_ours(model, shape, theirs, "akamaster").check("resnet20.th")
+    theirs = convert.export_variables(model, shape, variables, "pytorchcv")
+    with pytest.raises(InputError, match=f"and {len(variables) - convert.MAX_LISTED} more") as error:
+        convert.import_variables(model, shape, theirs, "akamaster").check("resnet20.th")
     text = str(error.value)
-    assert "no conv1.weight [16, 3, 3, 3] there" in text
-    assert "not used of theirs: features.init_block.conv.weight [16, 3, 3, 3]" in text
+    assert "no conv1.weight [16, 3, 3, 3] in the file" in text
+    assert "not used: features.init_block.conv.weight [16, 3, 3, 3]" in text
 
 
-def test_a_library_that_does_not_have_the_network_says_so() -> None:
+def test_a_library_without_the_network_is_an_input_error() -> None:
     model, shape, variables = network(TEXT, SIZE)
     with pytest.raises(InputError, match="torchvision has no network of the family 'resnet_cifar'"):
-        convert.to_theirs(model, shape, variables, "torchvision")
+        convert.export_variables(model, shape, variables, "torchvision")
     with pytest.raises(InputError, match="unknown library 'torchvison'; did you mean 'torchvision'"):
-        convert.to_ours(model, shape, {}, "torchvison")
+        convert.import_variables(model, shape, {}, "torchvison")
     with pytest.raises(InputError, match=r"unknown library 'torchvision'; .*valid: akamaster, own, pytorchcv"):
-        export.named(model, shape, variables, "torchvision")
-    assert export.named(model, shape, variables, "own") is variables
+        export.to_state_dict(model, shape, variables, "torchvision")
+    assert export.to_state_dict(model, shape, variables, "own") is variables
 
 
-FORMER = {
+OLDER_NAMES = {
     "DataParallel": (TEXT, SIZE, "akamaster", r"^", "module."),
     "DenseNets of 2017": (
         "densenet121(stage_sizes=(2, 2, 2, 2))",
@@ -213,14 +215,14 @@ FORMER = {
 }
 
 
-@pytest.mark.parametrize("name", FORMER)
-def test_older_names_are_known(name: str) -> None:
-    text, size, library, pattern, old = FORMER[name]
+@pytest.mark.parametrize("name", OLDER_NAMES)
+def test_names_of_older_files_are_converted(name: str) -> None:
+    text, size, library, pattern, old = OLDER_NAMES[name]
     model, shape, variables = network(text, size)
-    theirs = convert.to_theirs(model, shape, variables, library)
-    older = {renamed(name, {pattern: old}): array for name, array in theirs.items() if "num_batches" not in name}
+    theirs = convert.export_variables(model, shape, variables, library)
+    older = {substitute(name, {pattern: old}): array for name, array in theirs.items() if "num_batches" not in name}
     assert not older.keys() <= theirs.keys()
-    back = convert.to_ours(model, shape, older, library).check("theirs")
+    back = convert.import_variables(model, shape, older, library).check("theirs")
     assert all(np.array_equal(back[path], array) for path, array in variables.items())
 
 
@@ -228,19 +230,19 @@ def test_older_names_are_known(name: str) -> None:
     ("googlenet_torchvision_aux", "googlenet_torchvision", (64, 64), 18),
     pytest.param("inception_v3_aux", "inception_v3", (107, 128), 12, marks=pytest.mark.slow),
 ])  # fmt: skip
-def test_auxiliary_classifiers_are_left_where_ours_has_none(
+def test_auxiliary_classifiers_are_dropped_where_our_network_has_none(
     aux: str, without: str, size: tuple[int, int], count: int
 ) -> None:
     model, shape, variables = network(aux, size)
-    theirs = convert.to_theirs(model, shape, variables, "torchvision")
-    found = convert.to_ours(create_model(without, 10), shape, theirs, "torchvision")
-    assert len(found.left) == count
-    assert all(re.match(r"aux\d|AuxLogits", name) for name in found.left)
+    theirs = convert.export_variables(model, shape, variables, "torchvision")
+    found = convert.import_variables(create_model(without, 10), shape, theirs, "torchvision")
+    assert len(found.dropped_auxiliary) == count
+    assert all(re.match(r"aux\d|AuxLogits", name) for name in found.dropped_auxiliary)
     assert found.check("theirs").keys() == {path for path in variables if "/aux" not in path}
 
 
 class Reader(pickle.Unpickler):
-    """PyTorch's part in loading a state dict, as far as it is known here."""
+    """The part of PyTorch that loads a state dict."""
 
     def __init__(self, archive: zipfile.ZipFile, folder: str) -> None:
         super().__init__(archive.open(f"{folder}/data.pkl"))
@@ -287,7 +289,7 @@ def test_files_hold_what_was_written(tmp_path: pathlib.Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"a.safetensors", "a.v1.pth"}
 
 
-def test_a_file_that_cannot_be_written_says_so(tmp_path: pathlib.Path) -> None:
+def test_a_path_that_cannot_be_written_is_an_input_error(tmp_path: pathlib.Path) -> None:
     with pytest.raises(InputError, match=r"unknown suffix '.h5'; .*valid: .pt, .pth, .safetensors"):
         export.write(tmp_path / "a.h5", {})
     with pytest.raises(InputError, match=r"cannot write .*/no/a.pth: No such file"):
