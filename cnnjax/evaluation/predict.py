@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cnnjax import augment, pretrained, spec
-from cnnjax.data import folders, images, pipeline
+from cnnjax.data import folders, images
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
 from cnnjax.evaluation import probe, protocols, scoring

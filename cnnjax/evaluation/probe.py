@@ -94,13 +94,15 @@ def extract_features(
     """
     config, data = network.config, network.data
     model: Any = feature_model(network, layer)
+
     def compute() -> split_cache.Arrays:
         recipe = parse_eval_recipe(dataclasses.replace(config, protocol="single"))
         scores = scoring.make_scores(recipe, data, examples, model, mesh, ())
         collected = scoring.collect(scores, variables, examples, mesh)
         return {"features": collected.scores, "labels": collected.labels}
 
-    modules = [sys.modules[type(network.model).__module__], network_module, blocks, layers, normalization, normalize, augment]
+    modules = [sys.modules[type(network.model).__module__], network_module, blocks, layers, normalization]
+    modules += [normalize, augment]
     code = [inspect.getsource(module) for module in modules]
     options = [config.model, layer, config.preprocess, config.normalize, config.dtype, list(data.shape)]
     digest = _digest(variables, normalize.statistics(data.statistics))
@@ -238,7 +240,8 @@ def probe(
     knn = nearest_neighbors(train, train_labels, test, len(classes), k, temperature)
     linear, c = linear_classifier(train, train_labels, test, len(classes))
 
-    shared = {"dataset": dataset, "split": split, "step": restored.step, "train_split": train_split, **(description or {})}
+    shared = {"dataset": dataset, "split": split, "step": restored.step, "train_split": train_split}
+    shared |= dict(description or {})
     shared |= {"layer": layer} if layer else {}
     results = []
     fitted: list[tuple[np.ndarray, dict[str, Any]]] = [
