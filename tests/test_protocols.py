@@ -16,7 +16,7 @@ from flax import linen as nn
 
 from cnnjax import spec
 from cnnjax.config import Config
-from cnnjax.data import images, pipeline
+from cnnjax.data import images, pipeline, transforms
 from cnnjax.data.build import build, load
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
@@ -43,7 +43,7 @@ def ragged(tmp_path_factory: pytest.TempPathFactory) -> str:
         path = root / "source" / "test" / KNOWN["classes"][number % 3] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(images.encode_png(pixels))
-    build("ragged", str(root / "source"), str(root), say=lambda line: None)
+    build("ragged", str(root / "source"), str(root), log=lambda line: None)
     return str(root)
 
 
@@ -86,11 +86,11 @@ def five(image: np.ndarray, size: int) -> list[np.ndarray]:
 def szegedy(image: np.ndarray, size: int) -> list[np.ndarray]:
     views = []
     for side in (size * 8 // 7, size * 9 // 7, size * 10 // 7, size * 11 // 7):
-        scaled = images.resize(image, side)
+        scaled = transforms.resize(image, side)
         height, width = scaled.shape[:2]
         for part in range(3):
             square = window(scaled, (height - side) * part // 2, (width - side) * part // 2, side)
-            views += [*five(square, size), images.resize(square, (size, size))]
+            views += [*five(square, size), transforms.resize(square, (size, size))]
     return mirrored(views)
 
 
@@ -102,12 +102,12 @@ SEEN: dict[str, tuple[str, int, str, Callable[[np.ndarray], list[np.ndarray]]]] 
     "five_crop(28)": ("mlp(features=(8,))", 28, "resize(32)", lambda image: five(image, 28)),
     "ten_crop(27)": ("mlp(features=(8,))", 27, "resize((32, 40))", lambda image: mirrored(five(image, 27))),
     "crop144(14)": ("mlp(features=(8,))", 14, "", lambda image: szegedy(image, 14)),
-    "resize(30)": (MEANS_OF_MAPS, 28, "", lambda image: [images.resize(image, 30)]),
+    "resize(30)": (MEANS_OF_MAPS, 28, "", lambda image: [transforms.resize(image, 30)]),
     "dense": (MEANS_OF_MAPS, 28, "", lambda image: mirrored([image])),
     "dense(flip=False)": (SLIDING, 32, "", lambda image: [image]),
-    "dense(36)": (SLIDING, 32, "", lambda image: mirrored([images.resize(image, 36)])),
+    "dense(36)": (SLIDING, 32, "", lambda image: mirrored([transforms.resize(image, 36)])),
     "multiscale(32, 40)": (SLIDING, 32, "", lambda image: [view for side in (32, 40)
-                                                          for view in mirrored([images.resize(image, side)])]),
+                                                          for view in mirrored([transforms.resize(image, side)])]),
 }  # fmt: skip
 
 
@@ -131,7 +131,7 @@ def expected(protocol: str, average: str, folder: str) -> tuple[np.ndarray, np.n
     pixels, labels = load("ragged", "test", folder).read(np.arange(len(SIZES)))
     for image in pixels:
         for call in spec.parse_pipeline(preprocess):
-            image = spec.find("operation", call, images.HOST_OPS, image=image)()
+            image = spec.find("operation", call, transforms.HOST_OPS, image=image)()
         each = [logits(view) for view in views(image)]
         if average == "probabilities" and len(each) > 1:
             rows.append(np.log(np.mean([np.exp(one) / np.exp(one).sum() for one in each], axis=0)))

@@ -43,7 +43,7 @@ def find_files(names: Iterable[str]) -> tuple[list[pathlib.Path], list[Predictio
     found: list[pathlib.Path] = []
     missing: list[Prediction] = []
     for path in map(pathlib.Path, names):
-        inside = folders.images_below(path) if path.is_dir() else [path]
+        inside = folders.find_images(path) if path.is_dir() else [path]
         found += inside if path.exists() else []
         if not path.exists():
             missing.append(Prediction(path, (), "there is no such file or folder"))
@@ -128,7 +128,7 @@ def _see(path: pathlib.Path, passes: list[list[spec.Call]], shape: tuple[int, ..
     """Reads an image and runs the host's operations of each pass. Raises nothing that is the file's fault."""
     try:
         data = path.read_bytes()
-        images.check(data)  # for `decode` may fill up what is missing
+        images.verify(data)  # for `decode` may fill up what is missing
         image = images.decode(data, shape[-1])
         if not any_size and not any(passes) and image.shape != shape:
             size = f"resize({shape[0]})|center_crop({shape[0]})" if shape[0] == shape[1] else f"resize({shape[:2]})"
@@ -145,7 +145,7 @@ def _see(path: pathlib.Path, passes: list[list[spec.Call]], shape: tuple[int, ..
 
 def _apply(image: np.ndarray, call: spec.Call) -> np.ndarray:
     """One operation; what is random of it is the same for every image, whatever others there are."""
-    return spec.find("operation", call, pipeline.ON_HOST, image=image, rng=np.random.default_rng(0))()
+    return spec.find("operation", call, pipeline.ALL_HOST_OPS, image=image, rng=np.random.default_rng(0))()
 
 
 def _chunks(seen: Iterable[Seen], most: int) -> Iterator[list[Seen]]:

@@ -87,7 +87,9 @@ def extract(
     modules = [sys.modules[type(model).__module__], network, layers, normalize, augment]
     of = [settings.model, layer, settings.preprocess, settings.normalize, settings.dtype, known["shape"]]
     digest = _digest(variables, normalize.statistics(known))
-    found = split_cache.arrays(examples, (), make, "features", of, digest, [inspect.getsource(one) for one in modules])
+    found = split_cache.cached_arrays(
+        examples, (), make, "features", of, digest, [inspect.getsource(one) for one in modules]
+    )
     return found["features"], found["labels"]
 
 

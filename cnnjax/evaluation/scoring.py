@@ -288,7 +288,7 @@ def evaluate(
     for settings, *_ in networks.values():
         with_views(settings, batch_size, **asked)
     _check_classes({source: network.known["classes"] for source, network in networks.items()})
-    name, split = dataset or first.dataset, split or first.test_split or folds.splits_of(first, data_dir)[1]
+    name, split = dataset or first.dataset, split or first.test_split or folds.resolve_splits(first, data_dir)[1]
     if not split:
         raise InputError(f"{sources[0]} has no test_split in its config; give --split")
     mesh = mesh or sharding.make_mesh()

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from cnnjax import cache
 from cnnjax.data import download, imagenet
-from cnnjax.data.catalog import CATALOG
+from cnnjax.data.catalog import DATASETS
 from cnnjax.errors import unknown
 
 
@@ -28,7 +28,7 @@ class DataSet(NamedTuple):
     @property
     def classes(self) -> tuple[str, ...]:
         """Their names in our data set, in order."""
-        return CATALOG[self.name].classes or tuple(imagenet.names())
+        return DATASETS[self.name].classes or tuple(imagenet.names())
 
 
 DATA_SETS = {

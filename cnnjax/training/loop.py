@@ -17,8 +17,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from rich.console import Console
 
-from cnnjax import augment, losses, metrics, optim, pretrained, spec
-from cnnjax.augment import normalize
+from cnnjax import augment, losses, metrics, optim, pretrained
 from cnnjax.config import Config, check, is_due, parse_duration, to_steps
 from cnnjax.data import folds, pipeline
 from cnnjax.data.build import Split, load
@@ -158,7 +157,7 @@ def train_step(
 
 def train_steps(
     state: TrainState,
-    group: dict[str, Any],
+    group: pipeline.StepGroup,
     key: Key,
     teacher_variables: Tree = None,
     *,
@@ -168,11 +167,11 @@ def train_steps(
     """Several updates in one call, from one `pipeline.train_groups`: so a small network waits for no Python.
 
     `step` is `train_step` with its keywords, `place` where batches live. Returns the metrics of
-    all steps, each [K], of which the first group["count"] are filled. Not for a CPU: there XLA's loops are slow.
+    all steps, each [K], of which the first group.num_steps are filled. Not for a CPU: there XLA's loops are slow.
     """
 
     def batch_of(i: jax.Array | int) -> pipeline.Batch:
-        batch = pipeline.gather_batch(group["whole"], *group["places"][:, i])
+        batch = pipeline.gather_batch(group.device_split, *group.indices[:, i])
         return jax.lax.with_sharding_constraint(batch, place)
 
     def body(i: jax.Array, carry: tuple) -> tuple:
@@ -181,8 +180,8 @@ def train_steps(
         return state, jax.tree.map(lambda column, one: column.at[i].set(one), columns, sums)
 
     _, sums = jax.eval_shape(lambda: step(state, batch_of(0), key, teacher_variables))
-    columns = jax.tree.map(lambda x: jnp.zeros((group["places"].shape[1], *x.shape), x.dtype), sums)
-    return jax.lax.fori_loop(0, group["count"], body, (state, columns))
+    columns = jax.tree.map(lambda x: jnp.zeros((group.indices.shape[1], *x.shape), x.dtype), sums)
+    return jax.lax.fori_loop(0, group.num_steps, body, (state, columns))
 
 
 # ----------------------------------------------------------------------------------------------------------- the run
@@ -196,9 +195,8 @@ def check_names(config: Config) -> None:
     if config.distill:
         distill.parse(config.distill)
     for text in (config.augment, config.preprocess):
-        for call in pipeline.split_ops(text)[1]:
-            spec.find("operation", call, augment.OPS | augment.MIXING, **dict.fromkeys(augment.GIVEN))
-    spec.find("normalization", spec.parse(config.normalize), normalize.NORMALIZE, **dict.fromkeys(augment.GIVEN))
+        pipeline.parse_operations(text)
+    pipeline.parse_normalization(config.normalize)
     optim.check(config)
     freezing.check(config)
     for name in ("duration", *(f"{event}_every" for event in EVENTS)):
@@ -233,7 +231,7 @@ def train(
     sharding.check_batch(config.batch_size // config.grad_accum_steps, mesh)
 
     # Data: the splits. The training split, if it fits in device memory, is read from now on, in the background.
-    train_split, val_split = folds.splits_of(config, data_dir)
+    train_split, val_split = folds.resolve_splits(config, data_dir)
     splits = (train_split, val_split, config.test_split)
     examples = {split: load(config.dataset, split, data_dir) for split in splits if split}
     classes = examples[train_split].classes
@@ -241,7 +239,7 @@ def train(
     step_ops, mixing = pipeline.split_mixing(step_ops)
     source = pipeline.open_source(examples[train_split], host_ops, cache=config.cache, seed=config.seed, mesh=mesh)
     dispatch = _dispatch(config, source)
-    epoch = source.count / config.batch_size
+    epoch = source.num_examples / config.batch_size
     total = to_steps(config.duration, epoch=epoch)
 
     # The network, and the state as it will be: from the newest checkpoint, or new.
@@ -284,7 +282,7 @@ def train(
     if state is None:
         state = jax.jit(init, out_shardings=where)(init_key)
         if hasattr(model, "primed"):
-            rows = np.arange(min(PRIMING, source.count))
+            rows = np.arange(min(PRIMING, source.num_examples))
             images = pipeline.read(examples[train_split], host_ops, rows, rows, config.seed)["image"]
             plain = augment.build([], config.normalize, known, source.shape)
             state = prime(state, images, model, plain)
@@ -306,7 +304,7 @@ def train(
     else:
         step_fn = functools.partial(train_steps, step=step_fn, place=sharding.batch_sharding(mesh))
         groups = _groups(start, total, every.values(), dispatch)
-        feeds = pipeline.train_groups(source, groups, **order, most=dispatch, mesh=mesh)
+        feeds = pipeline.train_groups(source, groups, **order, max_steps=dispatch, mesh=mesh)
     step_fn = jax.jit(
         step_fn,
         in_shardings=(where, sharding.batch_sharding(mesh) if dispatch == 1 else whole, whole, None),
@@ -320,7 +318,7 @@ def train(
     parameters, trained = (sum(int(np.prod(x.shape)) for x in jax.tree.leaves(tree)) for tree in trees)
     learnt = f"{parameters:,} parameters" + (f" ({trained:,} of them trained)" if trained < parameters else "")
     console.print(
-        f"{config.model} on {config.dataset}: {learnt}, {source.count:,} images, {total:,} steps of "
+        f"{config.model} on {config.dataset}: {learnt}, {source.num_examples:,} images, {total:,} steps of "
         f"{config.batch_size} on {mesh.size} {jax.default_backend()} device(s), in {folder}",
         soft_wrap=True,
     )
@@ -423,11 +421,11 @@ def _known(folder: pathlib.Path, split: Split, config: Config, source: pipeline.
 
 def _dispatch(config: Config, source: pipeline.Source) -> int:
     """The most steps in one call. Raises InputError where there can only be one, and more are asked for."""
-    if source.whole is None and config.steps_per_call > 1:
+    if source.device_split is None and config.steps_per_call > 1:
         raise InputError(
             f"config.steps_per_call = {config.steps_per_call}: the training split is not in device memory; use 0"
         )
-    return config.steps_per_call or (1 if source.whole is None or jax.default_backend() == "cpu" else DISPATCH)
+    return config.steps_per_call or (1 if source.device_split is None or jax.default_backend() == "cpu" else DISPATCH)
 
 
 def _groups(start: int, total: int, periods: Iterable[float], most: int) -> Iterator[range]:

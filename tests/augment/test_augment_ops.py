@@ -248,17 +248,17 @@ def test_an_operation_of_a_policy_is_the_operation_by_itself() -> None:
         "equalize": ("equalize(1.0)", 0.0),
         "invert": ("invert(1.0)", 0.0),
     }
-    assert alone.keys() == set(policies.NAMES) - {"shear_x", "shear_y"}
+    assert alone.keys() == set(policies.OP_NAMES) - {"shear_x", "shear_y"}
     run = jax.jit(lambda number, strength: policies.apply(image, number, strength, MEAN, "nearest"))
     for name, (text, strength) in alone.items():
-        got = run(jnp.array([policies.NUMBER[name]]), jnp.array([strength]))
+        got = run(jnp.array([policies.OP_INDEX[name]]), jnp.array([strength]))
         np.testing.assert_allclose(got, pinned(text, image), atol=1e-6, err_msg=name)
 
 
 def test_shears_of_a_policy_hold_the_upper_left_corner() -> None:
     image = jnp.asarray(picture(6, 8) / 255, jnp.float32)
     for name, axis in (("shear_x", 0), ("shear_y", 1)):
-        number = jnp.array([policies.NUMBER[name]])
+        number = jnp.array([policies.OP_INDEX[name]])
         out = np.array(policies.apply(image, number, jnp.array([0.3]), MEAN, "nearest"))
         for i in range(image.shape[axis]):
             by = round(0.3 * (i + 0.5))
@@ -286,18 +286,20 @@ def test_a_policy_draws_all_of_its_operations_and_both_signs(
     call, image = spec.parse(text), jnp.zeros((6, 6, 3))
     drawn = jax.jit(jax.vmap(lambda key: spec.find("", call, augment.OPS, key=key, image=image, mean=MEAN)()))
     pairs = np.array(drawn(jax.random.split(KEY, 2000))).reshape(-1, 2)
-    seen = {(policies.NAMES[int(number)], sign < 0) for number, sign in pairs if number >= 0}
-    names = set(policies.NAMES) - absent
-    mirrored = names & {*policies.MOVES, *policies.BLENDS}
+    seen = {(policies.OP_NAMES[int(number)], sign < 0) for number, sign in pairs if number >= 0}
+    names = set(policies.OP_NAMES) - absent
+    mirrored = names & {*policies.AFFINE_OPS, *policies.BLEND_OPS}
     assert seen == {(name, False) for name in names} | {(name, True) for name in mirrored}
 
 
 def test_the_first_bin_changes_nothing_where_strengths_begin_at_none() -> None:
     image = jnp.asarray(picture(9, 8) / 255, jnp.float32)
-    for space in (policies.USUAL, policies.WIDE, policies.AUGMIX):
+    for space in (policies.STANDARD_SPACE, policies.WIDE_SPACE, policies.AUGMIX_SPACE):
         table = space.table(image.shape, 10)
-        assert not table[np.array([policies.NUMBER[name] for name in (*policies.MOVES, *policies.BLENDS)]), 0].any()
-        assert (table[policies.NUMBER["posterize"], 0], table[policies.NUMBER["solarize"], 0]) == (space.bits, 255)
+        assert not table[
+            np.array([policies.OP_INDEX[name] for name in (*policies.AFFINE_OPS, *policies.BLEND_OPS)]), 0
+        ].any()
+        assert (table[policies.OP_INDEX["posterize"], 0], table[policies.OP_INDEX["solarize"], 0]) == (space.bits, 255)
     np.testing.assert_array_equal(pinned("rand_augment(0)", image), image)
 
 

@@ -39,7 +39,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Split:
         path = root / "source" / "train" / "ab"[i % 2] / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encode_png(rng.integers(0, 256, (20 + i, 30 - i, 3), np.uint8)))
-    build.build("photographs", str(root / "source"), str(root), say=lambda _: None)
+    build.build("photographs", str(root / "source"), str(root), log=lambda _: None)
     return build.load("photographs", "train", str(root))
 
 
