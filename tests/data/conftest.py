@@ -4,9 +4,12 @@ import dataclasses
 import pathlib
 import shutil
 
+import numpy as np
 import pytest
 
-from cnnjax.data import catalog
+from cnnjax.data import build, catalog
+from cnnjax.data.images import encode_png
+from cnnjax.data.store import Split
 from tests.data.original_files import SIZES
 
 
@@ -26,3 +29,21 @@ def made(tmp_path_factory, digits_dir) -> pathlib.Path:
     root = tmp_path_factory.mktemp("made")
     shutil.copytree(pathlib.Path(digits_dir) / "digits", root / "digits")
     return root
+
+
+@pytest.fixture(scope="session")
+def digits(digits_dir: str) -> Split:
+    return build.load("digits", "train[:100]", digits_dir)
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Split:
+    """Twelve pictures of different sizes."""
+    root = tmp_path_factory.mktemp("photographs")
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        path = root / "source" / "train" / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_png(rng.integers(0, 256, (20 + i, 30 - i, 3), np.uint8)))
+    build.build("photographs", str(root / "source"), str(root), log=lambda _: None)
+    return build.load("photographs", "train", str(root))

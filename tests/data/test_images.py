@@ -21,7 +21,7 @@ def with_exif(orientation: int, kind: str = "JPEG") -> bytes:
 
 
 def cmyk(transform: int) -> bytes:
-    """A JPEG of four inverted colours, as Photoshop writes them: as they are (0), or as luma, chroma and black (2)."""
+    """A JPEG of four inverted colors, as Photoshop writes them: as they are (0), or as luma, chroma and black (2)."""
     data = bytearray(encoded((17, 33), "CMYK", "JPEG"))
     at = data.index(b"Adobe")
     data[at + 11] = transform

@@ -1,9 +1,5 @@
 """Batches: their order is a function of (seed, step), every example counts once, wherever the images live."""
 
-import os
-import pathlib
-import re
-
 import jax
 import numpy as np
 import pytest
@@ -11,36 +7,10 @@ from jax.sharding import Mesh
 
 from cnnjax import spec
 from cnnjax.augment import normalize
-from cnnjax.data import build, pipeline, split_cache
-from cnnjax.data.images import HOST_OPS, encode_png
+from cnnjax.data import pipeline
 from cnnjax.data.store import Split
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
-
-# Never to be changed: with another order, no run of before could be repeated or gone on with.
-GOLDEN = {
-    (0, 0): [0, 2, 9, 1, 8, 5, 4, 3, 6, 7],
-    (0, 1): [5, 3, 7, 8, 2, 4, 1, 0, 6, 9],
-    (1, 0): [3, 5, 2, 9, 7, 0, 8, 6, 1, 4],
-}
-
-
-@pytest.fixture(scope="module")
-def digits(digits_dir: str) -> Split:
-    return build.load("digits", "train[:100]", digits_dir)
-
-
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> Split:
-    """Twelve pictures of different sizes."""
-    root = tmp_path_factory.mktemp("photographs")
-    rng = np.random.default_rng(0)
-    for i in range(12):
-        path = root / "source" / "train" / "ab"[i % 2] / f"{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode_png(rng.integers(0, 256, (20 + i, 30 - i, 3), np.uint8)))
-    build.build("photographs", str(root / "source"), str(root), log=lambda _: None)
-    return build.load("photographs", "train", str(root))
 
 
 def mesh(devices: int) -> Mesh:
@@ -61,51 +31,7 @@ def assert_same(one: list[dict], other: list[dict]) -> None:
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
-# ------------------------------------------------------------------------------------------------------------- order
-
-
-@pytest.mark.parametrize(("seed", "epoch"), GOLDEN)
-def test_the_order_never_changes(seed: int, epoch: int) -> None:
-    assert pipeline.permutation(seed, epoch, 10).tolist() == GOLDEN[seed, epoch]
-
-
-def test_the_order_crosses_from_one_epoch_into_the_next() -> None:
-    assert pipeline.batch_indices(seed=0, step=1, batch_size=7, count=10).example.tolist() == [3, 6, 7, 5, 3, 7, 8]
-
-
-@pytest.mark.parametrize(("count", "batch_size"), [(10, 1), (10, 5), (10, 3), (97, 10), (10, 25), (1, 4)])
-def test_each_epoch_has_every_example_once(count: int, batch_size: int) -> None:
-    epochs = 3
-    steps = -(-epochs * count // batch_size)
-    batches = [pipeline.batch_indices(3, step, batch_size, count).example for step in range(steps)]
-    assert {batch.shape for batch in batches} == {(batch_size,)}
-    stream = np.concatenate(batches)[: epochs * count].reshape(epochs, count)
-    np.testing.assert_array_equal(np.sort(stream, axis=1), np.tile(np.arange(count), (epochs, 1)))
-    if count > 10:
-        assert len(np.unique(stream, axis=0)) == epochs
-
-
-def test_the_order_depends_on_seed_and_step_alone() -> None:
-    first = pipeline.batch_indices(5, 40, 16, 100).example
-    for step in range(10):
-        pipeline.batch_indices(6, step, 32, 100)
-    pipeline.permutation.cache_clear()
-    np.testing.assert_array_equal(pipeline.batch_indices(5, 40, 16, 100).example, first)
-    assert not np.array_equal(pipeline.batch_indices(6, 40, 16, 100).example, first)
-
-
-@pytest.mark.parametrize("repeats", [2, 3, 6])
-def test_repeats_put_each_example_of_a_batch_in_it_so_often(repeats: int) -> None:
-    count, size = 10, 12
-    batches = [pipeline.batch_indices(3, step, size, count, repeats) for step in range(10 * repeats)]
-    for batch in batches:
-        np.testing.assert_array_equal(batch.example, np.tile(batch.example[: size // repeats], repeats))
-    stream = np.concatenate([batch.example[: size // repeats] for batch in batches])
-    np.testing.assert_array_equal(stream, np.concatenate([pipeline.permutation(3, e, count) for e in range(12)]))
-    seen: dict[int, list[int]] = {}  # how often before, each time
-    for example, epoch in zip(*map(np.concatenate, zip(*batches, strict=True)), strict=True):
-        seen.setdefault(int(example), []).append(int(epoch))
-    assert all(sorted(epochs) == list(range(12 * repeats)) for epochs in seen.values())
+# ------------------------------------------------------------------------------------------------------------- batches
 
 
 def test_repeats_are_cropped_each_in_its_own_way(photographs: Split) -> None:
@@ -115,19 +41,16 @@ def test_repeats_are_cropped_each_in_its_own_way(photographs: Split) -> None:
     assert len(np.unique(batch["image"], axis=0)) == 12
 
 
-# ----------------------------------------------------------------------------------------------------------- batches
-
-
 def test_a_batch_is_what_the_split_holds_at_those_places(digits: Split) -> None:
     images, labels = digits.read(pipeline.batch_indices(0, 2, 40, 100).example)
     batch = train(source(digits), start=2, stop=3)[0]
     assert (batch["image"].dtype, batch["label"].dtype) == (np.uint8, np.int32)
     np.testing.assert_array_equal(batch["image"], np.stack(images))
     np.testing.assert_array_equal(batch["label"], labels)
-    example, epoch = pipeline.batch_indices(0, 2, 40, 100)
-    np.testing.assert_array_equal(batch["example"], example)
-    np.testing.assert_array_equal(batch["epoch"], epoch)
-    assert epoch.tolist() == [0] * 20 + [1] * 20  # of 100 examples, the 80th to the 119th
+    indices = pipeline.batch_indices(0, 2, 40, 100)
+    np.testing.assert_array_equal(batch["example"], indices.example)
+    np.testing.assert_array_equal(batch["epoch"], indices.epoch)
+    assert indices.epoch.tolist() == [0] * 20 + [1] * 20  # of 100 examples, the 80th to the 119th
 
 
 @pytest.mark.parametrize("calls", ["", "resize(12)|center_crop((10, 9))"])
@@ -226,45 +149,6 @@ def test_auto_keeps_what_fits_and_is_the_same_every_epoch(
 # ------------------------------------------------------------------------------------------------------- what is wrong
 
 
-@pytest.mark.parametrize(
-    ("text", "host", "step"),
-    [
-        ("", [], []),
-        ("resize(256)|center_crop(224)", ["resize", "center_crop"], []),
-        ("flip_lr|cutout(8)", [], ["flip_lr", "cutout"]),
-        ("random_resized_crop(224)|flip_lr", ["random_resized_crop"], ["flip_lr"]),
-    ],
-)
-def test_operations_run_where_they_belong(text: str, host: list[str], step: list[str]) -> None:
-    assert tuple([call.name for call in calls] for calls in pipeline.split_ops(text)) == (host, step)
-
-
-@pytest.mark.parametrize("name", HOST_OPS)
-def test_an_operation_is_random_if_it_draws(name: str) -> None:
-    assert pipeline.is_random([spec.Call(name, (8,), {})]) == name.startswith("random_")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("fliplr", "unknown operation 'fliplr'; did you mean 'flip_lr'?"),
-        ("flip_lr|resize(8)", "'resize' changes sizes on the host, so it must come before 'flip_lr'"),
-        (
-            "resize(9)|flip_lr|random_crop(8)|cutout(2)",
-            "'random_crop' changes sizes on the host, so it must come before",
-        ),
-        ("resize", "operation 'resize': missing a required argument: 'size'"),
-        ("resize(8, sise=8)", "operation 'resize' has no argument 'sise'; did you mean 'size'?"),
-        ("resize('8')", "operation 'resize': size = '8': expected int | tuple[int, int]"),
-        ("random_crop(8, rng=None)", "has no argument 'rng'"),
-        ("flip_lr|", "is not a pipeline"),
-    ],
-)
-def test_a_wrong_pipeline_is_refused(text: str, message: str) -> None:
-    with pytest.raises(InputError, match=re.escape(message)):
-        pipeline.split_ops(text)
-
-
 def test_the_device_does_not_keep_what_differs_in_each_epoch(digits: Split) -> None:
     with pytest.raises(InputError, match=r"config.cache = 'device' does not go with 'random_crop', which differs"):
         source(digits, "resize(9)|random_crop(8)", "device")
@@ -280,79 +164,3 @@ def test_images_of_different_sizes_need_an_operation_that_makes_them_one(photogr
 def test_an_operation_that_does_not_fit_the_images_is_refused(digits: Split, calls: str) -> None:
     with pytest.raises(InputError, match=r"resize it first|expected at least 1 pixel"):
         source(digits, calls)
-
-
-# -------------------------------------------------------------------------------------------------------------- kept
-
-
-@pytest.fixture
-def folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
-    """Where pixels are kept, however fast they were read."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(split_cache, "WORTH", 0.0)
-    return tmp_path / "cnnjax" / "pixels"
-
-
-def pixels(split: Split, calls: str = "") -> tuple[dict[str, np.ndarray], bool]:
-    """The pixels of a split, and whether they were read."""
-    reads = []
-    rows = np.arange(len(split))
-
-    def read() -> dict[str, np.ndarray]:
-        reads.append(calls)
-        return pipeline.read(split, spec.parse_pipeline(calls), rows, rows, 0)
-
-    return split_cache.arrays(split, spec.parse_pipeline(calls), read), bool(reads)
-
-
-def test_pixels_are_kept_for_the_same_split_files_and_operations(
-    digits: Split, photographs: Split, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first, read = pixels(digits)
-    assert read
-    again, read = pixels(digits)
-    assert not read
-    assert_same([first], [again])
-    assert pixels(digits, "resize(4)")[1]
-    assert pixels(build.load("digits", "train[:99]", str(digits._path.parents[1])))[1]
-    assert pixels(photographs, "resize((8, 8))")[1]
-    for path in photographs._path.iterdir():
-        os.utime(path, (1, 1))
-    assert pixels(photographs, "resize((8, 8))")[1]
-    monkeypatch.setattr(split_cache, "WORTH", 60.0)
-    assert [pixels(digits, "resize(5)")[1] for _ in range(2)] == [True, True]  # fast enough without
-
-
-def test_damaged_pixels_are_read_anew(digits: Split, folder: pathlib.Path) -> None:
-    first, _ = pixels(digits)
-    (path,) = folder.iterdir()
-    whole = path.read_bytes()
-    for damaged in (b"", whole[:1000], whole[: len(whole) // 2] + b"\xff" + whole[len(whole) // 2 + 1 :]):
-        path.write_bytes(damaged)
-        again, read = pixels(digits)
-        assert read
-        assert_same([first], [again])
-    assert not pixels(digits)[1]
-
-
-def test_pixels_that_were_not_used_for_longest_make_room(
-    digits: Split, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(split_cache, "MOST", 3 * 8000)  # each of these has 6,400 bytes of pixels
-    calls = [f"pad(8, value={i})" for i in range(4)]
-    for call in calls[:3]:
-        assert pixels(digits, call)[1]
-    for i, path in enumerate(sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)):
-        os.utime(path, (i, i))
-    assert not pixels(digits, calls[0])[1]
-    assert pixels(digits, calls[3])[1]
-    assert [pixels(digits, call)[1] for call in (calls[0], calls[3], calls[2], calls[1])] == [False, False, False, True]
-
-
-def test_pixels_that_cannot_be_written_are_not_kept(
-    digits: Split, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(split_cache, "WORTH", 0.0)
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert [pixels(digits)[1] for _ in range(2)] == [True, True]

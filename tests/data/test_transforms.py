@@ -30,7 +30,7 @@ def test_sizes(backend, monkeypatch):
             assert (got.shape, got.dtype) == ((*shape[:2], image.shape[2]), np.uint8), call
 
 
-def test_a_gray_image_gets_three_channels_and_a_coloured_one_stays():
+def test_a_gray_image_gets_three_channels_and_a_colored_one_stays():
     image = np.random.default_rng(0).integers(0, 256, (3, 4, 3), np.uint8)
     assert transforms.rgb(image) is image
     np.testing.assert_array_equal(transforms.rgb(image[:, :, :1]), image[:, :, [0, 0, 0]])
@@ -86,7 +86,7 @@ def test_random_resized_crop_averages_only_what_shrinks_to_less_than_half(backen
         return transforms.random_resized_crop(image, rng, sides, scale=(1.0, 1.0), ratio=(1.0, 1.0))[:, :, 0]
 
     np.testing.assert_array_equal(crop((12, 4)), np.full((12, 4), 30))
-    columns = (np.arange(8) + 0.5) * 1.5 - 0.5  # the centres of the new pixels among the old ones
+    columns = (np.arange(8) + 0.5) * 1.5 - 0.5  # the centers of the new pixels among the old ones
     left, share = np.floor(columns).astype(int), columns % 1
     expected = image[0, left, 0] * (1 - share) + image[0, np.minimum(left + 1, 11), 0] * share
     np.testing.assert_allclose(crop((12, 8)), np.tile(expected, (12, 1)), atol=1)
