@@ -59,7 +59,8 @@ def load_dataset(name: str, split: str = "train", data_dir: str = "") -> tuple[n
     if len({image.shape for image in images}) == 1:
         return np.stack(images), labels
     array = np.empty(len(images), object)
-    array[:] = images
+    for i, image in enumerate(images):  # one by one: NumPy would broadcast images of the same height
+        array[i] = image
     return array, labels
 
 

@@ -1,4 +1,4 @@
-"""Affine maps, colors, painting and policies: what each makes of hand-made images, and Pillow's of random ones."""
+"""Affine maps, colors, erasing and policies, against definitions by loops and against Pillow."""
 
 import itertools
 from collections.abc import Callable
@@ -19,14 +19,14 @@ KEYS = jax.random.split(KEY, 300)
 
 
 def picture(height: int = 24, width: int = 30, channels: int = 3) -> np.ndarray:
-    """Levels that neighbors share, most of them between 30 and 220."""
+    """Returns a smooth uint8 image with noise, most of its levels between 30 and 220."""
     rng, rows, columns = np.random.default_rng(1), np.arange(height)[:, None, None], np.arange(width)[None, :, None]
     smooth = 125 + 60 * np.sin(rows / 5 + np.arange(channels)) + 35 * np.cos(columns / 4 - np.arange(channels))
     return (smooth + rng.integers(-9, 10, (height, width, channels))).clip(0, 255).astype(np.uint8)
 
 
 def pinned(text: str, image: Any, **given: Any) -> np.ndarray:
-    """What a call string makes of an image that is float32 in [0, 1]."""
+    """Returns the result of a call string on an image, float32 in [0, 1]."""
     given = {"key": KEY, "image": jnp.asarray(image, jnp.float32), "mean": MEAN, **given}
     return np.asarray(spec.find("augmentation", spec.parse(text), augment.OPS, **given)())
 

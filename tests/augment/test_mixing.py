@@ -1,4 +1,4 @@
-"""Mixing of batches: what becomes of pixels and targets, where it may stand, and that devices do not matter."""
+"""Mixing of batches: pixels and targets, position in a pipeline, independence of the number of devices."""
 
 import functools
 import re

@@ -1,6 +1,5 @@
 """load_dataset: whole splits as arrays."""
 
-import dataclasses
 import pathlib
 
 import numpy as np
@@ -46,4 +45,3 @@ def test_a_data_set_from_outside_is_two_rows(monkeypatch: pytest.MonkeyPatch, tm
     images, labels = build.load_dataset("stripes", data_dir=str(tmp_path))
     assert sorted(labels) == [0, 0, 0, 1, 1, 1]
     assert all((image[0, 0, 0] == image[0, 1, 0]) == label for image, label in zip(images, labels, strict=True))
-    assert dataclasses.asdict(row)["classes"] == ("upright", "level")

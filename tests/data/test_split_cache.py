@@ -14,14 +14,14 @@ from cnnjax.data.store import Split
 
 @pytest.fixture
 def folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
-    """Where pixels are kept, however fast they were read."""
+    """The cache folder; computations of any length are cached."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(split_cache, "MIN_SECONDS_TO_CACHE", 0.0)
     return tmp_path / "cnnjax" / "pixels"
 
 
 def pixels(split: Split, calls: str = "") -> tuple[dict[str, np.ndarray], bool]:
-    """The pixels of a split, and whether they were read."""
+    """Returns the pixels of a split, and whether they were computed anew."""
     reads = []
     rows = np.arange(len(split))
 
