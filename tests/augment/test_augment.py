@@ -62,7 +62,7 @@ def test_eager_jit_and_vmap_agree(name: str) -> None:
     jitted = jnp.stack([jax.jit(operation)(key, image) for key, image in zip(keys, batch, strict=True)])
     assert (eager.shape, eager.dtype) == (batch.shape, jnp.float32)
     np.testing.assert_allclose(jitted, eager, rtol=0, atol=1e-6)
-    np.testing.assert_allclose(jax.vmap(operation)(keys, batch), eager, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(jax.vmap(operation))(keys, batch), eager, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_eager_jit_and_vmap_agree(text: str) -> None:
     eager = jnp.stack([operation(image) for image in batch])
     jitted = jnp.stack([jax.jit(operation)(image) for image in batch])
     np.testing.assert_allclose(jitted, eager, rtol=1e-5, atol=1e-4)
-    np.testing.assert_allclose(jax.vmap(operation)(batch), eager, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(jax.jit(jax.vmap(operation))(batch), eager, rtol=1e-5, atol=1e-4)
 
 
 # -------------------------------------------------------------------------------------------------------- statistics
