@@ -28,7 +28,7 @@ from rich.console import Console
 from cnnjax import augment, optim
 from cnnjax import config as configs
 from cnnjax.config import Config
-from cnnjax.data import build, images, statistics
+from cnnjax.data import build, images, statistics, transforms
 from cnnjax.data.build import load
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
@@ -985,7 +985,7 @@ def test_a_network_is_primed_with_the_first_images_once(devices: int, digits_dir
     }
     run(tmp_path, digits_dir, devices, duration="1 steps", train_split="train[:50]", **settings)
     split = load("digits", "train[:50]", digits_dir)
-    pixels = np.stack([images.resize(image, 32) for image in split.read(np.arange(50))[0]]).astype(np.float32)
+    pixels = np.stack([transforms.resize(image, 32) for image in split.read(np.arange(50))[0]]).astype(np.float32)
     expected = airbench.whitening_kernel(jnp.asarray((pixels - pixels.mean()) / pixels.std()))
     kernel = variables(tmp_path, (32, 32, 1))["['model_state']['constants']['whiten']['kernel']"]
     assert kernel.shape == (2, 2, 1, 8)
@@ -1068,7 +1068,7 @@ def test_what_cannot_be_evaluated_is_named(
                 path = tmp_path / "source" / split / label / "image.png"
                 path.parent.mkdir(parents=True)
                 path.write_bytes(images.encode_png(np.full((side, side), 7, np.uint8)))
-        build.build(name, str(tmp_path / "source"), str(tmp_path), say=lambda line: None)
+        build.build(name, str(tmp_path / "source"), str(tmp_path), log=lambda line: None)
         digits_dir = str(tmp_path)
     with pytest.raises(InputError, match=message):
         evaluate(finished, data_dir=digits_dir, **options)
