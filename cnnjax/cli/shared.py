@@ -49,17 +49,20 @@ def network(args: argparse.Namespace) -> str:
 
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of a command that gives out runs."""
-    parser.add_argument("--workers", type=int, default=1, help="runs at a time; they share the machine (default: 1)")
+    """Adds the flags of a command that starts many runs."""
+    parser.add_argument("--workers", type=int, default=1, help="runs in parallel on this machine (default: 1)")
     parser.add_argument("--executor", default="local", help="local, ray(...) or slurm(...) (default: local)")
     parser.add_argument(
-        "--silence", type=float, default=60.0, help="minutes without a word, to be given up (default: 60)"
-    )
+        "--stall_timeout", type=float, default=60.0, metavar="MINUTES",
+        help="give up a run after MINUTES without output (default: 60)",
+    )  # fmt: skip
+    hidden = argparse.SUPPRESS
+    parser.add_argument("--silence", type=float, dest="stall_timeout", default=hidden, help=hidden)  # its former name
 
 
 def executor(args: argparse.Namespace) -> Any:
     """The executor that these flags ask for. Raises InputError when they do not fit."""
-    for name, least in (("workers", 1), ("silence", 0.01)):
+    for name, least in (("workers", 1), ("stall_timeout", 0.01)):
         if not getattr(args, name) >= least:
             raise InputError(f"--{name}={getattr(args, name)}: expected at least {least}")
     from cnnjax import spec

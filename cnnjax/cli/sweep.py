@@ -1,4 +1,4 @@
-"""`cnnjax sweep`: a search for settings, or one that goes on; its leaderboard; its winner."""
+"""`cnnjax sweep`: starts or resumes a hyperparameter search, shows its leaderboard and its winner."""
 
 import collections
 import dataclasses
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from cnnjax.runs.supervise import Run
     from cnnjax.sweep.search import Settings
 
-SHOWN = 10  # of the leaderboard, on the screen
-ASKED = ("trials", "seeds", "sampler", "pruner", "metric", "storage", "data_dir")  # flags that are a sweep's settings
+MAX_ROWS = 10  # of the leaderboard, in the terminal
+SETTINGS = ("trials", "seeds", "sampler", "pruner", "metric", "storage", "data_dir")  # flags stored in sweep.json
 
 
 def run(parser: shared.Parser, argv: list[str]) -> int:
@@ -32,22 +32,23 @@ def run(parser: shared.Parser, argv: list[str]) -> int:
     )
     parser.epilog = (
         "VALUES: a list, [16, 32], or a range: log(1e-3, 1), uniform(0, 0.5), integer(1, 8). FIELD may be an argument "
-        "in a call string: model.dropout. To go on with a sweep: --workdir=DIR alone, or with more --trials."
+        "in a call string: model.dropout. To resume a sweep, pass --workdir=DIR alone, or with more --trials."
     )
     parser.add_argument("--config", metavar="FILE[:arg]", help="a config file; its sweep() may give the space")
     parser.add_argument("--workdir", default="", help="the sweep's folder (default: a new one under sweeps/)")
-    parser.add_argument("--trials", type=int, help="points of the space that are tried (default: 20)")
-    parser.add_argument("--seeds", type=int, help="runs of each, whose mean counts (default: 1)")
+    parser.add_argument("--trials", type=int, help="number of trials (default: 20)")
+    parser.add_argument("--seeds", type=int, help="runs per trial, whose mean is its value (default: 1)")
     parser.add_argument("--sampler", help="tpe, random, grid, cmaes or halton (default: tpe)")
-    parser.add_argument("--pruner", help="none, median or hyperband: stops what looks bad early (default: none)")
-    parser.add_argument("--metric", help="of the validation split: accuracy, top5 or loss (default: accuracy)")
+    parser.add_argument("--pruner", help="none, median or hyperband: stops bad trials early (default: none)")
+    parser.add_argument("--metric", help="accuracy, top5 or loss of the validation split (default: accuracy)")
     shared.add_run_flags(parser)
     parser.add_argument("--storage", help="URL of a database for the trials (default: a journal in the folder)")
-    parser.add_argument("--data_dir", help="where data sets are (default: TFDS's own)")
+    parser.add_argument("--data_dir", help="folder of the data sets (default: that of TFDS)")
     action, argv = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else ("run", argv)
     if action not in ("run", "show", "best"):
         raise InputError(f"cnnjax sweep {action!r}: {nearest(action, ['show', 'best'])}; or flags alone, to run one")
     args, rest = parser.parse_known_args(argv)
+    stored = args.workdir and (pathlib.Path(args.workdir) / "sweep.json").exists()
     if action != "run":
         if rest:
             raise InputError(f"unexpected argument {rest[0]!r}; cnnjax sweep {action} takes --workdir=DIR alone")
@@ -55,15 +56,14 @@ def run(parser: shared.Parser, argv: list[str]) -> int:
             parser.error("--workdir=DIR is missing: the sweep's folder")
         if args.config:
             raise InputError(f"cnnjax sweep {action} takes --workdir=DIR alone, not --config={args.config}")
-    given = {name: getattr(args, name) for name in ASKED if getattr(args, name) is not None}
-    old = args.workdir and (pathlib.Path(args.workdir) / "sweep.json").exists()
-    if action == "run" and args.config is None and not old:
+    flags = {name: getattr(args, name) for name in SETTINGS if getattr(args, name) is not None}
+    if action == "run" and args.config is None and not stored:
         parser.error(
             "--config=FILE is missing" + (f", and {args.workdir} is not a sweep's folder" if args.workdir else "")
         )
-    settings = _settings(args.config, rest, given) if args.config else None
+    values = _settings(args.config, rest, flags) if args.config else None
 
-    # From here on slowly: Optuna and JAX are imported. This process computes nothing, so it leaves the GPUs alone.
+    # Import Optuna and JAX only now, after the cheap checks. This process computes nothing, so it needs no GPU.
     import jax
 
     jax.config.update("jax_platforms", "cpu")
@@ -73,54 +73,51 @@ def run(parser: shared.Parser, argv: list[str]) -> int:
     from cnnjax.sweep import report, search
 
     console = shared.console()
-    if settings is None:
+    if values is None:
         if rest:
-            raise InputError(
-                f"{rest[0]!r}: the sweep of {args.workdir} has its space and config; give --config as well"
-            )
-        stored = search.read(pathlib.Path(args.workdir))
-        settings = dataclasses.asdict(stored) | given
-    settled = search.Settings(**settings)
+            raise InputError(f"{rest[0]!r}: {args.workdir} has a space and a config already; pass --config as well")
+        values = dataclasses.asdict(search.read(pathlib.Path(args.workdir))) | flags
+    settings = search.Settings(**values)
     folder = pathlib.Path(
-        args.workdir or workdir.unique_path(pathlib.Path(settled.source.partition(":")[0]).stem, "sweeps")
+        args.workdir or workdir.unique_path(pathlib.Path(settings.source.partition(":")[0]).stem, "sweeps")
     )
     if action == "run":
-        search.check_settings(settled)
+        search.check_settings(settings)
         start = shared.executor(args)
         try:
-            study = _run(console, folder, settled, start, args.workers, 60 * args.silence)
-        except Interrupted as stopped:
-            again = f"{shared.program()} sweep --workdir={folder} --workers={args.workers}"
-            console.print(f"{stopped}. To go on:\n  {again}", soft_wrap=True)
-            return 128 + stopped.signal
-        written = report.write(folder, study, settled)
+            study = _run(console, folder, settings, start, args.workers, 60 * args.stall_timeout)
+        except Interrupted as interrupted:
+            command = f"{shared.program()} sweep --workdir={folder} --workers={args.workers}"
+            console.print(f"{interrupted}; to resume:\n  {command}", soft_wrap=True)
+            return 128 + interrupted.signal
+        written = report.write(folder, study, settings)
     else:
-        study, written = search.open_study(folder, settled), []
+        study, written = search.open_study(folder, settings), []
     if action == "best":
-        config = report.best(folder, study, settled)
-        changed = _overrides(settled.source, config)
-        print(shared.program(), "train", f"--config={settled.source}", *map(_quoted, changed))
+        config = report.best(folder, study, settings)
+        overrides = _overrides(settings.source, config)
+        print(shared.program(), "train", f"--config={settings.source}", *map(_quoted, overrides))
         return 0
-    rows = report.rows(folder, study, settled)
-    console.print(_leaderboard(rows, settled))
-    for row in report.over_folds(rows, settled)[:SHOWN]:
-        console.print(_cross_validated(row, settled), soft_wrap=True)
+    rows = report.rows(folder, study, settings)
+    console.print(_leaderboard(rows, settings))
+    for row in report.over_folds(rows, settings)[:MAX_ROWS]:
+        console.print(_cross_validated(row, settings), soft_wrap=True)
     if written and all(trial.state.name == "FAIL" for trial in study.get_trials(deepcopy=False)):
-        raise InputError(f"all trials failed; what they said is in {folder}/trials/*/{OUTPUT}")
+        raise InputError(f"all trials failed; their output is in {folder}/trials/*/{OUTPUT}")
     if written:
-        console.print(f"{', '.join(written)} are in {folder}", soft_wrap=True)
-        console.print(f"the winner's command: {shared.program()} sweep best --workdir={folder}", soft_wrap=True)
-        if not settled.storage:
-            console.print(f"the same as web pages: optuna-dashboard {folder / search.JOURNAL}", soft_wrap=True)
+        console.print(f"wrote {', '.join(written)} to {folder}", soft_wrap=True)
+        console.print(f"to train the winner: {shared.program()} sweep best --workdir={folder}", soft_wrap=True)
+        if not settings.storage:
+            console.print(f"to browse the trials: optuna-dashboard {folder / search.JOURNAL}", soft_wrap=True)
     return 0
 
 
-def _settings(location: str, rest: list[str], given: dict[str, Any]) -> dict[str, Any]:
-    """What is asked, of the config file and the flags."""
+def _settings(location: str, rest: list[str], flags: dict[str, Any]) -> dict[str, Any]:
+    """Returns the fields of `search.Settings` from the config file, the overrides in `rest` and the flags."""
     spaces = [word for word in rest if word.startswith("--space.")]
     overrides = [word for word in rest if not word.startswith("--space.")]
-    known = ("config", "workdir", "workers", "executor", "silence", "space.FIELD", *ASKED)
-    config = config_files.read_config(location, overrides, known)
+    valid_flags = ("config", "workdir", "workers", "executor", "stall_timeout", "space.FIELD", *SETTINGS)
+    config = config_files.read_config(location, overrides, valid_flags)
     space = config_files.read_space(location)
     for word in spaces:
         name, equals, values = word.removeprefix("--space.").partition("=")
@@ -129,31 +126,31 @@ def _settings(location: str, rest: list[str], given: dict[str, Any]) -> dict[str
         if name.partition(".")[0] not in FIELDS:
             raise InputError(f"{word!r}: config has no field {name!r}; {nearest(name.partition('.')[0], FIELDS)}")
         space[name] = values
-    return {"config": dataclasses.asdict(config), "source": location, "space": space, **given}
+    return {"config": dataclasses.asdict(config), "source": location, "space": space, **flags}
 
 
 def _overrides(source: str, config: Config) -> list[str]:
-    """The flags that make this config of the one in the file."""
-    old, new = (dataclasses.asdict(one) for one in (config_files.read_config(source), config))
+    """Returns the flags that turn the config in the file into this one."""
+    old, new = map(dataclasses.asdict, (config_files.read_config(source), config))
     return [f"--config.{name}={value}" for name, value in new.items() if value != old[name]]
 
 
 def _quoted(word: str) -> str:
-    """For a shell; in double quotes where that is easier to read."""
+    """Quotes a word for a shell, in double quotes if that is easier to read."""
     return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
 
 
 def _run(
-    console: "Console", folder: pathlib.Path, settings: "Settings", start: Any, workers: int, silence: float
+    console: "Console", folder: pathlib.Path, settings: "Settings", start: Any, workers: int, stall_timeout: float
 ) -> "optuna.Study":
-    """The search, with a live table of its trials on a terminal, and a line for each that ends elsewhere."""
+    """Runs the search. Prints a line for each trial that ends, and a live leaderboard on a terminal."""
     from rich.live import Live
 
     from cnnjax.sweep import report, search
 
-    said: set[int] = set()
+    printed: set[int] = set()
     console.print(
-        f"{settings.trials} trials of {', '.join(settings.space)}, {workers} at a time, in {folder}", soft_wrap=True
+        f"{settings.trials} trials of {', '.join(settings.space)}, {workers} in parallel, in {folder}", soft_wrap=True
     )
     with Live(console=console, auto_refresh=False, transient=True) as live:
         state: dict[str, Any] = {"next": 0.0}
@@ -164,13 +161,13 @@ def _run(
             state["next"] = time.monotonic() + 1.0
             rows = report.rows(folder, study, settings)
             for row in sorted(rows, key=lambda row: row["trial"]):
-                if row["state"] in ("complete", "pruned", "failed") and row["trial"] not in said:
-                    said.add(row["trial"])
+                if row["state"] in ("complete", "pruned", "failed") and row["trial"] not in printed:
+                    printed.add(row["trial"])
                     console.print(_line(row, settings), soft_wrap=True)
             if console.is_terminal:
-                live.update(_now(rows, active, settings), refresh=True)
+                live.update(_progress(rows, active, settings), refresh=True)
 
-        study = search.sweep(folder, settings, start, workers=workers, silence=silence, show=show)
+        study = search.sweep(folder, settings, start, workers=workers, stall_timeout=stall_timeout, show=show)
         show(study, [])
     return study
 
@@ -181,7 +178,7 @@ def _line(row: dict[str, Any], settings: "Settings") -> str:
     if outcome == "complete":
         outcome = f"{settings.metric} {row[settings.metric]:.4f}"
     elif outcome == "pruned":
-        outcome = f"pruned after {row['validations']} validations"
+        outcome = f"pruned after {row['evaluations']} evaluations"
     elif outcome == "failed":
         outcome = "failed: " + row["failure"].replace("\n", "\n    ")
     return f"trial {row['trial']}: {outcome} ({params})"
@@ -202,37 +199,37 @@ def _short(value: Any) -> str:
 
 
 def _cells(row: dict[str, Any], settings: "Settings") -> list[str]:
-    shown = "" if row[settings.metric] is None else _with_spread(row, settings)
+    metric = "" if row[settings.metric] is None else _with_spread(row, settings)
     params = [_short(row[name]) for name in settings.space]
-    return [str(row["trial"]), row["state"], shown, *params, str(row["validations"]), _short(row["seconds"] or "")]
+    return [str(row["trial"]), row["state"], metric, *params, str(row["evaluations"]), _short(row["seconds"] or "")]
 
 
 def _table(title: str, settings: "Settings") -> "Table":
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
-    for name in ("trial", "state", settings.metric, *settings.space, "validations", "seconds"):
+    for name in ("trial", "state", settings.metric, *settings.space, "evaluations", "seconds"):
         table.add_column(name, justify="left" if name == "state" else "right")
     return table
 
 
 def _leaderboard(rows: list[dict[str, Any]], settings: "Settings") -> "Table":
-    """The best trials, and below them how the others ended."""
+    """Returns the table of the best trials; its title counts the trials by state."""
     counts = collections.Counter(row["state"] for row in rows)
     title = f"{len(rows)} trials: " + ", ".join(f"{count} {state}" for state, count in counts.items())
     table = _table(title, settings)
-    for row in rows[:SHOWN]:
+    for row in rows[:MAX_ROWS]:
         table.add_row(*_cells(row, settings))
     return table
 
 
-def _now(rows: list[dict[str, Any]], active: "list[Run]", settings: "Settings") -> "RenderableType":
-    """The leaderboard so far, and under it the runs that go on."""
+def _progress(rows: list[dict[str, Any]], active: "list[Run]", settings: "Settings") -> "RenderableType":
+    """Returns the leaderboard so far, and below it the runs in progress."""
     from rich.console import Group
 
     lines = []
     for run in active:
-        last = run.lines[-1] if run.lines else {}
+        last = run.metrics[-1] if run.metrics else {}
         values = ", ".join(f"{name} {last[name]:.4g}" for name in last if name.endswith(("loss", "accuracy")))
         lines.append(f"{run.folder}: epoch {last.get('epoch', 0):.1f} of {run.config.duration} {values}")
     return Group(_leaderboard(rows, settings), *lines)

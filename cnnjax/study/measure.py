@@ -1,4 +1,4 @@
-"""What studies measure of a run, beside its metrics: how gradients and units fare, layer by layer."""
+"""Measurements of a trained run for studies: gradient norms per layer, dead units, parameters, shifted accuracy."""
 
 import functools
 import pathlib
@@ -19,17 +19,17 @@ from cnnjax.models import create_model
 from cnnjax.state import path_name
 from cnnjax.training import loop
 
-IMAGES = 500  # of the training split, in what is measured of one batch
-CONSTANT = 1e-4  # a unit whose values over all images differ by less says nothing of them
+IMAGES = 500  # training images in the batch that is measured
+DEAD_RANGE = 1e-4  # a unit is dead if its values over all images differ by less
 
 
 def accuracy(folder: pathlib.Path, data_dir: str, preprocess: str) -> float:
-    """The accuracy of a run's network, from 0 to 1, on its test split as those operations make it."""
+    """Returns the accuracy in [0, 1] of a run on its test split, with these preprocessing operations."""
     return evaluate(folder, data_dir=data_dir, preprocess=preprocess, say=lambda line: None)["accuracy"]
 
 
 def parameters(folder: pathlib.Path) -> int:
-    """How many numbers the network learns."""
+    """Returns the number of trainable parameters of a run's network."""
     _, known, model, _ = pretrained.load(folder)
     shapes = jax.eval_shape(
         functools.partial(model.init, train=False), jax.random.key(0), jnp.zeros((1, *known["shape"]))
@@ -38,12 +38,12 @@ def parameters(folder: pathlib.Path) -> int:
 
 
 def flow(folder: pathlib.Path, data_dir: str) -> dict[str, Any]:
-    """Of a run's network, before training and after it:
+    """Measures gradients and dead units of a run's network before ('_start') and after ('_end') training.
 
-    'gradient_start', 'gradient_end': the norm of the loss's gradient by each kernel, over the square root of its size,
-    from the first layer to the last, on the first IMAGES training images without augmentation; 'log_ratio_start' and
-    'log_ratio_end', the power of ten between the first of these and the last; 'dead_start', 'dead_end': the share of
-    hidden units whose values over all these images differ by less than CONSTANT. All as in a step of training.
+    'gradient_start', 'gradient_end': the root mean square of the loss's gradient for each kernel, first layer first, on
+    the first `IMAGES` training images without augmentation. 'log_ratio_start', 'log_ratio_end': log10 of the first
+    layer's over the last layer's. 'dead_start', 'dead_end': the fraction of hidden units whose values over these images
+    differ by less than `DEAD_RANGE`. The network is in training mode.
     """
     settings, known, model, restore = pretrained.load(folder)
     mesh = sharding.make_mesh(jax.devices()[:1])
@@ -53,21 +53,21 @@ def flow(folder: pathlib.Path, data_dir: str) -> dict[str, Any]:
     batch = pipeline.read(split, host_ops, rows, rows, settings.seed)
     prepare = augment.build([], settings.normalize, known, tuple(known["shape"]))
     images, labels = prepare(jax.random.key(0), batch["image"]), batch["label"]
-    with_maps = spec.with_argument(settings.model, ["features_only"], True)
-    ends = create_model(with_maps, len(known["classes"]), settings.dtype)
+    with_features = spec.with_argument(settings.model, ["features_only"], True)
+    feature_model = create_model(with_features, len(known["classes"]), settings.dtype)
 
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     _, trained = restore(mesh, "last", lambda line: None)
     for when, variables in (("start", _initial(settings, known, model)), ("end", trained)):
         norms = _gradients(model, variables, images, labels, settings)
-        found[f"gradient_{when}"] = norms
-        found[f"log_ratio_{when}"] = float(np.log10(max(norms[0], 1e-30) / max(norms[-1], 1e-30)))
-        found[f"dead_{when}"] = _dead(ends, variables, images)
-    return found
+        result[f"gradient_{when}"] = norms
+        result[f"log_ratio_{when}"] = float(np.log10(max(norms[0], 1e-30) / max(norms[-1], 1e-30)))
+        result[f"dead_{when}"] = _dead_fraction(feature_model, variables, images)
+    return result
 
 
 def _initial(settings: Config, known: dict[str, Any], model: Any) -> Any:
-    """The variables that the run began with."""
+    """Returns the variables at the start of the run, before training."""
     schedule = optim.build_schedule(settings, epoch=1000, total=1_000_000)
     shape = tuple(known["shape"])
     init = functools.partial(loop.init_state, config=settings, model=model, schedule=schedule, shape=shape)
@@ -89,22 +89,22 @@ def _gradients(model: Any, variables: Any, images: Any, labels: Any, settings: C
 
     leaves = jax.tree_util.tree_leaves_with_path(gradient(variables))
     kernels = {path_name(path): leaf for path, leaf in leaves if path_name(path).endswith("kernel")}
-    return [float(jnp.sqrt(jnp.mean(jnp.square(kernels[name])))) for name in sorted(kernels, key=_natural)]
+    return [float(jnp.sqrt(jnp.mean(jnp.square(kernels[name])))) for name in sorted(kernels, key=_natural_key)]
 
 
-def _natural(name: str) -> list:
-    """'hidden2' before 'hidden10'; the last layer, whose name has no number, last."""
+def _natural_key(name: str) -> list:
+    """Returns a sort key: 'hidden2' before 'hidden10', and names without a number (the last layer) last."""
     numbers = [int(number) for number in re.findall(r"\d+", name)]
     return [not numbers, numbers, name]
 
 
-def _dead(ends: Any, variables: Any, images: Any) -> float:
-    """As in training: normalised by these images, for before it nothing else is known of them."""
+def _dead_fraction(feature_model: Any, variables: Any, images: Any) -> float:
+    """Returns the fraction of dead units. In training mode, because before training there are no running statistics."""
     mutable = [name for name in variables if name != "params"]
-    apply = functools.partial(ends.apply, train=True, mutable=mutable, rngs={"dropout": jax.random.key(0)})
-    maps, _ = jax.jit(apply)(variables, images)
-    shares = []
-    for values in jax.tree.leaves(maps):
+    apply = functools.partial(feature_model.apply, train=True, mutable=mutable, rngs={"dropout": jax.random.key(0)})
+    features, _ = jax.jit(apply)(variables, images)
+    dead = []
+    for values in jax.tree.leaves(features):
         flat = values.reshape(-1, values.shape[-1])
-        shares.append(np.asarray(flat.max(axis=0) - flat.min(axis=0) < CONSTANT))
-    return float(np.concatenate(shares).mean())
+        dead.append(np.asarray(flat.max(axis=0) - flat.min(axis=0) < DEAD_RANGE))
+    return float(np.concatenate(dead).mean())
