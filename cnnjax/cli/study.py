@@ -20,9 +20,7 @@ def run(parser: shared.Parser, argv: list[str]) -> int:
     parser.usage = "cnnjax study experiments/NAME.py [--budget=quick|full] [--workers=M] [FLAGS]"
     parser.epilog = "Complete runs are kept: the same command resumes a study, and rewrites its report."
     parser.add_argument("file", help="a file with get_study(budget)")
-    parser.add_argument(
-        "--budget", default="quick", help="quick: minutes on two cores; full: for a GPU (default: quick)"
-    )
+    parser.add_argument("--budget", default="quick", help="quick (default): minutes on two cores; full: for a GPU")
     shared.add_run_flags(parser)
     parser.add_argument("--workdir", default="", help="folder of the runs (default: runs/studies/NAME)")
     parser.add_argument("--report", default="", help="folder of the report (default: reports/ beside the file)")
