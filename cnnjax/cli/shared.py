@@ -50,7 +50,7 @@ def network(args: argparse.Namespace) -> str:
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of a command that starts many runs."""
-    parser.add_argument("--workers", type=int, default=1, help="runs in parallel on this machine (default: 1)")
+    parser.add_argument("--workers", type=int, default=1, help="runs in parallel (default: 1)")
     parser.add_argument("--executor", default="local", help="local, ray(...) or slurm(...) (default: local)")
     parser.add_argument(
         "--stall_timeout", type=float, default=60.0, metavar="MINUTES",
