@@ -1,5 +1,6 @@
 """`cnnjax sweep`: starts or resumes a hyperparameter search, shows its leaderboard and its winner."""
 
+import argparse
 import collections
 import dataclasses
 import pathlib
@@ -25,6 +26,48 @@ SETTINGS = ("trials", "seeds", "sampler", "pruner", "metric", "storage", "data_d
 
 
 def run(parser: shared.Parser, argv: list[str]) -> int:
+    _add_flags(parser)
+    action, argv = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else ("run", argv)
+    if action not in ("run", "show", "best"):
+        raise InputError(f"cnnjax sweep {action!r}: {nearest(action, ['show', 'best'])}; or flags alone, to run one")
+    args, rest = parser.parse_known_args(argv)
+    values = {name: getattr(args, name) for name in SETTINGS if getattr(args, name) is not None}
+    if action != "run":
+        _check_show(parser, args, rest, action)
+    elif args.config:
+        values = _read_settings(args.config, rest, values)
+    elif not (args.workdir and (pathlib.Path(args.workdir) / "sweep.json").exists()):
+        parser.error(
+            "--config=FILE is missing" + (f", and {args.workdir} is not a sweep's folder" if args.workdir else "")
+        )
+
+    # Import Optuna and JAX only now, after the cheap checks. This process computes nothing, so it needs no GPU.
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
+    from cnnjax.runs import workdir
+    from cnnjax.sweep import report, search
+
+    if "space" not in values:  # the sweep is resumed, or shown
+        if rest:
+            raise InputError(f"{rest[0]!r}: {args.workdir} has a space and a config already; pass --config as well")
+        values = dataclasses.asdict(search.read(pathlib.Path(args.workdir))) | values
+    settings = search.Settings(**values)
+    folder = pathlib.Path(
+        args.workdir or workdir.unique_path(pathlib.Path(settings.source.partition(":")[0]).stem, "sweeps")
+    )
+    if action == "run":
+        return _run(args, folder, settings)
+    study = search.open_study(folder, settings)
+    if action == "show":
+        _show(shared.console(), report.rows(folder, study, settings), settings)
+        return 0
+    overrides = _overrides(settings.source, report.best(folder, study, settings))
+    print(shared.program(), "train", f"--config={settings.source}", *map(_quoted, overrides))
+    return 0
+
+
+def _add_flags(parser: shared.Parser) -> None:
     parser.usage = (
         "cnnjax sweep --config=FILE[:arg] [--space.FIELD=VALUES ...] [--config.FIELD=VALUE ...] [--trials=N] ...\n"
         "       cnnjax sweep show --workdir=DIR    the leaderboard\n"
@@ -44,75 +87,52 @@ def run(parser: shared.Parser, argv: list[str]) -> int:
     shared.add_run_flags(parser)
     parser.add_argument("--storage", help="URL of a database for the trials (default: a journal in the folder)")
     parser.add_argument("--data_dir", help="folder of the data sets (default: that of TFDS)")
-    action, argv = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else ("run", argv)
-    if action not in ("run", "show", "best"):
-        raise InputError(f"cnnjax sweep {action!r}: {nearest(action, ['show', 'best'])}; or flags alone, to run one")
-    args, rest = parser.parse_known_args(argv)
-    stored = args.workdir and (pathlib.Path(args.workdir) / "sweep.json").exists()
-    if action != "run":
-        if rest:
-            raise InputError(f"unexpected argument {rest[0]!r}; cnnjax sweep {action} takes --workdir=DIR alone")
-        if not args.workdir:
-            parser.error("--workdir=DIR is missing: the sweep's folder")
-        if args.config:
-            raise InputError(f"cnnjax sweep {action} takes --workdir=DIR alone, not --config={args.config}")
-    flags = {name: getattr(args, name) for name in SETTINGS if getattr(args, name) is not None}
-    if action == "run" and args.config is None and not stored:
-        parser.error(
-            "--config=FILE is missing" + (f", and {args.workdir} is not a sweep's folder" if args.workdir else "")
-        )
-    values = _settings(args.config, rest, flags) if args.config else None
 
-    # Import Optuna and JAX only now, after the cheap checks. This process computes nothing, so it needs no GPU.
-    import jax
 
-    jax.config.update("jax_platforms", "cpu")
-    from cnnjax.runs import workdir
+def _check_show(parser: shared.Parser, args: argparse.Namespace, rest: list[str], action: str) -> None:
+    if rest:
+        raise InputError(f"unexpected argument {rest[0]!r}; cnnjax sweep {action} takes --workdir=DIR alone")
+    if not args.workdir:
+        parser.error("--workdir=DIR is missing: the sweep's folder")
+    if args.config:
+        raise InputError(f"cnnjax sweep {action} takes --workdir=DIR alone, not --config={args.config}")
+
+
+def _run(args: argparse.Namespace, folder: pathlib.Path, settings: "Settings") -> int:
+    """Runs or resumes the search, writes its report and prints the leaderboard."""
     from cnnjax.runs.signals import Interrupted
     from cnnjax.runs.supervise import OUTPUT
     from cnnjax.sweep import report, search
 
     console = shared.console()
-    if values is None:
-        if rest:
-            raise InputError(f"{rest[0]!r}: {args.workdir} has a space and a config already; pass --config as well")
-        values = dataclasses.asdict(search.read(pathlib.Path(args.workdir))) | flags
-    settings = search.Settings(**values)
-    folder = pathlib.Path(
-        args.workdir or workdir.unique_path(pathlib.Path(settings.source.partition(":")[0]).stem, "sweeps")
-    )
-    if action == "run":
-        search.check_settings(settings)
-        start = shared.executor(args)
-        try:
-            study = _run(console, folder, settings, start, args.workers, 60 * args.stall_timeout)
-        except Interrupted as interrupted:
-            command = f"{shared.program()} sweep --workdir={folder} --workers={args.workers}"
-            console.print(f"{interrupted}; to resume:\n  {command}", soft_wrap=True)
-            return 128 + interrupted.signal
-        written = report.write(folder, study, settings)
-    else:
-        study, written = search.open_study(folder, settings), []
-    if action == "best":
-        config = report.best(folder, study, settings)
-        overrides = _overrides(settings.source, config)
-        print(shared.program(), "train", f"--config={settings.source}", *map(_quoted, overrides))
-        return 0
-    rows = report.rows(folder, study, settings)
-    console.print(_leaderboard(rows, settings))
-    for row in report.over_folds(rows, settings)[:MAX_ROWS]:
-        console.print(_cross_validated(row, settings), soft_wrap=True)
-    if written and all(trial.state.name == "FAIL" for trial in study.get_trials(deepcopy=False)):
+    search.check_settings(settings)
+    start = shared.executor(args)
+    try:
+        study = _search(console, folder, settings, start, args.workers, 60 * args.stall_timeout)
+    except Interrupted as interrupted:
+        command = f"{shared.program()} sweep --workdir={folder} --workers={args.workers}"
+        console.print(f"{interrupted}; to resume:\n  {command}", soft_wrap=True)
+        return 128 + interrupted.signal
+    written = report.write(folder, study, settings)
+    _show(console, report.rows(folder, study, settings), settings)
+    if all(trial.state.name == "FAIL" for trial in study.get_trials(deepcopy=False)):
         raise InputError(f"all trials failed; their output is in {folder}/trials/*/{OUTPUT}")
-    if written:
-        console.print(f"wrote {', '.join(written)} to {folder}", soft_wrap=True)
-        console.print(f"to train the winner: {shared.program()} sweep best --workdir={folder}", soft_wrap=True)
-        if not settings.storage:
-            console.print(f"to browse the trials: optuna-dashboard {folder / search.JOURNAL}", soft_wrap=True)
+    console.print(f"wrote {', '.join(written)} to {folder}", soft_wrap=True)
+    console.print(f"to train the winner: {shared.program()} sweep best --workdir={folder}", soft_wrap=True)
+    if not settings.storage:
+        console.print(f"to browse the trials: optuna-dashboard {folder / search.JOURNAL}", soft_wrap=True)
     return 0
 
 
-def _settings(location: str, rest: list[str], flags: dict[str, Any]) -> dict[str, Any]:
+def _show(console: "Console", rows: list[dict[str, Any]], settings: "Settings") -> None:
+    from cnnjax.sweep import report
+
+    console.print(_leaderboard(rows, settings))
+    for row in report.over_folds(rows, settings)[:MAX_ROWS]:
+        console.print(_cross_validated(row, settings), soft_wrap=True)
+
+
+def _read_settings(location: str, rest: list[str], flags: dict[str, Any]) -> dict[str, Any]:
     """Returns the fields of `search.Settings` from the config file, the overrides in `rest` and the flags."""
     spaces = [word for word in rest if word.startswith("--space.")]
     overrides = [word for word in rest if not word.startswith("--space.")]
@@ -140,7 +160,7 @@ def _quoted(word: str) -> str:
     return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
 
 
-def _run(
+def _search(
     console: "Console", folder: pathlib.Path, settings: "Settings", start: Any, workers: int, stall_timeout: float
 ) -> "optuna.Study":
     """Runs the search. Prints a line for each trial that ends, and a live leaderboard on a terminal."""
