@@ -68,11 +68,11 @@ def read_json(path: pathlib.Path) -> Any:
         raise InputError(f"{path} is damaged: {error}") from error
 
 
-def write_data_info(workdir: pathlib.Path, known: dict[str, Any]) -> None:
+def write_data_info(workdir: pathlib.Path, info: dict[str, Any]) -> None:
     """Writes data.json and, beside it, statistics.npz with the arrays of more than `MAX_JSON_VALUES` values."""
-    arrays = {name: value for name, value in known.items() if isinstance(value, np.ndarray)}
+    arrays = {name: value for name, value in info.items() if isinstance(value, np.ndarray)}
     long = {name: value for name, value in arrays.items() if value.size > MAX_JSON_VALUES}
-    content = {name: value.tolist() if name in arrays else value for name, value in known.items() if name not in long}
+    content = {name: value.tolist() if name in arrays else value for name, value in info.items() if name not in long}
     if long:
         buffer = io.BytesIO()
         np.savez(buffer, **long)  # pyright: ignore[reportArgumentType]
@@ -83,14 +83,14 @@ def write_data_info(workdir: pathlib.Path, known: dict[str, Any]) -> None:
 
 def read_data_info(workdir: pathlib.Path) -> dict[str, Any]:
     """Returns what `write_data_info` wrote. Raises InputError if a file is missing or damaged."""
-    known = read_json(workdir / "data.json")
-    if digest := known.pop("statistics", ""):
+    info = read_json(workdir / "data.json")
+    if digest := info.pop("statistics", ""):
         path = workdir / "statistics.npz"
         data = path.read_bytes() if path.exists() else b""
         if hashlib.sha256(data).hexdigest() != digest:
             raise InputError(f"{path} is {'damaged' if data else 'missing'}; resuming the run rewrites it")
-        known |= np.load(io.BytesIO(data))
-    return known
+        info |= np.load(io.BytesIO(data))
+    return info
 
 
 def claim(workdir: pathlib.Path, config: Config) -> None:
