@@ -127,9 +127,7 @@ def test_only_a_pod_of_an_indexed_job_asks_the_cluster(environment, monkeypatch:
     environment(POD)
     assert processes.detect() is None
     environment(POD | {"JOB_COMPLETION_INDEX": "0"})
-    with pytest.raises(
-        InputError, match=r"^cannot query Kubernetes for the other processes: 403 - Forbidden; set JAX_"
-    ):
+    with pytest.raises(InputError, match=r"^cannot query Kubernetes for the other processes: 403 - Forbidden; set "):
         processes.detect()
 
 
@@ -139,9 +137,7 @@ def test_a_cluster_that_does_not_answer_is_one_line(environment, monkeypatch: py
 
     environment({})
     monkeypatch.setattr(cloud_tpu_cluster.GceTpuCluster, "is_env_present", classmethod(unreachable))
-    with pytest.raises(
-        InputError, match=r"^cannot query the TPU's metadata for the other processes: no route; set JAX_"
-    ):
+    with pytest.raises(InputError, match=r"^cannot query the TPU's metadata for the other processes: no route; set "):
         processes.initialize()
 
 
