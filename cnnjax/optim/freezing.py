@@ -17,7 +17,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from cnnjax.config import Config, to_steps
 from cnnjax.errors import InputError
-from cnnjax.models.layers import BatchNorm
+from cnnjax.models.normalization import BatchNorm
 from cnnjax.optim.masks import compile_pattern
 from cnnjax.state import Tree, path_name
 

@@ -17,7 +17,7 @@ from cnnjax import metrics, optim, register
 from cnnjax.config import Config, is_due, parse_duration
 from cnnjax.data import pipeline
 from cnnjax.distributed import sharding
-from cnnjax.ops.convolution import lowered_by
+from cnnjax.ops.convolution import implementation_name
 from cnnjax.optim import freezing
 from cnnjax.runs import checkpoint, workdir
 from cnnjax.runs.signals import Interrupted, Signals
@@ -199,7 +199,7 @@ def _announce(setup: Setup, folder: pathlib.Path, console: Console, start: int, 
         held = [f"{sharding.local_bytes(tree) / 2**20:.1f} MiB" for tree in trees]
         console.print(f"each device holds {held[0]} of parameters and {held[1]} of optimizer state", soft_wrap=True)
     if jax.default_backend() == "cpu":
-        console.print(f"using {lowered_by(mesh.size)} for CPU convolutions", soft_wrap=True)
+        console.print(f"using {implementation_name(mesh.size)} for CPU convolutions", soft_wrap=True)
     if start:
         console.print(f"going on from step {start:,}")
 
