@@ -114,7 +114,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> str:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 pixels = rng.integers(0, 128, (100 + i, 130 - i, 3)) + 127 * (label == "light")
                 Image.fromarray(pixels.astype(np.uint8)).save(path)
-    build.build("photographs", str(folder / "source"), str(folder), say=lambda line: None)
+    build.build("photographs", str(folder / "source"), str(folder), log=lambda line: None)
     return str(folder)
 
 
@@ -122,7 +122,7 @@ def shrunk(config: Config, side: int) -> Config:
     """Of fewer and smaller images and, where its name says how, with fewer layers; all else as the card has it."""
     model = spec.parse(config.model)
     fields = next((fields for name, fields in SHALLOW.items() if re.match(name, model.name)), {})
-    fields = fields | ({"ghost": 2} if "ghost" in model.kwargs else {})
+    fields = fields | ({"ghost_batch_size": 2} if "ghost_batch_size" in model.kwargs else {})
     config.model = spec.render(model._replace(kwargs=model.kwargs | fields))
     for field in ("augment", "preprocess"):
         if side:  # from the digits' 8x8 to what the network takes

@@ -28,12 +28,12 @@ from rich.console import Console
 from cnnjax import augment, optim
 from cnnjax import config as configs
 from cnnjax.config import Config
-from cnnjax.data import build, images, statistics
+from cnnjax.data import build, images, statistics, transforms
 from cnnjax.data.build import load
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
 from cnnjax.evaluation.scoring import evaluate
-from cnnjax.models import airbench, create_model, network
+from cnnjax.models import airbench, blocks, create_model
 from cnnjax.runs import checkpoint, workdir
 from cnnjax.training import loop
 
@@ -292,11 +292,11 @@ def test_a_run_killed_before_its_first_file_was_whole_starts_anew(digits_dir: st
 
 
 def test_two_trainings_do_not_share_a_folder(tmp_path: pathlib.Path) -> None:
-    with workdir.Metrics(tmp_path, 0, leader=True) as log:
+    with workdir.MetricsWriter(tmp_path, 0, leader=True) as log:
         log.write(1, 0.1, "train", {"loss": 1.0})
         with pytest.raises(InputError, match="is in use"):
-            workdir.Metrics(tmp_path, 0, leader=True)
-    with workdir.Metrics(tmp_path, 1, leader=True):
+            workdir.MetricsWriter(tmp_path, 0, leader=True)
+    with workdir.MetricsWriter(tmp_path, 1, leader=True):
         assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
 
 
@@ -498,7 +498,7 @@ def test_a_run_goes_on_from_one_mesh_to_another(
 
 
 def test_a_batch_that_does_not_divide_into_groups_is_an_error(digits_dir: str, tmp_path: pathlib.Path) -> None:
-    with pytest.raises(InputError, match="a batch of 8 does not divide into groups of 16 images, the network's ghost"):
+    with pytest.raises(InputError, match="a batch of 8 does not divide into the network's ghost batches of 16"):
         run(tmp_path / "run", digits_dir, model="cifar_resnet20(ghost=16)", grad_accum_steps=2)
     assert not (tmp_path / "run").exists()
 
@@ -515,7 +515,7 @@ def test_what_a_device_holds_is_said(digits_dir: str, tmp_path: pathlib.Path) ->
 
 
 def test_a_batch_that_does_not_divide_among_the_devices_is_an_error(digits_dir: str, tmp_path: pathlib.Path) -> None:
-    with pytest.raises(InputError, match="a batch of 12 does not divide among 8 devices"):
+    with pytest.raises(InputError, match="a batch of 12 is not divisible among 8 devices"):
         run(tmp_path / "run", digits_dir, 8, batch_size=24, grad_accum_steps=2)
     assert not (tmp_path / "run").exists()
 
@@ -613,7 +613,7 @@ def test_without_one_of_its_processes_a_run_ends_and_can_go_on(
 ) -> None:
     """Killed, a process closes its connections; stopped, it leaves them open and is silent, as a host that is gone."""
     config = small(val_split="", duration="400 steps", checkpoint_every="20 steps", log_every="20 steps")
-    quick = first("from cnnjax import processes; processes.SILENT_SECONDS = 10")
+    quick = first("from cnnjax import processes; processes.HEARTBEAT_SECONDS = 10")
     processes = several(config, tmp_path, digits_dir, before=(quick, quick))
     wait_for_checkpoint(tmp_path, processes)
     processes[victim].send_signal(number)
@@ -635,7 +635,7 @@ def test_without_one_of_its_processes_a_run_ends_and_can_go_on(
 @pytest.mark.slow
 def test_a_process_that_fails_alone_ends_the_run(digits_dir: str, tmp_path: pathlib.Path) -> None:
     """Each host with a disk of its own: process 1 sees another folder, and process 0 must not wait for it."""
-    quick = "from cnnjax import processes, workdir; processes.SILENT_SECONDS, workdir.SEEN_SECONDS = 10, 1"
+    quick = "from cnnjax import processes, workdir; processes.HEARTBEAT_SECONDS, workdir.SYNC_SECONDS = 10, 1"
     before = []
     for disk in (tmp_path / "0", tmp_path / "1"):
         disk.mkdir()
@@ -657,7 +657,7 @@ def test_a_process_to_which_no_others_come_says_so(digits_dir: str, tmp_path: pa
     ended(zero)
     status, _, err = ended(one, seconds=60)
     assert status != 0
-    expected = r"error: process 1 of 2, on .*, did not meet the others at localhost:\d+ within 3 s, or was killed"
+    expected = r"error: process 1 of 2, on .*, could not join the others at localhost:\d+ within 3 s, or was killed"
     assert re.fullmatch(expected, err.splitlines()[-1])
     assert not (tmp_path / "run").exists()
 
@@ -899,7 +899,7 @@ def test_auxiliary_classifiers_learn_with_their_weight(weight: float) -> None:
         @nn.compact
         def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
             x = nn.relu(nn.Dense(8, name="shared")(x.reshape(x.shape[0], -1)))
-            network.auxiliary(self, lambda: nn.Dense(10, name="aux")(x), train)
+            blocks.sow_aux_logits(self, lambda: nn.Dense(10, name="aux")(x), train)
             return nn.Dense(10, name="head")(x)
 
     config, key = Config(lr=0.1, aux_weight=weight), jax.random.key(0)
@@ -944,7 +944,7 @@ def test_a_step_learns_from_mixed_images_and_targets() -> None:
     mixed, target = mix(key, images, labels)
     logits = parts["model"].apply(state.variables, mixed, train=False)
     assert float(sums["loss"]) == pytest.approx(float(-(target * jax.nn.log_softmax(logits)).sum()), rel=1e-5)
-    assert int(sums["top1"]) == int((logits.argmax(axis=1) == labels).sum())
+    assert int(sums["accuracy"]) == int((logits.argmax(axis=1) == labels).sum())
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -985,7 +985,7 @@ def test_a_network_is_primed_with_the_first_images_once(devices: int, digits_dir
     }
     run(tmp_path, digits_dir, devices, duration="1 steps", train_split="train[:50]", **settings)
     split = load("digits", "train[:50]", digits_dir)
-    pixels = np.stack([images.resize(image, 32) for image in split.read(np.arange(50))[0]]).astype(np.float32)
+    pixels = np.stack([transforms.resize(image, 32) for image in split.read(np.arange(50))[0]]).astype(np.float32)
     expected = airbench.whitening_kernel(jnp.asarray((pixels - pixels.mean()) / pixels.std()))
     kernel = variables(tmp_path, (32, 32, 1))["['model_state']['constants']['whiten']['kernel']"]
     assert kernel.shape == (2, 2, 1, 8)
@@ -1068,7 +1068,7 @@ def test_what_cannot_be_evaluated_is_named(
                 path = tmp_path / "source" / split / label / "image.png"
                 path.parent.mkdir(parents=True)
                 path.write_bytes(images.encode_png(np.full((side, side), 7, np.uint8)))
-        build.build(name, str(tmp_path / "source"), str(tmp_path), say=lambda line: None)
+        build.build(name, str(tmp_path / "source"), str(tmp_path), log=lambda line: None)
         digits_dir = str(tmp_path)
     with pytest.raises(InputError, match=message):
         evaluate(finished, data_dir=digits_dir, **options)

@@ -22,7 +22,7 @@ from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
 from cnnjax.evaluation.scoring import evaluate
 from cnnjax.models import create_model
-from cnnjax.models.layers import BatchNorm
+from cnnjax.models.normalization import BatchNorm
 from cnnjax.optim import freezing
 from cnnjax.state import path_name
 from cnnjax.training import loop
@@ -302,7 +302,7 @@ def two_classes(tmp_path_factory: pytest.TempPathFactory) -> str:
                 path = folder / "source" / split / label / f"{i}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(images.encode_png(np.full((8, 8), i + 200 * (label == "light"), np.uint8)))
-    build.build("two", str(folder / "source"), str(folder), say=lambda line: None)
+    build.build("two", str(folder / "source"), str(folder), log=lambda line: None)
     return str(folder)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cnnjax import augment, pretrained, spec
-from cnnjax.data import folders, images, pipeline
+from cnnjax.data import folders, images
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
 from cnnjax.evaluation import probe, protocols, scoring
@@ -24,6 +24,7 @@ from cnnjax.evaluation.host_images import (
     read_in_threads,
     read_views,
 )
+from cnnjax.evaluation.recipe import parse_eval_recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,15 +51,15 @@ class Predictor:
         self.network = network
         self.mesh = mesh or sharding.make_mesh()
         self.log, self._has_logged_resize = log, False
-        self.protocol = protocols.build(network.settings.protocol)
-        self.host_ops, self.device_ops = pipeline.split_ops(network.settings.preprocess)
+        self.recipe = parse_eval_recipe(network.config)
+        self.protocol, self.host_ops = self.recipe.protocol, self.recipe.host_ops
         self.model = network.model
         if self.protocol.fully_convolutional:
-            self.model = scoring.as_fully_convolutional(network.settings, network.known, self.model)
-        _, self.variables = network.restore(self.mesh, step, log)
-        self._score_functions: dict[tuple[int, ...], tuple[int, Callable]] = {}
+            self.model = scoring.as_fully_convolutional(self.recipe, network.data, self.model)
+        self.variables = network.load_variables(self.mesh, step, log).variables
+        self._scorers: dict[tuple[int, ...], scoring.BatchScorer] = {}
         self._feature_functions: dict[tuple[Any, ...], Callable] = {}
-        mode = network.settings.average
+        mode = self.recipe.average
         self._probabilities = jax.jit(
             lambda passes: jax.nn.softmax(protocols.average(jnp.stack([*map(jnp.concatenate, passes)], axis=1), mode)),
             out_shardings=sharding.replicated(self.mesh),
@@ -79,7 +80,7 @@ class Predictor:
             if probabilities is None:
                 raise InputError(f"image {name}: {error}")
             rows.append(probabilities)
-        return np.stack(rows) if rows else np.zeros((0, len(self.network.known["classes"])), np.float32)
+        return np.stack(rows) if rows else np.zeros((0, len(self.network.data.classes)), np.float32)
 
     def feature_maps(
         self, pixels: np.ndarray | Sequence[np.ndarray], layer: str = ""
@@ -94,7 +95,7 @@ class Predictor:
         if key not in self._feature_functions:
             self._feature_functions[key] = self._make_feature_function(*key)
         outputs = []
-        for batch, count in self._batches(np.stack(views), self.network.settings.eval_batch_size):
+        for batch, count in self._batches(np.stack(views), self.recipe.batch_size):
             features = jax.device_get(self._feature_functions[key](self.variables, batch))
             outputs.append({name: values[:count] for name, values in features.items()})
         maps = {name: np.concatenate([output[name] for output in outputs]) for name in outputs[0]}
@@ -102,10 +103,10 @@ class Predictor:
 
     def _make_feature_function(self, layer: str, shape: tuple[int, ...]) -> Callable:
         """Returns the compiled function from variables and a batch uint8 [B, *shape] to {layer: float32 [B, ...]}."""
-        config, data = self.network.settings, self.network.known
+        data, recipe = self.network.data, self.recipe
         model = probe.features_only_model(self.network, layer)
-        scoring.check_accepts(config, data, self.network.model, shape)
-        prepare = augment.build(self.device_ops, config.normalize, data, shape)
+        scoring.check_accepts(recipe, data, self.network.model, shape)
+        prepare = augment.build(recipe.step_ops, recipe.normalize, data.statistics, shape)
 
         def apply(variables: Any, batch: jax.Array) -> dict[str, jax.Array]:
             maps: Any = model.apply(variables, prepare(jax.random.key(0), batch), train=False)
@@ -121,7 +122,7 @@ class Predictor:
     @property
     def _shape(self) -> tuple[int, ...]:
         """Returns the [H, W, C] of the images that the network was trained on."""
-        return tuple(self.network.known["shape"])
+        return self.network.data.shape
 
     def _views(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
         """Returns the views of each pass. Raises InputError if the image does not fit."""
@@ -160,7 +161,7 @@ class Predictor:
 
     def _classify(self, prepared: Iterable[HostImage]) -> Iterator[tuple[str, np.ndarray | None, str]]:
         """Yields path, probabilities float32 [classes] (None with an error) and error of each image, in order."""
-        chunk_iterator = chunks(prepared, self.network.settings.eval_batch_size)
+        chunk_iterator = chunks(prepared, self.recipe.batch_size)
         for done in scoring.prefetch_to_host(map(self._classify_chunk, chunk_iterator)):
             rows = {i: row for indices, values in done["groups"] for i, row in zip(indices, values, strict=True)}
             for i, path in enumerate(done["paths"]):
@@ -181,14 +182,13 @@ class Predictor:
     def _scores(self, views: np.ndarray) -> list[jax.Array]:
         """Returns the scores [n, classes] of uint8 [N, H, W, C] or [N, views, H, W, C], in batches that sum to N."""
         shape = views.shape[1:]
-        if shape not in self._score_functions:
-            config, data = self.network.settings, self.network.known
-            scoring.check_accepts(config, data, self.model, shape[-3:])
-            self._score_functions[shape] = scoring.make_batch_scores(
-                config, data, self.model, self.mesh, self.protocol, shape
-            )
-        batch_size, function = self._score_functions[shape]
-        return [function(self.variables, batch)[:count] for batch, count in self._batches(views, batch_size)]
+        if shape not in self._scorers:
+            data = self.network.data
+            scoring.check_accepts(self.recipe, data, self.model, shape[-3:])
+            self._scorers[shape] = scoring.make_batch_scorer(self.recipe, data, self.model, self.mesh, shape)
+        scorer = self._scorers[shape]
+        batches = self._batches(views, scorer.batch_size)
+        return [scorer.scores(self.variables, batch)[:count] for batch, count in batches]
 
     def _batches(self, stacked: np.ndarray, batch_size: int) -> Iterator[tuple[jax.Array, int]]:
         """Yields batches on the mesh and how many of their rows count.

@@ -19,14 +19,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from cnnjax import augment, models, pretrained, spec
+from cnnjax import augment, losses, metrics, models, pretrained, spec
 from cnnjax.augment import normalize
 from cnnjax.data import split_cache
 from cnnjax.data.build import Split, load
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError, unknown
-from cnnjax.evaluation import protocols, report, scoring
-from cnnjax.models import layers
+from cnnjax.evaluation import report, scoring
+from cnnjax.evaluation.recipe import parse_eval_recipe
+from cnnjax.models import blocks, layers, normalization
 from cnnjax.models import network as network_module
 from cnnjax.state import Tree, path_name
 
@@ -55,7 +56,7 @@ class FeatureModel:
         inputs: list[jax.Array] = []
 
         def record_input(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-            if isinstance(context.module, nn.Dense | nn.Conv | layers.FullConnection):
+            if isinstance(context.module, nn.Dense | nn.Conv | layers.FullyConnected):
                 inputs.append(args[0])
             return call(*args, **kwargs)
 
@@ -69,10 +70,10 @@ def features_only_model(network: pretrained.LoadedNetwork, layer: str = "") -> n
 
     It takes the same variables. Raises InputError if there is no such layer; "" stands for all of them.
     """
-    config, data = network.settings, network.known
+    config, data = network.config, network.data
     text = spec.with_argument(config.model, ["features_only"], True)
-    model = models.create_model(text, len(data["classes"]), config.dtype)
-    image = jax.ShapeDtypeStruct((1, *data["shape"]), jnp.float32)
+    model = models.create_model(text, len(data.classes), config.dtype)
+    image = jax.ShapeDtypeStruct((1, *data.shape), jnp.float32)
     features = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x, train=False)[0], image)
     if layer and layer not in features:
         raise unknown(f"layer of {config.model!r}:", layer, features)
@@ -91,19 +92,20 @@ def extract_features(
 
     Reads them from the disk cache if they were computed before with the same variables, data, config and code.
     """
-    config, data = network.settings, network.known
+    config, data = network.config, network.data
     model: Any = feature_model(network, layer)
-    protocol = protocols.build("single")
 
     def compute() -> split_cache.Arrays:
-        scores = scoring.make_scores(config, data, examples, model, mesh, protocol, ())
-        features, labels = scoring.collect(scores, variables, examples, mesh)
-        return {"features": features, "labels": labels}
+        recipe = parse_eval_recipe(dataclasses.replace(config, protocol="single"))
+        scores = scoring.make_scores(recipe, data, examples, model, mesh, ())
+        collected = scoring.collect(scores, variables, examples, mesh)
+        return {"features": collected.scores, "labels": collected.labels}
 
-    modules = [sys.modules[type(network.model).__module__], network_module, layers, normalize, augment]
+    modules = [sys.modules[type(network.model).__module__], network_module, blocks, layers, normalization]
+    modules += [normalize, augment]
     code = [inspect.getsource(module) for module in modules]
-    options = [config.model, layer, config.preprocess, config.normalize, config.dtype, data["shape"]]
-    digest = _digest(variables, normalize.statistics(data))
+    options = [config.model, layer, config.preprocess, config.normalize, config.dtype, list(data.shape)]
+    digest = _digest(variables, normalize.statistics(data.statistics))
     arrays = split_cache.arrays(examples, (), compute, "features", options, digest, code)
     return arrays["features"], arrays["labels"]
 
@@ -222,7 +224,7 @@ def probe(
     Raises:
       InputError: a data set, split or layer that does not exist or does not fit.
     """
-    config = network.settings
+    config = network.config
     is_own = dataset in ("", config.dataset)
     dataset = dataset or config.dataset
     train_split = train_split or (config.train_split if is_own else "train")
@@ -230,15 +232,16 @@ def probe(
     mesh = mesh or sharding.make_mesh()
     train_examples, test_examples = (load(dataset, name, data_dir) for name in (train_split, split))
     feature_model(network, layer)  # a wrong layer fails before the weights are read
-    number, variables = network.restore(mesh, step, log)
-    train, train_labels = extract_features(network, variables, train_examples, layer, mesh)
-    test, labels = extract_features(network, variables, test_examples, layer, mesh)
+    restored = network.load_variables(mesh, step, log)
+    train, train_labels = extract_features(network, restored.variables, train_examples, layer, mesh)
+    test, labels = extract_features(network, restored.variables, test_examples, layer, mesh)
     log(f"{train.shape[1]:,} features of {len(train):,} and {len(test):,} images")
     classes = test_examples.classes
     knn = nearest_neighbors(train, train_labels, test, len(classes), k, temperature)
     linear, c = linear_classifier(train, train_labels, test, len(classes))
 
-    shared = {"dataset": dataset, "split": split, "step": number, "train_split": train_split, **(description or {})}
+    shared = {"dataset": dataset, "split": split, "step": restored.step, "train_split": train_split}
+    shared |= dict(description or {})
     shared |= {"layer": layer} if layer else {}
     results = []
     fitted: list[tuple[np.ndarray, dict[str, Any]]] = [
@@ -249,5 +252,6 @@ def probe(
         with np.errstate(divide="ignore"):
             scores = np.log(probabilities)
         loss = -float(scores[np.arange(len(labels)), labels].mean())
-        results.append(report.write(scores, labels, loss, folder, shared | options, classes))
+        means = metrics.evaluate(scores, labels, losses.cross_entropy) | {"loss": loss}  # of probabilities as they are
+        results.append(report.write(scores, labels, means, folder, shared | options, classes))
     return results

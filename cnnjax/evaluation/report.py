@@ -21,7 +21,7 @@ MAX_FOLDER_NAME = 120  # characters
 def write(
     scores: np.ndarray,
     labels: np.ndarray,
-    loss: float,
+    means: Mapping[str, float],
     workdir: pathlib.Path,
     description: Mapping[str, Any],
     class_names: list[str],
@@ -33,7 +33,7 @@ def write(
     Args:
       scores: float32 [N, K], logits or log-probabilities.
       labels: int [N].
-      loss: the mean loss, which is recorded as it is.
+      means: the value of each metric of `METRICS`, recorded as it is.
       workdir: folder of the run.
       description: what was evaluated: "dataset", "split", "step", and the options that differ from the run's config.
       class_names: K names.
@@ -45,7 +45,13 @@ def write(
     folder = workdir / "evaluations" / _folder_name(**description)
     overall = {name: _to_json(value) for name, value in result.overall.items()}
     per_class = dict(zip(class_names, map(_to_json, result.per_class["accuracy"]), strict=True))
-    content = {**description, "loss": _to_json(loss), **overall, "per_class": per_class, "folder": str(folder)}
+    content = {
+        **description,
+        **{name: _to_json(value) for name, value in means.items()},
+        **overall,
+        "per_class": per_class,
+        "folder": str(folder),
+    }
     if jax.process_index() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         workdirs.write_json(folder / "metrics.json", content | {"confusion": result.confusion.tolist()})

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from cnnjax.models.layers import FullConnection
+from cnnjax.models.layers import FullyConnected
 
 Arrays = dict[str, np.ndarray]
 Shape = tuple[int, ...]
@@ -73,7 +73,7 @@ def _trace_layers(model: nn.Module, shape: Shape) -> tuple[Layer, ...]:
 
 def _fc_input(module: nn.Module, input_shape: Shape) -> Shape:
     """Returns `Layer.fc_input`; a layer applied to vectors, or at each position, flattens maps of 1x1."""
-    if isinstance(module, FullConnection):
+    if isinstance(module, FullyConnected):
         size = (module.window, module.window) if module.window else input_shape[1:3]
         return *size, input_shape[-1]
     return (1, 1, input_shape[-1]) if isinstance(module, nn.Dense) else ()

@@ -11,7 +11,7 @@ import pathlib
 import statistics
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -22,11 +22,12 @@ from optuna.trial import Trial, TrialState
 from cnnjax import spec
 from cnnjax.config import Config, check
 from cnnjax.errors import InputError, unknown
+from cnnjax.metrics import METRICS
 from cnnjax.runs import workdir
 from cnnjax.runs.executors import Start
 from cnnjax.runs.supervise import End, Run, is_complete, is_last, metric_lines, supervise
 from cnnjax.sweep.space import configured, distributions, one_of
-from cnnjax.training.loop import check_names
+from cnnjax.training.recipe import parse_recipe
 
 # --------------------------------------------------------------------------------------------------- samplers, pruners
 
@@ -76,7 +77,6 @@ def hyperband(least: int = 1, factor: int = 3) -> optuna.pruners.BasePruner:
 
 SAMPLERS = {"tpe": tpe, "random": random, "grid": grid, "cmaes": cmaes, "halton": halton}
 PRUNERS = {"none": none, "median": median, "hyperband": hyperband}
-METRICS: dict[str, Literal["maximize", "minimize"]] = {"accuracy": "maximize", "top5": "maximize", "loss": "minimize"}
 JOURNAL = "journal.log"
 
 # ----------------------------------------------------------------------------------------------------------- the sweep
@@ -118,11 +118,11 @@ def check_settings(settings: Settings) -> dict[str, BaseDistribution]:
     if settings.seeds > 1 and "seed" in settings.space:
         raise InputError("--seeds repeats each trial with other seeds; leave 'seed' out of the space")
     space = distributions(settings.space, config)
-    check_names(configured(config, {name: one_of(values) for name, values in space.items()}))
+    parse_recipe(configured(config, {name: one_of(values) for name, values in space.items()}))
     for name, values in space.items():
         if isinstance(values, CategoricalDistribution):
             for value in values.choices:
-                check_names(configured(config, {name: value}))
+                parse_recipe(configured(config, {name: value}))
     spec.find("sampler", spec.parse(settings.sampler), SAMPLERS, seed=0)
     spec.build("pruner", settings.pruner, PRUNERS)
     ranges = [name for name, values in space.items() if not isinstance(values, CategoricalDistribution)]
@@ -164,7 +164,7 @@ def open_study(folder: pathlib.Path, settings: Settings) -> optuna.Study:
             study = optuna.create_study(
                 storage=storage,
                 study_name=str(folder.resolve()) if settings.storage else "sweep",  # a folder may be moved
-                direction=METRICS[settings.metric],
+                direction="maximize" if METRICS[settings.metric].higher_is_better else "minimize",
                 pruner=pruner,
                 load_if_exists=True,
             )
@@ -229,7 +229,7 @@ def sweep(
         """The trial's first run that is missing; None, once the trial is told, when there is none."""
         try:
             settled = check(configured(config, trial.params))
-            check_names(settled)
+            parse_recipe(settled)
         except InputError as error:
             fail(trial, str(error))
             return None

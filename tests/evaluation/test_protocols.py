@@ -271,9 +271,9 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     kept: list[dict[str, Any]] = []
     write = scoring.report.write
 
-    def keep(scores: np.ndarray, label: np.ndarray, loss: float, workdir: pathlib.Path, of: dict, classes: list) -> Any:
-        kept.append({"scores": scores, "label": label, "loss": loss, "of": of, "workdir": workdir})
-        return write(scores, label, loss, workdir, of, classes)
+    def keep(scores: np.ndarray, label: np.ndarray, means: dict, workdir: pathlib.Path, of: dict, classes: list) -> Any:
+        kept.append({"scores": scores, "label": label, **means, "of": of, "workdir": workdir})
+        return write(scores, label, means, workdir, of, classes)
 
     monkeypatch.setattr(scoring.report, "write", keep)
     return kept

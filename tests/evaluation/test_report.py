@@ -173,14 +173,14 @@ def test_files_hold_the_metrics_for_any_number_of_classes(case: str, tmp_path: p
         scores[:] = NAN
     classes = [f"class {k}" for k in range(count)]
     description = {"dataset": "some/data", "split": "test[:50%]", "step": 7}
-    result = report.write(scores, label, 0.25, tmp_path, description, classes)
+    result = report.write(scores, label, {"loss": 0.25, "mine": NAN}, tmp_path, description, classes)
     folder = pathlib.Path(result["folder"])
     assert folder.parent == tmp_path / "evaluations"
     written = json.loads((folder / "metrics.json").read_text(), parse_constant=pytest.fail)  # no NaN, which is no JSON
     found = classification.classification_metrics(scores, label)
     assert written.pop("confusion") == found.confusion.tolist()
     assert written == result
-    assert (result["loss"], result["count"], result["dataset"]) == (0.25, 200, "some/data")
+    assert (result["loss"], result["mine"], result["count"], result["dataset"]) == (0.25, None, 200, "some/data")
     for name, columns in (("per_class.csv", found.per_class), ("calibration.csv", found.calibration)):
         with (folder / name).open() as file:
             table = list(csv.DictReader(file))

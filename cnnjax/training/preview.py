@@ -1,0 +1,84 @@
+"""A contact sheet of augmentation: images of a data set beside augmented versions, as in training."""
+
+import itertools
+import pathlib
+
+import jax
+import numpy as np
+
+from cnnjax.config import Config
+from cnnjax.data import images, pipeline
+from cnnjax.data.build import load
+from cnnjax.distributed import sharding
+from cnnjax.errors import InputError
+from cnnjax.training.inputs import Splits, data_info, input_functions, open_train_source
+from cnnjax.training.recipe import parse_recipe
+
+DRAWS = 6  # augmented versions of each image
+INCHES = 1.5  # width and height of an image on the sheet
+DOTS_PER_INCH = 150
+
+
+def write(
+    name: str,
+    augment_text: str,
+    path: pathlib.Path,
+    *,
+    split: str = "train",
+    count: int = 8,
+    seed: int = 0,
+    data_dir: str = "",
+) -> None:
+    """Writes a PNG with a row for each of `count` images of the split: the original, then `DRAWS` augmented versions.
+
+    They come from the training pipeline with config.augment = `augment_text`, one epoch per column, without
+    normalization. A column is a batch, so mixing operations mix its images; captions show the mixed labels.
+    Raises InputError for a data set, split or operation that does not exist or does not fit.
+    """
+    if count < 1:
+        raise InputError(f"--count={count}: expected at least 1")
+    if path.suffix != ".png":
+        raise InputError(f"--out={path}: expected a name that ends in .png")
+    recipe = parse_recipe(
+        Config(dataset=name, train_split=split, augment=text, normalize="none", cache="host", seed=seed)
+    )
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    examples = load(name, split, data_dir)
+    source = open_train_source(recipe, Splits(examples, None, None), mesh)
+    functions = input_functions(recipe, data_info(recipe, examples, source, None))
+    prepare, mix = jax.jit(functions.prepare), jax.jit(functions.mix)
+
+    chosen = pipeline.permutation(seed, 0, len(examples))[:count].astype(np.int32)
+    encoded, labels = examples.read_encoded(chosen)
+    rows = [[(images.decode(data), examples.classes[label])] for data, label in zip(encoded, labels, strict=True)]
+    for draw in range(DRAWS):
+        epoch = np.full(len(chosen), draw, np.int32)
+        batch = pipeline.read(examples, operations.host, chosen, chosen + draw * len(examples), seed)
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), draw))
+        augmented, targets = mix(keys[1], prepare(keys[0], batch["image"], chosen, epoch), batch["label"])
+        for row, image, target in zip(rows, np.asarray(augmented), np.asarray(targets), strict=True):
+            row.append((image, _format_target(target, examples.classes) if operations.mixing else ""))
+    _draw(rows, f"{name} {split}, augment={augment_text!r}", path)
+
+
+def _format_target(target: np.ndarray, classes: list[str]) -> str:
+    """Formats a distribution over classes [K] as 'cat 70%, dog 30%'."""
+    return ", ".join(f"{classes[k]} {target[k]:.0%}" for k in np.argsort(-target) if target[k] >= 0.005)
+
+
+def _draw(rows: list[list[tuple[np.ndarray, str]]], title: str, path: pathlib.Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(INCHES * len(rows[0]), (INCHES + 0.25) * len(rows) + 0.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=9, wrap=True)
+    grid = figure.subplots(len(rows), len(rows[0]), squeeze=False)
+    for axes, (image, caption) in zip(grid.flat, itertools.chain(*rows), strict=True):
+        white = 1 if image.dtype.kind == "f" else 255
+        pixels = np.clip(image[:, :, 0] if image.shape[-1] == 1 else image, 0, white)
+        interpolation = "nearest" if max(image.shape) < INCHES * DOTS_PER_INCH else "antialiased"
+        axes.imshow(pixels, cmap="gray", vmin=0, vmax=white, interpolation=interpolation)
+        axes.set_title(caption, fontsize=7)
+        axes.set_axis_off()
+    figure.savefig(path, dpi=DOTS_PER_INCH)
