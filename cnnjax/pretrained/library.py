@@ -8,9 +8,9 @@ Our arrays are named by path, such as 'params/conv2_1/conv1/kernel' or 'batch_st
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -39,11 +39,16 @@ class Layer:
 NameMapping = Callable[[Sequence[Layer], Arrays], Mapping[str, str]]
 
 
-def list_layers(model: nn.Module, shape: Shape) -> list[Layer]:
+def list_layers(model: nn.Module, shape: Sequence[int]) -> tuple[Layer, ...]:
     """Lists the layers with arrays in the order in which they run on images [height, width, channels].
 
-    Includes auxiliary classifiers. Computes shapes only.
+    Includes auxiliary classifiers. Computes shapes only, once for each network and shape.
     """
+    return _trace_layers(model, tuple(shape))
+
+
+@functools.lru_cache(maxsize=64)  # a large network traces for seconds, and a file is tried with several libraries
+def _trace_layers(model: nn.Module, shape: Shape) -> tuple[Layer, ...]:
     layers: dict[str, Layer] = {}
 
     def record(run: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
@@ -63,7 +68,7 @@ def list_layers(model: nn.Module, shape: Shape) -> list[Layer]:
     with nn.intercept_methods(record):
         image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
         jax.eval_shape(lambda x: model.init(jax.random.key(0, impl="rbg"), x, train=False), image)
-    return list(layers.values())
+    return tuple(layers.values())
 
 
 def _fc_input(module: nn.Module, input_shape: Shape) -> Shape:
@@ -104,7 +109,7 @@ def names_by_substitution(table: Mapping[str, str]) -> Callable[[Sequence[Layer]
 def substitute(name: str, table: Mapping[str, str]) -> str:
     """Applies {regular expression: replacement} in order; see `names_by_substitution`."""
     for pattern, replacement in table.items():
-        name = re.sub(pattern, partial(_fill, replacement), name)
+        name = re.sub(pattern, functools.partial(_fill, replacement), name)
     return name
 
 

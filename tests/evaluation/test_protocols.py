@@ -111,8 +111,9 @@ SEEN: dict[str, tuple[str, int, str, Callable[[np.ndarray], list[np.ndarray]]]] 
 }  # fmt: skip
 
 
-def expected(protocol: str, average: str, folder: str) -> tuple[np.ndarray, np.ndarray]:
-    """The scores and labels of all images, one view after the other."""
+@functools.cache
+def expected_logits(protocol: str, folder: str) -> tuple[list[np.ndarray], np.ndarray]:
+    """Returns the logits [views, 3] of each image, one view after the other, and the labels of all images."""
     text, side, preprocess, views = SEEN[protocol]
     model = create_model(text, 3)
     net = jax.jit(functools.partial(model.apply, train=False))
@@ -132,12 +133,17 @@ def expected(protocol: str, average: str, folder: str) -> tuple[np.ndarray, np.n
     for image in pixels:
         for call in spec.parse_pipeline(preprocess):
             image = spec.find("operation", call, images.HOST_OPS, image=image)()
-        each = [logits(view) for view in views(image)]
-        if average == "probabilities" and len(each) > 1:
-            rows.append(np.log(np.mean([np.exp(one) / np.exp(one).sum() for one in each], axis=0)))
-        else:
-            rows.append(np.mean(each, axis=0))
-    return np.array(rows), labels
+        rows.append(np.array([logits(view) for view in views(image)]))
+    return rows, labels
+
+
+def expected(protocol: str, average: str, folder: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the scores [N, 3] and labels of all images."""
+    rows, labels = expected_logits(protocol, folder)
+    if average == "probabilities" and len(rows[0]) > 1:
+        softmax = [np.exp(row) / np.exp(row).sum(axis=1, keepdims=True) for row in rows]
+        return np.array([np.log(row.mean(axis=0)) for row in softmax]), labels
+    return np.array([row.mean(axis=0) for row in rows]), labels
 
 
 def test_every_protocol_is_here() -> None:

@@ -57,8 +57,8 @@ def _arrays(file: Any, names: dict[str, str] | None = None) -> dict[str, np.ndar
     layers = _read_keras3(file["layers"], names or {}) if "layers" in file else _read_keras2(file)
     arrays = {}
     for layer, variables in layers:
-        names_of = VARIABLES.get(tuple(array.ndim for array in variables), map(str, range(len(variables))))
-        arrays |= {f"{layer}/{name}": array for name, array in zip(names_of, variables, strict=True)}
+        variable_names = VARIABLES.get(tuple(array.ndim for array in variables), map(str, range(len(variables))))
+        arrays |= {f"{layer}/{name}": array for name, array in zip(variable_names, variables, strict=True)}
     if not arrays:
         raise InputError("no weights in it")
     return arrays
