@@ -89,8 +89,10 @@ def test_sigint_saves_a_checkpoint_and_prints_the_command_that_resumes(
     folder = tmp_path / "run"
 
     def interrupt() -> None:
-        wait_for_steps(folder, lambda: None)
-        os.kill(os.getpid(), signal.SIGINT)
+        try:
+            wait_for_steps(folder, lambda: None)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
     thread.start()
