@@ -10,7 +10,7 @@ here yet.
 
 As in the paper (4.2): batch size 64, 300 epochs, a learning rate of 0.1 divided by ten at 50 % and 75 % of them, weight
 decay of 1e-4 on every parameter, Nesterov momentum, He initialization. Without augmentation, the paper uses dropout of
-0.2: --config.augment='' and 'densenet40_12(dropout=0.2)'.
+0.2: --config.augment='' and 'densenet40_12(block_dropout=0.2)'.
 """
 
 from cnnjax.config import Config

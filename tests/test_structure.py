@@ -15,7 +15,7 @@ from cnnjax.config import FIELDS
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cnnjax"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-SHARED = ("__init__", "layers", "network")  # of models/: what families share
+SHARED = ("__init__", "blocks", "layers", "network", "normalization")  # of models/: what families share
 FAMILIES = [path for path in (PACKAGE / "models").glob("*.py") if path.stem not in SHARED]
 LEAVES = [
     "errors", "spec", "state", "losses", "distributed/sharding", "distributed/processes", "metrics", "config", "cache",
@@ -71,7 +71,7 @@ def test_the_rules_see_the_imports() -> None:
 
 @pytest.mark.parametrize("path", FAMILIES, ids=module)
 def test_a_family_of_networks_imports_only_what_families_share(path: pathlib.Path) -> None:
-    assert ours(path) <= {"cnnjax.models.layers", "cnnjax.models.network"}
+    assert ours(path) <= {f"cnnjax.models.{name}" for name in SHARED[1:]}
     assert foreign(path) <= {"flax", "jax", "numpy"}
 
 
@@ -85,7 +85,10 @@ def test_what_families_share_imports_nothing_else_of_ours() -> None:
     assert ours(PACKAGE / "ops" / "pooling.py") == {"cnnjax.ops.onednn", "cnnjax.ops.primitive"}
     assert ours(PACKAGE / "ops" / "primitive.py") == {"cnnjax.ops.onednn"}
     assert ours(PACKAGE / "ops" / "onednn.py") == {"cnnjax.ops.compiler"}
-    assert ours(PACKAGE / "models" / "network.py") == {"cnnjax.models.layers"}
+    assert ours(PACKAGE / "models" / "normalization.py") == set()
+    assert ours(PACKAGE / "models" / "blocks.py") == {"cnnjax.models.layers"}
+    shared = {f"cnnjax.models.{name}" for name in ("blocks", "layers", "normalization")}
+    assert ours(PACKAGE / "models" / "network.py") == shared
 
 
 @pytest.mark.parametrize("name", LEAVES)
