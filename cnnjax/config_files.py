@@ -1,6 +1,7 @@
 """Config files, sweep spaces and studies: Python files of a person's own, read with errors in one line."""
 
 import contextlib
+import importlib.metadata
 import importlib.util
 import inspect
 import pathlib
@@ -8,6 +9,7 @@ import types
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from cnnjax import register
 from cnnjax.config import FIELDS, Config, check, load, unknown_field
 from cnnjax.errors import InputError, nearest
 
@@ -23,10 +25,9 @@ def read_config(
     from absl import flags
     from ml_collections import config_flags
 
-    path, _, arg = location.partition(":")
-    if not pathlib.Path(path).is_file():
-        raise InputError(f"there is no config file {path!r}; {nearest(path, map(str, config_files()))}")
-    config = load(pathlib.Path(path)) if path.endswith(".json") else _call_config_file(path, arg)
+    name, _, arg = location.partition(":")
+    path = find_file(name, "configs", "config")
+    config = _load_json(path) if path.suffix == ".json" else _call_config_file(str(path), arg)
     values = flags.FlagValues()
     words = ["cnnjax", *overrides]
     try:
@@ -42,15 +43,62 @@ def read_config(
     return check(config)
 
 
+def load_config(location: str, **changes: Any) -> Config:
+    """Loads a config: a file or the name of a recipe card, as in 'digits_lenet5' or 'mnist_lenet5:fashion_mnist'.
+
+    `changes` are fields to set. Raises InputError for a file, field or value that does not exist.
+    """
+    config = read_config(location)
+    for name, value in changes.items():
+        setattr(config, name, value)
+    return check(config)
+
+
+def find_file(name: str, kind: str, what: str) -> pathlib.Path:
+    """Finds a config or a study by path or name; a file in the current folder comes before one of the package.
+
+    `kind` is 'configs' or 'experiments'. Raises InputError with the nearest valid name.
+    """
+    path = pathlib.Path(name)
+    stem = path.stem if path.suffix == ".py" else path.name
+    candidates = [path, path.with_name(f"{path.name}.py"), pathlib.Path(kind, f"{path.name}.py")]
+    if path.parent in (pathlib.Path(), pathlib.Path(kind)):
+        candidates += [packaged for packaged in bundled_files(kind) if packaged.stem == stem]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    valid = {candidate.stem for candidate in (*pathlib.Path(kind).glob("*.py"), *bundled_files(kind))}
+    raise InputError(f"there is no {what} {name!r}; {nearest(stem, valid)}")
+
+
+def bundled_files(kind: str) -> list[pathlib.Path]:
+    """Lists the recipe cards ('configs') or studies ('experiments') that come with the package, sorted by name."""
+    checkout = pathlib.Path(__file__).resolve().parents[1]
+    if (checkout / "pyproject.toml").is_file():
+        return sorted((checkout / kind).glob("*.py"))
+    files = importlib.metadata.files("cnnjax") or []
+    found = [file for file in files if file.parts[-3:-1] == ("cnnjax", kind) and file.suffix == ".py"]
+    return sorted((pathlib.Path(str(file.locate())).resolve() for file in found), key=lambda path: path.name)
+
+
 def config_files() -> list[pathlib.Path]:
-    return sorted(pathlib.Path("configs").glob("*.py"))
+    """Lists the config files of the current folder, and those of the package that it does not have."""
+    local = sorted(pathlib.Path("configs").glob("*.py"))
+    names = {path.name for path in local}
+    return [*local, *(path for path in bundled_files("configs") if path.name not in names)]
+
+
+def _load_json(path: pathlib.Path) -> Config:
+    register.check_imports(path.parent)
+    return load(path)
 
 
 def read_space(location: str) -> dict[str, Any]:
     """What sweep() of the config file 'FILE[:arg]' returns; {} where there is none. Raises InputError as it fails."""
-    path = location.partition(":")[0]
-    if path.endswith(".json"):
+    found = find_file(location.partition(":")[0], "configs", "config")
+    if found.suffix == ".json":
         return {}
+    path = str(found)
     with _of_file(path):
         space = getattr(_module(path), "sweep", dict)()
         if not isinstance(space, dict):
@@ -76,9 +124,7 @@ def read_study(path: str, budget: str) -> Any:
     """The `cnnjax.study.Study` that get_study(budget) of the file gives. Raises InputError when it gives none."""
     from cnnjax.study import Study
 
-    if not pathlib.Path(path).is_file():
-        files = map(str, sorted(pathlib.Path("experiments").glob("*.py")))
-        raise InputError(f"there is no study {path!r}; {nearest(path, files)}")
+    path = str(find_file(path, "experiments", "study"))
     with _of_file(path, "study"):
         module = _module(path)
         if not hasattr(module, "get_study"):

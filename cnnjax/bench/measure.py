@@ -1,5 +1,6 @@
 """What is timed, and how: steps of a network in blocks of about a second, and the most that the machine could do."""
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -7,74 +8,77 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from cnnjax import augment, optim, summary
 from cnnjax.config import Config
 from cnnjax.data import pipeline
-from cnnjax.data.build import load
+from cnnjax.data.info import DataInfo
 from cnnjax.distributed import sharding
-from cnnjax.evaluation.scoring import input_errors
 from cnnjax.models import create_model
 from cnnjax.state import TrainState
-from cnnjax.training import loop as training
+from cnnjax.training.init import init_state
+from cnnjax.training.loop import feeds
+from cnnjax.training.recipe import parse_recipe
+from cnnjax.training.setup import Setup, make_setup, state_shapes
+from cnnjax.training.step import jit_step
 
 BLOCK = 1.0  # seconds: long beside a clock's and a scheduler's grain, short beside what else a machine does
+NO_END = 2**40  # steps: more than any measurement takes
 
-Run = Callable[[int], float]  # takes so many steps; returns their seconds
-
-
-class Subject(NamedTuple):
-    """A network with all that its training step needs."""
-
-    config: Config
-    model: nn.Module
-    shape: tuple[int, int, int]  # of an image: height, width, channels
-    prepare: Callable[..., jax.Array]
-    mix: Callable[..., tuple[jax.Array, jax.Array]]
-    batch: Any  # as `pipeline.train_batches` has them
-    mesh: Mesh
+Run = Callable[[int], float]  # runs this many steps; returns their seconds
 
 
-def of_model(text: str, classes: int, shape: tuple[int, int, int], batch: int, dtype: str) -> Subject:
-    """The network of a call string, on one batch of random float32 images, by SGD with momentum 0.9."""
+def of_model(text: str, classes: int, shape: tuple[int, int, int], batch: int, dtype: str) -> Setup:
+    """Sets up the network of a call string on one batch of random float32 images, with SGD and momentum 0.9."""
     mesh = sharding.make_mesh()
     sharding.check_batch(batch, mesh)
     # A small rate: numbers that grow to infinity, or shrink to denormal ones, have times of their own.
     config = Config(model=text, batch_size=batch, dtype=dtype, optimizer="sgd(momentum=0.9)", lr=1e-3)
     rng = np.random.default_rng(0)
-    whole = {
+    rows = sharding.local_rows(mesh, batch)
+    arrays = {
         "image": rng.standard_normal((batch, *shape), np.float32),
         "label": rng.integers(classes, size=batch).astype(np.int32),
         "example": np.arange(batch, dtype=np.int32),
         "epoch": np.zeros(batch, np.int32),
     }
-    rows = sharding.local_rows(mesh, batch)
-    arrays = {name: sharding.put_batch(mesh, array[rows]) for name, array in whole.items()}
+    arrays = {name: sharding.put_batch(mesh, array[rows]) for name, array in arrays.items()}
+    source = pipeline.Source(
+        fetch=lambda steps, indices: (arrays for _ in steps),
+        whole=None,
+        count=batch,
+        shape=shape,
+        statistics=lambda names: {},
+    )
     model = create_model(text, classes, dtype)
-    return Subject(
-        config, model, shape, lambda key, images, *_: images, augment.build_mixing([], classes), arrays, mesh
+    schedule = optim.build_schedule(config, epoch=1000, total=1_000_000)
+    return Setup(
+        recipe=parse_recipe(config),
+        mesh=mesh,
+        splits=None,
+        source=source,
+        data=DataInfo(tuple(map(str, range(classes))), shape, has_class_names=False),
+        model=model,
+        schedule=schedule,
+        steps_per_epoch=1000,
+        total_steps=1_000_000,
+        steps_per_call=1,
+        unfreeze_steps={},
+        prepare=lambda key, images, *_: images,
+        mix=augment.build_mixing([], classes),
+        shapes=state_shapes(config, model, schedule, shape, mesh),
+        init_from=None,
+        teacher=None,
+        scorers={},
     )
 
 
-def of_config(config: Config, data_dir: str) -> tuple[Subject, pipeline.Source]:
-    """The network of a config with its own data, augmentation, loss and optimiser; and where its batches come from."""
-    mesh = sharding.make_mesh(text=config.mesh)
-    sharding.check_batch(config.batch_size // config.grad_accum_steps, mesh)
-    examples = load(config.dataset, config.train_split, data_dir)
-    host_ops, step_ops = pipeline.split_ops(config.augment)
-    step_ops, mixing = pipeline.split_mixing(step_ops)
-    source = pipeline.open_source(examples, host_ops, cache=config.cache, seed=config.seed, mesh=mesh)
-    known = source.statistics(pipeline.required_statistics(config.augment, normalization=config.normalize))
-    prepare = augment.build(step_ops, config.normalize, known, source.shape)
-    mix = augment.build_mixing(mixing, len(examples.classes))
-    batch = next(_stream(source, config, stop=1))
-    model = create_model(config.model, len(examples.classes), config.dtype)
-    return Subject(config, model, source.shape, prepare, mix, batch, mesh), source
+def of_config(config: Config, data_dir: str) -> Setup:
+    """Sets up the training of a config, with its data, augmentation, loss, optimizer and teacher."""
+    return make_setup(parse_recipe(config), data_dir=data_dir, log=lambda line: None)
 
 
 # ------------------------------------------------------------------------------------------------- what is compiled
@@ -84,82 +88,89 @@ class Program(NamedTuple):
     """A compiled step, and what XLA says of it."""
 
     run: Run
-    text: str  # the optimised HLO
-    compile_seconds: float  # tracing not included; with a cache of earlier compilations, it may be that of reading
+    text: str  # the optimized HLO
+    compile_seconds: float  # without tracing; with a persistent compilation cache, it may be that of reading it
     bytes_accessed: float  # by a step on all devices; 0: not known
     memory_bytes: int  # the most that a step holds on a device: arguments, results and temporaries
     params: int
 
 
-def compile_step(subject: Subject, what: str, source: pipeline.Source | None = None) -> Program:
-    """The step of `what`, which is 'train' or 'forward', compiled; nothing is computed before its first run.
+def compile_step(setup: Setup, what: str) -> Program:
+    """Compiles the step of `what`: 'train', 'loop' or 'forward'. Nothing is computed before its first run.
 
-    Training is the step of `cnnjax.training`, state donated; with a `source`, from one batch after the other of that.
-    Forward is the evaluation of one batch. Raises InputError when the network does not take the images.
+    'train' and 'loop' are what a training compiles: 'train' runs it on one batch (or one group of batches) again and
+    again, 'loop' on the next one each time. 'forward' evaluates a batch.
     """
-    config, model, mesh = subject.config, subject.model, subject.mesh
-    whole, rows = sharding.replicated(mesh), sharding.batch_sharding(mesh)
-    schedule = optim.build_schedule(config, epoch=1000, total=1_000_000)
-    parts: dict[str, Any] = {"config": config, "model": model, "schedule": schedule}
-    init = functools.partial(training.init_state, shape=subject.shape, **parts)
-    start = jax.random.key(0, impl="rbg")  # quick to compile, however deep the network
-    with input_errors(config.model, subject.shape):
-        state = jax.eval_shape(init, start)
-        places = sharding.state_sharding(state, mesh, config.zero_1)
-        state = sharding.with_sharding(state, places)
-        if what == "train":
-            step = functools.partial(training.train_step, prepare=subject.prepare, mix=subject.mix, **parts)
-            jitted = jax.jit(
-                step,
-                in_shardings=(places, rows, whole),
-                out_shardings=(places, whole),
-                donate_argnums=0,
-                compiler_options=sharding.compiler_options(),
-            )
-            lowered = jitted.lower(state, subject.batch, jax.random.key(1))
-        else:
-            jitted = jax.jit(
-                lambda variables, images: model.apply(
-                    variables, subject.prepare(jax.random.key(0), images), train=False
-                ),
-                in_shardings=(places.variables, rows),
-                out_shardings=rows,
-                compiler_options=sharding.compiler_options(),
-            )
-            lowered = jitted.lower(state.variables, subject.batch["image"])
+    if what == "forward":
+        setup = dataclasses.replace(setup, steps_per_call=1)
+    stream = (feed for _, feed in feeds(setup, 0, NO_END, ()))
+    feed = next(stream)
+    lowered = _lower_forward(setup, feed) if what == "forward" else lower_train(setup, feed)
     begun = time.perf_counter()
     compiled = lowered.compile()
     seconds = time.perf_counter() - begun
+    inputs = itertools.chain([feed], stream) if what == "loop" else itertools.repeat(feed)
     # Compiled and called at the first run alone: memory and compile time are known without it.
-    fresh = functools.cache(lambda: jax.jit(init, out_shardings=places)(start))
-    batches = itertools.repeat(subject.batch) if source is None else _stream(source, config)
-    run = (_train_run if what == "train" else _forward_run)(compiled, fresh, batches)
+    fresh = functools.cache(lambda: _initial_state(setup))
+    run = _forward_run(compiled, fresh, inputs) if what == "forward" else _train_run(compiled, fresh, inputs, setup)
     stats = compiled.memory_analysis()
-    memory = sum(getattr(stats, f"{part}_size_in_bytes", 0) for part in ("argument", "output", "temp"))
+    memory = sum(getattr(stats, f"{kind}_size_in_bytes", 0) for kind in ("argument", "output", "temp"))
     costs: Any = compiled.cost_analysis() or {}
     return Program(
         run=run,
         text=compiled.as_text() or "",
         compile_seconds=seconds,
-        bytes_accessed=max(0.0, costs.get("bytes accessed", 0.0)) * mesh.size,
+        bytes_accessed=max(0.0, costs.get("bytes accessed", 0.0)) * setup.mesh.size,
         memory_bytes=memory - getattr(stats, "alias_size_in_bytes", 0),  # a donated state is argument and result
-        params=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params)),
+        params=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(setup.shapes.params)),
     )
 
 
-def _train_run(compiled: Any, fresh: Callable[[], TrainState], batches: Iterator[Any]) -> Run:
-    key, states = jax.random.key(1), []
+def lower_train(setup: Setup, feed: Any) -> Any:
+    """Lowers the training step of a setup for a batch, or a group of batches, as `jit_step` takes it."""
+    return jit_step(setup).lower(setup.shapes, feed, jax.random.key(1), _teacher_variables(setup))
+
+
+def _lower_forward(setup: Setup, batch: Any) -> Any:
+    def forward(variables: Any, images: jax.Array) -> Any:
+        return setup.model.apply(variables, setup.prepare(jax.random.key(0), images), train=False)
+
+    rows = sharding.batch_sharding(setup.mesh)
+    jitted = jax.jit(
+        forward,
+        in_shardings=(setup.shardings.variables, rows),
+        out_shardings=rows,
+        compiler_options=sharding.compiler_options(),
+    )
+    return jitted.lower(setup.shapes.variables, batch["image"])
+
+
+def _initial_state(setup: Setup) -> TrainState:
+    """Initializes the state with a key that is quick to compile, however deep the network."""
+    shape = setup.source.shape
+    init = functools.partial(init_state, config=setup.config, model=setup.model, schedule=setup.schedule, shape=shape)
+    return jax.jit(init, out_shardings=setup.shardings)(jax.random.key(0, impl="rbg"))
+
+
+def _teacher_variables(setup: Setup) -> Any:
+    return setup.teacher.variables if setup.teacher else {}
+
+
+def _train_run(compiled: Any, fresh: Callable[[], TrainState], inputs: Iterator[Any], setup: Setup) -> Run:
+    key, states, per_call = jax.random.key(1), [], setup.steps_per_call
+    teacher_variables = _teacher_variables(setup)
 
     def run(steps: int) -> float:
         state = states.pop() if states else fresh()
+        calls = max(1, round(steps / per_call))
         begun, before = time.perf_counter(), None
-        for _ in range(steps):
-            state, sums = compiled(state, next(batches), key)
-            jax.block_until_ready(before)  # no more than two steps ahead of the device, as in training
+        for _ in range(calls):
+            state, sums = compiled(state, next(inputs), key, teacher_variables)
+            jax.block_until_ready(before)  # no more than two calls ahead of the device, as in training
             before = sums
         jax.block_until_ready(state)
         states.append(state)
-        return time.perf_counter() - begun
+        return (time.perf_counter() - begun) * steps / (calls * per_call)
 
     return run
 
@@ -177,9 +188,11 @@ def _forward_run(compiled: Any, fresh: Callable[[], TrainState], batches: Iterat
     return run
 
 
-def input_run(source: pipeline.Source, config: Config) -> Run:
-    """Batches alone, each waited for: what the pipeline gives when nobody computes."""
-    batches = _stream(source, config)
+def input_run(setup: Setup) -> Run:
+    """Returns a run of batches alone, each waited for: what the input pipeline delivers when nobody computes."""
+    config = setup.config
+    order = {"seed": config.seed, "batch_size": config.batch_size, "repeats": config.repeated_augment}
+    batches = pipeline.train_batches(setup.source, **order, start=0, stop=NO_END)
 
     def run(steps: int) -> float:
         begun = time.perf_counter()
@@ -188,13 +201,6 @@ def input_run(source: pipeline.Source, config: Config) -> Run:
         return time.perf_counter() - begun
 
     return run
-
-
-def _stream(source: pipeline.Source, config: Config, stop: int = 2**40) -> Iterator[pipeline.Batch]:
-    """A training's batches; without a `stop`, no end of them."""
-    return pipeline.train_batches(
-        source, seed=config.seed, batch_size=config.batch_size, repeats=config.repeated_augment, start=0, stop=stop
-    )
 
 
 # ------------------------------------------------------------------------------------------------------------ timing
@@ -250,7 +256,7 @@ def roofline(flops: float, accessed: float, most: Peaks) -> float:
     return min(most.flops, flops / accessed * most.bytes) if accessed else most.flops
 
 
-def step_flops(subject: Subject, what: str) -> int:
-    """Floating-point operations of a step: two for each multiplication of weights; backward has twice as many."""
-    macs = sum(row.macs for row in summary.layers(subject.model, subject.shape))
-    return 2 * macs * subject.config.batch_size * (1 if what == "forward" else 3)
+def step_flops(setup: Setup, what: str) -> int:
+    """Returns the floating-point operations of a step: two per multiplication; backward takes twice as many."""
+    macs = sum(row.macs for row in summary.layers(setup.model, setup.source.shape))
+    return 2 * macs * setup.config.batch_size * (1 if what == "forward" else 3)

@@ -14,11 +14,12 @@ import jax
 import numpy as np
 
 from cnnjax import spec
-from cnnjax.bench.measure import Run, Subject, steps_in_a_block
+from cnnjax.bench.measure import Run, steps_in_a_block
 from cnnjax.config import Config
 from cnnjax.data.build import load
 from cnnjax.data.pipeline import cores
 from cnnjax.errors import InputError
+from cnnjax.training.setup import Setup
 
 WORKER = pathlib.Path(__file__).with_name("torch_worker.py")
 # OpenMP's threads wait for the next loop busily or asleep. The one is faster where a machine does nothing else, the
@@ -118,7 +119,7 @@ def export(folder: pathlib.Path, config: Config, data_dir: str) -> dict[str, Any
 
 def build(
     workers: Sequence[Worker],
-    subject: Subject,
+    setup: Setup,
     what: str,
     params: int,
     compiled: bool = False,
@@ -130,10 +131,17 @@ def build(
     parameters, or it has no GPU and we have.
     """
     device = "cpu" if jax.default_backend() == "cpu" else "cuda"
-    config, python, about = subject.config, workers[0].python, workers[0].about
+    config, python, about = setup.config, workers[0].python, workers[0].about
     if device == "cuda" and not about["cuda"]:
         raise InputError(f"--vs={python}: we run on a GPU, and its torch sees none")
-    request = {"do": "build", "model": config.model, "what": what, "batch": config.batch_size, "input": subject.shape}
+    request = {
+        "do": "build",
+        "model": config.model,
+        "what": what,
+        "batch": config.batch_size,
+        "input": setup.source.shape,
+    }
+    request |= {"input": setup.source.shape}
     request |= {"dtype": config.dtype, "device": device, "threads": cores(), "compile": compiled, "data": data}
     runs = []
     for worker in workers:

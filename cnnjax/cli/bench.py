@@ -16,8 +16,9 @@ from cnnjax.errors import InputError, unknown
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cnnjax.bench.measure import Run, Subject
+    from cnnjax.bench.measure import Run
     from cnnjax.bench.rows import Row
+    from cnnjax.training.setup import Setup
 
 # Measured when nothing else is asked for: one network of each kind, with a batch that a laptop's memory holds.
 ZOO = {
@@ -83,10 +84,10 @@ def run(parser: shared.Parser, argv: list[str]) -> int:
     measured: list[Row] = []
     with peer.start_all(args.vs) if args.vs else contextlib.nullcontext([]) as workers:
         for make in subjects:
-            subject, source = make()
+            setup = make()
             for what in args.what:
-                with console.status(f"{subject.config.model}: {what}", refresh_per_second=1):
-                    found = _measure(args, subject, source, what, workers, console)
+                with console.status(f"{setup.config.model}: {what}", refresh_per_second=1):
+                    found = _measure(args, setup, what, workers, console)
                 for row in found:
                     measured.append(row)
                     if args.csv:
@@ -145,51 +146,50 @@ def _subjects(args: Any, config: Config | None) -> list[Any]:
         create_model(text, classes)
         batch = args.batch or ZOO.get(name) or (128 if shape[0] * shape[1] <= 64 * 64 else 16)
         given = (text, classes, shape, batch, args.dtype or "float32")
-        subjects.append(lambda given=given: (measure.of_model(*given), None))
+        subjects.append(lambda given=given: measure.of_model(*given))
     return subjects
 
 
-def _measure(args: Any, subject: "Subject", source: Any, what: str, workers: Any, console: "Console") -> list["Row"]:
+def _measure(args: Any, setup: "Setup", what: str, workers: Any, console: "Console") -> list["Row"]:
     """The rows of one thing to measure; two for 'start'."""
     from cnnjax.bench import measure, rows, show, start, timeline
 
     if what == "start":
         with tempfile.TemporaryDirectory(prefix="cnnjax-cache-") as cache:
-            times = [start.seconds(subject.config, args.data_dir, pathlib.Path(cache)) for _ in range(args.repeats + 1)]
-        found = [rows.new(subject.config, subject.shape, name) for name in ("start_cold", "start_warm")]
+            times = [start.seconds(setup.config, args.data_dir, pathlib.Path(cache)) for _ in range(args.repeats + 1)]
+        found = [rows.new(setup.config, setup.source.shape, name) for name in ("start_cold", "start_warm")]
         for row, some in zip(found, (times[:1], times[1:]), strict=True):
             rows.add_times(row, some)
         return found
-    row = rows.new(subject.config, subject.shape, what)
+    row = rows.new(setup.config, setup.source.shape, what)
     if what == "input":
-        _add_times(args, subject, row, measure.input_run(source, subject.config), 0, workers, console)
+        _add_times(args, setup, row, measure.input_run(setup), 0, workers, console)
         return [row]
-    kind = "forward" if what == "forward" else "train"
-    program = measure.compile_step(subject, kind, source if what == "loop" else None)
+    program = measure.compile_step(setup, "train" if what == "memory" else what)
     row.compile_seconds, row.memory_bytes = program.compile_seconds, program.memory_bytes
     if what == "memory":
         return [row]
-    _add_times(args, subject, row, program.run, program.params, workers, console)
-    flops, most = measure.step_flops(subject, what), measure.peaks(subject.config.dtype)
+    _add_times(args, setup, row, program.run, program.params, workers, console)
+    flops, most = measure.step_flops(setup, what), measure.peaks(setup.config.dtype)
     row.flops_per_second = flops * (row.steps_per_second or 0)
     row.roofline = row.flops_per_second / measure.roofline(flops, program.bytes_accessed, most)
     if args.profile:
-        folder = args.profile / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', subject.config.model)}-{what}"
+        folder = args.profile / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', setup.config.model)}-{what}"
         totals, idle = timeline.record(folder, program.run, program.text)
-        show.profile(console, f"{subject.config.model} {what}, batch {subject.config.batch_size}", totals, idle)
+        show.profile(console, f"{setup.config.model} {what}, batch {setup.config.batch_size}", totals, idle)
         console.print(f"the trace is in {folder}, for TensorBoard or Perfetto", soft_wrap=True)
     return [row]
 
 
 def _add_times(
-    args: Any, subject: "Subject", row: "Row", run: "Run", params: int, workers: Any, console: "Console"
+    args: Any, setup: "Setup", row: "Row", run: "Run", params: int, workers: Any, console: "Console"
 ) -> None:
     """Enters our seconds of a step, block by block; with workers in turns with theirs, and how they compare."""
     from cnnjax.bench import measure, peer, rows
 
     with tempfile.TemporaryDirectory(prefix="cnnjax-bench-") as folder:
-        data = peer.export(pathlib.Path(folder), subject.config, args.data_dir) if workers and args.config else None
-        built = peer.build(workers, subject, row.what, params, args.vs_compile, data) if workers else None
+        data = peer.export(pathlib.Path(folder), setup.config, args.data_dir) if workers and args.config else None
+        built = peer.build(workers, setup, row.what, params, args.vs_compile, data) if workers else None
         if built is None:
             if workers:
                 console.print(f"{row.model}: --vs has no such network to compare with; measured alone")

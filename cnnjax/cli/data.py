@@ -34,7 +34,7 @@ def run(parser: shared.Parser, argv: list[str]) -> int:
         console.print(f"{args.name} is in {path}", soft_wrap=True)
         return 0
     if args.action == "preview":
-        from cnnjax.data import preview
+        from cnnjax.training import preview
 
         path = pathlib.Path(args.out or f"preview-{args.name}.png")
         preview.write(args.name, args.augment, path, split=args.split, count=args.count, seed=args.seed,

@@ -50,11 +50,11 @@ def run(parser: shared.Parser, argv: list[str]) -> int:
     console = shared.start()
     import jax
 
-    from cnnjax.evaluation.scoring import evaluate
+    from cnnjax.evaluation.evaluate import evaluate
 
     options = vars(args) | {"workdir": workdir, "ensemble": ensemble}
     leader = jax.process_index() == 0
-    result = evaluate(**options, say=console.print if leader else lambda line: None)
+    result = evaluate(**options, log=console.print if leader else lambda line: None)
     if leader:
         _print_evaluation(console, result)
     return 0

@@ -41,7 +41,7 @@ def run(parser: shared.Parser, argv: list[str]) -> int:
             console.print(f"{stopped}. To go on:\n  {shared.program()} train --workdir={folder}", soft_wrap=True)
         return 128 + stopped.signal
     if jax.process_index() == 0:
-        _print_result(console, result, folder)
+        _print_result(console, result.metrics, folder)
     return 0
 
 

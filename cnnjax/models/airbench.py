@@ -61,7 +61,7 @@ class Whitening(nn.Module):
 
 
 class Airbench(Network):
-    """The kernel of the whitening is computed of training images before the first step, by `primed`."""
+    """The kernel of the whitening is computed of training images before the first step, by `init_from_data`."""
 
     num_classes: int = 10
     activation: str = "gelu"
@@ -73,7 +73,7 @@ class Airbench(Network):
     scale: float = 1 / 9  # of the logits
 
     @nn.nowrap
-    def primed(self, model_state: dict[str, Any], images: jax.Array) -> dict[str, Any]:
+    def init_from_data(self, model_state: dict[str, Any], images: jax.Array) -> dict[str, Any]:
         """The variables that are no parameters, as they are for these training images [N, H, W, C]."""
         return model_state | {"constants": {"whiten": {"kernel": whitening_kernel(images)}}}
 

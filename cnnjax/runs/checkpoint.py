@@ -32,11 +32,13 @@ METRIC = "accuracy"  # of the validation split: the greatest is the best
 
 # A checkpoint has two parts, so that evaluation reads one and needs to know nothing of the optimiser.
 PARTS = {"model": ("params", "model_state", "ema"), "optimizer": ("step", "opt_state", "watched")}
+ATTRIBUTES = {"watched": "monitors"}  # items whose name on disk is not that of the state's field
 LATER = ("watched",)  # only there when not empty, for old checkpoints have none
 
 
 def _part(state: TrainState, names: tuple[str, ...]) -> dict[str, Tree]:
-    return {name: getattr(state, name) for name in names if name not in LATER or getattr(state, name)}
+    items = {name: getattr(state, ATTRIBUTES.get(name, name)) for name in names}
+    return {name: tree for name, tree in items.items() if name not in LATER or tree}
 
 
 class Saver:
@@ -282,7 +284,10 @@ def restore(
     """
     parts = {part: _part(abstract, names) for part, names in PARTS.items()}
     found = _newest(workdir, parts, say, set_aside)
-    return None if found is None else TrainState(**found["model"], **found["optimizer"])
+    if found is None:
+        return None
+    items = found["model"] | found["optimizer"]
+    return TrainState(**{ATTRIBUTES.get(name, name): tree for name, tree in items.items()})
 
 
 def restore_model(

@@ -32,6 +32,7 @@ from jax.experimental import multihost_utils
 from cnnjax import __version__
 from cnnjax import config as configs
 from cnnjax.config import Config
+from cnnjax.data.info import DataInfo
 from cnnjax.errors import InputError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "grain")
@@ -64,11 +65,12 @@ def read_json(path: pathlib.Path) -> Any:
         raise InputError(f"{path} is damaged: {error}") from error
 
 
-def write_data_info(workdir: pathlib.Path, known: dict[str, Any]) -> None:
-    """Writes what is known of a run's training data: data.json, and arrays of more than `LONG` values beside it."""
-    arrays = {name: value for name, value in known.items() if isinstance(value, np.ndarray)}
+def write_data_info(workdir: pathlib.Path, data: DataInfo) -> None:
+    """Writes data.json, and statistics of more than `LONG` values as arrays beside it."""
+    content = data.to_dict()
+    arrays = {name: value for name, value in content.items() if isinstance(value, np.ndarray)}
     long = {name: value for name, value in arrays.items() if value.size > LONG}
-    content = {name: value.tolist() if name in arrays else value for name, value in known.items() if name not in long}
+    content = {name: value.tolist() if name in arrays else value for name, value in content.items() if name not in long}
     if long:
         buffer = io.BytesIO()
         np.savez(buffer, **long)  # pyright: ignore[reportArgumentType]
@@ -79,16 +81,16 @@ def write_data_info(workdir: pathlib.Path, known: dict[str, Any]) -> None:
     write_json(workdir / "data.json", content)
 
 
-def read_data_info(workdir: pathlib.Path) -> dict[str, Any]:
-    """What `write_data_info` wrote. Raises InputError when a file is missing or damaged."""
-    known = read_json(workdir / "data.json")
-    if digest := known.pop("statistics", ""):
+def read_data_info(workdir: pathlib.Path) -> DataInfo:
+    """Reads what `write_data_info` wrote. Raises InputError when a file is missing or damaged."""
+    content = read_json(workdir / "data.json")
+    if digest := content.pop("statistics", ""):
         path = workdir / "statistics.npz"
         data = path.read_bytes() if path.exists() else b""
         if hashlib.sha256(data).hexdigest() != digest:
             raise InputError(f"{path} is {'damaged' if data else 'missing'}; going on with the run writes it anew")
-        known |= np.load(io.BytesIO(data))
-    return known
+        content |= np.load(io.BytesIO(data))
+    return DataInfo.from_dict(content)
 
 
 def claim(workdir: pathlib.Path, config: Config) -> None:

@@ -7,13 +7,13 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from cnnjax.config import Config, check
+from cnnjax.config import Config
 from cnnjax.errors import InputError
 from cnnjax.runs import workdir
 from cnnjax.runs.executors import Start
 from cnnjax.runs.supervise import End, Run, is_complete, metric_lines, supervise
 from cnnjax.study import Study
-from cnnjax.training.loop import check_names
+from cnnjax.training.recipe import parse_recipe
 
 MEASURED = "measured.json"  # in a run's folder: what the study's own function found
 
@@ -26,7 +26,7 @@ def check_study(study: Study) -> None:
         raise InputError(f"a study of {study.seeds} seeds: expected at least 1")
     for arm, config in study.arms.items():
         try:
-            check_names(check(config))
+            parse_recipe(config)
         except InputError as error:
             raise InputError(f"arm {arm!r}: {error}") from error
     for arm, first in study.starts.items():

@@ -9,15 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnnjax import augment, losses, optim, pretrained, spec
+from cnnjax import augment, losses, pretrained, spec
 from cnnjax.config import Config
 from cnnjax.data import pipeline
-from cnnjax.data.build import load
 from cnnjax.distributed import sharding
-from cnnjax.evaluation.scoring import evaluate
+from cnnjax.evaluation.evaluate import evaluate
+from cnnjax.evaluation.scoring import variable_shapes
 from cnnjax.models import create_model
 from cnnjax.state import path_name
-from cnnjax.training import loop
+from cnnjax.training.recipe import parse_recipe
+from cnnjax.training.setup import make_setup
+from cnnjax.training.state import new_state
 
 IMAGES = 500  # of the training split, in what is measured of one batch
 CONSTANT = 1e-4  # a unit whose values over all images differ by less says nothing of them
@@ -25,15 +27,13 @@ CONSTANT = 1e-4  # a unit whose values over all images differ by less says nothi
 
 def accuracy(folder: pathlib.Path, data_dir: str, preprocess: str) -> float:
     """The accuracy of a run's network, from 0 to 1, on its test split as those operations make it."""
-    return evaluate(folder, data_dir=data_dir, preprocess=preprocess, say=lambda line: None)["accuracy"]
+    return evaluate(folder, data_dir=data_dir, preprocess=preprocess, log=_silent)["accuracy"]
 
 
 def parameters(folder: pathlib.Path) -> int:
     """How many numbers the network learns."""
-    _, known, model, _ = pretrained.load(folder)
-    shapes = jax.eval_shape(
-        functools.partial(model.init, train=False), jax.random.key(0), jnp.zeros((1, *known["shape"]))
-    )
+    network = pretrained.load(folder)
+    shapes = variable_shapes(network.model, network.data.shape)
     return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(shapes["params"]))
 
 
@@ -45,37 +45,33 @@ def flow(folder: pathlib.Path, data_dir: str) -> dict[str, Any]:
     'log_ratio_end', the power of ten between the first of these and the last; 'dead_start', 'dead_end': the share of
     hidden units whose values over all these images differ by less than CONSTANT. All as in a step of training.
     """
-    settings, known, model, restore = pretrained.load(folder)
+    network = pretrained.load(folder)
+    config, data = network.config, network.data
     mesh = sharding.make_mesh(jax.devices()[:1])
-    split = load(settings.dataset, settings.train_split, data_dir)
-    rows = np.arange(min(IMAGES, len(split)))
-    host_ops, _ = pipeline.split_ops(settings.preprocess)
-    batch = pipeline.read(split, host_ops, rows, rows, settings.seed)
-    prepare = augment.build([], settings.normalize, known, tuple(known["shape"]))
+    setup = make_setup(parse_recipe(config), data_dir=data_dir, mesh=mesh, log=_silent)
+    rows = np.arange(min(IMAGES, len(setup.splits.train)))
+    batch = pipeline.read(setup.splits.train, setup.recipe.evaluation.host_ops, rows, rows, config.seed)
+    prepare = augment.build([], config.normalize, data.statistics, data.shape)
     images, labels = prepare(jax.random.key(0), batch["image"]), batch["label"]
-    with_maps = spec.with_argument(settings.model, ["features_only"], True)
-    ends = create_model(with_maps, len(known["classes"]), settings.dtype)
+    with_features = spec.with_argument(config.model, ["features_only"], True)
+    features = create_model(with_features, len(data.classes), config.dtype)
 
     found: dict[str, Any] = {}
-    _, trained = restore(mesh, "last", lambda line: None)
-    for when, variables in (("start", _initial(settings, known, model)), ("end", trained)):
-        norms = _gradients(model, variables, images, labels, settings)
+    trained = network.load_variables(mesh, "last", _silent).variables
+    for when, variables in (("start", new_state(setup, _silent).variables), ("end", trained)):
+        norms = _gradients(network.model, variables, images, labels, config)
         found[f"gradient_{when}"] = norms
         found[f"log_ratio_{when}"] = float(np.log10(max(norms[0], 1e-30) / max(norms[-1], 1e-30)))
-        found[f"dead_{when}"] = _dead(ends, variables, images)
+        found[f"dead_{when}"] = _dead(features, variables, images)
     return found
 
 
-def _initial(settings: Config, known: dict[str, Any], model: Any) -> Any:
-    """The variables that the run began with."""
-    schedule = optim.build_schedule(settings, epoch=1000, total=1_000_000)
-    shape = tuple(known["shape"])
-    init = functools.partial(loop.init_state, config=settings, model=model, schedule=schedule, shape=shape)
-    return jax.jit(init)(jax.random.split(jax.random.key(settings.seed))[0]).variables
+def _silent(line: str) -> None:
+    pass
 
 
-def _gradients(model: Any, variables: Any, images: Any, labels: Any, settings: Config) -> list[float]:
-    loss = losses.build(settings.loss)
+def _gradients(model: Any, variables: Any, images: Any, labels: Any, config: Config) -> list[float]:
+    loss = losses.build(config.loss)
 
     @jax.jit
     def gradient(variables: Any) -> Any:

@@ -26,7 +26,7 @@ from cnnjax.runs import workdir
 from cnnjax.runs.executors import Start
 from cnnjax.runs.supervise import End, Run, is_complete, is_last, metric_lines, supervise
 from cnnjax.sweep.space import configured, distributions, one_of
-from cnnjax.training.loop import check_names
+from cnnjax.training.recipe import parse_recipe
 
 # --------------------------------------------------------------------------------------------------- samplers, pruners
 
@@ -118,11 +118,11 @@ def check_settings(settings: Settings) -> dict[str, BaseDistribution]:
     if settings.seeds > 1 and "seed" in settings.space:
         raise InputError("--seeds repeats each trial with other seeds; leave 'seed' out of the space")
     space = distributions(settings.space, config)
-    check_names(configured(config, {name: one_of(values) for name, values in space.items()}))
+    parse_recipe(configured(config, {name: one_of(values) for name, values in space.items()}))
     for name, values in space.items():
         if isinstance(values, CategoricalDistribution):
             for value in values.choices:
-                check_names(configured(config, {name: value}))
+                parse_recipe(configured(config, {name: value}))
     spec.find("sampler", spec.parse(settings.sampler), SAMPLERS, seed=0)
     spec.build("pruner", settings.pruner, PRUNERS)
     ranges = [name for name, values in space.items() if not isinstance(values, CategoricalDistribution)]
@@ -229,7 +229,7 @@ def sweep(
         """The trial's first run that is missing; None, once the trial is told, when there is none."""
         try:
             settled = check(configured(config, trial.params))
-            check_names(settled)
+            parse_recipe(settled)
         except InputError as error:
             fail(trial, str(error))
             return None

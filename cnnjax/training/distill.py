@@ -1,12 +1,12 @@
-"""Learning from another network, a teacher, that a run left behind (Hinton et al. 2015, arXiv:1503.02531).
+"""Knowledge distillation: a student learns from the logits of a trained teacher (Hinton et al. 2015, arXiv:1503.02531).
 
-The teacher sees the images of each step as its pupil does, with the same random operations, but normalised as it learnt
-them itself.
+The teacher sees the same images as the student, with the same random operations, but with its own normalization.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,16 +22,9 @@ from cnnjax.state import Tree
 Array = jax.Array
 
 
-class Teacher(NamedTuple):
-    """What a pupil's step needs of its teacher, beside the teacher's variables."""
-
-    prepare: Callable[..., Array]  # as the pupil's, but for the normalisation
-    logits: Callable[[Tree, Array], Array]  # (variables, images) -> [N, K]
-    blend: Callable[[Array, Array, Array], Array]  # (loss [N], logits, the teacher's logits) -> loss [N]
-
-
-class Lesson(NamedTuple):
-    """What a config says of its teacher."""
+@dataclasses.dataclass(frozen=True)
+class DistillConfig:
+    """The arguments of a config's `distill`."""
 
     folder: str
     temperature: float
@@ -39,56 +32,69 @@ class Lesson(NamedTuple):
     step: str
 
 
-def distill(folder: str, temperature: float = 4.0, weight: float = 0.9, step: str = "last") -> Lesson:
-    """Softens the logits of both by `temperature`; of the loss, `weight` is from the teacher (Hinton et al., sec. 2).
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """A trained network, as the student's training step uses it."""
 
-    `folder` is a run's, as seen from where the training is started; `step` is 'last', 'best' or a checkpoint's number.
+    prepare: Callable[..., Array]  # as the student's, with the teacher's normalization
+    logits: Callable[[Tree, Array], Array]  # (variables, images) -> [N, K]
+    loss: Callable[[Array, Array, Array], Array]  # (loss [N], student logits, teacher logits) -> loss [N]
+    variables: Tree
+
+
+def distill(folder: str, temperature: float = 4.0, weight: float = 0.9, step: str = "last") -> DistillConfig:
+    """Distills from the run in `folder`: `weight` of the loss comes from the teacher (Hinton et al. 2015, sec. 2).
+
+    Both logits are divided by `temperature`. `folder` is relative to where the training is started; `step` is 'last',
+    'best' or a checkpoint's number.
     """
     if not temperature > 0:
         raise InputError(f"distill: temperature = {temperature!r}: expected more than 0")
     if not 0 <= weight <= 1:
         raise InputError(f"distill: weight = {weight!r}: expected 0 to 1")
-    return Lesson(folder, temperature, weight, step)
+    return DistillConfig(folder, temperature, weight, step)
 
 
-def parse(text: str) -> Lesson:
-    """What a config's `distill` says. Raises InputError when it is no such call, or the folder is no run's."""
-    lesson = spec.build("distillation", text, {"distill": distill})
-    pretrained.load(lesson.folder)
-    return lesson
+def parse(text: str) -> DistillConfig:
+    """Parses a config's `distill`. Raises InputError when it is not such a call."""
+    return spec.build("distillation", text, {"distill": distill})
 
 
-def distillation_loss(loss: Array, logits: Array, taught: Array, temperature: float, weight: float) -> Array:
-    """(1 - weight) loss + weight T^2 KL(teacher || pupil), [N]: by T^2 both gradients stay of one size."""
-    pupil, teacher = (jax.nn.log_softmax(x.astype(jnp.float32) / temperature) for x in (logits, taught))
-    return (1 - weight) * loss + weight * temperature**2 * optax.losses.kl_divergence_with_log_targets(pupil, teacher)
+def distillation_loss(
+    loss: Array, student_logits: Array, teacher_logits: Array, temperature: float, weight: float
+) -> Array:
+    """Returns (1 - weight) loss + weight T^2 KL(teacher || student), [N]; T^2 keeps both gradients of one size."""
+    student, teacher = (
+        jax.nn.log_softmax(logits.astype(jnp.float32) / temperature) for logits in (student_logits, teacher_logits)
+    )
+    divergence = optax.losses.kl_divergence_with_log_targets(student, teacher)
+    return (1 - weight) * loss + weight * temperature**2 * divergence
 
 
-def load(
-    text: str,
+def load_teacher(
+    config: DistillConfig,
     step_ops: Sequence[spec.Call],
     shape: tuple[int, ...],
     classes: Sequence[str],
     mesh: Mesh,
-    say: Callable[[str], None],
-) -> tuple[Teacher, Tree]:
-    """The teacher that a config's `distill` names, and its variables, on the mesh.
+    log: Callable[[str], None],
+) -> Teacher:
+    """Loads the teacher and puts its variables on the mesh.
 
-    `step_ops`, `shape` and `classes` are the pupil's. Raises InputError for a run that does not exist, has other
-    classes, or a network that does not take images of this shape.
+    `step_ops`, `shape` [H, W, C] and `classes` are the student's. Raises InputError for a run that does not exist, has
+    other classes, or a network that does not take images of this shape.
     """
-    lesson = parse(text)
-    settings, known, model, restore = pretrained.load(lesson.folder)
-    if (count := len(known["classes"])) != len(classes):
-        raise InputError(f"the teacher in {lesson.folder} has {count} classes; the data set {len(classes)}")
-    number, variables = restore(mesh, lesson.step, say)
+    network = pretrained.load(config.folder)
+    if (count := len(network.data.classes)) != len(classes):
+        raise InputError(f"the teacher in {config.folder} has {count} classes; the data set {len(classes)}")
+    restored = network.load_variables(mesh, config.step, log)
 
     def logits(variables: Tree, images: Array) -> Any:
-        return model.apply(variables, images, train=False)
+        return network.model.apply(variables, images, train=False)
 
-    with scoring.input_errors(settings.model, shape):
-        prepare = augment.build(step_ops, settings.normalize, known, shape)
-        jax.eval_shape(logits, variables, jax.ShapeDtypeStruct((1, *shape), np.float32))
-    say(f"the teacher is {settings.model} of {lesson.folder}, step {number:,}")
-    mixed = functools.partial(distillation_loss, temperature=lesson.temperature, weight=lesson.weight)
-    return Teacher(prepare, logits, mixed), variables
+    with scoring.input_errors(network.config.model, shape):
+        prepare = augment.build(step_ops, network.config.normalize, network.data.statistics, shape)
+        jax.eval_shape(logits, restored.variables, jax.ShapeDtypeStruct((1, *shape), np.float32))
+    log(f"the teacher is {network.config.model} of {config.folder}, step {restored.step:,}")
+    loss = functools.partial(distillation_loss, temperature=config.temperature, weight=config.weight)
+    return Teacher(prepare, logits, loss, restored.variables)

@@ -60,7 +60,7 @@ def test_without_a_fold_the_splits_are_the_configs() -> None:
         ({"fold": "a/5"}, "config.fold = 'a/5': expected one of"),
         (
             {"fold": "2/5", "val_split": "test"},
-            "config.fold = '2/5' is the validation split; pass --config.val_split=''",
+            "config.fold = '2/5' is the validation split; pass --config.val",
         ),
         ({"fold": "1/11", "train_split": "train[:10]"}, "config.fold = '1/11': 'train[:10]' has only 10 examples"),
         ({"fold": "1/2", "train_split": "training"}, "did you mean 'train'?"),

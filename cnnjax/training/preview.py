@@ -5,11 +5,13 @@ import pathlib
 import jax
 import numpy as np
 
-from cnnjax import augment
+from cnnjax.config import Config
 from cnnjax.data import images, pipeline
 from cnnjax.data.build import load
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
+from cnnjax.training.inputs import Splits, data_info, input_functions, open_train_source
+from cnnjax.training.recipe import parse_recipe
 
 DRAWS = 6  # of each image, beside it
 INCHES = 1.5  # of an image on paper, and
@@ -29,25 +31,25 @@ def write(
         raise InputError(f"--count={count}: expected at least 1")
     if path.suffix != ".png":
         raise InputError(f"--out={path}: expected a name that ends in .png")
-    examples = load(name, split, data_dir)
-    host_ops, step_ops = pipeline.split_ops(text)
-    step_ops, mixing = pipeline.split_mixing(step_ops)
+    recipe = parse_recipe(
+        Config(dataset=name, train_split=split, augment=text, normalize="none", cache="host", seed=seed)
+    )
     mesh = sharding.make_mesh(jax.devices()[:1])
-    source = pipeline.open_source(examples, host_ops, cache="host", seed=seed, mesh=mesh)
-    known = source.statistics(pipeline.required_statistics(text, normalization="none"))
-    prepare = jax.jit(augment.build(step_ops, "none", known, source.shape))
-    mix = jax.jit(augment.build_mixing(mixing, len(examples.classes)))
+    examples = load(name, split, data_dir)
+    source = open_train_source(recipe, Splits(examples, None, None), mesh)
+    functions = input_functions(recipe, data_info(recipe, examples, source, None))
+    prepare, mix = jax.jit(functions.prepare), jax.jit(functions.mix)
 
     chosen = pipeline.permutation(seed, 0, len(examples))[:count].astype(np.int32)
     encoded, labels = examples.read_encoded(chosen)
     rows = [[(images.decode(data), examples.classes[label])] for data, label in zip(encoded, labels, strict=True)]
     for draw in range(DRAWS):
         epoch = np.full(len(chosen), draw, np.int32)
-        batch = pipeline.read(examples, host_ops, chosen, chosen + draw * len(examples), seed)
+        batch = pipeline.read(examples, recipe.host_ops, chosen, chosen + draw * len(examples), seed)
         keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), draw))
         shown, targets = mix(keys[1], prepare(keys[0], batch["image"], chosen, epoch), batch["label"])
         for row, image, target in zip(rows, np.asarray(shown), np.asarray(targets), strict=True):
-            row.append((image, _parts(target, examples.classes) if mixing else ""))
+            row.append((image, _parts(target, examples.classes) if recipe.mixing_ops else ""))
     _draw(rows, f"{name} {split}, augment={text!r}", path)
 
 

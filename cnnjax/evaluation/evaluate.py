@@ -1,0 +1,126 @@
+"""Evaluation of trained networks: scores a checkpoint, or an ensemble, on a split and writes the report."""
+
+import functools
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from cnnjax import losses, pretrained
+from cnnjax.data import folds
+from cnnjax.data.build import Split, load
+from cnnjax.data.info import DataInfo
+from cnnjax.distributed import sharding
+from cnnjax.errors import InputError
+from cnnjax.evaluation import protocols, report
+from cnnjax.evaluation.recipe import parse_eval_recipe, with_views
+from cnnjax.evaluation.scoring import Scores, collect, make_scores
+
+EXAMPLES_PER_CHUNK = 1000  # examples per computation over all scores, to save memory
+
+
+def evaluate(
+    workdir: pathlib.Path | str,
+    *,
+    init: str = "",
+    like: str = "",
+    ensemble: Sequence[pathlib.Path | str] = (),
+    step: str = "last",
+    dataset: str = "",
+    split: str = "",
+    protocol: str = "",
+    average: str = "",
+    batch_size: int = 0,
+    preprocess: str | None = None,
+    data_dir: str = "",
+    mesh: Mesh | None = None,
+    log: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Scores a checkpoint of the run in `workdir` on a split, and writes the report into that folder.
+
+    `init`, published weights or a weight file, is scored in place of the run; `workdir` then only takes the report.
+    `like` is as in `pretrained.load`. `step` is 'last', 'best' or a step number. `dataset` and `split` default to the
+    run's own test split; `preprocess`, `protocol` and `average` to its config's. The scores of the runs in `ensemble`
+    are averaged with its own, each network with its own settings.
+
+    Returns the content of evaluations/.../metrics.json: 'accuracy', 'top5', 'loss', 'ece' and more. Raises InputError
+    for a folder, step, data set, split or protocol that does not exist or does not fit.
+    """
+    workdir = pathlib.Path(workdir)
+    views = {"preprocess": preprocess, "protocol": protocol or None, "average": average or None}
+    networks = {source: pretrained.load(source, like) for source in dict.fromkeys([init or workdir, *ensemble])}
+    source, first = next(iter(networks.items()))
+    changed = {name: text for name, text in views.items() if text not in (None, getattr(first.config, name))}
+    networks = {
+        name: network.replace(config=with_views(network.config, batch_size=batch_size, **views))
+        for name, network in networks.items()
+    }
+    config = networks[source].config
+    _check_same_classes({name: network.data for name, network in networks.items()})
+    dataset, split = dataset or config.dataset, split or config.test_split or folds.splits_of(config, data_dir)[1]
+    if not split:
+        raise InputError(f"{source} has no test_split in its config; give --split")
+    examples = load(dataset, split, data_dir)
+    for name, network in networks.items():
+        if len(examples.classes) != (count := len(network.data.classes)):
+            raise InputError(f"{examples.name} has {len(examples.classes)} classes; the network of {name} {count}")
+
+    mesh = mesh or sharding.make_mesh()
+    steps, results = {}, []
+    for name, network in networks.items():
+        steps[name], scores = score(network, examples, mesh, step, log)
+        results.append(scores)
+    scores, labels = _averaged([result.scores for result in results], config.average), results[0].labels
+    subject: dict[str, Any] = {"dataset": dataset, "split": split, "step": steps[source], **changed}
+    if init:
+        subject["init"] = init
+    if len(networks) > 1:
+        subject["ensemble"] = ", ".join(f"{name} step {number}" for name, number in steps.items())
+    return report.write(scores, labels, mean_loss(config.loss, scores, labels), workdir, subject, examples.classes)
+
+
+def score(
+    network: pretrained.LoadedNetwork, examples: Split, mesh: Mesh, step: str, log: Callable[[str], None]
+) -> tuple[int, Scores]:
+    """Scores `examples` with a checkpoint of a network, over all passes of its protocol.
+
+    Returns the checkpoint's step (0 for weights that are not a run's) and the scores.
+    """
+    recipe = parse_eval_recipe(network.config)
+    make = functools.partial(make_scores, recipe, network.data, examples, network.model, mesh)
+    passes = [make(views) for views in recipe.protocol.passes]
+    restored = network.load_variables(mesh, step, log)
+    results = [collect(scores, restored.variables, examples, mesh) for scores in passes]
+    averaged = _averaged([result.scores for result in results], recipe.average)
+    return restored.step, Scores(averaged, results[0].labels)
+
+
+def mean_loss(text: str, scores: np.ndarray, labels: np.ndarray) -> float:
+    """Returns the mean over all examples of the loss that a call string describes."""
+    loss, classes, total = losses.build(text), scores.shape[1], 0.0
+    for i in range(0, len(scores), EXAMPLES_PER_CHUNK):
+        chunk = slice(i, i + EXAMPLES_PER_CHUNK)
+        total += float(loss(jnp.asarray(scores[chunk]), jax.nn.one_hot(labels[chunk], classes)).sum())
+    return total / len(scores)
+
+
+def _averaged(scores: Sequence[np.ndarray], how: str) -> np.ndarray:
+    """Averages several score arrays [N, K] into one, as `protocols.average` does."""
+    starts = range(0, len(scores[0]), EXAMPLES_PER_CHUNK)
+    chunks = (np.stack([array[i : i + EXAMPLES_PER_CHUNK] for array in scores], axis=1) for i in starts)
+    return np.concatenate([np.asarray(protocols.average(chunk, how)) for chunk in chunks])
+
+
+def _check_same_classes(data: Mapping[pathlib.Path | str, DataInfo]) -> None:
+    """Raises InputError when networks of an ensemble have different classes, or another order of them."""
+    (first, expected), *others = ((name, info.classes) for name, info in data.items())
+    for name, classes in others:
+        if classes != expected:
+            counts = f"{len(expected)} and {len(classes)}"
+            pairs = zip(expected, classes, strict=False)
+            difference = next((f"{a!r} and {b!r}" for a, b in pairs if a != b), counts)
+            raise InputError(f"{first} and {name} are no ensemble: their classes differ ({difference})")

@@ -1,0 +1,72 @@
+"""A trained network in Python: predictions and feature maps of arrays of images."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import numpy as np
+
+from cnnjax import pretrained
+from cnnjax.config import Config
+from cnnjax.data.info import DataInfo
+from cnnjax.distributed import sharding
+from cnnjax.evaluation.predict import feature_maps, predict_images
+from cnnjax.evaluation.recipe import with_views
+from cnnjax.state import Tree
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class TrainedNetwork:
+    """A network with its weights, and with the preprocessing that they were trained for."""
+
+    config: Config
+    data: DataInfo
+    model: nn.Module  # a Flax module: model.apply(variables, inputs, train=False)
+    variables: Tree  # {"params": ..., "batch_stats": ...}
+    step: int  # of the checkpoint; 0 for published weights and files
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of `predict`."""
+        return self.data.classes
+
+    def predict(self, images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+        """Returns the probabilities of the classes, float32 [N, classes].
+
+        `images` are uint8 [N, H, W, C], or a list of [H, W, C] of any sizes. They are preprocessed as in evaluation.
+        """
+        return predict_images(self._loaded(), images)
+
+    def features(self, images: np.ndarray | Sequence[np.ndarray], layer: str) -> np.ndarray:
+        """Returns the feature maps of a named layer, float32 [N, height, width, channels].
+
+        Raises InputError that lists the layers when there is none of that name.
+        """
+        return feature_maps(self._loaded(), images, layer)
+
+    def replace(self, **views: str) -> "TrainedNetwork":
+        """Returns a copy with another `preprocess`, `protocol` or `average`, as in a config."""
+        return dataclasses.replace(self, config=with_views(self.config, **views))
+
+    def _loaded(self) -> pretrained.LoadedNetwork:
+        restored = pretrained.Restored(self.step, self.variables)
+        return pretrained.LoadedNetwork(self.config, self.data, self.model, lambda mesh, step, log: restored)
+
+    def __repr__(self) -> str:
+        names = ", ".join(self.classes[:3]) + (", ..." if len(self.classes) > 3 else "")
+        return f"TrainedNetwork({self.config.model!r}, {len(self.classes)} classes: {names})"
+
+
+def load(
+    source: str | pathlib.Path, *, step: str = "last", like: str = "", log: Callable[[str], None] = print
+) -> TrainedNetwork:
+    """Loads a trained network: a run's folder, published weights ('torchvision:resnet50.v1'), or a weight file.
+
+    `step` is 'last', 'best' or a checkpoint's number of a run. A weight file names no network: pass `like=` the name
+    of published weights of the same network and preprocessing. Published weights are downloaded once. Raises
+    InputError when the source or the step does not exist, or a file does not fit.
+    """
+    network = pretrained.load(source, like)
+    restored = network.load_variables(sharding.make_mesh(), step, log)
+    return TrainedNetwork(network.config, network.data, network.model, restored.variables, restored.step)

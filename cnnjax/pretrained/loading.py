@@ -1,0 +1,165 @@
+"""Trained networks: those of runs, published ones, and those of weight files."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from cnnjax import config as configs
+from cnnjax import optim, register, spec
+from cnnjax.config import Config
+from cnnjax.data import pipeline
+from cnnjax.data.info import DataInfo
+from cnnjax.distributed import sharding
+from cnnjax.errors import InputError, nearest
+from cnnjax.models import MODELS, create_model
+from cnnjax.optim import freezing
+from cnnjax.pretrained import catalog, files, formats
+from cnnjax.runs import checkpoint, workdir
+from cnnjax.state import Tree, eval_variables
+
+Log = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """The variables of a trained network, on a mesh."""
+
+    step: int  # of the checkpoint; 0 for weights that are not a run's
+    variables: Tree  # {"params": ..., "batch_stats": ..., ...}
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedNetwork:
+    """A trained network and what it takes to score images with it. Its weights are read when asked for."""
+
+    config: Config
+    data: DataInfo
+    model: nn.Module
+    load_variables: Callable[[Mesh, str, Log], Restored]  # (mesh, 'last', 'best' or a step, log) -> variables
+
+    def replace(self, **changes: Any) -> "LoadedNetwork":
+        """Returns a copy with these fields replaced."""
+        return dataclasses.replace(self, **changes)
+
+
+def load(source: str | pathlib.Path, like: str = "", model: str = "") -> LoadedNetwork:
+    """Loads the network of a run's folder, of published weights ('torchvision:resnet50.v1'), or of a weight file.
+
+    A weight file names neither its network nor its preprocessing, so pass `like=` the name of published weights that
+    share both; to initialize a training, the call string `model=` of the network is enough. Raises InputError when
+    the source does not exist, or a file does not fit its network.
+    """
+    path = pathlib.Path(source)
+    if path.is_dir():
+        return _load_run(path)
+    if catalog.is_name(str(source)):
+        row = catalog.find(str(source))
+        network = _published_network(row)
+        return network.replace(load_variables=functools.partial(_load_published, row, network))
+    if not path.is_file() and (index := path.with_name(f"{path.name}.index")).is_file():
+        path = index  # a TensorFlow checkpoint is named by the common prefix of its files
+    if not path.is_file():
+        names = "" if "/" in str(source) else f"; {nearest(str(source), catalog.rows())}"
+        raise InputError(f"{source} is neither a run's folder, a weight file nor a name of `cnnjax weights`{names}")
+    if like:
+        row = catalog.find(like)
+        return _load_file(path, _published_network(row), row.library)
+    if model:
+        shape = MODELS[spec.parse(model).name].input_shape
+        data = DataInfo(_numbered_classes(1), shape, has_class_names=False)
+        return _load_file(path, LoadedNetwork(Config(model=model), data, create_model(model, 1), _no_variables), "")
+    raise InputError(
+        f"{source} is a weight file, which does not name its network: give --like=NAME, one of `cnnjax weights`"
+    )
+
+
+# ------------------------------------------------------------------------------------- published weights and files
+
+
+def _no_variables(mesh: Mesh, step: str, log: Log) -> Restored:
+    raise AssertionError("the variables are set once the file is read")
+
+
+def _published_network(row: catalog.Published) -> LoadedNetwork:
+    """Returns the network, config and data of published weights, without the weights."""
+    data_set = catalog.DATA_SETS[row.classes]
+    config = Config(
+        model=row.model,
+        dataset=data_set.name,
+        test_split=data_set.split,
+        preprocess=row.preprocess,
+        normalize=row.normalize,
+    )
+    shape = MODELS[spec.parse(row.model).name].input_shape
+    if calls := pipeline.split_ops(row.preprocess)[0]:
+        larger = np.array([[2 * max(shape), 2 * max(shape), shape[2]]])
+        (shape,) = pipeline.group_by_shape(larger, calls)
+    statistics = {"mean": list(data_set.mean), "std": list(data_set.std)}
+    height, width, channels = shape
+    data = DataInfo(tuple(data_set.classes), (height, width, channels), statistics)
+    model = create_model(row.model, len(data.classes), config.dtype)
+    return LoadedNetwork(config, data, model, _no_variables)
+
+
+def _load_file(path: pathlib.Path, network: LoadedNetwork, library: str) -> LoadedNetwork:
+    """Reads a weight file into `network`, whose number of classes becomes that of the file."""
+    kind, arrays = formats.read(path)
+    match = files.match(network.model, network.data.shape, kind, arrays, library)
+    if count := files.classes(match):
+        data = dataclasses.replace(network.data, classes=_numbered_classes(count), has_class_names=False)
+        model = create_model(network.config.model, count, network.config.dtype)
+        network = network.replace(data=data, model=model)
+        match = files.match(model, data.shape, kind, arrays, library)
+    variables = match.check(str(path))
+    return network.replace(load_variables=lambda mesh, step, log: _placed(variables, mesh, step))
+
+
+def _numbered_classes(count: int) -> tuple[str, ...]:
+    return tuple(str(number) for number in range(count))
+
+
+def _load_published(row: catalog.Published, network: LoadedNetwork, mesh: Mesh, step: str, log: Log) -> Restored:
+    path = catalog.fetch(row, log)
+    return _placed(files.read(path, network.model, network.data.shape, row.library), mesh, step)
+
+
+def _placed(arrays: formats.Arrays, mesh: Mesh, step: str) -> Restored:
+    """Puts arrays, by path, on the mesh as a tree of variables."""
+    if step != "last":
+        raise InputError(f"step {step!r}: only a run has several; leave it out")
+    tree = flax.traverse_util.unflatten_dict({tuple(path.split("/")): array for path, array in arrays.items()})
+    shardings = sharding.state_sharding(tree, mesh)
+    put = lambda x, place: jax.make_array_from_callback(x.shape, place, x.__getitem__)  # noqa: E731
+    return Restored(0, jax.tree.map(put, tree, shardings))
+
+
+# ------------------------------------------------------------------------------------------------------------- runs
+
+
+def _load_run(folder: pathlib.Path) -> LoadedNetwork:
+    register.check_imports(folder)
+    config, data = configs.load(folder / "config.json"), workdir.read_data_info(folder)
+    model = create_model(config.model, len(data.classes), config.dtype)
+    return LoadedNetwork(config, data, model, functools.partial(_restore, folder, config, data, model))
+
+
+def _restore(
+    folder: pathlib.Path, config: Config, data: DataInfo, model: nn.Module, mesh: Mesh, step: str, log: Log
+) -> Restored:
+    """Restores the variables that a run's network is evaluated with."""
+    image = np.zeros((1, *data.shape), np.float32)
+    model_state = dict(jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), image))
+    params = model_state.pop("params")
+    average = freezing.trainable(config, params) if optim.keeps_average(config) else {}
+    target = {"params": params, "model_state": model_state, "ema": average}
+    target = sharding.with_sharding(target, sharding.state_sharding(target, mesh))
+    number, items = checkpoint.restore_model(folder, target, step, log)
+    return Restored(number, eval_variables(**items))

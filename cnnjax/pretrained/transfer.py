@@ -1,0 +1,107 @@
+"""Transfer: which arrays of a network are initialized from another one's weights."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from cnnjax.errors import InputError
+from cnnjax.pretrained.loading import LoadedNetwork, Log
+from cnnjax.state import Tree, path_name
+
+MAX_NAMES_SHOWN = 6  # array names in a message
+
+Shape = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class TransferPlan:
+    """The arrays that a network takes from another one."""
+
+    paths: frozenset[str]  # of the arrays taken, as in 'params/conv1/kernel'
+    description: str  # what is taken, what is new and what is unused, for the log
+
+
+def match_for_transfer(
+    variables: Tree, source_network: LoadedNetwork, source: str, classes: Sequence[str], partial: bool = False
+) -> TransferPlan:
+    """Plans a transfer: which arrays of our network can be taken from `source_network`.
+
+    `variables` are ours, or their shapes; `source` names the other network in messages. All arrays are taken except
+    the head, which stays new when the classes differ in number or in name. With `partial`, only the layers are taken
+    whose arrays agree in path and shape, as in Simonyan & Zisserman (2015, sec. 3.1), who initialized deep networks
+    with the layers of a shallow one. Raises InputError, with the differing arrays, for any other network.
+    """
+    theirs, ours_classes = list(source_network.data.classes), list(classes)
+    ours, others = _shapes_by_path(variables), _shapes_by_path(_variable_shapes(source_network, len(theirs)))
+    heads: set[str] = set()
+    same_names = ours_classes == theirs or not source_network.data.has_class_names
+    if len(ours_classes) != len(theirs) or not same_names:
+        larger = _shapes_by_path(_variable_shapes(source_network, len(theirs) + 1))
+        heads = {_layer(path) for path in others if others[path] != larger[path]}  # one class more changes its shape
+    differing = [path for path in sorted(ours.keys() | others.keys()) if ours.get(path) != others.get(path)]
+    untouched = {_layer(path) for path in differing} | heads
+    taken = frozenset(path for path in ours if _layer(path) not in untouched)
+    wrong = [path for path in differing if _layer(path) not in heads]
+    if (wrong and not partial) or not taken:
+        arrays = [f"{_short(p)} is {_shown(others, p)} there and {_shown(ours, p)} here" for p in wrong]
+        hint = "; config.init_partial = True takes the layers that agree" if taken else ""
+        raise InputError(f"config.init = {source!r} is of another network: {_first_names(arrays, '; ')}{hint}")
+
+    lines = [f"{len(taken)} of {len(ours)} arrays are initialized from {source}"]
+    if head := sorted(_short(layer) for layer in heads & {_layer(path) for path in ours}):
+        renamed = [f"{b!r} here is {a!r} there" for a, b in zip(theirs, ours_classes, strict=False) if a != b]
+        counts = f"{len(ours_classes)} classes here, {len(theirs)} there"
+        reason = renamed[0] if len(ours_classes) == len(theirs) else counts
+        lines.append(f"the head, {', '.join(map(repr, head))}, is new: {reason}")
+    elif ours_classes != theirs:
+        lines.append("the source has no class names: its head is used for the classes here, in their order")
+    for what, arrays in (("new", ours), ("not used", others)):
+        if paths := sorted(_short(path) for path in arrays if _layer(path) in untouched - heads):
+            lines.append(f"{what}: {_first_names(paths, ', ')}")
+    return TransferPlan(taken, "; ".join(lines))
+
+
+def apply_transfer(variables: Tree, source_network: LoadedNetwork, plan: TransferPlan, mesh: Mesh, log: Log) -> Tree:
+    """Returns `variables` with the arrays of `plan` replaced by those of `source_network`, and logs the plan."""
+    restored = source_network.load_variables(mesh, "last", log)
+    others = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(restored.variables)}
+    log(plan.description)
+
+    def pick(path: tuple, ours: jax.Array) -> jax.Array:
+        name = path_name(path)
+        if name not in plan.paths:
+            return ours
+        return jax.device_put(np.asarray(others[name], ours.dtype), ours.sharding)
+
+    return jax.tree_util.tree_map_with_path(pick, variables)
+
+
+def _variable_shapes(network: LoadedNetwork, num_classes: int) -> Tree:
+    image = np.zeros((1, *network.data.shape), np.float32)
+    model = network.model.clone(num_classes=num_classes)
+    return jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), image)
+
+
+def _shapes_by_path(tree: Tree) -> dict[str, Shape]:
+    return {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _layer(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def _short(path: str) -> str:
+    return path.removeprefix("params/")
+
+
+def _shown(shapes: dict[str, Shape], path: str) -> str:
+    return str(list(shapes[path])) if path in shapes else "missing"
+
+
+def _first_names(names: Sequence[str], separator: str) -> str:
+    more = f" and {len(names) - MAX_NAMES_SHOWN} more" if len(names) > MAX_NAMES_SHOWN else ""
+    return separator.join(names[:MAX_NAMES_SHOWN]) + more

@@ -1,0 +1,45 @@
+"""New states: a network's variables, and the optimizer state that belongs to them."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from cnnjax import optim
+from cnnjax.config import Config
+from cnnjax.errors import InputError
+from cnnjax.optim import freezing
+from cnnjax.state import TrainState, Tree
+
+
+def init_state(
+    key: jax.Array, *, config: Config, model: nn.Module, schedule: optax.Schedule, shape: tuple[int, ...]
+) -> TrainState:
+    """Initializes a network at random, for images of `shape` [H, W, C].
+
+    Raises InputError when the network does not return one row of logits per image.
+    """
+    logits, variables = model.init_with_output(key, jnp.zeros((1, *shape)), train=False)
+    if getattr(logits, "ndim", 0) != 2:
+        what = (
+            f"maps of {logits.shape[1:]}" if hasattr(logits, "shape") else f"feature maps {', '.join(sorted(logits))}"
+        )
+        raise InputError(f"the network returns {what}; training needs logits: not features_only, nor head='conv'")
+    return first_state(variables, config=config, schedule=schedule)
+
+
+def first_state(variables: Tree, *, config: Config, schedule: optax.Schedule) -> TrainState:
+    """Returns the state at step 0 of a network with these variables."""
+    model_state = dict(variables)
+    params = model_state.pop("params")
+    trainable = freezing.trainable(config, params)
+    ema = jax.tree.map(jnp.copy, trainable) if optim.keeps_average(config) else {}
+    opt_state = optim.build(config, trainable, schedule).init(trainable)
+    monitors = jax.tree.map(jnp.asarray, optim.init_monitors(config))
+    return TrainState(jnp.zeros((), jnp.int32), params, model_state, opt_state, ema, monitors)
+
+
+def split_keys(config: Config) -> tuple[jax.Array, jax.Array]:
+    """Returns the key of the initialization and the key of the training steps."""
+    init_key, step_key = jax.random.split(jax.random.key(config.seed))
+    return init_key, step_key

@@ -1,0 +1,82 @@
+"""What a training reports while it runs: training metrics, validation metrics, and where the time went."""
+
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from cnnjax import metrics
+from cnnjax.runs import workdir
+from cnnjax.training.progress import Bar, Laps
+from cnnjax.training.setup import Setup
+
+
+class Reporter:
+    """Collects the metrics of training steps, and writes their means to the console and to the run's folder.
+
+    A context: within it, a live progress bar is shown on a terminal.
+    """
+
+    def __init__(self, setup: Setup, file: workdir.Metrics, console: Console, start: int, total: int) -> None:
+        self.laps = Laps()
+        self._file, self._epoch, self._batch_size = file, setup.steps_per_epoch, setup.config.batch_size
+        self._bar = Bar(console, start, total, setup.steps_per_epoch)
+        self._pending: list[tuple[int, dict[str, jax.Array]]] = []  # (steps in the call, what it returned)
+        self._step, self._since = start, time.monotonic()
+
+    def __enter__(self) -> "Reporter":
+        self._bar.__enter__()
+        self.laps, self._since = Laps(), time.monotonic()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.__exit__()
+
+    def called(self, step: int, sums: dict[str, jax.Array]) -> None:
+        """Notes a device call that ends with `step`, and waits until at most two calls are in flight."""
+        self._pending.append((step - self._step, sums))
+        self._step = step
+        self._bar.advance(step)
+        self.laps.lap("dispatch" if "step" in self.laps.seconds else "compilation")
+        jax.block_until_ready(self._pending[-2:][0])
+
+    def train(self, write: bool) -> None:
+        """Shows the mean metrics since the last `restart` and, with `write`, adds them to metrics.jsonl.
+
+        Raises FloatingPointError when a loss was not finite, with its step.
+        """
+        values = _finite_means(self._pending, self._step)
+        self.laps.lap("step")
+        images = self._batch_size * sum(count for count, _ in self._pending)
+        values["images_per_second"] = images / (time.monotonic() - self._since)
+        self._bar.show(values)
+        if write:
+            self._file.write(self._step, self._step / self._epoch, "train", values)
+        self.laps.lap("reports")
+
+    def validation(self, values: dict[str, float]) -> None:
+        """Shows the metrics of the validation split, and adds them to metrics.jsonl."""
+        epoch = self._step / self._epoch
+        self._file.write(self._step, epoch, "val", values)
+        self._bar.note(f"epoch {epoch:.1f}: val loss {values['loss']:.4f}, accuracy {values['accuracy']:.2%}")
+        self.laps.lap("evaluation")
+
+    def restart(self) -> None:
+        """Starts a new mean of the training metrics."""
+        self._pending, self._since = [], time.monotonic()
+
+
+def _finite_means(pending: list[tuple[int, dict[str, jax.Array]]], step: int) -> dict[str, float]:
+    """Returns the mean metrics of the pending calls, and the learning rate of the last step, which is `step`."""
+    columns: dict[str, list[Any]] = {}
+    for count, sums in jax.device_get(pending):
+        for name, values in sums.items():
+            columns.setdefault(name, []).extend(np.atleast_1d(values)[:count])
+    for ago, loss in zip(range(len(columns["loss"]) - 1, -1, -1), columns["loss"], strict=True):
+        if not np.isfinite(loss):
+            raise FloatingPointError(f"the loss became {loss:.0f} at step {step - ago}")
+    rate = float(columns.pop("lr")[-1])
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return metrics.means(metrics.add(rows)) | {"lr": rate}

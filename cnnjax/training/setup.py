@@ -1,0 +1,176 @@
+"""Everything that a training needs, assembled in one place: data, network, schedule, shardings, scorers, teacher.
+
+Training, `bench`, `study` and `data preview` all use this assembly, so what they measure is what is trained.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Mapping
+
+import flax.linen as nn
+import jax
+import optax
+from jax.sharding import Mesh
+
+from cnnjax import losses, metrics, optim, pretrained
+from cnnjax.config import Config, to_steps
+from cnnjax.data import pipeline
+from cnnjax.data.info import DataInfo
+from cnnjax.distributed import sharding
+from cnnjax.errors import InputError
+from cnnjax.evaluation.scoring import input_errors, make_scorer
+from cnnjax.models import create_model
+from cnnjax.optim import freezing
+from cnnjax.pretrained import LoadedNetwork, TransferPlan
+from cnnjax.runs import checkpoint
+from cnnjax.state import TrainState, Tree
+from cnnjax.training.distill import Teacher, load_teacher
+from cnnjax.training.init import init_state
+from cnnjax.training.inputs import Splits, data_info, input_functions, load_splits, open_train_source
+from cnnjax.training.recipe import Recipe
+
+MAX_STEPS_PER_CALL = 32  # on an accelerator, where config.steps_per_call = 0
+
+Log = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A trained network that the run's weights are initialized from."""
+
+    network: LoadedNetwork
+    plan: TransferPlan
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What the training step, its state and its batches are made of."""
+
+    recipe: Recipe
+    mesh: Mesh
+    splits: Splits | None  # None for random images, which are of no data set
+    source: pipeline.Source  # batches of the training split
+    data: DataInfo
+    model: nn.Module
+    schedule: optax.Schedule
+    steps_per_epoch: float
+    total_steps: int
+    steps_per_call: int
+    unfreeze_steps: Mapping[str, int]  # by parameter path: the step that a frozen parameter is trained from
+    prepare: Callable[..., jax.Array]  # (key, images uint8, example, epoch) -> network input
+    mix: Callable[..., tuple[jax.Array, jax.Array]]  # (key, inputs, labels) -> inputs, targets
+    shapes: TrainState  # shapes of the state, each with its sharding
+    init_from: Source | None
+    teacher: Teacher | None
+    scorers: Mapping[str, Callable[[Tree], metrics.Sums]]  # 'val', 'test' -> variables -> sums of the metrics
+
+    @property
+    def config(self) -> Config:
+        """The config that the recipe was parsed from."""
+        return self.recipe.config
+
+    @property
+    def shardings(self) -> TrainState:
+        """The sharding of each array of the state."""
+        return jax.tree.map(lambda x: x.sharding, self.shapes)
+
+
+def make_setup(
+    recipe: Recipe,
+    *,
+    folder: pathlib.Path | None = None,
+    data_dir: str = "",
+    mesh: Mesh | None = None,
+    log: Log = print,
+) -> Setup:
+    """Assembles a training. Nothing is written, and no step is compiled.
+
+    `folder` is the run's: the data statistics in it are used again, and with a checkpoint in it, config.init is not
+    read. `mesh` replaces the config's. Raises InputError for a config, data set or network that do not fit.
+    """
+    config = recipe.config
+    resuming = folder is not None and bool(checkpoint.steps(folder))
+    init_network = pretrained.load(config.init, model=config.model) if config.init and not resuming else None
+    if recipe.distill:
+        pretrained.load(recipe.distill.folder)  # a missing teacher is an error before the data is read
+    mesh = mesh or sharding.make_mesh(text=config.mesh)
+    sharding.check_batch(config.batch_size // config.grad_accum_steps, mesh)
+
+    # The training split, if it fits in device memory, is read in the background from here on.
+    splits = load_splits(config, data_dir)
+    source = open_train_source(recipe, splits, mesh)
+    steps_per_epoch = source.count / config.batch_size
+    total_steps = to_steps(config.duration, epoch=steps_per_epoch)
+
+    classes = splits.train.classes
+    model = create_model(config.model, len(classes), config.dtype)
+    _check_ghost_batches(config, model)
+    schedule = optim.build_schedule(config, steps_per_epoch, total_steps)
+    shapes = state_shapes(config, model, schedule, source.shape, mesh)
+    unfreeze_steps = freezing.unfreeze_steps(config, shapes.params, epoch=steps_per_epoch, total=total_steps)
+    init_from = None
+    if init_network:
+        partial = config.init_partial
+        plan = pretrained.match_for_transfer(shapes.variables, init_network, config.init, classes, partial)
+        init_from = Source(init_network, plan)
+
+    # Statistics of the training split, which was read meanwhile.
+    data = data_info(recipe, splits.train, source, folder)
+    functions = input_functions(recipe, data)
+    make = functools.partial(make_scorer, recipe.evaluation, data)
+    held_out = {"val": splits.val, "test": splits.test}
+    losses.build(config.loss, len(classes))
+    steps_per_call = _steps_per_call(config, source)
+    scorers = {name: make(split, model, mesh) for name, split in held_out.items() if split}
+    teacher = None
+    if recipe.distill:
+        teacher = load_teacher(recipe.distill, recipe.step_ops, source.shape, classes, mesh, log)
+    return Setup(
+        recipe=recipe,
+        mesh=mesh,
+        splits=splits,
+        source=source,
+        data=data,
+        model=model,
+        schedule=schedule,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+        steps_per_call=steps_per_call,
+        unfreeze_steps=unfreeze_steps,
+        prepare=functions.prepare,
+        mix=functions.mix,
+        shapes=shapes,
+        init_from=init_from,
+        teacher=teacher,
+        scorers=scorers,
+    )
+
+
+def state_shapes(
+    config: Config, model: nn.Module, schedule: optax.Schedule, shape: tuple[int, ...], mesh: Mesh
+) -> TrainState:
+    """Returns the shapes of a run's state, each with its sharding, for images of `shape` [H, W, C]."""
+    init = functools.partial(init_state, config=config, model=model, schedule=schedule, shape=shape)
+    with input_errors(config.model, shape):
+        shapes = jax.eval_shape(init, jax.random.key(0))
+    return sharding.with_sharding(shapes, sharding.state_sharding(shapes, mesh, config.zero_1))
+
+
+def _check_ghost_batches(config: Config, model: nn.Module) -> None:
+    group, size = (
+        getattr(model, "ghost_batch_size", getattr(model, "ghost", 0)),
+        config.batch_size // config.grad_accum_steps,
+    )
+    if group and size % group:
+        raise InputError(f"a batch of {size} does not divide into the network's ghost batches of {group} images")
+
+
+def _steps_per_call(config: Config, source: pipeline.Source) -> int:
+    """Returns the most steps in one device call. Raises InputError where several are asked for and only one can be."""
+    if source.whole is None and config.steps_per_call > 1:
+        raise InputError(
+            f"config.steps_per_call = {config.steps_per_call}: the training split is not in device memory; use 0"
+        )
+    single = source.whole is None or jax.default_backend() == "cpu"
+    return config.steps_per_call or (1 if single else MAX_STEPS_PER_CALL)

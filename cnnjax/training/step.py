@@ -1,0 +1,180 @@
+"""The training step: one pure function from state and batch to state and metrics, and its compiled form."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from cnnjax import losses, metrics, optim
+from cnnjax.config import Config
+from cnnjax.data import pipeline
+from cnnjax.distributed import sharding
+from cnnjax.optim import freezing
+from cnnjax.state import TrainState, Tree, merge_trees
+from cnnjax.training.distill import Teacher
+from cnnjax.training.setup import Setup
+
+Array = jax.Array
+Sums = dict[str, Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Microbatch:
+    """The part of a batch that one forward and backward pass takes: all of it, or 1 / grad_accum_steps."""
+
+    inputs: Array  # of the network, float32 [N, H, W, C]
+    labels: Array  # int32 [N]
+    targets: Array  # float32 [N, K]: one-hot, or mixed
+    teacher_logits: Array | None
+    dropout_key: Array
+
+
+def train_step(
+    state: TrainState,
+    batch: pipeline.Batch,
+    key: Array,
+    teacher_variables: Tree = None,
+    *,
+    config: Config,
+    model: nn.Module,
+    schedule: optax.Schedule,
+    prepare: Callable[..., Array],
+    mix: Callable[..., tuple[Array, Array]],
+    teacher: Teacher | None = None,
+    unfreeze_steps: Mapping[str, int] | None = None,
+) -> tuple[TrainState, Sums]:
+    """Updates the state with one global batch. All randomness comes from `key`, folded with the step.
+
+    `prepare` and `mix` are those of `Setup`. Returns the new state and the sums of the metrics over the batch, with
+    the learning rate as "lr". Accuracy counts the label of each image, also where images are mixed.
+    """
+    schedule = optim.scaled_schedule(schedule, state.monitors)
+    params = freezing.trainable(config, state.params)
+    optimizer = optim.build(config, params, schedule)
+    augment_key, dropout_key, mix_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
+    unfreeze_steps = unfreeze_steps or {}
+    count = config.grad_accum_steps
+
+    def microbatch(i: int) -> Microbatch:
+        rows = {name: x.reshape(-1, count, *x.shape[1:])[:, i] for name, x in batch.items()}
+        drawn = jax.random.fold_in(augment_key, i), rows["image"], rows["example"], rows["epoch"]
+        mixed, labels = jax.random.fold_in(mix_key, i), rows["label"]
+        inputs, targets = mix(mixed, prepare(*drawn), labels)
+        teacher_logits = None
+        if teacher:
+            teacher_logits = teacher.logits(teacher_variables, mix(mixed, teacher.prepare(*drawn), labels)[0])
+        return Microbatch(inputs, labels, targets, teacher_logits, jax.random.fold_in(dropout_key, i))
+
+    def loss_fn(params: Tree, model_state: Tree, rows: Microbatch) -> tuple[Array, tuple[Tree, Sums]]:
+        variables = {"params": merge_trees(state.params, params), **model_state}
+        with freezing.freeze_batch_stats(config, state.params, unfreeze_steps, state.step):
+            return _loss(variables, rows, config, model, teacher)
+
+    def gradient(params: Tree) -> tuple[Tree, Tree, Sums]:
+        # Not a lax.scan, which was tens of times slower on a CPU with XLA's own convolutions.
+        grads, model_state, sums = jax.tree.map(jnp.zeros_like, params), state.model_state, []
+        for i in range(count):
+            grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+            (_, (model_state, new_sums)), new_grads = grad_fn(params, model_state, microbatch(i))
+            grads = jax.tree.map(jnp.add, grads, new_grads)
+            sums.append(new_sums)
+        grads = jax.tree.map(lambda g: g / count, grads)
+        return grads, model_state, jax.tree.map(lambda *xs: sum(xs), *sums)
+
+    def value(params: Tree) -> Array:  # for a line search
+        return sum(loss_fn(params, state.model_state, microbatch(i))[0] for i in range(count)) / count
+
+    grads, model_state, sums = gradient(params)
+    if config.sam_rho:  # at the perturbed parameters, with the same images and dropout
+        grads, *_ = gradient(optim.sam_perturb(params, grads, config.sam_rho))
+    unfrozen = freezing.is_unfrozen(params, unfreeze_steps, state.step)
+    updates, opt_state = optimizer.update(grads, state.opt_state, params, value_fn=value, awake=unfrozen)
+    params = optax.apply_updates(params, updates)
+    ema = optim.eval_params(opt_state, params)
+    if config.ema:  # the decay grows from 0.1, so that the average forgets the initialization
+        decay = jnp.minimum(config.ema, (1 + state.step) / (10 + state.step))
+        ema = jax.tree.map(lambda average, p: decay * average + (1 - decay) * p, state.ema, params)
+    sums["lr"] = schedule(state.step)
+    all_params = merge_trees(state.params, params)
+    return TrainState(state.step + 1, all_params, model_state, opt_state, ema, state.monitors), sums
+
+
+def _loss(
+    variables: Tree, rows: Microbatch, config: Config, model: nn.Module, teacher: Teacher | None
+) -> tuple[Array, tuple[Tree, Sums]]:
+    """Returns the mean loss of a microbatch, the updated model state and the sums of the metrics."""
+    loss = losses.build(config.loss)
+    mutable = [name for name in variables if name != "params"]
+    logits, updated = model.apply(
+        variables, rows.inputs, train=True, mutable=[*mutable, "aux_logits"], rngs={"dropout": rows.dropout_key}
+    )
+    model_state = dict(updated)
+    aux_logits = jax.tree.leaves(model_state.pop("aux_logits", {}))
+    example_losses = loss(logits, rows.targets)
+    if teacher:
+        example_losses = teacher.loss(example_losses, logits, rows.teacher_logits)
+    aux_loss = sum(loss(aux, rows.targets).mean() for aux in aux_logits)
+    total = example_losses.mean() + config.aux_weight * aux_loss
+    return total, (model_state, metrics.sums(logits, rows.labels, example_losses))
+
+
+def train_steps(
+    state: TrainState,
+    group: dict[str, Any],
+    key: Array,
+    teacher_variables: Tree = None,
+    *,
+    step: Callable[..., tuple[TrainState, Sums]],
+    batch_sharding: Any,
+) -> tuple[TrainState, Sums]:
+    """Runs several training steps in one device call, so that a small network does not wait for Python.
+
+    `group` is one of `pipeline.train_groups`, `step` is `train_step` with its keywords. Returns the metrics of all
+    steps, each [K], of which the first group["count"] are filled. Not for a CPU, where XLA's loops are slow.
+    """
+
+    def batch_of(i: Array | int) -> pipeline.Batch:
+        batch = pipeline.gather_batch(group["whole"], *group["places"][:, i])
+        return jax.lax.with_sharding_constraint(batch, batch_sharding)
+
+    def body(i: Array, carry: tuple) -> tuple:
+        state, columns = carry
+        state, sums = step(state, batch_of(i), key, teacher_variables)
+        return state, jax.tree.map(lambda column, value: column.at[i].set(value), columns, sums)
+
+    _, sums = jax.eval_shape(lambda: step(state, batch_of(0), key, teacher_variables))
+    columns = jax.tree.map(lambda x: jnp.zeros((group["places"].shape[1], *x.shape), x.dtype), sums)
+    return jax.lax.fori_loop(0, group["count"], body, (state, columns))
+
+
+def jit_step(setup: Setup) -> Any:
+    """Returns the jitted training step of a setup: (state, feed, key, teacher variables) -> (state, sums).
+
+    A feed is a batch or, with several steps per call, a group of them. The state is donated.
+    """
+    step = functools.partial(
+        train_step,
+        config=setup.config,
+        model=setup.model,
+        schedule=setup.schedule,
+        prepare=setup.prepare,
+        mix=setup.mix,
+        teacher=setup.teacher,
+        unfreeze_steps=setup.unfreeze_steps,
+    )
+    rows, replicated = sharding.batch_sharding(setup.mesh), sharding.replicated(setup.mesh)
+    feed = rows
+    if setup.steps_per_call > 1:
+        step, feed = functools.partial(train_steps, step=step, batch_sharding=rows), replicated
+    return jax.jit(
+        step,
+        in_shardings=(setup.shardings, feed, replicated, None),
+        out_shardings=(setup.shardings, replicated),
+        donate_argnums=0,
+        compiler_options=sharding.compiler_options(),
+    )
