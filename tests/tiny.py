@@ -1,10 +1,13 @@
 """The smallest run that shows what a training does, and helpers that read what it left in its folder."""
 
+import dataclasses
 import functools
 import json
 import os
 import pathlib
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -20,8 +23,12 @@ from cnnjax.config import Config
 from cnnjax.distributed import sharding
 from cnnjax.models import create_model
 from cnnjax.runs import checkpoint
+from cnnjax.runs.signals import Interrupted
 from cnnjax.state import TrainState, Tree, path_name
-from cnnjax.training import loop
+from cnnjax.training import init, loop, progress
+from cnnjax.training import step as training_step
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 CONFIG: dict[str, Any] = {
     "model": "mlp(features=(16,))",
@@ -37,6 +44,34 @@ CONFIG: dict[str, Any] = {
     "checkpoint_every": "2 steps",
     "keep_checkpoints": 9,
 }
+
+# The same with as many settings as go together: random operations, accumulation, decay, clipping and an average.
+EVERYTHING: dict[str, Any] = {
+    "model": "mlp(features=(16,), dropout=0.5)",
+    "augment": "pad_crop(1)|flip_lr|flip_alternating",
+    "normalize": "mean_image",
+    "repeated_augment": 2,
+    "grad_accum_steps": 2,
+    "optimizer": "adamw",
+    "schedule": "one_cycle",
+    "weight_decay": 1e-3,
+    "lr_factors": "bias$:2",
+    "grad_clip_norm": 1.0,
+    "ema": 0.9,
+}
+# With settings that depend on earlier evaluations.
+MONITORED: dict[str, Any] = {
+    "optimizer": "sgd(momentum=0.9)|lookahead(every=2)",
+    "sam_rho": 0.05,
+    "grad_accum_steps": 2,
+    "lr": 0.5,
+    "schedule": "plateau(patience=0, metric='loss', warmup='2 steps')",
+    "early_stop": "early_stop(patience=3, metric='loss')",
+    "eval_every": "1 steps",
+    "duration": "40 steps",
+}
+
+BATCHNORM: dict[str, Any] = {"model": "mlp(features=(16, 8), norm='batch')"}
 
 # -------------------------------------------------------------------------------------------------------------- runs
 
@@ -57,7 +92,7 @@ def train(
     """Trains; returns the final numbers, those of result.json. Appends to `lines` what the console would show."""
     with open(os.devnull if lines is None else folder.with_name(folder.name + ".txt"), "w+") as file:
         console = Console(file=file, width=999, color_system=None)
-        result = loop.train(config, folder, data_dir=data_dir, mesh=mesh(devices, config.mesh), console=console)
+        result = loop.train(config, folder, data_dir=data_dir, mesh=mesh(devices, config.mesh), console=console).metrics
         if lines is not None:
             file.seek(0)
             lines += file.read().splitlines()
@@ -73,21 +108,21 @@ def run(
 
 def send_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIGTERM) -> None:
     """Makes the training send a signal to its process after `step`."""
-    advance = loop.Bar.advance
+    advance = progress.Bar.advance
 
     def signaling(self: Any, now: int) -> None:
         advance(self, now)
         if now == step:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(loop.Bar, "advance", signaling)
+    monkeypatch.setattr(progress.Bar, "advance", signaling)
 
 
-def interrupt(folder: pathlib.Path, data_dir: str, step: int, devices: int = 1, **changes: Any) -> loop.Interrupted:
+def interrupt(folder: pathlib.Path, data_dir: str, step: int, devices: int = 1, **changes: Any) -> Interrupted:
     """Trains as `run` does until SIGTERM after `step`; returns the exception, which has to be raised."""
     with pytest.MonkeyPatch.context() as patch:
         send_at(patch, step)
-        with pytest.raises(loop.Interrupted, match=f"stopped after step {step}; the state is saved") as caught:
+        with pytest.raises(Interrupted, match=f"stopped after step {step}; the state is saved") as caught:
             run(folder, data_dir, devices, **changes)
     return caught.value
 
@@ -98,14 +133,53 @@ def patch_step(monkeypatch: pytest.MonkeyPatch, change: Callable[[TrainState, Tr
     Returns a list that gets an element each time the step is traced.
     """
     traces: list[Any] = []
-    train_step = loop.train_step
+    train_step = training_step.train_step
 
     def changed(state: TrainState, *args: Any, **kwargs: Any) -> tuple:
         traces.append(state)
         return change(state, *train_step(state, *args, **kwargs))
 
-    monkeypatch.setattr(loop, "train_step", changed)
+    monkeypatch.setattr(training_step, "train_step", changed)
     return traces
+
+
+# ------------------------------------------------------------------------------------------- runs in their own process
+
+
+def start(
+    config: Config,
+    folder: pathlib.Path,
+    data_dir: str,
+    devices: int = 1,
+    before: tuple[str, ...] | None = None,
+    **env: str,
+) -> subprocess.Popen:
+    """Starts `cnnjax train` in a process, with further environment variables.
+
+    `before` is a command that takes that of the training as its arguments.
+    """
+    path = folder.with_name(folder.name + "-config.json")
+    path.write_text(json.dumps(dataclasses.asdict(config)))
+    arguments = ["train", f"--config={path}", f"--workdir={folder}", f"--data_dir={data_dir}"]
+    return subprocess.Popen(
+        [*(before or ()), sys.executable, "-m", "cnnjax", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)} | env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait(process: subprocess.Popen, seconds: float = 240) -> tuple[int, str, str]:
+    """Returns the status, output and errors of a process, which is killed when it takes longer."""
+    try:
+        out, err = process.communicate(timeout=seconds)
+    finally:
+        process.kill()
+        process.wait()
+    return process.returncode, out, err
 
 
 # ---------------------------------------------------------------------------------------------------- one step, alone
@@ -129,13 +203,14 @@ def first_state_and_step(
 ) -> tuple[TrainState, Callable[..., tuple[TrainState, dict[str, jax.Array]]]]:
     """Returns a network's first state, for images of `shape` [H, W, C], and its training step (state, batch, key).
 
-    `model` is a module or a call string; `changes` are of the step's keyword arguments: prepare, mix, teacher, waits.
+    `model` is a module or a call string. `changes` are keyword arguments of the step: prepare, mix, teacher,
+    unfreeze_steps.
     """
     model = create_model(model, num_classes) if isinstance(model, str) else model
     shared = {"config": config, "model": model, "schedule": optim.build_schedule(config, epoch, total)}
-    state = loop.init_state(jax.random.key(0) if key is None else key, shape=shape, **shared)
+    state = init.init_state(jax.random.key(0) if key is None else key, shape=shape, **shared)
     defaults: dict[str, Any] = {"prepare": keep_images, "mix": augment.build_mixing([], num_classes)}
-    return state, functools.partial(loop.train_step, **shared, **(defaults | changes))
+    return state, functools.partial(training_step.train_step, **shared, **(defaults | changes))
 
 
 # ------------------------------------------------------------------------------------------------ what a run has left
@@ -166,8 +241,8 @@ def by_path(tree: Tree) -> dict[str, np.ndarray]:
 def variables(folder: pathlib.Path, shape: tuple[int, ...] = (8, 8, 1)) -> dict[str, np.ndarray]:
     """Returns the arrays of a run's last checkpoint by path: params, model_state and ema. `shape` is of an image."""
     config = configs.load(folder / "config.json")
-    init = functools.partial(create_model(config.model, 10, config.dtype).init, train=False)
-    abstract = jax.eval_shape(init, jax.random.key(0), np.zeros((1, *shape)))
+    initialize = functools.partial(create_model(config.model, 10, config.dtype).init, train=False)
+    abstract = jax.eval_shape(initialize, jax.random.key(0), np.zeros((1, *shape)))
     params = abstract.pop("params")
     tree = {"params": params, "model_state": abstract, "ema": params if optim.keeps_average(config) else {}}
     replicated = sharding.replicated(mesh())
@@ -177,7 +252,7 @@ def variables(folder: pathlib.Path, shape: tuple[int, ...] = (8, 8, 1)) -> dict[
 
 def eval_variables(folder: pathlib.Path) -> dict[str, np.ndarray]:
     """Returns the arrays with which a run's network is evaluated, of the last checkpoint, by path."""
-    return by_path(pretrained.load(folder).restore(mesh(), "last", pytest.fail)[1])
+    return by_path(pretrained.load(folder).load_variables(mesh(), "last", pytest.fail).variables)
 
 
 def assert_close(a: dict[str, np.ndarray], b: dict[str, np.ndarray], tolerance: float) -> None:

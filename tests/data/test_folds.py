@@ -12,7 +12,7 @@ from cnnjax.config import Config, check
 from cnnjax.data.build import load
 from cnnjax.data.folds import splits_of
 from cnnjax.errors import InputError
-from cnnjax.evaluation.scoring import evaluate
+from cnnjax.evaluation.evaluate import evaluate
 from tests import tiny
 
 

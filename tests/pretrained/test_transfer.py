@@ -20,7 +20,7 @@ from cnnjax.config import Config
 from cnnjax.data import build, images
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
-from cnnjax.evaluation.scoring import evaluate
+from cnnjax.evaluation.evaluate import evaluate
 from cnnjax.models import create_model
 from cnnjax.models.layers import BatchNorm
 from cnnjax.optim import freezing
