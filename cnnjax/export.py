@@ -24,6 +24,7 @@ from cnnjax.data import imagenet, pipeline
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError, nearest
 from cnnjax.evaluation import scoring
+from cnnjax.evaluation.recipe import parse_eval_recipe
 from cnnjax.pretrained import convert
 from cnnjax.pretrained import export as state_dicts
 from cnnjax.runs import workdir
@@ -40,27 +41,26 @@ def stablehlo(
     `shape` is the images' [H, W, C], by default what the network's preprocess makes of images as it learnt from.
     Raises InputError where the network does not take it.
     """
-    settings, known, model, restore = network
-    host_ops, step_ops = pipeline.split_ops(settings.preprocess)
-    shape = shape or _shape(tuple(known["shape"]), host_ops)
-    scoring.check_accepts(settings, known, model, shape)
-    number, variables = restore(sharding.make_mesh(jax.local_devices()[:1]), step, say)
-    prepare = augment.build(step_ops, settings.normalize, known, shape)
+    data, recipe = network.data, parse_eval_recipe(network.config)
+    shape = shape or _shape(data.shape, list(recipe.host_ops))
+    scoring.check_accepts(recipe, data, network.model, shape)
+    restored = network.load_variables(sharding.make_mesh(jax.local_devices()[:1]), step, say)
+    prepare = augment.build(recipe.step_ops, recipe.normalize, data.statistics, shape)
 
     def logits(images: jax.Array) -> jax.Array:
-        scores: Any = model.apply(variables, prepare(jax.random.key(0), images), train=False)
+        scores: Any = network.model.apply(restored.variables, prepare(jax.random.key(0), images), train=False)
         return scores.mean(axis=tuple(range(1, scores.ndim - 1)))  # of maps of logits the mean counts
 
     (batch,) = jax.export.symbolic_shape("b")
     exported = jax.export.export(jax.jit(logits), platforms=PLATFORMS)(jax.ShapeDtypeStruct((batch, *shape), jnp.uint8))
     return bytes(exported.serialize()), {
-        "model": settings.model,
-        "step": number,
-        "before": "|".join(map(spec.render, host_ops)),  # what makes images of that size
+        "model": recipe.model,
+        "step": restored.step,
+        "before": "|".join(map(spec.render, recipe.host_ops)),  # what makes images of that size
         "input": {"dtype": "uint8", "shape": ["b", *shape], "channels": "grey" if shape[-1] == 1 else "RGB"},
-        "output": {"dtype": "float32", "shape": ["b", len(known["classes"])], "of": "logits"},
+        "output": {"dtype": "float32", "shape": ["b", len(data.classes)], "of": "logits"},
         "platforms": PLATFORMS,
-        "classes": imagenet.readable(known["classes"]),
+        "classes": imagenet.readable(data.classes),
     }
 
 
@@ -75,14 +75,17 @@ def torch_arrays(
     network: pretrained.LoadedNetwork, step: str, say: Callable[[str], None], names: str = ""
 ) -> dict[str, np.ndarray]:
     """The state dict that a library's own network loads, as `weights.export.named` has it; says whose names it has."""
-    model, shape = network.model, tuple(network.known["shape"])
+    model, shape = network.model, network.data.shape
     names = names or next(iter(convert.torch_libraries(model)), state_dicts.OWN)
-    _, variables = network.restore(sharding.make_mesh(jax.local_devices()[:1]), step, say)
-    leaves = jax.tree_util.tree_leaves_with_path(variables)
-    arrays = state_dicts.named(model, shape, {path_name(path): np.asarray(leaf) for path, leaf in leaves}, names)
+    restored = network.load_variables(sharding.make_mesh(jax.local_devices()[:1]), step, say)
+    leaves = jax.tree_util.tree_leaves_with_path(restored.variables)
+    arrays = state_dicts.to_state_dict(
+        model, shape, {path_name(path): np.asarray(leaf) for path, leaf in leaves}, names
+    )
     say(f"{len(arrays)} arrays, in the names of {names}" if names != state_dicts.OWN else f"{len(arrays)} arrays")
-    by = {name: np.round(network.known[name], 4).tolist() for name in ("mean", "std") if name in network.known}
-    say(f"for images in [0, 1] behind normalize={network.settings.normalize!r}, {by}")  # which no such file says
+    statistics = network.data.statistics
+    by = {name: np.round(statistics[name], 4).tolist() for name in ("mean", "std") if name in statistics}
+    say(f"for images in [0, 1] behind normalize={network.config.normalize!r}, {by}")  # which no such file says
     return arrays
 
 

@@ -139,7 +139,7 @@ def register_model(
     from cnnjax.models.network import Variant
 
     def add(build: T) -> T:
-        row = Variant(build, input_shape, 0, 0, num_classes, paper, year)
+        row = Variant(build, f"{paper}, {year}" if year else paper, input_shape, num_classes, {}, params=0, macs=0)
         _add("model", MODELS, name, row)
         return build
 

@@ -9,7 +9,7 @@ The authors' test errors, CIFAR-10 and CIFAR-100 with crops and flips (README.md
 
 As in the paper (4.2): batches of 64, 300 epochs, a rate of 0.1 that is divided by ten after half and three quarters of
 them, decay of 1e-4 on every parameter, Nesterov's momentum, He's start. Without augmentation the paper has dropout of
-0.2: --config.augment='' and 'densenet40_12(dropout=0.2)'.
+0.2: --config.augment='' and 'densenet40_12(block_dropout=0.2)'.
 """
 
 from cnnjax.config import Config

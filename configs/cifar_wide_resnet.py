@@ -1,7 +1,7 @@
 """Wide ResNets on CIFAR-10 or CIFAR-100 (Zagoruyko & Komodakis 2016).
 
     ./launch.sh train --config=configs/cifar_wide_resnet.py
-    ./launch.sh train --config='configs/cifar_wide_resnet.py:wide_resnet28_10(dropout=0.3)'
+    ./launch.sh train --config='configs/cifar_wide_resnet.py:wide_resnet28_10(block_dropout=0.3)'
     ./launch.sh train --config=configs/cifar_wide_resnet.py:wide_resnet16_8 --config.dataset=cifar100
 
 The authors' test errors, median of five runs, CIFAR-10 and CIFAR-100 (README.md of their code): WRN-28-10 4.00/19.25 %,

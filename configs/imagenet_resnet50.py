@@ -18,7 +18,7 @@ from cnnjax.config import Config
 def get_config(batch: str = "256") -> Config:
     batch_size = int(batch)
     config = Config(
-        model="resnet50_v1_5(zero_init=True, ghost=32)",
+        model="resnet50_v1_5(zero_init=True, ghost_batch_size=32)",
         dataset="imagenet2012",
         test_split="validation",
         augment="random_resized_crop(224)|flip_lr",

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from cnnjax import summary
+from cnnjax import summarize
 from cnnjax.models import MODELS, create_model
 
 FACTS: dict[str, dict[str, Any]] = json.loads((pathlib.Path(__file__).parent / "architectures.json").read_text())
@@ -27,8 +27,8 @@ def slow_where(names: Any) -> list[Any]:
 
 
 @functools.cache
-def layers(text: str, num_classes: int, shape: tuple[int, int, int]) -> dict[str, summary.Layer]:
-    return {row.name: row for row in summary.layers(create_model(text, num_classes), shape)}
+def layers(text: str, num_classes: int, shape: tuple[int, int, int]) -> dict[str, summarize.Layer]:
+    return {row.name: row for row in summarize.layers(create_model(text, num_classes), shape)}
 
 
 def maps(text: str, num_classes: int, shape: tuple[int, int, int]) -> Any:

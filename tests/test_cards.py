@@ -122,7 +122,7 @@ def shrunk(config: Config, side: int) -> Config:
     """Of fewer and smaller images and, where its name says how, with fewer layers; all else as the card has it."""
     model = spec.parse(config.model)
     fields = next((fields for name, fields in SHALLOW.items() if re.match(name, model.name)), {})
-    fields = fields | ({"ghost": 2} if "ghost" in model.kwargs else {})
+    fields = fields | ({"ghost_batch_size": 2} if "ghost_batch_size" in model.kwargs else {})
     config.model = spec.render(model._replace(kwargs=model.kwargs | fields))
     for field in ("augment", "preprocess"):
         if side:  # from the digits' 8x8 to what the network takes

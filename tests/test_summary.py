@@ -11,15 +11,15 @@ import jax.numpy as jnp
 import pytest
 from flax import linen as nn
 
-from cnnjax import cli, summary
+from cnnjax import cli, summarize
 from cnnjax.errors import InputError
 from cnnjax.models import MODELS, create_model, layers
 from cnnjax.models.network import Network
 
 
-def table(text: str, shape: tuple[int, int, int] | None = None) -> dict[str, summary.Layer]:
+def table(text: str, shape: tuple[int, int, int] | None = None) -> dict[str, summarize.Layer]:
     variant = MODELS[text.partition("(")[0]]
-    rows = summary.layers(create_model(text, variant.num_classes), shape or variant.input_shape)
+    rows = summarize.layers(create_model(text, variant.num_classes), shape or variant.input_shape)
     return {row.name: row for row in rows}
 
 
@@ -33,8 +33,8 @@ class Net(nn.Module):
         return self.function(x)
 
 
-def of(function: Callable[..., Any], shape: tuple[int, int, int]) -> list[summary.Layer]:
-    return summary.layers(Net(function), shape)
+def of(function: Callable[..., Any], shape: tuple[int, int, int]) -> list[summarize.Layer]:
+    return summarize.layers(Net(function), shape)
 
 
 # ------------------------------------------------------------------------------------------------- well-known numbers
@@ -154,7 +154,7 @@ def test_recomputed_blocks_are_counted_once() -> None:
 
 def test_padding_on_one_side_shows() -> None:
     (row,) = of(lambda x: layers.conv(1, 3, 2, "SAME", name="c")(x), (8, 8, 1))
-    assert summary.cells(row, 4) == ["c", "convolution", "4x4x1", "3", "2", "0+1", "10", "144", "64", "3", "2"]
+    assert summarize.cells(row, 4) == ["c", "convolution", "4x4x1", "3", "2", "0+1", "10", "144", "64", "3", "2"]
 
 
 @pytest.mark.parametrize("text", ["lenet5_1998", "alexnet", "googlenet", "cifar_preresnet110", "densenet40_12"])

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnnjax import augment, optim, summary
+from cnnjax import augment, optim, summarize
 from cnnjax.config import Config
 from cnnjax.data import pipeline
 from cnnjax.data.info import DataInfo
@@ -258,5 +258,5 @@ def roofline(flops: float, accessed: float, most: Peaks) -> float:
 
 def step_flops(setup: Setup, what: str) -> int:
     """Returns the floating-point operations of a step: two per multiplication; backward takes twice as many."""
-    macs = sum(row.macs for row in summary.layers(setup.model, setup.source.shape))
+    macs = sum(row.macs for row in summarize.layers(setup.model, setup.source.shape))
     return 2 * macs * setup.config.batch_size * (1 if what == "forward" else 3)

@@ -1,41 +1,48 @@
-"""`cnnjax summary`: a network, layer by layer."""
+"""`cnnjax summary`: prints a network, layer by layer."""
 
+import argparse
 import sys
 
 from cnnjax.cli import shared
 from cnnjax.errors import InputError, unknown
 
 
-def run(parser: shared.Parser, argv: list[str]) -> int:
-    parser.add_argument("model", help="a network, or its call string: 'vgg16(norm=\"batch\")'")
-    parser.add_argument("--input", metavar="HxW[xC]", help="the images' size (default: the paper's)")
-    parser.add_argument("--batch", type=int, default=1, help="images, for the memory (default: 1)")
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="for the memory")
-    parser.add_argument("--num_classes", type=int, default=0, help="default: the paper's")
-    parser.add_argument("--csv", action="store_true", help="comma-separated values, in plain numbers")
-    args = parser.parse_args(argv)
+def add_flags(parser: shared.Parser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="network, or its call string: 'vgg16(norm=\"batch\")'")
+    parser.add_argument("--input", metavar="HxW[xC]", help="image size (default: the paper's)")
+    parser.add_argument(
+        "--batch", type=int, default=1, metavar="N", help="images that memory is given for (default: 1)"
+    )
+    parser.add_argument(
+        "--dtype", default="float32", choices=("float32", "bfloat16"),
+        help="type that memory is given for (default: float32)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--num_classes", type=int, default=0, metavar="N", help="number of classes (default: the paper's)"
+    )
+    parser.add_argument("--csv", action="store_true", help="print comma-separated values, numbers without units")
+
+
+def run(args: argparse.Namespace, overrides: list[str]) -> int:
     if args.batch < 1:
         raise InputError(f"--batch={args.batch}: expected at least 1")
-    console = shared.console()
+    console = shared.make_console()
     import csv
 
-    from cnnjax import spec, summary
-    from cnnjax.models import MODELS, create_model
+    from cnnjax import spec, summarize
+    from cnnjax.models import MODELS
 
     name = spec.parse(args.model).name
     if name not in MODELS:
         raise unknown("model", name, MODELS)
-    shape = shared.image_shape(args.input, MODELS[name].input_shape)
-    model = create_model(args.model, args.num_classes or MODELS[name].num_classes, args.dtype)
-    rows = summary.layers(model, shape)
-    scale = args.batch * {"float32": 4, "bfloat16": 2}[args.dtype]
+    shape = shared.parse_image_shape(args.input, MODELS[name].input_shape)
+    result = summarize.summary(args.model, shape, args.batch, args.dtype, args.num_classes)
     if args.csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(summary.COLUMNS)
-        writer.writerows(summary.cells(row, scale) for row in rows)
+        writer.writerow(summarize.COLUMNS)
+        writer.writerows(summarize.cells(row, result.scale) for row in result.layers)
         return 0
-    images = f"{args.batch} x " if args.batch > 1 else ""
-    console.print(summary.table(rows, scale, f"{args.model}, {images}{'x'.join(map(str, shape))}, {args.dtype}"))
-    for line in (MODELS[name].paper, *summary.totals(rows, shape, scale)):
+    console.print(result.table())
+    for line in (MODELS[name].paper, *result.totals()):
         console.print(line, soft_wrap=True)
     return 0

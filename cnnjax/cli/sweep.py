@@ -1,5 +1,6 @@
 """`cnnjax sweep`: a search for settings, or one that goes on; its leaderboard; its winner."""
 
+import argparse
 import collections
 import dataclasses
 import pathlib
@@ -24,7 +25,7 @@ SHOWN = 10  # of the leaderboard, on the screen
 ASKED = ("trials", "seeds", "sampler", "pruner", "metric", "storage", "data_dir")  # flags that are a sweep's settings
 
 
-def run(parser: shared.Parser, argv: list[str]) -> int:
+def add_flags(parser: shared.Parser) -> None:
     parser.usage = (
         "cnnjax sweep --config=FILE[:arg] [--space.FIELD=VALUES ...] [--config.FIELD=VALUE ...] [--trials=N] ...\n"
         "       cnnjax sweep show --workdir=DIR    the leaderboard\n"
@@ -34,31 +35,35 @@ def run(parser: shared.Parser, argv: list[str]) -> int:
         "VALUES: a list, [16, 32], or a range: log(1e-3, 1), uniform(0, 0.5), integer(1, 8). FIELD may be an argument "
         "in a call string: model.dropout. To go on with a sweep: --workdir=DIR alone, or with more --trials."
     )
-    parser.add_argument("--config", metavar="FILE[:arg]", help="a config file; its sweep() may give the space")
-    parser.add_argument("--workdir", default="", help="the sweep's folder (default: a new one under sweeps/)")
-    parser.add_argument("--trials", type=int, help="points of the space that are tried (default: 20)")
-    parser.add_argument("--seeds", type=int, help="runs of each, whose mean counts (default: 1)")
+    parser.accepts_overrides = True
+    parser.add_argument("action", nargs="?", default="run", metavar="show|best", help="default: run the sweep")
+    shared.add_config_flag(parser, "config file; its sweep() may return the space")
+    parser.add_argument("--workdir", metavar="DIR", default="", help="sweep folder (default: a new one under sweeps/)")
+    parser.add_argument("--trials", type=int, metavar="N", help="number of trials (default: 20)")
+    parser.add_argument("--seeds", type=int, metavar="N", help="runs per trial, whose metric is averaged (default: 1)")
     parser.add_argument("--sampler", help="tpe, random, grid, cmaes or halton (default: tpe)")
-    parser.add_argument("--pruner", help="none, median or hyperband: stops what looks bad early (default: none)")
+    parser.add_argument("--pruner", help="stops unpromising trials early: none, median or hyperband (default: none)")
     parser.add_argument("--metric", help="of the validation split: accuracy, top5 or loss (default: accuracy)")
-    shared.add_run_flags(parser)
+    shared.add_executor_flags(parser)
     parser.add_argument("--storage", help="URL of a database for the trials (default: a journal in the folder)")
-    parser.add_argument("--data_dir", help="where data sets are (default: TFDS's own)")
-    action, argv = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else ("run", argv)
+    parser.add_argument("--data_dir", metavar="DIR", help="folder of the data sets (default: TFDS's own)")
+
+
+def run(args: argparse.Namespace, rest: list[str]) -> int:
+    action = args.action
     if action not in ("run", "show", "best"):
         raise InputError(f"cnnjax sweep {action!r}: {nearest(action, ['show', 'best'])}; or flags alone, to run one")
-    args, rest = parser.parse_known_args(argv)
     if action != "run":
         if rest:
             raise InputError(f"unexpected argument {rest[0]!r}; cnnjax sweep {action} takes --workdir=DIR alone")
         if not args.workdir:
-            parser.error("--workdir=DIR is missing: the sweep's folder")
+            raise shared.UsageError("--workdir=DIR is missing: the sweep's folder")
         if args.config:
             raise InputError(f"cnnjax sweep {action} takes --workdir=DIR alone, not --config={args.config}")
     given = {name: getattr(args, name) for name in ASKED if getattr(args, name) is not None}
     old = args.workdir and (pathlib.Path(args.workdir) / "sweep.json").exists()
     if action == "run" and args.config is None and not old:
-        parser.error(
+        raise shared.UsageError(
             "--config=FILE is missing" + (f", and {args.workdir} is not a sweep's folder" if args.workdir else "")
         )
     settings = _settings(args.config, rest, given) if args.config else None
@@ -72,7 +77,7 @@ def run(parser: shared.Parser, argv: list[str]) -> int:
     from cnnjax.runs.supervise import OUTPUT
     from cnnjax.sweep import report, search
 
-    console = shared.console()
+    console = shared.make_console()
     if settings is None:
         if rest:
             raise InputError(
@@ -86,11 +91,11 @@ def run(parser: shared.Parser, argv: list[str]) -> int:
     )
     if action == "run":
         search.check_settings(settled)
-        start = shared.executor(args)
+        start = shared.build_executor(args)
         try:
-            study = _run(console, folder, settled, start, args.workers, 60 * args.silence)
+            study = _run(console, folder, settled, start, args.workers, 60 * args.stall_timeout)
         except Interrupted as stopped:
-            again = f"{shared.program()} sweep --workdir={folder} --workers={args.workers}"
+            again = f"{shared.program_name()} sweep --workdir={folder} --workers={args.workers}"
             console.print(f"{stopped}. To go on:\n  {again}", soft_wrap=True)
             return 128 + stopped.signal
         written = report.write(folder, study, settled)
@@ -99,7 +104,7 @@ def run(parser: shared.Parser, argv: list[str]) -> int:
     if action == "best":
         config = report.best(folder, study, settled)
         changed = _overrides(settled.source, config)
-        print(shared.program(), "train", f"--config={settled.source}", *map(_quoted, changed))
+        print(shared.program_name(), "train", f"--config={settled.source}", *map(_quoted, changed))
         return 0
     rows = report.rows(folder, study, settled)
     console.print(_leaderboard(rows, settled))
@@ -109,7 +114,7 @@ def run(parser: shared.Parser, argv: list[str]) -> int:
         raise InputError(f"all trials failed; what they said is in {folder}/trials/*/{OUTPUT}")
     if written:
         console.print(f"{', '.join(written)} are in {folder}", soft_wrap=True)
-        console.print(f"the winner's command: {shared.program()} sweep best --workdir={folder}", soft_wrap=True)
+        console.print(f"the winner's command: {shared.program_name()} sweep best --workdir={folder}", soft_wrap=True)
         if not settled.storage:
             console.print(f"the same as web pages: optuna-dashboard {folder / search.JOURNAL}", soft_wrap=True)
     return 0
@@ -119,7 +124,7 @@ def _settings(location: str, rest: list[str], given: dict[str, Any]) -> dict[str
     """What is asked, of the config file and the flags."""
     spaces = [word for word in rest if word.startswith("--space.")]
     overrides = [word for word in rest if not word.startswith("--space.")]
-    known = ("config", "workdir", "workers", "executor", "silence", "space.FIELD", *ASKED)
+    known = ("config", "workdir", "workers", "executor", "stall_timeout", "space.FIELD", *ASKED)
     config = config_files.read_config(location, overrides, known)
     space = config_files.read_space(location)
     for word in spaces:
@@ -179,7 +184,7 @@ def _line(row: dict[str, Any], settings: "Settings") -> str:
     params = ", ".join(f"{name} = {_short(row[name])}" for name in settings.space)
     outcome = row["state"]
     if outcome == "complete":
-        outcome = f"{settings.metric} {row[settings.metric]:.4f}"
+        outcome = f"{settings.metric} {_with_spread(row, settings)}"
     elif outcome == "pruned":
         outcome = f"pruned after {row['validations']} validations"
     elif outcome == "failed":
@@ -194,7 +199,10 @@ def _cross_validated(row: dict[str, Any], settings: "Settings") -> str:
 
 
 def _with_spread(row: dict[str, Any], settings: "Settings") -> str:
-    return f"{row[settings.metric]:.4f}" + (f" ± {row['sd']:.4f}" if row.get("sd") is not None else "")
+    from cnnjax.metrics import METRICS
+
+    metric = METRICS[settings.metric]
+    return metric.format(row[settings.metric]) + (f" ± {metric.format(row['sd'])}" if row.get("sd") is not None else "")
 
 
 def _short(value: Any) -> str:
@@ -230,9 +238,12 @@ def _now(rows: list[dict[str, Any]], active: "list[Run]", settings: "Settings") 
     """The leaderboard so far, and under it the runs that go on."""
     from rich.console import Group
 
+    from cnnjax.metrics import METRICS, format_value
+
     lines = []
     for run in active:
         last = run.lines[-1] if run.lines else {}
-        values = ", ".join(f"{name} {last[name]:.4g}" for name in last if name.endswith(("loss", "accuracy")))
+        shown = [name for name in last if (row := METRICS.get(name.rpartition("/")[2])) and row.in_progress]
+        values = ", ".join(f"{name} {format_value(name, last[name])}" for name in shown)
         lines.append(f"{run.folder}: epoch {last.get('epoch', 0):.1f} of {run.config.duration} {values}")
     return Group(_leaderboard(rows, settings), *lines)

@@ -1,5 +1,6 @@
-"""Every network by its published name, and the way to make one."""
+"""The networks by their published names, and `create_model`, which builds one from a call string."""
 
+import fnmatch
 import math
 import types
 
@@ -34,7 +35,7 @@ from cnnjax.models import (
 )
 from cnnjax.models.network import Variant
 
-# In the order of their time.
+# In chronological order.
 _FAMILIES: tuple[types.ModuleType, ...] = (
     mlp,
     lenet,
@@ -61,11 +62,11 @@ _FAMILIES: tuple[types.ModuleType, ...] = (
 
 
 def _merge(families: tuple[types.ModuleType, ...]) -> dict[str, Variant]:
-    """The families' VARIANTS in one table. Raises ValueError when two use one name."""
+    """Merges the families' VARIANTS tables. Raises ValueError if two families use the same name."""
     models: dict[str, Variant] = {}
     for family in families:
         if clash := models.keys() & family.VARIANTS.keys():
-            raise ValueError(f"{family.__name__} has a network named {min(clash)!r}, as a family before it has")
+            raise ValueError(f"{family.__name__}: the name {min(clash)!r} is taken by another family")
         models |= family.VARIANTS
     return models
 
@@ -73,26 +74,51 @@ def _merge(families: tuple[types.ModuleType, ...]) -> dict[str, Variant]:
 MODELS: dict[str, Variant] = _merge(_FAMILIES)
 
 
-def create_model(text: str, num_classes: int, dtype: str = "float32") -> nn.Module:
-    """The network that a call string like 'cifar_resnet20(shortcut="B")' describes.
+def list_models(pattern: str = "") -> list[str]:
+    """Lists the names of networks that contain `pattern`, or match it if it has wildcards: 'vgg*_bn'. '' means all."""
+    wildcard = any(sign in pattern for sign in "*?[")
+    return fnmatch.filter(MODELS, pattern if wildcard else f"*{pattern}*")
 
-    Its fields are checked here, before anything is computed: InputError names the network or the field that is wrong.
+
+# Arguments of call strings that have been renamed: (kind, function or '*', old name, new name).
+ARGUMENT_ALIASES: tuple[tuple[str, str, str, str], ...] = (
+    ("model", "*", "ghost", "ghost_batch_size"),
+    *(("model", name, "dropout", "block_dropout") for name in (*wide_resnet.VARIANTS, *densenet.VARIANTS)),
+)
+
+
+def rename_arguments(call: spec.Call) -> spec.Call:
+    """Returns a model's call with today's argument names. Raises InputError if both the old and the new are given."""
+    kwargs = dict(call.kwargs)
+    for kind, function, old, new in ARGUMENT_ALIASES:
+        if kind == "model" and function in ("*", call.name) and old in kwargs:
+            if new in kwargs:
+                raise InputError(f"model {call.name!r}: {old} is the old name of {new}; expected only one of them")
+            kwargs = {new if name == old else name: value for name, value in kwargs.items()}
+    return call._replace(kwargs=kwargs)
+
+
+def create_model(text: str, num_classes: int, dtype: str = "float32") -> nn.Module:
+    """Builds the network that a call string describes, such as 'cifar_resnet20(shortcut="B")'.
+
+    `dtype` is that of the computation; parameters stay float32. Nothing is computed. Raises InputError for an unknown
+    network or field, with the nearest valid name, and for a value outside of its field's range.
     """
-    call = spec.parse(text)
+    call = rename_arguments(spec.parse(text))
     if call.args:
-        raise InputError(f"model {text!r}: expected its fields by name, as in name(field=value)")
+        raise InputError(f"model {text!r}: expected arguments by name, as in name(field=value)")
     table = {name: variant.build for name, variant in MODELS.items()}
-    # Flax adds `parent` and `name` to every module's fields; like the program's own, they are not for the call string.
+    # Flax adds `parent` and `name` to the fields of every module; like the given ones, call strings cannot set them.
     given = {"num_classes": num_classes, "dtype": jnp.dtype(dtype), "parent": None, "name": None}
-    make = spec.find("model", call, table, **given)
+    build = spec.find("model", call, table, **given)
     try:
-        return make()
+        return build()
     except (TypeError, ValueError) as error:
         raise InputError(f"model {text!r}: {error}") from error
 
 
 def count_params(model: nn.Module, input_shape: tuple[int, int, int]) -> int:
-    """The number of trainable parameters, for images of that height, width and channels. Computes shapes only."""
+    """Returns the number of trainable parameters for images [height, width, channels]. Traces shapes only."""
     image = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
     variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))

@@ -1,6 +1,6 @@
-"""Layers that families share: convolutions, pooling, normalisation, activations, initialisers.
+"""Layers that families share: initializers, convolutions, pooling, activations, regularization, fully connected.
 
-Images and maps are [batch, height, width, maps].
+Images and feature maps are [batch, height, width, channels].
 """
 
 import math
@@ -15,21 +15,20 @@ from flax import linen as nn
 from jax.nn.initializers import Initializer
 from jax.typing import ArrayLike, DTypeLike
 
+from cnnjax.ops import pooling
 from cnnjax.ops.convolution import convolution
-from cnnjax.ops.pooling import largest, total
 
 Value = TypeVar("Value")
 
-
-# Normal, with variance 1 / inputs: keeps that of the signal (LeCun et al. 1998, Efficient BackProp, sec. 4.6).
+# Normal, variance 1 / fan_in: keeps the variance of the activations (LeCun et al. 1998, Efficient BackProp, sec. 4.6).
 lecun_normal = nn.initializers.lecun_normal()
 
-# Normal, with variance 2 / (kernel area * outputs): keeps that of the gradient through ReLUs (He et al. 2015, eq. 14).
+# Normal, variance 2 / fan_out: keeps the variance of the gradient through ReLUs (He et al. 2015, eq. 14).
 he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 def uniform(bound: ArrayLike) -> Initializer:
-    """Uniform in +-bound; an array holds a bound for each index of the parameter's last axis."""
+    """Returns an initializer uniform in [-bound, bound]; an array gives one bound per index of the last axis."""
 
     def init(key: jax.Array, shape: Any, dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:
         return jax.random.uniform(key, shape, dtype, -1.0, 1.0) * jnp.broadcast_to(jnp.asarray(bound, dtype), shape)
@@ -38,10 +37,10 @@ def uniform(bound: ArrayLike) -> Initializer:
 
 
 def output_size(size: int, window: int, stride: int, padding: tuple[int, int], ceil: bool = False) -> int:
-    """The positions of a window along one side: (N - F + 2 pad) / stride + 1, rounded down, or up with `ceil`.
+    """Returns the output size along one side: (N - F + 2 pad) / stride + 1, rounded down, or up with `ceil`.
 
-    Rounding up, a last window that would start in the padding is dropped, as Caffe and PyTorch do. Raises ValueError
-    with the numbers in the formula when the window does not fit once.
+    `padding` is (before, after). With `ceil`, a last window that would start in the padding is dropped, as in Caffe and
+    PyTorch. Raises ValueError, with the numbers in the formula, if the window is larger than the padded side.
     """
     room = size - window + sum(padding)
     if room < 0:
@@ -53,10 +52,10 @@ def output_size(size: int, window: int, stride: int, padding: tuple[int, int], c
     return count - 1 if ceil and (count - 1) * stride >= size + padding[0] else count
 
 
-def _same(size: int, window: int, stride: int) -> tuple[int, int]:
-    """TensorFlow's 'SAME': as many positions as size / stride, rounded up; an odd pixel goes to the far side."""
-    total = max((-(-size // stride) - 1) * stride + window - size, 0)
-    return total // 2, total - total // 2
+def _same_padding(size: int, window: int, stride: int) -> tuple[int, int]:
+    """Returns TensorFlow's 'SAME' padding (before, after), for ceil(size / stride) outputs; the odd pixel is after."""
+    padding = max((-(-size // stride) - 1) * stride + window - size, 0)
+    return padding // 2, padding - padding // 2
 
 
 def convolve(
@@ -70,16 +69,16 @@ def convolve(
     feature_group_count: int = 1,
     **defaults: Any,
 ) -> jax.Array:
-    """The convolution under every network: images NHWC, kernels HWIO.
+    """Convolves images NHWC with kernels HWIO; the function that every network's convolutions call.
 
-    `padding` is in pixels, ((above, below), (left, right)), or 'SAME' as TensorFlow has it; it is filled as PADDINGS
-    says. `defaults` is what Flax's layer passes besides, and `conv` never sets.
+    `padding` is ((top, bottom), (left, right)) in pixels, or 'SAME' as in TensorFlow. `padding_mode` fills it: 'zeros',
+    or 'edge', which repeats the border pixels. `defaults` absorbs the arguments that flax.linen.Conv always passes.
     """
     dilation = rhs_dilation or (1, 1)
-    windows = [(side - 1) * step + 1 for side, step in zip(kernel.shape[:2], dilation, strict=True)]
+    windows = [(size - 1) * gap + 1 for size, gap in zip(kernel.shape[:2], dilation, strict=True)]
     sides = list(zip(x.shape[1:3], windows, strides, strict=True))
     if isinstance(padding, str):
-        padding = [_same(*side) for side in sides]
+        padding = [_same_padding(*side) for side in sides]
     for side, pads in zip(sides, padding, strict=True):
         output_size(*side, pads)
     if padding_mode != "zeros" and any(map(any, padding)):
@@ -103,11 +102,11 @@ def conv(
     dtype: DTypeLike = jnp.float32,
     name: str | None = None,
 ) -> nn.Conv:
-    """The convolution layer of every network.
+    """Builds the convolution layer of every network: flax.linen.Conv over `convolve`.
 
-    Both sides are padded by `padding` pixels, or (rows, columns), by default by half the kernel. 'SAME' is for networks
-    that were published in TensorFlow: with a stride it pads one side more than the other, which gives the shapes of
-    other networks and wrong numbers.
+    `padding` is in pixels on both sides, one number or (rows, columns); None pads by half the kernel. Use 'SAME' only
+    for networks published in TensorFlow: with a stride it pads one side more than the other, so weights from other
+    libraries fit in shape but give wrong numbers.
     """
     size = (kernel, kernel) if isinstance(kernel, int) else kernel
     if padding is None:
@@ -131,24 +130,25 @@ def conv(
 
 
 class SeparableConv(nn.Module):
-    """A convolution of each map by itself, then one of 1x1 across them (Sifre 2014; Chollet 2017, sec. 1)."""
+    """Depthwise separable convolution: depthwise, then pointwise 1x1 (Sifre 2014; Chollet 2017, sec. 1)."""
 
-    conv: Callable[..., nn.Module]  # a network's own: Parts.conv
+    conv: Callable[..., nn.Module]  # the network's constructor: Layers.conv
     features: int
     kernel: int = 3
     stride: int = 1
     padding: int | str | None = None
-    multiplier: int = 1  # maps that the first makes of each
+    multiplier: int = 1  # depthwise output channels per input channel
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        maps = x.shape[-1]
-        x = self.conv(maps * self.multiplier, self.kernel, self.stride, self.padding, maps, name="depthwise")(x)
+        channels = x.shape[-1]
+        depthwise = channels * self.multiplier, self.kernel, self.stride, self.padding, channels
+        x = self.conv(*depthwise, name="depthwise")(x)
         return self.conv(self.features, 1, name="pointwise")(x)
 
 
 class TiledConv(nn.Module):
-    """`tiles` x `tiles` kernels that alternate from pixel to pixel, between one for all and one for each (stride 1).
+    """Tiled convolution, stride 1: `tiles` x `tiles` kernels that alternate periodically over output positions.
 
     Le, Ngiam, Chen, Chia, Koh, Ng: Tiled Convolutional Neural Networks. NIPS 2010, sec. 3.
     """
@@ -161,19 +161,19 @@ class TiledConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        maps = self.tiles**2 * self.features
-        y = conv(maps, self.kernel, kernel_init=self.kernel_init, dtype=self.dtype, name="conv")(x)
+        channels = self.tiles**2 * self.features
+        y = conv(channels, self.kernel, kernel_init=self.kernel_init, dtype=self.dtype, name="conv")(x)
         rows, columns = (np.arange(side) % self.tiles for side in y.shape[1:3])
         tile = rows[:, None] * self.tiles + columns[None, :]
         y = y.reshape(*y.shape[:3], self.tiles**2, self.features)
         return jnp.take_along_axis(y, tile[None, :, :, None, None], axis=3)[:, :, :, 0]
 
 
-def _windows(x: jax.Array, window: int, stride: int | None, padding: int | str, ceil: bool) -> tuple[int, Any]:
-    """The stride, and the padding of both sides so that windows cover what they should."""
+def _pool_geometry(x: jax.Array, window: int, stride: int | None, padding: int | str, ceil: bool) -> tuple[int, Any]:
+    """Returns the stride, and the padding ((top, bottom), (left, right)) that gives the requested output size."""
     stride, pads = stride or window, []
     for size in x.shape[1:3]:
-        low, high = _same(size, window, stride) if isinstance(padding, str) else (padding, padding)
+        low, high = _same_padding(size, window, stride) if isinstance(padding, str) else (padding, padding)
         count = output_size(size, window, stride, (low, high), ceil)
         pads.append((low, max(high, (count - 1) * stride + window - size - low)))
     return stride, pads
@@ -182,12 +182,13 @@ def _windows(x: jax.Array, window: int, stride: int | None, padding: int | str, 
 def max_pool(
     x: jax.Array, window: int, stride: int | None = None, padding: int | str = 0, ceil: bool = False
 ) -> jax.Array:
-    """The largest of each window; `stride` is `window` unless given.
+    """Applies max pooling over square windows; `stride` defaults to `window`.
 
-    A last, incomplete window is dropped, or with `ceil` kept, as in Caffe. `padding` may be 'SAME', as in TensorFlow.
+    An incomplete last window is dropped, or with `ceil` kept, as in Caffe. `padding` is in pixels on both sides, or
+    'SAME' as in TensorFlow.
     """
-    stride, pads = _windows(x, window, stride, padding, ceil)
-    return largest(x, window, stride, (pads[0], pads[1]))
+    stride, pads = _pool_geometry(x, window, stride, padding, ceil)
+    return pooling.max_pool(x, window, stride, (pads[0], pads[1]))
 
 
 def avg_pool(
@@ -198,12 +199,12 @@ def avg_pool(
     ceil: bool = False,
     count_padding: bool = True,
 ) -> jax.Array:
-    """The mean of each window, as `max_pool`.
+    """Applies average pooling over square windows, with the arguments of `max_pool`.
 
-    The zeros of an int `padding` count unless `count_padding` is False; what 'SAME' or `ceil` adds never does.
+    With `count_padding` the zeros of an int `padding` count in the mean; those added by 'SAME' or `ceil` never do.
     """
-    stride, pads = _windows(x, window, stride, padding, ceil)
-    sums = total(x, window, stride, (pads[0], pads[1]))
+    stride, pads = _pool_geometry(x, window, stride, padding, ceil)
+    sums = pooling.sum_pool(x, window, stride, (pads[0], pads[1]))
     border = padding if count_padding and isinstance(padding, int) else 0
     counts = []
     for size, (low, high) in zip(x.shape[1:3], pads, strict=True):
@@ -213,122 +214,23 @@ def avg_pool(
     return sums / jnp.asarray(area, x.dtype)[None, :, :, None]
 
 
-def global_mean(x: jax.Array) -> jax.Array:
-    """The mean of each map: [batch, height, width, maps] -> [batch, maps]."""
+def global_avg_pool(x: jax.Array) -> jax.Array:
+    """Applies global average pooling: [batch, height, width, channels] -> [batch, channels]."""
     return jnp.mean(x, axis=(1, 2))
 
 
-def local_response_norm(
-    x: jax.Array, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0
-) -> jax.Array:
-    """x / (k + alpha * the sum of squares over `size` neighbouring maps) ** beta (Krizhevsky et al. 2012, sec. 3.3).
-
-    Caffe and PyTorch divide alpha by `size`, and start from k = 1: alpha=1e-4 / 5, k=1.
-    """
-    with jax.named_scope("local_response_norm"):
-        half, maps = size // 2, x.shape[-1]
-        squares = jnp.pad(jnp.square(x.astype(jnp.float32)), ((0, 0),) * (x.ndim - 1) + ((half, size - 1 - half),))
-        sums = sum(squares[..., i : i + maps] for i in range(size))
-        return (x * (k + alpha * sums) ** -beta).astype(x.dtype)
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(3, 4))
-def _normalize(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, axes: tuple[int, ...]
-) -> tuple[jax.Array, ...]:
-    """The maps in float32 with mean `bias` and deviation `scale` over these axes; and what they had."""
-    mean, var = _moments(x, axes)
-    factor = scale * jax.lax.rsqrt(var + epsilon)
-    return (x - mean) * factor + bias, mean, var
-
-
-def _moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-    mean, square = (jnp.mean(values, axes, keepdims=True) for values in (x, jnp.square(x)))
-    return mean, jnp.maximum(0.0, square - jnp.square(mean))
-
-
-@_normalize.defjvp
-def _normalize_jvp(epsilon: float, axes: tuple[int, ...], values: Any, tangents: Any) -> Any:
-    """Ioffe, Szegedy 2015, sec. 3, solved for the output: transposed, this is two sums and one pass over the maps.
-
-    The moments are for running statistics, of which no gradient is taken.
-    """
-    (x, scale, _), (dx, dscale, dbias) = values, tangents
-    y, mean, var = _normalize(*values, epsilon, axes)
-    inverse = jax.lax.rsqrt(var + epsilon)
-    standard, factor = (x - mean) * inverse, scale * inverse
-    shift = dbias - factor * jnp.mean(dx, axes, keepdims=True)
-    slope = dscale - factor * jnp.mean(standard * dx, axes, keepdims=True)
-    return (y, mean, var), (factor * dx + standard * slope + shift, jnp.zeros_like(mean), jnp.zeros_like(var))
-
-
-class BatchNorm(nn.Module):
-    """Each map with mean 0 and variance 1 over the batch, then a trained scale and bias (Ioffe, Szegedy: ICML 2015).
-
-    In evaluation with running averages of both, kept in 'batch_stats' with the biased variance; statistics are
-    float32. As Flax's, but for the gradient, which is written down: three times fewer passes over the maps.
-
-    With `ghost` each group of so many images, in the order of the batch, has its own mean and variance (Hoffer, Hubara,
-    Soudry: Train Longer, Generalize Better. NIPS 2017, Algorithm 1), and the running averages take the mean over groups
-    of both, as those of Keras with a virtual_batch_size; the paper lets the groups pass one after the other.
-
-    A call's own `use_running_average` may be traced: then both are computed, and one is taken.
-    """
-
-    use_running_average: bool
-    momentum: float = 0.9  # what stays of the old averages at each step
-    epsilon: float = 1e-5
-    use_scale: bool = True
-    ghost: int = 0  # 0: one group, of all images
-    scale_init: Initializer = nn.initializers.ones
-    dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, use_running_average: bool | jax.Array = False) -> jax.Array:
-        by_average = self.use_running_average or use_running_average
-        traced = isinstance(by_average, jax.Array)
-        maps = x.shape[-1:]
-        mean = self.variable("batch_stats", "mean", jnp.zeros, maps, jnp.float32)
-        var = self.variable("batch_stats", "var", jnp.ones, maps, jnp.float32)
-        scale = (
-            self.param("scale", self.scale_init, maps, jnp.float32) if self.use_scale else jnp.ones(maps, jnp.float32)
-        )
-        bias = self.param("bias", nn.initializers.zeros, maps, jnp.float32)
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        grouped = self.ghost > 0 and (traced or not by_average)
-        if grouped:
-            wide = wide.reshape(-1, self.ghost, *x.shape[1:])
-        ones = (1,) * (wide.ndim - 1)
-        scale, bias, old_mean, old_var = (v.reshape(*ones, -1) for v in (scale, bias, mean.value, var.value))
-
-        def averaged() -> jax.Array:
-            return (wide - old_mean) * (scale * jax.lax.rsqrt(old_var + self.epsilon)) + bias
-
-        if not traced and by_average:
-            return averaged().astype(self.dtype)
-        y, new_mean, new_var = _normalize(wide, scale, bias, self.epsilon, tuple(range(grouped, wide.ndim - 1)))
-        if not self.is_initializing():
-            for average, new in ((mean, new_mean), (var, new_var)):
-                new = new.reshape(-1, *maps).mean(axis=0)
-                moved = self.momentum * average.value + (1 - self.momentum) * new
-                average.value = jnp.where(by_average, average.value, moved) if traced else moved
-        if traced:
-            y = jnp.where(by_average, averaged(), y)
-        return y.reshape(x.shape).astype(self.dtype)
-
-
 def scaled_tanh(x: jax.Array) -> jax.Array:
-    """1.7159 tanh(2x/3), which maps +-1 to +-1 (LeCun et al. 1998, App. A)."""
+    """Computes 1.7159 tanh(2x/3), which maps +-1 to +-1 (LeCun et al. 1998, App. A)."""
     return 1.7159 * jnp.tanh(x * (2 / 3))
 
 
 def step(x: jax.Array) -> jax.Array:
-    """1 above 0, else 0: the perceptron's (Rosenblatt 1958). Its gradient is 0 everywhere."""
+    """Returns 1 where x > 0, else 0: the perceptron's activation (Rosenblatt 1958). Its gradient is 0 everywhere."""
     return jnp.heaviside(x, jnp.zeros((), x.dtype))
 
 
 class PReLU(nn.Module):
-    """ReLU with a trained slope below 0 for each map, at first 0.25 (He et al. 2015, sec. 2.1)."""
+    """ReLU with a learned negative slope per channel, initialized to 0.25 (He et al. 2015, sec. 2.1)."""
 
     dtype: DTypeLike = jnp.float32
 
@@ -356,22 +258,22 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 def lookup(kind: str, name: str, table: Mapping[str, Value]) -> Value:
-    """The value of `name` in `table`. Raises ValueError naming the valid ones."""
+    """Returns `table[name]`. Raises ValueError that lists the valid names; `kind` says what is looked up."""
     if name not in table:
         raise ValueError(f"unknown {kind} {name!r}; valid: {', '.join(table)}")
     return table[name]
 
 
 def activation(name: str) -> Callable[[jax.Array], jax.Array]:
-    """The function of that name. Raises ValueError naming the valid ones."""
+    """Returns the activation function of that name in ACTIVATIONS. Raises ValueError that lists the valid names."""
     return lookup("activation", name, ACTIVATIONS)
 
 
 class StochasticDepth(nn.Module):
-    """Drops a residual branch for whole examples in training, and scales the others so that the mean stays.
+    """Stochastic depth ("drop path"): in training, zeroes x for an example with probability `rate`, else rescales it.
 
-    Huang, Sun, Liu, Sedra, Weinberger: Deep Networks with Stochastic Depth. ECCV 2016, sec. 3; there for whole batches,
-    and with the scale in evaluation.
+    Huang, Sun, Liu, Sedra, Weinberger: Deep Networks with Stochastic Depth. ECCV 2016, sec. 3. There whole batches are
+    dropped, and the branch is scaled in evaluation instead.
     """
 
     rate: float
@@ -383,27 +285,27 @@ class StochasticDepth(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Weighs each map by what the means of all maps say (Hu, Shen, Sun: Squeeze-and-Excitation Networks. CVPR 2018).
+    """Squeeze-and-excitation: channel attention from global average pooling (Hu, Shen, Sun: CVPR 2018).
 
-    Two full connections with biases (sec. 3.2), the inner one of maps / `ratio`.
+    Two fully connected layers with biases (sec. 3.2); the hidden one has channels / `ratio` units.
     """
 
-    dense: Callable[..., nn.Module]  # a network's own: Parts.dense
+    dense: Callable[..., nn.Module]  # the network's constructor: Layers.dense
     ratio: int = 16
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        maps = x.shape[-1]
-        gate = self.dense(max(1, maps // self.ratio), name="squeeze")(global_mean(x))
-        gate = self.dense(maps, name="excite")(nn.relu(gate))
+        channels = x.shape[-1]
+        gate = self.dense(max(1, channels // self.ratio), name="squeeze")(global_avg_pool(x))
+        gate = self.dense(channels, name="excite")(nn.relu(gate))
         return x * nn.sigmoid(gate)[:, None, None, :]
 
 
-class FullConnection(nn.Module):
-    """A full connection to whole maps, which can also slide over larger ones, with the same weights.
+class FullyConnected(nn.Module):
+    """Fully connected layer on feature maps, which can also slide over larger maps with the same weights.
 
-    With `window` 0 the maps are flattened: [batch, height, width, maps] -> [batch, features]. Else it is a convolution
-    of that size without padding: [batch, height, width, maps] -> [batch, height - window + 1, ..., features]
+    With `window` 0 it flattens: [batch, height, width, channels] -> [batch, features]. Else it is a convolution with a
+    window x window kernel and no padding: -> [batch, height - window + 1, width - window + 1, features]
     (Sermanet et al.: OverFeat. ICLR 2014, sec. 3.5).
     """
 

@@ -1,32 +1,32 @@
-"""Network in Network: small perceptrons slide over the maps, and the mean of its last map is the score of a class.
+"""Network in Network: 1x1 convolutions after each convolution, and global average pooling of one channel per class.
 
 Lin, Chen, Yan: Network In Network. ICLR 2014 (arXiv:1312.4400), sec. 3.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import jax
 from flax import linen as nn
 
-from cnnjax.models.layers import avg_pool, lookup, max_pool
-from cnnjax.models.network import ConvNormAct, Network, Variant
+from cnnjax.models.blocks import ConvNormAct
+from cnnjax.models.layers import avg_pool, max_pool
+from cnnjax.models.network import Network, Variant, field
 
 POOLS: dict[str, Callable[..., jax.Array]] = {"max": max_pool, "average": avg_pool}
 
 
 class MLPConv(NamedTuple):
-    """A convolution and two of 1x1: a perceptron with two hidden layers at each position (sec. 3.1)."""
+    """An mlpconv layer: a convolution and two 1x1 convolutions (sec. 3.1)."""
 
-    features: tuple[int, ...]  # of the three; the last of a network ends in num_classes instead of a third
+    features: tuple[int, ...]  # channels of the three; the network's last has two, then num_classes
     kernel: int
     stride: int = 1
     padding: int | None = None
-    dropout: bool = True  # before it
+    dropout: bool = True  # before the layer
 
 
-# Sec. 4.1 gives the plan, the authors' cuda-convnet files the numbers.
+# The structure is from sec. 4.1, the numbers are from the authors' cuda-convnet files.
 CIFAR = (MLPConv((192, 160, 96), 5, dropout=False), MLPConv((192, 192, 192), 5), MLPConv((192, 192), 3))
 # The authors' network for Caffe.
 IMAGENET = (
@@ -38,7 +38,7 @@ IMAGENET = (
 
 
 class NIN(Network):
-    """Network in Network; head 'fc' is the full connection to the last maps that sec. 4.6 compares with their means."""
+    """Network in Network. head='fc' is the fully connected layer that sec. 4.6 compares with global average pooling."""
 
     num_classes: int = 10
     dropout: float = 0.5
@@ -46,40 +46,35 @@ class NIN(Network):
     initializer: str = "gaussian"
     initializer_std: float = 0.05
     stages: Sequence[MLPConv] = CIFAR
-    last_pool: str = "max"  # the last of those between stages; 'average' in the authors' CIFAR network for Caffe
-
-    def __post_init__(self) -> None:
-        lookup("last_pool", self.last_pool, POOLS)
-        super().__post_init__()
+    last_pool: str = field("max", choices=POOLS)  # before the last stage; 'average' in the authors' Caffe CIFAR network
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array | dict[str, jax.Array]:
-        parts, ends = self.parts(train), {}
-        for i, (features, kernel, stride, padding, dropout) in enumerate(self.stages, start=1):
+        layers, features = self.layers(train), {}
+        for i, stage in enumerate(self.stages, start=1):
             last = i == len(self.stages)
             if i > 1:
-                x = ends[f"pool{i - 1}"] = POOLS[self.last_pool if last else "max"](x, 3, 2, ceil=True)
-            x = parts.dropout(x) if dropout else x
-            x = ends[f"conv{i}"] = ConvNormAct(parts, features[0], kernel, stride, padding, name=f"conv{i}")(x)
-            for j, size in enumerate(features[1:], start=2 * i - 1):
-                x = ends[f"cccp{j}"] = ConvNormAct(parts, size, name=f"cccp{j}")(x)
-        # Scores are without normalisation.
+                x = features[f"pool{i - 1}"] = POOLS[self.last_pool if last else "max"](x, 3, 2, ceil=True)
+            x = layers.dropout(x) if stage.dropout else x
+            first = stage.features[0], stage.kernel, stage.stride, stage.padding
+            x = features[f"conv{i}"] = ConvNormAct(layers, *first, name=f"conv{i}")(x)
+            for j, size in enumerate(stage.features[1:], start=2 * i - 1):
+                x = features[f"cccp{j}"] = ConvNormAct(layers, size, name=f"cccp{j}")(x)
+        # The class scores are not normalized.
         name = f"cccp{2 * len(self.stages)}"
-        x = ends[name] = parts.act(parts.conv(self.num_classes, 1, use_bias=True, name=name)(x))
-        return ends if self.features_only else self.classify_maps(x, parts)
+        x = features[name] = layers.act(layers.conv(self.num_classes, 1, use_bias=True, name=name)(x))
+        return features if self.features_only else self.conv_head(x, layers)
 
 
-_PAPER = ("Lin et al., Network In Network, ICLR 2014", 2014)
-_RESULTS = {
-    10: "CIFAR-10 test error 10.41 %; 8.81 % with translated and mirrored training images",
-    100: "CIFAR-100 test error 35.68 %",
-    1000: "ILSVRC-2012 val accuracy 59.36 % top-1 (the authors' Caffe release)",
-}
+_PAPER = "Lin et al., Network In Network, ICLR 2014"
+_ERROR_10 = "CIFAR-10 test error 10.41 %; 8.81 % with translated and mirrored training images"
+_ERROR_100 = "CIFAR-100 test error 35.68 %"
+_ACCURACY = "ILSVRC-2012 val accuracy 59.36 % top-1 (the authors' Caffe release)"
 
 VARIANTS: dict[str, Variant] = {
-    "nin_cifar10": Variant(NIN, (32, 32, 3), 966_986, 222_486_528, 10, *_PAPER, _RESULTS[10]),
-    "nin_cifar100": Variant(NIN, (32, 32, 3), 984_356, 223_592_448, 100, *_PAPER, _RESULTS[100]),
+    "nin_cifar10": Variant(NIN, _PAPER, (32, 32, 3), 10, {}, 966_986, 222_486_528, _ERROR_10),
+    "nin_cifar100": Variant(NIN, _PAPER, (32, 32, 3), 100, {}, 984_356, 223_592_448, _ERROR_100),
     "nin_imagenet": Variant(
-        partial(NIN, stages=IMAGENET), (224, 224, 3), 7_595_176, 1_100_188_800, 1000, *_PAPER, _RESULTS[1000]
+        NIN, _PAPER, (224, 224, 3), 1000, {"stages": IMAGENET}, 7_595_176, 1_100_188_800, _ACCURACY
     ),
 }

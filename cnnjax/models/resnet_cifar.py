@@ -1,118 +1,125 @@
-"""The residual networks for CIFAR-10, and the plain networks they were measured against.
+"""The residual networks for CIFAR-10, and the plain networks that they were compared with.
 
 He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition. CVPR 2016, sec. 4.2 and Table 6.
 """
-
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from cnnjax.models.layers import SqueezeExcite, StochasticDepth, lookup
-from cnnjax.models.network import Network, Parts, Variant, repeated
+from cnnjax.models.blocks import Layers, drop_path, drop_rates, remat_if, scan_blocks, squeeze_excite
+from cnnjax.models.network import Network, Variant, field
 
 SHORTCUTS = {
-    "A": "where the shape changes, every second pixel, with maps of zeros: the paper's",
-    "B": "there, a projection by a 1x1 convolution",
+    "A": "identity; where the shape changes, subsampled and padded with zero channels: the paper's",
+    "B": "identity; where the shape changes, a 1x1 convolution",
     "none": "the plain networks",
 }
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions and what is added to them (sec. 3.3): F(x) + x, or F(x) alone in a plain network."""
+    """Two 3x3 convolutions F and a shortcut (sec. 3.3): F(x) + x, or F(x) alone in a plain network."""
 
-    parts: Parts
+    layers: Layers
     features: int
     stride: int
     shortcut: str
     se: int
-    drop: float
+    drop_rate: float
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        parts = self.parts
-        y = parts.act(parts.norm(name="norm1")(parts.conv(self.features, 3, self.stride, name="conv1")(x)))
-        y = parts.norm(name="norm2")(parts.conv(self.features, 3, name="conv2")(y))
-        if self.se:
-            y = SqueezeExcite(parts.dense, self.se, name="se")(y)
-        y = StochasticDepth(self.drop, not parts.train, name="drop")(y)
-        return parts.act(y if self.shortcut == "none" else self._shortcut(x) + y)
+        layers = self.layers
+        y = layers.act(layers.norm(name="norm1")(layers.conv(self.features, 3, self.stride, name="conv1")(x)))
+        y = layers.norm(name="norm2")(layers.conv(self.features, 3, name="conv2")(y))
+        y = squeeze_excite(y, layers, self.se)
+        y = drop_path(y, layers, self.drop_rate)
+        return layers.act(y if self.shortcut == "none" else self._shortcut(x) + y)
 
     def _shortcut(self, x: jax.Array) -> jax.Array:
         extra = self.features - x.shape[-1]
         if extra and self.shortcut == "B":
-            x = self.parts.conv(self.features, 1, self.stride, name="shortcut_conv")(x)
-            return self.parts.norm(name="shortcut_norm")(x)
-        # The paper does not say where the zeros go; the best known public weights have half on each side.
+            x = self.layers.conv(self.features, 1, self.stride, name="shortcut_conv")(x)
+            return self.layers.norm(name="shortcut_norm")(x)
+        # The paper does not say where the zero channels go; the best known public weights have half on each side.
         x = x[:, :: self.stride, :: self.stride]
         return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (extra // 2, extra - extra // 2)))
 
 
 class CifarResNet(Network):
-    """6n+2 layers: a 3x3 convolution, three stages of n blocks with 16, 32 and 64 maps, and the classifier."""
+    """6n+2 layers: a 3x3 convolution, three stages of n blocks with 16, 32 and 64 channels, and the classifier."""
 
     num_classes: int = 10
     depth: int = 20
-    shortcut: str = "A"
-    se: int = 0  # the ratio of squeeze-and-excitation; 0 is without
-    stochastic_depth: float = 0.0  # the last block's rate; others have less, in proportion to their depth
-    # Compute the blocks' maps again for the gradient, instead of keeping them. On a CPU it takes `scan` to save memory.
+    shortcut: str = field("A", choices=SHORTCUTS)
+    se: int = field(0, minimum=0)  # reduction ratio of squeeze-and-excitation; 0: none
+    stochastic_depth: float = field(0.0, minimum=0, below=1)  # the last block's drop rate, linear in depth
+    # Recompute the blocks' activations in the backward pass. On a CPU this saves memory only together with `scan`.
     remat: bool = False
-    scan: bool = False  # the blocks of a stage but its first as a loop: deep networks compile in seconds
+    scan: bool = False  # a stage's blocks, except its first, are one loop: deep networks compile in seconds
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.depth < 8 or self.depth % 6 != 2:
             raise ValueError(f"depth = {self.depth!r}: expected 6n+2, as in 20, 32, 44, 56, 110")
-        lookup("shortcut", self.shortcut, SHORTCUTS)
         if self.shortcut == "none" and self.stochastic_depth:
-            raise ValueError(f"stochastic_depth = {self.stochastic_depth!r}: a plain network has no shortcuts to go by")
+            raise ValueError(f"stochastic_depth = {self.stochastic_depth!r}: expected 0, as shortcut = 'none'")
         if self.scan and self.stochastic_depth:
-            raise ValueError("scan = True: the blocks of a loop are alike, and stochastic_depth gives each its rate")
-        super().__post_init__()
+            raise ValueError("scan = True: expected stochastic_depth = 0, as the blocks of a loop must be equal")
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array | dict[str, jax.Array]:
-        parts, ends, size = self.parts(train), {}, (self.depth - 2) // 6
-        make = nn.remat(Block) if self.remat else Block
-        x = ends["conv1"] = parts.act(parts.norm(name="norm1")(parts.conv(16, 3, name="conv1")(x)))
-        for stage, features in enumerate((16, 32, 64)):
-            for i in range(1, 2 if self.scan else size + 1):
-                stride = 2 if stage > 0 and i == 1 else 1
-                drop = self.stochastic_depth * (stage * size + i) / (3 * size)
-                name = f"stage{stage + 1}_block{i}"
-                x = make(parts, features, stride, self.shortcut, self.se, drop, name=name)(x)
+        layers, features, size = self.layers(train), {}, (self.depth - 2) // 6
+        block, rates = remat_if(self.remat, Block), drop_rates(self.stochastic_depth, 3 * size)
+        x = features["conv1"] = layers.act(layers.norm(name="norm1")(layers.conv(16, 3, name="conv1")(x)))
+        for stage, channels in enumerate((16, 32, 64)):
+            for i in range(1 if self.scan else size):
+                stride = 2 if stage > 0 and i == 0 else 1
+                options = channels, stride, self.shortcut, self.se, rates[stage * size + i]
+                x = block(layers, *options, name=f"stage{stage + 1}_block{i + 1}")(x)
             if self.scan and size > 1:
-                block = make(parts, features, 1, self.shortcut, self.se, 0.0, name=f"stage{stage + 1}_blocks")
-                x = repeated(block, size - 1, x)
-            ends[f"stage{stage + 1}"] = x
+                options = channels, 1, self.shortcut, self.se, 0.0
+                x = scan_blocks(block(layers, *options, name=f"stage{stage + 1}_blocks"), size - 1, x)
+            features[f"stage{stage + 1}"] = x
         if self.features_only:
-            return ends
-        return self.classify(x, parts)
+            return features
+        return self.linear_head(x, layers)
 
 
-_PAPER = ("He et al., Deep Residual Learning for Image Recognition, CVPR 2016", 2016)
+_PAPER = "He et al., Deep Residual Learning for Image Recognition, CVPR 2016"
+_ERROR = "CIFAR-10 test error {}"
+_SIZE = (32, 32, 3)
 
-# Depth: parameters, multiplications, test error of the residual network. Option A's shortcuts have no parameters.
-_ROWS = {
-    20: (269_722, 40_551_040, "8.75 %"),
-    32: (464_154, 68_862_592, "7.51 %"),
-    44: (658_586, 97_174_144, "7.17 %"),
-    56: (853_018, 125_485_696, "6.97 %"),
-    110: (1_727_962, 252_887_680, "6.43 % (6.61 +- 0.16 %, five runs)"),
-    1202: (19_421_274, 2_829_238_912, "7.93 %"),
-}
 
+def _plain(depth: int) -> dict[str, object]:
+    return {"depth": depth, "shortcut": "none"}
+
+
+# The shortcuts of option A have no parameters, so plain networks have as many.
 VARIANTS: dict[str, Variant] = {
-    f"cifar_{kind}{depth}": Variant(
-        partial(CifarResNet, depth=depth, shortcut=shortcut),
-        (32, 32, 3),
-        params,
-        macs,
-        10,
-        *_PAPER,
-        f"CIFAR-10 test error {error}" if kind == "resnet" else "",
-    )
-    for kind, shortcut in (("resnet", "A"), ("plain", "none"))
-    for depth, (params, macs, error) in _ROWS.items()
-}
+    "cifar_resnet20": Variant(
+        CifarResNet, _PAPER, _SIZE, 10, {"depth": 20}, 269_722, 40_551_040, _ERROR.format("8.75 %")
+    ),
+    "cifar_resnet32": Variant(
+        CifarResNet, _PAPER, _SIZE, 10, {"depth": 32}, 464_154, 68_862_592, _ERROR.format("7.51 %")
+    ),
+    "cifar_resnet44": Variant(
+        CifarResNet, _PAPER, _SIZE, 10, {"depth": 44}, 658_586, 97_174_144, _ERROR.format("7.17 %")
+    ),
+    "cifar_resnet56": Variant(
+        CifarResNet, _PAPER, _SIZE, 10, {"depth": 56}, 853_018, 125_485_696, _ERROR.format("6.97 %")
+    ),
+    "cifar_resnet110": Variant(
+        CifarResNet, _PAPER, _SIZE, 10, {"depth": 110}, 1_727_962, 252_887_680,
+        _ERROR.format("6.43 % (6.61 +- 0.16 %, five runs)"),
+    ),
+    "cifar_resnet1202": Variant(
+        CifarResNet, _PAPER, _SIZE, 10, {"depth": 1202}, 19_421_274, 2_829_238_912, _ERROR.format("7.93 %")
+    ),
+    "cifar_plain20": Variant(CifarResNet, _PAPER, _SIZE, 10, _plain(20), 269_722, 40_551_040),
+    "cifar_plain32": Variant(CifarResNet, _PAPER, _SIZE, 10, _plain(32), 464_154, 68_862_592),
+    "cifar_plain44": Variant(CifarResNet, _PAPER, _SIZE, 10, _plain(44), 658_586, 97_174_144),
+    "cifar_plain56": Variant(CifarResNet, _PAPER, _SIZE, 10, _plain(56), 853_018, 125_485_696),
+    "cifar_plain110": Variant(CifarResNet, _PAPER, _SIZE, 10, _plain(110), 1_727_962, 252_887_680),
+    "cifar_plain1202": Variant(CifarResNet, _PAPER, _SIZE, 10, _plain(1202), 19_421_274, 2_829_238_912),
+}  # fmt: skip

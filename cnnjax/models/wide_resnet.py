@@ -1,92 +1,88 @@
-"""Wide residual networks for CIFAR: fewer layers and more maps than ResNets with the activation before convolutions.
+"""Wide residual networks for CIFAR: fewer layers and more channels than pre-activation ResNets.
 
 Zagoruyko, Komodakis: Wide Residual Networks. BMVC 2016, sec. 2, Table 1. Groups keep the table's names, conv1 to conv4.
 """
 
-from functools import partial
-
 import jax
 from flax import linen as nn
 
-from cnnjax.models.layers import SqueezeExcite, StochasticDepth
-from cnnjax.models.network import Network, Parts, Variant
+from cnnjax.models.blocks import Layers, drop_path, drop_rates, remat_if, squeeze_excite
+from cnnjax.models.network import Network, Variant, field
 
 
 class Block(nn.Module):
-    """Normalisation, activation, 3x3 convolution, twice, and the sum with the input; dropout between (sec. 2.4).
+    """Norm, activation and 3x3 convolution, twice, with dropout between (sec. 2.4), and a shortcut.
 
-    Where the number of maps changes, a bare 1x1 convolution projects the activated input.
+    Where the shape changes, the shortcut is a 1x1 convolution of the activated input.
     """
 
-    parts: Parts
+    layers: Layers
     features: int
     stride: int
+    dropout: float
     se: int
-    drop: float
+    drop_rate: float
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        parts = self.parts
-        start = parts.act(parts.norm(name="norm1")(x))
-        y = parts.conv(self.features, 3, self.stride, name="conv1")(start)
-        y = parts.dropout(parts.act(parts.norm(name="norm2")(y)))
-        y = parts.conv(self.features, 3, name="conv2")(y)
-        if self.se:
-            y = SqueezeExcite(parts.dense, self.se, name="se")(y)
-        y = StochasticDepth(self.drop, not parts.train, name="drop")(y)
+        layers = self.layers
+        activated = layers.act(layers.norm(name="norm1")(x))
+        y = layers.conv(self.features, 3, self.stride, name="conv1")(activated)
+        y = layers.act(layers.norm(name="norm2")(y))
+        y = nn.Dropout(self.dropout, deterministic=not layers.train)(y)
+        y = layers.conv(self.features, 3, name="conv2")(y)
+        y = squeeze_excite(y, layers, self.se)
+        y = drop_path(y, layers, self.drop_rate)
         if x.shape != y.shape:
-            x = parts.conv(self.features, 1, self.stride, name="shortcut_conv")(start)
+            x = layers.conv(self.features, 1, self.stride, name="shortcut_conv")(activated)
         return x + y
 
 
 class WideResNet(Network):
-    """6n+4 layers: a 3x3 convolution, three groups of n blocks with 16, 32 and 64 times `width` maps, the classifier.
-
-    `dropout` is that of the blocks, where the paper has it (0.3 for CIFAR, 0.4 for SVHN); the classifier has none.
-    """
+    """6n+4 layers: a 3x3 convolution, three groups of n blocks with 16, 32 and 64 times `width` channels, head."""
 
     num_classes: int = 10
     depth: int = 28
-    width: int = 10
-    se: int = 0  # the ratio of squeeze-and-excitation; 0 is without
-    stochastic_depth: float = 0.0  # the last block's rate; others have less, in proportion to their depth
-    remat: bool = False  # compute the blocks' maps again for the gradient, instead of keeping them
+    width: int = field(10, above=0)
+    block_dropout: float = field(0.0, minimum=0, below=1)  # between a block's convolutions: 0.3 for CIFAR, 0.4 for SVHN
+    se: int = field(0, minimum=0)  # reduction ratio of squeeze-and-excitation; 0: none
+    stochastic_depth: float = field(0.0, minimum=0, below=1)  # the last block's drop rate, linear in depth
+    remat: bool = False  # recompute the blocks' activations in the backward pass, to save memory
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.depth < 10 or self.depth % 6 != 4:
             raise ValueError(f"depth = {self.depth!r}: expected 6n+4, as in 16, 28, 40")
-        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array | dict[str, jax.Array]:
-        parts, ends, size = self.parts(train), {}, (self.depth - 4) // 6
-        make = nn.remat(Block) if self.remat else Block
-        x = ends["conv1"] = parts.conv(16, 3, name="conv1")(x)
+        layers, features, size = self.layers(train), {}, (self.depth - 4) // 6
+        block, rates = remat_if(self.remat, Block), drop_rates(self.stochastic_depth, 3 * size)
+        x = features["conv1"] = layers.conv(16, 3, name="conv1")(x)
         for group in range(3):
-            for i in range(1, size + 1):
-                stride = 2 if group > 0 and i == 1 else 1
-                drop = self.stochastic_depth * (group * size + i) / (3 * size)
-                x = make(parts, 16 * 2**group * self.width, stride, self.se, drop, name=f"conv{group + 2}_{i}")(x)
-            ends[f"conv{group + 2}"] = x
-        x = ends["last"] = parts.act(parts.norm(name="last_norm")(x))
+            for i in range(size):
+                stride = 2 if group > 0 and i == 0 else 1
+                options = stride, self.block_dropout, self.se, rates[group * size + i]
+                x = block(layers, 16 * 2**group * self.width, *options, name=f"conv{group + 2}_{i + 1}")(x)
+            features[f"conv{group + 2}"] = x
+        x = features["last"] = layers.act(layers.norm(name="last_norm")(x))
         if self.features_only:
-            return ends
-        return self.classify(x, parts._replace(dropout=lambda x: x))
+            return features
+        return self.linear_head(x, layers)
 
 
-_PAPER = ("Zagoruyko, Komodakis, Wide Residual Networks, BMVC 2016", 2016)
+_PAPER = "Zagoruyko, Komodakis, Wide Residual Networks, BMVC 2016"
 _ERROR = "CIFAR-10 test error {} %, CIFAR-100 {} %, without dropout"
-
-# (Depth, width): parameters, multiplications, test errors.
-_ROWS = {
-    (16, 8): (10_961_370, 1_548_145_664, ("4.27", "20.43")),
-    (28, 10): (36_479_194, 5_243_328_768, ("4.00", "19.25")),
-    (40, 4): (8_949_210, 1_298_582_016, ("4.53", "21.18")),
-}
+_16_8, _28_10, _40_4 = {"depth": 16, "width": 8}, {"depth": 28, "width": 10}, {"depth": 40, "width": 4}
 
 VARIANTS: dict[str, Variant] = {
-    f"wide_resnet{depth}_{width}": Variant(
-        partial(WideResNet, depth=depth, width=width), (32, 32, 3), params, macs, 10, *_PAPER, _ERROR.format(*errors)
-    )
-    for (depth, width), (params, macs, errors) in _ROWS.items()
+    "wide_resnet16_8": Variant(
+        WideResNet, _PAPER, (32, 32, 3), 10, _16_8, 10_961_370, 1_548_145_664, _ERROR.format("4.27", "20.43")
+    ),
+    "wide_resnet28_10": Variant(
+        WideResNet, _PAPER, (32, 32, 3), 10, _28_10, 36_479_194, 5_243_328_768, _ERROR.format("4.00", "19.25")
+    ),
+    "wide_resnet40_4": Variant(
+        WideResNet, _PAPER, (32, 32, 3), 10, _40_4, 8_949_210, 1_298_582_016, _ERROR.format("4.53", "21.18")
+    ),
 }

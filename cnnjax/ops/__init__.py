@@ -1,1 +1,1 @@
-"""C++ that makes a CPU faster, where it can be compiled: without it, everything works."""
+"""JAX primitives for convolutions and pools, and optional C++ that makes them, and JPEG decoding, faster on CPUs."""

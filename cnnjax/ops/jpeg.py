@@ -1,4 +1,4 @@
-"""Windows of JPEGs by libjpeg-turbo, where its headers and a C++ compiler are: see jpeg.cc."""
+"""Decodes windows of JPEG files with libjpeg-turbo, where its headers and a C++ compiler exist: see jpeg.cc."""
 
 import ctypes
 import functools
@@ -8,28 +8,29 @@ import numpy as np
 
 from cnnjax.ops import compiler
 
-SIDES = 64  # pixels that may be decoded beside a window: to the widest block's border on the left, and two margins
+EXTRA_COLUMNS = 64  # decoded beside a window: up to the border of the widest block on its left, and two margins
 
-Window = Callable[[bytes, int, int, int, int, int], np.ndarray | None]
+DecodeWindow = Callable[[bytes, int, int, int, int, int], np.ndarray | None]
 
 
 @functools.cache
-def load() -> Window | None:
-    """The function (data, channels, top, left, height, width) -> uint8 [height, width, channels], or None without it.
+def load() -> DecodeWindow | None:
+    """Returns the decoder (data, channels, top, left, height, width) -> uint8 [height, width, channels].
 
-    That gives the pixels of the whole image, or None for an image that is damaged or of another kind.
+    None if it cannot be compiled. The decoder's pixels equal those of decoding the whole image; it returns None for an
+    image that is damaged or not a JPEG of 1 or 3 channels.
     """
-    if not compiler.wanted():
+    if not compiler.is_enabled():
         return None
     try:
-        function = ctypes.CDLL(str(compiler.compiled("jpeg", ["-ljpeg"]))).cnnjax_jpeg_window
-    except Exception:  # no headers, no compiler, a full disk: whatever it is, the whole image is decoded
+        function = ctypes.CDLL(str(compiler.compile_library("jpeg", ["-ljpeg"]))).cnnjax_jpeg_window
+    except Exception:  # no headers, no compiler, a full disk, ...: the caller decodes whole images instead
         return None
     function.argtypes = [ctypes.c_char_p, ctypes.c_size_t, *[ctypes.c_int] * 5, ctypes.c_void_p, ctypes.c_size_t]
 
     def window(data: bytes, channels: int, top: int, left: int, height: int, width: int) -> np.ndarray | None:
-        rows = np.empty((height, width + SIDES, channels), np.uint8)
-        at = function(data, len(data), channels, top, left, height, width, rows.ctypes.data, rows.strides[0])
-        return None if at < 0 else rows[:, at : at + width]
+        rows = np.empty((height, width + EXTRA_COLUMNS, channels), np.uint8)
+        offset = function(data, len(data), channels, top, left, height, width, rows.ctypes.data, rows.strides[0])
+        return None if offset < 0 else rows[:, offset : offset + width]
 
     return window

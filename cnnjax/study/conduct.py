@@ -9,6 +9,7 @@ from typing import Any
 
 from cnnjax.config import Config
 from cnnjax.errors import InputError
+from cnnjax.metrics import format_value
 from cnnjax.runs import workdir
 from cnnjax.runs.executors import Start
 from cnnjax.runs.supervise import End, Run, is_complete, metric_lines, supervise
@@ -79,7 +80,7 @@ def conduct(
     def ended(run: Run, end: End) -> None:
         if end.kind == "complete":
             last = run.lines[-1] if run.lines else {}
-            numbers = ", ".join(f"{name} {value:.4g}" for name, value in last.items() if "/" in name)
+            numbers = ", ".join(f"{name} {format_value(name, value)}" for name, value in last.items() if "/" in name)
             say(f"{run.folder}: {numbers}")
         else:
             failures.append(f"{run.folder}: {end.text}")

@@ -12,7 +12,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from cnnjax.config import Config
 from cnnjax.errors import InputError
-from cnnjax.sweep.search import METRICS, Settings, run_folders, values_of
+from cnnjax.metrics import METRICS
+from cnnjax.sweep.search import Settings, run_folders, values_of
 from cnnjax.sweep.space import configured
 
 STATES = {TrialState.FAIL: "failed"}
@@ -27,12 +28,11 @@ PICTURES = {  # each from a function of optuna.visualization.matplotlib
 
 def ranked(study: optuna.Study, settings: Settings) -> list[FrozenTrial]:
     """All trials: the complete ones from the best on, then the others."""
-    sign = -1 if METRICS[settings.metric] == "maximize" else 1
     order = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING, TrialState.WAITING, TrialState.FAIL]
 
     def rank(trial: FrozenTrial) -> tuple:
         last = trial.value if trial.value is not None else (list(trial.intermediate_values.values()) or [0.0])[-1]
-        return order.index(trial.state), sign * last, trial.number
+        return order.index(trial.state), -METRICS[settings.metric].sign * last, trial.number
 
     return sorted(study.get_trials(deepcopy=False), key=rank)
 
@@ -76,7 +76,7 @@ def over_folds(table: list[dict[str, Any]], settings: Settings) -> list[dict[str
         | {"folds": len(values)}
         for choice, values in groups.items()
     ]
-    return sorted(found, key=lambda row: row[settings.metric], reverse=METRICS[settings.metric] == "maximize")
+    return sorted(found, key=lambda row: row[settings.metric], reverse=METRICS[settings.metric].higher_is_better)
 
 
 def best(folder: pathlib.Path, study: optuna.Study, settings: Settings) -> Config:

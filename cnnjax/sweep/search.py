@@ -11,7 +11,7 @@ import pathlib
 import statistics
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -22,6 +22,7 @@ from optuna.trial import Trial, TrialState
 from cnnjax import spec
 from cnnjax.config import Config, check
 from cnnjax.errors import InputError, unknown
+from cnnjax.metrics import METRICS
 from cnnjax.runs import workdir
 from cnnjax.runs.executors import Start
 from cnnjax.runs.supervise import End, Run, is_complete, is_last, metric_lines, supervise
@@ -76,7 +77,6 @@ def hyperband(least: int = 1, factor: int = 3) -> optuna.pruners.BasePruner:
 
 SAMPLERS = {"tpe": tpe, "random": random, "grid": grid, "cmaes": cmaes, "halton": halton}
 PRUNERS = {"none": none, "median": median, "hyperband": hyperband}
-METRICS: dict[str, Literal["maximize", "minimize"]] = {"accuracy": "maximize", "top5": "maximize", "loss": "minimize"}
 JOURNAL = "journal.log"
 
 # ----------------------------------------------------------------------------------------------------------- the sweep
@@ -164,7 +164,7 @@ def open_study(folder: pathlib.Path, settings: Settings) -> optuna.Study:
             study = optuna.create_study(
                 storage=storage,
                 study_name=str(folder.resolve()) if settings.storage else "sweep",  # a folder may be moved
-                direction=METRICS[settings.metric],
+                direction="maximize" if METRICS[settings.metric].higher_is_better else "minimize",
                 pruner=pruner,
                 load_if_exists=True,
             )

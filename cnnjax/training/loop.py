@@ -17,7 +17,7 @@ from cnnjax import metrics, optim, register
 from cnnjax.config import Config, is_due, parse_duration
 from cnnjax.data import pipeline
 from cnnjax.distributed import sharding
-from cnnjax.ops.convolution import lowered_by
+from cnnjax.ops.convolution import implementation_name
 from cnnjax.optim import freezing
 from cnnjax.runs import checkpoint, workdir
 from cnnjax.runs.signals import Interrupted, Signals
@@ -72,67 +72,58 @@ def train(
         register.keep_copies(folder)
     workdir.check_shared(folder)
     state = restore_or_init(setup, folder, console.print, set_aside=leader)
-    start, stopped = int(state.step), optim.stop_reason(recipe.config, state.monitors)
-    total = start if stopped else setup.total_steps
-    _announce(setup, folder, console, start, total)
 
+    start, end = int(state.step), setup.total_steps
+    if optim.stop_reason(recipe.config, state.monitors):  # it stopped early, before it was resumed
+        end = start
+    _announce(setup, folder, console, start, end)
     with (
         workdir.Metrics(folder, start, leader) as file,
         checkpoint.Saver(folder, recipe.config.keep_checkpoints) as saver,
         Signals() as signals,
-        Reporter(setup, file, console, start, total) as reporter,
+        Reporter(setup, file, console, start, end) as reporter,
     ):
-        state, total, stopped = _run_steps(setup, state, start, total, stopped, saver, signals, reporter)
+        state = _run_steps(setup, state, end, saver, signals, reporter)
         saver.finish()
         reporter.laps.lap("saving")
-        if signals.signal is not None and int(state.step) < total:
+        stopped = optim.stop_reason(recipe.config, jax.device_get(state.monitors))
+        if signals.signal is not None and int(state.step) < end and not stopped:
             raise Interrupted(signals.signal, f"stopped after step {int(state.step)}; the state is saved")
-        result: dict[str, Any] = {"step": total, "folder": str(folder)}
+        result: dict[str, Any] = {"step": int(state.step), "folder": str(folder)}
         if stopped:
-            console.print(f"stopped after step {total:,} by {stopped}", soft_wrap=True)
+            console.print(f"stopped after step {int(state.step):,} by {stopped}", soft_wrap=True)
             result["stopped"] = stopped
         if "test" in setup.scorers:
-            test = metrics.means(setup.scorers["test"](state.variables))
-            file.write(total, total / setup.steps_per_epoch, "test", test)
-            reporter.laps.lap("evaluation")
-            result |= {"split": recipe.config.test_split, **test}
+            result |= {"split": recipe.config.test_split, **_score_test(setup, state, file, reporter)}
         result["seconds"] = round(time.monotonic() - begun, 1)
-        if start < total:
+        if start < int(state.step):
             console.print(reporter.laps.line(), soft_wrap=True)
-            seconds = reporter.laps.seconds.items()
-            result["loop_seconds"] = {name: round(value, 3) for name, value in seconds}
+            result["loop_seconds"] = {name: round(value, 3) for name, value in reporter.laps.seconds.items()}
         if leader:
             workdir.write_json(folder / "result.json", result)
     return TrainResult(state, result, read_history(folder) if leader else {})
 
 
 def _run_steps(
-    setup: Setup,
-    state: TrainState,
-    start: int,
-    total: int,
-    stopped: str,
-    saver: checkpoint.Saver,
-    signals: Signals,
-    reporter: Reporter,
-) -> tuple[TrainState, int, str]:
-    """Runs the steps up to `total`. Returns the state, the last step, and why the training stopped early, or ''."""
+    setup: Setup, state: TrainState, end: int, saver: checkpoint.Saver, signals: Signals, reporter: Reporter
+) -> TrainState:
+    """Runs the steps up to `end`, or until a signal or a monitor stops the training. Returns the last state."""
     step_fn, (_, key) = jit_step(setup), split_keys(setup.config)
     teacher_variables = setup.teacher.variables if setup.teacher else {}
-    periods = event_periods(setup, total)
-    for step, feed in feeds(setup, start, total, periods.values()):
+    periods = event_periods(setup, end)
+    for step, feed in feeds(setup, int(state.step), end, periods.values()):
         reporter.laps.lap("input")
         state, sums = step_fn(state, feed, key, teacher_variables)
         reporter.called(step, sums)
         leaving = signals.agreed(step)
         reporter.laps.lap("step")
 
-        due = {name: is_due(step, period) or step == total for name, period in periods.items()}
+        due = {name: is_due(step, period) or step == end for name, period in periods.items()}
         evaluating = "val" in setup.scorers and due["eval"]
         saving = due["checkpoint"] or evaluating or leaving
+        stopped, val = "", None
         if due["log"] or saving:
             reporter.train(write=due["log"])
-        val = None
         if evaluating:
             val = metrics.means(setup.scorers["val"](state.variables))
             state = _update_monitors(setup, state, val)
@@ -143,11 +134,18 @@ def _run_steps(
             reporter.laps.lap("saving")
         if due["log"] or saving:
             reporter.restart()
-        if stopped:
-            total = step
         if leaving or stopped:
             break
-    return state, total, stopped
+    return state
+
+
+def _score_test(setup: Setup, state: TrainState, file: workdir.Metrics, reporter: Reporter) -> dict[str, float]:
+    """Scores the test split, and writes the metrics to the run's folder."""
+    values = metrics.means(setup.scorers["test"](state.variables))
+    step = int(state.step)
+    file.write(step, step / setup.steps_per_epoch, "test", values)
+    reporter.laps.lap("evaluation")
+    return values
 
 
 def _update_monitors(setup: Setup, state: TrainState, val: dict[str, float]) -> TrainState:
@@ -201,7 +199,7 @@ def _announce(setup: Setup, folder: pathlib.Path, console: Console, start: int, 
         held = [f"{sharding.local_bytes(tree) / 2**20:.1f} MiB" for tree in trees]
         console.print(f"each device holds {held[0]} of parameters and {held[1]} of optimizer state", soft_wrap=True)
     if jax.default_backend() == "cpu":
-        console.print(f"using {lowered_by(mesh.size)} for CPU convolutions", soft_wrap=True)
+        console.print(f"using {implementation_name(mesh.size)} for CPU convolutions", soft_wrap=True)
     if start:
         console.print(f"going on from step {start:,}")
 

@@ -158,10 +158,7 @@ def state_shapes(
 
 
 def _check_ghost_batches(config: Config, model: nn.Module) -> None:
-    group, size = (
-        getattr(model, "ghost_batch_size", getattr(model, "ghost", 0)),
-        config.batch_size // config.grad_accum_steps,
-    )
+    group, size = getattr(model, "ghost_batch_size", 0), config.batch_size // config.grad_accum_steps
     if group and size % group:
         raise InputError(f"a batch of {size} does not divide into the network's ghost batches of {group} images")
 

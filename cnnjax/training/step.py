@@ -93,7 +93,7 @@ def train_step(
     if config.sam_rho:  # at the perturbed parameters, with the same images and dropout
         grads, *_ = gradient(optim.sam_perturb(params, grads, config.sam_rho))
     unfrozen = freezing.is_unfrozen(params, unfreeze_steps, state.step)
-    updates, opt_state = optimizer.update(grads, state.opt_state, params, value_fn=value, awake=unfrozen)
+    updates, opt_state = optimizer.update(grads, state.opt_state, params, value_fn=value, is_unfrozen=unfrozen)
     params = optax.apply_updates(params, updates)
     ema = optim.eval_params(opt_state, params)
     if config.ema:  # the decay grows from 0.1, so that the average forgets the initialization

@@ -63,18 +63,18 @@ FOUND = {
 WRONG = {
     "no number": (
         {"JAX_COORDINATOR_ADDRESS": "host0:1", "JAX_NUM_PROCESSES": "2"},
-        "JAX_COORDINATOR_ADDRESS is set, and JAX_PROCESS_ID is not: ",
+        "JAX_COORDINATOR_ADDRESS is set, but JAX_PROCESS_ID is not: ",
     ),
-    "no address": ({"JAX_PROCESS_ID": "0"}, "JAX_PROCESS_ID is set, and JAX_COORDINATOR_ADDRESS is not: "),
-    "no count": (GIVEN | {"JAX_NUM_PROCESSES": ""}, "JAX_COORDINATOR_ADDRESS is set, and JAX_NUM_PROCESSES is not: "),
+    "no address": ({"JAX_PROCESS_ID": "0"}, "JAX_PROCESS_ID is set, but JAX_COORDINATOR_ADDRESS is not: "),
+    "no count": (GIVEN | {"JAX_NUM_PROCESSES": ""}, "JAX_COORDINATOR_ADDRESS is set, but JAX_NUM_PROCESSES is not: "),
     "no port": (GIVEN | {"JAX_COORDINATOR_ADDRESS": "host0"}, "=host0: expected the HOST:PORT of process 0, as in "),
     "count": (GIVEN | {"JAX_NUM_PROCESSES": "two"}, "JAX_NUM_PROCESSES=two: expected a whole number, at least 1"),
     "number": (GIVEN | {"JAX_PROCESS_ID": "4"}, "JAX_PROCESS_ID=4: expected 0 to 3, as JAX_NUM_PROCESSES=4"),
-    "devices": (GIVEN | {"JAX_LOCAL_DEVICE_IDS": "a"}, "JAX_LOCAL_DEVICE_IDS=a: expected numbers of devices"),
+    "devices": (GIVEN | {"JAX_LOCAL_DEVICE_IDS": "a"}, "JAX_LOCAL_DEVICE_IDS=a: expected device indices"),
     "Open MPI 5": (MPI, "Open MPI.*; set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, or "),
     "an indexed Job": (
         POD | {"JOB_COMPLETION_INDEX": "1"},
-        "JOB_COMPLETION_INDEX is Kubernetes's, and JAX does not find the other processes by it; set JAX_",
+        "JOB_COMPLETION_INDEX is set by Kubernetes, but JAX cannot find the other processes; set JAX_",
     ),
 }
 
@@ -99,12 +99,12 @@ def environment(monkeypatch: pytest.MonkeyPatch):
 def test_a_process_knows_its_run(case: str, environment, monkeypatch: pytest.MonkeyPatch) -> None:
     variables, expected = FOUND[case]
     environment(variables)
-    assert processes.find() == expected
+    assert processes.detect() == expected
     joined: list[tuple] = []
     monkeypatch.setattr(processes, "_guard", lambda name: None)
     monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **kwargs: joined.append(args))
     processes.initialize()
-    assert joined == ([expected[:4]] if expected else [])
+    assert joined == ([(expected.coordinator, expected.count, expected.index, expected.devices)] if expected else [])
 
 
 @pytest.mark.parametrize("case", WRONG)
@@ -125,10 +125,12 @@ def test_only_a_pod_of_an_indexed_job_asks_the_cluster(environment, monkeypatch:
 
     monkeypatch.setattr(k8s_cluster.K8sCluster, "is_env_present", classmethod(forbidden))
     environment(POD)
-    assert processes.find() is None
+    assert processes.detect() is None
     environment(POD | {"JOB_COMPLETION_INDEX": "0"})
-    with pytest.raises(InputError, match=r"^cannot ask Kubernetes for the other processes: 403 - Forbidden; set JAX_"):
-        processes.find()
+    with pytest.raises(
+        InputError, match=r"^cannot query Kubernetes for the other processes: 403 - Forbidden; set JAX_"
+    ):
+        processes.detect()
 
 
 def test_a_cluster_that_does_not_answer_is_one_line(environment, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +139,9 @@ def test_a_cluster_that_does_not_answer_is_one_line(environment, monkeypatch: py
 
     environment({})
     monkeypatch.setattr(cloud_tpu_cluster.GceTpuCluster, "is_env_present", classmethod(unreachable))
-    with pytest.raises(InputError, match=r"^cannot ask the TPU's metadata for the other processes: no route; set JAX_"):
+    with pytest.raises(
+        InputError, match=r"^cannot query the TPU's metadata for the other processes: no route; set JAX_"
+    ):
         processes.initialize()
 
 
@@ -165,7 +169,7 @@ def test_the_example_for_kubernetes_says_who_its_pods_are() -> None:
     indexed = replicated["template"]["spec"]
     (container,) = indexed["template"]["spec"]["containers"]
     env = {one["name"]: one.get("value") for one in container["env"]}
-    assert tuple(env) == processes.GIVEN
+    assert tuple(env) == processes.VARIABLES
     name, port = job["metadata"]["name"], container["ports"][0]["containerPort"]
     assert env["JAX_COORDINATOR_ADDRESS"] == f"{name}-{replicated['name']}-0-0.{name}:{port}"
     assert env["JAX_NUM_PROCESSES"] == str(indexed["parallelism"]) == str(indexed["completions"])

@@ -51,9 +51,9 @@ def test_a_mesh_has_the_sizes_it_names(text: str, devices: int, shape: tuple[int
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("data=4", "config.mesh = 'data=4' is for 4 devices, and there are 8: use 'data=8'"),
-        ("data=8,model=2", "config.mesh = 'data=8,model=2' is for 16 devices, and there are 8: use 'data=4,model=2'"),
-        ("model=3", "config.mesh = 'model=3' is for 3 devices, and there are 8: use 'data=8'"),
+        ("data=4", "config.mesh = 'data=4' is for 4 devices, but there are 8: use 'data=8'"),
+        ("data=8,model=2", "config.mesh = 'data=8,model=2' is for 16 devices, but there are 8: use 'data=4,model=2'"),
+        ("model=3", "config.mesh = 'model=3' is for 3 devices, but there are 8: use 'data=8'"),
         ("dta=8", "config.mesh = 'dta=8': unknown axis 'dta'; did you mean 'data'? valid: data, model"),
         ("8", "config.mesh = '8': unknown axis '8'; valid: data, model"),
         ("data=4,data=2", "expected each axis once, with its size, as in 'data=4,model=2'"),

@@ -18,7 +18,7 @@ import pytest
 from cnnjax import pretrained
 from cnnjax.distributed import sharding
 from cnnjax.pretrained import catalog
-from tests.test_weights_others import caffemodel
+from tests.pretrained.test_caffe_files import caffemodel
 
 OPENCV: Any = cv2.dnn
 

@@ -20,7 +20,7 @@ ROWS = {
 }
 
 
-def theirs(row: catalog.Published) -> Any:
+def theirs(row: catalog.PublishedWeights) -> Any:
     """The network of a row, made by its library, with random weights and statistics."""
     torch = torch_module()
     library, own = row.name.split(":")

@@ -22,7 +22,7 @@ from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
 from cnnjax.evaluation.evaluate import evaluate
 from cnnjax.models import create_model
-from cnnjax.models.layers import BatchNorm
+from cnnjax.models.normalization import BatchNorm
 from cnnjax.optim import freezing
 from cnnjax.state import path_name
 from cnnjax.training import loop

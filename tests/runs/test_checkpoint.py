@@ -121,7 +121,7 @@ def test_damage_to_any_file_is_harmless_or_noticed(kind: str, whole: pathlib.Pat
         if said:
             noticed.add(name.parts[2])
             assert f"{folder / 'checkpoints' / '00000003'} is damaged: " in said
-            assert "going on from the newest intact checkpoint, step 2" in said
+            assert "using the newest intact checkpoint, step 2" in said
         assert listing(folder) == before
     assert noticed >= {"model", "optimizer", "digest"}
 
@@ -278,14 +278,14 @@ def test_a_step_is_never_saved_over_a_later_one(whole: pathlib.Path) -> None:
 def test_what_other_processes_fail_at_is_not_the_folders_fault(
     monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
-    """A process left alone fails where it collects the state: `processes.reason` can say more of that."""
+    """A process left alone fails where it collects the state: `processes.peer_failure` explains that."""
 
     def gone(leaf: jax.Array) -> np.ndarray:
         raise ValueError("UNKNOWN: Gloo AllGather failed: Read error: Connection reset by peer")
 
-    monkeypatch.setattr(checkpoint, "_whole", gone)
+    monkeypatch.setattr(checkpoint, "_to_host", gone)
     with pytest.raises(InputError, match=f"cannot save in {tmp_path}.*: UNKNOWN: Gloo"):
         save(tmp_path, {1: None})
-    monkeypatch.setattr(checkpoint.processes, "several", lambda: True)
+    monkeypatch.setattr(checkpoint.processes, "is_distributed", lambda: True)
     with pytest.raises(ValueError, match=r"^UNKNOWN: Gloo AllGather failed"):
         save(tmp_path, {1: None})

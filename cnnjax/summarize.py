@@ -1,0 +1,353 @@
+"""A network as a table of its layers, read from the traced computation: shapes, parameters, MACs, receptive fields."""
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+from rich.console import Console
+from rich.table import Table
+
+from cnnjax import spec
+from cnnjax.errors import InputError, unknown
+from cnnjax.models import MODELS, create_model
+
+Pair = tuple[int, int]  # (rows, columns)
+
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
+
+
+@dataclasses.dataclass
+class Layer:
+    """A row of the table, for one image."""
+
+    name: str
+    kind: str
+    params: int = 0
+    stats: int = 0  # numbers in running means and variances
+    output: tuple[int, ...] = ()  # (height, width, channels), or (features,)
+    kernel: Pair | None = None
+    stride: Pair | None = None
+    padding: tuple[Pair, Pair] | None = None  # (top, bottom), (left, right)
+    macs: int = 0  # multiply-accumulates, those with zero padding included
+    receptive_field: Pair | None = None  # input pixels seen by one output unit; None: all
+    jump: Pair | None = None  # cumulative stride: input pixels between neighboring output units
+
+    @property
+    def activations(self) -> int:
+        """The number of output values."""
+        return math.prod(self.output) if self.output else 0
+
+
+class _View(NamedTuple):
+    """How the units of an array see the image: windows of `receptive_field` pixels, `jump` pixels apart."""
+
+    receptive_field: Pair
+    jump: Pair
+
+
+# In place of a _View: arrays that do not depend on the image, and arrays whose units see the whole image.
+_NOTHING, _ALL = "nothing", "all"
+
+
+class _Operation(NamedTuple):
+    path: tuple[str, ...]  # of the module that contains it
+    eqn: Any
+    view: _View | str  # of its result
+
+
+# Primitives that are layers, and the kinds that the table shows for them.
+KINDS = {
+    "convolution": "convolution",
+    "dot_general": "fully connected",
+    "max_pool": "max pool",
+    "sum_pool": "average pool",
+    "reduce_sum": "global average pool",
+}
+SCOPES = {"local_response_norm": "response norm"}  # named scopes that are layers without parameters
+
+
+def layers(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Layer]:
+    """Lists the layers of a network for images [height, width, channels], in the order of execution.
+
+    A layer is a convolution, a fully connected layer, a pool, or any other module with parameters. Only shapes are
+    traced. Raises InputError for images that do not fit, with the layer and the sizes.
+    """
+    if getattr(model, "scan", False):
+        model = model.clone(scan=False)  # to list the layers of a loop one by one
+    jaxpr, outputs, variables = _trace(model, input_shape)
+    operations: list[_Operation] = []
+    _collect(jaxpr, _equations_of(jaxpr, outputs), [_View((1, 1), (1, 1))], (), operations)
+    params = variables.get("params", {})
+    rows = _rows(operations, params)
+    for path, own in _owners(params):
+        if path not in rows:  # an auxiliary classifier
+            rows[path] = Layer(path, "training only", _size(own))
+    for path, own in _owners(variables.get("batch_stats", {})):
+        rows[path].stats = _size(own)
+    return list(rows.values())
+
+
+def _trace(model: nn.Module, input_shape: tuple[int, int, int]) -> tuple[Any, int, Any]:
+    """Returns the jaxpr of initialization and inference, its number of outputs, and the shapes of the variables."""
+    image = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
+    modules: list[str] = []  # the paths of the modules whose calls are being traced
+
+    def record(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        modules.append("/".join(context.module.path))
+        out = call(*args, **kwargs)
+        modules.pop()
+        return out
+
+    init_and_apply = functools.partial(model.init_with_output, jax.random.key(0, impl="rbg"), train=False)
+    try:
+        with nn.intercept_methods(record):
+            closed, (out, variables) = jax.make_jaxpr(init_and_apply, return_shape=True)(image)
+    except (TypeError, ValueError) as error:
+        size = "x".join(map(str, input_shape))
+        where = f", at {modules[-1]}" if modules and modules[-1] else ""
+        raise InputError(f"images of {size} do not fit{where}: {error}") from error
+    return closed.jaxpr, len(jax.tree.leaves(out)), variables
+
+
+def _owners(variables: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields (path, own variables) for each module that has variables besides those of its submodules."""
+    if own := {name: leaf for name, leaf in variables.items() if not isinstance(leaf, Mapping)}:
+        yield "/".join(path), own
+    for name, inner in variables.items():
+        if isinstance(inner, Mapping):
+            yield from _owners(inner, (*path, name))
+
+
+def _size(variables: Mapping[str, Any]) -> int:
+    return sum(math.prod(leaf.shape) for leaf in variables.values())
+
+
+def _equations_of(jaxpr: Any, outputs: int) -> list[Any]:
+    """Returns the equations that the first outputs depend on: without auxiliary classifiers, which init also runs."""
+    required, equations = set(jaxpr.outvars[:outputs]), []
+    for eqn in reversed(jaxpr.eqns):
+        if required.intersection(eqn.outvars):
+            required.update(atom for atom in eqn.invars if not isinstance(atom, core.Literal))
+            equations.append(eqn)
+    return equations[::-1]
+
+
+def _collect(
+    jaxpr: Any, eqns: Sequence[Any], views: Sequence[Any], outer: tuple[str, ...], operations: list[_Operation]
+) -> list[Any]:
+    """Appends those of a jaxpr's equations that depend on the image to `operations`; returns the outputs' views."""
+    view_of = dict(zip(jaxpr.invars, views, strict=True))
+
+    def view(atom: Any) -> Any:
+        return _NOTHING if isinstance(atom, core.Literal) else view_of.get(atom, _NOTHING)
+
+    for eqn in eqns:
+        # Flax names each module, and after it its methods other than __call__, as 'block1.method'.
+        path = (*outer, *(name for name in str(eqn.source_info.name_stack).split("/") if name and "." not in name))
+        inputs = [view(atom) for atom in eqn.invars]
+        if all(input_view == _NOTHING for input_view in inputs):
+            continue
+        inner = next((eqn.params[key] for key in ("jaxpr", "call_jaxpr") if key in eqn.params), None)
+        if (inner := getattr(inner, "jaxpr", inner)) is not None:
+            out = _collect(inner, inner.eqns, inputs, path, operations)
+        else:
+            out = [_output_view(eqn, inputs)] * len(eqn.outvars)
+            operations.append(_Operation(path[1:], eqn, out[0]))  # the first name is the network's class
+        view_of.update(zip(eqn.outvars, out, strict=True))
+    return [view(atom) for atom in jaxpr.outvars]
+
+
+def _output_view(eqn: Any, inputs: Sequence[Any]) -> _View | str:
+    """Returns the view of an operation's result, from the views of its inputs."""
+    windows = [view for view in inputs if isinstance(view, _View)]
+    if not windows:
+        return _ALL
+    field = [max(view.receptive_field[side] for view in windows) for side in (0, 1)]
+    jump = [max(view.jump[side] for view in windows) for side in (0, 1)]
+    if eqn.invars[0].aval.ndim == 4 and eqn.outvars[0].aval.ndim < 4 and eqn.primitive.name != "squeeze":
+        return _ALL  # flattened, or globally pooled
+    if window := _window(eqn):
+        kernel, stride, _, dilation = window
+        field = [f + (k - 1) * d * j for f, k, d, j in zip(field, kernel, dilation, jump, strict=True)]
+        jump = [j * s for j, s in zip(jump, stride, strict=True)]
+    elif eqn.primitive.name == "slice" and eqn.params["strides"] and eqn.invars[0].aval.ndim == 4:
+        jump = [j * s for j, s in zip(jump, eqn.params["strides"][1:3], strict=True)]
+    return _View((field[0], field[1]), (jump[0], jump[1]))
+
+
+def _window(eqn: Any) -> tuple[Pair, Pair, tuple[Pair, Pair], Pair] | None:
+    """Returns kernel, stride, padding and dilation of a convolution or a pool, None for other operations."""
+    p = eqn.params
+    if eqn.primitive.name == "convolution":
+        return eqn.invars[1].aval.shape[:2], p["strides"], p["padding"], p["dilation"]
+    if eqn.primitive.name in ("max_pool", "sum_pool"):
+        return (p["window"],) * 2, (p["stride"],) * 2, p["padding"], (1, 1)
+    return None
+
+
+def _rows(operations: Sequence[_Operation], params: Mapping[str, Any]) -> dict[str, Layer]:
+    """Builds the rows: one for each module with parameters of its own, and one for each pool outside of these."""
+    rows: dict[str, Layer] = {}
+    owners = dict(_owners(params))
+    for path, group in itertools.groupby(operations, key=lambda operation: operation.path):
+        own, scope = owners.get("/".join(path), {}), SCOPES.get("".join(path[-1:]))
+        row = rows.get("/".join(path)) if own else None
+        for op in group:
+            kind = _kind(op, own) or scope
+            if kind is None:
+                continue
+            if row is None or not (own or scope):
+                name = "/".join(path if own or scope else (*path, kind.replace(" ", "_")))
+                name = next(name + end for i in itertools.count(1) if name + (end := f"_{i}" * (i > 1)) not in rows)
+                row = rows[name] = Layer(name, kind, _size(own))
+            _update(row, op, kind, own)
+    return rows
+
+
+def _kind(op: _Operation, own: Mapping[str, Any]) -> str | None:
+    """Returns the kind of layer of an operation in a module with these own parameters; None if it is not one."""
+    kind = KINDS.get(op.eqn.primitive.name)
+    if op.eqn.primitive.name == "reduce_sum" and (own or set(op.eqn.params["axes"]) != {1, 2}):
+        kind = None  # part of a normalization
+    if own and kind is None:
+        kind = "PReLU" if "slope" in own else "normalization"
+    return kind
+
+
+def _update(row: Layer, op: _Operation, kind: str | None, own: Mapping[str, Any]) -> None:
+    """Enters the properties of one of a layer's operations in its row."""
+    shape = op.eqn.outvars[0].aval.shape
+    row.output = tuple(shape[1:])
+    row.receptive_field, row.jump = op.view if isinstance(op.view, _View) else (None, None)
+    if window := _window(op.eqn):
+        row.kernel, row.stride, row.padding = window[:3]
+    if kind in ("convolution", "fully connected"):
+        row.kind = kind
+        # LeNet-5's C3 computes its kernel from fewer weights; only these are counted.
+        weights = own.get("kernel", op.eqn.invars[1].aval)
+        row.macs += math.prod(weights.shape) * math.prod(shape[1:-1])
+
+
+COLUMNS = (
+    "layer", "kind", "output", "kernel", "stride", "padding", "parameters", "MACs", "bytes", "receptive field", "jump",
+)  # fmt: skip
+
+
+def cells(layer: Layer, scale: int) -> list[str]:
+    """Formats a row in the order of COLUMNS; `scale` is bytes per number times images. Equal sides are shown once."""
+
+    def size(pair: Sequence[Any] | None, separator: str = "x") -> str:
+        if pair is None:
+            return ""
+        low, high = (size(value, "+") if isinstance(value, tuple) else str(value) for value in pair)
+        return low if low == high else f"{low}{separator}{high}"
+
+    shapes = ["x".join(map(str, layer.output)), size(layer.kernel), size(layer.stride), size(layer.padding)]
+    numbers = [str(layer.params), str(layer.macs), str(layer.activations * scale)]
+    return [layer.name, layer.kind, *shapes, *numbers, size(layer.receptive_field) or "all", size(layer.jump)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """A network's layers and their totals, for images of one size. Its repr is the table."""
+
+    title: str
+    layers: Sequence[Layer]
+    input_shape: tuple[int, int, int]
+    batch: int = 1
+    dtype: str = "float32"
+
+    @property
+    def params(self) -> int:
+        """The number of trainable parameters."""
+        return sum(row.params for row in self.layers)
+
+    @property
+    def macs(self) -> int:
+        """The number of multiply-accumulates per image."""
+        return sum(row.macs for row in self.layers)
+
+    @property
+    def scale(self) -> int:
+        """Bytes of memory per activation: those of the dtype, times the batch."""
+        return self.batch * DTYPE_BYTES[self.dtype]
+
+    def table(self) -> Table:
+        """Builds the table; * marks the largest number of parameters and of bytes."""
+        out = Table(title=self.title, title_justify="left")
+        for column in COLUMNS:
+            out.add_column(column, justify="left" if column in ("layer", "kind") else "right", no_wrap=True)
+        largest = {name: max(getattr(row, name) for row in self.layers) for name in ("params", "activations")}
+
+        def shown(row: Layer, name: str, scale: int = 1) -> str:
+            number = getattr(row, name)
+            return f"{number * scale:,}{' *' * (number == largest.get(name))}" if number else ""
+
+        for row in self.layers:
+            text = dict(zip(COLUMNS, cells(row, self.scale), strict=True))
+            text |= {"parameters": shown(row, "params"), "MACs": shown(row, "macs")}
+            out.add_row(*(text | {"bytes": shown(row, "activations", self.scale)}).values())
+        return out
+
+    def totals(self) -> list[str]:
+        """Returns the lines below the table: its legend, the parameters by kind of layer, and the sums."""
+        lines = [
+            "* largest value in its column",
+            "receptive field: input pixels seen by one output unit; jump: input pixels between neighboring units",
+        ]
+        for kind in dict.fromkeys(row.kind for row in self.layers if row.params):
+            count = sum(row.params for row in self.layers if row.kind == kind)
+            lines.append(f"  {kind:15} {count:>14,} parameters, {count / self.params:.1%}")
+        inputs = math.prod(self.input_shape)
+        activations = inputs + sum(row.activations for row in self.layers)
+        forward = activations * self.scale / 2**20
+        return [
+            *lines,
+            f"{self.params:,} parameters; {self.macs:,} MACs per image; "
+            f"{sum(row.stats for row in self.layers):,} running statistics",
+            f"{activations:,} activations per image (incl. {inputs:,} inputs): "
+            f"{forward:,.1f} MiB forward, {2 * forward:,.1f} MiB with gradients",
+        ]
+
+    def __repr__(self) -> str:
+        console = Console(width=200, color_system=None, force_jupyter=False)
+        with console.capture() as capture:
+            console.print(self.table())
+        return "\n".join([*(line.rstrip() for line in capture.get().splitlines()), *self.totals()])
+
+
+def summary(
+    model: nn.Module | str,
+    input_shape: tuple[int, int, int] | None = None,
+    batch: int = 1,
+    dtype: str = "float32",
+    num_classes: int = 0,
+) -> Summary:
+    """Summarizes a network layer by layer: shapes, parameters, MACs, memory and receptive fields.
+
+    `model` is a flax module, or a name or call string as in `create_model`. `input_shape` is (height, width, channels).
+    For a name, None, and 0 for `num_classes`, mean the paper's. `batch` and `dtype` ('float32' or 'bfloat16') determine
+    the memory. Raises InputError for an unknown name, and for images that do not fit the network.
+    """
+    title = model if isinstance(model, str) else type(model).__name__
+    if isinstance(model, str):
+        name = spec.parse(model).name
+        if name not in MODELS:
+            raise unknown("model", name, MODELS)
+        input_shape = input_shape or MODELS[name].input_shape
+        model = create_model(model, num_classes or MODELS[name].num_classes, dtype)
+    if input_shape is None:
+        raise InputError("input_shape = None: expected (height, width, channels), which a module does not tell")
+    if batch < 1 or dtype not in DTYPE_BYTES:
+        expected = f"at least 1, and one of {', '.join(DTYPE_BYTES)}"
+        raise InputError(f"batch = {batch!r}, dtype = {dtype!r}: expected {expected}")
+    images = f"{batch} x " if batch > 1 else ""
+    title = f"{title}, {images}{'x'.join(map(str, input_shape))}, {dtype}"
+    return Summary(title, layers(model, input_shape), input_shape, batch, dtype)

@@ -1,0 +1,92 @@
+"""The assembly of a training: what bench compiles for a config is what training compiles."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import pytest
+
+from cnnjax import config as configs
+from cnnjax.bench import measure
+from cnnjax.config import Config
+from cnnjax.distributed import sharding
+from cnnjax.errors import InputError
+from cnnjax.training import loop
+from cnnjax.training.recipe import parse_recipe
+from cnnjax.training.setup import make_setup
+from cnnjax.training.step import jit_step
+
+SMALL: dict[str, Any] = {"model": "mlp(features=(8,))", "dataset": "digits", "batch_size": 16, "duration": "6 steps",
+                         "checkpoint_every": "100%", "log_every": "100%"}  # fmt: skip
+CONFIGS = {
+    "plain": {},
+    "teacher": {"distill": "distill('teacher', temperature=2.0)"},
+    "unfreeze": {"freeze": "^hidden1", "unfreeze": "^hidden1:2 steps"},
+    "several steps per call": {"steps_per_call": 3, "cache": "device"},
+    "everything": {"augment": "cutout(4)|mixup(0.2)", "grad_accum_steps": 2, "ema": 0.9, "sam_rho": 0.05,
+                   "steps_per_call": 2, "cache": "device", "distill": "distill('teacher')"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_bench_compiles_is_what_training_compiles(
+    name: str, tmp_path: pathlib.Path, digits_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    if "distill" in CONFIGS[name]:
+        loop.train(Config(**SMALL | {"duration": "1 steps"}), "teacher", data_dir=digits_dir, mesh=mesh)
+    texts: list[str] = []
+
+    def recording(setup: Any) -> Any:
+        step = jit_step(setup)
+
+        def call(*args: Any) -> Any:
+            if not texts:
+                texts.append(step.lower(*args).as_text())
+            return step(*args)
+
+        return call
+
+    monkeypatch.setattr(loop, "jit_step", recording)
+    config = Config(**SMALL | CONFIGS[name])
+    loop.train(config, "run", data_dir=digits_dir, mesh=mesh)
+    monkeypatch.setattr(sharding, "make_mesh", lambda *args, **kwargs: mesh)
+    setup = measure.of_config(config, digits_dir)
+    _, feed = next(iter(loop.feeds(setup, 0, setup.total_steps, ())))
+    assert measure.lower_train(setup, feed).as_text() == texts[0]
+
+
+def test_a_recipe_touches_no_disk_and_keeps_a_copy_of_its_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = Config(distill="distill('nowhere')", init="nowhere")
+    monkeypatch.setattr(pathlib.Path, "open", None)
+    recipe = parse_recipe(config)
+    config.lr = 5.0
+    assert recipe.config.lr != 5.0
+    assert recipe.distill is not None
+    assert recipe.distill.folder == "nowhere"
+
+
+@pytest.mark.parametrize("name", ["distill", "init"])
+def test_a_network_that_is_missing_is_an_error_before_the_data_is_read(name: str) -> None:
+    text = {"distill": "distill('nowhere')", "init": "nowhere"}[name]
+    with pytest.raises(InputError, match="nowhere"):
+        make_setup(parse_recipe(Config(dataset="no_such_data", **{name: text})))
+
+
+def test_a_setup_is_frozen_and_writes_nothing(tmp_path: pathlib.Path, digits_dir: str) -> None:
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    setup = make_setup(parse_recipe(Config(**SMALL)), folder=tmp_path / "run", data_dir=digits_dir, mesh=mesh)
+    assert not (tmp_path / "run").exists()
+    assert setup.data.classes == tuple("0123456789")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setup.total_steps = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("old", sorted(configs.ALIASES))
+def test_a_config_of_an_older_version_loads(old: str, tmp_path: pathlib.Path) -> None:
+    new = configs.ALIASES[old]
+    value = {"int": "3", "float": "0.5", "bool": "true"}[type(configs.FIELDS[new].default).__name__]
+    (tmp_path / "config.json").write_text(f'{{"{old}": {value}, "batch_size": 12, "init": "x"}}')
+    assert getattr(configs.load(tmp_path / "config.json"), new) == {"3": 3, "0.5": 0.5, "true": True}[value]
