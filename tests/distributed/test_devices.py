@@ -73,6 +73,6 @@ def test_what_a_device_holds_is_said(digits_dir: str, tmp_path: pathlib.Path) ->
 
 
 def test_a_batch_that_does_not_divide_among_the_devices_is_an_error(digits_dir: str, tmp_path: pathlib.Path) -> None:
-    with pytest.raises(InputError, match="a batch of 12 does not divide among 8 devices"):
+    with pytest.raises(InputError, match="a batch of 12 is not divisible among 8 devices"):
         tiny.run(tmp_path / "run", digits_dir, 8, batch_size=24, grad_accum_steps=2)
     assert not (tmp_path / "run").exists()

@@ -113,7 +113,7 @@ def test_without_one_of_its_processes_a_run_ends_and_can_go_on(
 ) -> None:
     """Killed, a process closes its connections; stopped, it leaves them open and is silent, as a host that is gone."""
     config = tiny.config(val_split="", duration="400 steps", checkpoint_every="20 steps", log_every="20 steps")
-    quick = first("from cnnjax.distributed import processes; processes.SILENT_SECONDS = 10")
+    quick = first("from cnnjax.distributed import processes; processes.HEARTBEAT_SECONDS = 10")
     processes = several(config, tmp_path, digits_dir, before=(quick, quick))
     wait_for_checkpoint(tmp_path, processes)
     processes[victim].send_signal(number)
@@ -135,8 +135,8 @@ def test_without_one_of_its_processes_a_run_ends_and_can_go_on(
 @pytest.mark.slow
 def test_a_process_that_fails_alone_ends_the_run(digits_dir: str, tmp_path: pathlib.Path) -> None:
     """Each host with a disk of its own: process 1 sees another folder, and process 0 must not wait for it."""
-    quick = "from cnnjax.distributed import processes; processes.SILENT_SECONDS = 10"
-    quick += "; from cnnjax.runs import workdir; workdir.SEEN_SECONDS = 1"
+    quick = "from cnnjax.distributed import processes; processes.HEARTBEAT_SECONDS = 10"
+    quick += "; from cnnjax.runs import workdir; workdir.SYNC_SECONDS = 1"
     before = []
     for disk in (tmp_path / "0", tmp_path / "1"):
         disk.mkdir()
@@ -158,6 +158,6 @@ def test_a_process_to_which_no_others_come_says_so(digits_dir: str, tmp_path: pa
     tiny.wait(zero)
     status, _, err = tiny.wait(one, seconds=60)
     assert status != 0
-    expected = r"error: process 1 of 2, on .*, did not meet the others at localhost:\d+ within 3 s, or was killed"
+    expected = r"error: process 1 of 2, on .*, could not join the others at localhost:\d+ within 3 s, or was killed"
     assert re.fullmatch(expected, err.splitlines()[-1])
     assert not (tmp_path / "run").exists()

@@ -126,11 +126,11 @@ def test_a_run_killed_before_its_first_file_was_whole_starts_anew(digits_dir: st
 
 
 def test_two_trainings_do_not_share_a_folder(tmp_path: pathlib.Path) -> None:
-    with workdir.Metrics(tmp_path, 0, leader=True) as log:
+    with workdir.MetricsWriter(tmp_path, 0, leader=True) as log:
         log.write(1, 0.1, "train", {"loss": 1.0})
         with pytest.raises(InputError, match="is in use"):
-            workdir.Metrics(tmp_path, 0, leader=True)
-    with workdir.Metrics(tmp_path, 1, leader=True):
+            workdir.MetricsWriter(tmp_path, 0, leader=True)
+    with workdir.MetricsWriter(tmp_path, 1, leader=True):
         assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
 
 

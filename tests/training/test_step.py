@@ -15,7 +15,7 @@ from cnnjax.config import Config
 from cnnjax.data import images
 from cnnjax.data.build import load
 from cnnjax.errors import InputError
-from cnnjax.models import airbench, create_model, network
+from cnnjax.models import airbench, blocks, create_model
 from cnnjax.runs import checkpoint
 from tests import tiny
 
@@ -57,7 +57,7 @@ def test_auxiliary_classifiers_learn_with_their_weight(weight: float) -> None:
         @nn.compact
         def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
             x = nn.relu(nn.Dense(8, name="shared")(x.reshape(x.shape[0], -1)))
-            network.auxiliary(self, lambda: nn.Dense(10, name="aux")(x), train)
+            blocks.sow_aux_logits(self, lambda: nn.Dense(10, name="aux")(x), train)
             return nn.Dense(10, name="head")(x)
 
     config, key = Config(lr=0.1, aux_weight=weight), jax.random.key(0)
@@ -98,7 +98,7 @@ def test_a_step_learns_from_mixed_images_and_targets() -> None:
     mixed, target = mix(key, images, labels)
     logits: Any = model.apply(state.variables, mixed, train=False)
     assert float(sums["loss"]) == pytest.approx(float(-(target * jax.nn.log_softmax(logits)).sum()), rel=1e-5)
-    assert int(sums["top1"]) == int((logits.argmax(axis=1) == labels).sum())
+    assert int(sums["accuracy"]) == int((logits.argmax(axis=1) == labels).sum())
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
