@@ -16,7 +16,7 @@ from tests import tiny
     [
         (tiny.EVERYTHING, 1e-5),
         ({"model": "cifar_resnet20(depth=8)", "duration": "4 steps"}, 1e-4),
-        ({"model": "mlp(features=(16, 8), norm='batch', ghost=4)", "duration": "4 steps"}, 1e-4),
+        ({"model": "mlp(features=(16, 8), norm='batch', ghost_batch_size=4)", "duration": "4 steps"}, 1e-4),
         (tiny.MONITORED | {"zero_1": True, "duration": "10 steps"}, 1e-4),  # later a rounding may decide when it stops
     ],
     ids=["mlp", "batchnorm", "ghost batchnorm", "watched"],
