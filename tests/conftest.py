@@ -104,7 +104,7 @@ def digits_dir() -> str:
     """A folder of data sets with the digits in it."""
     from cnnjax.data import build
 
-    build.build("digits", data_dir=os.environ["TFDS_DATA_DIR"], say=lambda line: None)
+    build.build("digits", data_dir=os.environ["TFDS_DATA_DIR"], log=lambda line: None)
     return os.environ["TFDS_DATA_DIR"]
 
 

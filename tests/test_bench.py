@@ -17,7 +17,7 @@ from cnnjax.bench import kept, measure, peer, rows, start, timeline, torch_worke
 from cnnjax.cli.bench import ZOO
 from cnnjax.config import Config
 from cnnjax.data.build import load
-from cnnjax.data.images import HOST_OPS
+from cnnjax.data.transforms import HOST_OPS
 from cnnjax.errors import InputError
 from cnnjax.models import MODELS
 

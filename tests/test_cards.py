@@ -113,7 +113,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> str:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 pixels = rng.integers(0, 128, (100 + i, 130 - i, 3)) + 127 * (label == "light")
                 Image.fromarray(pixels.astype(np.uint8)).save(path)
-    build.build("photographs", str(folder / "source"), str(folder), say=lambda line: None)
+    build.build("photographs", str(folder / "source"), str(folder), log=lambda line: None)
     return str(folder)
 
 

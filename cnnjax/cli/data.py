@@ -40,7 +40,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     from cnnjax.data import build
 
     if args.action == "build":
-        path = build.build(args.name, args.source, args.data_dir, say=console.print, overwrite=args.overwrite)
+        path = build.build(args.name, args.source, args.data_dir, log=console.print, overwrite=args.overwrite)
         console.print(f"{args.name} is in {path}", soft_wrap=True)
         return 0
     if args.action == "preview":

@@ -48,9 +48,12 @@ class TrainedNetwork:
         """
         return self._predictor.feature_maps(images, layer)
 
-    def replace(self, **views: str) -> "TrainedNetwork":
-        """Returns a copy with another `preprocess`, `protocol` or `average`, as in a config."""
-        return dataclasses.replace(self, config=with_views(self.config, **views))
+    def with_views(
+        self, preprocess: str | None = None, protocol: str | None = None, average: str | None = None
+    ) -> "TrainedNetwork":
+        """Returns a copy that sees images in another way, as the config fields of these names say."""
+        config = with_views(self.config, preprocess=preprocess, protocol=protocol, average=average)
+        return dataclasses.replace(self, config=config)
 
     @functools.cached_property
     def _predictor(self) -> Predictor:

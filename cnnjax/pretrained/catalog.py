@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from cnnjax import cache
 from cnnjax.data import download, imagenet
-from cnnjax.data.catalog import CATALOG
+from cnnjax.data.catalog import DATASETS
 from cnnjax.errors import unknown
 
 
@@ -29,7 +29,7 @@ class DataSet:
     @property
     def classes(self) -> tuple[str, ...]:
         """Returns the class names of our data set, in the order of the logits."""
-        return CATALOG[self.name].classes or tuple(imagenet.names())
+        return DATASETS[self.name].classes or tuple(imagenet.names())
 
 
 DATA_SETS = {

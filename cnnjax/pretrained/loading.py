@@ -88,7 +88,7 @@ def _no_variables(mesh: Mesh, step: str, log: Log) -> Restored:
     raise AssertionError("the variables are set once the file is read")
 
 
-def _published_network(row: catalog.Published) -> LoadedNetwork:
+def _published_network(row: catalog.PublishedWeights) -> LoadedNetwork:
     """Returns the network, config and data of published weights, without the weights."""
     data_set = catalog.DATA_SETS[row.classes]
     config = Config(
@@ -113,7 +113,7 @@ def _load_file(path: pathlib.Path, network: LoadedNetwork, library: str) -> Load
     """Reads a weight file into `network`, whose number of classes becomes that of the file."""
     kind, arrays = formats.read(path)
     match = files.match(network.model, network.data.shape, kind, arrays, library)
-    if count := files.classes(match):
+    if count := files.num_classes(match):
         data = dataclasses.replace(network.data, classes=_numbered_classes(count), has_class_names=False)
         model = create_model(network.config.model, count, network.config.dtype)
         network = network.replace(data=data, model=model)
@@ -126,7 +126,7 @@ def _numbered_classes(count: int) -> tuple[str, ...]:
     return tuple(str(number) for number in range(count))
 
 
-def _load_published(row: catalog.Published, network: LoadedNetwork, mesh: Mesh, step: str, log: Log) -> Restored:
+def _load_published(row: catalog.PublishedWeights, network: LoadedNetwork, mesh: Mesh, step: str, log: Log) -> Restored:
     path = catalog.fetch(row, log)
     return _placed(files.read(path, network.model, network.data.shape, row.library), mesh, step)
 

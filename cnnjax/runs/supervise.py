@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal
 
+from cnnjax import register
 from cnnjax.config import Config, to_steps
 from cnnjax.runs import workdir
 from cnnjax.runs.executors import GRACE_SECONDS, Job, Start
@@ -120,7 +121,7 @@ def _launch(run: Run, start: Start) -> Job:
         workdir.write_json(run.folder / "config.json", dataclasses.asdict(run.config))
     if workdir.is_locked(run.folder):  # an earlier supervisor started it, and it is still running: wait for it
         return Job(lambda: _status_from_folder(run.folder), lambda kill: None)
-    command = [sys.executable, "-m", "cnnjax", "train", f"--workdir={run.folder}"]
+    command = [sys.executable, "-m", "cnnjax", "train", f"--workdir={run.folder}", *register.flags()]
     return start(command + ([f"--data_dir={run.data_dir}"] if run.data_dir else []), run.folder / OUTPUT)
 
 

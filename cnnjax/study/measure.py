@@ -49,6 +49,7 @@ def flow(folder: pathlib.Path, data_dir: str) -> dict[str, Any]:
     config, data = network.config, network.data
     mesh = sharding.make_mesh(jax.devices()[:1])
     setup = make_setup(parse_recipe(config), data_dir=data_dir, mesh=mesh, log=_silent)
+    assert setup.splits is not None
     rows = np.arange(min(IMAGES, len(setup.splits.train)))
     batch = pipeline.read(setup.splits.train, setup.recipe.evaluation.host_ops, rows, rows, config.seed)
     prepare = augment.build([], config.normalize, data.statistics, data.shape)

@@ -78,7 +78,7 @@ def train(
         end = start
     _announce(setup, folder, console, start, end)
     with (
-        workdir.Metrics(folder, start, leader) as file,
+        workdir.MetricsWriter(folder, start, leader) as file,
         checkpoint.Saver(folder, recipe.config.keep_checkpoints) as saver,
         Signals() as signals,
         Reporter(setup, file, console, start, end) as reporter,
@@ -115,7 +115,7 @@ def _run_steps(
         reporter.laps.lap("input")
         state, sums = step_fn(state, feed, key, teacher_variables)
         reporter.called(step, sums)
-        leaving = signals.agreed(step)
+        leaving = signals.should_stop(step)
         reporter.laps.lap("step")
 
         due = {name: is_due(step, period) or step == end for name, period in periods.items()}
@@ -139,7 +139,7 @@ def _run_steps(
     return state
 
 
-def _score_test(setup: Setup, state: TrainState, file: workdir.Metrics, reporter: Reporter) -> dict[str, float]:
+def _score_test(setup: Setup, state: TrainState, file: workdir.MetricsWriter, reporter: Reporter) -> dict[str, float]:
     """Scores the test split, and writes the metrics to the run's folder."""
     values = metrics.means(setup.scorers["test"](state.variables))
     step = int(state.step)
@@ -211,7 +211,7 @@ def _size(tree: Any) -> int:
 def read_history(folder: pathlib.Path) -> dict[str, dict[str, list[float]]]:
     """Reads a run's metrics.jsonl as columns: {'train': {'step': [...], 'loss': [...]}, 'val': ...}."""
     history: dict[str, dict[str, list[float]]] = {}
-    for line in workdir.lines(folder / "metrics.jsonl"):
+    for line in workdir.complete_lines(folder / "metrics.jsonl"):
         values = json.loads(line)
         for group in {name.partition("/")[0] for name in values if "/" in name}:
             columns = history.setdefault(group, {})

@@ -19,7 +19,7 @@ class Reporter:
     A context: within it, a live progress bar is shown on a terminal.
     """
 
-    def __init__(self, setup: Setup, file: workdir.Metrics, console: Console, start: int, total: int) -> None:
+    def __init__(self, setup: Setup, file: workdir.MetricsWriter, console: Console, start: int, total: int) -> None:
         self.laps = Laps()
         self._file, self._epoch, self._batch_size = file, setup.steps_per_epoch, setup.config.batch_size
         self._bar = Bar(console, start, total, setup.steps_per_epoch)

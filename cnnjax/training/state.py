@@ -50,6 +50,7 @@ def new_state(setup: Setup, log: Callable[[str], None]) -> TrainState:
 
 def _init_from_data(setup: Setup, state: TrainState) -> TrainState:
     """Runs the network's data-dependent initialization on the first INIT_IMAGES training images."""
+    assert setup.splits is not None
     model: Any = setup.model
     rows = np.arange(min(INIT_IMAGES, setup.source.count))
     batch = pipeline.read(setup.splits.train, setup.recipe.host_ops, rows, rows, setup.config.seed)

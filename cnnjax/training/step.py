@@ -20,7 +20,7 @@ from cnnjax.training.distill import Teacher
 from cnnjax.training.setup import Setup
 
 Array = jax.Array
-Sums = dict[str, Array]
+Sums = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Microbatch:
     inputs: Array  # of the network, float32 [N, H, W, C]
     labels: Array  # int32 [N]
     targets: Array  # float32 [N, K]: one-hot, or mixed
-    teacher_logits: Array | None
+    teacher_logits: Any  # float32 [N, K]; None without a teacher
     dropout_key: Array
 
 
@@ -86,7 +86,7 @@ def train_step(
         grads = jax.tree.map(lambda g: g / count, grads)
         return grads, model_state, jax.tree.map(lambda *xs: sum(xs), *sums)
 
-    def value(params: Tree) -> Array:  # for a line search
+    def value(params: Tree) -> Any:  # for a line search
         return sum(loss_fn(params, state.model_state, microbatch(i))[0] for i in range(count)) / count
 
     grads, model_state, sums = gradient(params)

@@ -10,7 +10,7 @@ import pytest
 
 from cnnjax.config import Config, check
 from cnnjax.data.build import load
-from cnnjax.data.folds import splits_of
+from cnnjax.data.folds import resolve_splits
 from cnnjax.errors import InputError
 from cnnjax.evaluation.evaluate import evaluate
 from tests import tiny
@@ -28,7 +28,7 @@ def places(split: str, digits_dir: str) -> list[tuple[str, int]]:
 def test_every_example_is_in_one_fold_and_in_all_other_trainings(split: str, count: int, digits_dir: str) -> None:
     whole, folds = places(split, digits_dir), []
     for number in range(1, count + 1):
-        train, val = splits_of(Config(train_split=split, fold=f"{number}/{count}"), digits_dir)
+        train, val = resolve_splits(Config(train_split=split, fold=f"{number}/{count}"), digits_dir)
         assert sorted(places(train, digits_dir) + places(val, digits_dir)) == sorted(whole)
         assert len(load("digits", val, digits_dir)) == len(places(val, digits_dir))
         folds.append(places(val, digits_dir))
@@ -47,7 +47,7 @@ def test_a_fold_is_trained_on_the_others_and_scored(digits_dir: str, tmp_path: p
 
 def test_without_a_fold_the_splits_are_the_configs() -> None:
     config = Config(dataset="nothing", train_split="train[:90%]", val_split="train[90%:]")
-    assert splits_of(config) == ("train[:90%]", "train[90%:]")
+    assert resolve_splits(config) == ("train[:90%]", "train[90%:]")
 
 
 @pytest.mark.parametrize(
@@ -68,4 +68,4 @@ def test_without_a_fold_the_splits_are_the_configs() -> None:
 )
 def test_what_is_no_fold_is_refused(settings: dict[str, Any], message: str, digits_dir: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
-        splits_of(check(Config(**settings)), digits_dir)
+        resolve_splits(check(Config(**settings)), digits_dir)

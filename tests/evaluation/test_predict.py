@@ -60,7 +60,7 @@ def ragged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, list[pathlib.
         path = root / "source" / "test" / CLASSES[number % 6] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(images.encode_png(rng.integers(0, 256, (*size, 3), np.uint8)))
-    build("ragged", str(root / "source"), str(root), say=lambda line: None)
+    build("ragged", str(root / "source"), str(root), log=lambda line: None)
     split = load("ragged", "test", str(root))
     paths = [root / f"{i:02}.png" for i in range(len(split))]
     for path, data in zip(paths, split.read_encoded(np.arange(len(split)))[0], strict=True):

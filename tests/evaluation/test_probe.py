@@ -52,7 +52,7 @@ def test_features_are_the_input_of_the_classifier(kind: str, digits_dir: str) ->
 def test_features_are_computed_once_and_anew_for_other_weights(
     digits_dir: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cnnjax.data.split_cache.WORTH", 0.0)
+    monkeypatch.setattr("cnnjax.data.split_cache.MIN_SECONDS_TO_CACHE", 0.0)
     passes, collect = [], scoring.collect
     monkeypatch.setattr(scoring, "collect", lambda *args: passes.append(1) or collect(*args))
     split, trained = load("digits", "test[:20]", digits_dir), network("mlp(features=(5,))")

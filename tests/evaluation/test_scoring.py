@@ -89,7 +89,7 @@ def test_what_cannot_be_evaluated_is_named(
                 path = tmp_path / "source" / split / label / "image.png"
                 path.parent.mkdir(parents=True)
                 path.write_bytes(images.encode_png(np.full((side, side), 7, np.uint8)))
-        build.build(name, str(tmp_path / "source"), str(tmp_path), say=lambda line: None)
+        build.build(name, str(tmp_path / "source"), str(tmp_path), log=lambda line: None)
         digits_dir = str(tmp_path)
     with pytest.raises(InputError, match=message):
         evaluate(finished, data_dir=digits_dir, **options)

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from cnnjax import pretrained, spec
-from cnnjax.augment import GIVEN, normalize
+from cnnjax.augment import PROVIDED_ARGUMENTS, normalize
 from cnnjax.cli import main
 from cnnjax.data import imagenet, pipeline
 from cnnjax.data.build import build
@@ -46,7 +46,7 @@ def test_every_row_names_a_model_a_library_and_a_file(name: str) -> None:
     model: Any = create_model(row.model, len(data.classes))
     assert convert.family(model) in LIBRARIES[row.library].families
     assert pipeline.split_ops(row.preprocess)[1] == []
-    spec.find("normalization", spec.parse(row.normalize), normalize.NORMALIZE, **dict.fromkeys(GIVEN))
+    spec.find("normalization", spec.parse(row.normalize), normalize.NORMALIZE, **dict.fromkeys(PROVIDED_ARGUMENTS))
     assert not pipeline.required_statistics(row.preprocess, normalization=row.normalize)  # what no file of weights says
     assert re.fullmatch(r"(sha256:[0-9a-f]{8,64}|md5:[0-9a-f]{32}|sha1:[0-9a-f]{40})?", row.digest)
     assert re.fullmatch(r"https?://[^{} ]+", row.url)

@@ -45,7 +45,7 @@ def two_classes(tmp_path_factory: pytest.TempPathFactory) -> str:
                 path = folder / "source" / split / label / f"{i}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(images.encode_png(np.full((8, 8), i + 200 * (label == "light"), np.uint8)))
-    build.build("two", str(folder / "source"), str(folder), say=lambda line: None)
+    build.build("two", str(folder / "source"), str(folder), log=lambda line: None)
     return str(folder)
 
 

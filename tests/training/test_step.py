@@ -12,7 +12,7 @@ import pytest
 from flax import linen as nn
 
 from cnnjax.config import Config
-from cnnjax.data import images
+from cnnjax.data import transforms
 from cnnjax.data.build import load
 from cnnjax.errors import InputError
 from cnnjax.models import airbench, blocks, create_model
@@ -135,7 +135,7 @@ def test_a_network_is_primed_with_the_first_images_once(devices: int, digits_dir
     }
     tiny.run(tmp_path, digits_dir, devices, duration="1 steps", train_split="train[:50]", **settings)
     split = load("digits", "train[:50]", digits_dir)
-    pixels = np.stack([images.resize(image, 32) for image in split.read(np.arange(50))[0]]).astype(np.float32)
+    pixels = np.stack([transforms.resize(image, 32) for image in split.read(np.arange(50))[0]]).astype(np.float32)
     expected = airbench.whitening_kernel(jnp.asarray((pixels - pixels.mean()) / pixels.std()))
     kernel = tiny.variables(tmp_path, (32, 32, 1))["model_state/constants/whiten/kernel"]
     assert kernel.shape == (2, 2, 1, 8)

@@ -1,4 +1,4 @@
-"""Affine maps, colours, painting and policies: what each makes of hand-made images, and Pillow's of random ones."""
+"""Affine maps, colors, erasing and policies, against definitions by loops and against Pillow."""
 
 import itertools
 from collections.abc import Callable
@@ -19,14 +19,14 @@ KEYS = jax.random.split(KEY, 300)
 
 
 def picture(height: int = 24, width: int = 30, channels: int = 3) -> np.ndarray:
-    """Levels that neighbours share, most of them between 30 and 220."""
+    """Returns a smooth uint8 image with noise, most of its levels between 30 and 220."""
     rng, rows, columns = np.random.default_rng(1), np.arange(height)[:, None, None], np.arange(width)[None, :, None]
     smooth = 125 + 60 * np.sin(rows / 5 + np.arange(channels)) + 35 * np.cos(columns / 4 - np.arange(channels))
     return (smooth + rng.integers(-9, 10, (height, width, channels))).clip(0, 255).astype(np.uint8)
 
 
 def pinned(text: str, image: Any, **given: Any) -> np.ndarray:
-    """What a call string makes of an image that is float32 in [0, 1]."""
+    """Returns the result of a call string on an image, float32 in [0, 1]."""
     given = {"key": KEY, "image": jnp.asarray(image, jnp.float32), "mean": MEAN, **given}
     return np.asarray(spec.find("augmentation", spec.parse(text), augment.OPS, **given)())
 
@@ -109,7 +109,7 @@ def test_flip_ud_mirrors_half_of_the_images_top_to_bottom() -> None:
     assert 110 < mirrored.sum() < 190
 
 
-# ------------------------------------------------------------------------------------------------------------ colours
+# ------------------------------------------------------------------------------------------------------------ colors
 
 # Against Pillow, and by how many of 256 levels a value may differ: Pillow rounds what it blends with
 # to whole ones, and cuts off the result.
@@ -134,7 +134,7 @@ PILLOW: dict[str, tuple[Callable[[Image.Image], Image.Image], int]] = {
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("text", PILLOW)
-def test_a_colour_operation_is_pillows(text: str, channels: int) -> None:
+def test_a_color_operation_is_pillows(text: str, channels: int) -> None:
     levels, (peer, off) = picture(40, 50, channels), PILLOW[text]
     expected = np.asarray(peer(Image.fromarray(levels.squeeze()))).reshape(levels.shape)
     got = 255 * pinned(text, levels / 255)
@@ -184,7 +184,7 @@ def test_color_jitter_takes_the_four_in_every_order() -> None:
     assert len({tuple(row < 1e-5) for row in distance}) == len({one.tobytes() for one in np.round(expected, 4)})
 
 
-def test_pca_colour_is_one_colour_along_the_components() -> None:
+def test_pca_color_is_one_color_along_the_components() -> None:
     eigen = jnp.array([[0.2, 0.0, 0.03], [0.2, 0.05, 0.0], [0.2, -0.05, -0.03]])
     image = jnp.asarray(picture() / 255, jnp.float32)
     added = np.array(jax.vmap(lambda key: color.pca_color(key, image, eigen, sigma=0.5) - image)(KEYS))
@@ -209,7 +209,7 @@ def test_noise_has_its_deviation_and_stays_in_range() -> None:
 def test_random_erasing_paints_a_rectangle_of_its_area_and_aspect(mode: str) -> None:
     image, std = jnp.full((40, 50, 3), 9.0), jnp.array([0.1, 0.2, 0.3]).reshape(1, 1, 3)
     run = jax.vmap(lambda key: erasing.random_erasing(key, image, MEAN, std, 0.7, (0.1, 0.3), (0.5, 2.0), mode))
-    out, colours = np.array(jax.jit(run)(KEYS)), []
+    out, colors = np.array(jax.jit(run)(KEYS)), []
     for one in out:
         painted = (one != 9).all(axis=2)
         if not painted.any():
@@ -219,11 +219,11 @@ def test_random_erasing_paints_a_rectangle_of_its_area_and_aspect(mode: str) -> 
         assert painted.sum() == height * width
         assert 0.09 < height * width / 2000 < 0.32
         assert 0.45 < height / width < 2.2
-        colours.append(one[painted])
+        colors.append(one[painted])
         spread = np.ptp(one[painted], axis=0).max()
         assert spread > 0.1 if mode == "pixel" else spread == 0
-    assert 0.6 < len(colours) / len(out) < 0.8
-    values = np.concatenate(colours)
+    assert 0.6 < len(colors) / len(out) < 0.8
+    values = np.concatenate(colors)
     np.testing.assert_allclose(values.mean(axis=0), np.array(MEAN)[0, 0], atol=0.05)
     np.testing.assert_allclose(values.std(axis=0), 0 if mode == "const" else [0.1, 0.2, 0.3], atol=0.03)
 
@@ -248,17 +248,17 @@ def test_an_operation_of_a_policy_is_the_operation_by_itself() -> None:
         "equalize": ("equalize(1.0)", 0.0),
         "invert": ("invert(1.0)", 0.0),
     }
-    assert alone.keys() == set(policies.NAMES) - {"shear_x", "shear_y"}
+    assert alone.keys() == set(policies.OP_NAMES) - {"shear_x", "shear_y"}
     run = jax.jit(lambda number, strength: policies.apply(image, number, strength, MEAN, "nearest"))
     for name, (text, strength) in alone.items():
-        got = run(jnp.array([policies.NUMBER[name]]), jnp.array([strength]))
+        got = run(jnp.array([policies.OP_INDEX[name]]), jnp.array([strength]))
         np.testing.assert_allclose(got, pinned(text, image), atol=1e-6, err_msg=name)
 
 
 def test_shears_of_a_policy_hold_the_upper_left_corner() -> None:
     image = jnp.asarray(picture(6, 8) / 255, jnp.float32)
     for name, axis in (("shear_x", 0), ("shear_y", 1)):
-        number = jnp.array([policies.NUMBER[name]])
+        number = jnp.array([policies.OP_INDEX[name]])
         out = np.array(policies.apply(image, number, jnp.array([0.3]), MEAN, "nearest"))
         for i in range(image.shape[axis]):
             by = round(0.3 * (i + 0.5))
@@ -286,18 +286,20 @@ def test_a_policy_draws_all_of_its_operations_and_both_signs(
     call, image = spec.parse(text), jnp.zeros((6, 6, 3))
     drawn = jax.jit(jax.vmap(lambda key: spec.find("", call, augment.OPS, key=key, image=image, mean=MEAN)()))
     pairs = np.array(drawn(jax.random.split(KEY, 2000))).reshape(-1, 2)
-    seen = {(policies.NAMES[int(number)], sign < 0) for number, sign in pairs if number >= 0}
-    names = set(policies.NAMES) - absent
-    mirrored = names & {*policies.MOVES, *policies.BLENDS}
+    seen = {(policies.OP_NAMES[int(number)], sign < 0) for number, sign in pairs if number >= 0}
+    names = set(policies.OP_NAMES) - absent
+    mirrored = names & {*policies.AFFINE_OPS, *policies.BLEND_OPS}
     assert seen == {(name, False) for name in names} | {(name, True) for name in mirrored}
 
 
 def test_the_first_bin_changes_nothing_where_strengths_begin_at_none() -> None:
     image = jnp.asarray(picture(9, 8) / 255, jnp.float32)
-    for space in (policies.USUAL, policies.WIDE, policies.AUGMIX):
+    for space in (policies.STANDARD_SPACE, policies.WIDE_SPACE, policies.AUGMIX_SPACE):
         table = space.table(image.shape, 10)
-        assert not table[np.array([policies.NUMBER[name] for name in (*policies.MOVES, *policies.BLENDS)]), 0].any()
-        assert (table[policies.NUMBER["posterize"], 0], table[policies.NUMBER["solarize"], 0]) == (space.bits, 255)
+        assert not table[
+            np.array([policies.OP_INDEX[name] for name in (*policies.AFFINE_OPS, *policies.BLEND_OPS)]), 0
+        ].any()
+        assert (table[policies.OP_INDEX["posterize"], 0], table[policies.OP_INDEX["solarize"], 0]) == (space.bits, 255)
     np.testing.assert_array_equal(pinned("rand_augment(0)", image), image)
 
 
@@ -313,7 +315,7 @@ def test_on_a_cpu_images_go_in_turn_and_elsewhere_together() -> None:
     image = jnp.stack([jnp.asarray(picture(6, 6) / 255, jnp.float32)] * 5)
 
     def changed(image: Any, which: Any) -> Any:
-        return jax.lax.switch(which, [lambda x: x, color.equalized, color.blurred], image)
+        return jax.lax.switch(which, [lambda x: x, color.equalize_histogram, color.blur], image)
 
     which = jnp.array([0, 1, 2, 1, 0])
     together = jax.vmap(changed)(image, which)

@@ -1,4 +1,4 @@
-"""Mixing of batches: what becomes of pixels and targets, where it may stand, and that devices do not matter."""
+"""Mixing of batches: pixels and targets, position in a pipeline, independence of the number of devices."""
 
 import functools
 import re
@@ -52,7 +52,7 @@ def test_the_target_of_each_image_says_what_is_in_it(name: str) -> None:
     one_hot = jax.nn.one_hot(LABEL, 4)
     images = jnp.broadcast_to(one_hot[:, None, None], (6, 8, 10, 4))
     op = functools.partial(spec.find, "operation", spec.parse(CALLS[name]), augment.MIXING)
-    mixed, target = jax.vmap(lambda key: op(key=key, images=images, target=one_hot)())(KEYS)
+    mixed, target = jax.jit(jax.vmap(lambda key: op(key=key, images=images, target=one_hot)()))(KEYS)
     np.testing.assert_allclose(mixed.mean(axis=(2, 3)), target, atol=1e-6)
 
 

@@ -29,13 +29,13 @@ def pixels(count: int = 4, shape: tuple = SHAPE) -> np.ndarray:
 
 
 def correlated(count: int, shape: tuple = SHAPE) -> np.ndarray:
-    """Images whose neighbouring values are alike, as in photographs, and with channels of their own brightness."""
+    """Images whose neighboring values are alike, as in photographs, and with channels of their own brightness."""
     rng = np.random.default_rng(1)
     values = rng.normal(128, 20, (count, 1, 1, 1)) + rng.normal(0, 20, (count, *shape)).cumsum(axis=1) / 2
     return np.clip(values + 20 * np.arange(shape[-1]), 0, 255).astype(np.uint8)
 
 
-KNOWN = statistics.derive(statistics.add_up([correlated(500)], normalize.STATISTICS), SHAPE)
+KNOWN = statistics.derive(statistics.accumulate([correlated(500)], normalize.STATISTICS), SHAPE)
 PER_CHANNEL = {name: KNOWN[name] for name in ("mean", "std")}
 
 
@@ -48,7 +48,7 @@ def contrasted(x: np.ndarray, scale: float = 55.0) -> np.ndarray:
     return scale * x / np.sqrt((x**2).sum(axis=(1, 2, 3), keepdims=True))
 
 
-# Every normalisation, by its call, and what it does to images on the scale of [0, 1].
+# Every normalization, by its call, and what it does to images on the scale of [0, 1].
 FORMULAS: dict[str, Any] = {
     "none": lambda x: x,
     "mean_std": lambda x: (x - KNOWN["mean"]) / KNOWN["std"],
@@ -89,7 +89,7 @@ def test_eager_jit_and_vmap_agree(text: str) -> None:
     eager = jnp.stack([operation(image) for image in batch])
     jitted = jnp.stack([jax.jit(operation)(image) for image in batch])
     np.testing.assert_allclose(jitted, eager, rtol=1e-5, atol=1e-4)
-    np.testing.assert_allclose(jax.vmap(operation)(batch), eager, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(jax.jit(jax.vmap(operation))(batch), eager, rtol=1e-5, atol=1e-4)
 
 
 # -------------------------------------------------------------------------------------------------------- statistics
@@ -98,7 +98,7 @@ def test_eager_jit_and_vmap_agree(text: str) -> None:
 def test_statistics_are_those_of_numpy() -> None:
     images = correlated(300)
     blocks = (images[start : start + 70] for start in range(0, 300, 70))
-    got = statistics.derive(statistics.add_up(blocks, normalize.STATISTICS), SHAPE)
+    got = statistics.derive(statistics.accumulate(blocks, normalize.STATISTICS), SHAPE)
     x = images / 255
     np.testing.assert_allclose(got["mean"], x.mean(axis=(0, 1, 2)), rtol=1e-12)
     np.testing.assert_allclose(got["std"], x.std(axis=(0, 1, 2)), rtol=1e-12)
@@ -110,9 +110,9 @@ def test_statistics_are_those_of_numpy() -> None:
     np.testing.assert_allclose(across, np.diag(np.diag(across)), atol=1e-8)
 
 
-def test_whitened_images_have_the_identity_for_covariance_up_to_the_regulariser() -> None:
+def test_whitened_images_have_the_identity_for_covariance_up_to_the_regularizer() -> None:
     images = correlated(3000, (4, 4, 3))
-    known = statistics.derive(statistics.add_up([images], {"zca"}), (4, 4, 3))
+    known = statistics.derive(statistics.accumulate([images], {"zca"}), (4, 4, 3))
     flat = run("gcn_zca", images, known).reshape(3000, -1)
     np.testing.assert_allclose(flat.mean(axis=0), 0, atol=1e-3)
     before = np.linalg.eigvalsh(np.cov(contrasted(images / 255).reshape(3000, -1).T, bias=True))
@@ -123,7 +123,7 @@ def test_whitened_images_have_the_identity_for_covariance_up_to_the_regulariser(
 
 def test_what_never_varies_stays_finite() -> None:
     black = np.zeros((3, *SHAPE), np.uint8)
-    known = statistics.derive(statistics.add_up([black], normalize.STATISTICS), SHAPE)
+    known = statistics.derive(statistics.accumulate([black], normalize.STATISTICS), SHAPE)
     for text in FORMULAS:
         assert np.isfinite(run(text, pixels(), known)).all(), text
     for text in ("mean_std", "pixel_mean_std", "gcn", "gcn_zca"):
@@ -135,7 +135,7 @@ def test_only_what_is_taken_is_computed() -> None:
     assert pipeline.required_statistics("pad_crop(2)", "", normalization="mean_std") == set()
     assert pipeline.required_statistics("", normalization="pixel_mean_std") == {"mean_image", "std_image"}
     assert pipeline.required_statistics("", normalization="gcn_zca") == {"zca", "zca_mean"}
-    assert set(statistics.add_up([pixels()], {"eigen"})) == {"histogram", "products"}
+    assert set(statistics.accumulate([pixels()], {"eigen"})) == {"histogram", "channel_products"}
 
 
 # ------------------------------------------------------------------------------------------------------------- a run
@@ -194,7 +194,7 @@ def test_what_does_not_fit_is_refused_at_once(text: str, message: str) -> None:
 
 @pytest.mark.parametrize("text", ["constants([0, 0, 0], [1, 1, 1])", "imagenet", "caffe"])
 def test_constants_of_three_channels_do_not_fit_one(text: str) -> None:
-    with pytest.raises(InputError, match=r"does not fit an image of \(8, 6, 1\): it makes \(8, 6, 3\) of it"):
+    with pytest.raises(InputError, match=r"does not fit an image of \(8, 6, 1\): its result is \(8, 6, 3\)"):
         run(text, pixels(shape=(8, 6, 1)), {"mean": [0.5], "std": [0.2]})
 
 
@@ -204,6 +204,6 @@ def test_a_mean_image_fits_images_of_its_size_alone() -> None:
 
 
 def test_large_images_are_not_whitened() -> None:
-    message = r"whitens, which is for at most 4,096 values an image; these are \(40, 40, 3\), 4,800 values"
+    message = r"ZCA whitening is for at most 4,096 values per image; these are \(40, 40, 3\), 4,800 values"
     with pytest.raises(InputError, match=message):
-        statistics.add_up([pixels(2, (40, 40, 3))], {"zca"})
+        statistics.accumulate([pixels(2, (40, 40, 3))], {"zca"})

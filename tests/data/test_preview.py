@@ -19,7 +19,7 @@ def test_a_contact_sheet_has_a_row_for_each_image(
         assert cli.main([*typed, "--count=3", *more, f"--out={path}"]) == 0
         assert f"the preview is in {path}" in capsys.readouterr().out.replace("\n", "")
         pictures[name] = Image.open(path).convert("RGB")
-    assert pictures["a"].width == int(preview.INCHES * preview.DOTS * (1 + preview.DRAWS))
+    assert pictures["a"].width == int(preview.INCHES * preview.DOTS_PER_INCH * (1 + preview.DRAWS))
     assert pictures["a"].height > pictures["fewer"].height
     assert pictures["a"].tobytes() == pictures["same"].tobytes() != pictures["seed"].tobytes()
 

@@ -1,4 +1,4 @@
-"""Image operations: what each does to the pixels, and that it does the same however it is run."""
+"""Image operations: their effect on pixels, equal eagerly, under jit and under vmap."""
 
 import inspect
 import re
@@ -62,14 +62,14 @@ def test_eager_jit_and_vmap_agree(name: str) -> None:
     jitted = jnp.stack([jax.jit(operation)(key, image) for key, image in zip(keys, batch, strict=True)])
     assert (eager.shape, eager.dtype) == (batch.shape, jnp.float32)
     np.testing.assert_allclose(jitted, eager, rtol=0, atol=1e-6)
-    np.testing.assert_allclose(jax.vmap(operation)(keys, batch), eager, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(jax.vmap(operation))(keys, batch), eager, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
     "name", [name for name, op in augment.OPS.items() if "key" in inspect.signature(op).parameters]
 )
 def test_randomness_is_the_key_and_each_image_has_its_own(name: str) -> None:
-    same = np.repeat(40 + images(1, 24, 30) // 2, 64, axis=0)  # large and pale enough to equalise and to stretch
+    same = np.repeat(40 + images(1, 24, 30) // 2, 64, axis=0)  # large and pale enough to equalize and to stretch
     run = jax.jit(build(ARGUMENTS.get(name, name), shape=(24, 30, 3)))
     once, other = run(KEY, same), run(jax.random.key(8), same)
     np.testing.assert_array_equal(once, run(KEY, same))
@@ -141,7 +141,7 @@ def test_alternating_flips_show_both_sides_in_each_two_epochs() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 4, 5, 20])
-def test_cutout_paints_a_square_around_a_centre_anywhere(size: int) -> None:
+def test_cutout_paints_a_square_around_a_center_anywhere(size: int) -> None:
     image, mean = jnp.full((8, 6, 3), 9.0), jnp.array(MEAN).reshape(1, 1, 3)
     run = jax.jit(jax.vmap(lambda key: erasing.cutout(key, image, mean, size)))
     out = np.array(run(jax.random.split(KEY, 2000)))
@@ -156,7 +156,7 @@ def test_cutout_paints_a_square_around_a_centre_anywhere(size: int) -> None:
             square[max(top, 0) : top + size, max(left, 0) : left + size] = True
             wanted.add(square.tobytes())
     assert {square.tobytes() for square in squares} == wanted
-    if len(wanted) == 48:  # each centre can be told from the picture: uniform, by a chi-squared test at 1e-6
+    if len(wanted) == 48:  # each center can be told from the picture: uniform, by a chi-squared test at 1e-6
         assert ((counts - 2000 / 48) ** 2 / (2000 / 48)).sum() < 112
 
 
