@@ -14,7 +14,7 @@ from cnnjax.distributed import processes
 from cnnjax.distributed.processes import Process
 from cnnjax.errors import InputError
 
-JOBS = pathlib.Path(__file__).resolve().parents[1] / "experiments" / "jobs"
+JOBS = pathlib.Path(__file__).resolve().parents[2] / "experiments" / "jobs"
 
 SLURM_JOB = {"SLURM_JOB_ID": "123456", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
 SLURM_STEP = SLURM_JOB | {"SLURM_STEP_NODELIST": "node[007-008],other1", "SLURM_STEP_NUM_TASKS": "4"}
