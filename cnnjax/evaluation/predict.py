@@ -52,7 +52,7 @@ class Predictor:
         self.mesh = mesh or sharding.make_mesh()
         self.log, self._has_logged_resize = log, False
         self.recipe = parse_eval_recipe(network.config)
-        self.protocol, self.host_ops = self.recipe.protocol, self.recipe.host_ops
+        self.protocol, self.host_ops = self.recipe.protocol, self.recipe.operations.host
         self.model = network.model
         if self.protocol.fully_convolutional:
             self.model = scoring.as_fully_convolutional(self.recipe, network.data, self.model)
@@ -106,7 +106,7 @@ class Predictor:
         data, recipe = self.network.data, self.recipe
         model = probe.features_only_model(self.network, layer)
         scoring.check_accepts(recipe, data, self.network.model, shape)
-        prepare = augment.build(recipe.step_ops, recipe.normalize, data.statistics, shape)
+        prepare = augment.build(recipe.operations.step, recipe.normalization, data.statistics, shape)
 
         def apply(variables: Any, batch: jax.Array) -> dict[str, jax.Array]:
             maps: Any = model.apply(variables, prepare(jax.random.key(0), batch), train=False)
