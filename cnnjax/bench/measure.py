@@ -149,9 +149,7 @@ def _lower_forward(setup: Setup, batch: Any) -> Any:
 def _initial_state(setup: Setup) -> TrainState:
     """Initializes the state with a key that is quick to compile, however deep the network."""
     shape = setup.source.shape
-    init = functools.partial(
-        init_state, recipe=setup.recipe.optim, model=setup.model, schedule=setup.schedule, shape=shape
-    )
+    init = functools.partial(init_state, recipe=setup.recipe, model=setup.model, schedule=setup.schedule, shape=shape)
     return jax.jit(init, out_shardings=setup.shardings)(jax.random.key(0, impl="rbg"))
 
 

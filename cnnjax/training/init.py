@@ -8,12 +8,13 @@ import optax
 from cnnjax import optim
 from cnnjax.config import Config
 from cnnjax.errors import InputError
-from cnnjax.optim import OptimRecipe, freezing
+from cnnjax.optim import freezing
 from cnnjax.state import TrainState, Tree
+from cnnjax.training.recipe import Recipe
 
 
 def init_state(
-    key: jax.Array, *, recipe: OptimRecipe, model: nn.Module, schedule: optax.Schedule, shape: tuple[int, ...]
+    key: jax.Array, *, recipe: Recipe, model: nn.Module, schedule: optax.Schedule, shape: tuple[int, ...]
 ) -> TrainState:
     """Initializes a network at random, for images of `shape` [H, W, C].
 
@@ -28,14 +29,14 @@ def init_state(
     return first_state(variables, recipe=recipe, schedule=schedule)
 
 
-def first_state(variables: Tree, *, recipe: OptimRecipe, schedule: optax.Schedule) -> TrainState:
+def first_state(variables: Tree, *, recipe: Recipe, schedule: optax.Schedule) -> TrainState:
     """Returns the state at step 0 of a network with these variables."""
     model_state = dict(variables)
     params = model_state.pop("params")
-    trainable = freezing.trainable(recipe.freezing, params)
-    ema = jax.tree.map(jnp.copy, trainable) if recipe.keeps_average else {}
-    opt_state = optim.build(recipe, trainable, schedule).init(trainable)
-    monitors = jax.tree.map(jnp.asarray, optim.init_monitors(recipe.monitors))
+    trainable = freezing.trainable(recipe.optim.freezing, params)
+    ema = jax.tree.map(jnp.copy, trainable) if recipe.optim.keeps_average else {}
+    opt_state = optim.build(recipe.optim, trainable, schedule).init(trainable)
+    monitors = jax.tree.map(jnp.asarray, optim.init_monitors(recipe.optim.monitors))
     return TrainState(jnp.zeros((), jnp.int32), params, model_state, opt_state, ema, monitors)
 
 

@@ -153,7 +153,7 @@ def state_shapes(
     recipe: Recipe, model: nn.Module, schedule: optax.Schedule, shape: tuple[int, ...], mesh: Mesh
 ) -> TrainState:
     """Returns the shapes of a run's state, each with its sharding, for images of `shape` [H, W, C]."""
-    init = functools.partial(init_state, recipe=recipe.optim, model=model, schedule=schedule, shape=shape)
+    init = functools.partial(init_state, recipe=recipe, model=model, schedule=schedule, shape=shape)
     with input_errors(recipe.config.model, shape):
         shapes = jax.eval_shape(init, jax.random.key(0))
     return sharding.with_sharding(shapes, sharding.state_sharding(shapes, mesh, recipe.config.zero_1))

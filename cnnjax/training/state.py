@@ -35,7 +35,7 @@ def restore_or_init(setup: Setup, folder: pathlib.Path, log: Callable[[str], Non
 
 def new_state(setup: Setup, log: Callable[[str], None]) -> TrainState:
     """Returns the state at step 0, whatever checkpoints there are."""
-    recipe, schedule = setup.recipe.optim, setup.schedule
+    recipe, schedule = setup.recipe, setup.schedule
     init = functools.partial(init_state, recipe=recipe, model=setup.model, schedule=schedule, shape=setup.source.shape)
     state = jax.jit(init, out_shardings=setup.shardings)(split_keys(setup.config)[0])
     if hasattr(setup.model, "init_from_data"):
