@@ -26,7 +26,6 @@ from cnnjax.errors import InputError
 def test_operations_run_where_they_belong(text: str, host: list[str], step: list[str]) -> None:
     parsed = operations.parse_operations(text)
     assert [[call.name for call in calls] for calls in (parsed.host, parsed.step)] == [host, step]
-    assert [[call.name for call in calls] for calls in operations.split_ops(text)] == [host, step]
 
 
 @pytest.mark.parametrize("name", HOST_OPS)
