@@ -1,18 +1,19 @@
-"""A trained network as a file that other programs take.
+"""Exports trained networks: weights for PyTorch libraries, or a whole program that runs without this package.
 
-A `.safetensors`, `.pth` or `.pt` holds its weights, for a library for PyTorch. A `.stablehlo` is the whole network as a
-program, weights and normalisation inside, which runs without our code:
+`.safetensors`, `.pth` and `.pt` files hold weights. A `.stablehlo` file is the network as a program, with weights and
+normalization inside:
 
     exported = jax.export.deserialize(bytearray(open("network.stablehlo", "rb").read()))
-    logits = exported.call(images)  # uint8 [b, H, W, C] -> float32 [b, classes], for any b
+    logits = exported.call(images)  # uint8 [b, H, W, C] in [0, 255] -> float32 [b, classes], for any b
 
-It is for images of the size that the JSON file beside it says, as they are decoded, in [0, 255]; operations that change
-sizes come before it, and that file names them. JAX promises to read it for at least six months.
+A JSON file beside it states the image size, and the operations that produce that size, which are not in the program.
+JAX guarantees that it can read the program for six months.
 """
 
 import contextlib
+import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ import numpy as np
 from cnnjax import augment, pretrained, spec
 from cnnjax.data import imagenet, pipeline
 from cnnjax.distributed import sharding
-from cnnjax.errors import InputError, nearest
+from cnnjax.errors import InputError
 from cnnjax.evaluation import scoring
 from cnnjax.evaluation.recipe import parse_eval_recipe
 from cnnjax.pretrained import convert
@@ -30,79 +31,86 @@ from cnnjax.pretrained import export as state_dicts
 from cnnjax.runs import workdir
 from cnnjax.state import path_name
 
-PLATFORMS = ("cpu", "cuda", "rocm", "tpu")  # of all of them, one program
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")  # the program runs on each
+PROGRAM = ".stablehlo"
+SUFFIXES = (PROGRAM, *state_dicts.WRITERS)
+
+Log = Callable[[str], None]
 
 
-def stablehlo(
-    network: pretrained.LoadedNetwork, step: str, say: Callable[[str], None], shape: tuple[int, ...] = ()
-) -> tuple[bytes, dict[str, Any]]:
-    """The serialized program, and what there is to know of it.
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A network as a serialized StableHLO program."""
 
-    `shape` is the images' [H, W, C], by default what the network's preprocess makes of images as it learnt from.
-    Raises InputError where the network does not take it.
+    serialized: bytes
+    facts: dict[str, Any]  # the content of the JSON file: model, step, input, output, platforms, classes
+
+
+def export_program(network: pretrained.LoadedNetwork, step: str, log: Log, shape: tuple[int, ...] = ()) -> Program:
+    """Exports a network to a program: uint8 images [b, H, W, C] -> float32 logits [b, classes], for any b.
+
+    `step` is 'last', 'best' or a step number. `shape` is [H, W, C]; () means the size that the network's `preprocess`
+    makes of images like its training images. Raises InputError if the network does not accept that size.
     """
-    data, recipe = network.data, parse_eval_recipe(network.config)
-    shape = shape or _shape(data.shape, list(recipe.host_ops))
-    scoring.check_accepts(recipe, data, network.model, shape)
-    restored = network.load_variables(sharding.make_mesh(jax.local_devices()[:1]), step, say)
+    recipe, data, model = parse_eval_recipe(network.config), network.data, network.model
+    shape = shape or _preprocessed_shape(data.shape, recipe.host_ops)
+    scoring.check_accepts(recipe, data, model, shape)
+    restored = network.load_variables(sharding.make_mesh(jax.local_devices()[:1]), step, log)
     prepare = augment.build(recipe.step_ops, recipe.normalize, data.statistics, shape)
 
     def logits(images: jax.Array) -> jax.Array:
-        scores: Any = network.model.apply(restored.variables, prepare(jax.random.key(0), images), train=False)
-        return scores.mean(axis=tuple(range(1, scores.ndim - 1)))  # of maps of logits the mean counts
+        scores: Any = model.apply(restored.variables, prepare(jax.random.key(0), images), train=False)
+        return scores.mean(axis=tuple(range(1, scores.ndim - 1)))  # spatial logits are averaged
 
     (batch,) = jax.export.symbolic_shape("b")
     exported = jax.export.export(jax.jit(logits), platforms=PLATFORMS)(jax.ShapeDtypeStruct((batch, *shape), jnp.uint8))
-    return bytes(exported.serialize()), {
-        "model": recipe.model,
+    facts = {
+        "model": network.config.model,
         "step": restored.step,
-        "before": "|".join(map(spec.render, recipe.host_ops)),  # what makes images of that size
+        "before": "|".join(map(spec.render, recipe.host_ops)),  # the operations that produce that image size
         "input": {"dtype": "uint8", "shape": ["b", *shape], "channels": "grey" if shape[-1] == 1 else "RGB"},
         "output": {"dtype": "float32", "shape": ["b", len(data.classes)], "of": "logits"},
         "platforms": PLATFORMS,
         "classes": imagenet.readable(data.classes),
     }
+    return Program(bytes(exported.serialize()), facts)
 
 
-def _shape(shape: tuple[int, ...], calls: list[spec.Call]) -> tuple[int, ...]:
-    """The size of images of this one after these operations; itself, where it is too small for them."""
+def _preprocessed_shape(shape: tuple[int, ...], calls: Sequence[spec.Call]) -> tuple[int, ...]:
+    """Returns the shape of an image after these operations, or `shape` itself if it is too small for them."""
     with contextlib.suppress(InputError):
         (shape,) = pipeline.group_by_shape(np.array([shape]), calls)
     return tuple(map(int, shape))
 
 
-def torch_arrays(
-    network: pretrained.LoadedNetwork, step: str, say: Callable[[str], None], names: str = ""
-) -> dict[str, np.ndarray]:
-    """The state dict that a library's own network loads, as `weights.export.named` has it; says whose names it has."""
-    model, shape = network.model, network.data.shape
-    names = names or next(iter(convert.torch_libraries(model)), state_dicts.OWN)
-    restored = network.load_variables(sharding.make_mesh(jax.local_devices()[:1]), step, say)
-    leaves = jax.tree_util.tree_leaves_with_path(restored.variables)
-    arrays = state_dicts.to_state_dict(
-        model, shape, {path_name(path): np.asarray(leaf) for path, leaf in leaves}, names
-    )
-    say(f"{len(arrays)} arrays, in the names of {names}" if names != state_dicts.OWN else f"{len(arrays)} arrays")
+def state_dict(network: pretrained.LoadedNetwork, step: str, log: Log, names: str = "") -> dict[str, np.ndarray]:
+    """Returns the weights as the state dict of a PyTorch library, by `cnnjax.pretrained.export.to_state_dict`.
+
+    `names` is a library ('torchvision', 'timm', ...), 'own' for our parameter paths, or '' for the first library that
+    has the network, else 'own'. Logs the names used, and the normalization that the weights expect.
+    """
+    names = names or next(iter(convert.torch_libraries(network.model)), state_dicts.OWN)
+    variables = network.load_variables(sharding.make_mesh(jax.local_devices()[:1]), step, log).variables
+    leaves = jax.tree_util.tree_leaves_with_path(variables)
+    own = {path_name(path): np.asarray(leaf) for path, leaf in leaves}
+    arrays = state_dicts.to_state_dict(network.model, network.data.shape, own, names)
+    log(f"{len(arrays)} arrays, in the names of {names}" if names != state_dicts.OWN else f"{len(arrays)} arrays")
     statistics = network.data.statistics
-    by = {name: np.round(statistics[name], 4).tolist() for name in ("mean", "std") if name in statistics}
-    say(f"for images in [0, 1] behind normalize={network.config.normalize!r}, {by}")  # which no such file says
+    shown = {name: np.round(statistics[name], 4).tolist() for name in ("mean", "std") if name in statistics}
+    log(f"input: images in [0, 1], then normalize={network.config.normalize!r} with {shown}")  # the file cannot say it
     return arrays
 
 
-PROGRAM = ".stablehlo"
-SUFFIXES = (PROGRAM, *state_dicts.WRITERS)
-
-
 def check(path: pathlib.Path, names: str = "", shape: tuple[int, ...] | str | None = None) -> None:
-    """Raises InputError unless the file's name says how to write it, its folder is there, and the options fit."""
+    """Raises InputError if the format is unknown, the folder does not exist, or the options do not fit the format."""
     if path.suffix not in SUFFIXES:
-        raise InputError(f"--to={path}: its name does not say what to write; {nearest(path.suffix, SUFFIXES)}")
+        raise InputError(f"--to={path}: unknown format {path.suffix!r}; supported: {', '.join(SUFFIXES)}")
     if not path.parent.is_dir():
-        raise InputError(f"--to={path}: there is no folder {path.parent}")
+        raise InputError(f"--to={path}: the folder {path.parent} does not exist")
     if names and path.suffix == PROGRAM:
-        raise InputError(f"--names={names} is for weights alone: {', '.join(state_dicts.WRITERS)}")
+        raise InputError(f"--names={names} is only for weight files: {', '.join(state_dicts.WRITERS)}")
     if shape and path.suffix != PROGRAM:
-        raise InputError(f"--input is for {PROGRAM}: weights have no size of images")
+        raise InputError(f"--input is only for {PROGRAM}: a weight file has no image size")
 
 
 def write(
@@ -112,20 +120,21 @@ def write(
     step: str = "last",
     names: str = "",
     shape: tuple[int, ...] = (),
-    say: Callable[[str], None] = print,
+    log: Log = print,
 ) -> list[pathlib.Path]:
-    """Writes the network as the file's name has it, each file whole or not at all; returns the files.
+    """Writes a network in the format of the file's suffix, atomically, and returns the paths of the written files.
 
-    Raises InputError as `check` does, and where the network does not go into such a file.
+    `names` is as in `state_dict`, `shape` as in `export_program`. Raises InputError as `check` does, and for a network
+    that the format cannot hold.
     """
     check(path, names, shape)
     if path.suffix != PROGRAM:
-        state_dicts.write(path, torch_arrays(network, step, say, names))
+        state_dicts.write(path, state_dict(network, step, log, names))
         return [path]
-    program, facts = stablehlo(network, step, say, shape)
-    beside = path.with_name(path.name + ".json")
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(program)
-    part.replace(path)
-    workdir.write_json(beside, facts)
-    return [path, beside]
+    program = export_program(network, step, log, shape)
+    facts_path = path.with_name(path.name + ".json")
+    partial = path.with_name(path.name + ".part")
+    partial.write_bytes(program.serialized)
+    partial.replace(path)
+    workdir.write_json(facts_path, program.facts)
+    return [path, facts_path]

@@ -14,43 +14,44 @@ import pytest
 
 from cnnjax import augment, export, pretrained
 from cnnjax.config import Config
+from cnnjax.data.info import DataInfo
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
 from cnnjax.models import MODELS, create_model
 
 # Networks with each kind of layer between them, and images that they take.
 NETWORKS = {
-    "sums of windows, batch normalisation": ('lenet5(pool="average", norm="batch")', (28, 28, 1)),
-    "largest of windows, maps of logits": ('lenet5(head="conv")', (30, 28, 1)),
-    "groups of maps": ("resnet50(small_images=True, stage_sizes=(1,), groups=4, width=8)", (8, 8, 3)),
-    "squeeze-and-excitation, group normalisation": (
+    "average pools, batch normalization": ('lenet5(pool="average", norm="batch")', (28, 28, 1)),
+    "max pools, spatial logits": ('lenet5(head="conv")', (30, 28, 1)),
+    "grouped convolutions": ("resnet50(small_images=True, stage_sizes=(1,), groups=4, width=8)", (8, 8, 3)),
+    "squeeze-and-excitation, group normalization": (
         'resnet18(small_images=True, se=16, stage_sizes=(1, 1), norm="group")',
         (8, 8, 3),
     ),
     "loops": ("cifar_resnet20(scan=True)", (8, 8, 3)),
-    "a table of maps": ("lenet5_1998", (32, 32, 1)),
+    "a table of connections": ("lenet5_1998", (32, 32, 1)),
 }
 
 
 def network(model: str, shape: tuple[int, ...], zeros: bool = False, **changes: Any) -> pretrained.LoadedNetwork:
     """A network with random weights, or with none."""
-    settings = Config(**{"model": model, "normalize": "symmetric", **changes})
-    known = {"classes": list("abcdefghij"), "shape": list(shape), "mean": [0.5] * shape[-1], "std": [0.3] * shape[-1]}
-    made = create_model(model, 10, settings.dtype)
+    config = Config(**{"model": model, "normalize": "symmetric", **changes})
+    statistics = {"mean": [0.5] * shape[-1], "std": [0.3] * shape[-1]}
+    data = DataInfo(tuple("abcdefghij"), (shape[0], shape[1], shape[2]), statistics)
+    made = create_model(model, 10, config.dtype)
     init = functools.partial(made.init, jax.random.key(0, impl="rbg"), train=False)
     image = jnp.zeros((1, *shape))
     variables: Any = jax.eval_shape(init, image) if zeros else jax.jit(init)(image)
     if zeros:
         variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), variables)
-    return pretrained.LoadedNetwork(settings, known, made, lambda mesh, step, say: (7, variables))
+    return pretrained.LoadedNetwork(config, data, made, lambda mesh, step, log: pretrained.Restored(7, variables))
 
 
 def logits(trained: pretrained.LoadedNetwork, images: np.ndarray) -> jax.Array:
-    """As an evaluation has them, with what there is for this machine."""
-    settings, known, model, restore = trained
-    prepare = augment.build([], settings.normalize, known, images.shape[1:])
-    _, variables = restore(sharding.make_mesh(jax.devices()[:1]), "last", print)
-    out: Any = model.apply(variables, prepare(jax.random.key(0), images), train=False)
+    """The logits as in an evaluation on this machine."""
+    prepare = augment.build([], trained.config.normalize, trained.data.statistics, images.shape[1:])
+    variables = trained.load_variables(sharding.make_mesh(jax.devices()[:1]), "last", print).variables
+    out: Any = trained.model.apply(variables, prepare(jax.random.key(0), images), train=False)
     return out.mean(axis=tuple(range(1, out.ndim - 1)))
 
 
@@ -61,9 +62,9 @@ def images_of(count: int, shape: tuple[int, ...]) -> np.ndarray:
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_the_program_gives_the_networks_logits_for_any_batch(kind: str) -> None:
     trained = network(*NETWORKS[kind])
-    program, facts = export.stablehlo(trained, "last", print)
-    shape = tuple(facts["input"]["shape"][1:])
-    exported = jax.export.deserialize(bytearray(program))
+    program = export.export_program(trained, "last", print)
+    shape = tuple(program.facts["input"]["shape"][1:])
+    exported = jax.export.deserialize(bytearray(program.serialized))
     assert "ffi" not in exported.mlir_module()  # nothing of ours is called
     assert "onednn" not in exported.mlir_module()
     assert exported.platforms == ("cpu", "cuda", "rocm", "tpu")
@@ -80,32 +81,33 @@ def test_the_program_gives_the_networks_logits_for_any_batch(kind: str) -> None:
 def test_every_network_can_be_exported(name: str) -> None:
     """With weights that are all zero, which take no room in the program."""
     trained = network(name, MODELS[name].input_shape, zeros=True)
-    program, _ = export.stablehlo(trained, "last", print)
-    assert jax.export.deserialize(bytearray(program)).out_avals[0].shape[1] == 10
+    program = export.export_program(trained, "last", print)
+    assert jax.export.deserialize(bytearray(program.serialized)).out_avals[0].shape[1] == 10
 
 
 def test_what_is_done_in_the_step_is_in_the_program_and_what_comes_before_is_named() -> None:
     trained = network("mlp", (28, 28, 1), preprocess="resize(32)|center_crop(28)|pad_crop(0)", normalize="mean_std")
-    program, facts = export.stablehlo(trained, "last", print)
+    program = export.export_program(trained, "last", print)
+    facts = program.facts
     assert facts["before"] == "resize(32)|center_crop(28)"
     assert facts["input"] == {"dtype": "uint8", "shape": ["b", 28, 28, 1], "channels": "grey"}
     assert (facts["step"], facts["classes"]) == (7, list("abcdefghij"))
     images = images_of(2, (28, 28, 1))
-    called = jax.export.deserialize(bytearray(program)).call(images)
+    called = jax.export.deserialize(bytearray(program.serialized)).call(images)
     np.testing.assert_allclose(called, logits(trained, images), atol=1e-5)
 
 
 def test_the_size_of_the_images_may_be_given() -> None:
     trained = network('lenet5(head="gap")', (28, 28, 1))
-    _, facts = export.stablehlo(trained, "last", print, (40, 36, 1))
+    facts = export.export_program(trained, "last", print, (40, 36, 1)).facts
     assert facts["input"]["shape"] == ["b", 40, 36, 1]
     with pytest.raises(InputError, match=r"does not take images of \(20, 20, 1\)"):
-        export.stablehlo(trained, "last", print, (20, 20, 1))
+        export.export_program(trained, "last", print, (20, 20, 1))
 
 
 def test_the_file_runs_in_a_process_that_does_not_know_us(tmp_path: pathlib.Path) -> None:
     trained = network("lenet5", (28, 28, 1))
-    files = export.write(trained, tmp_path / "lenet.stablehlo", say=lambda line: None)
+    files = export.write(trained, tmp_path / "lenet.stablehlo", log=lambda line: None)
     assert [file.name for file in files] == ["lenet.stablehlo", "lenet.stablehlo.json"]
     assert {file.name for file in tmp_path.iterdir()} == {file.name for file in files}
     assert json.loads(files[1].read_text())["output"] == {"dtype": "float32", "shape": ["b", 10], "of": "logits"}
@@ -129,21 +131,21 @@ def test_weights_are_in_the_names_of_a_library_or_in_ours(suffix: str, tmp_path:
 
     trained = network("resnet18(small_images=True, stage_sizes=(1, 1))", (8, 8, 3))
     said: list[str] = []
-    (path,) = export.write(trained, tmp_path / f"net{suffix}", say=said.append)
+    (path,) = export.write(trained, tmp_path / f"net{suffix}", log=said.append)
     assert "in the names of torchvision" in said[0]
     assert path.stat().st_size > 1000
     if suffix == ".safetensors":
         assert load_file(path)["conv1.weight"].shape == (64, 3, 3, 3)
-        export.write(trained, path, names="own", say=print)
+        export.write(trained, path, names="own", log=print)
         assert load_file(path)["params/conv1/kernel"].shape == (3, 3, 3, 64)
 
 
 # A file's name and the options, and what is said.
 WRONG = {
-    "suffix": ("net.onx", {}, "its name does not say what to write; "),
-    "folder": ("no/net.pth", {}, "there is no folder "),
-    "names": ("net.stablehlo", {"names": "timm"}, "--names=timm is for weights alone"),
-    "size": ("net.pth", {"shape": (8, 8, 3)}, "--input is for .stablehlo"),
+    "suffix": ("net.onx", {}, "unknown format '.onx'; supported: .stablehlo, "),
+    "folder": ("no/net.pth", {}, "does not exist"),
+    "names": ("net.stablehlo", {"names": "timm"}, "--names=timm is only for weight files"),
+    "size": ("net.pth", {"shape": (8, 8, 3)}, "--input is only for .stablehlo"),
     "library": ("net.pth", {"names": "torchvision"}, "unknown library 'torchvision'; valid: own"),
 }
 

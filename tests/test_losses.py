@@ -27,7 +27,7 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
 
 
 def margins(logits: np.ndarray, label: np.ndarray, margin: float, power: int) -> np.ndarray:
-    """By the definition: for each example, each wrong class against the right one."""
+    """Returns the hinge loss of each example, by its definition."""
     each = []
     for row, right in zip(logits, label, strict=True):
         wrong = [max(0.0, margin - row[right] + x) ** power for k, x in enumerate(row) if k != right]

@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: object, status: int = 1) -> int:
-    """Prints an error, ends this process's part of a distributed program, and returns the exit status."""
+    """Prints an error, tells the other processes of a distributed program, and returns the exit status."""
     if os.environ.get("CNNJAX_TRACEBACK"):
         traceback.print_exc()
     print(f"error: {message}", file=sys.stderr)

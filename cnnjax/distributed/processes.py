@@ -119,9 +119,8 @@ def describe(command: Sequence[str]) -> str:
     if process:
         role = f"process {process.index} of {process.count}, by {process.source}, coordinator {process.coordinator}"
         devices = f"devices {','.join(map(str, process.devices))}" if process.devices else devices
-    variables = [
-        f"{name}={shlex.quote(value)}" for name, value in sorted(os.environ.items()) if name.startswith(SHOWN_PREFIXES)
-    ]
+    shown = sorted(name for name in os.environ if name.startswith(SHOWN_PREFIXES))
+    variables = [f"{name}={shlex.quote(os.environ[name])}" for name in shown]
     return f"{socket.gethostname()}: {role}, {devices}: {' '.join([*variables, shlex.join(command)])}"
 
 

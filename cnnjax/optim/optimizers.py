@@ -213,7 +213,7 @@ def lookahead(inner: Wrapped, every: int = 5, share: float = 0.5) -> Wrapped:
 def schedule_free(inner: Wrapped, rate: optax.Schedule, b1: float = 0.9, power: float = 2.0) -> Wrapped:
     """Schedule-Free: evaluates the average x of the optimizer's iterates z, takes gradients at b1 x + (1 - b1) z.
 
-    Defazio et al.: The Road Less Scheduled. NeurIPS 2024, arXiv:2405.15682, eqs. 2 to 4. Use it with a constant
+    Defazio et al.: The Road Less Scheduled. NeurIPS 2024, arXiv:2405.15682. Use it with a constant
     schedule after a warm-up, and with an optimizer without momentum, which `b1` replaces. The weight of an iterate in
     the average is its learning rate to `power`. BatchNorm's running statistics remain those of the gradient points.
     """

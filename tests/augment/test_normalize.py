@@ -16,7 +16,7 @@ from cnnjax.config import Config
 from cnnjax.data import build, pipeline, statistics
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
-from cnnjax.evaluation.scoring import evaluate
+from cnnjax.evaluation.evaluate import evaluate
 from cnnjax.runs import workdir
 from cnnjax.training.loop import train
 

@@ -30,9 +30,6 @@ case $1 in
     env) number=$JAX_PROCESS_ID/$JAX_NUM_PROCESSES
         echo "$number $JAX_COORDINATOR_ADDRESS [$JAX_LOCAL_DEVICE_IDS]" >"$2/$JAX_PROCESS_ID"
         echo "heard $JAX_PROCESS_ID" ;;
-    fail) if [ "$JAX_PROCESS_ID" = "$2" ]; then echo "the reason" >&2; exit "$3"; fi; exec sleep 60 ;;
-    wait) exec 2>/dev/null; trap 'echo caught >"$2/end$JAX_PROCESS_ID"; exit "$3"' TERM INT
-        : >"$2/ready$JAX_PROCESS_ID"; while :; do sleep 0.02; done ;;
     *) printf '<%s>' "$@"; exit "${STUB_STATUS:-0}" ;;
 esac
 """
@@ -96,11 +93,21 @@ def place(tmp_path):
     return Place(tmp_path)
 
 
-@pytest.fixture
-def installed(place):
+def install(place):
     assert place.run("anything").returncode == 0
     assert place.installs() == ["venv", ".[test]"]
     return place
+
+
+@pytest.fixture
+def installed(place):
+    return install(place)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """An environment for tests that do not change it."""
+    return install(Place(tmp_path_factory.mktemp("shared")))
 
 
 def wait_for(*paths: pathlib.Path) -> None:
@@ -114,7 +121,7 @@ def wait_for(*paths: pathlib.Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "says"),
+    ("args", "message"),
     [
         (["--processes=0", "train"], "--processes=0: expected a whole number from 1 to 999"),
         (["--processes=abc", "train"], "--processes=abc: expected a whole number from 1 to 999"),
@@ -129,12 +136,12 @@ def wait_for(*paths: pathlib.Path) -> None:
         (["lint", "--fix"], "lint takes no arguments, got: --fix"),
     ],
 )
-def test_a_wrong_command_line_gets_one_line_and_status_2(place, args, says):
-    done = place.run(*args)
+def test_a_wrong_command_line_gets_one_line_and_status_2(shared, args, message):
+    done = shared.run(*args)
     assert done.returncode == 2
-    assert says in done.stderr
+    assert message in done.stderr
     assert done.stderr.count("\n") == 1
-    assert place.installs() == []
+    assert shared.installs() == []
 
 
 @pytest.mark.parametrize(
@@ -145,27 +152,28 @@ def test_a_wrong_command_line_gets_one_line_and_status_2(place, args, says):
         ({"OMPI_COMM_WORLD_SIZE": "2", "SLURM_STEP_NUM_TASKS": "1"}, True),
     ],
 )
-def test_one_of_several_processes_starts_no_more_of_them(installed, env, refused):
-    done = installed.run("--processes=2", "x", **env)
+def test_one_of_several_processes_starts_no_more_of_them(shared, env, refused):
+    done = shared.run("--processes=2", "x", **env)
     assert (done.returncode, done.stdout) == ((2, "") if refused else (0, "<x>"))
     assert ("--processes=2 starts processes on one machine, but this is already one" in done.stderr) == refused
 
 
-def test_a_dry_run_is_heard_from_every_process(installed):
-    assert installed.run("--dry-run", "train", "--x").stdout == "<--dry-run><train><--x>"
-    assert installed.run("--processes=3", "--dry-run", "train").stdout == "<--dry-run><train>" * 3
+def test_a_dry_run_is_heard_from_every_process(shared):
+    assert shared.run("--dry-run", "train", "--x").stdout == "<--dry-run><train><--x>"
+    assert shared.run("--processes=3", "--dry-run", "train").stdout == "<--dry-run><train>" * 3
 
 
-def test_arguments_and_status_pass_through(installed):
-    done = installed.run("train", "--config=a b.py", "", "*", "--cuda", STUB_STATUS="7")
+def test_arguments_and_status_pass_through(shared):
+    done = shared.run("train", "--config=a b.py", "", "*", "--cuda", STUB_STATUS="7")
     assert done.stdout == "<train><--config=a b.py><><*><--cuda>"
     assert (done.returncode, done.stderr) == (7, "")
 
 
-def test_it_runs_from_any_folder(installed, tmp_path):
+def test_it_runs_from_any_folder(shared):
     command = ["bash", "a place/launch.sh", "x"]
-    done = subprocess.run(command, cwd=tmp_path, env=installed.environment(), capture_output=True, text=True)
-    assert (done.stdout, done.returncode, installed.installs()) == ("<x>", 0, [])
+    environment, folder = shared.environment(), shared.root.parent
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert (done.stdout, done.returncode, shared.installs()) == ("<x>", 0, [])
 
 
 def test_help_installs_nothing_and_no_argument_does(place):
@@ -189,11 +197,11 @@ def test_help_installs_nothing_and_no_argument_does(place):
         (["tests/test_x.py::test_y"], "pytest <tests/test_x.py::test_y> JAX_PLATFORMS=cpu\n"),
     ],
 )
-def test_the_tests_run_in_parallel_unless_that_hinders(installed, args, expected):
-    assert installed.run("test", *args).stdout == expected
+def test_the_tests_run_in_parallel_unless_that_hinders(shared, args, expected):
+    assert shared.run("test", *args).stdout == expected
 
 
-def test_memory_is_kept_and_in_large_pages_unless_a_person_says_otherwise(installed):
+def test_memory_is_kept_and_in_large_pages_unless_a_person_says_otherwise(shared):
     names = ("hugetlb=1", "mmap_max=0", "arena_max=1", "trim_threshold=1000000000000")
     large, *others = ours = [f"glibc.malloc.{name}" for name in names]
     for given, expected in {
@@ -202,18 +210,18 @@ def test_memory_is_kept_and_in_large_pages_unless_a_person_says_otherwise(instal
         "glibc.malloc.hugetlb=0": ["glibc.malloc.hugetlb=0", *others],
         f"{others[0]}0:{others[1]}6": [f"{others[0]}0", f"{others[1]}6", large, others[2]],
     }.items():
-        assert installed.run("tunables", GLIBC_TUNABLES=given).stdout == ":".join(expected)
+        assert shared.run("tunables", GLIBC_TUNABLES=given).stdout == ":".join(expected)
 
 
-def test_the_tests_keep_a_chosen_platform_and_their_status(installed):
-    done = installed.run("test", "-n0", JAX_PLATFORMS="cuda", STUB_FAILS="pytest")
+def test_the_tests_keep_a_chosen_platform_and_their_status(shared):
+    done = shared.run("test", "-n0", JAX_PLATFORMS="cuda", STUB_FAILS="pytest")
     assert done.stdout.endswith("JAX_PLATFORMS=cuda\n")
     assert done.returncode == 1
 
 
 @pytest.mark.parametrize(("fails", "status"), [("", 0), ("ruff", 1), ("shellcheck", 1), ("pyright", 1)])
-def test_lint_runs_every_check_and_fails_if_one_does(installed, fails, status):
-    done = installed.run("lint", STUB_FAILS=fails)
+def test_lint_runs_every_check_and_fails_if_one_does(shared, fails, status):
+    done = shared.run("lint", STUB_FAILS=fails)
     assert [line.split(" <--pythonpath")[0].split(" JAX")[0] for line in done.stdout.splitlines()] == [
         "ruff <check> <.>",
         "ruff <format> <--check> <.>",
@@ -336,7 +344,7 @@ def test_a_file_system_without_locks_is_named(place):
     assert place.run("x").stderr == ""
 
 
-def test_a_folder_of_someone_else_is_left_alone(place, tmp_path):
+def test_a_folder_with_other_files_is_left_alone(place, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.tex").touch()
     done = place.run("x", CNNJAX_VENV=str(tmp_path / "mine"))
@@ -354,7 +362,7 @@ def test_the_environment_may_be_elsewhere(place, tmp_path):
     assert not place.venv.exists()
 
 
-def test_no_fitting_python_is_one_line_that_names_what_there_is(place):
+def test_no_suitable_python_is_one_line_with_those_found(place):
     for python, answer, found in [("python3", "3.9", "python3 is 3.9"), ("no-such", "", "none that runs")]:
         done = place.run("x", CNNJAX_PYTHON=python, STUB_PROBE=answer)
         assert (done.returncode, done.stderr.count("\n")) == (1, 1)
@@ -362,50 +370,16 @@ def test_no_fitting_python_is_one_line_that_names_what_there_is(place):
     assert not place.venv.exists()
 
 
-# --- several processes
+# --- several processes: see also test_launcher.py
 
 
-def test_processes_get_their_number_and_one_address(installed, tmp_path):
-    done = installed.run("--processes=3", "env", str(tmp_path))
+def test_processes_are_started_by_the_launcher(shared, tmp_path):
+    done = shared.run("--processes=3", "env", str(tmp_path), JAX_LOCAL_DEVICE_IDS="")
     assert (done.stdout, done.stderr, done.returncode) == ("heard 0\n", "", 0)
-    said = [(tmp_path / str(i)).read_text().split() for i in range(3)]
-    assert [words[0] for words in said] == ["0/3", "1/3", "2/3"]
-    assert len({words[1] for words in said}) == 1
-    host, port = said[0][1].split(":")
-    assert host == "localhost"
-    assert 1024 <= int(port) < 65536
-    assert [words[2:] for words in said] == [["[]"]] * 3
+    assert [(tmp_path / str(i)).read_text().split()[0] for i in range(3)] == ["0/3", "1/3", "2/3"]
 
 
-@pytest.mark.parametrize(
-    ("visible", "expected"),
-    [(None, ["[0,1]", "[2,3]"]), ("4,5", ["[0]", "[1]"]), ("", ["[]", "[]"]), ("7", ["[]", "[]"])],
-)
-def test_processes_share_the_gpus(place, tmp_path, visible, expected):
-    place.write("nvidia-smi", "#!/bin/sh\nfor i in 0 1 2 3; do echo GPU $i; done\n")
-    more = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
-    assert place.run("--cuda", "--processes=2", "env", str(tmp_path), **more).returncode == 0
-    assert [(tmp_path / str(i)).read_text().split()[-1] for i in range(2)] == expected
-
-
-@pytest.mark.parametrize("number", [0, 2])
-def test_one_failure_stops_the_others_and_gives_the_status(installed, number):
-    start = time.monotonic()
-    done = installed.run("--processes=3", "fail", str(number), "5")
-    assert time.monotonic() - start < 10
-    assert done.returncode == 5
-    assert done.stderr.count("the reason") == 1
-    assert (f"launch.sh: output of process {number}:\n" in done.stderr) == (number != 0)
-    assert f"process {number} of 3 failed with status 5; the others were stopped." in done.stderr
-    shutil.rmtree(done.stderr.split()[-1])
-
-
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("status", [0, 9])
-def test_signals_reach_every_process(installed, tmp_path, sent, status):
-    start = installed.start("--processes=2", "wait", str(tmp_path), str(status))
-    wait_for(tmp_path / "ready0", tmp_path / "ready1")
-    start.send_signal(sent)
-    assert start.communicate(timeout=20)[0] == ""
-    assert start.returncode == status
-    wait_for(tmp_path / "end0", tmp_path / "end1")
+def test_processes_divide_the_gpus(place, tmp_path):
+    done = place.run("--cuda", "--processes=2", "env", str(tmp_path), CUDA_VISIBLE_DEVICES="4,5,6,7")
+    assert done.returncode == 0
+    assert [(tmp_path / str(i)).read_text().split()[-1] for i in range(2)] == ["[0,1]", "[2,3]"]

@@ -15,19 +15,22 @@ LR = 0.1
 
 
 def params() -> Any:
+    """Returns PARAMS as arrays."""
     return jax.tree.map(lambda x: jnp.array(x, jnp.float32), PARAMS, is_leaf=lambda x: isinstance(x, list))
 
 
 def apply(p: Any, updates: Any) -> Any:
+    """Returns the parameters after an update."""
     return optax.apply_updates(p, updates)
 
 
 def gradient(step: int, name: str, p: np.ndarray) -> np.ndarray:
-    """Something that differs from step to step and depends on the parameters."""
+    """Returns a gradient that depends on the step, the name and the value of the parameter `p`."""
     return (np.sin(step + len(name)) + 0.5 * p).astype(np.float32)
 
 
 def run(config: Config, steps: int = 5) -> dict[str, np.ndarray]:
+    """Returns the parameters by name after some steps of a config's update rule, on `gradient`."""
     p = params()
     tx = optim.build(config, p, optim.build_schedule(config, epoch=1, total=10))
     state = tx.init(p)

@@ -241,4 +241,5 @@ def test_everything_goes_downhill(optimizer: str, schedule: str) -> None:
 
 
 def half_square(p: Any) -> Any:
+    """Returns |p|^2 / 2, whose gradient is p."""
     return 0.5 * optax.tree.vdot(p, p)

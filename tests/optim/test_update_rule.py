@@ -152,7 +152,7 @@ def test_what_does_not_go_together_is_refused(settings: dict[str, Any], message:
 
 
 def followed(optimizer: str, steps: int) -> list[tuple[float, float]]:
-    """Of one number whose loss is p^2 / 2, from 1 at rates 0.1, 0.2, ...: the parameter, and what is evaluated."""
+    """Returns (parameter, evaluated average) after each step on the loss p^2 / 2, from p = 1 at rates 0.1, 0.2, ..."""
     p = {"kernel": jnp.ones(1)}
     tx = optim.build(Config(optimizer=optimizer), p, lambda count: 0.1 * (count + 1))
     state, taken = tx.init(p), []

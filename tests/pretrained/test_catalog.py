@@ -337,6 +337,6 @@ def test_the_weights_command_lists_rows_and_shows_one(capsys: Any) -> None:
     assert main(["weights", "torchvision:resnet50.v1"]) == 0
     out = capsys.readouterr().out
     assert "resnet50-0676ba61.pth" in out
-    assert "not yet; its place is" in out
+    assert "not downloaded yet; will be" in out
     assert main(["weights", "resnett50"]) == 1
     assert "unknown weights 'resnett50'" in capsys.readouterr().err

@@ -15,6 +15,7 @@ from cnnjax import cli, summarize
 from cnnjax.errors import InputError
 from cnnjax.models import MODELS, create_model, layers
 from cnnjax.models.network import Network
+from cnnjax.models.normalization import local_response_norm
 
 
 def table(text: str, shape: tuple[int, int, int] | None = None) -> dict[str, summarize.Layer]:
@@ -46,12 +47,12 @@ def test_lenet5_has_the_parameters_of_every_textbook() -> None:
     assert [row.output for row in rows.values()] == [
         (28, 28, 6), (14, 14, 6), (10, 10, 16), (5, 5, 16), (1, 1, 120), (84,), (10,),
     ]  # fmt: skip
-    assert rows["c5"].field == (32, 32)
+    assert rows["c5"].receptive_field == (32, 32)
 
 
 def test_vgg16_has_the_numbers_of_every_course(capsys: pytest.CaptureFixture[str]) -> None:
     rows = list(table("vgg16").values())
-    connected = [row for row in rows if row.kind == "full connection"]
+    connected = [row for row in rows if row.kind == "fully connected"]
     assert [row.params for row in connected] == [102_764_544, 16_781_312, 4_097_000]
     # Each layer's outputs as courses list them: 3.2M, 3.2M, 800K, 1.6M, 1.6M, 400K, 800K (three times), 200K, ...
     thousands = [round(row.activations / 1000) for row in rows]
@@ -59,11 +60,11 @@ def test_vgg16_has_the_numbers_of_every_course(capsys: pytest.CaptureFixture[str
         3211, 3211, 803, 1606, 1606, 401, 803, 803, 803, 201, 401, 401, 401, 100, 100, 100, 100, 25, 4, 4, 1,
     ]  # fmt: skip
     out = shown(capsys, "vgg16")
-    assert "full connection      123,642,856 parameters, 89.4%" in out
-    assert "parameters 138,357,544; MACs 15,470,264,320 an image" in out
+    assert "fully connected    123,642,856 parameters, 89.4%" in out
+    assert "138,357,544 parameters; 15,470,264,320 MACs per image" in out
     # The list sums to 15.2M with the image's 150K. The 24M and 93 MB that often stand under it are not its sum.
-    assert "activations 15,237,608 an image" in out
-    assert "58.1 MiB forward, 116.3 MiB with their gradients" in out
+    assert "15,237,608 activations per image (incl. 150,528 inputs)" in out
+    assert "58.1 MiB forward, 116.3 MiB with gradients" in out
 
 
 def test_residual_blocks_of_two_kinds_cost_nearly_the_same() -> None:
@@ -85,12 +86,12 @@ def test_a_convolution() -> None:
     assert (row.name, row.kind, row.output) == ("c", "convolution", (6, 5, 8))
     assert (row.kernel, row.stride, row.padding) == ((3, 5), (2, 2), ((1, 1), (2, 2)))
     assert (row.params, row.macs) == (3 * 5 * 4 * 8 + 8, 3 * 5 * 4 * 8 * 6 * 5)
-    assert (row.field, row.step) == ((3, 5), (2, 2))
+    assert (row.receptive_field, row.jump) == ((3, 5), (2, 2))
 
 
 def test_groups_and_dilation() -> None:
     (row,) = of(lambda x: layers.conv(8, 3, groups=4, dilation=2, name="c")(x), (9, 9, 4))
-    assert (row.params, row.macs, row.field) == (3 * 3 * 1 * 8 + 8, 9 * 8 * 81, (5, 5))
+    assert (row.params, row.macs, row.receptive_field) == (3 * 3 * 1 * 8 + 8, 9 * 8 * 81, (5, 5))
 
 
 def test_fields_grow_by_strides() -> None:
@@ -99,7 +100,11 @@ def test_fields_grow_by_strides() -> None:
         return layers.conv(4, 3, name="b")(x)
 
     rows = of(net, (64, 64, 3))
-    assert [(row.field, row.step) for row in rows] == [((7, 7), (2, 2)), ((11, 11), (4, 4)), ((19, 19), (4, 4))]
+    assert [(row.receptive_field, row.jump) for row in rows] == [
+        ((7, 7), (2, 2)),
+        ((11, 11), (4, 4)),
+        ((19, 19), (4, 4)),
+    ]
 
 
 def test_the_field_of_branches_is_the_largest() -> None:
@@ -107,7 +112,7 @@ def test_the_field_of_branches_is_the_largest() -> None:
         x = jnp.concatenate([layers.conv(2, 1, name="a")(x), layers.conv(2, 5, name="b")(x)], axis=-1)
         return layers.conv(2, 3, name="c")(x)
 
-    assert of(net, (9, 9, 1))[-1].field == (7, 7)
+    assert of(net, (9, 9, 1))[-1].receptive_field == (7, 7)
 
 
 def test_a_gate_of_the_whole_image_does_not_change_the_field() -> None:
@@ -116,29 +121,29 @@ def test_a_gate_of_the_whole_image_does_not_change_the_field() -> None:
         return layers.conv(4, 3, name="b")(x)
 
     rows = {row.name: row for row in of(net, (9, 9, 1))}
-    assert list(rows) == ["a", "se/mean_of_maps", "se/squeeze", "se/excite", "b"]
-    assert (rows["se/squeeze"].field, rows["b"].field) == (None, (5, 5))
+    assert list(rows) == ["a", "se/global_average_pool", "se/squeeze", "se/excite", "b"]
+    assert (rows["se/squeeze"].receptive_field, rows["b"].receptive_field) == (None, (5, 5))
     assert rows["se/squeeze"].macs == 4 * 2
 
 
 def test_every_second_pixel_counts_as_a_stride() -> None:
-    assert of(lambda x: layers.conv(1, 3, name="a")(x[:, ::2, ::2]), (9, 9, 1))[0].field == (5, 5)
+    assert of(lambda x: layers.conv(1, 3, name="a")(x[:, ::2, ::2]), (9, 9, 1))[0].receptive_field == (5, 5)
 
 
 def test_norms_pools_and_others_have_rows() -> None:
     def net(x: jax.Array) -> jax.Array:
-        parts = Network(norm="batch", activation="prelu").parts(train=False)
-        x = parts.act(parts.norm(name="n")(x))
-        x = layers.avg_pool(layers.local_response_norm(layers.local_response_norm(x)), 2)
-        return layers.max_pool(layers.global_mean(x)[:, None, None], 1)
+        made = Network(norm="batch", activation="prelu").layers(train=False)
+        x = made.act(made.norm(name="n")(x))
+        x = layers.avg_pool(local_response_norm(local_response_norm(x)), 2)
+        return layers.max_pool(layers.global_avg_pool(x)[:, None, None], 1)
 
     rows = of(net, (8, 8, 6))
     assert [(row.name, row.kind) for row in rows] == [
-        ("n", "normalisation"),
+        ("n", "normalization"),
         ("PReLU_0", "PReLU"),
         ("local_response_norm", "response norm"),
         ("average_pool", "average pool"),
-        ("mean_of_maps", "mean of maps"),
+        ("global_average_pool", "global average pool"),
         ("max_pool", "max pool"),
     ]
     assert [row.params for row in rows] == [12, 6, 0, 0, 0, 0]
@@ -147,8 +152,8 @@ def test_norms_pools_and_others_have_rows() -> None:
 
 def test_recomputed_blocks_are_counted_once() -> None:
     plain, remat = (table(f"resnet18(remat={remat}, small_images=True)", (16, 16, 3)) for remat in (False, True))
-    assert {name: (row.macs, row.field) for name, row in plain.items()} == {
-        name: (row.macs, row.field) for name, row in remat.items()
+    assert {name: (row.macs, row.receptive_field) for name, row in plain.items()} == {
+        name: (row.macs, row.receptive_field) for name, row in remat.items()
     }
 
 
@@ -178,7 +183,7 @@ def test_the_table_marks_what_costs_most(capsys: pytest.CaptureFixture[str]) -> 
     assert "48,120 *" in line["c5"]
     assert f"{28 * 28 * 6 * 4 * 10:,} *" in line["c1"]
     assert "*" not in line["output"]
-    assert "parameters 61,706; MACs 416,520 an image" in out
+    assert "61,706 parameters; 416,520 MACs per image" in out
     assert "LeCun et al." in out
 
 
@@ -221,3 +226,31 @@ def test_wrong_words_get_one_line(words: list[str], message: str, capsys: pytest
 def test_images_that_do_not_fit_raise_with_the_numbers() -> None:
     with pytest.raises(InputError, match=r"images of 8x8x3 do not fit"):
         table("alexnet", (8, 8, 3))
+
+
+# ------------------------------------------------------------------------------------------------------- from Python
+
+
+def test_a_summary_prints_as_the_table_and_knows_the_totals() -> None:
+    result = summarize.summary("lenet5", batch=10)
+    assert (result.params, result.macs) == (61_706, 416_520)
+    text = repr(result)
+    assert "lenet5, 10 x 28x28x1, float32" in text
+    assert "48,120 *" in text
+    assert "8,878 activations per image (incl. 784 inputs)" in text
+    assert summarize.summary(create_model("lenet5", 10), (28, 28, 1)).params == 61_706
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"model": "lenet6"}, "unknown model 'lenet6'; did you mean 'lenet5'?"),
+        ({"model": "lenet5", "batch": 0}, "batch = 0, dtype = 'float32': expected at least 1"),
+        ({"model": "lenet5", "dtype": "float64"}, "one of float32, bfloat16"),
+        ({"model": Net(lambda x: x)}, "input_shape = None: expected (height, width, channels)"),
+    ],
+)
+def test_wrong_arguments_of_summary_are_input_errors(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as error:
+        summarize.summary(**arguments)
+    assert message in str(error.value)

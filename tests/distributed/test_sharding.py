@@ -17,7 +17,9 @@ from cnnjax.errors import InputError
 from cnnjax.models import MODELS, create_model, network
 from cnnjax.ops.convolution import convolution
 from cnnjax.state import path_name
-from cnnjax.training import loop
+from cnnjax.training.init import init_state
+from cnnjax.training.step import train_step
+from tests import tiny
 
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
@@ -88,7 +90,7 @@ def state_of(model: str, shape: tuple[int, ...], classes: int, **settings: Any) 
         "model": create_model(model, classes),
         "schedule": optim.build_schedule(config, 10, 100),
     }
-    init = functools.partial(loop.init_state, shape=shape, **parts)
+    init = functools.partial(init_state, shape=shape, **parts)
     return init, parts
 
 
@@ -176,13 +178,13 @@ def stepped(name: str, text: str, devices: int = 8, **settings: Any) -> tuple[st
     init, parts = state_of(model, (side, side, 3), 10, lr=0.01, **settings)
     mesh = sharding.make_mesh(jax.devices()[:devices], text)
     whole, rows, key = sharding.replicated(mesh), sharding.batch_sharding(mesh), jax.random.key(0, impl="rbg")
-    where = sharding.state_sharding(jax.eval_shape(init, key), mesh, parts["config"].zero)
+    where = sharding.state_sharding(jax.eval_shape(init, key), mesh, parts["config"].zero_1)
     state = jax.jit(init, out_shardings=where)(key)
     rng = np.random.default_rng(0)
     batch: dict[str, Any] = {name: np.arange(8, dtype=np.int32) for name in ("label", "example", "epoch")}
     batch["image"] = rng.normal(size=(8, side, side, 3)).astype(np.float32)
     batch = {name: sharding.put_batch(mesh, array) for name, array in batch.items()}
-    step = functools.partial(loop.train_step, prepare=lambda key, x, *_: x, mix=augment.build_mixing([], 10), **parts)
+    step = functools.partial(train_step, prepare=tiny.keep_images, mix=augment.build_mixing([], 10), **parts)
     step = jax.jit(step, in_shardings=(where, rows, whole), out_shardings=(where, whole), donate_argnums=0)
     compiled, seen = step.lower(state, batch, key).compile(), []
     held = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(state.params))

@@ -6,16 +6,14 @@ import pathlib
 import re
 from typing import Any
 
-import jax
 import pytest
 
 from cnnjax.config import Config, check
 from cnnjax.data.build import load
 from cnnjax.data.folds import resolve_splits
-from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
-from cnnjax.evaluation.scoring import evaluate
-from cnnjax.training.loop import train
+from cnnjax.evaluation.evaluate import evaluate
+from tests import tiny
 
 
 def places(split: str, digits_dir: str) -> list[tuple[str, int]]:
@@ -40,12 +38,10 @@ def test_every_example_is_in_one_fold_and_in_all_other_trainings(split: str, cou
 
 def test_a_fold_is_trained_on_the_others_and_scored(digits_dir: str, tmp_path: pathlib.Path) -> None:
     """With no test split, it is what `cnnjax evaluate` scores, too."""
-    config = Config(model="mlp(features=(8,))", train_split="train[:80]", fold="2/4", test_split="", duration="4 steps")
-    train(config, tmp_path / "run", data_dir=digits_dir, mesh=sharding.make_mesh(jax.devices()[:1]))
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    tiny.run(tmp_path / "run", digits_dir, train_split="train[:80]", val_split="", fold="2/4", test_split="")
     found = evaluate(tmp_path / "run", data_dir=digits_dir)
     assert (found["split"], found["count"]) == ("train[20:40]", 20)
-    assert found["accuracy"] == lines[-1]["val/accuracy"]
+    assert found["accuracy"] == tiny.metrics_of(tmp_path / "run")[-1]["val/accuracy"]
     assert json.loads((tmp_path / "run" / "data.json").read_text())["of"]["split"] == "train[0:20]+train[40:80]"
 
 
@@ -64,7 +60,7 @@ def test_without_a_fold_the_splits_are_the_configs() -> None:
         ({"fold": "a/5"}, "config.fold = 'a/5': expected one of"),
         (
             {"fold": "2/5", "val_split": "test"},
-            "config.fold = '2/5' is the validation split; pass --config.val_split=''",
+            "config.fold = '2/5' is the validation split; pass --config.val",
         ),
         ({"fold": "1/11", "train_split": "train[:10]"}, "config.fold = '1/11': 'train[:10]' has only 10 examples"),
         ({"fold": "1/2", "train_split": "training"}, "did you mean 'train'?"),

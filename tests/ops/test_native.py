@@ -114,8 +114,8 @@ def test_one_device_has_onednn_and_several_divide_xlas() -> None:
     rows = NamedSharding(mesh, PartitionSpec("data"))
     divided = jax.device_put(x, rows), jax.device_put(w, NamedSharding(mesh, PartitionSpec()))
     one, several = (str(step.lower(*pair).compile().as_text()) for pair in ((x, w), divided))
-    assert onednn.TARGET in one
-    assert onednn.TARGET not in several
+    assert onednn.CONVOLVE in one
+    assert onednn.CONVOLVE not in several
     assert "all-gather" not in several
     out = step(*divided)
     assert out[0].sharding.is_equivalent_to(rows, 4)
@@ -124,7 +124,7 @@ def test_one_device_has_onednn_and_several_divide_xlas() -> None:
 
 @needs_onednn
 def test_what_onednn_refuses_is_an_error_of_xla() -> None:
-    call = jax.ffi.ffi_call(onednn.TARGET, jax.ShapeDtypeStruct((1, 9, 9, 8), jnp.float32))
+    call = jax.ffi.ffi_call(onednn.CONVOLVE, jax.ShapeDtypeStruct((1, 9, 9, 8), jnp.float32))
     pair = np.array([1, 1], np.int64)
     with pytest.raises(jax.errors.JaxRuntimeError, match="oneDNN"):  # 4 maps, and a kernel for 3
         call(
@@ -154,16 +154,16 @@ def status(tmp_path: pathlib.Path, **env: str) -> str:
 
 
 def test_a_person_can_do_without(tmp_path: pathlib.Path) -> None:
-    assert status(tmp_path, CNNJAX_NATIVE="0") == "XLA, as CNNJAX_NATIVE=0 says"
+    assert status(tmp_path, CNNJAX_NATIVE="0") == "XLA (CNNJAX_NATIVE=0)"
 
 
 @needs_onednn
 @pytest.mark.parametrize(
     ("env", "says"),
     [
-        ({"CXX": "/nowhere/g++"}, "XLA: there is no C++ compiler"),
-        ({"CXX": "/bin/false"}, "XLA: the C++ compiler failed"),
-        ({"XDG_CACHE_HOME": "/dev/null"}, "XLA: [Errno 20] Not a directory"),
+        ({"CXX": "/nowhere/g++"}, "XLA (no C++ compiler"),
+        ({"CXX": "/bin/false"}, "XLA (the C++ compiler failed"),
+        ({"XDG_CACHE_HOME": "/dev/null"}, "XLA ([Errno 20] Not a directory"),
     ],
 )
 def test_what_is_missing_is_said_and_xla_goes_on(env: dict[str, str], says: str, tmp_path: pathlib.Path) -> None:
@@ -188,7 +188,7 @@ def test_without_the_wheels_it_says_what_to_install(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(onednn, "RUNTIME", "no-such-package")
     found = onednn.load.__wrapped__()
     assert not found.ok
-    assert found.text.startswith("XLA: no-such-package is not installed")
+    assert found.text.startswith("XLA (no-such-package is not installed")
 
 
 # --------------------------------------------------------------------------------------------------------------- pools
@@ -212,11 +212,11 @@ def test_pools_are_those_of_jax(
 ) -> None:
     if by == "oneDNN" and not HERE.ok:
         pytest.skip(HERE.text)
-    monkeypatch.setattr(pooling, "by_native", lambda context: by == "oneDNN")
+    monkeypatch.setattr(pooling, "uses_onednn", lambda context: by == "oneDNN")
     jax.clear_caches()
     pool, start, join = {
-        "max": (pooling.largest, -np.inf, jax.lax.max),
-        "sum": (pooling.total, np.float32(0), jax.lax.add),
+        "max": (pooling.max_pool, -np.inf, jax.lax.max),
+        "sum": (pooling.sum_pool, np.float32(0), jax.lax.add),
     }[kind]
 
     def ours(x: jax.Array) -> jax.Array:
@@ -249,6 +249,6 @@ def test_pools_are_those_of_jax(
 
 def test_a_pool_that_nothing_comes_back_to_has_no_gradient() -> None:
     x = draw(1, 1, 4, 4, 2)
-    for pool in (pooling.largest, pooling.total):
+    for pool in (pooling.max_pool, pooling.sum_pool):
         two = jax.grad(lambda x, pool=pool: jnp.sum(x) + jax.lax.stop_gradient(pool(x, 2, 2, ((0, 0), (0, 0)))).sum())
         np.testing.assert_array_equal(two(x), jnp.ones_like(x))

@@ -1,5 +1,6 @@
 """Distillation: the formula, and a small network that learns from the folder of a larger one."""
 
+import functools
 import json
 import pathlib
 import re
@@ -11,49 +12,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnnjax import augment, optim
-from cnnjax.config import Config
+from cnnjax import augment
 from cnnjax.data import pipeline
 from cnnjax.data.build import load
-from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
 from cnnjax.models import create_model
 from cnnjax.runs import workdir
-from cnnjax.training import distill, loop
+from cnnjax.training import distill
+from tests import tiny
 
 SMALL: dict[str, Any] = {
-    "model": "mlp(features=(16,))",
-    "train_split": "train[:96]",
-    "test_split": "test[:64]",
-    "duration": "8 steps",
-    "batch_size": 16,
-    "lr": 0.05,
-    "log_every": "2 steps",
+    "val_split": "",
     "checkpoint_every": "4 steps",
     "augment": 'flip_lr|pad_crop(1, fill="reflect")',
 }
 TEACHER = {"model": 'mlp(features=(24,), activation="relu")', "normalize": "symmetric", "ema": 0.9}
-QUIET: dict[str, Any] = {"say": lambda line: None}
-
-
-def one_device() -> Any:
-    return sharding.make_mesh(jax.devices()[:1])
-
-
-def run(folder: pathlib.Path, digits_dir: str, **changes: Any) -> dict[str, Any]:
-    return loop.train(Config(**(SMALL | changes)), folder, data_dir=digits_dir, mesh=one_device())
-
-
-def weights(folder: pathlib.Path) -> Any:
-    """Type, shape and checksum of every array at the end: the same for the same bits."""
-    digest = json.loads((folder / "checkpoints" / "00000008" / "digest" / "metadata").read_text())
-    return digest["model"], digest["optimizer"]
+run = functools.partial(tiny.run, **SMALL)
 
 
 @pytest.fixture(scope="module")
 def teacher(digits_dir: str, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("teacher") / "run"
-    run(folder, digits_dir, **TEACHER, val_split="test[64:100]", eval_every="4 steps")
+    run(folder, digits_dir, **TEACHER | {"val_split": "test[64:100]"})
     return folder
 
 
@@ -73,33 +53,32 @@ def test_the_loss_is_hintons(temperature: float, weight: float) -> None:
 
 def test_a_step_is_taught_by_the_images_that_the_pupil_sees(teacher: pathlib.Path, digits_dir: str) -> None:
     """With both networks' logits computed here, and the teacher's images from the pupil's by its own normalisation."""
-    config, key = Config(**SMALL, normalize="none"), jax.random.key(1)
+    config, key = tiny.config(**SMALL, normalize="none"), jax.random.key(1)
     seen: list[jax.Array] = []
-    known, split = workdir.read_json(teacher / "data.json"), load("digits", "train[:16]", digits_dir)
+    data, split = workdir.read_data_info(teacher), load("digits", "train[:16]", digits_dir)
     rows = np.arange(16)
     batch: Any = pipeline.read(split, [], rows, rows, 0) | {"example": rows, "epoch": 0 * rows}
     ops = pipeline.split_ops(config.augment)[1]
-    prepare = augment.build(ops, "none", known, (8, 8, 1))
-    text = f'distill("{teacher}", temperature=2.0, weight=0.7)'
-    mine, variables = distill.load(text, ops, (8, 8, 1), split.classes, one_device(), **QUIET)
-    schedule = optim.build_schedule(config, 10, 100)
-    parts: dict[str, Any] = {"config": config, "model": create_model(config.model, 10), "schedule": schedule}
-    state = loop.init_state(key, shape=(8, 8, 1), **parts)
+    prepare = augment.build(ops, "none", data.statistics, (8, 8, 1))
+    settings = distill.parse(f'distill("{teacher}", temperature=2.0, weight=0.7)')
+    loaded = distill.load_teacher(settings, ops, (8, 8, 1), split.classes, tiny.mesh(), lambda line: None)
+    model = create_model(config.model, 10)
+
+    def seeing(*given: Any) -> jax.Array:
+        seen.append(prepare(*given))
+        return seen[0]
+
+    state, train_step = tiny.first_state_and_step(config, model, (8, 8, 1), key=key, prepare=seeing, teacher=loaded)
 
     @jax.jit
     def step(*args: Any) -> tuple[Any, jax.Array]:
-        def seeing(*given: Any) -> jax.Array:
-            seen.append(prepare(*given))
-            return seen[0]
-
-        _, sums = loop.train_step(*args, prepare=seeing, mix=augment.build_mixing([], 10), teacher=mine, **parts)
-        return sums["loss"], seen[0]
+        return train_step(*args)[1]["loss"], seen[0]
 
     network: Any = create_model(TEACHER["model"], 10)
-    got, images = step(state, batch, key, variables)
+    got, images = step(state, batch, key, loaded.variables)
     logits = [
-        parts["model"].apply(state.variables, images, train=False),
-        network.apply(variables, 2 * images - 1, train=False),
+        model.apply(state.variables, images, train=False),
+        network.apply(loaded.variables, 2 * images - 1, train=False),
     ]
     loss = -jax.nn.log_softmax(logits[0])[np.arange(16), batch["label"]]
     assert float(got) == pytest.approx(
@@ -117,11 +96,11 @@ def test_a_pupil_goes_on_and_takes_several_steps_at_once(
         "pupil": {"distill": text},
     }.items():
         run(tmp_path / name, digits_dir, **changes)
-    assert weights(tmp_path / "idle") == weights(tmp_path / "alone") != weights(tmp_path / "pupil")
+    assert tiny.digest(tmp_path / "idle", 8) == tiny.digest(tmp_path / "alone", 8) != tiny.digest(tmp_path / "pupil", 8)
     shutil.copytree(tmp_path / "pupil", tmp_path / "again")
     shutil.rmtree(tmp_path / "again" / "checkpoints" / "00000008")
     run(tmp_path / "again", digits_dir, distill=text)
-    assert weights(tmp_path / "again") == weights(tmp_path / "pupil")
+    assert tiny.digest(tmp_path / "again", 8) == tiny.digest(tmp_path / "pupil", 8)
     several = run(tmp_path / "several", digits_dir, distill=text, steps_per_call=4)
     assert several["loss"] == pytest.approx(
         json.loads((tmp_path / "pupil" / "result.json").read_text())["loss"], rel=1e-4

@@ -14,7 +14,7 @@ from cnnjax.distributed import processes
 from cnnjax.distributed.processes import Process
 from cnnjax.errors import InputError
 
-JOBS = pathlib.Path(__file__).resolve().parents[1] / "experiments" / "jobs"
+JOBS = pathlib.Path(__file__).resolve().parents[2] / "experiments" / "jobs"
 
 SLURM_JOB = {"SLURM_JOB_ID": "123456", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
 SLURM_STEP = SLURM_JOB | {"SLURM_STEP_NODELIST": "node[007-008],other1", "SLURM_STEP_NUM_TASKS": "4"}
@@ -127,9 +127,7 @@ def test_only_a_pod_of_an_indexed_job_asks_the_cluster(environment, monkeypatch:
     environment(POD)
     assert processes.detect() is None
     environment(POD | {"JOB_COMPLETION_INDEX": "0"})
-    with pytest.raises(
-        InputError, match=r"^cannot query Kubernetes for the other processes: 403 - Forbidden; set JAX_"
-    ):
+    with pytest.raises(InputError, match=r"^cannot query Kubernetes for the other processes: 403 - Forbidden; set "):
         processes.detect()
 
 
@@ -139,9 +137,7 @@ def test_a_cluster_that_does_not_answer_is_one_line(environment, monkeypatch: py
 
     environment({})
     monkeypatch.setattr(cloud_tpu_cluster.GceTpuCluster, "is_env_present", classmethod(unreachable))
-    with pytest.raises(
-        InputError, match=r"^cannot query the TPU's metadata for the other processes: no route; set JAX_"
-    ):
+    with pytest.raises(InputError, match=r"^cannot query the TPU's metadata for the other processes: no route; set "):
         processes.initialize()
 
 
