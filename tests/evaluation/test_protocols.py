@@ -26,7 +26,6 @@ from cnnjax.evaluation.recipe import parse_eval_recipe
 from cnnjax.models import create_model
 from cnnjax.runs import checkpoint
 from cnnjax.state import TrainState
-from cnnjax.training.recipe import parse_recipe
 
 SIZES = ((36, 40), (40, 36), (36, 36), (44, 36), (36, 40), (36, 36), (36, 40), (36, 40), (40, 36), (72, 80), (36, 40))
 GLOBAL_POOLING = 'lenet5(head="gap")'  # for images of any size from 28x28 on
@@ -379,4 +378,4 @@ def test_training_scores_by_any_protocol_of_one_size(ragged: str) -> None:
     with pytest.raises(InputError, match="in several sizes, which training does not: give it to `evaluate`"):
         scoring.make_scorer(parse_eval_recipe(config_with(protocol="multiscale(32, 36)")), data, examples, model, mesh)
     with pytest.raises(InputError, match="did you mean 'ten_crop'"):
-        parse_recipe(config_with(protocol="tencrop(3)"))
+        parse_eval_recipe(config_with(protocol="tencrop(3)"))
