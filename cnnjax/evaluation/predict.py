@@ -210,7 +210,7 @@ def find_image_files(names: Iterable[str]) -> tuple[list[pathlib.Path], list[Pre
     paths: list[pathlib.Path] = []
     missing: list[Prediction] = []
     for path in map(pathlib.Path, names):
-        inside = folders.images_below(path) if path.is_dir() else [path]
+        inside = folders.find_images(path) if path.is_dir() else [path]
         paths += inside if path.exists() else []
         if not path.exists():
             missing.append(Prediction(path, (), "there is no such file or folder"))
