@@ -56,13 +56,13 @@ def test_what_a_library_saves_is_our_network_with_its_logits(
     row.path.parent.mkdir(parents=True)
     torch.save(net.state_dict(), row.path)
 
-    settings, known, model, restore = pretrained.load(row.name)
-    _, variables = restore(sharding.make_mesh(jax.devices()[:1]), "last", lambda line: None)
-    images = np.random.default_rng(0).uniform(size=(2, *known["shape"])).astype(np.float32)
-    mean, std = (np.array(known[name], np.float32) for name in ("mean", "std"))
-    seen = (images - mean) / std if settings.normalize == "imagenet" else 2 * images - 1
+    network = pretrained.load(row.name)
+    variables = network.load_variables(sharding.make_mesh(jax.devices()[:1]), "last", lambda line: None).variables
+    images = np.random.default_rng(0).uniform(size=(2, *network.data.shape)).astype(np.float32)
+    mean, std = (np.array(network.data.statistics[name], np.float32) for name in ("mean", "std"))
+    seen = (images - mean) / std if network.config.normalize == "imagenet" else 2 * images - 1
     shown = (images - mean) / std if row.library == "torchvision" else seen  # before its transform_input
     with torch.no_grad():
         expected = net(torch.from_numpy(shown.transpose(0, 3, 1, 2).copy())).numpy()
-    got: Any = jax.jit(lambda variables, x: model.apply(variables, x, train=False))(variables, seen)
+    got: Any = jax.jit(lambda variables, x: network.model.apply(variables, x, train=False))(variables, seen)
     assert np.abs(np.asarray(got) - expected).max() <= 1e-4 * np.abs(expected).max()
