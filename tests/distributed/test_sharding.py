@@ -163,9 +163,9 @@ def test_a_mesh_that_divides_nothing_is_an_error(model: str, mesh: str) -> None:
 
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Full connections of 64 in place of 4096."""
-    classify = functools.partialmethod(network.Network.classify_fc, features=(64, 64))
-    monkeypatch.setattr(network.Network, "classify_fc", classify)
+    """Fully connected layers of 64 features in place of 4096."""
+    fc_head = functools.partialmethod(network.Network.fc_head, features=(64, 64))
+    monkeypatch.setattr(network.Network, "fc_head", fc_head)
 
 
 NARROW = {  # with last maps of 2x2x16

@@ -155,7 +155,7 @@ def test_what_limits_a_run_is_said_at_its_end(
     else:
         monkeypatch.setattr(checkpoint.Saver, "finish", slowly(checkpoint.Saver.finish, 1))
     lines: list[str] = []
-    changes = {"val_split": "", "log_every": "8 steps", "checkpoint_every": "4 steps"}
+    changes: dict[str, Any] = {"val_split": "", "log_every": "8 steps", "checkpoint_every": "4 steps"}
     result = tiny.run(tmp_path / "run", digits_dir, lines=lines, **changes)
     line = next(line for line in lines if line.startswith("limited by"))
     assert line.startswith(f"limited by: {part} ({part} ")
