@@ -2,9 +2,7 @@
 
 Orbax writes them atomically and deletes old ones. It does not detect a flipped bit, and takes an empty folder for a
 checkpoint. So each has a digest: the dtype, shape and CRC-32 of every array, verified when it is restored, and the
-validation metrics.
-
-Orbax is imported in functions, so that the first training step does not wait for it.
+validation metrics. Orbax is imported in functions, so that the first training step does not wait for it.
 """
 
 import concurrent.futures

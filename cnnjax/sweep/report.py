@@ -103,6 +103,8 @@ def write(folder: pathlib.Path, study: optuna.Study, settings: Settings) -> list
 
 
 def _draw(study: optuna.Study, settings: Settings, plot: str, path: pathlib.Path) -> bool:
+    if plot == "plot_intermediate_values" and not any(trial.intermediate_values for trial in study.trials):
+        return False  # Optuna would draw an empty plot
     import matplotlib
 
     matplotlib.use("agg")
