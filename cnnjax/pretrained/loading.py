@@ -74,9 +74,10 @@ def load(source: str | pathlib.Path, like: str = "", model: str = "") -> LoadedN
         row = catalog.find(like)
         return _load_file(path, _published_network(row), row.library)
     if model:
+        module = create_model(model, 1)  # first, since it names an unknown model
         shape = MODELS[spec.parse(model).name].input_shape
         data = DataInfo(_numbered_classes(1), shape, has_class_names=False)
-        return _load_file(path, LoadedNetwork(Config(model=model), data, create_model(model, 1), _no_variables), "")
+        return _load_file(path, LoadedNetwork(Config(model=model), data, module, _no_variables), "")
     raise InputError(
         f"{source} is a weight file, which does not name its network: give --like=NAME, one of `cnnjax weights`"
     )
