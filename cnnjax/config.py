@@ -229,8 +229,8 @@ def _check_field(config: Config, name: str) -> None:
 def load(path: pathlib.Path) -> Config:
     """Reads a run's config.json, of any version. Raises InputError when it is missing or damaged."""
     try:
-        values = json.loads(path.read_text())
-        return check(Config(**{ALIASES.get(name, name): value for name, value in dict(values).items()}))
+        values: dict[str, Any] = dict(json.loads(path.read_text()))
+        return check(Config(**{ALIASES.get(name, name): value for name, value in values.items()}))
     except FileNotFoundError:
         raise InputError(f"{path.parent} is not a run's folder: it has no {path.name}") from None
     except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:

@@ -1,28 +1,32 @@
-"""The one kind of error a person is meant to read: what was given, what was expected, the nearest valid name."""
+"""The error that a user is meant to read: the value, what was expected, the nearest valid name."""
 
 import difflib
 from collections.abc import Iterable
 
+MAX_NAMES_SHOWN = 12  # in one message
+
 
 class InputError(ValueError):
-    """Something outside the code is wrong: a setting, a name, a file. It is printed without a traceback."""
-
-
-SHOWN = 12  # names in an error message
+    """An invalid setting, name or file. The command line prints it without a traceback."""
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """The rest of a sentence about an unknown name: the closest valid one, if any, and the others or the closest."""
+    """Returns the end of a message about an unknown name: 'did you mean 'vgg16'? valid: vgg11, vgg16'.
+
+    Suggests a valid name that ends with `_name`, or else the most similar one, if any is similar enough. Lists all
+    valid names, or the most similar MAX_NAMES_SHOWN.
+    """
     valid = sorted(valid)
-    longer = sorted((one for one in valid if one.endswith(f"_{name}")), key=len)  # 'cifar_resnet20' for 'resnet20'
-    close = longer[:1] or difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    if len(valid) <= SHOWN:
+    with_prefix = sorted((word for word in valid if word.endswith(f"_{name}")), key=len)  # cifar_resnet20 for resnet20
+    suggestion = with_prefix[:1] or difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    hint = f"did you mean {suggestion[0]!r}? " if suggestion else ""
+    if len(valid) <= MAX_NAMES_SHOWN:
         return f"{hint}valid: {', '.join(valid) or 'none'}"
-    some = list(dict.fromkeys(longer + difflib.get_close_matches(name, valid, n=SHOWN, cutoff=0.0)))[:SHOWN]
-    return f"{hint}valid, of {len(valid)}: {', '.join(some)}, ..."
+    similar = difflib.get_close_matches(name, valid, n=MAX_NAMES_SHOWN, cutoff=0.0)
+    shown = list(dict.fromkeys(with_prefix + similar))[:MAX_NAMES_SHOWN]
+    return f"{hint}valid, of {len(valid)}: {', '.join(shown)}, ..."
 
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> InputError:
-    """The error for a `name` that is none of the `valid` ones, ready to raise."""
+    """Returns the error for a `name` that is not one of the `valid` ones. `kind` is a noun, as in 'model'."""
     return InputError(f"unknown {kind} {name!r}; {nearest(name, valid)}")

@@ -53,10 +53,10 @@ def export_program(network: pretrained.LoadedNetwork, step: str, log: Log, shape
     makes of images like its training images. Raises InputError if the network does not accept that size.
     """
     recipe, data, model = parse_eval_recipe(network.config), network.data, network.model
-    shape = shape or _preprocessed_shape(data.shape, recipe.host_ops)
+    shape = shape or _preprocessed_shape(data.shape, recipe.operations.host)
     scoring.check_accepts(recipe, data, model, shape)
     restored = network.load_variables(sharding.make_mesh(jax.local_devices()[:1]), step, log)
-    prepare = augment.build(recipe.step_ops, recipe.normalize, data.statistics, shape)
+    prepare = augment.build(recipe.operations.step, recipe.normalization, data.statistics, shape)
 
     def logits(images: jax.Array) -> jax.Array:
         scores: Any = model.apply(restored.variables, prepare(jax.random.key(0), images), train=False)
@@ -67,7 +67,7 @@ def export_program(network: pretrained.LoadedNetwork, step: str, log: Log, shape
     facts = {
         "model": network.config.model,
         "step": restored.step,
-        "before": "|".join(map(spec.render, recipe.host_ops)),  # the operations that produce that image size
+        "before": "|".join(map(spec.render, recipe.operations.host)),  # the operations that produce that image size
         "input": {"dtype": "uint8", "shape": ["b", *shape], "channels": "grey" if shape[-1] == 1 else "RGB"},
         "output": {"dtype": "float32", "shape": ["b", len(data.classes)], "of": "logits"},
         "platforms": PLATFORMS,
@@ -84,7 +84,7 @@ def _preprocessed_shape(shape: tuple[int, ...], calls: Sequence[spec.Call]) -> t
 
 
 def state_dict(network: pretrained.LoadedNetwork, step: str, log: Log, names: str = "") -> dict[str, np.ndarray]:
-    """Returns the weights as the state dict of a PyTorch library, by `cnnjax.pretrained.export.named`.
+    """Returns the weights as the state dict of a PyTorch library, by `cnnjax.pretrained.export.to_state_dict`.
 
     `names` is a library ('torchvision', 'timm', ...), 'own' for our parameter paths, or '' for the first library that
     has the network, else 'own'. Logs the names used, and the normalization that the weights expect.
@@ -93,7 +93,7 @@ def state_dict(network: pretrained.LoadedNetwork, step: str, log: Log, names: st
     variables = network.load_variables(sharding.make_mesh(jax.local_devices()[:1]), step, log).variables
     leaves = jax.tree_util.tree_leaves_with_path(variables)
     own = {path_name(path): np.asarray(leaf) for path, leaf in leaves}
-    arrays = state_dicts.named(network.model, network.data.shape, own, names)
+    arrays = state_dicts.to_state_dict(network.model, network.data.shape, own, names)
     log(f"{len(arrays)} arrays, in the names of {names}" if names != state_dicts.OWN else f"{len(arrays)} arrays")
     statistics = network.data.statistics
     shown = {name: np.round(statistics[name], 4).tolist() for name in ("mean", "std") if name in statistics}

@@ -1,4 +1,4 @@
-"""Call strings: 'name(arg, key=value)', the one grammar for every "which one, with what" in a config.
+"""Call strings: 'name(arg, key=value)', the grammar of every config field that names a function.
 
 A call names a function in a table and gives it literal arguments; calls joined by '|' are a pipeline. Only
 literals are evaluated, never code.
@@ -23,28 +23,28 @@ class Call(NamedTuple):
 
 
 def parse(text: str) -> Call:
-    """Reads 'name' or 'name(1, key="x")'. Raises InputError when it is anything else."""
-    expected = f"{text!r} is not a call string; expected name or name(value, key=value), literals only"
+    """Parses 'name' or 'name(1, key="x")'. Raises InputError for anything else."""
+    message = f"{text!r} is not a call string; expected name or name(value, key=value), literals only"
     try:
         node = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError) as error:
-        raise InputError(expected) from error
+        raise InputError(message) from error
     if isinstance(node, ast.Name):
         return Call(node.id, (), {})
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
-        raise InputError(expected)
+        raise InputError(message)
     try:
         args = tuple(ast.literal_eval(arg) for arg in node.args)
-        kwargs = {word.arg: ast.literal_eval(word.value) for word in node.keywords if word.arg}
+        kwargs = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords if keyword.arg}
     except (ValueError, TypeError) as error:
-        raise InputError(expected) from error
+        raise InputError(message) from error
     if len(kwargs) != len(node.keywords):
-        raise InputError(expected)
+        raise InputError(message)
     return Call(node.func.id, args, kwargs)
 
 
 def parse_pipeline(text: str) -> list[Call]:
-    """Reads 'a|b(4)|c'; an empty string is the empty pipeline. A '|' inside quotes does not split."""
+    """Parses 'a|b(4)|c' into its calls; '' gives []. A '|' inside quotes does not split. Raises InputError."""
     if not text.strip():
         return []
     try:
@@ -58,28 +58,29 @@ def parse_pipeline(text: str) -> list[Call]:
     return [parse(ast.unparse(node)), *calls]
 
 
-def _fits(value: Any, expected: Any) -> bool:
-    """Whether a literal has the type of a parameter; True for a type that no literal has."""
-    kind, of = get_origin(expected), get_args(expected)
-    if kind is types.UnionType:
-        return any(_fits(value, one) for one in of)
-    if kind is tuple and type(value) is tuple:
-        of = of[:1] * len(value) if of[1:] == (...,) else of
-        return len(value) == len(of) and all(map(_fits, value, of))
-    if kind is Sequence and isinstance(value, Sequence):
-        return all(_fits(item, of[0]) for item in value)
-    if expected is float:
+def _has_type(value: Any, annotation: Any) -> bool:
+    """Returns whether a literal has the annotated type; True for a type that no literal has."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is types.UnionType:
+        return any(_has_type(value, argument) for argument in arguments)
+    if origin is tuple and type(value) is tuple:
+        arguments = arguments[:1] * len(value) if arguments[1:] == (...,) else arguments
+        return len(value) == len(arguments) and all(map(_has_type, value, arguments))
+    if origin is Sequence and isinstance(value, Sequence):
+        return all(_has_type(item, arguments[0]) for item in value)
+    if annotation is float:
         return type(value) in (int, float)
-    if expected in (bool, int, str, types.NoneType):
-        return type(value) is expected
-    return kind not in (tuple, Sequence)
+    if annotation in (bool, int, str, types.NoneType):
+        return type(value) is annotation
+    return origin not in (tuple, Sequence)
 
 
 def find(kind: str, call: Call, table: Mapping[str, Callable[..., Any]], **given: Any) -> functools.partial[Any]:
-    """The call, bound to its function in `table` and checked but not made yet.
+    """Looks a call up in `table`, checks its arguments, and returns them bound to its function, without calling it.
 
-    Of the arguments `given` by the program, the function gets those it declares; the call string cannot set them.
-    Raises InputError for a name, keyword, type or number of arguments that does not fit, naming the ones that do.
+    `given` are arguments from the program: the function gets those that it declares, and the call string cannot set
+    them. `kind` is a noun for messages, as in 'optimizer'. Raises InputError for an unknown name or keyword, a value
+    of another type than annotated, or a wrong number of arguments.
     """
     if call.name not in table:
         raise unknown(kind, call.name, table)
@@ -90,48 +91,49 @@ def find(kind: str, call: Call, table: Mapping[str, Callable[..., Any]], **given
     for name in call.kwargs:
         if name not in settable:
             raise InputError(f"{kind} {call.name!r} has no argument {name!r}; {nearest(name, settable)}")
-    several = [name for name, p in parameters.items() if p.kind is p.VAR_POSITIONAL]  # takes all that have no name
-    args, positional = (call.args, {}) if several else ((), dict(zip(settable, call.args, strict=False)))
+    variadic = [name for name, p in parameters.items() if p.kind is p.VAR_POSITIONAL]  # *args takes all positional ones
+    args, positional = (call.args, {}) if variadic else ((), dict(zip(settable, call.args, strict=False)))
     try:
-        if not several and len(call.args) > len(settable):
+        if not variadic and len(call.args) > len(settable):
             raise TypeError(f"takes at most {len(settable)} arguments, got {len(call.args)}")
-        if twice := positional.keys() & call.kwargs.keys():
-            raise TypeError(f"argument {min(twice)!r} is given twice")
+        if repeated := positional.keys() & call.kwargs.keys():
+            raise TypeError(f"argument {min(repeated)!r} is given twice")
         inspect.signature(function).bind(*args, **given, **positional, **call.kwargs)
     except TypeError as error:
         signature = f"{call.name}({', '.join(str(parameters[name]) for name in settable)})"
         raise InputError(f"{kind} {call.name!r}: {error}; expected {signature}") from error
-    for name, value in [*(positional | call.kwargs).items(), *((several[0], value) for value in args)]:
-        if not _fits(value, expected := parameters[name].annotation):
-            shown = str(expected).replace("collections.abc.", "") if get_origin(expected) else expected.__name__
-            raise InputError(f"{kind} {call.name!r}: {name} = {value!r}: expected {shown}")
+    for name, value in [*(positional | call.kwargs).items(), *((variadic[0], value) for value in args)]:
+        if not _has_type(value, annotation := parameters[name].annotation):
+            text = str(annotation).replace("collections.abc.", "") if get_origin(annotation) else annotation.__name__
+            raise InputError(f"{kind} {call.name!r}: {name} = {value!r}: expected {text}")
     return functools.partial(function, *args, **given, **positional, **call.kwargs)
 
 
 def build(kind: str, text: str, table: Mapping[str, Callable[..., Any]], **given: Any) -> Any:
-    """Parses the call string `text`, finds its function in `table` and calls it: see `find`."""
+    """Parses the call string `text`, calls its function in `table`, and returns the result: see `find`."""
     return find(kind, parse(text), table, **given)()
 
 
 def render(call: Call) -> str:
-    """The call string that `parse` reads as this call."""
+    """Converts a call to a call string, the inverse of `parse`."""
     arguments = [*map(repr, call.args), *(f"{name}={value!r}" for name, value in call.kwargs.items())]
     return f"{call.name}({', '.join(arguments)})" if arguments else call.name
 
 
 def with_argument(text: str, path: Sequence[str], value: Any) -> str:
-    """The call string or pipeline `text` with one argument set: by ('dropout',), or ('cutout', 'size') in a pipeline.
+    """Returns the call string or pipeline `text` with one argument set to `value`.
 
-    Raises InputError when it has no such call. Whether the function takes the argument, `find` says.
+    `path` is ('dropout',) for a single call, ('cutout', 'size') for a call of a pipeline. Raises InputError unless
+    exactly one call matches. Does not check that the function has the argument: `find` does.
     """
     calls = parse_pipeline(text)
     *names, argument = path
-    found = [i for i, call in enumerate(calls) if names in ([], [call.name])]
-    if len(found) != 1 or len(names) > 1:
-        where = ".".join(path)
+    matching = [i for i, call in enumerate(calls) if names in ([], [call.name])]
+    if len(matching) != 1 or len(names) > 1:
+        dotted = ".".join(path)
         raise InputError(
-            f"{where!r} is not one argument in {text!r}; {nearest(where, (c.name + '.NAME' for c in calls))}"
+            f"{dotted!r} is not one argument in {text!r}; {nearest(dotted, (call.name + '.NAME' for call in calls))}"
         )
-    call = calls[found[0]]
-    calls[found[0]] = call._replace(kwargs=call.kwargs | {argument: value})
+    call = calls[matching[0]]
+    calls[matching[0]] = call._replace(kwargs=call.kwargs | {argument: value})
     return "|".join(map(render, calls))

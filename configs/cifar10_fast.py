@@ -3,9 +3,9 @@
     ./launch.sh train --config=configs/cifar10_fast.py
     ./launch.sh train --config=configs/cifar10_fast.py:float32
 
-The first computes in bfloat16, for GPUs and TPUs; the second is for a CPU, where float32 is faster. Rates and decay
-are the paper's (arXiv:2404.00498), which has them for the sum of a batch's gradients and before momentum adds them up.
-The paper's test accuracy, with six views of each image: 94 %. Not run here yet.
+The first computes in bfloat16, for GPUs and TPUs; the second is for a CPU, where float32 is faster. Learning rate and
+weight decay are the paper's (arXiv:2404.00498), converted: it states them for the summed gradients of a batch, before
+momentum accumulates them. The paper's test accuracy, with six views of each image: 94 %. Not run here yet.
 """
 
 from cnnjax.config import Config
@@ -13,7 +13,7 @@ from cnnjax.config import Config
 
 def get_config(dtype: str = "bfloat16") -> Config:
     batch_size, momentum = 1024, 0.85
-    steps_of_momentum = 1 + 1 / (1 - momentum)
+    momentum_scale = 1 + 1 / (1 - momentum)
     return Config(
         model="airbench94",
         dataset="cifar10",
@@ -25,7 +25,7 @@ def get_config(dtype: str = "bfloat16") -> Config:
         eval_batch_size=2000,
         loss="cross_entropy(label_smoothing=0.2)",
         optimizer=f"sgd(momentum={momentum}, nesterov=True)",
-        lr=11.5 / steps_of_momentum,
+        lr=11.5 / momentum_scale,
         schedule="one_cycle(peak='23%', start=0.2, final=0.07)",
         lr_factors="norm[12]/bias$:64",
         weight_decay=0.0153 / 11.5,

@@ -2,8 +2,8 @@
 
     ./launch.sh train --config=configs/cifar10_onecycle.py
 
-Test accuracy of ResNet-20 after the last step: 88.89 % (seed 0 alone; 10,000 images). 68 minutes on two CPU cores that
-were shared with other work (300 images/s when they were not), jax 0.10.2, November 2026. The paper's own recipe is
+Test accuracy of ResNet-20 after the last step: 88.89 % (seed 0 only; 10,000 images). It took 68 minutes on two CPU
+cores shared with other jobs (300 images/s when idle), jax 0.10.2, November 2026. The paper's recipe is
 cifar10_resnet.py.
 """
 

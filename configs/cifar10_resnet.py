@@ -6,9 +6,9 @@
 The paper's test errors: 8.75 % (20 layers), 7.51 % (32), 7.17 % (44), 6.97 % (56), 6.61 +- 0.16 % (110, five runs),
 7.93 % (1202). Not run here yet: 64,000 steps of ResNet-20 take about eight hours on two CPU cores.
 
-As in the paper: 45,000 images to train on and 5,000 to validate with, weight decay on every parameter, a slow start
-for the nets of 110 layers and more. Unlike it: the mean and standard deviation of each channel in place of a mean
-image, as in the authors' later Torch code.
+As in the paper: 45,000 training and 5,000 validation images, weight decay on every parameter, warm-up for networks of
+110 layers and more. Unlike it: images are normalized by the mean and standard deviation of each channel instead of a
+mean image, as in the authors' later Torch code.
 """
 
 from cnnjax.config import Config

@@ -1,14 +1,15 @@
-"""VGG-A, or a deeper one, on CIFAR-10, without batch normalisation, by the paper's optimiser.
+"""VGG-A, or a deeper variant, on CIFAR-10, without batch normalization, with the paper's optimizer.
 
     ./launch.sh train --config=configs/cifar10_vgg.py
     ./launch.sh train --config=configs/cifar10_vgg.py:vgg_d
 
-There is no paper's number. Ours, of a short run (VGG-A, 20,000 of the images, 5 epochs in batches of 64, seed 0): loss
-2.3 -> 1.1, test accuracy 60.0 % (CPU, jax 0.10.2). experiments/deep_vgg.py shows which starts let D learn at all.
+The paper has no result on CIFAR-10. Ours, of a short run (VGG-A, 20,000 training images, 5 epochs, batch size 64,
+seed 0): loss 2.3 -> 1.1, test accuracy 60.0 % (CPU, jax 0.10.2). experiments/deep_vgg.py compares initializations of D,
+with some of which it does not learn at all.
 
-32x32 images end in maps of 1x1, so that one full connection behind dropout stands in for three. The optimiser is that
-of Simonyan & Zisserman 2015, sec. 3.1: momentum of 0.9, decay of 5e-4, a rate of 0.01 that is divided by ten when the
-validation error stops improving. The start is He's, as the network has it.
+Unlike the paper: images of 32x32 end in feature maps of 1x1, so one fully connected layer after dropout replaces three;
+initialization is He's, the network's default. As in the paper (Simonyan & Zisserman 2015, sec. 3.1): momentum 0.9,
+weight decay 5e-4, a learning rate of 0.01, divided by ten when the validation error stops improving.
 """
 
 from cnnjax.config import Config

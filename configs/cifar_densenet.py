@@ -4,11 +4,12 @@
     ./launch.sh train --config=configs/cifar_densenet.py:densenet_bc100_12
     ./launch.sh train --config=configs/cifar_densenet.py:densenet_bc190_40 --config.dataset=cifar100
 
-The authors' test errors, CIFAR-10 and CIFAR-100 with crops and flips (README.md of their code): 40 layers, growth 12,
-5.24/24.42 %; BC of 100 layers, growth 12, 4.51/22.27 %; BC of 190, growth 40, 3.46/17.18 %. Not run here yet.
+The authors' test errors, CIFAR-10 and CIFAR-100 with crops and flips (README.md of their code): 40 layers, growth rate
+12: 5.24/24.42 %; BC with 100 layers, growth rate 12: 4.51/22.27 %; BC with 190, growth rate 40: 3.46/17.18 %. Not run
+here yet.
 
-As in the paper (4.2): batches of 64, 300 epochs, a rate of 0.1 that is divided by ten after half and three quarters of
-them, decay of 1e-4 on every parameter, Nesterov's momentum, He's start. Without augmentation the paper has dropout of
+As in the paper (4.2): batch size 64, 300 epochs, a learning rate of 0.1 divided by ten at 50 % and 75 % of them, weight
+decay of 1e-4 on every parameter, Nesterov momentum, He initialization. Without augmentation, the paper uses dropout of
 0.2: --config.augment='' and 'densenet40_12(block_dropout=0.2)'.
 """
 

@@ -1,15 +1,15 @@
-"""Network in Network on CIFAR-10, or on CIFAR-100 (:cifar100), whitened (Lin et al. 2014).
+"""Network in Network on whitened CIFAR-10 or CIFAR-100 (Lin et al. 2014).
 
     ./launch.sh train --config=configs/cifar_nin.py
     ./launch.sh train --config=configs/cifar_nin.py:cifar100
 
-The paper's test errors: CIFAR-10 10.41 %, 8.81 % with translated and mirrored images (Table 1); CIFAR-100 35.68 %
+The paper's test errors: CIFAR-10 10.41 %, 8.81 % with translated and flipped images (Table 1); CIFAR-100 35.68 %
 without (Table 2). Not run here yet.
 
-As in the paper (sec. 4): global contrast normalisation and ZCA whitening, batches of 128, dropout between the mlpconv
-layers, a rate that is divided by ten, twice at most, when the error stops improving, on the last 10,000 training images
-here. Gaussian weights of 0.05 are the authors' for cuda-convnet. From memory: the rate, the decay and the length, of
-their release for Caffe.
+As in the paper (sec. 4): global contrast normalization and ZCA whitening, batch size 128, dropout between the mlpconv
+layers, a learning rate divided by ten, at most twice, when the error stops improving; it is measured on the last 10,000
+training images. The weights are initialized from a Gaussian with standard deviation 0.05, as in the authors' files for
+cuda-convnet. From memory, of their Caffe release: learning rate, weight decay and number of steps.
 """
 
 from cnnjax.config import Config, pick_recipe

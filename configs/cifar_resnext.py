@@ -6,9 +6,9 @@
 The paper's test errors, mean of ten runs, CIFAR-10 and CIFAR-100 (Table 7): 8x64d 3.65/17.77 %, 16x64d 3.58/17.31 %.
 Not run here yet.
 
-As in the authors' code (README.md, opts.lua, train.lua), which they found better than the batches of 256 and the blocks
-of the paper: batches of 128, 300 epochs, a tenth of the rate after half and three quarters of them, decay of 5e-4 on
-every parameter, Nesterov's momentum.
+As in the authors' code (README.md, opts.lua, train.lua), which they found better than the paper's batch size of 256 and
+blocks: batch size 128, 300 epochs, a learning rate divided by ten at 50 % and 75 % of them, weight decay of 5e-4 on
+every parameter, Nesterov momentum.
 """
 
 from cnnjax.config import Config

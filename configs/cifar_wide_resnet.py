@@ -7,8 +7,9 @@
 The authors' test errors, median of five runs, CIFAR-10 and CIFAR-100 (README.md of their code): WRN-28-10 4.00/19.25 %,
 with dropout 3.89/18.85 %; 40-4 4.53/21.18 %, 16-8 4.27/20.43 % (the paper's Table 5). Not run here yet.
 
-As in their train_cifar.sh and train.lua: reflected borders, Nesterov's momentum, batches of 128, a fifth of the rate
-after 60, 120 and 160 of 200 epochs, decay of 5e-4 on every parameter, mean and deviation of each channel.
+As in their train_cifar.sh and train.lua: reflection padding, Nesterov momentum, batch size 128, a learning rate divided
+by five after 60, 120 and 160 of 200 epochs, weight decay of 5e-4 on every parameter, images normalized by the mean and
+standard deviation of each channel.
 """
 
 from cnnjax.config import Config

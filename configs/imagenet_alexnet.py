@@ -1,4 +1,4 @@
-"""AlexNet on ImageNet (Krizhevsky et al. 2012), its forms in Caffe, and ZFNet (Zeiler & Fergus 2014).
+"""AlexNet on ImageNet (Krizhevsky et al. 2012), its variants in Caffe, and ZFNet (Zeiler & Fergus 2014).
 
     ./launch.sh train --config=configs/imagenet_alexnet.py
     ./launch.sh train --config=configs/imagenet_alexnet.py:alexnet_caffe
@@ -7,14 +7,15 @@
     ./launch.sh evaluate --workdir=runs/NAME --preprocess='resize(256)|center_crop(256)' --protocol='ten_crop(227)'
 
 Top-1/top-5 validation errors: AlexNet 40.7/18.2 % with ten crops (its Table 2, one network); ZFNet 38.3/16.4 % (its
-Table 2); Caffe's 42.9/19.8 % for AlexNet and 42.6/19.6 % for CaffeNet with the centre crop (BVLC's readme.md). Not run
+Table 2); Caffe's 42.9/19.8 % for AlexNet and 42.6/19.6 % for CaffeNet with the center crop (BVLC's readme.md). Not run
 here yet.
 
-As in the papers: crops and mirror images of the central 256x256, on the scale of 0 to 255, Gaussian weights of 0.01,
-dropout, a rate of 0.01 that is divided by ten when the validation error stops improving, 90 epochs (AlexNet, sec. 5) or
-70 (ZFNet, sec. 3). Caffe divides it every 100,000 of 450,000 steps, and biases learn twice as fast and do not decay
-(bvlc_alexnet/solver.prototxt, train_val.prototxt). Unlike them: the mean colour is subtracted in place of a mean image;
-ZFNet's filters are not renormalised, and its weight decay, which the paper does not give, is AlexNet's.
+As in the papers: random crops and flips of the central 256x256, pixel values of 0 to 255, Gaussian initialization with
+standard deviation 0.01, dropout, a learning rate of 0.01 divided by ten when the validation error stops improving, 90
+epochs (AlexNet, sec. 5) or 70 (ZFNet, sec. 3). Caffe divides it every 100,000 of 450,000 steps; biases have twice the
+learning rate and no weight decay (bvlc_alexnet/solver.prototxt, train_val.prototxt). Unlike them: the mean color is
+subtracted instead of a mean image; ZFNet's filters are not renormalized, and its weight decay, which the paper does not
+give, is AlexNet's.
 """
 
 from cnnjax.config import Config

@@ -8,8 +8,8 @@ The paper's top-1/top-5 validation errors, one crop and ten (Table 3): DenseNet-
 23.80/6.85 and 22.08/5.92, 201 22.58/6.34 and 21.46/5.54 %, 161 22.33/6.15 and 20.85/5.30 % (an earlier version). Not
 run here yet.
 
-As in the paper (4.2) and its code: batches of 256, 90 epochs, a rate of 0.1 that is divided by ten after 30 and 60,
-decay of 1e-4, Nesterov's momentum, He's start, and the augmentation of fb.resnet.torch.
+As in the paper (4.2) and its code: batch size 256, 90 epochs, a learning rate of 0.1 divided by ten after 30 and 60,
+weight decay of 1e-4, Nesterov momentum, He initialization, and the augmentation of fb.resnet.torch.
 """
 
 from cnnjax.config import Config

@@ -1,17 +1,17 @@
-"""GoogLeNet on ImageNet with its auxiliary classifiers: the paper's recipe (2015), and Caffe's.
+"""GoogLeNet on ImageNet with auxiliary classifiers: the paper's recipe (2015), and Caffe's.
 
     ./launch.sh train --config=configs/imagenet_googlenet.py
     ./launch.sh train --config=configs/imagenet_googlenet.py:caffe
     ./launch.sh evaluate --workdir=runs/NAME --preprocess='' --protocol='crop144(224)'
 
 Top-5 validation errors of one network: 10.07 % with one crop, 7.89 % with 144 (the paper's Table 3); Caffe's quick
-recipe has 31.3/11.1 % top-1/top-5 with the centre crop (bvlc_googlenet/readme.md). Not run here yet.
+recipe has 31.3/11.1 % top-1/top-5 with the center crop (bvlc_googlenet/readme.md). Not run here yet.
 
-As in the paper (sec. 5, 6): auxiliary losses of weight 0.3, momentum 0.9, a rate 4 % lower every eighth epoch, averaged
-weights, crops of 8 to 100 % of the area with an aspect of 3/4 to 4/3, distorted colours. What it leaves open, the
-batch, the rate, the decay, Glorot's start and 250 epochs, is from bvlc_googlenet/solver.prototxt and readme.md; the
-strength of the distortions and of the averaging is ours. Unlike it: the steps are synchronous, and images are
-interpolated one way.
+As in the paper (sec. 5, 6): auxiliary losses of weight 0.3, momentum 0.9, a learning rate that falls by 4 % every
+eighth epoch, averaged weights, crops of 8 to 100 % of the area with aspect ratios of 3/4 to 4/3, color distortions. The
+paper does not give batch size, learning rate, weight decay, initialization (Glorot) and number of epochs (250): these
+are from bvlc_googlenet/solver.prototxt and readme.md. The strength of the distortions and of the averaging is ours.
+Unlike it: steps are synchronous, and there is one interpolation method.
 """
 
 from cnnjax.config import Config, pick_recipe

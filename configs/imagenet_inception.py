@@ -10,14 +10,15 @@ Top-1/top-5 validation errors with one crop, and with 144: BN-Inception 25.2/7.8
 2015, 4.2); v3 21.2/5.6 % with one (Szegedy et al. 2016, abstract); v4 20.0/5.0 and 17.7/3.8 %, Inception-ResNet-v2
 19.9/4.9 and 17.8/3.7 % (Szegedy et al. 2017, Tables 2 and 4). Not run here yet.
 
-As in the papers (2016, sec. 8; 2017, sec. 4): RMSProp with a decay of 0.9 and an epsilon of 1, a rate of 0.045 that is
-6 % lower every second epoch, averaged weights, v3 with label smoothing of 0.1 and gradients clipped to a norm of 2 in
-100 epochs; weights decay by 4e-5 (Chollet 2017, 4.3). From TensorFlow's released code: a momentum of 0.9, averages of
-0.9999, an auxiliary weight of 0.4; from memory, crops from 5 % of the area on, and the central 87.5 % for tests. Its 50
-replicas of 32 images are one batch of 1,600. How long v4 trained is not said; it is given v3's 100 epochs twice.
+As in the papers (2016, sec. 8; 2017, sec. 4): RMSProp with decay 0.9 and epsilon 1, a learning rate of 0.045 that falls
+by 6 % every second epoch, averaged weights; v3 with label smoothing of 0.1, gradients clipped to norm 2 and 100 epochs;
+weight decay of 4e-5 (Chollet 2017, 4.3). From TensorFlow's released code: momentum 0.9, averaging with decay 0.9999,
+auxiliary losses of weight 0.4. From memory: crops of at least 5 % of the area, and the central 87.5 % in tests. The
+papers' 50 replicas of 32 images are one batch of 1,600 here. The number of epochs of v4 is not published: here it is
+200, twice that of v3.
 
-BN-Inception is the paper's BN-x30 (4.2.1, 4.2.2): SGD in batches of 32 from a rate of 0.045 that falls six times as
-fast as GoogLeNet's, no dropout, a fifth of the weight decay (of Caffe's 2e-4, for the paper does not give it).
+BN-Inception is the paper's BN-x30 (4.2.1, 4.2.2): SGD with batch size 32 and a learning rate of 0.045 that falls six
+times as fast as GoogLeNet's, no dropout, a fifth of the weight decay (that of Caffe, 2e-4; the paper does not give it).
 """
 
 from cnnjax.config import Config, pick_recipe
@@ -42,8 +43,8 @@ NETWORKS = {
 
 
 def get_config(network: str = "inception_v3") -> Config:
-    side, whole = (224, 256) if network == "bn_inception" else (299, 342)
-    settings = {
+    side, resized = (224, 256) if network == "bn_inception" else (299, 342)
+    defaults = {
         "batch_size": 1600,
         "duration": "100 epochs",
         "optimizer": RMSPROP,
@@ -53,11 +54,11 @@ def get_config(network: str = "inception_v3") -> Config:
         dataset="imagenet2012",
         test_split="validation",
         augment=f"random_resized_crop({side}, scale=(0.05, 1.0))|flip_lr|color_jitter(0.125, 0.5, 0.5, 0.2)",
-        preprocess=f"resize({whole})|center_crop({side})",
+        preprocess=f"resize({resized})|center_crop({side})",
         normalize="symmetric",
         aux_weight=0.4,
         lr=0.045,
         weight_decay=4e-5,
         ema=0.9999,
-        **(settings | pick_recipe(network, NETWORKS)),
+        **(defaults | pick_recipe(network, NETWORKS)),
     )

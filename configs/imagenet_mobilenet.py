@@ -1,4 +1,4 @@
-"""MobileNet v1 on ImageNet, of any width (Howard et al. 2017).
+"""MobileNet v1 on ImageNet, with any width multiplier (Howard et al. 2017).
 
     ./launch.sh train --config=configs/imagenet_mobilenet.py
     ./launch.sh train --config=configs/imagenet_mobilenet.py:mobilenet_v1_025
@@ -6,9 +6,10 @@
 The paper's top-1 validation accuracy, 224x224 (Table 6): 70.6 % (width 1.0), 68.4 % (0.75), 63.7 % (0.5), 50.6 %
 (0.25). Not run here yet.
 
-As in the paper (3.2): RMSProp as for Inception-v3 (imagenet_inception.py), but no auxiliary head, no label smoothing,
-milder crops, and no decay on the depthwise kernels. The decay of 4e-5 and the start from a truncated Gaussian of 0.09
-are TF-Slim's (mobilenet_v1.py). From memory: the batch of 96 with the rate of 0.045; how small a crop may be is ours.
+As in the paper (3.2): RMSProp as for Inception-v3 (imagenet_inception.py), but no auxiliary classifier, no label
+smoothing, larger crops, and no weight decay on depthwise kernels. Weight decay of 4e-5 and initialization from a
+truncated Gaussian with standard deviation 0.09 are TF-Slim's (mobilenet_v1.py). From memory: batch size 96 and learning
+rate 0.045. The smallest crop is ours.
 """
 
 from cnnjax.config import Config

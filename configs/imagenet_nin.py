@@ -1,12 +1,13 @@
-"""Network in Network on ImageNet, by the authors' release for Caffe (Lin et al. 2014).
+"""Network in Network on ImageNet, as in the authors' Caffe release (Lin et al. 2014).
 
     ./launch.sh train --config=configs/imagenet_nin.py
 
-Its top-1 validation accuracy with the centre crop: 59.36 % (the release's page in Caffe's model zoo). Not run here yet.
+Its top-1 validation accuracy with the center crop: 59.36 % (the release's page in Caffe's model zoo). Not run here yet.
 
-A rate of 0.01 that is divided by ten after 200,000 and 400,000 of 450,000 steps, batches of 64 and decay of 5e-4 are
-the release's; that biases learn twice as fast and do not decay is from memory, as in Caffe's AlexNet. Unlike it:
-kernels start from Glorot's, for it has Gaussians of 0.01 and of 0.05, and the network's field means one for all.
+As in the release: a learning rate of 0.01 divided by ten after 200,000 and 400,000 of 450,000 steps, batch size 64,
+weight decay of 5e-4. From memory, as in Caffe's AlexNet: biases have twice the learning rate and no weight decay.
+Unlike it: Glorot initialization, because the release mixes Gaussians with standard deviations of 0.01 and 0.05, and the
+network has one initializer for all layers.
 """
 
 from cnnjax.config import Config

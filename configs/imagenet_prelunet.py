@@ -1,4 +1,4 @@
-"""PReLU-nets on ImageNet, from He's start (He et al. 2015, "Delving Deep into Rectifiers").
+"""PReLU networks on ImageNet, with He initialization (He et al. 2015, "Delving Deep into Rectifiers").
 
     ./launch.sh train --config=configs/imagenet_prelunet.py
     ./launch.sh train --config=configs/imagenet_prelunet.py:prelunet_small
@@ -8,10 +8,11 @@ The paper's top-1/top-5 validation errors: A, whole images of several sizes, 24.
 with PReLU (Table 4); C 21.59/5.71 % (Table 6); the small network, ten crops, 33.82/13.34 % with ReLU (Table 2). Not run
 here yet.
 
-As in the paper (sec. 3): short sides of 256 to 512 from the first step on, crops of 224, mirror images, PCA colour,
-batches of 128, rates of 0.01, 0.001 and 0.0001 that change when the error plateaus, decay of 5e-4, dropout, 80 epochs.
-PReLU's slopes do not decay (2.1). Unlike it: channels have mean 0 and deviation 1, where the paper subtracts a mean
-image on the scale of 0 to 255, for He's start here leaves scores on the scale of its input.
+As in the paper (sec. 3): short sides of 256 to 512 from the first step on, crops of 224, flips, PCA color augmentation,
+batch size 128, learning rates of 0.01, 0.001 and 0.0001 that change when the error plateaus, weight decay of 5e-4 (none
+on the slopes of PReLU, 2.1), dropout, 80 epochs. Unlike it: channels are normalized to mean 0 and standard deviation 1,
+where the paper subtracts a mean image from values of 0 to 255, because He initialization leaves the logits on the scale
+of the input.
 """
 
 from cnnjax.config import Config

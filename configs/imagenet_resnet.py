@@ -1,4 +1,4 @@
-"""ResNets and plain nets on ImageNet as their paper trained them (He et al. 2016), on a plateau.
+"""ResNets and plain networks on ImageNet, with the paper's plateau schedule (He et al. 2016).
 
     ./launch.sh train --config=configs/imagenet_resnet.py
     ./launch.sh train --config=configs/imagenet_resnet.py:resnet18
@@ -9,11 +9,12 @@
 The paper's top-1/top-5 validation errors with ten crops (Tables 2 and 3): plain-18 27.94, plain-34 28.54/10.02,
 ResNet-18 27.88, 34 24.52/7.46, 50 22.85/6.71, 101 21.75/6.05, 152 21.43/5.71 %; with whole images of five sizes (Table
 4): 50 20.74/5.25, 101 19.87/4.60, 152 19.38/4.49 %; with one crop (the authors' README): 50 24.7/7.8 %. Not run here
-yet. The recipe that most use since then is imagenet_resnet_torch.py.
+yet. imagenet_resnet_torch.py is the recipe that later work mostly uses.
 
-As in the paper (3.4): short sides of 256 to 480, crops of 224, mirror images, PCA colour, a mean image, batches of 256,
-a rate of 0.1 that is divided by ten when the error plateaus, 600,000 steps, decay of 1e-4, no dropout, He's start.
-Unlike it: the mean image is that of the crops, and decay is on every parameter, as in the authors' later Torch code.
+As in the paper (3.4): short sides of 256 to 480, crops of 224, flips, PCA color augmentation, a mean image, batch size
+256, a learning rate of 0.1 divided by ten when the error plateaus, 600,000 steps, weight decay of 1e-4, no dropout, He
+initialization. Unlike it: the mean image is that of the crops, and weight decay applies to every parameter, as in the
+authors' later Torch code.
 """
 
 from cnnjax.config import Config

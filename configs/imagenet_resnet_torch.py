@@ -1,4 +1,4 @@
-"""ResNets on ImageNet in 90 epochs: fb.resnet.torch, where most recipes after 2016 start from.
+"""ResNets on ImageNet in 90 epochs: fb.resnet.torch, the basis of most recipes after 2016.
 
     ./launch.sh train --config=configs/imagenet_resnet_torch.py
     ./launch.sh train --config=configs/imagenet_resnet_torch.py:resnet18
@@ -7,11 +7,11 @@
 
 Its top-1/top-5 validation errors, one crop (pretrained/README.md): ResNet-18 30.43/10.76, 34 26.73/8.74, 50 24.01/7.02,
 101 22.44/6.21, 152 22.16/6.16 %; with ten crops 28.22/9.42, 24.76/7.35, 22.24/6.08, 21.08/5.35, 20.69/5.21 %. WRN-50-2
-(Zagoruyko & Komodakis 2016): 21.9/6.03 % with one (pretrained/README.md of its code). Not run here yet.
+(Zagoruyko & Komodakis 2016): 21.9/6.03 % with one crop (pretrained/README.md of its code). Not run here yet.
 
-Augmentation, Nesterov's momentum, a tenth of the rate every 30 epochs, and decay on every parameter are as in its
-datasets/imagenet.lua, train.lua and opts.lua. Unlike it: mean, deviation and colour axes are those of all training
-images, and a window that fits nowhere in ten tries is the largest central one.
+As in its datasets/imagenet.lua, train.lua and opts.lua: augmentation, Nesterov momentum, a learning rate divided by ten
+every 30 epochs, weight decay on every parameter. Unlike it: mean, standard deviation and color axes are those of all
+training images, and after ten failed tries a random crop becomes the largest central one.
 """
 
 from cnnjax.config import Config

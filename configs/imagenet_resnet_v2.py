@@ -4,12 +4,13 @@
     ./launch.sh train --config=configs/imagenet_resnet_v2.py:resnet152_v2
 
 The paper's top-1/top-5 validation errors, one crop of 320x320 (Table 5): ResNet-152 v2 21.1/5.5, 200 v2 20.7/5.3 %, and
-20.1/4.8 % when crops differ in aspect too (augment="random_resized_crop(224)|flip_lr|pca_color(0.1)"). Not run here
-yet.
+20.1/4.8 % when crops vary in aspect ratio, too (augment="random_resized_crop(224)|flip_lr|pca_color(0.1)"). Not run
+here yet.
 
-As in the paper (appendix): the augmentation of imagenet_resnet.py, batches of 256, a rate of 0.1 that is divided by ten
-after 30 and 60 epochs, decay of 1e-4, 90 epochs (from memory, as in fb.resnet.torch). Unlike it: decay is on every
-parameter, as in the authors' Torch code, and the mean image is one mean colour, for training and test sizes differ.
+As in the paper (appendix): the augmentation of imagenet_resnet.py, batch size 256, a learning rate of 0.1 divided by
+ten after 30 and 60 epochs, weight decay of 1e-4, 90 epochs (from memory, as in fb.resnet.torch). Unlike it: weight
+decay applies to every parameter, as in the authors' Torch code, and a mean color replaces the mean image, because
+training and test sizes differ.
 """
 
 from cnnjax.config import Config

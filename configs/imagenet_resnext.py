@@ -6,8 +6,8 @@
 The authors' top-1 validation errors, one crop (README.md of their code): 50 (32x4d) 22.2, 101 (32x4d) 21.2, 101 (64x4d)
 20.4 %. Not run here yet.
 
-As in their code, which is fb.resnet.torch's (imagenet_resnet_torch.py) with 100 epochs and a tenth of the rate after
-30, 60 and 90 of them (opts.lua, train.lua).
+As in their code: the recipe of fb.resnet.torch (imagenet_resnet_torch.py), with 100 epochs and a learning rate divided
+by ten after 30, 60 and 90 of them (opts.lua, train.lua).
 """
 
 from cnnjax.config import Config

@@ -1,13 +1,14 @@
-"""SqueezeNet on ImageNet, by the authors' solver for Caffe (Iandola et al. 2016).
+"""SqueezeNet on ImageNet, as in the authors' Caffe solver (Iandola et al. 2016).
 
     ./launch.sh train --config=configs/imagenet_squeezenet.py
     ./launch.sh train --config=configs/imagenet_squeezenet.py:squeezenet1_1
 
-Top-1/top-5 validation accuracy with the centre crop: 57.5/80.3 % (the paper's Table 2), 60.4/82.5 % with simple
+Top-1/top-5 validation accuracy with the center crop: 57.5/80.3 % (the paper's Table 2), 60.4/82.5 % with simple
 bypasses (Table 3); at least 80.3 % top-5 for version 1.1 (the authors' README). Not run here yet.
 
-Batches of 512 in 16 parts, a rate of 0.04 that falls linearly to 0 in 170,000 steps, decay of 2e-4 (solver.prototxt),
-crops of 227 from 256x256. Unlike it: the last convolution starts as Glorot says too, not from a Gaussian of 0.01.
+As in solver.prototxt: batch size 512 in 16 micro-batches, a learning rate of 0.04 that falls linearly to 0 in 170,000
+steps, weight decay of 2e-4, crops of 227 from 256x256. Unlike it: Glorot initialization for the last convolution, too,
+instead of a Gaussian with standard deviation 0.01.
 """
 
 from cnnjax.config import Config

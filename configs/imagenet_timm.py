@@ -1,17 +1,17 @@
-"""ResNet-50 on ImageNet by timm's recipes A1, A2 and A3 (Wightman et al. 2021, "ResNet strikes back").
+"""ResNet-50 on ImageNet with timm's recipes A1, A2 and A3 (Wightman et al. 2021, "ResNet strikes back").
 
     ./launch.sh train --config=configs/imagenet_timm.py:a1
     ./launch.sh train --config=configs/imagenet_timm.py:a2
     ./launch.sh train --config=configs/imagenet_timm.py
 
 Their top-1 validation accuracy, one crop (arXiv:2110.00476, Table 2): A1 80.4 % (600 epochs), A2 79.8 % (300), A3 78.1
-% (100, images of 160x160). Not run here yet.
+% (100, trained at 160x160). Not run here yet.
 
-As in its Table 2: LAMB in batches of 2,048 (2,046 where each image is there three times), binary cross-entropy,
-RandAugment, mixup or CutMix, repeated augmentation and stochastic depth in A1 and A2, a cosine after five epochs of
-warm-up; as in timm, no decay on biases and normalisation, and targets of more than 0.2 count as 1 (from memory). Unlike
-it: the magnitude of RandAugment does not vary about its mean (by 0.5), and images are interpolated linearly, not by
-cubics.
+As in its Table 2: LAMB with batch size 2,048 (2,046 with repeated augmentation), binary cross-entropy, RandAugment,
+mixup or CutMix, repeated augmentation (three copies) and stochastic depth in A1 and A2, a cosine schedule after five
+epochs of warm-up. As in timm: no weight decay on biases and normalization, and targets above 0.2 count as 1 (from
+memory). Unlike it: the magnitude of RandAugment is fixed (its standard deviation is 0.5 in timm), and interpolation is
+linear, not bicubic.
 """
 
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from cnnjax.config import Config, pick_recipe
 
 
 class Recipe(NamedTuple):
-    """What the three differ in."""
+    """The settings in which the three recipes differ."""
 
     epochs: int
     lr: float
@@ -28,7 +28,7 @@ class Recipe(NamedTuple):
     mixup: float
     side: int = 224
     magnitude: int = 7
-    repeats: int = 3
+    repeated_augment: int = 3
     stochastic_depth: float = 0.05
     label_smoothing: float = 0.0
 
@@ -42,14 +42,14 @@ RECIPES = {
 
 def get_config(recipe: str = "a3") -> Config:
     row: Recipe = pick_recipe(recipe, RECIPES)
-    batch_size = 2048 // row.repeats * row.repeats
+    batch_size = 2048 // row.repeated_augment * row.repeated_augment
     mixing = f"mixup({row.mixup})|cutmix(1.0)"
     return Config(
         model=f"resnet50_v1_5(zero_init=True, stochastic_depth={row.stochastic_depth})",
         dataset="imagenet2012",
         test_split="validation",
         augment=f"random_resized_crop({row.side})|flip_lr|rand_augment(2, {row.magnitude}, bins=11)|{mixing}",
-        repeated_augment=row.repeats,
+        repeated_augment=row.repeated_augment,
         preprocess="resize(236)|center_crop(224)",
         duration=f"{row.epochs} epochs",
         batch_size=batch_size,

@@ -1,4 +1,4 @@
-"""ResNet-50 and others on ImageNet by torchvision's recipe of 2021 (its weights IMAGENET1K_V2).
+"""ResNet-50 and others on ImageNet with torchvision's recipe of 2021 (its weights IMAGENET1K_V2).
 
     ./launch.sh train --config=configs/imagenet_torchvision.py
     ./launch.sh train --config=configs/imagenet_torchvision.py:resnext101_32x8d
@@ -6,10 +6,10 @@
 torchvision's top-1 validation accuracy, one crop (metadata of its weights): ResNet-50 80.858, 101 81.886, 152 82.284,
 ResNeXt-50 (32x4d) 81.198, ResNeXt-101 (32x8d) 82.834, WRN-50-2 81.602 %. Not run here yet.
 
-As in its references/classification: TrivialAugment, random erasing, mixup or CutMix, label smoothing, each image four
-times an epoch's quarter, crops of 176 against 224 in tests, no decay on normalisation, 600 epochs of a cosine after
-five of warm-up, averaged weights. It averages every 32nd step with a decay of 0.99998 for an epoch's length; here every
-step has the share that gives the same.
+As in its references/classification: TrivialAugment, random erasing, mixup or CutMix, label smoothing, repeated
+augmentation with four copies, crops of 176 in training and 224 in tests, no weight decay on normalization, 600 epochs
+with a cosine schedule and five epochs of warm-up, averaged weights. Unlike it: torchvision updates the average every 32
+steps, with a decay computed from 0.99998; here every step updates it, with the decay that gives the same average.
 """
 
 from cnnjax.config import Config
@@ -17,7 +17,7 @@ from cnnjax.config import Config
 
 def get_config(model: str = "resnet50_v1_5") -> Config:
     batch_size, epochs, every = 1024, 600, 32
-    forgotten = (1 - 0.99998) * batch_size * every / epochs  # at each of torchvision's averages
+    update_weight = (1 - 0.99998) * batch_size * every / epochs  # of the new weights, in torchvision's average
     return Config(
         model=model,
         dataset="imagenet2012",
@@ -33,6 +33,6 @@ def get_config(model: str = "resnet50_v1_5") -> Config:
         schedule="cosine(warmup='5 epochs')",
         weight_decay=2e-5,
         decay_mask="kernel$|^head/bias$",
-        ema=(1 - forgotten) ** (1 / every),
+        ema=(1 - update_weight) ** (1 / every),
         dtype="bfloat16",
     )

@@ -5,15 +5,15 @@
     ./launch.sh train --config=configs/imagenet_vgg.py:vgg_e
     ./launch.sh evaluate --workdir=runs/NAME --preprocess='' --protocol='multiscale(256, 384, 512)'
 
-The paper's top-1/top-5 validation errors (Table 3), whole images of short side 256: A 29.6/10.4, B 28.7/9.9, C
+The paper's top-1/top-5 validation errors (Table 3), whole images with a short side of 256: A 29.6/10.4, B 28.7/9.9, C
 28.1/9.4, D 27.0/8.8, E 27.3/9.0 %; trained with short sides of 256 to 512 and tested at 384: C 27.3/8.8, D 25.6/8.1, E
 25.5/8.0 %. One crop of D, as released: 28.5/9.9 % (the README of He et al.'s deep-residual-networks). Not run here yet.
 
-As in the paper (sec. 3.1): scale jitter, the mean colour subtracted on the scale of 0 to 255, SGD in batches of 256, a
-rate of 0.01 that is divided by ten when the validation error stops improving, three times at most, decay of 5e-4, 74
-epochs. The start is Glorot's, with which the authors found that no pre-training is needed; before, A started from a
-Gaussian of variance 0.01 and deeper nets from A. Unlike it: all networks see scale jitter from their first step, where
-the paper's begin from ones trained at a short side of 384.
+As in the paper (sec. 3.1): scale jitter, the mean color subtracted from values of 0 to 255, SGD with batch size 256, a
+learning rate of 0.01 divided by ten when the validation error stops improving, at most three times, weight decay of
+5e-4, 74 epochs. Initialization is Glorot's, with which the authors later found that no pre-training is needed;
+originally, A was initialized from a Gaussian with variance 0.01 and deeper networks from A. Unlike it: scale jitter
+from the first step on, where the paper starts from networks trained with a short side of 384.
 """
 
 from cnnjax.config import Config

@@ -4,9 +4,9 @@
 
 The paper's top-1/top-5 validation accuracy with one crop: 79.0/94.5 % (Table 1). Not run here yet.
 
-As in the paper (4.2, 4.3): SGD with momentum 0.9, a rate of 0.045 that is 6 % lower every second epoch, decay of 1e-5,
-dropout of 0.5, averaged weights, 299x299. The paper gives neither batch, nor epochs, nor augmentation: they are those
-of the Inception-v3 that it compares with, in imagenet_inception.py.
+As in the paper (4.2, 4.3): SGD with momentum 0.9, a learning rate of 0.045 that falls by 6 % every second epoch, weight
+decay of 1e-5, dropout of 0.5, averaged weights, 299x299. The paper does not give batch size, epochs and augmentation:
+they are those of the Inception-v3 that it compares with (imagenet_inception.py).
 """
 
 from cnnjax.config import Config

@@ -5,12 +5,12 @@
     ./launch.sh train --config=configs/mnist_mlp.py:deep_mlp
 
 The papers' test errors: a linear classifier 12.0 %, 300 hidden units 4.7 % (LeCun et al. 1998, Fig. 9); five layers of
-2,500 to 500 units, on images that are distorted anew in each epoch, 0.35 % (Ciresan et al. 2010, Table 1), all from
-memory. Ours, after the last step, seed 0: perceptron 7.59 %, mlp 1.85 %, in one and two minutes on two CPU cores that
-were shared with other work, jax 0.10.2, November 2026; deep_mlp is not run here yet.
+2,500 to 500 units, on images distorted differently in each epoch, 0.35 % (Ciresan et al. 2010, Table 1), all from
+memory. Ours, after the last step, seed 0: perceptron 7.59 %, mlp 1.85 %, in one and two minutes on two CPU cores
+shared with other jobs, jax 0.10.2, November 2026; deep_mlp is not run here yet.
 
-The networks are the papers'. Unlike them: momentum and a one-cycle rate on cross-entropy in place of stochastic steps
-on squared errors, and turns, zooms and slants alone, of the extent that is in Ciresan's sec. 2 (from memory: 15
+As in the papers: the networks. Unlike them: cross-entropy with momentum and a one-cycle schedule instead of squared
+errors and plain SGD, and only rotations, scaling and shearing, of the range in Ciresan's sec. 2 (from memory: 15
 degrees, 15 %), without elastic deformations.
 """
 
@@ -29,7 +29,7 @@ NETWORKS = {
 
 
 def get_config(model: str = "mlp") -> Config:
-    settings = {"duration": "20 epochs"} | pick_recipe(model, NETWORKS)
+    fields = {"duration": "20 epochs"} | pick_recipe(model, NETWORKS)
     return Config(
         model=model,
         dataset="mnist",
@@ -38,5 +38,5 @@ def get_config(model: str = "mlp") -> Config:
         optimizer="sgd(momentum=0.9)",
         schedule="one_cycle",
         log_every="100 steps",
-        **settings,
+        **fields,
     )

@@ -1,4 +1,4 @@
-"""Transfer: networks that learnt CIFAR-10 or Imagenette, and five sets of images, near or far, few or many.
+"""Transfer learning from CIFAR-10 or Imagenette to similar or different images, few or many.
 
     ./launch.sh train --config=configs/transfer.py
     ./launch.sh train --config=configs/transfer.py:similar_few --config.init=runs/SOURCE
@@ -8,19 +8,20 @@
     ./launch.sh train --config=configs/transfer.py:imagenette
     ./launch.sh train --config=configs/transfer.py:imagenette_few --config.init=runs/IMAGENETTE
 
-The first trains the source, a ResNet-20, and SOURCE is its run. Near it are photographs: of ants and bees, 244 of them,
-and Imagenette's; far are Fashion-MNIST's grey clothes, 200 or 10,000 of them. The last two are a ResNet-18 that learns
-Imagenette's photographs at 64x64, and then the ants and bees. What is frozen follows the rules of thumb of Stanford's
-course CS231n, "Transfer Learning": the more images, and the farther from the source, the more is trained. With many,
-the trunk joins after the first epochs, once the new head gives gradients that mean something (Howard, Ruder 2018,
-arXiv:1801.06146, sec. 3.3), and its early layers at a fraction of the rate (there, sec. 3.2).
+The first command trains the source network, a ResNet-20; SOURCE is its run. Similar images are photographs: 244 of ants
+and bees, and those of Imagenette. Different images are Fashion-MNIST's gray clothes, 200 or 10,000 of them. The last
+two commands train a ResNet-18 on Imagenette's photographs at 64x64, then on the ants and bees. The frozen layers follow
+the rules of thumb of Stanford's course CS231n, "Transfer Learning": the more images, and the less similar to the
+source, the more layers are trained. With many images, the layers below the head are unfrozen after the first epochs,
+once the gradients of the new head are informative (Howard, Ruder 2018, arXiv:1801.06146, sec. 3.3), and the early
+layers have a lower learning rate (sec. 3.2).
 
-There is no paper's number. experiments/transfer.py compares what is trained, on all five. Ours, of a ResNet-8 with 72 %
-on CIFAR-10 and a ResNet-18 of half the width with 66 % on Imagenette, means of five seeds, from scratch / head / last
-block / all layers / gradually: similar_few 74 / 64 / 69 / 75 / 70 %, similar_many 46 / 50 / 60 / 64 / 64 %,
+Our results, from experiments/transfer.py, which compares what is trained: a ResNet-8 with 72 % on CIFAR-10 and a
+ResNet-18 of half the width with 66 % on Imagenette, means of five seeds, from scratch / head / last block / all layers
+/ gradual unfreezing: similar_few 74 / 64 / 69 / 75 / 70 %, similar_many 46 / 50 / 60 / 64 / 64 %,
 different_few 68 / 54 / 69 / 70 / 70 %, different_many 78 / 64 / 80 / 82 / 82 %, and imagenette_few
-66 / 64 / 64 / 68 / 69 %; deviations of 0.4 to 5 %, on two CPU cores with jax 0.10.2: experiments/reports. From
-`--config.init=akamaster:resnet20`, seed 0, the cards gave 77.0 % on similar_many and 91.2 % on different_many.
+66 / 64 / 64 / 68 / 69 %; standard deviations of 0.4 to 5 %, on two CPU cores with jax 0.10.2: experiments/reports. With
+`--config.init=akamaster:resnet20`, seed 0, these configs gave 77.0 % on similar_many and 91.2 % on different_many.
 """
 
 from cnnjax.config import Config, pick_recipe
@@ -46,7 +47,7 @@ QUADRANTS = {
 
 
 def get_config(quadrant: str = "source") -> Config:
-    settings = {
+    defaults = {
         "model": "cifar_resnet20",
         "batch_size": 32,
         "optimizer": "sgd(momentum=0.9, nesterov=True)",
@@ -56,4 +57,4 @@ def get_config(quadrant: str = "source") -> Config:
         "checkpoint_every": "5 epochs",
         "log_every": "1 epochs",
     }
-    return Config(**settings | pick_recipe(quadrant, QUADRANTS))
+    return Config(**defaults | pick_recipe(quadrant, QUADRANTS))

@@ -1,4 +1,4 @@
-"""Transfer: where weights that learnt other images help, and how many of them to train on.
+"""Transfer: when pretrained weights help, and how many of their layers to fine-tune.
 
 ./launch.sh study experiments/transfer.py --workers=2
 ./launch.sh study experiments/transfer.py --budget=full
@@ -11,22 +11,22 @@ from cnnjax.config import Config
 from cnnjax.config_files import read_config
 from cnnjax.study import Comparison, Panel, Study
 
-CLAIM = """Training all layers from another task's weights gives more accurate networks than from random ones, with
-few images and with many, and for images far from those of the other task, too. Its features alone, frozen, are worse
-than that where there are many images, or where these are far."""
+CLAIM = """Fine-tuning all layers of a network trained on another task gives a higher accuracy than training from
+scratch, with few images and with many, and also for images unlike those of the other task. Its features alone,
+frozen, give a lower accuracy than fine-tuning if there are many images, or if they are unlike."""
 SOURCE = """Yosinski, Clune, Bengio, Lipson: How Transferable Are Features in Deep Neural Networks? NIPS 2014, sec. 4;
 the four cases: Stanford's course CS231n, "Transfer Learning" """
-REMARKS = """The recipes are those of configs/transfer.py, each with the same rate for all arms: of what is trained,
-nothing else differs. The first four sets begin with a network that learnt CIFAR-10, and photographs are shown to it at
-32x32; 'imagenette_few' are ants and bees, too, at 64x64, and begins with one that learnt Imagenette. Batch
-normalisations keep their statistics while they are frozen. 'gradual' trains the head alone for the first tenth, then
-the last stage with it, after a second tenth all, the first stage at a tenth of the rate. Quick runs have a ResNet-8 in
-place of a ResNet-20, with one block in each stage, and half as many maps in the ResNet-18; less of the source's images,
-and tests on 1,000 images at most."""
+REMARKS = """The recipes are those of configs/transfer.py. The arms of a set have the same learning rate and differ
+only in the trained layers. The first four sets start from a network trained on CIFAR-10, for which photographs are
+resized to 32x32; 'imagenette_few', also ants and bees, has 64x64 images and starts from a network trained on
+Imagenette. Frozen batch normalization layers keep their statistics. 'gradual' trains the head alone for the first
+tenth, with the last stage for the second tenth, then all layers, the first stage at a tenth of the learning rate.
+Quick runs use a ResNet-8 in place of a ResNet-20, with one block in each stage, half as many channels in the
+ResNet-18, fewer images of the source, and at most 1,000 test images."""
 
 CARD = pathlib.Path(__file__).resolve().parents[1] / "configs" / "transfer.py"
 RESNET20 = ("source", "stage3_block3", "stage3", "conv1|norm1|stage1")
-SETS = {  # what each starts from, and the last block, the last stage and the first of that network
+SETS = {  # set -> source arm, and the names of its last block, last stage and first stage
     "similar_few": RESNET20,
     "similar_many": RESNET20,
     "different_few": RESNET20,
@@ -53,8 +53,8 @@ def arm(name: str, budget: str, **trained: str) -> Config:
     return dataclasses.replace(config, **changes)
 
 
-def ways(block: str, stage: str, first: str, budget: str) -> dict[str, dict[str, str]]:
-    """What is trained, as fields of a config."""
+def methods(block: str, stage: str, first: str, budget: str) -> dict[str, dict[str, str]]:
+    """Returns method -> the config fields that select the trained layers."""
     block = block.replace("block3", "block1") if budget == "quick" else block
     gradual = {"freeze": "^(?!head)", "unfreeze": f"^{stage}:10% .*:20%", "lr_factors": f"^({first}):0.1"}
     return {
@@ -70,13 +70,13 @@ def get_study(budget: str) -> Study:
     arms, starts = {}, {}
     for name, (source, *layers) in SETS.items():
         arms.setdefault(source, arm(source, budget))
-        for what, trained in ways(*layers, budget).items():
-            arms[f"{name}, {what}"] = arm(name, budget, **trained)
-            if what != "scratch":
-                starts[f"{name}, {what}"] = source
+        for method, trained in methods(*layers, budget).items():
+            arms[f"{name}, {method}"] = arm(name, budget, **trained)
+            if method != "scratch":
+                starts[f"{name}, {method}"] = source
 
-    def more(name: str, what: str) -> Comparison:
-        return Comparison(f"{name}, all", "higher", f"{name}, {what}", "test/accuracy")
+    def all_better_than(method: str, name: str) -> Comparison:
+        return Comparison(f"{name}, all", "higher", f"{name}, {method}", "test/accuracy")
 
     return Study(
         claim=CLAIM,
@@ -85,8 +85,8 @@ def get_study(budget: str) -> Study:
         seeds=5,
         metrics={"test/accuracy": "test accuracy", "train/loss": "training loss"},
         comparisons=(
-            *(more(name, "scratch") for name in SETS),
-            *(more(name, "head") for name in ("similar_many", "different_few", "different_many")),
+            *(all_better_than("scratch", name) for name in SETS),
+            *(all_better_than("head", name) for name in ("similar_many", "different_few", "different_many")),
         ),
         panels=tuple(
             Panel("bars", "test/accuracy", name.replace("_", ", "), tuple(a for a in arms if a.startswith(f"{name},")))

@@ -1,4 +1,4 @@
-"""Vanishing gradients: what twenty layers do to a gradient, under ten activations, with and without normalisation.
+"""Vanishing gradients in twenty layers: nine activations, with and without batch normalization.
 
 ./launch.sh study experiments/vanishing_gradients.py --workers=2
 ./launch.sh study experiments/vanishing_gradients.py --budget=full
@@ -10,16 +10,16 @@ from typing import Any
 from cnnjax.config import Config
 from cnnjax.study import Comparison, Panel, Study
 
-CLAIM = """In a network of twenty layers with sigmoids the gradient of the first layer vanishes, by powers of ten
-against that of the last, and the network does not learn. With rectifiers the gradient does not, and it learns.
-Batch normalisation brings the sigmoids' gradient back, and they learn."""
+CLAIM = """In a network of twenty layers with sigmoids the gradient of the first layer vanishes: it is powers of ten
+smaller than that of the last, and the network does not learn. With ReLU the gradient does not vanish, and the network
+learns. With batch normalization the gradient of sigmoids does not vanish either, and the network learns."""
 SOURCE = """Glorot, Bengio: Understanding the difficulty of training deep feedforward neural networks. AISTATS 2010;
-Glorot, Bordes, Bengio: Deep Sparse Rectifier Neural Networks. AISTATS 2011; Ioffe, Szegedy: Batch Normalization.
-ICML 2015, sec. 4.2"""
-REMARKS = """A gradient is the root mean square over the kernel of a layer, of the loss of 500 training images. A
-unit is dead when its values over these images differ by less than 0.0001: it says nothing about them. All arms
-start from weights of variance 1 / inputs. With these a rectifier passes half of the signal's power on, so the
-gradients of all layers are small alike; a sigmoid's derivative of at most 1/4 shrinks them layer by layer."""
+Glorot, Bordes, Bengio: Deep Sparse Rectifier Neural Networks. AISTATS 2011; Ioffe, Szegedy: Batch Normalization. ICML
+2015, sec. 4.2"""
+REMARKS = """A gradient is the root mean square over a layer's kernel, for the loss of 500 training images. A unit is
+dead if its values over these images differ by less than 0.0001. All arms start from weights of variance 1 / inputs.
+With these, ReLU halves the power of the signal in each layer, so the gradients of all layers are equally small; the
+derivative of a sigmoid, at most 1/4, makes them smaller from layer to layer."""
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu", "prelu", "elu", "selu", "swish", "mish")
 NORMS = {"none": "", "batch": " + BN"}
@@ -27,7 +27,7 @@ LAYERS = 20
 
 
 def arm(activation: str, norm: str, budget: str) -> Config:
-    """Layers of 64 units, weights of variance 1 / inputs (LeCun et al. 1998), and the same small rate for all."""
+    """Returns the config of an arm: 64 units a layer, LeCun initialization (1998), the same small learning rate."""
     features = ", ".join(["64"] * LAYERS)
     return Config(
         model=f"mlp(features=({features}), activation='{activation}', norm='{norm}', initializer='lecun')",
@@ -49,13 +49,13 @@ def measure(folder: pathlib.Path, data_dir: str) -> dict[str, Any]:
 
 
 def get_study(budget: str) -> Study:
-    plain, normalised = ACTIVATIONS, tuple(f"{name} + BN" for name in ACTIVATIONS)
+    plain, normalized = ACTIVATIONS, tuple(f"{name} + BN" for name in ACTIVATIONS)
     panels = []
-    for arms, where in ((plain, ""), (normalised, ", with BN")):
+    for arms, suffix in ((plain, ""), (normalized, ", with BN")):
         panels += [
-            Panel("profile", "gradient_start", f"gradient before training{where}", arms, log=True, xlabel="layer"),
-            Panel("profile", "gradient_end", f"gradient after training{where}", arms, log=True, xlabel="layer"),
-            Panel("bars", "test/accuracy", f"test accuracy{where}", arms),
+            Panel("profile", "gradient_start", f"gradient before training{suffix}", arms, log=True, xlabel="layer"),
+            Panel("profile", "gradient_end", f"gradient after training{suffix}", arms, log=True, xlabel="layer"),
+            Panel("bars", "test/accuracy", f"test accuracy{suffix}", arms),
         ]
     return Study(
         claim=CLAIM,

@@ -1,4 +1,4 @@
-"""Weight sharing: what LeNet-5's convolutions buy over full connections, at equal parameters and where images shift.
+"""Weight sharing: LeNet-5 against fully connected networks, with equal parameters and on shifted images.
 
 ./launch.sh study experiments/weight_sharing.py --workers=2
 ./launch.sh study experiments/weight_sharing.py --budget=full
@@ -11,13 +11,13 @@ from cnnjax.config import Config
 from cnnjax.study import Comparison, Panel, Study
 
 CLAIM = """With shared weights and local connections a network makes fewer errors than a fully connected one with as
-many parameters, and than one with many times more; and it bears shifts of the image better."""
-SOURCE = """LeCun, Bottou, Bengio, Haffner: Gradient-Based Learning Applied to Document Recognition. Proc. IEEE
-1998, sec. I.B, II.A and III.C, fig. 9"""
-REMARKS = """No network was trained on shifted images. At equal parameters: MLP 77 and deep MLP 68. At equal
-accuracy: how many parameters a fully connected network needs for LeNet-5's, where the larger two come near it."""
+many parameters, or with many times more; and it is more robust to shifts of the image."""
+SOURCE = """LeCun, Bottou, Bengio, Haffner: Gradient-Based Learning Applied to Document Recognition. Proc. IEEE 1998,
+sec. I.B, II.A and III.C, fig. 9"""
+REMARKS = """No network was trained on shifted images. MLP 77 and deep MLP 68 have as many parameters as LeNet-5. The
+two larger networks show how many parameters a fully connected one needs to come near its accuracy."""
 
-# LeNet-5 has 61,706 parameters; the first two MLPs about as many, the last two twelve and forty times as many.
+# LeNet-5 has 61,706 parameters, the first two MLPs about as many, the last two 12 and 40 times as many.
 MODELS = {
     "LeNet-5": "lenet5",
     "MLP 77": "mlp(features=(77,), activation='relu')",
@@ -48,13 +48,14 @@ def arm(model: str, dataset: str, budget: str) -> Config:
 
 
 def measure(folder: pathlib.Path, data_dir: str) -> dict[str, Any]:
-    """Parameters, and the share of wrong answers: on the test images, and on these when they are moved by SHIFT pixels,
-    a mean over the four directions.
+    """Returns the number of parameters and the test error, on the original images and on shifted ones.
+
+    'shifted' is the mean error over shifts by `SHIFT` pixels in four directions.
     """
     from cnnjax.study import measure
 
-    moves = [f"shift({rows}, {columns})" for rows, columns in ((SHIFT, 0), (-SHIFT, 0), (0, SHIFT), (0, -SHIFT))]
-    shifted = [1 - measure.accuracy(folder, data_dir, move) for move in moves]
+    shifts = [f"shift({rows}, {columns})" for rows, columns in ((SHIFT, 0), (-SHIFT, 0), (0, SHIFT), (0, -SHIFT))]
+    shifted = [1 - measure.accuracy(folder, data_dir, shift) for shift in shifts]
     error = 1 - measure.accuracy(folder, data_dir, "")
     return {"parameters": measure.parameters(folder), "error": error, "shifted": sum(shifted) / len(shifted)}
 

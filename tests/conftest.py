@@ -32,6 +32,9 @@ os.environ.update(
     JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES="-1",
     MPLBACKEND="agg",
 )
+if os.environ["JAX_PLATFORMS"] == "cpu" and "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
+    # Most of the time of a small test is compilation, which without LLVM's optimizations takes a fifth of the time.
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
 for _name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "CNNJAX_COMMAND"):
     os.environ.pop(_name, None)
 if "jax" in sys.modules:
@@ -101,7 +104,7 @@ def digits_dir() -> str:
     """A folder of data sets with the digits in it."""
     from cnnjax.data import build
 
-    build.build("digits", data_dir=os.environ["TFDS_DATA_DIR"], say=lambda line: None)
+    build.build("digits", data_dir=os.environ["TFDS_DATA_DIR"], log=lambda line: None)
     return os.environ["TFDS_DATA_DIR"]
 
 

@@ -7,7 +7,6 @@ import re
 import shlex
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,9 +14,9 @@ from PIL import Image
 from cnnjax import cli, config_files, spec
 from cnnjax.config import Config, pick_recipe
 from cnnjax.data import build
-from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
-from cnnjax.training import loop
+from cnnjax.training.recipe import parse_recipe
+from tests import tiny
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CARDS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").glob("*.py"))
@@ -60,10 +59,10 @@ def test_a_command_of_a_card_names_what_exists(words: tuple[str, ...]) -> None:
     path = re.sub(r"^--config=|:.*$", "", words[0])
     assert path in CARDS
     config = config_of(words)
-    loop.check_names(config)
+    parse_recipe(config)
     for _, *flags in commands(path, "evaluate"):  # after --workdir
         settings = dict(flag.removeprefix("--").split("=", 1) for flag in flags)
-        loop.check_names(dataclasses.replace(config, **settings))
+        parse_recipe(dataclasses.replace(config, **settings))
 
 
 @pytest.mark.parametrize("path", [path for path in CARDS if "pick_recipe(" in (ROOT / path).read_text()])
@@ -114,7 +113,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> str:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 pixels = rng.integers(0, 128, (100 + i, 130 - i, 3)) + 127 * (label == "light")
                 Image.fromarray(pixels.astype(np.uint8)).save(path)
-    build.build("photographs", str(folder / "source"), str(folder), say=lambda line: None)
+    build.build("photographs", str(folder / "source"), str(folder), log=lambda line: None)
     return str(folder)
 
 
@@ -154,7 +153,7 @@ def test_every_command_of_a_card_takes_a_step(
     if side:
         config.train_split, config.test_split = "train[:48]", "test[:8]"
         config.val_split = config.val_split and "test[8:16]"
-    mesh = sharding.make_mesh(jax.devices()[:1])
-    result = loop.train(config, tmp_path, data_dir=digits_dir if side else photographs, mesh=mesh)
+    config.mesh = ""
+    result = tiny.train(config, tmp_path, digits_dir if side else photographs)
     assert result["step"] == 2
     assert np.isfinite(result["loss"])

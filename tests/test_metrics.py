@@ -1,7 +1,8 @@
-"""Metrics and losses against NumPy, and in any grouping."""
+"""Metrics against NumPy, in any grouping of the examples; and a new one, which is one row."""
 
-import re
-from collections.abc import Callable
+import json
+import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +10,20 @@ import numpy as np
 import pytest
 
 from cnnjax import losses, metrics
-from cnnjax.errors import InputError
+from cnnjax.config import Config
+from cnnjax.distributed import sharding
+from cnnjax.evaluation.evaluate import evaluate
+from cnnjax.metrics import METRICS, Metric
+from cnnjax.runs import checkpoint
+from cnnjax.sweep import report, search
+from cnnjax.training import loop, progress
 
 NAN, INF = float("nan"), float("inf")
 RANK, SUMS = map(jax.jit, (metrics.rank, metrics.sums))
 
 
 def example(classes: int, count: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Logits with many ties, and labels."""
+    """Returns logits with many ties, and labels."""
     rng = np.random.default_rng(seed)
     return rng.integers(-3, 4, (count, classes)).astype(np.float32), rng.integers(0, classes, count).astype(np.int32)
 
@@ -57,14 +64,14 @@ def test_sums_count_hits_and_leave_padding_out(classes: int) -> None:
     places = np.argsort(-logits[mask], axis=1, kind="stable")
     hit = places == label[mask][:, None]
     assert got["count"] == mask.sum()
-    assert got["top1"] == hit[:, 0].sum()
+    assert got["accuracy"] == hit[:, 0].sum()
     assert got["top5"] == hit[:, :5].sum()
     np.testing.assert_allclose(got["loss"], loss[mask].sum(), rtol=1e-5)
 
 
 def test_a_nan_is_no_top_5_hit_however_few_the_classes() -> None:
     got = SUMS(jnp.array([[NAN, 1.0], [1.0, 2.0]]), jnp.array([0, 0]), jnp.ones(2))
-    assert (got["top1"], got["top5"]) == (0, 1)
+    assert (got["accuracy"], got["top5"]) == (0, 1)
 
 
 def test_without_a_mask_every_example_counts() -> None:
@@ -79,154 +86,117 @@ def test_any_grouping_gives_the_same_sums(cuts: list[int]) -> None:
     parts = [np.s_[a:b] for a, b in zip([0, *cuts], [*cuts, 24], strict=True)]
     total = metrics.add([SUMS(logits[part], label[part], loss[part]) for part in parts])
     right = int((np.argmax(logits, axis=1) == label).sum())
-    assert (total["count"], total["top1"], total["loss"]) == (24, right, float(loss.sum()))
+    assert (total["count"], total["accuracy"], total["loss"]) == (24, right, float(loss.sum()))
 
 
 def test_sums_stay_exact_where_float32_would_not() -> None:
     parts = [{"count": np.int32(2**31 - 1), "loss": np.float32(1.0)}, {"count": np.int32(1), "loss": np.float32(1e-9)}]
     total = metrics.add(parts)
-    assert total["count"] == 2**31
+    assert (total["count"], total["count"].dtype, total["loss"].dtype) == (2**31, np.int64, np.float64)
     assert total["loss"] == 1.0 + np.float64(np.float32(1e-9))
 
 
 def test_means_are_shares_of_the_count() -> None:
-    total = {name: np.array(x) for name, x in {"count": 8, "loss": 4, "top1": 2, "top5": 6}.items()}
+    total = {name: np.array(x) for name, x in {"count": 8, "loss": 4, "accuracy": 2, "top5": 6}.items()}
     assert metrics.means(total) == {"loss": 0.5, "accuracy": 0.25, "top5": 0.75}
 
 
-# ------------------------------------------------------------------------------------------------------------ losses
+def test_a_whole_split_has_the_metrics_of_its_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "EXAMPLES_PER_CHUNK", 16)
+    scores, label = example(10, 40)
+    got = metrics.evaluate(scores, label, losses.cross_entropy)
+    loss = losses.cross_entropy(jnp.array(scores), jax.nn.one_hot(label, 10))
+    want = metrics.means(metrics.add([jax.device_get(SUMS(jnp.array(scores), jnp.array(label), loss))]))
+    assert got == want | {"loss": pytest.approx(want["loss"], rel=1e-6)}
 
 
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+def test_values_are_shown_as_their_rows_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METRICS, "mine", Metric("mine", METRICS["loss"].batch_sum, format_spec=".1f"))
+    values = {"loss": 0.12345, "accuracy": 0.98765, "top5": 1.0, "mine": 2.34}
+    assert metrics.describe(values) == "loss 0.1235, accuracy 98.77%, mine 2.3"
+    assert metrics.format_value("val/top5", 0.5) == "50.00%"
+    assert metrics.format_value("depth", 12.0) == "12"
+    assert METRICS["loss"].format(None) == "-"
 
 
-def sigmoid(logits: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-logits))
+# ------------------------------------------------------------------------------------------------- one row more
 
 
-def margins(logits: np.ndarray, label: np.ndarray, margin: float, power: int) -> np.ndarray:
-    """By the definition: for each example, each wrong class against the right one."""
-    each = []
-    for row, right in zip(logits, label, strict=True):
-        wrong = [max(0.0, margin - row[right] + x) ** power for k, x in enumerate(row) if k != right]
-        each.append(sum(wrong) / len(row))
-    return np.array(each)
+def _hits_and_images(logits: jax.Array, label: jax.Array, loss: jax.Array, mask: jax.Array) -> jax.Array:
+    """Returns the correctly classified images and all images of each class, int [2, K]."""
+    classes = jax.nn.one_hot(label, logits.shape[-1], dtype=int) * mask[:, None]
+    hit = (metrics.rank(logits, label) == 0)[:, None]
+    return jnp.stack([(classes * hit).sum(axis=0), classes.sum(axis=0)])
 
 
-def focal(logits: np.ndarray, hot: np.ndarray, gamma: float, alpha: float | None) -> np.ndarray:
-    p = np.where(hot > 0, sigmoid(logits), 1 - sigmoid(logits))
-    weight = 1.0 if alpha is None else np.where(hot > 0, alpha, 1 - alpha)
-    return (-weight * (1 - p) ** gamma * np.log(p)).mean(axis=1)
+def _mean_recall(total: np.ndarray, count: float) -> float:
+    hits, images = total[:, total[1] > 0]
+    return float((hits / images).mean())
 
 
-def crossed(share: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    return -(share * np.log(sigmoid(logits)) + (1 - share) * np.log(1 - sigmoid(logits))).mean(axis=1)
+BALANCED = Metric("balanced", _hits_and_images, format_spec=".3%", title="balanced accuracy", mean=_mean_recall)
+SMALL: dict[str, Any] = {
+    "model": "mlp(features=(16,))", "train_split": "train[:96]", "val_split": "test[:64]", "test_split": "test[64:101]",
+    "duration": "8 steps", "batch_size": 16, "eval_batch_size": 24, "lr": 0.05, "eval_every": "2 steps",
+    "log_every": "4 steps", "checkpoint_every": "2 steps", "keep_checkpoints": 1,
+}  # fmt: skip
 
 
-WEIGHTS = (0.5, 2.0, 1.0)
-# Call -> the same in float64, of logits x, one-hot targets t and labels y of three classes.
-FORMULAS: dict[str, Callable[..., np.ndarray]] = {
-    "cross_entropy": lambda x, t, y: -(t * log_softmax(x)).sum(1),
-    "cross_entropy(label_smoothing=0.1)": lambda x, t, y: -((0.9 * t + 0.1 / 3) * log_softmax(x)).sum(1),
-    "cross_entropy(label_smoothing=1.0)": lambda x, t, y: -log_softmax(x).mean(1),
-    f"cross_entropy(class_weights={WEIGHTS})": lambda x, t, y: -np.take(WEIGHTS, y) * (t * log_softmax(x)).sum(1),
-    f"cross_entropy(0.3, {[*WEIGHTS]})": lambda x, t, y: -((0.7 * t + 0.1) * WEIGHTS * log_softmax(x)).sum(1),
-    "mse": lambda x, t, y: ((np.exp(log_softmax(x)) - t) ** 2).mean(1),
-    'mse(of="logits")': lambda x, t, y: ((x - t) ** 2).mean(1),
-    'mse("logits", scale=15)': lambda x, t, y: ((x - 15 * t) ** 2).mean(1),
-    "hinge": lambda x, t, y: margins(x, y, 1, 1),
-    "hinge(margin=0.5, squared=True)": lambda x, t, y: margins(x, y, 0.5, 2),
-    "binary": lambda x, t, y: crossed(t, x),
-    "binary(label_smoothing=0.3)": lambda x, t, y: crossed(0.7 * t + 0.1, x),
-    "binary(label_smoothing=0.3, threshold=0.2)": lambda x, t, y: crossed(t, x),
-    "focal": lambda x, t, y: focal(x, t, 2, 0.25),
-    "focal(gamma=0.5, alpha=None)": lambda x, t, y: focal(x, t, 0.5, None),
-    "focal(gamma=0, alpha=None)": lambda x, t, y: crossed(t, x),
-}
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("text", FORMULAS)
-def test_a_loss_is_its_formula(text: str, dtype: str) -> None:
-    logits, label = example(3, count=50)
-    hot = np.eye(3)[label]
-    got = jax.jit(losses.build(text))(jnp.array(logits, dtype), jnp.array(hot))
-    assert got.dtype == jnp.float32
-    np.testing.assert_allclose(got, FORMULAS[text](logits.astype(np.float64), hot, label), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("text", [text for text in FORMULAS if "threshold" not in text])
-def test_a_mixed_targets_gradient_is_the_mean_of_those_of_its_classes(text: str) -> None:
-    logits, label = map(jnp.array, example(3, count=20))
-    one, other = jax.nn.one_hot(label, 3), jax.nn.one_hot((label + 1) % 3, 3)
-    loss = losses.build(text)
-    gradient = jax.jit(jax.grad(lambda logits, target: loss(logits, target).sum()))
-    want = 0.3 * gradient(logits, one) + 0.7 * gradient(logits, other)
-    np.testing.assert_allclose(gradient(logits, 0.3 * one + 0.7 * other), want, rtol=1e-5, atol=1e-6)
-
-
-def test_every_loss_has_a_formula_here() -> None:
-    assert {text.partition("(")[0] for text in FORMULAS} == losses.LOSSES.keys()
-
-
-def test_a_threshold_takes_each_class_of_a_mixture_that_is_large_enough() -> None:
-    logits, shares = jnp.array([[0.5, -1.0, 2.0]]), jnp.array([[0.7, 0.3, 0.0]])
-    for threshold, want in ((0.2, [1, 1, 0]), (0.3, [1, 0, 0]), (0.8, [0, 0, 0])):
-        got = losses.build(f"binary(threshold={threshold})")(logits, shares)
-        np.testing.assert_allclose(got, crossed(np.array([want]), np.asarray(logits, np.float64)), rtol=1e-6)
-
-
-def test_cross_entropy_does_not_overflow() -> None:
-    got = losses.cross_entropy(jnp.array([[1000.0, -1000.0]] * 2), jnp.eye(2))
-    np.testing.assert_allclose(got, [0, 2000])
-
-
-@pytest.mark.parametrize("name", losses.LOSSES)
-def test_every_loss_gives_one_finite_number_per_example(name: str) -> None:
-    logits, label = map(jnp.array, example(10))
-    each = losses.build(name)(logits, jax.nn.one_hot(label, 10))
-    assert each.shape == label.shape
-    assert bool(jnp.isfinite(each).all())
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("cross_entrpy", "unknown loss 'cross_entrpy'; did you mean 'cross_entropy'?"),
-        ("cross_entropy(smoothing=0.1)", "has no argument 'smoothing'; did you mean 'label_smoothing'?"),
-        ("cross_entropy(target=1)", "has no argument 'target'"),
-        ("cross_entropy()()", "is not a call string"),
-        ("cross_entropy(label_smoothing=5)", "cross_entropy: label_smoothing = 5: expected 0 to 1"),
-        ("cross_entropy(class_weights=(1, -1))", "class_weights = (1, -1): expected 2 numbers of at least 0, one for"),
-        ("cross_entropy(class_weights=(1, 'a'))", "class_weights = (1, 'a'): expected Sequence[float]"),
-        ("mse(of='sigmoid')", "mse: of = 'sigmoid'; valid: logits, softmax"),
-        ("mse(scale=2)", "mse: scale = 2: probabilities have none; use of='logits' with it"),
-        ("hinge(margin=0)", "hinge: margin = 0: expected more than 0"),
-        ("binary(label_smoothing=-1)", "binary: label_smoothing = -1: expected 0 to 1"),
-        ("binary(threshold=1)", "binary: threshold = 1: expected at least 0 and less than 1"),
-        ("focal(gamma=-1)", "focal: gamma = -1: expected at least 0"),
-        ("focal(alpha=2)", "focal: alpha = 2: expected 0 to 1, or None"),
-    ],
-)
-def test_a_loss_that_does_not_exist_is_refused(text: str, message: str) -> None:
-    with pytest.raises(InputError, match=re.escape(message)):
-        losses.build(text)
-
-
-def test_weights_for_other_classes_are_refused_where_these_are_known() -> None:
-    text = f"cross_entropy(class_weights={WEIGHTS})"
-    losses.build(text)
-    losses.build(text, 3)
-    with pytest.raises(InputError, match=re.escape(f"class_weights = {WEIGHTS}: expected 10 numbers")):
-        losses.build(text, 10)
-
-
-@pytest.mark.parametrize("text", FORMULAS)
-def test_a_loss_and_its_gradient_stay_finite_for_extreme_logits(text: str) -> None:
-    loss = losses.build(text)
-    value, gradient = jax.jit(jax.value_and_grad(lambda x: loss(x, jnp.eye(3)).sum()))(
-        jnp.array([[1000.0, -1000.0, 0.0]] * 3)
+@pytest.mark.parametrize("steps_per_call", [1, 4])
+def test_a_new_metric_is_one_row(
+    steps_per_call: int, digits_dir: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(METRICS, "balanced", BALANCED)
+    monkeypatch.setattr(checkpoint, "METRIC", "balanced")
+    shown: list[str] = []
+    monkeypatch.setattr(progress.Bar, "note", lambda bar, line: shown.append(line))
+    config = Config(
+        **SMALL,
+        steps_per_call=steps_per_call,
+        grad_accum_steps=2 if steps_per_call > 1 else 1,
+        schedule="plateau(patience=0, metric='balanced')",
+        early_stop="early_stop(patience=9, metric='balanced')",
     )
-    assert np.isfinite(value)
-    assert np.isfinite(gradient).all()
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    result = loop.train(config, tmp_path, data_dir=digits_dir, mesh=mesh)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    values = {line["step"]: line["val/balanced"] for line in lines if "val/balanced" in line}
+    assert sorted(values) == [2, 4, 6, 8]
+    assert all(0 <= line["train/balanced"] <= 1 for line in lines if "train/loss" in line)
+    assert [line.rpartition(" ")[2] for line in shown] == [format(value, ".3%") for value in values.values()]
+    best = max(values, key=lambda step: (values[step], step))
+    assert checkpoint.best(tmp_path) == best
+    assert set(checkpoint.steps(tmp_path)) == {best, 8}
+
+    again = evaluate(tmp_path, data_dir=digits_dir, mesh=mesh)
+    assert again["balanced"] == result.metrics["balanced"] == pytest.approx(again["recall_macro"])
+
+
+@pytest.mark.parametrize(("name", "order"), [("balanced", [0, 1]), ("loss", [1, 0]), ("top5", [0, 1])])
+def test_a_sweep_takes_the_direction_of_its_metric(
+    name: str, order: list[int], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(METRICS, "balanced", BALANCED)
+    config = {"val_split": "test", "train_split": "train"}
+    full = json.loads(json.dumps(vars(Config(**config))))
+    settings = search.Settings(config=full, source="x.py", space={"lr": [0.1, 0.2]}, metric=name)
+    study = search.open_study(tmp_path, settings)
+    space = search.check_settings(settings)
+    for value in (0.9, 0.1):
+        study.tell(study.ask(space), value)
+    assert [trial.number for trial in report.ranked(study, settings)] == order
+    assert study.best_trial.number == order[0]
+
+
+@pytest.mark.parametrize(("metric", "best"), [("accuracy", 2), ("loss", 4)])
+def test_the_best_checkpoint_is_by_the_direction_of_its_metric(
+    metric: str, best: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "METRIC", metric)
+    saved = {
+        2: {"accuracy": 0.9, "loss": 0.5},
+        4: {"accuracy": 0.8, "loss": 0.4},
+        6: None,
+        1: {"accuracy": 0.9, "loss": 0.6},
+    }
+    assert checkpoint._best(saved) == best

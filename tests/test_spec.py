@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cnnjax import spec
-from cnnjax.errors import SHOWN, InputError, nearest
+from cnnjax.errors import MAX_NAMES_SHOWN, InputError, nearest
 
 
 def f(given: int, a: int, b: int = 2, *, c: str = "x") -> tuple:
@@ -166,5 +166,5 @@ def test_the_nearest_name_is_suggested(name: str, valid: list[str], expected: st
 def test_of_many_names_the_closest_are_listed() -> None:
     text = nearest("name7x", [f"name{i}" for i in range(100)])
     assert text.startswith("did you mean 'name7'? valid, of 100: name7")
-    assert text.count(",") == SHOWN + 1
+    assert text.count(",") == MAX_NAMES_SHOWN + 1
     assert text.endswith(", ...")

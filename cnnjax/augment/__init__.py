@@ -1,10 +1,12 @@
-"""Image operations inside the training step, and the pipelines of them that a config names.
+"""Augmentation inside the training step: tables of operations, and pipelines of them built from call strings.
 
-An operation is a pure function `(key, image, ...) -> image` on one image: float32 [H, W, C] in [0, 1]. It gives the
-same result eagerly, under jit and under vmap. One that fills in pixels uses `mean` [1, 1, C], the mean colour of the
-training split, which is zero once the image is normalised; one that has to know which image it has, and how often it
-was seen, takes `example`, its number in the split, and `epoch`. Operations on whole batches and their targets come
-last: `mixing`. Operations of changing size run on the host: `data.images`.
+An operation is a pure function `(key, image, ...) -> image` of one image, float32 [H, W, C] in [0, 1], with the same
+result eagerly, under jit and under vmap. It may also take, as parameters of these names, `mean` [1, 1, C] of the
+training split (to fill pixels: zero after normalization) and its other statistics, and `example` and `epoch`, the
+index of the image in the split and how often it was used before. Operations on whole batches and their targets come
+last: `mixing`. Operations that change the size of images run on the host: `data.transforms`.
+
+To add an operation, from here or elsewhere: a row `name -> function` in `OPS` or `MIXING`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,56 +25,59 @@ Array = jax.Array
 OPS: dict[str, Callable[..., Array]] = {
     **geometry.OPS, **erasing.OPS, **color.OPS, **policies.OPS, **auto_augment.OPS
 }  # fmt: skip
-# What the program gives an operation that asks for it.
-GIVEN = ("key", "image", *normalize.STATISTICS, "example", "epoch", "images", "target")
+# Parameters of operations and normalizations that the program provides; a call string cannot set them.
+PROVIDED_ARGUMENTS = ("key", "image", *normalize.STATISTICS, "example", "epoch", "images", "target")
 
 
 def build(
-    calls: Sequence[spec.Call], normalization: str, known: Mapping[str, Any], shape: tuple[int, ...]
+    calls: Sequence[spec.Call],
+    normalization: spec.Call | str,
+    training_statistics: Mapping[str, Any],
+    shape: tuple[int, ...],
 ) -> Callable[..., Array]:
-    """The function `(key, images, example, epoch) -> images` that runs the calls and then normalises.
+    """Builds the function `(key, images, example, epoch) -> images` that applies `calls` and then normalizes.
 
-    It takes uint8 [N, H, W, C] to float32, with a key of its own for each image; `example` and `epoch` are int32 [N].
-    `known` holds the statistics of the training split, as a run's data.json does; `shape` is one image's, to try the
-    operations out at once.
-    Raises InputError for an operation that does not exist, or does not fit its arguments or the image.
+    It maps uint8 [N, H, W, C] to float32 [N, H, W, C], with a key for each image; `example` and `epoch` are int32 [N]
+    or None. `training_statistics` are those of the training split, by name. `shape` is [H, W, C]; the function is
+    traced once with it. Raises InputError for an operation that does not exist or does not fit its arguments or images.
     """
     if mixing := [call.name for call in calls if call.name in MIXING]:
         raise InputError(f"{mixing[0]!r} mixes the images of a training batch: its place is config.augment")
-    statistics = normalize.statistics(known)
-    final = spec.parse(normalization)
+    statistics = normalize.statistics(training_statistics)
+    final = spec.parse(normalization) if isinstance(normalization, str) else normalization
 
-    def one(key: Array, image: Array, example: Array, epoch: Array) -> Array:
+    def prepare_image(key: Array, image: Array, example: Array, epoch: Array) -> Array:
         image = image.astype(jnp.float32) / 255
         for i, call in enumerate(calls):
             operation_key = jax.random.fold_in(key, i)
-            given = {"key": operation_key, "image": image, "example": example, "epoch": epoch, **statistics}
-            image = spec.find("augmentation", call, OPS, **given)()
+            provided = {"key": operation_key, "image": image, "example": example, "epoch": epoch, **statistics}
+            image = spec.find("augmentation", call, OPS, **provided)()
         return spec.find("normalization", final, normalize.NORMALIZE, image=image, **statistics)()
 
     def prepare(key: Array, images: Array, example: Array | None = None, epoch: Array | None = None) -> Array:
-        count = images.shape[0]  # also where it is a symbol, in an exported program
+        count = images.shape[0]  # a symbol when a program is exported
         example, epoch = (jnp.zeros(count, jnp.int32) if x is None else x for x in (example, epoch))
-        return jax.vmap(one)(jax.random.split(key, count), images, example, epoch)
+        return jax.vmap(prepare_image)(jax.random.split(key, count), images, example, epoch)
 
-    image = jax.ShapeDtypeStruct((1, *shape), jnp.uint8)
+    images = jax.ShapeDtypeStruct((1, *shape), jnp.uint8)
     try:
-        out = jax.eval_shape(prepare, jax.random.key(0), image)
+        out = jax.eval_shape(prepare, jax.random.key(0), images)
     except InputError:
         raise
     except (TypeError, ValueError) as error:
-        text = "|".join(call.name for call in calls) or normalization
+        text = "|".join(call.name for call in calls) or spec.render(final)
         raise InputError(f"{text!r} does not fit an image of {shape}: {str(error).splitlines()[0]}") from error
-    if out.shape != image.shape:
-        raise InputError(f"{normalization!r} does not fit an image of {shape}: it makes {out.shape[1:]} of it")
+    if out.shape != images.shape:
+        raise InputError(f"{spec.render(final)!r} does not fit an image of {shape}: its result is {out.shape[1:]}")
     return prepare
 
 
 def build_mixing(calls: Sequence[spec.Call], classes: int) -> Callable[[Array, Array, Array], tuple[Array, Array]]:
-    """The function `(key, images [N, H, W, C], label int32 [N]) -> (images, target float32 [N, classes])`.
+    """Builds the function `(key, images [N, H, W, C], label int32 [N]) -> (images, target float32 [N, classes])`.
 
-    Of several calls each batch gets one, all with the same chance: mixup(0.8)|cutmix(1.0) is timm's switching at 0.5
-    and torchvision's RandomChoice, for an image mixed twice is of no recipe. Without calls targets are one-hot.
+    With several calls, each batch gets one of them with equal probability: 'mixup(0.8)|cutmix(1.0)' is timm's
+    switching at 0.5 and torchvision's RandomChoice. Without calls, targets are one-hot and images unchanged.
+    Raises InputError for an operation that does not exist or whose arguments do not fit.
     """
 
     def branch(call: spec.Call) -> Callable[..., tuple[Array, Array]]:

@@ -1,10 +1,10 @@
-"""AutoAugment: the policies that a search found (Cubuk et al. 2019, arXiv:1805.09501, appendix)."""
+"""AutoAugment: augmentation policies found by search (Cubuk et al. 2019, arXiv:1805.09501, appendix)."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnnjax.augment.policies import NUMBER, USUAL, apply, signed
+from cnnjax.augment.policies import OP_INDEX, STANDARD_SPACE, apply, signed
 from cnnjax.errors import unknown
 
 Array = jax.Array
@@ -13,32 +13,32 @@ Array = jax.Array
 def auto_augment(
     key: Array, image: Array, mean: Array, policy: str = "imagenet", interpolation: str = "nearest"
 ) -> Array:
-    """One of 25 pairs of operations, each with its probability and strength of ten bins, that were found by search.
+    """Applies a random one of a policy's 25 pairs of operations, each with its own probability and strength.
 
-    Cubuk et al. 2019, appendix: 'imagenet', 'cifar10' or 'svhn'.
+    `policy` is 'imagenet', 'cifar10' or 'svhn' (Cubuk et al. 2019, appendix).
     """
     if policy not in POLICIES:
         raise unknown("auto_augment: policy", policy, POLICIES)
     numbers, probabilities, bins = POLICIES[policy]
-    table = USUAL.table(image.shape, 10)
+    table = STANDARD_SPACE.table(image.shape, 10)
     pair_key, key = jax.random.split(key)
     pair = jax.random.randint(pair_key, (), 0, len(numbers))
-    chances, signs = jax.random.uniform(key, (2, 2))
-    chosen = jnp.where(chances < jnp.array(probabilities)[pair], jnp.array(numbers)[pair], 0)
+    units, signs = jax.random.uniform(key, (2, 2))
+    chosen = jnp.where(units < jnp.array(probabilities)[pair], jnp.array(numbers)[pair], 0)
     strengths = signed(signs, chosen, table[chosen, jnp.array(bins)[pair]])
     return apply(image, chosen, strengths, mean, interpolation)
 
 
-def _read(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The numbers of the operations, the probabilities and the bins of a policy's pairs, each [25, 2]."""
-    words = np.array([[one.split() for one in line.split("|")] for line in text.strip().splitlines()])
+def _parse_policy(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Parses a policy to operations (indices into OP_NAMES), probabilities and bins, each [25, 2]."""
+    words = np.array([[operation.split() for operation in line.split("|")] for line in text.strip().splitlines()])
     names, probabilities, bins = np.moveaxis(words, -1, 0)
-    return np.vectorize(NUMBER.get)(names), probabilities.astype(np.float32), bins.astype(int)
+    return np.vectorize(OP_INDEX.get)(names), probabilities.astype(np.float32), bins.astype(int)
 
 
-# Operation, probability and bin of both of a pair; where a strength means nothing, the bin is 0.
+# Pairs of operation, probability and bin (0 to 9); operations without a strength have bin 0.
 POLICIES = {
-    name: _read(text)
+    name: _parse_policy(text)
     for name, text in {
         "imagenet": """
             posterize 0.4 8 | rotate 0.6 9

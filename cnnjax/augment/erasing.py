@@ -1,22 +1,25 @@
-"""Operations that paint over a part of the image, or disturb all of it."""
+"""Operations that erase a region of the image, or add noise to it."""
 
 import math
 
 import jax
 import jax.numpy as jnp
 
-from cnnjax.augment.random import bernoulli, rectangle, uniform_index
+from cnnjax.augment.random import bernoulli, rectangle_mask, uniform_index
 from cnnjax.errors import InputError, unknown
 
 Array = jax.Array
 
 
 def cutout(key: Array, image: Array, mean: Array, size: int) -> Array:
-    """Paints a square of `size` pixels, centred anywhere and cut off at the border (DeVries & Taylor 2017, 3.2)."""
+    """Erases a square of `size` pixels per side, centered on any pixel (DeVries & Taylor 2017, sec. 3.2).
+
+    It is cut off at the border and filled with the mean color.
+    """
     if size < 1:
         raise InputError(f"cutout: size = {size!r}: expected at least 1")
     row, column = jax.random.randint(key, (2,), 0, jnp.array(image.shape[:2]))
-    return jnp.where(rectangle(image.shape, row - size // 2, column - size // 2, size, size), mean, image)
+    return jnp.where(rectangle_mask(image.shape, row - size // 2, column - size // 2, size, size), mean, image)
 
 
 def random_erasing(
@@ -29,36 +32,37 @@ def random_erasing(
     aspect: tuple[float, float] = (0.3, 10 / 3),
     mode: str = "const",
 ) -> Array:
-    """Paints a rectangle: of a share of the image in `area`, with height / width in `aspect` (Zhong et al. 2020, 3.2).
+    """Erases a random rectangle (Zhong et al. 2020, sec. 3.2).
 
-    mode='const' paints in the mean colour, 'rand' in one colour and 'pixel' in a colour for each pixel, drawn from the
-    normal distribution of the training split. So once normalised these are 0 and N(0, 1), as in timm. An image that
-    none of ten rectangles fits into stays as it is.
+    Its area is a fraction of the image in `area`, its height / width in `aspect`, both (low, high). mode='const' fills
+    it with the mean color, 'rand' with one random color, 'pixel' with a random color per pixel: normal with the mean
+    and the deviation of the training split, and so 0 or N(0, 1) after normalization, as in timm. If none of ten
+    rectangles fits into the image, it stays unchanged.
     """
     height, width, channels = image.shape
-    drawn = {"const": (0, 0, 0), "rand": (1, 1, channels), "pixel": image.shape}
-    if mode not in drawn:
-        raise unknown("random_erasing: mode", mode, drawn)
-    for name, (low, high), most in (("area", area, 1.0), ("aspect", aspect, math.inf)):
-        if not 0 < low <= high <= most:
-            limit = "at most 1" if most == 1 else "more than 0"
-            raise InputError(f"random_erasing: {name} = {(low, high)!r}: expected (low, high), {limit}, low <= high")
+    noise_shapes = {"const": (0, 0, 0), "rand": (1, 1, channels), "pixel": image.shape}
+    if mode not in noise_shapes:
+        raise unknown("random_erasing: mode", mode, noise_shapes)
+    for name, (low, high), limit in (("area", area, 1.0), ("aspect", aspect, math.inf)):
+        if not 0 < low <= high <= limit:
+            bound = "at most 1" if limit == 1 else "more than 0"
+            raise InputError(f"random_erasing: {name} = {(low, high)!r}: expected (low, high), {bound}, low <= high")
     keys = jax.random.split(key, 4)
-    shares = jax.random.uniform(keys[0], (2, 10))
-    pixels = (area[0] + (area[1] - area[0]) * shares[0]) * height * width
-    ratio = aspect[0] * (aspect[1] / aspect[0]) ** shares[1]
+    units = jax.random.uniform(keys[0], (2, 10))
+    pixels = (area[0] + (area[1] - area[0]) * units[0]) * height * width
+    ratio = aspect[0] * (aspect[1] / aspect[0]) ** units[1]
     rows, columns = jnp.round(jnp.sqrt(pixels * ratio)), jnp.round(jnp.sqrt(pixels / ratio))
     fits = (rows < height) & (columns < width)
     first = jnp.argmax(fits)
     size = jnp.stack([rows[first], columns[first]]).astype(jnp.int32)
     top, left = uniform_index(jax.random.uniform(keys[1], (2,)), jnp.array([height, width]) + 1 - size)
-    paint = mean if mode == "const" else mean + std * jax.random.normal(keys[2], drawn[mode])
-    painted = jnp.where(rectangle(image.shape, top, left, size[0], size[1]), paint, image)
-    return jnp.where(fits[first] & bernoulli("random_erasing", keys[3], probability), painted, image)
+    fill = mean if mode == "const" else mean + std * jax.random.normal(keys[2], noise_shapes[mode])
+    erased = jnp.where(rectangle_mask(image.shape, top, left, size[0], size[1]), fill, image)
+    return jnp.where(fits[first] & bernoulli("random_erasing", keys[3], probability), erased, image)
 
 
 def noise(key: Array, image: Array, sigma: float) -> Array:
-    """Adds Gaussian noise of the deviation `sigma` to each value, on the scale of [0, 1], and clips."""
+    """Adds Gaussian noise with standard deviation `sigma`, for values in [0, 1], and clips to [0, 1]."""
     if sigma < 0:
         raise InputError(f"noise: sigma = {sigma!r}: expected at least 0")
     return jnp.clip(image + sigma * jax.random.normal(key, image.shape), 0, 1)

@@ -1,14 +1,14 @@
 """Operations that mix the images of a batch and their targets: `(key, images, target, ...) -> (images, target)`.
 
-`images` are [N, H, W, C], normalised; `target` [N, K] is a distribution over the classes. As in timm, a batch is mixed
-in one way, with one share, and an image's partner is the one as far from the batch's end as it is from the start. Of a
-batch that is cut into parts, to accumulate gradients, each part is mixed by itself.
+`images` are float32 [N, H, W, C], normalized; `target` float32 [N, K] is a distribution over K classes. As in timm,
+one draw serves the whole batch, and image i is mixed with image N - 1 - i. With gradient accumulation each
+micro-batch is mixed by itself.
 """
 
 import jax
 import jax.numpy as jnp
 
-from cnnjax.augment.random import bernoulli, rectangle
+from cnnjax.augment.random import bernoulli, rectangle_mask
 from cnnjax.errors import InputError
 
 Array = jax.Array
@@ -16,36 +16,36 @@ Mixed = tuple[Array, Array]
 
 
 def mixup(key: Array, images: Array, target: Array, alpha: float, probability: float = 1.0) -> Mixed:
-    """Each image and target as the mean of two, with weights s and 1 - s of Beta(alpha, alpha) (Zhang et al. 2018)."""
-    share = _share("mixup", key, alpha, probability)
-    return _mean(images, share), _mean(target, share)
+    """Averages pairs of images and targets, weighted lam and 1 - lam, lam ~ Beta(alpha, alpha) (Zhang et al. 2018)."""
+    lam = _draw_lam("mixup", key, alpha, probability)
+    return _interpolate(images, lam), _interpolate(target, lam)
 
 
 def cutmix(key: Array, images: Array, target: Array, alpha: float = 1.0, probability: float = 1.0) -> Mixed:
-    """A rectangle of each image is its partner's, and the target's weights are their areas (Yun et al. 2019).
+    """Pastes a rectangle of the partner into each image; targets are weighted by area (Yun et al. 2019).
 
-    The rectangle is centred anywhere, of the image's aspect and of 1 - s of its area, with s of Beta(alpha, alpha);
-    what reaches over the border is cut off, and does not count.
+    The rectangle has the image's aspect and a fraction 1 - lam of its area, lam ~ Beta(alpha, alpha), and is centered
+    anywhere. It is cut off at the border, and the target counts the area that remains.
     """
-    share_key, place_key = jax.random.split(key)
-    share = _share("cutmix", share_key, alpha, probability)
+    lam_key, center_key = jax.random.split(key)
+    lam = _draw_lam("cutmix", lam_key, alpha, probability)
     sides = jnp.array(images.shape[1:3])
-    size = (sides * jnp.sqrt(1 - share)).astype(jnp.int32)
-    top, left = jax.random.randint(place_key, (2,), 0, sides) - size // 2
-    inside = rectangle(images.shape[1:], top, left, size[0], size[1])
-    return jnp.where(inside[None], images[::-1], images), _mean(target, 1 - inside.mean())
+    size = (sides * jnp.sqrt(1 - lam)).astype(jnp.int32)
+    top, left = jax.random.randint(center_key, (2,), 0, sides) - size // 2
+    inside = rectangle_mask(images.shape[1:], top, left, size[0], size[1])
+    return jnp.where(inside[None], images[::-1], images), _interpolate(target, 1 - inside.mean())
 
 
-def _share(name: str, key: Array, alpha: float, probability: float) -> Array:
-    """The weight that an image keeps; 1 for a batch that stays as it is."""
+def _draw_lam(name: str, key: Array, alpha: float, probability: float) -> Array:
+    """Draws the weight of an image itself; with 1 - `probability` it is 1, and the batch stays unmixed."""
     if alpha <= 0:
         raise InputError(f"{name}: alpha = {alpha!r}: expected more than 0")
     keys = jax.random.split(key)
     return jnp.where(bernoulli(name, keys[0], probability), jax.random.beta(keys[1], alpha, alpha), 1.0)
 
 
-def _mean(x: Array, share: Array) -> Array:
-    return share * x + (1 - share) * x[::-1]
+def _interpolate(x: Array, lam: Array) -> Array:
+    return lam * x + (1 - lam) * x[::-1]
 
 
 MIXING = {"mixup": mixup, "cutmix": cutmix}

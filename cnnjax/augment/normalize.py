@@ -1,7 +1,7 @@
-"""What makes of pixels in [0, 1] what a network sees: `(image, statistics of the training split) -> image`.
+"""Input normalization: (image in [0, 1], statistics of the training split) -> image.
 
-A normalisation is a pure function of one image, float32 [H, W, C], and of those of `STATISTICS` that it has as
-parameters: of the training split, as `data.statistics` computes them.
+A normalization is a pure function of one image, float32 [H, W, C], and of the `STATISTICS` that it names as
+parameters; `data.statistics` computes them. Other code may add rows to `NORMALIZE`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,65 +12,65 @@ import jax.numpy as jnp
 
 Array = jax.Array
 
-ON_DEMAND = ("mean_image", "std_image", "eigen", "zca", "zca_mean")  # computed where an operation takes them
+ON_DEMAND = ("mean_image", "std_image", "eigen", "zca", "zca_mean")  # computed only if an operation takes them
 STATISTICS = ("mean", "std", *ON_DEMAND)
 
-GCN_SCALE, ZCA_BIAS = 55.0, 0.1  # Pylearn2's, with which Maxout networks learnt CIFAR-10
+GCN_SCALE, ZCA_BIAS = 55.0, 0.1  # Pylearn2's, used by Maxout networks on CIFAR-10
 
 
 def mean_std(image: Array, mean: Array, std: Array) -> Array:
-    """Each channel to mean 0 and standard deviation 1 over the training split."""
+    """Scales each channel to mean 0 and standard deviation 1 over the training split."""
     return (image - mean) / std
 
 
 def centered(image: Array, mean: Array) -> Array:
-    """Each channel to mean 0 over the training split, its scale left alone."""
+    """Subtracts each channel's mean over the training split."""
     return image - mean
 
 
 def symmetric(image: Array) -> Array:
-    """[0, 1] to [-1, 1]."""
+    """Maps [0, 1] to [-1, 1]."""
     return 2 * image - 1
 
 
 def range_to(image: Array, low: float, high: float) -> Array:
-    """[0, 1] to [low, high]; LeNet-5 of 1998 has -0.1 and 1.175 (LeCun et al. 1998, II.B)."""
+    """Maps [0, 1] to [low, high]; LeNet-5 uses -0.1 and 1.175 (LeCun et al. 1998, II.B)."""
     return low + (high - low) * image
 
 
 def constants(image: Array, means: Sequence[float], stds: Sequence[float]) -> Array:
-    """As `mean_std`, with a mean and a standard deviation per channel that are given, on the scale of [0, 1]."""
+    """Normalizes like `mean_std`, with the given `means` [C] and `stds` [C] for pixels in [0, 1]."""
     return (image - per_channel(means)) / per_channel(stds)
 
 
 def imagenet(image: Array) -> Array:
-    """As `constants`, with ImageNet's, which torchvision's and most other weights of today were trained with."""
+    """Normalizes by ImageNet's mean and standard deviation, as torchvision's and most published weights expect."""
     return constants(image, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def caffe(image: Array, bgr: bool = False) -> Array:
-    """[0, 255] less ImageNet's mean colour, not scaled (Simonyan & Zisserman 2015, 2.1; He et al. 2016).
+    """Maps to [0, 255] and subtracts ImageNet's mean color (Simonyan & Zisserman 2015, 2.1; He et al. 2016).
 
-    With `bgr`, the channels are blue, green, red, as weights from Caffe have them.
+    `bgr` reverses the channels to blue, green, red, as weights from Caffe expect.
     """
     image = 255 * image - per_channel((123.68, 116.779, 103.939))
     return image[:, :, ::-1] if bgr else image
 
 
 def mean_image(image: Array, mean_image: Array) -> Array:
-    """Each value to mean 0 over the training split, place by place (Krizhevsky et al. 2012, 2)."""
+    """Subtracts the mean image of the training split (Krizhevsky et al. 2012, sec. 2)."""
     return image - mean_image
 
 
 def pixel_mean_std(image: Array, mean_image: Array, std_image: Array) -> Array:
-    """Each value to mean 0 and standard deviation 1 over the training split, place by place."""
+    """Scales each pixel of each channel to mean 0 and standard deviation 1 over the training split."""
     return (image - mean_image) / std_image
 
 
 def gcn(image: Array, scale: float = GCN_SCALE) -> Array:
-    """Global contrast normalisation: the mean of all values to 0, and their Euclidean norm to `scale`.
+    """Normalizes global contrast: subtracts the image's mean and scales its Euclidean norm to `scale`.
 
-    As in Pylearn2, whose 55 is about the root of the 3,072 values of CIFAR-10. An image of one colour becomes 0.
+    As in Pylearn2, whose 55 is about the square root of CIFAR-10's 3,072 values. A constant image becomes 0.
     """
     image = image - image.mean()
     norm = jnp.sqrt(jnp.square(image).sum())
@@ -78,17 +78,17 @@ def gcn(image: Array, scale: float = GCN_SCALE) -> Array:
 
 
 def gcn_zca(image: Array, zca: Array, zca_mean: Array) -> Array:
-    """`gcn`, and then the training split whitened by the least change (Goodfellow et al. 2013, Maxout Networks, 5.2).
+    """Applies `gcn`, then ZCA whitening (Goodfellow et al. 2013, Maxout Networks, sec. 5.2).
 
-    `zca` [HWC, HWC] is the inverse root of the covariance after `gcn`, to which `ZCA_BIAS` is added on the diagonal;
-    `zca_mean` [HWC] is the mean there. For images of at most `data.statistics.MOST_WHITENED` values.
+    `zca` [HWC, HWC] is (covariance + ZCA_BIAS * I)^(-1/2) of the training split after `gcn`, `zca_mean` [HWC] its
+    mean. For images of at most `data.statistics.MAX_ZCA_VALUES` values.
     """
-    centred = gcn(image).reshape(-1) - zca_mean
-    return jnp.dot(centred, zca, precision=jax.lax.Precision.HIGHEST).reshape(image.shape)
+    centered_values = gcn(image).reshape(-1) - zca_mean
+    return jnp.dot(centered_values, zca, precision=jax.lax.Precision.HIGHEST).reshape(image.shape)
 
 
 def none(image: Array) -> Array:
-    """Leaves pixels in [0, 1]."""
+    """Returns the pixels unchanged, in [0, 1]."""
     return image
 
 
@@ -98,17 +98,18 @@ NORMALIZE = {"mean_std": mean_std, "centered": centered, "symmetric": symmetric,
 
 
 def per_channel(values: Sequence[float]) -> Array:
-    """[C] values as a [1, 1, C] array."""
+    """Converts [C] values to a float32 [1, 1, C] array."""
     return jnp.array(values, jnp.float32).reshape(1, 1, -1)
 
 
 def statistics(known: Mapping[str, Any]) -> dict[str, Array]:
-    """What operations and normalisations may ask for, as arrays: of what is `known` of a run's training split.
+    """Returns the statistics of a training split as float32 arrays, for operations and normalizations.
 
-    A deviation of less than one level in 255 between images, as at a place that is always black, counts as one.
+    "mean" and "std" become [1, 1, C]. "std" is at least 1e-6 and "std_image" at least 1/255, one gray level, so that
+    pixels that never vary do not divide by 0.
     """
-    given = {name: jnp.asarray(known[name], jnp.float32) for name in STATISTICS if name in known}
-    given |= {"mean": per_channel(known["mean"]), "std": jnp.maximum(per_channel(known["std"]), 1e-6)}
-    if "std_image" in given:
-        given["std_image"] = jnp.maximum(given["std_image"], 1 / 255)
-    return given
+    arrays = {name: jnp.asarray(known[name], jnp.float32) for name in STATISTICS if name in known}
+    arrays |= {"mean": per_channel(known["mean"]), "std": jnp.maximum(per_channel(known["std"]), 1e-6)}
+    if "std_image" in arrays:
+        arrays["std_image"] = jnp.maximum(arrays["std_image"], 1 / 255)
+    return arrays

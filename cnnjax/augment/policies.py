@@ -1,12 +1,14 @@
-"""Policies: each image gets a few operations of a list, as drawn, with the strengths that torchvision gives them.
+"""RandAugment, TrivialAugment and AugMix: a few random operations per image, with torchvision's strengths.
 
-Where every branch of a choice is computed (`draws.in_turn`), fewer branches are less work. So an operation is one pass
-of three stages, whatever it is, of which all but one leave the image alone: an affine map, a blend with another image,
-a change of levels. A strength is one of `bins`, from none to the most; fills are of the mean colour.
+Under vmap an accelerator computes every branch of a `switch` (see `random.sequential_on_cpu`), so fewer branches are
+less work. Therefore each operation is a pass through three stages, of which all but one leave the image alone: an
+affine map, a blend with another image, a function of the levels. Strengths are `bins` equal steps from none to the
+maximum; new pixels get the mean color.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,72 +21,85 @@ from cnnjax.errors import InputError
 
 Array = jax.Array
 
-# An operation is its number here.
-MOVES = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
-BLENDS: dict[str, Callable[[Array], Array]] = {  # with what
+# An operation is represented by its index in `OP_NAMES`.
+AFFINE_OPS = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
+BLEND_OPS: dict[str, Callable[[Array], Array]] = {  # image -> the image to blend with
     "brightness": jnp.zeros_like,
     "color": color.luma,
     "contrast": lambda image: color.luma(image).mean(),
-    "sharpness": color.blurred,
+    "sharpness": color.blur,
 }
-CHANGES: dict[str, Callable[[Array, Array], Array]] = {
-    "posterize": lambda image, bits: color.posterized(image, jnp.round(bits).astype(jnp.int32)),
-    "solarize": color.solarized,
-    "autocontrast": lambda image, _: color.stretched(image),
-    "equalize": lambda image, _: color.equalized(image),
+LEVEL_OPS: dict[str, Callable[[Array, Array], Array]] = {  # (image, strength) -> image
+    "posterize": lambda image, bits: color.keep_bits(image, jnp.round(bits).astype(jnp.int32)),
+    "solarize": color.invert_above,
+    "autocontrast": lambda image, _: color.stretch_contrast(image),
+    "equalize": lambda image, _: color.equalize_histogram(image),
     "invert": lambda image, _: 1 - image,
 }
-NAMES = ("identity", *MOVES, *BLENDS, *CHANGES)
-NUMBER = {name: number for number, name in enumerate(NAMES)}
+OP_NAMES = ("identity", *AFFINE_OPS, *BLEND_OPS, *LEVEL_OPS)
+OP_INDEX = {name: number for number, name in enumerate(OP_NAMES)}
 
 
-class Space(NamedTuple):
-    """Strengths of the operations in a policy."""
+@dataclasses.dataclass(frozen=True)
+class StrengthSpace:
+    """The range of strengths of each operation in a policy, from none to a maximum."""
 
-    most: dict[str, float]  # shears in pixels per pixel, translations in sides or `pixels`, degrees, factors, bits lost
-    pixels: bool = False
-    bits: int = 8  # that posterize begins with
+    maximum: dict[str, float]  # shear: pixels per pixel, rotate: degrees, blends: factor - 1, posterize: bits removed
+    translate_in_pixels: bool = False  # else the maximum of translations is a fraction of the side
+    bits: int = 8  # bits that posterize keeps at strength none
 
     def table(self, shape: tuple[int, ...], bins: int) -> Array:
-        """The strength of each of `NAMES` by its bin, float32 [15, bins]: for translations in pixels of this image."""
-        share = np.linspace(0, 1, bins)
+        """Returns the strengths of `OP_NAMES` by bin, float32 [15, bins], for images of `shape` [H, W, C].
+
+        Translations are in pixels, posterize in bits to keep, solarize in thresholds from 255 to 0.
+        """
+        fraction = np.linspace(0, 1, bins)
         sides = {"translate_x": shape[1], "translate_y": shape[0]}
-        rows = [self.most.get(name, 0.0) * (1 if self.pixels else sides.get(name, 1)) * share for name in NAMES]
-        rows[NUMBER["posterize"]] = self.bits - np.round(rows[NUMBER["posterize"]])
-        rows[NUMBER["solarize"]] = 255 * (1 - share)
+        units = {} if self.translate_in_pixels else sides
+        rows = [self.maximum.get(name, 0.0) * units.get(name, 1) * fraction for name in OP_NAMES]
+        rows[OP_INDEX["posterize"]] = self.bits - np.round(rows[OP_INDEX["posterize"]])
+        rows[OP_INDEX["solarize"]] = 255 * (1 - fraction)
         return jnp.array(np.stack(rows), jnp.float32)
 
 
-def _space(shear: float, translate: float, degrees: float, factor: float, lost: int, **more: Any) -> Space:
-    most = {"shear_x": shear, "shear_y": shear, "translate_x": translate, "translate_y": translate, "rotate": degrees}
+def _space(
+    shear: float, translate: float, degrees: float, factor: float, bits_removed: int, **options: Any
+) -> StrengthSpace:
+    maximum = {
+        "shear_x": shear,
+        "shear_y": shear,
+        "translate_x": translate,
+        "translate_y": translate,
+        "rotate": degrees,
+    }
     factors = dict.fromkeys(("brightness", "color", "contrast", "sharpness"), factor)
-    return Space({**most, **factors, "posterize": lost}, **more)
+    return StrengthSpace({**maximum, **factors, "posterize": bits_removed}, **options)
 
 
-USUAL = _space(0.3, 150 / 331, 30, 0.9, 4)
-WIDE = _space(0.99, 32, 135, 0.99, 6, pixels=True)
-AUGMIX = _space(0.3, 1 / 3, 30, 0.9, 4, bits=4)
+STANDARD_SPACE = _space(0.3, 150 / 331, 30, 0.9, 4)
+WIDE_SPACE = _space(0.99, 32, 135, 0.99, 6, translate_in_pixels=True)
+AUGMIX_SPACE = _space(0.3, 1 / 3, 30, 0.9, 4, bits=4)
 
 
 def apply(image: Array, numbers: Array, strengths: Array, mean: Array, interpolation: str) -> Array:
-    """The image after operations of `NAMES`, one after the other: `numbers` and `strengths` are [M]."""
+    """Applies M operations in sequence: `numbers` int32 [M] are indices into `OP_NAMES`, `strengths` float32 [M]."""
 
-    def all_of(image: Array, numbers: Array, strengths: Array, mean: Array) -> Array:
-        def then(image: Array, one: tuple[Array, Array]) -> tuple[Array, None]:
-            return _one(image, *one, mean, interpolation), None
+    def apply_all(image: Array, numbers: Array, strengths: Array, mean: Array) -> Array:
+        def body(image: Array, operation: tuple[Array, Array]) -> tuple[Array, None]:
+            return _apply_one(image, *operation, mean, interpolation), None
 
-        return jax.lax.scan(then, image, (numbers, strengths))[0]
+        return jax.lax.scan(body, image, (numbers, strengths))[0]
 
-    return sequential_on_cpu(all_of)(image, numbers, strengths, mean)
+    return sequential_on_cpu(apply_all)(image, numbers, strengths, mean)
 
 
-def _one(image: Array, number: Array, strength: Array, mean: Array, interpolation: str) -> Array:
-    def chosen(names: Sequence[str]) -> Array:
-        """The place of the operation among `names`, or their number."""
-        return jnp.array([names.index(name) if name in names else len(names) for name in NAMES])[number]
+def _apply_one(image: Array, number: Array, strength: Array, mean: Array, interpolation: str) -> Array:
+    def index_among(names: Sequence[str]) -> Array:
+        """Returns the index of the operation in `names`, or their number if it is none of them."""
+        return jnp.array([names.index(name) if name in names else len(names) for name in OP_NAMES])[number]
 
-    def moved(image: Array) -> Array:  # shears are about the upper left corner, rotations about the middle
-        x, y, right, down, angle = jnp.where(jnp.arange(len(MOVES)) == chosen(MOVES), strength, 0.0)
+    def warped(image: Array) -> Array:  # shears are about the upper left corner, rotations about the center
+        x, y, right, down, angle = jnp.where(jnp.arange(len(AFFINE_OPS)) == index_among(AFFINE_OPS), strength, 0.0)
         height, width, _ = image.shape
         sine, cosine = jnp.sin(jnp.deg2rad(angle)), jnp.cos(jnp.deg2rad(angle))
         offset = jnp.stack([x * height / 2 - jnp.trunc(right), y * width / 2 - jnp.trunc(down)])
@@ -94,26 +109,29 @@ def _one(image: Array, number: Array, strength: Array, mean: Array, interpolatio
     def unchanged(image: Array) -> Array:
         return image
 
-    image = jax.lax.cond(chosen(MOVES) < len(MOVES), moved, unchanged, image)
-    blends = [lambda image, other=other: color.blend(other(image), image, 1 + strength) for other in BLENDS.values()]
-    image = jax.lax.switch(chosen(tuple(BLENDS)), [*blends, unchanged], image)
-    changes = [lambda image, change=change: change(image, strength) for change in CHANGES.values()]
-    return jax.lax.switch(chosen(tuple(CHANGES)), [*changes, unchanged], image)
+    image = jax.lax.cond(index_among(AFFINE_OPS) < len(AFFINE_OPS), warped, unchanged, image)
+    blends = [lambda image, other=other: color.blend(other(image), image, 1 + strength) for other in BLEND_OPS.values()]
+    image = jax.lax.switch(index_among(tuple(BLEND_OPS)), [*blends, unchanged], image)
+    changes = [lambda image, change=change: change(image, strength) for change in LEVEL_OPS.values()]
+    return jax.lax.switch(index_among(tuple(LEVEL_OPS)), [*changes, unchanged], image)
 
 
-def drawn(shares: Array, table: Array, names: Sequence[str], first: int, bins: int = 1) -> tuple[Array, Array]:
-    """Operations out of `names`, and their strengths, of one of so many bins from the `first`.
+def choose_operations(
+    units: Array, table: Array, names: Sequence[str], first_bin: int, num_bins: int = 1
+) -> tuple[Array, Array]:
+    """Chooses M operations of `names` and their strengths, from bins `first_bin` to `first_bin + num_bins - 1`.
 
-    By draws from [0, 1): `shares` [M, 3], the last of which is the sign of a strength that may be negative.
+    `units` [M, 3] are uniform in [0, 1): for the operation, the bin and the sign. `table` is a `StrengthSpace.table`.
+    Returns (numbers int32 [M], strengths float32 [M]).
     """
-    number = jnp.array([NUMBER[name] for name in names])[uniform_index(shares[:, 0], len(names))]
-    return number, signed(shares[:, 2], number, table[number, first + uniform_index(shares[:, 1], bins)])
+    number = jnp.array([OP_INDEX[name] for name in names])[uniform_index(units[:, 0], len(names))]
+    return number, signed(units[:, 2], number, table[number, first_bin + uniform_index(units[:, 1], num_bins)])
 
 
-def signed(share: Array, number: Array, strength: Array) -> Array:
-    """The strength, negative for the lower half of [0, 1), if it is one of those that may be."""
-    mirrored = jnp.array([name in (*MOVES, *BLENDS) for name in NAMES])[number]
-    return jnp.where(mirrored & (share < 0.5), -strength, strength)
+def signed(unit: Array, number: Array, strength: Array) -> Array:
+    """Negates the strength if `unit` is below 0.5 and the operation, an affine map or a blend, allows it."""
+    has_sign = jnp.array([name in (*AFFINE_OPS, *BLEND_OPS) for name in OP_NAMES])[number]
+    return jnp.where(has_sign & (unit < 0.5), -strength, strength)
 
 
 def rand_augment(
@@ -125,20 +143,20 @@ def rand_augment(
     bins: int = 31,
     interpolation: str = "nearest",
 ) -> Array:
-    """`num_ops` operations of 14, each at the strength `magnitude` of 0 to `bins` - 1 (Cubuk et al. 2020)."""
-    _at_least("rand_augment", num_ops=(num_ops, 0), bins=(bins, 2))
+    """Applies `num_ops` random operations of 14, at the strength of bin `magnitude` (Cubuk et al. 2020)."""
+    _check_at_least("rand_augment", num_ops=(num_ops, 0), bins=(bins, 2))
     if not 0 <= magnitude < bins:
         raise InputError(f"rand_augment: magnitude = {magnitude!r}: expected 0 to {bins - 1}, of bins = {bins}")
-    table = USUAL.table(image.shape, bins)
-    numbers, strengths = drawn(jax.random.uniform(key, (num_ops, 3)), table, NAMES[:-1], magnitude)
+    table = STANDARD_SPACE.table(image.shape, bins)
+    numbers, strengths = choose_operations(jax.random.uniform(key, (num_ops, 3)), table, OP_NAMES[:-1], magnitude)
     return apply(image, numbers, strengths, mean, interpolation)
 
 
 def trivial_augment(key: Array, image: Array, mean: Array, bins: int = 31, interpolation: str = "nearest") -> Array:
-    """One operation of 14, at any strength, of a wide range (TrivialAugment Wide: Mueller & Hutter 2021)."""
-    _at_least("trivial_augment", bins=(bins, 2))
-    table = WIDE.table(image.shape, bins)
-    numbers, strengths = drawn(jax.random.uniform(key, (1, 3)), table, NAMES[:-1], 0, bins)
+    """Applies one random operation of 14 at a random strength (TrivialAugment Wide, Müller & Hutter 2021)."""
+    _check_at_least("trivial_augment", bins=(bins, 2))
+    table = WIDE_SPACE.table(image.shape, bins)
+    numbers, strengths = choose_operations(jax.random.uniform(key, (1, 3)), table, OP_NAMES[:-1], 0, bins)
     return apply(image, numbers, strengths, mean, interpolation)
 
 
@@ -153,36 +171,37 @@ def augmix(
     all_ops: bool = True,
     interpolation: str = "bilinear",
 ) -> Array:
-    """Mixes the image with `width` chains of operations on it (Hendrycks et al. 2020, Algorithm 1).
+    """Averages the image with `width` chains of operations on it (Hendrycks et al. 2020, Algorithm 1).
 
-    A chain is of `depth` operations, 1 to 3 for depth=0, with strengths of the first `severity` of ten bins; without
-    `all_ops` none of brightness, color, contrast and sharpness. Weights are of Dirichlet and Beta distributions with
-    the parameter `alpha`. The paper's loss on how far three such images differ is not here.
+    A chain has `depth` operations (0: 1 to 3 at random), with strengths from the first `severity` of ten bins.
+    all_ops=False excludes brightness, color, contrast and sharpness. The weights are drawn from Dirichlet(alpha) and
+    Beta(alpha, alpha). The paper's Jensen-Shannon loss is not implemented.
     """
-    _at_least("augmix", severity=(severity, 1), width=(width, 1), depth=(depth, 0))
+    _check_at_least("augmix", severity=(severity, 1), width=(width, 1), depth=(depth, 0))
     if severity > 10:
         raise InputError(f"augmix: severity = {severity!r}: expected at most 10")
     if alpha <= 0:
         raise InputError(f"augmix: alpha = {alpha!r}: expected more than 0")
-    names = [n for n in NAMES[1:-1] if all_ops or n not in BLENDS]
-    table = AUGMIX.table(image.shape, 10)
-    chains_key, weights_key, share_key = jax.random.split(key, 3)
+    names = [n for n in OP_NAMES[1:-1] if all_ops or n not in BLEND_OPS]
+    table = AUGMIX_SPACE.table(image.shape, 10)
+    chains_key, weights_key, lam_key = jax.random.split(key, 3)
 
-    def chain(shares: Array) -> Array:
-        numbers, strengths = drawn(shares, table, names, 0, severity)
-        taken = jnp.arange(len(shares)) < (depth or 1 + uniform_index(shares[0, 3], 3))
-        return apply(image, jnp.where(taken, numbers, 0), strengths, mean, interpolation)
+    def chain(units: Array) -> Array:
+        numbers, strengths = choose_operations(units, table, names, 0, severity)
+        used = jnp.arange(len(units)) < (depth or 1 + uniform_index(units[0, 3], 3))
+        return apply(image, jnp.where(used, numbers, 0), strengths, mean, interpolation)
 
     chains = jax.vmap(chain)(jax.random.uniform(chains_key, (width, depth or 3, 4)))
     weights = jax.random.dirichlet(weights_key, jnp.full(width, alpha))
-    share = jax.random.beta(share_key, alpha, alpha)
-    return (1 - share) * image + share * jnp.tensordot(weights, chains, axes=1)
+    lam = jax.random.beta(lam_key, alpha, alpha)
+    return (1 - lam) * image + lam * jnp.tensordot(weights, chains, axes=1)
 
 
-def _at_least(name: str, **values: tuple[int, int]) -> None:
-    for argument, (value, least) in values.items():
-        if value < least:
-            raise InputError(f"{name}: {argument} = {value!r}: expected at least {least}")
+def _check_at_least(name: str, **limits: tuple[int, int]) -> None:
+    """Raises InputError for an argument=(value, minimum) below its minimum."""
+    for argument, (value, minimum) in limits.items():
+        if value < minimum:
+            raise InputError(f"{name}: {argument} = {value!r}: expected at least {minimum}")
 
 
 OPS = {"rand_augment": rand_augment, "trivial_augment": trivial_augment, "augmix": augmix}

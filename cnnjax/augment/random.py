@@ -1,4 +1,4 @@
-"""What operations draw, with the check of what they were asked for."""
+"""Random numbers for augmentation operations, with checks of the operations' arguments."""
 
 import math
 from collections.abc import Callable
@@ -9,57 +9,65 @@ import jax.numpy as jnp
 from cnnjax.errors import InputError
 
 Array = jax.Array
-Amount = float | tuple[float, float]
+Amount = float | tuple[float, float]  # see `uniform`
 
 
 def bernoulli(name: str, key: Array, probability: float) -> Array:
-    """True with that probability."""
+    """Draws True with that probability: bool []. `name` is the operation, for errors."""
     if not 0 <= probability <= 1:
         raise InputError(f"{name}: probability = {probability!r}: expected 0 to 1")
     return jax.random.bernoulli(key, probability)
 
 
 def uniform(
-    name: str, key: Array, value: Amount, *, around: float = 0.0, least: float = -math.inf, most: float = math.inf
+    name: str,
+    key: Array,
+    amount: Amount,
+    *,
+    around: float = 0.0,
+    lower_limit: float = -math.inf,
+    upper_limit: float = math.inf,
 ) -> Array:
-    """A number in (low, high); one number v stands for (around - v, around + v), from no less than `least`.
+    """Draws uniformly from `amount` = (low, high), or from `around` - amount to `around` + amount: float32 [].
 
-    Raises InputError for a range that is empty or leaves `least` to `most`, under the `name` of who asks.
+    `lower_limit` clips the latter. Raises InputError, beginning with the operation's `name`, for a range that is empty
+    or exceeds the limits.
     """
-    if not isinstance(value, tuple):
-        low, high = max(around - value, least), around + value
+    if not isinstance(amount, tuple):
+        low, high = max(around - amount, lower_limit), around + amount
     else:
-        low, high = value
-    if not (least <= low <= high <= most and math.isfinite(high - low)):
-        limits = "" if math.isinf(least) else f", from {least:g}" + ("" if math.isinf(most) else f" to {most:g}")
-        raise InputError(f"{name}: {value!r}: expected at least 0, or (low, high) with low <= high{limits}")
+        low, high = amount
+    if not (lower_limit <= low <= high <= upper_limit and math.isfinite(high - low)):
+        to = "" if math.isinf(upper_limit) else f" to {upper_limit:g}"
+        limits = "" if math.isinf(lower_limit) else f", from {lower_limit:g}{to}"
+        raise InputError(f"{name}: {amount!r}: expected at least 0, or (low, high) with low <= high{limits}")
     return jax.random.uniform(key, minval=low, maxval=high)
 
 
-def uniform_index(share: Array, count: Array | int) -> Array:
-    """The number of a uniform draw from [0, 1) among `count` equal parts."""
-    return jnp.floor(share * count).astype(jnp.int32)
+def uniform_index(unit: Array, count: Array | int) -> Array:
+    """Converts uniform draws from [0, 1) to uniform int32 indices in {0, ..., count - 1}."""
+    return jnp.floor(unit * count).astype(jnp.int32)
 
 
-def rectangle(shape: tuple[int, ...], top: Array, left: Array, height: Array | int, width: Array | int) -> Array:
-    """True inside the rectangle, as far as it is in the image of `shape` [H, W, C]: bool [H, W, 1]."""
+def rectangle_mask(shape: tuple[int, ...], top: Array, left: Array, height: Array | int, width: Array | int) -> Array:
+    """Returns bool [H, W, 1], True inside a rectangle; it may extend beyond the image of `shape` [H, W, C]."""
     rows, columns = jnp.arange(shape[0])[:, None, None] - top, jnp.arange(shape[1])[None, :, None] - left
     return (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
 
 
 def sequential_on_cpu(operation: Callable[..., Array]) -> Callable[..., Array]:
-    """A function of arrays that on a CPU takes a batch one after the other.
+    """Makes `vmap` of a function of arrays process the batch sequentially on a CPU, and as usual elsewhere.
 
-    vmap computes every branch of a choice for every image and then selects. That suits an accelerator; on a CPU the
-    branches that were not chosen would take nearly all of the time.
+    Under vmap, `lax.switch` computes all branches for every image and selects one. That suits an accelerator; on a CPU
+    the unselected branches would take nearly all of the time.
     """
     single = jax.custom_batching.custom_vmap(operation)
 
     @single.def_vmap
     def _(size: int, batched: list[bool], *arrays: Array) -> tuple[Array, bool]:
-        each = [x if b else jnp.broadcast_to(x, (size, *x.shape)) for x, b in zip(arrays, batched, strict=True)]
+        batches = [x if b else jnp.broadcast_to(x, (size, *x.shape)) for x, b in zip(arrays, batched, strict=True)]
         out = jax.lax.platform_dependent(
-            *each, cpu=lambda *xs: jax.lax.map(lambda x: single(*x), xs), default=jax.vmap(operation)
+            *batches, cpu=lambda *xs: jax.lax.map(lambda x: single(*x), xs), default=jax.vmap(operation)
         )
         return out, True
 

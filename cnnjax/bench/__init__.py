@@ -1,1 +1,1 @@
-"""How fast the networks are, where the time goes, how PyTorch does the same, and what was kept of earlier times."""
+"""Benchmarks: speed, memory, profiles by layer, comparisons with PyTorch and with a saved baseline."""

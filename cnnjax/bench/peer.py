@@ -1,6 +1,7 @@
-"""PyTorch beside us: a worker process of another Python, and the turns that the two take."""
+"""Comparison with PyTorch: worker processes of another Python, which take turns with this one."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -8,7 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,39 +23,54 @@ from cnnjax.errors import InputError
 from cnnjax.training.setup import Setup
 
 WORKER = pathlib.Path(__file__).with_name("torch_worker.py")
-# OpenMP's threads wait for the next loop busily or asleep. The one is faster where a machine does nothing else, the
-# other by much where it does; so there is a worker of each kind, and the faster one is the peer.
-WAITING = ({}, {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"})
-FILES = 10_000  # files that a worker gets of a split: enough for any block, and written in seconds
-SETTLE = 0.25  # seconds between turns: busy threads of the side before go to sleep, Intel's after 0.2
+# Environments of the workers on a CPU. OpenMP threads wait for the next loop either busily, which is faster on an
+# otherwise idle machine, or asleep, which is much faster on a busy one. The faster of the two workers is the peer.
+OPENMP_WAITING = ({}, {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"})
+MAX_FILES = 10_000  # encoded images exported for a worker: enough for any block, and written in seconds
+SETTLE_SECONDS = 0.25  # pause between turns, until busy threads of the other side sleep (Intel's after 0.2 s)
+EXIT_SECONDS = 5
+# Variables of our environment that would change a Python of another one.
+OUR_VARIABLES = ("PYTHON", "OMP_", "GOMP_", "KMP_", "MKL_", "VIRTUAL_ENV", "GLIBC_TUNABLES")
 
 Ask = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-class Worker(NamedTuple):
-    python: str
-    about: dict[str, Any]  # what it said of itself
-    ask: Ask  # sends a request and waits for the answer; InputError for what it says has failed
+@dataclasses.dataclass(frozen=True)
+class Worker:
+    """A process that runs `torch_worker.py`."""
+
+    python: str  # path of its interpreter
+    info: dict[str, Any]  # "torch": version, "cuda": whether it has a GPU
+    ask: Ask  # sends a request and returns the answer; raises InputError for a failure that the worker reports
+
+
+@dataclasses.dataclass(frozen=True)
+class Peer:
+    """A network in PyTorch, or its input pipeline."""
+
+    run: Run
+    source: str  # library and versions, as in 'torchvision 0.26, torch 2.11'
 
 
 @contextlib.contextmanager
-def start_all(python: str) -> Iterator[list[Worker]]:
-    """The workers, until the context ends. Raises InputError when `python` is not a Python that has torch."""
-    kinds = WAITING if jax.default_backend() == "cpu" else WAITING[:1]
+def start_workers(python: str) -> Iterator[list[Worker]]:
+    """Starts the workers, and ends them with the context.
+
+    Raises InputError when `python` is not the path of a Python that has torch.
+    """
+    environments = OPENMP_WAITING if jax.default_backend() == "cpu" else OPENMP_WAITING[:1]
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(_process(python, variables)) for variables in kinds]
+        yield [stack.enter_context(_start_worker(python, variables)) for variables in environments]
 
 
 @contextlib.contextmanager
-def _process(python: str, variables: dict[str, str]) -> Iterator[Worker]:
-    # Theirs is another environment, and started without launch.sh.
-    ours = ("PYTHON", "OMP_", "GOMP_", "KMP_", "MKL_", "VIRTUAL_ENV", "GLIBC_TUNABLES")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)} | variables
-    with tempfile.TemporaryFile("w+", errors="replace") as complaints:
+def _start_worker(python: str, variables: dict[str, str]) -> Iterator[Worker]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(OUR_VARIABLES)} | variables
+    with tempfile.TemporaryFile("w+", errors="replace") as stderr:
         try:
             process = subprocess.Popen(
                 [python, str(WORKER)], env=environment, text=True, start_new_session=True,
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=complaints,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,
             )  # fmt: skip
         except OSError as error:
             raise InputError(
@@ -64,49 +80,49 @@ def _process(python: str, variables: dict[str, str]) -> Iterator[Worker]:
         assert requests is not None
         assert answers is not None
 
-        def answer() -> dict[str, Any]:
+        def read_answer() -> dict[str, Any]:
             line = answers.readline()
             try:
-                found = json.loads(line)
-                if not isinstance(found, dict):
+                answer = json.loads(line)
+                if not isinstance(answer, dict):
                     raise ValueError
             except ValueError:
-                complaints.seek(0)
-                said = [text for text in complaints.read().splitlines() if text.strip()] or [line.strip() or "nothing"]
+                stderr.seek(0)
+                output = [text for text in stderr.read().splitlines() if text.strip()] or [line.strip() or "nothing"]
                 raise InputError(
-                    f"--vs={python} ended with {said[-1][:200]!r}; expected the path of a Python that has torch"
+                    f"--vs={python} ended with {output[-1][:200]!r}; expected the path of a Python that has torch"
                 ) from None
-            if "error" in found:
-                raise InputError(f"--vs={python}: {found['error']}")
-            return found
+            if "error" in answer:
+                raise InputError(f"--vs={python}: {answer['error']}")
+            return answer
 
         def ask(request: dict[str, Any]) -> dict[str, Any]:
-            with contextlib.suppress(BrokenPipeError):  # then it has died, and the answer says of what
+            with contextlib.suppress(BrokenPipeError):  # it has died: read_answer raises with its last output
                 print(json.dumps(request), file=requests, flush=True)
-            return answer()
+            return read_answer()
 
         try:
-            yield Worker(python, answer(), ask)
+            yield Worker(python, read_answer(), ask)
         finally:
             with contextlib.suppress(BrokenPipeError):
                 requests.close()
             try:
-                process.wait(5)
+                process.wait(EXIT_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
             answers.close()
 
 
-def export(folder: pathlib.Path, config: Config, data_dir: str) -> dict[str, Any]:
-    """Writes a config's training data where a worker can read them; returns what a request says of them.
+def export_data(folder: pathlib.Path, config: Config, data_dir: str) -> dict[str, Any]:
+    """Writes a config's training split into `folder`, and returns the "data" of a request to a worker.
 
-    Images of one size are decoded, as torchvision keeps CIFAR-10; of others the first FILES are files.
+    Images of one size are written decoded, as one array; of other data sets the first MAX_FILES, as encoded files.
     """
     examples = load(config.dataset, config.train_split, data_dir)
     indices = np.arange(len(examples))
     if None in examples.shape:
-        encoded, labels = examples.read_encoded(indices[:FILES])
+        encoded, labels = examples.read_encoded(indices[:MAX_FILES])
         for index, data in enumerate(encoded):
             (folder / str(index)).write_bytes(data)
     else:
@@ -117,33 +133,28 @@ def export(folder: pathlib.Path, config: Config, data_dir: str) -> dict[str, Any
     return {"folder": str(folder), "augment": augment, "workers": cores()}
 
 
-def build(
+def build_peer(
     workers: Sequence[Worker],
     setup: Setup,
     what: str,
     params: int,
     compiled: bool = False,
     data: dict[str, Any] | None = None,
-) -> tuple[Run, str] | None:
-    """The peer's steps, of the fastest worker, and where they come from; None where it has no such network.
+) -> Peer | None:
+    """Builds the same network in every worker, and returns the fastest; None where PyTorch has no such network.
 
-    `params` are our network's, 0 for the input alone. Raises InputError when the peer's network has another number of
-    parameters, or it has no GPU and we have.
+    `what` is 'train', 'forward', 'loop' or 'input'; `params` the number of our network's parameters, 0 for 'input';
+    `compiled` uses torch.compile; `data` is as `export_data` returns it, for 'loop' and 'input'.
+    Raises InputError when the peer's number of parameters differs, or when we use a GPU and it has none.
     """
     device = "cpu" if jax.default_backend() == "cpu" else "cuda"
-    config, python, about = setup.config, workers[0].python, workers[0].about
-    if device == "cuda" and not about["cuda"]:
-        raise InputError(f"--vs={python}: we run on a GPU, and its torch sees none")
-    request = {
-        "do": "build",
-        "model": config.model,
-        "what": what,
-        "batch": config.batch_size,
-        "input": setup.source.shape,
-    }
+    config, python, info = setup.config, workers[0].python, workers[0].info
+    if device == "cuda" and not info["cuda"]:
+        raise InputError(f"--vs={python}: its torch has no GPU, and JAX runs on one")
+    request = {"do": "build", "model": config.model, "what": what, "batch": config.batch_size}
     request |= {"input": setup.source.shape}
     request |= {"dtype": config.dtype, "device": device, "threads": cores(), "compile": compiled, "data": data}
-    runs = []
+    runs, source = [], ""
     for worker in workers:
         answer = worker.ask(request)
         if answer["params"] is None:
@@ -155,35 +166,35 @@ def build(
             )
         runs.append(lambda steps, ask=worker.ask: ask({"do": "run", "steps": steps})["seconds"])
         source = answer["source"]
-    torch = f"torch {about['torch']}" + " compiled" * compiled
-    return _fastest(runs), torch if source.startswith("torch ") else f"{source}, {torch}"
+    torch = f"torch {info['torch']}" + " compiled" * compiled
+    return Peer(_fastest(runs), torch if source.startswith("torch ") else f"{source}, {torch}")
 
 
 def _fastest(runs: Sequence[Run]) -> Run:
-    """The one that takes least for a step, of three rounds after the first."""
+    """Returns the run with the shortest step, of three rounds after a warm-up."""
     if len(runs) == 1:
         return runs[0]
     for run in runs:
         run(1)
-    rounds = []
+    times = []
     for _ in range(3):
         for run in runs:
-            time.sleep(SETTLE)
-            rounds.append((run(2), runs.index(run)))
-    return runs[min(rounds)[1]]
+            time.sleep(SETTLE_SECONDS)
+            times.append((run(2), runs.index(run)))
+    return runs[min(times)[1]]
 
 
 def interleave(ours: Run, theirs: Run, pairs: int) -> tuple[list[float], list[float]]:
-    """The seconds of a step of ours and of theirs, in pairs of blocks; who begins a pair alternates.
+    """Returns the seconds per step of ours and theirs, in `pairs` of blocks; who begins a pair alternates.
 
-    A turn begins with a step that does not count: memory that was given back meanwhile is found again, and caches fill.
+    Before each block one step is run untimed, to fill the caches and get back memory that was released meanwhile.
     """
     sides = [(run, steps_in_a_block(run)) for run in (ours, theirs)]
-    times: tuple[list[float], list[float]] = ([], [])
+    seconds: tuple[list[float], list[float]] = ([], [])
     for pair in range(pairs):
         for side in (0, 1) if pair % 2 == 0 else (1, 0):
             run, steps = sides[side]
-            time.sleep(SETTLE)
+            time.sleep(SETTLE_SECONDS)
             run(1)
-            times[side].append(run(steps) / steps)
-    return times
+            seconds[side].append(run(steps) / steps)
+    return seconds

@@ -1,4 +1,4 @@
-"""A measurement, with all that it takes to compare it with another."""
+"""A measurement, with everything needed to compare it with another."""
 
 import dataclasses
 import datetime
@@ -17,64 +17,64 @@ from cnnjax.ops.convolution import implementation_name
 
 @dataclasses.dataclass
 class Row:
-    """A measurement: a line of the CSV. What a measurement does not have is None."""
+    """One measurement, a row of the CSV file. None stands for what was not measured."""
 
     date: str
-    machine: str
+    machine: str  # name of the processor or accelerator
     cores: int
     devices: int
     python: str
     jax: str
     jaxlib: str
-    convolutions: str  # by what they are computed
+    convolutions: str  # the library that computes them
     model: str
     batch: int
     input: str  # height x width x channels
     dtype: str
-    what: str
-    seconds: float | None = None  # of a step, or of a start: the median, and the quartiles
-    seconds_q1: float | None = None
+    what: str  # 'train', 'forward', 'memory', 'input', 'loop', 'start_cold' or 'start_warm'
+    seconds: float | None = None  # median of a step, or of a start
+    seconds_q1: float | None = None  # its quartiles
     seconds_q3: float | None = None
     repeats: int | None = None
     steps_per_second: float | None = None
     images_per_second: float | None = None
     flops_per_second: float | None = None
-    roofline: float | None = None  # the share of what can be reached
+    roofline: float | None = None  # flops_per_second as a fraction of the roofline
     compile_seconds: float | None = None
     memory_bytes: int | None = None
-    peer: str | None = None
-    ratio: float | None = None  # our wall time by the peer's: the median of pairs, and the quartiles
-    ratio_q1: float | None = None
+    peer: str | None = None  # library and version of the network we are compared with
+    ratio: float | None = None  # our time / the peer's: median of pairs of blocks
+    ratio_q1: float | None = None  # its quartiles
     ratio_q3: float | None = None
     pairs: int | None = None
 
 
-def new(config: Config, shape: tuple[int, ...], what: str) -> Row:
-    """A row without measurements: what of the config's network, for images of this shape, where and when."""
+def new_row(config: Config, shape: tuple[int, ...], what: str) -> Row:
+    """Returns a row without measurements, for the config's network on images of `shape` = (H, W, C)."""
     size = "x".join(map(str, shape))
-    return Row(**machine(), model=config.model, batch=config.batch_size, input=size, dtype=config.dtype, what=what)
+    return Row(**machine_info(), model=config.model, batch=config.batch_size, input=size, dtype=config.dtype, what=what)
 
 
-def add_times(row: Row, times: Sequence[float]) -> None:
-    """Enters the seconds of what was repeated, and of steps the rates that follow."""
-    row.seconds_q1, row.seconds, row.seconds_q3 = quartiles(times)
-    row.repeats = len(times)
+def add_times(row: Row, seconds: Sequence[float]) -> None:
+    """Sets the quartiles of the repeated `seconds`; for steps, also the steps and images per second."""
+    row.seconds_q1, row.seconds, row.seconds_q3 = quartiles(seconds)
+    row.repeats = len(seconds)
     if not row.what.startswith("start"):
         row.steps_per_second, row.images_per_second = 1 / row.seconds, row.batch / row.seconds
 
 
 def add_ratios(row: Row, ours: Sequence[float], theirs: Sequence[float]) -> None:
-    """Enters how our time compares with the peer's, block by block."""
-    row.ratio_q1, row.ratio, row.ratio_q3 = quartiles([mine / other for mine, other in zip(ours, theirs, strict=True)])
+    """Sets the quartiles of our seconds divided by the peer's, block by block."""
+    row.ratio_q1, row.ratio, row.ratio_q3 = quartiles([our / their for our, their in zip(ours, theirs, strict=True)])
     row.pairs = len(ours)
 
 
-def machine() -> dict[str, Any]:
-    """Where and with what is measured: the first columns of a row."""
+def machine_info() -> dict[str, Any]:
+    """Returns the date, the machine and the versions: the first columns of a row."""
     device = jax.devices()[0]
     return {
         "date": datetime.datetime.now().isoformat(timespec="seconds"),
-        "machine": _cpu() if device.platform == "cpu" else device.device_kind,
+        "machine": _cpu_name() if device.platform == "cpu" else device.device_kind,
         "cores": cores(),
         "devices": jax.device_count(),
         "python": platform.python_version(),
@@ -84,7 +84,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _cpu() -> str:
+def _cpu_name() -> str:
     try:
         with open("/proc/cpuinfo") as file:
             names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
@@ -94,8 +94,8 @@ def _cpu() -> str:
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """The first quartile, the median and the third; of one value, that."""
+    """Returns the first quartile, the median and the third quartile; a single value three times."""
     if len(values) == 1:
         return values[0], values[0], values[0]
-    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
-    return low, middle, high
+    q1, median, q3 = statistics.quantiles(values, n=4, method="inclusive")
+    return q1, median, q3

@@ -1,8 +1,8 @@
-"""Where the time of a step goes, by layer: from JAX's profiler and the names in the compiled program.
+"""Time of a step by layer, from JAX's profiler and the names of operations in the compiled program.
 
-The profiler says when each instruction of the program ran, and the program of which layer each instruction is. On a
-CPU several run at once: a moment is divided evenly among those that run in it, so that the parts add up to the whole.
-Made with the traces of CPUs; of other devices it reads the planes named /device:..., if these name instructions alike.
+The profiler records when each instruction of the program ran; the program's metadata has the layer of each. On a CPU
+several instructions run at once: their common time is divided evenly among them, so that the sum is the elapsed time.
+Tested with traces of CPUs. On other devices it reads the planes named /device:..., if these name instructions alike.
 """
 
 import collections
@@ -16,50 +16,52 @@ import jax
 from cnnjax.bench.measure import Run
 from cnnjax.errors import InputError
 
-STEPS = 5  # that are traced
+TRACED_STEPS = 5
 
 
-class Part(NamedTuple):
+class LayerOp(NamedTuple):
     """A kind of operation in a layer."""
 
-    layer: str  # its path, as in the parameters', or the network's class; '' outside of the network
+    layer: str  # path as in the parameters', or the network's class; '' outside of the network
     direction: str  # 'forward', 'backward', or '' outside of the network
-    kind: str  # JAX's primitive, as in 'reduce_sum', or the HLO's instruction where XLA added it
+    kind: str  # JAX's primitive, as in 'reduce_sum', or the HLO instruction where XLA added it
 
 
 class Span(NamedTuple):
+    """One execution of an instruction."""
+
     instruction: str
     begin: float  # seconds
     end: float
 
 
-def record(folder: pathlib.Path, run: Run, text: str) -> tuple[dict[Part, float], float]:
-    """Writes a trace of STEPS steps to the folder: seconds of a step by part, and the seconds in which nothing ran.
+def record(folder: pathlib.Path, run: Run, hlo_text: str) -> tuple[dict[LayerOp, float], float]:
+    """Traces a few steps into `folder`, for TensorBoard and Perfetto.
 
-    `text` is the compiled program. TensorBoard and Perfetto read the trace. Raises InputError where it has no times
-    of instructions.
+    `hlo_text` is the compiled program that `run` executes. Returns the seconds per step of each operation, and those
+    in which none ran. Raises InputError where the trace holds no times of instructions.
     """
     run(2)
     with jax.profiler.trace(str(folder)):
-        wall = run(STEPS)
+        elapsed = run(TRACED_STEPS)
     file = max(folder.rglob("*.xplane.pb"), key=lambda path: path.stat().st_mtime)
     spans = list(_spans(jax.profiler.ProfileData.from_file(str(file))))
     if not spans:
-        raise InputError(f"{file} holds no times of instructions: this backend's profiler does not say them")
-    names = parts(text)
-    totals: dict[Part, float] = collections.defaultdict(float)
-    for instruction, seconds in share(spans).items():
-        totals[names.get(instruction, Part("", "", instruction))] += seconds / STEPS
-    return dict(totals), max(0.0, wall / STEPS - sum(totals.values()))
+        raise InputError(f"{file} holds no times of instructions: the profiler of this backend does not record them")
+    ops = layer_ops(hlo_text)
+    seconds: dict[LayerOp, float] = collections.defaultdict(float)
+    for instruction, total in divide_time(spans).items():
+        seconds[ops.get(instruction, LayerOp("", "", instruction))] += total / TRACED_STEPS
+    return dict(seconds), max(0.0, elapsed / TRACED_STEPS - sum(seconds.values()))
 
 
 def _spans(profile: Any) -> Iterator[Span]:
-    """When each instruction ran, of all threads of the host, or of all streams of the devices if there are any."""
+    """Yields every execution of an instruction: of all streams of the devices, or else of all threads of the host."""
     planes = list(profile.planes)
     planes = [plane for plane in planes if plane.name.startswith("/device:")] or planes
     for plane in planes:
         events = [(event, dict(event.stats)) for line in plane.lines for event in line.events]
-        # On a CPU one that another thread completes has a second event, which says when.
+        # On a CPU an instruction that another thread completes has a second event, with the time of its end.
         ends = {stats["_c"]: event.end_ns for event, stats in events if event.name.startswith("end: ")}
         for event, stats in events:
             if "hlo_op" in stats:
@@ -67,70 +69,70 @@ def _spans(profile: Any) -> Iterator[Span]:
                 yield Span(str(stats["hlo_op"]), event.start_ns / 1e9, end / 1e9)
 
 
-def share(spans: Iterable[Span]) -> dict[str, float]:
-    """Seconds by instruction; those of a moment in which several run are divided evenly among them."""
+def divide_time(spans: Iterable[Span]) -> dict[str, float]:
+    """Returns the seconds of each instruction; time in which several run is divided evenly among them."""
     changes = sorted(
         (time, kind, number, span.instruction)
         for number, span in enumerate(spans)
         for kind, time in enumerate((span.begin, span.end))
     )
     running: dict[int, str] = {}
-    totals: dict[str, float] = collections.defaultdict(float)
-    before = 0.0
+    seconds: dict[str, float] = collections.defaultdict(float)
+    previous = 0.0
     for time, kind, number, instruction in changes:
-        for one in running.values():
-            totals[one] += (time - before) / len(running)
+        for other in running.values():
+            seconds[other] += (time - previous) / len(running)
         if kind == 0:
             running[number] = instruction
         else:
             running.pop(number, None)
-        before = time
-    return dict(totals)
+        previous = time
+    return dict(seconds)
 
 
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = (.*)$", re.MULTILINE)
-_NAMED = re.compile(r'metadata=\{[^}]*?op_name="([^"]*)"')
+_OP_NAME = re.compile(r'metadata=\{[^}]*?op_name="([^"]*)"')
 _OPERAND = re.compile(r"%([\w.-]+)")
-_NETWORK = re.compile(r"(?:transpose\()?jvp\((\w+)\)+|([A-Z]\w*)")  # a pass in training, and in evaluation
+_NETWORK = re.compile(r"(?:transpose\()?jvp\((\w+)\)+|([A-Z]\w*)")  # its scope in training, and in evaluation
 
 
-def parts(text: str) -> Mapping[str, Part]:
-    """The layer of each instruction of a compiled program.
+def layer_ops(hlo_text: str) -> Mapping[str, LayerOp]:
+    """Returns the layer and operation of each instruction in a compiled program.
 
-    A fusion counts for the layer of its result. What XLA adds of its own is without a name, and counts for the layer
-    that it is made for: that of the first instruction that uses it and has a name.
+    A fusion belongs to the layer of its result. An instruction that XLA added, without a name, belongs to the layer
+    that it prepares: that of the first named instruction that uses it.
     """
-    paths: dict[str, str] = {}
+    op_names: dict[str, str] = {}
     users: dict[str, list[str]] = collections.defaultdict(list)
-    names = []
-    for name, rest in _INSTRUCTION.findall(text):
-        names.append(name)
-        if found := _NAMED.search(rest):
-            paths[name] = found.group(1)
+    instructions = []
+    for instruction, rest in _INSTRUCTION.findall(hlo_text):
+        instructions.append(instruction)
+        if match := _OP_NAME.search(rest):
+            op_names[instruction] = match.group(1)
         for operand in _OPERAND.findall(rest):
-            users[operand].append(name)
+            users[operand].append(instruction)
 
-    def made_for(name: str) -> Part:
-        queue, seen = collections.deque([name]), {name}
+    def of_first_user(instruction: str) -> LayerOp:
+        queue, visited = collections.deque([instruction]), {instruction}
         while queue:
             for user in users[queue.popleft()]:
-                if user in paths:
-                    return part(paths[user])._replace(kind=re.sub(r"\.\d+$", "", name))
-                if user not in seen:
-                    seen.add(user)
+                if user in op_names:
+                    return parse_op_name(op_names[user])._replace(kind=re.sub(r"\.\d+$", "", instruction))
+                if user not in visited:
+                    visited.add(user)
                     queue.append(user)
-        return Part("", "", name)
+        return LayerOp("", "", instruction)
 
-    return {name: part(paths[name]) if name in paths else made_for(name) for name in names}
+    return {name: parse_op_name(op_names[name]) if name in op_names else of_first_user(name) for name in instructions}
 
 
-def part(path: str) -> Part:
-    """'jit(train_step)/transpose(jvp(LeNet5))/c1/reduce_sum' is the sum in c1's backward pass."""
-    *scopes, kind = path.split("/")
-    found = next(((i, m) for i, scope in enumerate(scopes) if (m := _NETWORK.fullmatch(scope))), None)
-    if found is None:
-        return Part("", "", kind)
-    place, match = found
-    inside = [scope for scope in scopes[place + 1 :] if "(" not in scope]
-    direction = "backward" if scopes[place].startswith("transpose(") else "forward"
-    return Part("/".join(inside) or match.group(1) or match.group(2), direction, kind)
+def parse_op_name(op_name: str) -> LayerOp:
+    """Splits an op_name: 'jit(train_step)/transpose(jvp(LeNet5))/c1/reduce_sum' is a sum in c1's backward pass."""
+    *scopes, kind = op_name.split("/")
+    network = next(((i, m) for i, scope in enumerate(scopes) if (m := _NETWORK.fullmatch(scope))), None)
+    if network is None:
+        return LayerOp("", "", kind)
+    index, match = network
+    layers = [scope for scope in scopes[index + 1 :] if "(" not in scope]
+    direction = "backward" if scopes[index].startswith("transpose(") else "forward"
+    return LayerOp("/".join(layers) or match.group(1) or match.group(2), direction, kind)

@@ -1,18 +1,18 @@
 """The same networks in PyTorch, for `cnnjax bench --vs=PYTHON`: a script that the other Python runs.
 
-It reads requests from its standard input and answers on its standard output, each a line of JSON; between them it
-waits in a read and does nothing. It imports nothing of cnnjax or JAX.
+It reads requests from standard input and answers on standard output, each a line of JSON; between requests it blocks
+in a read. It imports nothing of cnnjax or JAX.
 
-    first, unasked                                   -> {"torch": version, "cuda": whether it has a GPU}
+    at the start                                     -> {"torch": version, "cuda": whether there is a GPU}
     {"do": "build", "model": a call string, "what": "train" or "forward", "batch": N, "input": [H, W, C],
-     "dtype": "float32" or "bfloat16", "device": "cpu" or "cuda", "threads": N, "compile": whether by torch.compile}
-                                                     -> {"params": N, "source": library}, or {"params": null}: no peer
-    the same with "what": "loop", training with a DataLoader, or "input", the DataLoader alone ("params" is 0), and
-     "data": {"folder": of `labels.npy` and either `images.npy`, uint8 [N, H, W, C], or the encoded files '0', '1'...,
-              "augment": [[operation, arguments, named arguments], ...], "workers": N}
+     "dtype": "float32" or "bfloat16", "device": "cpu" or "cuda", "threads": N, "compile": whether to torch.compile}
+                                                     -> {"params": N, "source": library}; {"params": null}: no peer
+    the same with "what": "loop" (training with a DataLoader) or "input" (the DataLoader alone; "params" is 0), and
+     "data": {"folder": with `labels.npy` and either `images.npy`, uint8 [N, H, W, C], or encoded files '0', '1', ...,
+              "augment": [[operation, arguments, keyword arguments], ...], "workers": N}
                                                      -> the same
-    {"do": "run", "steps": N}                        -> {"seconds": of all of them}
-    what fails                                       -> {"error": why}
+    {"do": "run", "steps": N}                        -> {"seconds": total}
+    a request that fails                             -> {"error": reason}
 """
 
 import contextlib
@@ -24,81 +24,85 @@ import sys
 import time
 from typing import Any
 
-torch: Any = None  # imported by main, so that what imports this file for its table needs no torch
+torch: Any = None  # imported by main: importing this file for its tables needs no torch
 
 
-# ---------------------------------------------------------------------------------------------- networks of our own
+# --------------------------------------------------------------------------------- networks that no library has
 
 
 def perceptron() -> Any:
+    """Builds one fully connected layer."""
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(10))
 
 
 def lenet5(act: str = "ReLU", pool: str = "MaxPool2d", padding: int = 2) -> Any:
+    """Builds LeNet-5 (LeCun et al. 1998) without the connection table and the RBF output."""
     nn = torch.nn
     layers = []
-    for inputs, maps, pad in ((1, 6, padding), (6, 16, 0), (16, 120, 0)):
-        layers += [nn.Conv2d(inputs, maps, 5, padding=pad), getattr(nn, act)(), getattr(nn, pool)(2)]
+    for inputs, channels, pad in ((1, 6, padding), (6, 16, 0), (16, 120, 0)):
+        layers += [nn.Conv2d(inputs, channels, 5, padding=pad), getattr(nn, act)(), getattr(nn, pool)(2)]
     return nn.Sequential(*layers[:-1], nn.Flatten(), nn.LazyLinear(84), getattr(nn, act)(), nn.Linear(84, 10))
 
 
 def lenet5_tanh() -> Any:
+    """Builds LeNet-5 with tanh and average pooling, for images of 32x32."""
     return lenet5("Tanh", "AvgPool2d", 0)
 
 
 def cifar_resnet(depth: int) -> Any:
-    """He et al. 2016, sec. 4.2: three stages of basic blocks, shortcuts without parameters (option A)."""
+    """Builds a CIFAR ResNet (He et al. 2016, sec. 4.2): basic blocks, shortcuts without parameters (option A)."""
     nn = torch.nn
 
     class Block(nn.Module):
-        def __init__(self, inputs: int, maps: int, stride: int) -> None:
+        def __init__(self, inputs: int, channels: int, stride: int) -> None:
             super().__init__()
-            self.more, self.stride = maps - inputs, stride
-            self.conv1, self.norm1 = nn.Conv2d(inputs, maps, 3, stride, 1, bias=False), nn.BatchNorm2d(maps)
-            self.conv2, self.norm2 = nn.Conv2d(maps, maps, 3, 1, 1, bias=False), nn.BatchNorm2d(maps)
+            self.new_channels, self.stride = channels - inputs, stride
+            self.conv1, self.norm1 = nn.Conv2d(inputs, channels, 3, stride, 1, bias=False), nn.BatchNorm2d(channels)
+            self.conv2, self.norm2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels)
 
         def forward(self, x: Any) -> Any:
             y = nn.functional.relu(self.norm1(self.conv1(x)), inplace=True)
-            if self.more:
-                x = nn.functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.more))
+            if self.new_channels:
+                x = nn.functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new_channels))
             return nn.functional.relu(self.norm2(self.conv2(y)) + x, inplace=True)
 
-    maps = 16
-    layers = [nn.Conv2d(3, maps, 3, 1, 1, bias=False), nn.BatchNorm2d(maps), nn.ReLU(True)]
+    channels = 16
+    layers = [nn.Conv2d(3, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(True)]
     for stage, width in enumerate((16, 32, 64)):
         for block in range((depth - 2) // 6):
-            layers.append(Block(maps, width, 2 if stage and not block else 1))
-            maps = width
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(maps, 10))
+            layers.append(Block(channels, width, 2 if stage and not block else 1))
+            channels = width
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
 
 
 def densenet40_12(growth: int = 12) -> Any:
-    """Huang et al. 2017, sec. 4.2: three blocks of twelve layers, without bottlenecks and compression."""
+    """Builds DenseNet-40 (Huang et al. 2017, sec. 4.2): three blocks of 12 layers, no bottleneck or compression."""
     nn = torch.nn
 
     class Layer(nn.Module):
-        def __init__(self, maps: int) -> None:
+        def __init__(self, inputs: int) -> None:
             super().__init__()
-            self.norm, self.conv = nn.BatchNorm2d(maps), nn.Conv2d(maps, growth, 3, 1, 1, bias=False)
+            self.norm, self.conv = nn.BatchNorm2d(inputs), nn.Conv2d(inputs, growth, 3, 1, 1, bias=False)
 
         def forward(self, x: Any) -> Any:
             return torch.cat([x, self.conv(nn.functional.relu(self.norm(x), inplace=True))], dim=1)
 
-    maps = 16
-    layers = [nn.Conv2d(3, maps, 3, 1, 1, bias=False)]
+    channels = 16
+    layers = [nn.Conv2d(3, channels, 3, 1, 1, bias=False)]
     for block in range(3):
         if block:
-            layers += [nn.BatchNorm2d(maps), nn.ReLU(True), nn.Conv2d(maps, maps, 1, bias=False), nn.AvgPool2d(2)]
+            transition = nn.Conv2d(channels, channels, 1, bias=False)
+            layers += [nn.BatchNorm2d(channels), nn.ReLU(True), transition, nn.AvgPool2d(2)]
         for _ in range(12):
-            layers.append(Layer(maps))
-            maps += growth
-    layers += [nn.BatchNorm2d(maps), nn.ReLU(True), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-    return nn.Sequential(*layers, nn.Linear(maps, 10))
+            layers.append(Layer(channels))
+            channels += growth
+    layers += [nn.BatchNorm2d(channels), nn.ReLU(True), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(channels, 10))
 
 
 # --------------------------------------------------------------------------------------------- networks of libraries
 
-# By our call string: the library, its name there, and its arguments. 'torch' stands for the functions above.
+# Our name -> the library, the name there, and the arguments. 'torch' stands for the functions above.
 _CIFAR = {f"cifar_resnet{depth}": ("torch", "cifar_resnet", {"depth": depth}) for depth in (20, 32, 44, 56, 110, 1202)}
 _TORCHVISION = {
     "resnet18": "resnet18",
@@ -154,11 +158,11 @@ PEERS: dict[str, tuple[str, str, dict[str, Any]]] = {
     **{ours: ("timm", theirs, {}) for ours, theirs in _TIMM.items()},
 }
 _FACTORIES = {"torchvision": "torchvision.models", "pytorchcv": "pytorchcv.model_provider", "timm": "timm"}
-_declared: list[Any] = []  # torch forgets a library's operators with the object
+_declared: list[Any] = []  # keeps the library object alive: torch drops its operators with it
 
 
-def make(library: str, name: str, arguments: dict[str, Any]) -> Any:
-    """A network with random weights, in training mode."""
+def make_network(library: str, name: str, arguments: dict[str, Any]) -> Any:
+    """Builds a network of a library with random weights, in training mode."""
     if library == "torch":
         return globals()[name](**arguments)
     _declare_operators()
@@ -166,31 +170,31 @@ def make(library: str, name: str, arguments: dict[str, Any]) -> Any:
     if library == "torchvision":
         return getattr(module, name)(**arguments)
     net = (module.get_model if library == "pytorchcv" else module.create_model)(name, **arguments)
-    for part in net.modules():
-        if hasattr(part, "final_pool"):  # pytorchcv's is for one size of images
-            part.final_pool = torch.nn.AdaptiveAvgPool2d(1)
+    for module in net.modules():
+        if hasattr(module, "final_pool"):  # pytorchcv's is for one image size
+            module.final_pool = torch.nn.AdaptiveAvgPool2d(1)
     return net
 
 
 def _declare_operators() -> None:
-    """torchvision, which timm imports too, does not start without operators that it may have for another torch only.
+    """Declares torchvision's detection operators where its compiled ones do not load, as with another torch.
 
-    Networks for classification use none of them.
+    torchvision, which timm imports, too, cannot be imported without them. Classification networks do not use them.
     """
-    found = importlib.util.find_spec("torchvision")
-    if found is None or not found.submodule_search_locations or _declared:
+    module = importlib.util.find_spec("torchvision")
+    if module is None or not module.submodule_search_locations or _declared:
         return
     try:
-        torch.ops.load_library(os.path.join(found.submodule_search_locations[0], "_C.so"))
+        torch.ops.load_library(os.path.join(module.submodule_search_locations[0], "_C.so"))
     except OSError:
         _declared.append(torch.library.Library("torchvision", "FRAGMENT"))
         for name in ("nms", "qnms"):
             _declared[0].define(name + "(Tensor a, Tensor b, float c) -> Tensor")
 
 
-# ------------------------------------------------------------------------------------------------------- their batches
+# ------------------------------------------------------------------------------------------------------------ batches
 
-# An operation of ours as torchvision's, given its name for that, the image's sides and the operation's arguments.
+# Our operation -> torchvision's transform, from `torchvision.transforms`, the image's (H, W) and our arguments.
 TRANSFORMS: dict[str, Any] = {
     "resize": lambda t, sides, size: t.Resize(size),
     "center_crop": lambda t, sides, size: t.CenterCrop(size),
@@ -202,7 +206,7 @@ TRANSFORMS: dict[str, Any] = {
 
 
 class Examples:
-    """A map-style data set, as torchvision's CIFAR10 and ImageFolder are: arrays in memory, or files."""
+    """A map-style data set, like torchvision's CIFAR10 (an array in memory) or ImageFolder (files)."""
 
     def __init__(self, folder: str, transform: Any) -> None:
         import numpy as np
@@ -226,33 +230,33 @@ class Examples:
 
 
 def batches(request: dict[str, Any]) -> Any:
-    """A DataLoader's batches, one epoch after the other without end, as the tutorials have it."""
+    """Yields the batches of a DataLoader, epoch after epoch, without end."""
     _declare_operators()
     transforms = importlib.import_module("torchvision.transforms")
     data, sides = request["data"], request["input"][:2]
-    steps = []
-    for name, arguments, named in data["augment"]:
+    augment = []
+    for name, arguments, keywords in data["augment"]:
         if name not in TRANSFORMS:
-            raise ValueError(f"torchvision's side has no operation {name!r}; it has {', '.join(TRANSFORMS)}")
-        steps.append(TRANSFORMS[name](transforms, sides, *arguments, **named))
-    steps += [transforms.ToTensor(), transforms.Normalize([0.5], [0.25])]  # any numbers take as long
+            raise ValueError(f"torchvision has no operation {name!r}; valid: {', '.join(TRANSFORMS)}")
+        augment.append(TRANSFORMS[name](transforms, sides, *arguments, **keywords))
+    augment += [transforms.ToTensor(), transforms.Normalize([0.5], [0.25])]  # the values do not change the time
     loader = torch.utils.data.DataLoader(
-        Examples(data["folder"], transforms.Compose(steps)), request["batch"], shuffle=True, drop_last=True,
+        Examples(data["folder"], transforms.Compose(augment)), request["batch"], shuffle=True, drop_last=True,
         num_workers=data["workers"], persistent_workers=True, pin_memory=request["device"] == "cuda",
     )  # fmt: skip
     while True:
         yield from loader
 
 
-# --------------------------------------------------------------------------------------------------------- the worker
+# ------------------------------------------------------------------------------------------------------------- worker
 
 
 def build(request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-    """The answer to a request to build, and the function that takes so many steps and returns their seconds."""
+    """Returns the answer to a request to build, and a function: number of steps -> their seconds."""
     what, device = request["what"], request["device"]
     stream: Any = batches(request) if what in ("input", "loop") else iter(())
     if what == "input":
-        return {"params": 0, "source": "a DataLoader"}, timed(lambda: next(stream), device)
+        return {"params": 0, "source": "a DataLoader"}, timer(lambda: next(stream), device)
     if request["model"] not in PEERS:
         return {"params": None}, None
     torch.set_num_threads(request["threads"])
@@ -260,24 +264,25 @@ def build(request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     library, name, arguments = PEERS[request["model"]]
     images = torch.randn(request["batch"], channels, height, width, device=device)
     images = images.to(memory_format=torch.channels_last)
-    net = make(library, name, arguments).to(device)
+    net = make_network(library, name, arguments).to(device)
     with torch.no_grad():
-        classes = net.eval()(images[:1]).shape[-1]  # layers that find out the size of their input do so here, too
+        classes = net.eval()(images[:1]).shape[-1]  # initializes lazy layers, too
     labels = torch.randint(classes, (request["batch"],), device=device)
     net = net.to(memory_format=torch.channels_last)
     params = sum(p.numel() for p in net.parameters())
-    called = torch.compile(net) if request["compile"] else net
-    half = request["dtype"] == "bfloat16"
+    forward_pass = torch.compile(net) if request["compile"] else net
 
     def precision() -> Any:
-        return torch.autocast(device, dtype=torch.bfloat16) if half else contextlib.nullcontext()
+        if request["dtype"] == "bfloat16":
+            return torch.autocast(device, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
 
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9)
 
     def train(images: Any = images, labels: Any = labels) -> None:
         optimizer.zero_grad()
         with precision():
-            loss = torch.nn.functional.cross_entropy(called(images), labels)
+            loss = torch.nn.functional.cross_entropy(forward_pass(images), labels)
         loss.backward()
         optimizer.step()
 
@@ -287,33 +292,33 @@ def build(request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
 
     def forward() -> None:
         with torch.inference_mode(), precision():
-            called(images)
+            forward_pass(images)
 
     net.train(what != "forward")
     step = {"train": train, "forward": forward, "loop": loop}[what]
     version = importlib.import_module(library).__version__
-    return {"params": params, "source": f"{library} {version}"}, timed(step, device)
+    return {"params": params, "source": f"{library} {version}"}, timer(step, device)
 
 
-def timed(step: Any, device: str) -> Any:
-    """The function that takes so many steps, waits for the device and returns the seconds."""
+def timer(step: Any, device: str) -> Any:
+    """Returns a function that runs a number of steps, waits for the device, and returns the seconds."""
 
     def run(steps: int) -> float:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         for _ in range(steps):
             step()
         if device == "cuda":
             torch.cuda.synchronize()
-        return time.perf_counter() - begun
+        return time.perf_counter() - start
 
     return run
 
 
 def main() -> None:
-    """Answers requests until there are no more."""
+    """Answers requests until standard input ends."""
     global torch
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # libraries may print; answers go to the duplicate
     torch = importlib.import_module("torch")
     print(json.dumps({"torch": torch.__version__, "cuda": torch.cuda.is_available()}), file=answers, flush=True)
     run: Any = None
@@ -324,7 +329,7 @@ def main() -> None:
                 answer, run = build(request)
             else:
                 answer = {"seconds": run(request["steps"])}
-        except Exception as error:  # whatever it is, the other side says it
+        except Exception as error:  # reported by the other process
             answer = {"error": " ".join((type(error).__name__ + ": " + str(error)).split())[:300]}
         print(json.dumps(answer), file=answers, flush=True)
 

@@ -1,4 +1,4 @@
-"""The command line: `main`, what commands share, and one module a command."""
+"""The command line: `main`, helpers that the commands share, and one module per command."""
 
 from cnnjax.cli.main import COMMANDS, main
 

@@ -1,5 +1,6 @@
-"""`cnnjax configs`: the recipes, and every setting of one."""
+"""`cnnjax configs`: lists the config files, or prints every field of one."""
 
+import argparse
 import ast
 import pathlib
 
@@ -9,33 +10,43 @@ from cnnjax.config import Config, field_help
 from cnnjax.errors import InputError
 
 
-def run(parser: shared.Parser, argv: list[str]) -> int:
-    parser.add_argument(
-        "config", nargs="?", metavar="FILE[:arg]", help="show this one; without it, list those in configs/"
-    )
-    args, overrides = parser.parse_known_args(argv)
-    console = shared.console()
+def add_flags(parser: shared.Parser) -> None:
+    parser.accepts_overrides = True
+    parser.add_argument("config", nargs="?", metavar="FILE[:arg]", help="config file to print (default: list them)")
+
+
+def run(args: argparse.Namespace, overrides: list[str]) -> int:
+    console = shared.make_console()
     from rich.table import Column, Table
 
     if args.config:
         from rich.text import Text
 
         config, default = config_files.read_config(args.config, overrides), Config()
-        console.print(
-            ast.get_docstring(ast.parse(pathlib.Path(args.config.split(":")[0]).read_text())) or "", markup=False
+        console.print(_docstring(config_files.find_file(args.config.split(":")[0], "configs", "config")), markup=False)
+        value_column = Column("value", overflow="fold")  # a pipeline is one long word
+        table = Table(
+            "field", value_column, "default, if different", "description", title="Config fields", title_justify="left"
         )
-        whole = Column("value", overflow="fold")  # a pipeline is one long word
-        table = Table("field", whole, "default, where it differs", "what it is", title="Settings", title_justify="left")
-        what = field_help()
+        descriptions = field_help()
         for name, value in vars(config).items():
-            usual = "" if value == getattr(default, name) else repr(getattr(default, name))
-            table.add_row(name, repr(value), usual, Text(what[name]))
+            default_value = getattr(default, name)
+            table.add_row(
+                name, repr(value), "" if value == default_value else repr(default_value), Text(descriptions[name])
+            )
         console.print(table)
         return 0
+    if overrides:
+        raise shared.UsageError(f"unexpected argument {overrides[0]!r} without a config file")
     if not (files := config_files.config_files()):
-        raise InputError("there is no folder configs/ with config files here")
-    table = Table("config", "what it is", title="Configs", title_justify="left")
+        raise InputError("there are no config files, neither in configs/ nor in the package")
+    table = Table("config", "description", title="Configs", title_justify="left")
     for path in files:
-        table.add_row(str(path), (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0])
+        table.add_row(path.stem, _docstring(path).partition("\n")[0])
     console.print(table)
     return 0
+
+
+def _docstring(path: pathlib.Path) -> str:
+    """Returns the docstring of a Python file, '' if it has none."""
+    return ast.get_docstring(ast.parse(path.read_text())) or ""

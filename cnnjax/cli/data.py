@@ -1,36 +1,46 @@
-"""`cnnjax data`: the data sets, and how they get here."""
+"""`cnnjax data`: lists data sets, builds them from their original files, and previews augmentations."""
 
+import argparse
 import pathlib
 
 from cnnjax.cli import shared
 
 
-def run(parser: shared.Parser, argv: list[str]) -> int:
+def add_flags(parser: shared.Parser) -> None:
     parser.usage = """cnnjax data list [--data_dir=DIR]
        cnnjax data build NAME [--source=DIR] [--data_dir=DIR] [--overwrite]
        cnnjax data preview NAME [--augment=...] [--split=train] [--count=8] [--seed=0] [--out=FILE.png]"""
-    parser.add_argument("action", choices=("list", "build", "preview"))
+    parser.add_argument("action", choices=("list", "build", "preview"), help="what to do")
     parser.add_argument(
-        "name", nargs="?", help="a listed data set; any other name makes one of a tree of class folders"
+        "name", nargs="?", metavar="NAME",
+        help="a listed data set; or a new name, for a tree of class folders given by --source",
+    )  # fmt: skip
+    parser.add_argument(
+        "--source", metavar="DIR", default="", help="build: folder of the original files (default: download them)"
     )
-    parser.add_argument("--source", default="", help="the folder of the original files (default: download them)")
-    parser.add_argument("--data_dir", default="", help="where data sets are (default: TFDS's own)")
-    parser.add_argument("--overwrite", action="store_true", help="build it again although it is there")
-    parser.add_argument("--augment", default="", help="the operations to preview, as config.augment has them")
-    parser.add_argument("--split", default="train", help="of the images to preview")
-    parser.add_argument("--count", type=int, default=8, help="of images to preview")
-    parser.add_argument("--seed", type=int, default=0, help="of the images to preview, and of the operations")
-    parser.add_argument("--out", default="", help="the picture to write (default: preview-NAME.png)")
-    args = parser.parse_args(argv)
+    shared.add_data_dir_flag(parser)
+    parser.add_argument("--overwrite", action="store_true", help="build: replace an existing data set")
+    parser.add_argument(
+        "--augment", metavar="OPS", default="", help="preview: augmentation, as in config.augment (default: none)"
+    )
+    parser.add_argument("--split", default="train", help="preview: split of the images (default: train)")
+    parser.add_argument("--count", type=int, default=8, metavar="N", help="preview: number of images (default: 8)")
+    parser.add_argument("--seed", type=int, default=0, help="preview: seed of the images and operations (default: 0)")
+    parser.add_argument(
+        "--out", metavar="FILE", default="", help="preview: picture to write (default: preview-NAME.png)"
+    )
+
+
+def run(args: argparse.Namespace, overrides: list[str]) -> int:
     if args.action != "list" and not args.name:
-        parser.error(f"the data set's name is missing: cnnjax data {args.action} NAME")
-    console = shared.console()
+        raise shared.UsageError(f"the data set's name is missing: cnnjax data {args.action} NAME")
+    console = shared.make_console()
     from rich.table import Table
 
     from cnnjax.data import build
 
     if args.action == "build":
-        path = build.build(args.name, args.source, args.data_dir, say=console.print, overwrite=args.overwrite)
+        path = build.build(args.name, args.source, args.data_dir, log=console.print, overwrite=args.overwrite)
         console.print(f"{args.name} is in {path}", soft_wrap=True)
         return 0
     if args.action == "preview":
@@ -41,7 +51,7 @@ def run(parser: shared.Parser, argv: list[str]) -> int:
                       data_dir=args.data_dir)  # fmt: skip
         console.print(f"the preview is in {path}", soft_wrap=True)
         return 0
-    table = Table("name", "splits", "where", "what", title="Data sets", title_justify="left")
+    table = Table("name", "splits", "folder", "description", title="Data sets", title_justify="left")
     for row in build.available(args.data_dir):
         splits = ", ".join(f"{name} {count:,}" for name, count in row.splits.items())
         table.add_row(row.name, splits, str(row.path or "not built yet"), row.note)

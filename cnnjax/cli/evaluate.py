@@ -1,5 +1,6 @@
-"""`cnnjax evaluate`: a checkpoint's numbers."""
+"""`cnnjax evaluate`: evaluates a checkpoint, an ensemble of runs, or published weights."""
 
+import argparse
 import pathlib
 import re
 from typing import TYPE_CHECKING, Any
@@ -11,83 +12,101 @@ from cnnjax.errors import InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
+PROTOCOLS = (
+    "single, flip, center(S), five_crop(S), ten_crop(S), crop144(S), resize(S), dense(S) or multiscale(256, 384, 512)"
+)
+MAX_CLASSES_SHOWN = 20
+HARDEST_CLASSES = 10  # shown where there are more
 
-def run(parser: shared.Parser, argv: list[str]) -> int:
-    parser.epilog = "With --init the evaluation is left in --workdir, or in runs/NAME."
+
+def add_flags(parser: shared.Parser) -> None:
+    parser.usage = "cnnjax evaluate --workdir=DIR|--init=NAME [FLAGS]"
+    parser.epilog = "With --init, the results are written to --workdir, or to runs/NAME."
     shared.add_network_flags(parser)
-    parser.add_argument("--ensemble", default="", help="DIR,DIR,...: the scores of these runs are averaged")
-    parser.add_argument("--dataset", default="", help="default: the run's own")
     parser.add_argument(
-        "--split", default="", help="TFDS split syntax, as in test[:10%%] (default: the run's test_split)"
+        "--ensemble", metavar="DIR,DIR,...", default="", help="average the predictions of these runs, too"
     )
-    shared.add_view_flags(parser)
+    parser.add_argument("--dataset", metavar="NAME", default="", help="data set (default: the run's)")
     parser.add_argument(
-        "--protocol",
-        default="",
-        help="single, flip, center(S), five_crop(S), ten_crop(S), crop144(S), resize(S), dense(S) or "
-        "multiscale(256, 384, 512) (default: the run's own)",
+        "--split", default="", help="split, in TFDS syntax: test[:10%%] (default: the run's test_split)"
     )
-    parser.add_argument("--average", default="", help="probabilities or logits (default: the run's own)")
-    parser.add_argument("--data_dir", default="", help="where data sets are (default: TFDS's own)")
-    args = parser.parse_args(argv)
-    if args.batch_size < 0:
-        raise InputError(f"--batch_size={args.batch_size}: expected at least 1")
-    runs = [pathlib.Path(name.strip()) for name in args.ensemble.split(",") if name.strip()]
+    shared.add_preprocessing_flags(parser)
+    parser.add_argument("--protocol", default="", help=f"test protocol: {PROTOCOLS} (default: the run's)")
+    parser.add_argument(
+        "--average", default="", help="what is averaged over views: probabilities or logits (default: the run's)"
+    )
+    shared.add_data_dir_flag(parser)
+
+
+def run(args: argparse.Namespace, overrides: list[str]) -> int:
+    shared.check_batch_size(args)
+    folders = [pathlib.Path(name.strip()) for name in args.ensemble.split(",") if name.strip()]
     if args.workdir and not args.init:
-        runs.insert(0, pathlib.Path(args.workdir))
-    if not runs and not args.init:
+        folders.insert(0, pathlib.Path(args.workdir))
+    if not folders and not args.init:
         raise InputError(
             "give a run's folder as --workdir=DIR, or several as --ensemble=DIR,DIR, or weights as --init=NAME"
         )
-    for run in runs:
-        load(run / "config.json")
+    for folder in folders:
+        load(folder / "config.json")
     if args.init:
-        short = re.sub(r"[^\w.-]+", "-", args.init).strip("-.")
-        workdir, ensemble = pathlib.Path(args.workdir or f"runs/{short}"), runs
-    else:
-        workdir, *ensemble = runs
+        name = re.sub(r"[^\w.-]+", "-", args.init).strip("-.")
+        folders.insert(0, pathlib.Path(args.workdir or f"runs/{name}"))
 
-    console = shared.start()
+    console = shared.setup_jax()
     import jax
 
     from cnnjax.evaluation.evaluate import evaluate
 
-    options = vars(args) | {"workdir": workdir, "ensemble": ensemble}
-    leader = jax.process_index() == 0
-    result = evaluate(**options, log=console.print if leader else lambda line: None)
-    if leader:
+    is_leader = jax.process_index() == 0
+    result = evaluate(
+        folders[0],
+        ensemble=folders[1:],
+        init=args.init,
+        like=args.like,
+        step=args.step,
+        dataset=args.dataset,
+        split=args.split,
+        protocol=args.protocol,
+        average=args.average,
+        batch_size=args.batch_size,
+        preprocess=args.preprocess,
+        data_dir=args.data_dir,
+        log=console.print if is_leader else lambda line: None,
+    )
+    if is_leader:
         _print_evaluation(console, result)
     return 0
 
 
 def _print_evaluation(console: "Console", result: dict[str, Any]) -> None:
+    """Prints the metrics, and the accuracy of each class or of the hardest ones."""
     from rich.table import Table
 
     from cnnjax.evaluation import report
+    from cnnjax.metrics import METRICS
 
     table = Table(title=report.title(result), title_justify="left")
-    shown = {
+    metrics = {
         "images": f"{result['count']:,}",
-        "accuracy": f"{result['accuracy']:.2%}",
-        "top-5": f"{result['top5']:.2%}",
-        "loss": f"{result['loss']:.4f}",
-        "macro F1": _number(result["f1_macro"], ".4f"),
-        "ROC AUC": _number(result["roc_auc_macro"], ".4f"),
-        "mean AP": _number(result["average_precision_macro"], ".4f"),
-        "ECE": _number(result["ece"], ".2%"),
+        **{row.heading: row.format(result[name]) for name, row in METRICS.items()},
+        "macro F1": _format(result["f1_macro"], ".4f"),
+        "ROC AUC": _format(result["roc_auc_macro"], ".4f"),
+        "mean AP": _format(result["average_precision_macro"], ".4f"),
+        "ECE": _format(result["ece"], ".2%"),
     }
-    for name in shown:
+    for name in metrics:
         table.add_column(name, justify="right")
-    table.add_row(*shown.values())
+    table.add_row(*metrics.values())
     console.print(table)
-    shown = sorted((a, name) for name, a in result["per_class"].items() if a is not None)
-    if len(shown) > 20:
-        console.print("the ten hardest classes:")
-        shown = shown[:10]
-    classes = Table("class", "accuracy")
-    for accuracy, name in shown:
-        classes.add_row(name, f"{accuracy:.2%}")
-    console.print(classes)
+    classes = sorted((accuracy, name) for name, accuracy in result["per_class"].items() if accuracy is not None)
+    if len(classes) > MAX_CLASSES_SHOWN:
+        console.print(f"the {HARDEST_CLASSES} classes with the lowest accuracy:")
+        classes = classes[:HARDEST_CLASSES]
+    table = Table("class", "accuracy")
+    for accuracy, name in classes:
+        table.add_row(name, f"{accuracy:.2%}")
+    console.print(table)
     console.print(
         f"more in {result['folder']}: metrics.json, per_class.csv, confusion.csv, calibration.csv, confusion.png, "
         "roc.png, precision_recall.png, calibration.png",
@@ -95,5 +114,5 @@ def _print_evaluation(console: "Console", result: dict[str, Any]) -> None:
     )
 
 
-def _number(value: float | None, form: str) -> str:
+def _format(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)

@@ -1,6 +1,7 @@
-"""The command line: finds the command and says what went wrong. Nothing heavy is imported for --help.
+"""The command line: finds the command, builds its parser, and prints errors. Nothing heavy is imported for --help.
 
-A command is a module of `cnnjax.cli`, imported when it is asked for; below are also the things they share.
+A command is a module of `cnnjax.cli` with `add_flags(parser)`, which declares its flags without importing anything
+heavy, and `run(args, overrides) -> exit status`. It is imported when it is called.
 """
 
 import argparse
@@ -9,24 +10,48 @@ import os
 import signal
 import sys
 import traceback
+import types
 from collections.abc import Sequence
 from typing import Any
 
-from cnnjax import __version__
-from cnnjax.cli.shared import Parser, program
-from cnnjax.errors import InputError, unknown
+from cnnjax import __version__, register
+from cnnjax.cli.shared import Parser, UsageError, program_name
+from cnnjax.errors import InputError, nearest, unknown
+
+COMMANDS = {
+    "train": "train a network from a config, or resume a run",
+    "sweep": "search for hyperparameters, with several trials in parallel",
+    "study": "test a claim of the literature and write a report",
+    "evaluate": "evaluate a checkpoint or published weights on a split of a data set",
+    "predict": "classify images: files and folders",
+    "probe": "evaluate a network's features on a data set: nearest neighbors and a linear classifier",
+    "export": "export a trained network as a file for other programs",
+    "data": "list data sets, build one from its original files, or preview an augmentation",
+    "models": "list the networks, with the published results",
+    "weights": "list the published weights that can be downloaded",
+    "summary": "print a network layer by layer: shapes, parameters, MACs, memory, receptive fields",
+    "configs": "list the configs, or print one with the help of every field",
+    "bench": "measure speed and memory; compare with PyTorch, and with a saved baseline",
+    "cache": "list or clear the cached files: compiled programs, decoded splits, downloaded weights",
+    "completion": "print the completion script for bash or zsh",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command line and returns the exit status: 0, 1 for an error, 2 for a wrong flag, 128 + n for signal n."""
+    """Runs a command line and returns the exit status.
+
+    0: success; 1: an error; 2: a wrong flag; 128 + n: stopped by signal n.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         return _run(argv)
+    except UsageError as error:
+        return _fail(f"{error} (see cnnjax {' '.join(argv[:1])} --help)", 2)
     except InputError as error:
         return _fail(error)
     except FloatingPointError as error:
-        return _fail(f"{error}; the checkpoints from before are intact. Try a smaller lr or clip_norm")
-    except BrokenPipeError:  # the reader of our output has left
+        return _fail(f"{error}; earlier checkpoints are intact. Try a smaller lr or grad_clip_norm")
+    except BrokenPipeError:  # the reader of our output has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
@@ -34,46 +59,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", 128 + signal.SIGINT)
     except Exception as error:
-        if not (others := _others()):
+        if not (processes := _distributed()):
             raise
-        if not (reason := others.reason(error)):
+        if not (reason := processes.peer_failure(error)):
             traceback.print_exc()
         return _fail(reason or f"{type(error).__name__}, as above")
 
 
 def _fail(message: object, status: int = 1) -> int:
+    """Prints an error, tells the other processes of a distributed program, and returns the exit status."""
     if os.environ.get("CNNJAX_TRACEBACK"):
         traceback.print_exc()
     print(f"error: {message}", file=sys.stderr)
-    if others := _others():
-        others.leave(status)
+    if processes := _distributed():
+        processes.exit_now(status)
     return status
 
 
-def _others() -> Any:
-    """`cnnjax.distributed.processes` in a process that has joined others, else None."""
+def _distributed() -> Any:
+    """Returns `cnnjax.distributed.processes` if this process is one of several, else None."""
     processes = sys.modules.get("cnnjax.distributed.processes")
-    return processes if processes and processes.several() else None
+    return processes if processes and processes.is_distributed() else None
 
 
-COMMANDS = {
-    "train": "train a network from a config, or go on with a run",
-    "sweep": "search for settings: trials of a space, several at a time",
-    "study": "test a claim of the literature, and write the report",
-    "evaluate": "score a checkpoint of a run on a split of a data set",
-    "predict": "say what is on images: files and folders",
-    "probe": "test a network's features on a data set: nearest neighbours and a linear classifier",
-    "export": "write a trained network as a file for other programs",
-    "data": "list data sets, or build one from its original files",
-    "models": "list the networks",
-    "weights": "list published weights of the networks",
-    "summary": "print a network's layers: shapes, parameters, multiplications, memory, receptive fields",
-    "configs": "list the configs, or show one",
-    "bench": "measure speed and memory, beside PyTorch's and against what was kept",
-}
-
-
-def _run(argv: list[str]) -> int:
+def main_parser() -> Parser:
+    """Builds the parser of what comes before a command: --help, --version and --dry-run."""
     parser = Parser(
         prog="cnnjax",
         description="Classical convolutional networks in JAX.",
@@ -84,27 +94,56 @@ def _run(argv: list[str]) -> int:
                 "commands:",
                 *(f"  {name:10} {text}" for name, text in COMMANDS.items()),
                 "",
-                "cnnjax COMMAND --help says more. An error comes without a traceback; CNNJAX_TRACEBACK=1 adds it.",
+                "`cnnjax COMMAND --help` lists its flags. Errors are one line; set CNNJAX_TRACEBACK=1 for a traceback.",
             ]
         ),
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"cnnjax {__version__}")
-    parser.add_argument("--dry-run", action="store_true", help="before a command: only say where it would run, as what")
-    dry = argv[:1] == ["--dry-run"]
-    argv = argv[dry:]
+    parser.add_argument(
+        "--dry-run", action="store_true", help="before COMMAND: print where it would run and with which processes"
+    )
+    return parser
+
+
+def command_module(name: str) -> types.ModuleType:
+    """Imports the module of a command."""
+    return importlib.import_module(f"cnnjax.cli.{name}")
+
+
+def add_command_flags(parser: argparse.ArgumentParser, module: types.ModuleType) -> None:
+    """Adds a command's flags to its parser, and those that all commands have."""
+    module.add_flags(parser)
+    parser.add_argument(
+        "--import", action="append", default=[], dest="imports", metavar="FILE",
+        help="Python file or module that registers code of your own; may be repeated",
+    )  # fmt: skip
+
+
+def _run(argv: list[str]) -> int:
+    dry_run = argv[:1] == ["--dry-run"]
+    argv = argv[dry_run:]
     if not argv or argv[0].startswith("-"):
+        parser = main_parser()
         parser.parse_args(argv)
         parser.print_help()
         return 0
-    name, rest = argv[0], argv[1:]
+    name, *rest = argv
     if name not in COMMANDS:
         raise unknown("command", name, COMMANDS)
-    if dry:
+    if dry_run:
         from cnnjax.distributed import processes
 
-        print(processes.describe([program(), *argv]))
+        print(processes.describe([program_name(), *argv]))
         return 0
-    text = COMMANDS[name]
-    parser = Parser(prog=f"cnnjax {name}", description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
-    return importlib.import_module(f"cnnjax.cli.{name}").run(parser, rest)
+    module, text = command_module(name), COMMANDS[name]
+    parser = Parser(prog=f"cnnjax {name}", description=f"{text[0].upper()}{text[1:]}.")
+    add_command_flags(parser, module)
+    args, overrides = parser.parse_known_args(rest)
+    if overrides and not parser.accepts_overrides:
+        word = overrides[0]
+        if not word.startswith("-"):
+            parser.error(f"unexpected argument {word!r}")
+        parser.error(f"unknown flag {word!r}; {nearest(word.partition('=')[0].lstrip('-'), parser.flag_names())}")
+    for code in args.imports:
+        register.import_code(code)
+    return module.run(args, overrides)

@@ -1,36 +1,44 @@
-"""`cnnjax models`: the networks by name."""
+"""`cnnjax models`: lists the networks by name."""
+
+import argparse
 
 from cnnjax.cli import shared
 from cnnjax.errors import unknown
 
 
-def run(parser: shared.Parser, argv: list[str]) -> int:
-    parser.add_argument("pattern", nargs="?", default="", help="only names that contain this, or match it: 'vgg*_bn'")
-    args = parser.parse_args(argv)
-    console = shared.console()
+def add_flags(parser: shared.Parser) -> None:
+    parser.add_argument(
+        "pattern", nargs="?", default="", metavar="PATTERN",
+        help="list only names that contain or match this, as in 'vgg*_bn' (default: all)",
+    )  # fmt: skip
+
+
+def run(args: argparse.Namespace, overrides: list[str]) -> int:
+    console = shared.make_console()
     from rich.table import Table
 
-    from cnnjax.models import MODELS, list_models
+    from cnnjax.models import MODELS
 
-    chosen = {name: MODELS[name] for name in list_models(args.pattern)}
-    if not chosen:
+    names = shared.matching(args.pattern, MODELS)
+    if not names:
         raise unknown("model", args.pattern, MODELS)
-    table = Table(title=f"Networks: {len(chosen)}", title_justify="left")
+    table = Table(title=f"Networks: {len(names)}", title_justify="left")
     table.add_column("name", no_wrap=True)
-    for name in ("parameters", "MACs", "input"):
-        table.add_column(name, justify="right", no_wrap=True)
+    for heading in ("parameters", "MACs", "input"):
+        table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("paper", no_wrap=True)
     table.add_column("published result")
-    for name, variant in chosen.items():
+    for name in names:
+        variant = MODELS[name]
         size = "x".join(map(str, variant.input_shape))
         paper = f"{variant.paper.partition(',')[0]} {variant.year}"
-        table.add_row(name, f"{variant.params:,}", _short(variant.macs), size, paper, variant.published)
+        table.add_row(name, f"{variant.params:,}", _with_unit(variant.macs), size, paper, variant.published)
     console.print(table)
     return 0
 
 
-def _short(number: float) -> str:
-    """1,582,671,872 as '1.58 G'."""
+def _with_unit(number: float) -> str:
+    """Formats a number with three digits: 1,582,671,872 as '1.58 G'."""
     for unit in ("", " k", " M"):
         if number < 1000:
             return f"{number:.3g}{unit}"

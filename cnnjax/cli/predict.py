@@ -1,5 +1,6 @@
-"""`cnnjax predict`: what is on images."""
+"""`cnnjax predict`: classifies image files."""
 
+import argparse
 import json
 import os
 import sys
@@ -15,68 +16,76 @@ if TYPE_CHECKING:
     from cnnjax.evaluation.predict import Prediction
 
 
-def run(parser: shared.Parser, argv: list[str]) -> int:
+def add_flags(parser: shared.Parser) -> None:
     parser.usage = "cnnjax predict --workdir=DIR|--init=NAME [FLAGS] IMAGE ..."
-    parser.epilog = "The exit status is 1 when there is an image that cannot be scored; the others still are."
+    parser.epilog = "The exit status is 1 if an image cannot be classified; the others are classified all the same."
     parser.add_argument(
-        "images", nargs="*", metavar="IMAGE", help="a JPEG or PNG, a folder with any, or - for a list of them on stdin"
+        "images", nargs="*", metavar="IMAGE", help="JPEG or PNG file, folder of them, or - for a list of paths on stdin"
     )
     shared.add_network_flags(parser)
-    parser.add_argument("--top", type=int, default=5, help="classes that are shown, the likeliest first (default: 5)")
-    parser.add_argument("--json", action="store_true", help="one JSON object per image, a line each")
-    shared.add_view_flags(parser)
-    parser.add_argument("--protocol", help="the views of an image, as in evaluate (default: the run's own)")
-    parser.add_argument("--average", help="of the views: probabilities or logits (default: the run's own)")
-    args = parser.parse_args(argv)
-    source = shared.network(args)
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="number of classes to print (default: 5)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per image, one per line")
+    shared.add_preprocessing_flags(parser)
+    parser.add_argument("--protocol", help="test protocol, as in evaluate (default: the run's)")
+    parser.add_argument(
+        "--average", help="what is averaged over views: probabilities or logits (default: the run's)"
+    )  # fmt: skip
+
+
+def run(args: argparse.Namespace, overrides: list[str]) -> int:
+    source = shared.network_source(args)
     if args.top < 1:
         raise InputError(f"--top={args.top}: expected at least 1")
-    if not (names := [name for word in args.images for name in (_listed() if word == "-" else [word])]):
+    names = [name for word in args.images for name in (_read_paths() if word == "-" else [word])]
+    if not names:
         raise InputError("no image is given: expected files or folders, or - for a list on stdin")
 
-    console = shared.start()
+    console = shared.setup_jax()
     import jax
 
     from cnnjax import pretrained
     from cnnjax.data import imagenet
-    from cnnjax.evaluation import scoring
-    from cnnjax.evaluation.predict import find_files, predict
+    from cnnjax.evaluation.predict import find_image_files, predict
+    from cnnjax.evaluation.recipe import with_views
 
     network = pretrained.load(source, args.like)
-    scoring.with_views(network.settings, args.batch_size, args.preprocess, args.protocol, args.average)
-    classes = imagenet.readable(network.known["classes"])
-    paths, wrong = find_files(names)
-    leader = jax.process_index() == 0
-    for one in wrong:
-        _print(console, one, classes, args.json, leader)
+    views = {"preprocess": args.preprocess, "protocol": args.protocol, "average": args.average}
+    network = network.replace(config=with_views(network.config, batch_size=args.batch_size, **views))
+    classes = imagenet.readable(network.data.classes)
+    paths, failures = find_image_files(names)
+    is_leader = jax.process_index() == 0
+    for failure in failures:
+        _print_prediction(console, failure, classes, args.json, is_leader)
     if paths:
-        for one in predict(network, paths, top=args.top, step=args.step, say=_say):
-            _print(console, one, classes, args.json, leader)
-            wrong += [one] if one.error else []
-    return 1 if wrong else 0
+        for prediction in predict(network, paths, top=args.top, step=args.step, log=_log):
+            _print_prediction(console, prediction, classes, args.json, is_leader)
+            failures += [prediction] if prediction.error else []
+    return 1 if failures else 0
 
 
-def _listed() -> list[str]:
-    """The paths on stdin, one per line, whatever bytes they are made of."""
+def _read_paths() -> list[str]:
+    """Returns the paths on stdin, one per line, in any encoding."""
     return [os.fsdecode(line) for line in sys.stdin.buffer.read().splitlines() if line.strip()]
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _print(console: "Console", one: "Prediction", classes: Sequence[str], as_json: bool, leader: bool) -> None:
+def _print_prediction(
+    console: "Console", prediction: "Prediction", classes: Sequence[str], as_json: bool, is_leader: bool
+) -> None:
     from rich.text import Text
 
-    path = os.fsencode(one.path).decode(errors="backslashreplace")
-    if not leader:
+    path = os.fsencode(prediction.path).decode(errors="backslashreplace")
+    if not is_leader:
         return
-    if one.error:
-        _say(f"error: {path}: {one.error}")
+    if prediction.error:
+        _log(f"error: {path}: {prediction.error}")
     elif as_json:
-        top = [{"class": classes[i], "index": i, "probability": probability} for i, probability in one.top]
+        top = [{"class": classes[i], "index": i, "probability": probability} for i, probability in prediction.top]
         print(json.dumps({"path": path, "top": top}))
     else:
         console.print(Text(path, style="bold"), soft_wrap=True)
-        for i, probability in one.top:
+        for i, probability in prediction.top:
             console.print(Text(f"  {probability:8.2%}  {classes[i]}"), soft_wrap=True)

@@ -1,5 +1,6 @@
-"""`cnnjax probe`: how good a network's features are for another data set."""
+"""`cnnjax probe`: evaluates a network's features on a data set, without training the network."""
 
+import argparse
 import pathlib
 from typing import TYPE_CHECKING, Any
 
@@ -9,49 +10,69 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def run(parser: shared.Parser, argv: list[str]) -> int:
+def add_flags(parser: shared.Parser) -> None:
+    parser.usage = "cnnjax probe --workdir=DIR|--init=NAME [FLAGS]"
     shared.add_network_flags(parser)
-    parser.add_argument("--dataset", default="", help="whose images are told apart (default: the run's own)")
-    parser.add_argument("--train_split", default="", help="learnt from (default: train, or the run's own)")
-    parser.add_argument("--split", default="", help="scored (default: test, or the run's own)")
-    parser.add_argument("--layer", default="", help="the means of this map (default: what its classifier is given)")
-    parser.add_argument("--k", type=int, default=20, help="nearest neighbours that vote (default: 20)")
-    parser.add_argument("--temperature", type=float, default=0.07, help="of their votes (default: 0.07)")
-    shared.add_view_flags(parser)
-    parser.add_argument("--out", default="", help="where the results go (default: the run's folder, or this one)")
-    parser.add_argument("--data_dir", default="", help="where data sets are (default: TFDS's own)")
-    args = parser.parse_args(argv)
-    source = shared.network(args)
+    parser.add_argument("--dataset", metavar="NAME", default="", help="data set to evaluate on (default: the run's)")
+    parser.add_argument(
+        "--train_split", metavar="SPLIT", default="", help="split to fit the classifiers on (default: the run's)"
+    )
+    parser.add_argument("--split", default="", help="split to evaluate on (default: the run's test_split)")
+    parser.add_argument(
+        "--layer", default="",
+        help="feature map to use, averaged over positions (default: the input of the network's classifier)",
+    )  # fmt: skip
+    parser.add_argument("--k", type=int, default=20, help="number of nearest neighbors that vote (default: 20)")
+    parser.add_argument("--temperature", type=float, default=0.07, help="temperature of their votes (default: 0.07)")
+    shared.add_preprocessing_flags(parser)
+    parser.add_argument(
+        "--out", metavar="DIR", default="", help="folder of the results (default: --workdir, else the current one)"
+    )
+    shared.add_data_dir_flag(parser)
 
-    console = shared.start()
+
+def run(args: argparse.Namespace, overrides: list[str]) -> int:
+    source = shared.network_source(args)
+
+    console = shared.setup_jax()
     import jax
 
     from cnnjax import pretrained
-    from cnnjax.evaluation import scoring
     from cnnjax.evaluation.probe import probe
+    from cnnjax.evaluation.recipe import with_views
 
     network = pretrained.load(source, args.like)
-    scoring.with_views(network.settings, args.batch_size, args.preprocess, None, None)
+    views = with_views(network.config, batch_size=args.batch_size, preprocess=args.preprocess)
+    network = network.replace(config=views)
     names = ("dataset", "train_split", "split", "layer", "k", "temperature", "step", "data_dir")
     of = {name: value for name in ("init", "preprocess") if (value := getattr(args, name))}
-    folder = pathlib.Path(args.out or args.workdir)
-    leader = jax.process_index() == 0
+    is_leader = jax.process_index() == 0
     options: dict[str, Any] = {name: getattr(args, name) for name in names}
-    found = probe(network, folder, of=of, say=console.print if leader else lambda line: None, **options)
-    if leader:
-        _print(console, found)
+    results = probe(
+        network,
+        pathlib.Path(args.out or args.workdir),
+        description=of,
+        log=console.print if is_leader else lambda line: None,
+        **options,
+    )
+    if is_leader:
+        _print_results(console, results)
     return 0
 
 
-def _print(console: "Console", found: list[dict[str, Any]]) -> None:
+def _print_results(console: "Console", results: list[dict[str, Any]]) -> None:
+    """Prints the accuracies of the nearest-neighbor and the linear classifier, in this order in `results`."""
     from rich.table import Table
 
-    first, second = found
-    table = Table(title=f"{first['dataset']}: {first['train_split']} to {first['split']}", title_justify="left")
-    for name in ("classifier", "accuracy", "top-5"):
+    from cnnjax.metrics import METRICS
+
+    neighbors, linear = results
+    title = f"{neighbors['dataset']}: {neighbors['train_split']} to {neighbors['split']}"
+    table = Table(title=title, title_justify="left")
+    for name in ("classifier", *(row.heading for row in METRICS.values())):
         table.add_column(name, justify="left" if name == "classifier" else "right")
-    for name, one in {"nearest neighbours": first, f"linear, C = {second['C']:g}": second}.items():
-        table.add_row(name, f"{one['accuracy']:.2%}", f"{one['top5']:.2%}")
+    for name, result in {"nearest neighbors": neighbors, f"linear, C = {linear['C']:g}": linear}.items():
+        table.add_row(name, *(row.format(result[metric]) for metric, row in METRICS.items()))
     console.print(table)
-    for one in found:
-        console.print(f"more in {one['folder']}", soft_wrap=True, markup=False)
+    for result in results:
+        console.print(f"more in {result['folder']}", soft_wrap=True, markup=False)

@@ -1,9 +1,11 @@
-"""What the commands share: the parser, flags, the terminal, and the start of JAX."""
+"""Shared by the commands: the argument parser, common flags, the console, and the setup of JAX."""
 
 import argparse
+import fnmatch
 import logging
 import os
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from cnnjax.errors import InputError
@@ -12,91 +14,159 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+class UsageError(InputError):
+    """A missing or unexpected command-line argument. The exit status is 2, and the message points to --help."""
+
+
 class Parser(argparse.ArgumentParser):
-    """argparse with one-line errors, which name the nearest valid sub-command."""
+    """An argparse parser with one-line errors and without abbreviated flags.
+
+    A command whose `accepts_overrides` is True gets the arguments that the parser does not know, such as
+    --config.lr=0.1; for the others an unknown argument is an error.
+    """
+
+    accepts_overrides = False
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options | {"allow_abbrev": False})
+
+    def flag_names(self) -> list[str]:
+        """Returns the flags without their dashes, and without hidden ones."""
+        actions = [action for action in self._actions if action.help != argparse.SUPPRESS]
+        return [flag.lstrip("-") for action in actions for flag in action.option_strings]
 
     def error(self, message: str) -> Any:
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
 
 
-# -------------------------------------------------------------------------------- for commands: a trained network
+def add_hidden_alias(parser: argparse.ArgumentParser, flag: str, dest: str, kind: Any) -> None:
+    """Accepts `flag`, an earlier name of the flag that sets `dest`, without listing it in --help."""
+    parser.add_argument(flag, dest=dest, type=kind, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+
+# ------------------------------------------------------------------------------------------- flags of several commands
+
+
+def add_config_flag(parser: argparse.ArgumentParser, description: str) -> None:
+    """Adds --config=FILE[:arg]."""
+    parser.add_argument("--config", metavar="FILE[:arg]", help=description)
+
+
+def add_data_dir_flag(parser: argparse.ArgumentParser) -> None:
+    """Adds --data_dir=DIR."""
+    parser.add_argument("--data_dir", metavar="DIR", default="", help="folder of the data sets (default: TFDS's own)")
 
 
 def add_network_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of a command that takes a network with its weights."""
-    parser.add_argument("--workdir", default="", help="a run's folder")
-    parser.add_argument("--init", default="", help="in place of a run: one of `cnnjax weights`, or a file of weights")
-    parser.add_argument("--like", default="", help="of the file: one of `cnnjax weights` that says how to use it")
-    parser.add_argument("--step", default="last", help="of a run: last, best or a step's number (default: last)")
-
-
-def add_view_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of a command that shows images to a network."""
-    parser.add_argument("--preprocess", help="operations on the images (default: the run's own)")
-    parser.add_argument("--batch_size", type=int, default=0, help="views at once (default: the run's eval_batch_size)")
-
-
-def network(args: argparse.Namespace) -> str:
-    """What `weights.find` takes. Raises InputError unless these flags name one network, and a possible batch size."""
-    if bool(args.workdir) == bool(args.init):
-        raise InputError("give a run's folder as --workdir=DIR, or trained weights as --init=NAME, and not both")
-    if getattr(args, "batch_size", 0) < 0:
-        raise InputError(f"--batch_size={args.batch_size}: expected at least 1")
-    return args.workdir or args.init
-
-
-# ---------------------------------------------------------------------------------------- for commands: many runs
-
-
-def add_run_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of a command that gives out runs."""
-    parser.add_argument("--workers", type=int, default=1, help="runs at a time; they share the machine (default: 1)")
-    parser.add_argument("--executor", default="local", help="local, ray(...) or slurm(...) (default: local)")
+    """Adds the flags that select a trained network: --workdir, --init, --like and --step."""
+    parser.add_argument("--workdir", metavar="DIR", default="", help="folder of a run")
     parser.add_argument(
-        "--silence", type=float, default=60.0, help="minutes without a word, to be given up (default: 60)"
+        "--init", metavar="NAME|FILE", default="", help="instead of a run: a name of `cnnjax weights`, or a weight file"
+    )
+    parser.add_argument(
+        "--like", metavar="NAME", default="",
+        help="for a weight file: the name of published weights with the same network and preprocessing",
+    )  # fmt: skip
+    parser.add_argument("--step", default="last", help="checkpoint of the run: last, best or a number (default: last)")
+
+
+def add_preprocessing_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds --preprocess and --batch_size, for commands that feed images to a network."""
+    parser.add_argument("--preprocess", metavar="OPS", help="operations on each image (default: as in the run)")
+    parser.add_argument(
+        "--batch_size", type=int, default=0, metavar="N", help="images per batch (default: the run's eval_batch_size)"
     )
 
 
-def executor(args: argparse.Namespace) -> Any:
-    """The executor that these flags ask for. Raises InputError when they do not fit."""
-    for name, least in (("workers", 1), ("silence", 0.01)):
-        if not getattr(args, name) >= least:
-            raise InputError(f"--{name}={getattr(args, name)}: expected at least {least}")
+def network_source(args: argparse.Namespace) -> str:
+    """Returns the --workdir or --init to load the network from.
+
+    Raises InputError unless exactly one of them is given, or when --batch_size is negative.
+    """
+    if bool(args.workdir) == bool(args.init):
+        raise InputError("give a run's folder as --workdir=DIR, or trained weights as --init=NAME, and not both")
+    check_batch_size(args)
+    return args.workdir or args.init
+
+
+def check_batch_size(args: argparse.Namespace) -> None:
+    """Raises InputError when --batch_size is negative; 0 stands for the run's own."""
+    if getattr(args, "batch_size", 0) < 0:
+        raise InputError(f"--batch_size={args.batch_size}: expected at least 1")
+
+
+def add_executor_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of a command that starts training runs: --workers, --executor and --stall_timeout."""
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="runs in parallel (default: 1)")
+    parser.add_argument("--executor", default="local", help="local, ray(...) or slurm(...) (default: local)")
+    parser.add_argument(
+        "--stall_timeout", type=float, default=60.0, metavar="MINUTES",
+        help="stop a run after this many minutes without output (default: 60)",
+    )  # fmt: skip
+    add_hidden_alias(parser, "--silence", "stall_timeout", float)
+
+
+def build_executor(args: argparse.Namespace) -> Any:
+    """Returns the executor that --executor and --workers select. Raises InputError for invalid values."""
+    for name, minimum in (("workers", 1), ("stall_timeout", 0.01)):
+        if not getattr(args, name) >= minimum:
+            raise InputError(f"--{name}={getattr(args, name)}: expected at least {minimum}")
     from cnnjax import spec
     from cnnjax.runs.executors import EXECUTORS
 
     return spec.build("executor", args.executor, EXECUTORS, workers=args.workers)
 
 
-# ----------------------------------------------------------------------------- for commands: the terminal, the machine
+def parse_image_shape(text: str | None, default: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Converts --input='HxW' or 'HxWxC' to (height, width, channels); None gives `default`.
+
+    Raises InputError for anything else.
+    """
+    words = text.lower().split("x") if text else list(map(str, default))
+    if len(words) not in (2, 3) or not all(word.isdecimal() and int(word) for word in words):
+        raise InputError(f"--input={text}: expected height, width and channels, as in {'x'.join(map(str, default))}")
+    height, width, *channels = map(int, words)
+    return height, width, channels[0] if channels else default[2]
 
 
-def console() -> "Console":
+def matching(pattern: str, names: Iterable[str]) -> list[str]:
+    """Returns the names that match a pattern with *, ? or [...], or that contain it if it has none of these."""
+    return fnmatch.filter(names, pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*")
+
+
+# -------------------------------------------------------------------------------------------------- console and JAX
+
+
+def make_console() -> "Console":
+    """Returns a rich console for standard output, 140 columns wide where that is not a terminal."""
     from rich.console import Console
 
     return Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 
 
-def start(cached: bool = True) -> "Console":
-    """Sets JAX up for a run: compilation cache, quiet logs, the other processes. Returns the console."""
+def setup_jax(use_cache: bool = True) -> "Console":
+    """Configures JAX's compilation cache and logging, joins the other processes of the program, returns a console.
+
+    The cache is JAX_COMPILATION_CACHE_DIR, or the per-user one; without `use_cache`, every program is compiled.
+    """
     import absl.logging
     import jax
 
     from cnnjax import cache
     from cnnjax.distributed import processes
 
-    absl.logging.set_verbosity(absl.logging.FATAL)  # what goes wrong is raised, and said once
+    absl.logging.set_verbosity(absl.logging.FATAL)  # failures are raised, and printed once
     logging.getLogger("jax").setLevel(logging.ERROR)
-    kept = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(cache.folder("xla"))
-    jax.config.update("jax_compilation_cache_dir", kept if cached else None)
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(cache.folder("xla"))
+    jax.config.update("jax_compilation_cache_dir", folder if use_cache else None)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # many small programs add up at every start
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     processes.initialize()
-    return console()
+    return make_console()
 
 
-def same_everywhere(text: str) -> str:
-    """The text of process 0, in every process."""
+def broadcast_text(text: str) -> str:
+    """Returns process 0's `text`, at most 4096 bytes of UTF-8, in every process."""
     import jax
     import numpy as np
     from jax.experimental import multihost_utils
@@ -107,15 +177,6 @@ def same_everywhere(text: str) -> str:
     return multihost_utils.broadcast_one_to_all(padded).tobytes().rstrip(b"\0").decode()
 
 
-def program() -> str:
-    """How this program was started, for commands that a person can repeat."""
+def program_name() -> str:
+    """Returns the command that started this program, './launch.sh' or 'cnnjax', to print commands with."""
     return os.environ.get("CNNJAX_COMMAND", "cnnjax")
-
-
-def image_shape(text: str | None, default: tuple[int, int, int]) -> tuple[int, int, int]:
-    """'HxW' or 'HxWxC' as numbers."""
-    parts = text.lower().split("x") if text else list(map(str, default))
-    if len(parts) not in (2, 3) or not all(part.isdecimal() and int(part) for part in parts):
-        raise InputError(f"--input={text}: expected height, width and channels, as in {'x'.join(map(str, default))}")
-    height, width, *channels = map(int, parts)
-    return height, width, channels[0] if channels else default[2]

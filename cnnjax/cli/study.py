@@ -1,5 +1,6 @@
-"""`cnnjax study`: runs what a study is missing, and writes its report."""
+"""`cnnjax study`: runs the missing runs of a study, and writes its report."""
 
+import argparse
 import datetime
 import pathlib
 from typing import TYPE_CHECKING
@@ -16,60 +17,64 @@ if TYPE_CHECKING:
 BUDGETS = ("quick", "full")
 
 
-def run(parser: shared.Parser, argv: list[str]) -> int:
+def add_flags(parser: shared.Parser) -> None:
     parser.usage = "cnnjax study experiments/NAME.py [--budget=quick|full] [--workers=M] [FLAGS]"
-    parser.epilog = "A run that is complete is not run again: called again, it goes on, and writes the report anew."
-    parser.add_argument("file", help="a file with get_study(budget)")
-    parser.add_argument("--budget", default="quick", help="quick: minutes on two cores; full: for a GPU")
-    shared.add_run_flags(parser)
-    parser.add_argument("--workdir", default="", help="the runs' folder (default: runs/studies/NAME)")
-    parser.add_argument("--report", default="", help="the report's folder (default: reports/ beside the file)")
-    parser.add_argument("--data_dir", default="", help="where data sets are (default: TFDS's own)")
-    args = parser.parse_args(argv)
+    parser.epilog = "Complete runs are kept: the same command resumes a study, and rewrites its report."
+    parser.add_argument("file", metavar="FILE", help="file with get_study(budget)")
+    parser.add_argument("--budget", default="quick", help="quick: minutes on two cores; full: a GPU (default: quick)")
+    shared.add_executor_flags(parser)
+    parser.add_argument("--workdir", metavar="DIR", default="", help="folder of the runs (default: runs/studies/NAME)")
+    parser.add_argument(
+        "--report", metavar="DIR", default="", help="folder of the report (default: reports/ beside FILE)"
+    )
+    shared.add_data_dir_flag(parser)
+
+
+def run(args: argparse.Namespace, overrides: list[str]) -> int:
     if args.budget not in BUDGETS:
         raise InputError(f"--budget={args.budget}: {nearest(args.budget, BUDGETS)}")
     study = config_files.read_study(args.file, args.budget)
 
     import jax
 
-    jax.config.update("jax_platforms", "cpu")  # this process computes little, and leaves the GPUs to the runs
+    jax.config.update("jax_platforms", "cpu")  # the GPUs are for the runs
     from cnnjax.runs.signals import Interrupted
     from cnnjax.study import conduct, report
 
-    console = shared.start()
+    console = shared.setup_jax()
     file = pathlib.Path(args.file)
     conduct.check_study(study)
-    start = shared.executor(args)
+    start = shared.build_executor(args)
     runs = conduct.all_runs(pathlib.Path(args.workdir or f"runs/studies/{file.stem}"), study, args.data_dir)
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         console.print(line, soft_wrap=True)
 
     try:
-        failures = conduct.conduct(runs, start, workers=args.workers, silence=60 * args.silence, say=say)
-    except Interrupted as stopped:
-        say(f"{stopped}. The same command goes on")
-        return 128 + stopped.signal
+        failures = conduct.conduct(runs, start, workers=args.workers, stall_timeout=60 * args.stall_timeout, log=log)
+    except Interrupted as interrupted:
+        log(f"{interrupted}; rerun the same command to resume")
+        return 128 + interrupted.signal
     if failures:
-        raise InputError(f"{len(failures)} runs failed, so there is no report; the first: {failures[0]}")
+        raise InputError(f"{len(failures)} runs failed, so there is no report; the first one: {failures[0]}")
     first = next(iter(runs.values()))[0]
     path = pathlib.Path(args.report or file.parent / "reports") / f"{file.stem}-{args.budget}"
-    found = {arm: [conduct.lines_of(run, study) for run in several] for arm, several in runs.items()}
-    verdict, findings = report.write(path, study, found, _made_by(args.file, args.budget, first.folder))
+    results = {arm: [conduct.collect(run, study) for run in arm_runs] for arm, arm_runs in runs.items()}
+    verdict, findings = report.write(path, study, results, _provenance(args.file, args.budget, first.folder))
     _print(console, verdict, findings)
-    say(f"the report is {path}.md, with {path.name}.png and {path.name}.csv")
+    log(f"the report is {path}.md, with {path.name}.png and {path.name}.csv")
     return 0
 
 
-def _made_by(file: str, budget: str, run: pathlib.Path) -> list[str]:
-    """How the numbers came about; `run` is the folder of one of the runs."""
-    from cnnjax.bench.rows import machine
+def _provenance(file: str, budget: str, run: pathlib.Path) -> list[str]:
+    """Returns the command with its date, and the machine with the versions; `run` is the folder of a run."""
+    from cnnjax.bench.rows import machine_info
     from cnnjax.runs import workdir
 
-    here, there = machine(), workdir.read_json(run / "versions.json")
+    here, there = machine_info(), workdir.read_json(run / "versions.json")
     versions = ", ".join(f"{name} {there[name]}" for name in ("python", "jax", "flax", "optax"))
     return [
-        f"`{shared.program()} study {file} --budget={budget}`, {datetime.date.today():%d %B %Y}",
+        f"`{shared.program_name()} study {file} --budget={budget}`, {datetime.date.today():%d %B %Y}",
         f"{here['machine']}, {here['cores']} cores; each run on {there['devices']}; {versions}",
     ]
 

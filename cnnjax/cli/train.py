@@ -1,5 +1,6 @@
-"""`cnnjax train`: a new run, or a run that goes on."""
+"""`cnnjax train`: starts a training run, or resumes one."""
 
+import argparse
 import os
 import pathlib
 from typing import TYPE_CHECKING, Any
@@ -11,21 +12,23 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def run(parser: shared.Parser, argv: list[str]) -> int:
+def add_flags(parser: shared.Parser) -> None:
     parser.usage = "cnnjax train --config=FILE[:arg] [--config.FIELD=VALUE ...] [--workdir=DIR]"
-    parser.epilog = "Config fields and their meaning: cnnjax configs FILE. To go on with a run: --workdir=DIR alone."
-    parser.add_argument("--config", metavar="FILE[:arg]", help="a file with get_config(), and its argument")
-    parser.add_argument("--workdir", help="the run's folder (default: a new one under runs/)")
-    parser.add_argument("--data_dir", default="", help="where data sets are (default: TFDS's own)")
-    args, rest = parser.parse_known_args(argv)
+    parser.epilog = "`cnnjax configs FILE` explains every config field. To resume a run, give --workdir=DIR alone."
+    parser.accepts_overrides = True
+    shared.add_config_flag(parser, "config file with get_config(), and its argument")
+    parser.add_argument("--workdir", metavar="DIR", help="folder of the run (default: a new one under runs/)")
+    shared.add_data_dir_flag(parser)
+
+
+def run(args: argparse.Namespace, overrides: list[str]) -> int:
     location = args.config or os.path.join(args.workdir or "", "config.json")
     if args.config is None and not (args.workdir and os.path.exists(location)):
-        parser.error(
-            "--config=FILE is missing" + (f", and {args.workdir} is not a run's folder" if args.workdir else "")
-        )
-    config = config_files.read_config(location, rest)
+        not_a_run = f", and {args.workdir} is not a run's folder" if args.workdir else ""
+        raise shared.UsageError(f"--config=FILE is missing{not_a_run}")
+    config = config_files.read_config(location, overrides)
 
-    console = shared.start()
+    console = shared.setup_jax()
     import jax
 
     from cnnjax.runs import workdir
@@ -33,28 +36,32 @@ def run(parser: shared.Parser, argv: list[str]) -> int:
     from cnnjax.training.loop import train
 
     folder = args.workdir or workdir.unique_path(pathlib.Path(location.partition(":")[0]).stem)
-    folder = pathlib.Path(shared.same_everywhere(str(folder)))
+    folder = pathlib.Path(shared.broadcast_text(str(folder)))
     try:
         result = train(config, folder, data_dir=args.data_dir, console=console)
-    except Interrupted as stopped:
+    except Interrupted as interruption:
         if jax.process_index() == 0:
-            console.print(f"{stopped}. To go on:\n  {shared.program()} train --workdir={folder}", soft_wrap=True)
-        return 128 + stopped.signal
+            resume = f"{shared.program_name()} train --workdir={folder}"
+            console.print(f"{interruption}. To resume:\n  {resume}", soft_wrap=True)
+        return 128 + interruption.signal
     if jax.process_index() == 0:
         _print_result(console, result.metrics, folder)
     return 0
 
 
 def _print_result(console: "Console", result: dict[str, Any], folder: pathlib.Path) -> None:
+    """Prints the final metrics, the duration, and the command that evaluates the run."""
     from rich.table import Table
+
+    from cnnjax.metrics import METRICS
 
     minutes, seconds = divmod(result["seconds"], 60)
     rows = {}
-    if "accuracy" in result:
-        rows |= {"split": result["split"], "accuracy": f"{result['accuracy']:.2%}", "top-5": f"{result['top5']:.2%}"}
-        rows |= {"loss": f"{result['loss']:.4f}"}
+    if "split" in result:
+        rows = {"split": result["split"]}
+        rows |= {row.heading: row.format(result[name]) for name, row in METRICS.items()}
     rows |= {"time": f"{minutes:.0f} min {seconds:.0f} s", "folder": str(folder)}
-    rows |= {"evaluate": f"{shared.program()} evaluate --workdir={folder}"}
+    rows |= {"evaluate": f"{shared.program_name()} evaluate --workdir={folder}"}
     table = Table(show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")

@@ -1,21 +1,24 @@
-"""`cnnjax weights`: published weights of the networks, by name."""
+"""`cnnjax weights`: lists the published weights by name."""
 
-import fnmatch
+import argparse
 from typing import TYPE_CHECKING
 
 from cnnjax.cli import shared
 from cnnjax.errors import unknown
 
 if TYPE_CHECKING:
-    from cnnjax.pretrained.catalog import Published
+    from cnnjax.pretrained.catalog import PublishedWeights
 
 
-def run(parser: shared.Parser, argv: list[str]) -> int:
+def add_flags(parser: shared.Parser) -> None:
     parser.add_argument(
-        "name", nargs="?", default="", help="one, to see all of it; or what names contain, or match: 'keras:*'"
-    )
-    args = parser.parse_args(argv)
-    console = shared.console()
+        "name", nargs="?", default="", metavar="NAME|PATTERN",
+        help="a full name, to print all about these weights; or what names contain or match, as in 'keras:*'",
+    )  # fmt: skip
+
+
+def run(args: argparse.Namespace, overrides: list[str]) -> int:
+    console = shared.make_console()
     from rich.table import Table
 
     from cnnjax.pretrained import catalog
@@ -23,44 +26,44 @@ def run(parser: shared.Parser, argv: list[str]) -> int:
     rows = catalog.rows()
     if args.name in rows:
         table = Table(title=args.name, title_justify="left", show_header=False)
-        for name, value in _facts(rows[args.name]).items():
+        for name, value in _details(rows[args.name]).items():
             table.add_row(name, value)
         console.print(table, soft_wrap=True)
         return 0
-    pattern = args.name if any(sign in args.name for sign in "*?[") else f"*{args.name}*"
-    chosen = fnmatch.filter(rows, pattern)
-    if not chosen:
+    names = shared.matching(args.name, rows)
+    if not names:
         raise unknown("weights", args.name, rows)
-    table = Table(title=f"Published weights: {len(chosen)}", title_justify="left")
-    for name in ("name", "network", "top-1", "top-5", "parameters", "here", "licence"):
-        table.add_column(name, justify="right" if name in ("top-1", "top-5", "parameters") else "left")
+    table = Table(title=f"Published weights: {len(names)}", title_justify="left")
+    for heading in ("name", "network", "top-1", "top-5", "parameters", "downloaded", "license"):
+        table.add_column(heading, justify="right" if heading in ("top-1", "top-5", "parameters") else "left")
     table.columns[0].no_wrap = table.columns[-1].no_wrap = True
-    table.columns[1].overflow = "fold"  # a call string is of use when it is whole
-    for row in (rows[name] for name in chosen):
-        here = "yes" if row.path.is_file() else ""
-        table.add_row(row.name, row.model, _share(row.top1), _share(row.top5), f"{row.params:,}", here, row.licence)
+    table.columns[1].overflow = "fold"  # a call string has to stay complete, to be copied
+    for row in (rows[name] for name in names):
+        downloaded = "yes" if row.path.is_file() else ""
+        accuracies = _percent(row.top1), _percent(row.top5)
+        table.add_row(row.name, row.model, *accuracies, f"{row.params:,}", downloaded, row.license)
     console.print(table)
     return 0
 
 
-def _facts(row: "Published") -> dict[str, str]:
-    """All that is known of weights, in words."""
+def _details(row: "PublishedWeights") -> dict[str, str]:
+    """Returns all about some weights as text, by heading."""
     return {
-        "of": row.about,
+        "description": row.about,
         "network": row.model,
         "parameters": f"{row.params:,}",
         "classes": row.classes,
         "preprocess": row.preprocess or "none",
         "normalize": row.normalize,
-        "top-1, top-5": f"{_share(row.top1)}, {_share(row.top5)}, as published",
-        "licence": row.licence,
-        "file": row.url,
-        "digest": row.digest or "none was published",
-        "here": str(row.path) if row.path.is_file() else f"not yet; its place is {row.path}",
-        "to train from": f'--config.init="{row.name}"',
-        "to evaluate": f"{shared.program()} evaluate --init={row.name}",
+        "top-1, top-5": f"{_percent(row.top1)}, {_percent(row.top5)}, as published",
+        "license": row.license,
+        "URL": row.url,
+        "digest": row.digest or "none published",
+        "file": str(row.path) if row.path.is_file() else f"not downloaded yet; will be {row.path}",
+        "train from these": f'--config.init="{row.name}"',
+        "evaluate": f"{shared.program_name()} evaluate --init={row.name}",
     }
 
 
-def _share(percent: float | None) -> str:
-    return "-" if percent is None else f"{percent:.2f} %"
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f} %"

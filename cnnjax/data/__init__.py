@@ -1,5 +1,4 @@
-"""Data sets. `catalog`: what is known by name; `build.build`: original files to a TFDS data set; `build.load`: a
-split of any by name; `pipeline`: its batches.
+"""Data sets. `catalog`: those that can be built by name; `build`: builds and loads them; `pipeline`: their batches.
 
-Nothing is imported here, so that the catalog alone costs nothing.
+Nothing is imported here, so that the catalog alone is cheap to import. The door function is `build.load_dataset`.
 """

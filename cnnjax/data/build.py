@@ -1,4 +1,4 @@
-"""Original files to standard TFDS data sets, without TensorFlow; and any of them by name, built on first use."""
+"""Builds standard TFDS data sets from original files, without TensorFlow, and loads any by name."""
 
 import errno
 import io
@@ -9,61 +9,80 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from cnnjax import cache
 from cnnjax.data import download, folders
-from cnnjax.data.catalog import CATALOG, Entry
+from cnnjax.data.catalog import DATASETS, Dataset
 from cnnjax.data.readers import READERS, Examples, Splits
-from cnnjax.data.store import FORMAT, Split, available, data_dir, find
+from cnnjax.data.store import FORMAT, Split, available, data_dir, find_newest
 from cnnjax.errors import InputError, nearest, unknown
 
-__all__ = ["VERSION", "Split", "available", "build", "data_dir", "load"]
+__all__ = ["VERSION", "Split", "available", "build", "data_dir", "load", "load_dataset"]
 
-VERSION = "1.0.0"  # of what we write: raise it when the same original files give other examples
+VERSION = "1.0.0"  # of the data sets written: to be raised when the same original files give other examples
 
 _REPORT_SECONDS = 10
 
 
-def load(name: str, split: str, data_dir: str = "", say: Callable[[str], None] = print) -> Split:
-    """A split of a data set by TFDS name, in TFDS's split syntax: load('mnist', 'train[:90%]').
+def load(name: str, split: str, data_dir: str = "", log: Callable[[str], None] = print) -> Split:
+    """Opens a split of a data set, in TFDS's names and split syntax: load('mnist', 'train[:90%]').
 
-    Looks in `data_dir` (see `cnnjax.data.data_dir`), and builds what is in the catalog and not there yet.
-    Raises InputError when there is no such data set, or no such split, or it is not one of labelled images.
+    Data sets are in the folder `data_dir` ('': see `store.data_dir`); one of the catalog is built on first use.
+    Raises InputError for a data set or a split that does not exist, or that has no labeled images.
     """
     root = _data_dir(data_dir)
     try:
-        found = find(name, root)
+        prepared = find_newest(name, root)
     except InputError:
-        if name not in CATALOG:
+        if name not in DATASETS:
             raise
-        found = None  # only in a format we cannot read: ours goes beside it
-    if found:
-        return Split(name, split, found.path)
-    asked, _, version = name.partition(":")
-    if asked not in CATALOG or version not in ("", VERSION):
-        here = {row.name for row in available(data_dir) if row.path}
-        raise InputError(f"no data set {name!r} in {root}; {nearest(name, here | CATALOG.keys())}")
-    return Split(name, split, build(asked, data_dir=data_dir, say=say))
+        prepared = None  # only in a format that we cannot read: ours is built beside it
+    if prepared:
+        return Split(name, split, prepared.path)
+    base, _, version = name.partition(":")
+    if base not in DATASETS or version not in ("", VERSION):
+        on_disk = {row.name for row in available(data_dir) if row.path}
+        raise InputError(f"no data set {name!r} in {root}; {nearest(name, on_disk | DATASETS.keys())}")
+    return Split(name, split, build(base, data_dir=data_dir, log=log))
+
+
+def load_dataset(name: str, split: str = "train", data_dir: str = "") -> tuple[np.ndarray, np.ndarray]:
+    """Loads a whole split into memory: images, labels = load_dataset('cifar10', 'test').
+
+    Returns uint8 images [N, H, W, C] (C = 1 or 3) and int32 labels [N], in the order stored. If the images differ in
+    size, they are an object array [N] of uint8 arrays [H, W, C]. Arguments and errors are those of `load`. Decoded
+    images take N * H * W * C bytes: 150 MB for CIFAR-10's training split, but hundreds of GB for ImageNet's, so load a
+    slice of a large data set: 'train[:1000]'. `load(...).classes` are the names of the classes.
+    """
+    images, labels = (examples := load(name, split, data_dir)).read(np.arange(len(examples)))
+    if len({image.shape for image in images}) == 1:
+        return np.stack(images), labels
+    array = np.empty(len(images), object)
+    for i, image in enumerate(images):  # one by one: NumPy would broadcast images of the same height
+        array[i] = image
+    return array, labels
 
 
 def build(
     name: str,
     source: str = "",
     data_dir: str = "",
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
     overwrite: bool = False,
 ) -> pathlib.Path:
-    """Writes the data set `name` from its original files in the folder `source`, and returns where it is.
+    """Writes the data set `name` from its original files in the folder `source`, and returns its folder.
 
-    A name of the catalog without a source is downloaded. Any other name is a tree of class folders. A data set that
-    is there already is left alone unless `overwrite`. It appears whole or not at all: a build that is killed leaves
-    nothing that could be read, and of two at the same time the second finds what the first made.
-    Raises InputError for files that are missing, truncated or not what they should be.
+    A data set of the catalog without a `source` is downloaded. For any other name, `source` is a tree of class folders
+    (see `folders`). An existing data set is left alone unless `overwrite`. It appears only when complete: a killed
+    build leaves nothing that could be read, and of two concurrent builds the second returns the first one's result.
+    Raises InputError for files that are missing, truncated or of another kind.
     """
     root = _data_dir(data_dir)
     final = root / name / VERSION
-    if name not in CATALOG:
+    if name not in DATASETS:
         if not source and not final.exists():
-            raise InputError(f"{unknown('data set', name, CATALOG)}; for your own class folders, give their source")
+            raise InputError(f"{unknown('data set', name, DATASETS)}; for your own class folders, give their source")
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
             raise InputError(f"{name!r} cannot name a data set; expected lower-case letters, digits and _")
     folder = pathlib.Path(source).expanduser() if source else None
@@ -72,62 +91,65 @@ def build(
     work = root / "downloads" / "cnnjax" / name
     try:
         work.mkdir(parents=True, exist_ok=True)
-        with cache.locked(work / "lock", lambda: say(f"{name}: waiting for another process that builds it")):
+        with cache.locked(work / "lock", lambda: log(f"{name}: waiting for another process that builds it")):
             if final.exists() and not overwrite:
                 if not (final / "dataset_info.json").is_file():
                     raise InputError(f"{final} is in the way: it is not a data set. Move it or build with overwrite")
-                say(f"{name} is in {final} already")
+                log(f"{name} is in {final} already")
                 return final
             staging = work / "staging"
-            shutil.rmtree(staging, ignore_errors=True)  # of a build that was killed; we hold the lock
+            shutil.rmtree(staging, ignore_errors=True)  # left by a killed build; we hold the lock
             try:
                 started = time.monotonic()
-                made, count = _prepare(name, folder, work, staging, say)
+                built, count = _prepare(name, folder, work, staging, log)
                 final.parent.mkdir(parents=True, exist_ok=True)
                 if final.exists():
                     final.rename(staging / "old")
-                made.rename(final)
+                built.rename(final)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
-            say(f"{name}: {count:,} images in {final} ({time.monotonic() - started:.0f} s)")
+            log(f"{name}: {count:,} images in {final} ({time.monotonic() - started:.0f} s)")
     except OSError as error:
         reason = "no space left on the disk" if error.errno == errno.ENOSPC else error.strerror or error
         raise InputError(f"{name}: {error.filename or root}: {reason}") from error
     return final
 
 
-_data_dir = data_dir  # the functions here have an argument of that name
+_data_dir = data_dir  # the functions above have an argument of that name
 
 
 def _prepare(
-    name: str, folder: pathlib.Path | None, work: pathlib.Path, staging: pathlib.Path, say: Callable[[str], None]
+    name: str, folder: pathlib.Path | None, work: pathlib.Path, staging: pathlib.Path, log: Callable[[str], None]
 ) -> tuple[pathlib.Path, int]:
-    """Writes the data set below `staging`; returns its folder there and the number of images."""
-    if name in CATALOG:
-        entry = CATALOG[name]
+    """Writes the data set below `staging`. Returns its folder there and the number of images."""
+    if name in DATASETS:
+        entry = DATASETS[name]
         if folder is None:
             for file in entry.files:
-                download.fetch(file.urls, work / file.name, file.digest, say, _every_few_seconds(name, "bytes", say))
+                download.fetch(file.urls, work / file.name, file.digest, log, _progress_logger(name, "bytes", log))
             folder = work
-        say(f"{name}: reading the original files" + (f" in {folder}" if entry.files else ""))
+        log(f"{name}: reading the original files" + (f" in {folder}" if entry.files else ""))
         entry, splits = READERS[entry.reader](folder, entry)
         shape, counts = entry.shape, entry.splits
     else:
         assert folder is not None
         tree = folders.scan(folder)
-        shape, counts = folders.shape(tree), {split: len(files) for split, files in tree.files.items()}
-        entry = Entry("", (0, 0, 0), counts, tree.classes, f"Images in the class folders of {folder.name}.")
-        say(f"{name}: reading {sum(counts.values()):,} images of {len(tree.classes)} classes in {folder}")
+        shape, counts = folders.common_shape(tree), {split: len(files) for split, files in tree.files.items()}
+        entry = Dataset("", (0, 0, 0), counts, tree.classes, f"Images in the class folders of {folder.name}.")
+        log(f"{name}: reading {sum(counts.values()):,} images of {len(tree.classes)} classes in {folder}")
         if tree.skipped:
-            say(f"{name}: {len(tree.skipped)} other files are left out, such as {tree.skipped[0]}")
-        splits = folders.read(tree)
-    watched = {split: _watch(name, split, examples, counts[split], say) for split, examples in splits.items()}
-    return _write(name, entry, shape, watched, staging), sum(counts.values())
+            log(f"{name}: {len(tree.skipped)} other files are skipped, such as {tree.skipped[0]}")
+        splits = folders.read_examples(tree)
+    counted = {split: _count_examples(name, split, examples, counts[split], log) for split, examples in splits.items()}
+    return _write(name, entry, shape, counted, staging), sum(counts.values())
 
 
-def _watch(name: str, split: str, examples: Examples, expected: int, say: Callable[[str], None]) -> Examples:
-    """The same examples, encoded images as TFDS takes them, counted, with a line every few seconds."""
-    count, report = 0, _every_few_seconds(f"{name} {split}", "images", say)
+def _count_examples(name: str, split: str, examples: Examples, expected: int, log: Callable[[str], None]) -> Examples:
+    """Yields the examples with images as files, as TFDS takes them. Logs progress.
+
+    Raises InputError at the end unless there were `expected` examples.
+    """
+    count, report = 0, _progress_logger(f"{name} {split}", "images", log)
     for key, example in examples:
         yield key, example | {"image": io.BytesIO(example["image"])}
         count += 1
@@ -136,21 +158,21 @@ def _watch(name: str, split: str, examples: Examples, expected: int, say: Callab
         raise InputError(f"{name}: split {split!r} has {count:,} images, expected {expected:,}")
 
 
-def _every_few_seconds(what: str, unit: str, say: Callable[[str], None]) -> Callable[[int, int], None]:
-    """A progress callback of (done, in all) that says a line now and then."""
+def _progress_logger(label: str, unit: str, log: Callable[[str], None]) -> Callable[[int, int], None]:
+    """Returns a progress callback (done, total or 0) that logs a line every `_REPORT_SECONDS`."""
     last = time.monotonic()
 
     def report(done: int, total: int) -> None:
         nonlocal last
         if time.monotonic() - last > _REPORT_SECONDS:
             last = time.monotonic()
-            say(f"{what}: {done:,} of {total:,} {unit}" if total else f"{what}: {done:,} {unit}")
+            log(f"{label}: {done:,} of {total:,} {unit}" if total else f"{label}: {done:,} {unit}")
 
     return report
 
 
-def _write(name: str, entry: Entry, shape: tuple, splits: Splits, staging: pathlib.Path) -> pathlib.Path:
-    """Lets TFDS write the splits. The order on disk comes from a hash of the keys: it is the same everywhere."""
+def _write(name: str, entry: Dataset, shape: tuple, splits: Splits, staging: pathlib.Path) -> pathlib.Path:
+    """Writes the splits with TFDS and returns the folder. A hash of the keys orders the examples."""
     import tensorflow_datasets as tfds
 
     labels = {"label": entry.classes, **entry.extra_labels}
@@ -159,7 +181,7 @@ def _write(name: str, entry: Entry, shape: tuple, splits: Splits, staging: pathl
 
     class Info(tfds.core.DatasetInfo):
         def initialize_from_bucket(self) -> None:
-            """Instead of asking Google's bucket what a data set of this name holds."""
+            """Does nothing; TFDS's own asks Google's storage about a data set of this name."""
 
     def info(self: Any) -> Any:
         return Info(
@@ -172,9 +194,9 @@ def _write(name: str, entry: Entry, shape: tuple, splits: Splits, staging: pathl
         )
 
     def silent(self: Any) -> None:
-        """Instead of what TFDS prints to stdout."""
+        """Does nothing; TFDS's own prints to stdout."""
 
-    # A class for each data set, since TFDS takes the name from the class; not registered, so that it can be made again.
+    # TFDS takes the data set's name from the class. Unregistered classes can be created again.
     members = {
         "__module__": __name__,
         "name": name,
@@ -185,9 +207,9 @@ def _write(name: str, entry: Entry, shape: tuple, splits: Splits, staging: pathl
         "_log_download_bytes": silent,
         "_log_download_done": silent,
     }
-    maker = type(name, (tfds.core.GeneratorBasedBuilder,), members, skip_registration=True)
+    builder_class = type(name, (tfds.core.GeneratorBasedBuilder,), members, skip_registration=True)
     tfds.disable_progress_bar()
-    builder = maker(data_dir=staging, file_format=FORMAT)
+    builder = builder_class(data_dir=staging, file_format=FORMAT)
     builder.download_and_prepare(
         download_dir=staging / "downloads",
         download_config=tfds.download.DownloadConfig(try_download_gcs=False),

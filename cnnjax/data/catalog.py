@@ -1,44 +1,45 @@
-"""The data sets known by name: what they hold, who made them, and where their original files are.
+"""The data sets that can be built by name: their classes, splits, authors and original files.
 
-Plain data, and no import that costs anything. To add a data set: a row here and, unless one fits, a reader in
-`cnnjax.data.readers`.
+Plain data, cheap to import. To add a data set: a row in `DATASETS` and, unless one fits, a reader in
+`cnnjax.data.readers`. Other code may add rows to both tables.
 """
 
-import types
+import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 
-class File(NamedTuple):
-    """An original file as its authors publish it."""
+@dataclasses.dataclass(frozen=True)
+class SourceFile:
+    """An original file of a data set, as its authors publish it."""
 
     name: str
     urls: tuple[str, ...]  # tried in order
-    digest: str  # 'md5:...', as published; only of a download: a user's own copy may be packed otherwise
+    digest: str  # 'md5:...', as published; checked for downloads only: a user's own copy may be packed differently
 
 
-class Entry(NamedTuple):
-    """A data set."""
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A data set of labeled images."""
 
     reader: str  # a row of `cnnjax.data.readers.READERS`
-    shape: tuple[Any, Any, int]  # height, width, channels; None for a side that differs from image to image
+    shape: tuple[Any, Any, int]  # height, width, channels; height and width are None if images differ in size
     splits: dict[str, int]  # name -> number of images
-    classes: tuple[str, ...]  # () where only the original files name them
+    classes: tuple[str, ...]  # in the order of the labels; () if only the original files name them
     description: str
     citation: str = ""
     homepage: str = ""
-    files: tuple[File, ...] = ()
-    extra_labels: Mapping[str, tuple[str, ...]] = types.MappingProxyType(
-        {}
-    )  # further class labels: feature name -> their classes
+    files: tuple[SourceFile, ...] = ()  # to download; () if users have to bring their own
+    # Further labels of each image: feature name -> classes.
+    extra_labels: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-def _files(mirrors: tuple[str, ...], digests: dict[str, str]) -> tuple[File, ...]:
-    return tuple(File(name, tuple(m + name for m in mirrors), digest) for name, digest in digests.items())
+def _files(mirrors: tuple[str, ...], digests: dict[str, str]) -> tuple[SourceFile, ...]:
+    return tuple(SourceFile(name, tuple(m + name for m in mirrors), digest) for name, digest in digests.items())
 
 
 _DIGITS = tuple("0123456789")
@@ -67,22 +68,22 @@ _CIFAR100_COARSE = _names(
 _KRIZHEVSKY = "Alex Krizhevsky. Learning Multiple Layers of Features from Tiny Images. Technical report, 2009."
 _TORONTO = "https://www.cs.toronto.edu/~kriz/"
 
-CATALOG: dict[str, Entry] = {
-    "digits": Entry(
+DATASETS: dict[str, Dataset] = {
+    "digits": Dataset(
         reader="digits",
         shape=(8, 8, 1),
         splits={"train": 1438, "test": 359},
         classes=_DIGITS,
-        description="Handwritten digits of 43 people, 8x8 grey. Bundled with scikit-learn: nothing to download.",
+        description="Handwritten digits of 43 people, 8x8 gray. Bundled with scikit-learn: nothing to download.",
         citation="E. Alpaydin and C. Kaynak. Optical Recognition of Handwritten Digits. UCI repository, 1998.",
         homepage="https://archive.ics.uci.edu/dataset/80",
     ),
-    "mnist": Entry(
+    "mnist": Dataset(
         reader="idx",
         shape=(28, 28, 1),
         splits={"train": 60_000, "test": 10_000},
         classes=_DIGITS,
-        description="Handwritten digits, 28x28 grey.",
+        description="Handwritten digits, 28x28 gray.",
         citation="Yann LeCun, Corinna Cortes and Christopher J. C. Burges. The MNIST database, 1998.",
         homepage="http://yann.lecun.com/exdb/mnist/",
         files=_files(
@@ -98,12 +99,12 @@ CATALOG: dict[str, Entry] = {
             },
         ),
     ),
-    "fashion_mnist": Entry(
+    "fashion_mnist": Dataset(
         reader="idx",
         shape=(28, 28, 1),
         splits={"train": 60_000, "test": 10_000},
         classes=_FASHION,
-        description="Photographs of Zalando's articles, 28x28 grey.",
+        description="Photographs of Zalando's articles, 28x28 gray.",
         citation="Han Xiao, Kashif Rasul and Roland Vollgraf. Fashion-MNIST. arXiv:1708.07747, 2017.",
         homepage="https://github.com/zalandoresearch/fashion-mnist",
         files=_files(
@@ -119,7 +120,7 @@ CATALOG: dict[str, Entry] = {
             },
         ),
     ),
-    "cifar10": Entry(
+    "cifar10": Dataset(
         reader="cifar10",
         shape=(32, 32, 3),
         splits={"train": 50_000, "test": 10_000},
@@ -129,23 +130,23 @@ CATALOG: dict[str, Entry] = {
         homepage=_TORONTO + "cifar.html",
         files=_files((_TORONTO,), {"cifar-10-binary.tar.gz": "md5:c32a1d4ab5d03f1284b67883e8d87530"}),
     ),
-    "cifar100": Entry(
+    "cifar100": Dataset(
         reader="cifar100",
         shape=(32, 32, 3),
         splits={"train": 50_000, "test": 10_000},
         classes=_CIFAR100,
         extra_labels={"coarse_label": _CIFAR100_COARSE},
-        description="Photographs of a hundred kinds of things in twenty groups, 32x32 RGB.",
+        description="Photographs of 100 classes in 20 superclasses, 32x32 RGB.",
         citation=_KRIZHEVSKY,
         homepage=_TORONTO + "cifar.html",
         files=_files((_TORONTO,), {"cifar-100-binary.tar.gz": "md5:03b5dce01913d631647c71ecec9e9cb8"}),
     ),
-    "imagenet2012": Entry(
+    "imagenet2012": Dataset(
         reader="imagenet",
         shape=(None, None, 3),
         splits={"train": 1_281_167, "validation": 50_000},
         classes=(),
-        description="ImageNet's photographs of a thousand classes, of many sizes (ILSVRC 2012). From its own archives.",
+        description="Photographs of 1,000 classes, of many sizes (ILSVRC 2012). Built from the original archives.",
         citation="Olga Russakovsky et al. ImageNet Large Scale Visual Recognition Challenge. IJCV 115, 2015.",
         homepage="https://image-net.org/",
     ),

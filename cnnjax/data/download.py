@@ -1,4 +1,4 @@
-"""Files from the network: resumed, checked, and never half there."""
+"""Downloads: resumed after a cut, checked by digest, renamed only when complete."""
 
 import errno
 import hashlib
@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 
 from cnnjax.errors import InputError
 
-_CHUNK = 1 << 20
+_CHUNK_BYTES = 1 << 20
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
-_TIMEOUT = 10  # seconds without a byte
+_TIMEOUT_SECONDS = 10  # without a byte
 _HINT = "Without a network, put the original files in a folder and give it as the source"
 
 
@@ -21,60 +21,60 @@ def fetch(
     urls: Sequence[str],
     path: pathlib.Path,
     digest: str,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
     progress: Callable[[int, int], None] | None = None,
     hint: str = _HINT,
 ) -> pathlib.Path:
-    """Downloads one of `urls`, tried in order, to `path`, unless it is there with that digest ('md5:...').
+    """Downloads the first of `urls` that works to `path` and returns it. A file with that digest is left alone.
 
-    Of the digest the first digits may be all that is known, or none: 'sha256:'.
-
-    What arrives is kept in `path`.part until it is whole and its digest is right; the next try goes on from there.
-    `progress` is called with the bytes so far and in all (0 if the server does not say).
-    Raises InputError when no address works, when the digest is wrong, or when the disk is full.
+    `digest` is 'md5:...' or 'sha256:...', and may be a prefix, such as 'sha256:' alone. Received bytes are in
+    `path`.part until they are complete and their digest is right; the next call resumes from there.
+    `progress` is called with the bytes so far and in all (0 if the server does not tell); `hint` ends the error.
+    Raises InputError if no URL works, the digest is wrong or the disk is full.
     """
-    part = path.with_name(path.name + ".part")
+    partial = path.with_name(path.name + ".part")
     reasons = []
     if path.is_file():
-        if (got := digest_of(path, digest)).startswith(digest):
+        if (actual := digest_of(path, digest)).startswith(digest):
             return path
-        reasons.append(f"{path} is another file: {path.stat().st_size:,} bytes with {got}, expected {digest}")
+        reasons.append(f"{path} is another file: {path.stat().st_size:,} bytes with {actual}, expected {digest}")
     path.parent.mkdir(parents=True, exist_ok=True)
     for url in urls:
-        say(f"downloading {url}")
+        log(f"downloading {url}")
         try:
-            _receive(url, part, progress)
+            _receive(url, partial, progress)
         except (OSError, http.client.HTTPException) as error:  # URLError, timeouts and cut connections are OSErrors
             if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
-                raise InputError(f"{part}: {error.strerror}") from error
+                raise InputError(f"{partial}: {error.strerror}") from error
             reasons.append(f"{url}: {getattr(error, 'reason', None) or error or type(error).__name__}")
             continue
-        got = digest_of(part, digest)
-        if got.startswith(digest):
-            os.replace(part, path)
+        actual = digest_of(partial, digest)
+        if actual.startswith(digest):
+            os.replace(partial, path)
             return path
-        reasons.append(f"{url}: {part.stat().st_size:,} bytes with {got}, expected {digest}")
-        part.unlink()
-    kept = f" ({part.stat().st_size:,} bytes are kept; the next try goes on from there)" if part.exists() else ""
+        reasons.append(f"{url}: {partial.stat().st_size:,} bytes with {actual}, expected {digest}")
+        partial.unlink()
+    size = partial.stat().st_size if partial.exists() else 0
+    kept = f" ({size:,} bytes are kept; the next try resumes from there)" if partial.exists() else ""
     raise InputError(f"could not download {path.name}{kept}: {'; '.join(reasons)}. {hint}")
 
 
 def digest_of(path: pathlib.Path, like: str) -> str:
-    """The file's digest by the algorithm of `like`: 'md5:...'."""
+    """Returns the file's digest, 'md5:...', by the algorithm that begins `like`."""
     algorithm = like.partition(":")[0]
     with open(path, "rb") as file:
         return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
 
 
-def _receive(url: str, part: pathlib.Path, progress: Callable[[int, int], None] | None) -> None:
-    """Appends to `part` what it lacks, or begins again where the server sends whole files only."""
-    have = part.stat().st_size if part.exists() else 0
+def _receive(url: str, partial: pathlib.Path, progress: Callable[[int, int], None] | None) -> None:
+    """Appends the missing bytes to `partial`; starts again if the server does not support ranges."""
+    have = partial.stat().st_size if partial.exists() else 0
     headers = {"User-Agent": "cnnjax", "Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     try:
-        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT)
+        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416 and have:  # nothing lies beyond what we have: whole, or another file; the digest will tell
+        if error.code == 416 and have:  # no bytes after ours: the file is complete, or another; the digest will tell
             return
         raise
     with response:
@@ -82,8 +82,8 @@ def _receive(url: str, part: pathlib.Path, progress: Callable[[int, int], None] 
             have = 0
         length = int(response.headers.get("Content-Length") or 0)
         total = have + length if length else 0
-        with open(part, "ab" if have else "wb") as file:
-            while chunk := response.read(_CHUNK):
+        with open(partial, "ab" if have else "wb") as file:
+            while chunk := response.read(_CHUNK_BYTES):
                 file.write(chunk)
                 have += len(chunk)
                 if progress:

@@ -1,58 +1,63 @@
-"""Trees of class folders, the form most people have their own images in: DIR/<split>/<class>/*.jpg."""
+"""Class folders, the usual form of one's own images: DIR/<split>/<class>/*.jpg, or DIR/<class>/*.jpg."""
 
+import dataclasses
 import pathlib
-from typing import NamedTuple
 
 from cnnjax.data import images
-from cnnjax.data.readers import Examples, Splits, examine
+from cnnjax.data.readers import Examples, Splits, inspect_image
 from cnnjax.errors import InputError
 
 SPLITS = ("train", "val", "validation", "test")
-SUFFIXES = (".jpg", ".jpeg", ".png")  # in any case
+SUFFIXES = (".jpg", ".jpeg", ".png")  # case-insensitive
 
 
-class Tree(NamedTuple):
-    """What a folder holds."""
+@dataclasses.dataclass(frozen=True)
+class ClassFolders:
+    """The files in a tree of class folders."""
 
     folder: pathlib.Path
-    classes: tuple[str, ...]  # sorted: the label is the place
-    files: dict[str, list[tuple[pathlib.Path, int]]]  # split -> (image, label)
-    skipped: list[pathlib.Path]  # neither JPEG nor PNG by their names
+    classes: tuple[str, ...]  # sorted; a label is an index into them
+    files: dict[str, list[tuple[pathlib.Path, int]]]  # split -> (image, label) of each
+    skipped: list[pathlib.Path]  # files with another suffix
 
 
-def scan(folder: pathlib.Path) -> Tree:
-    """Finds DIR/<split>/<class>/* or, as one split 'train', DIR/<class>/*; train says what the classes are.
+def scan(folder: pathlib.Path) -> ClassFolders:
+    """Lists DIR/<split>/<class>/* or, as the one split 'train', DIR/<class>/*.
 
-    Raises InputError for a tree of another form, naming the folder that does not fit.
+    The classes are those of the split 'train', if there is one. Raises InputError for any other layout, naming the
+    folder that does not fit.
     """
-    top = _folders(folder)
+    top = _folders_in(folder)
     roots = {path.name: path for path in top if path.name in SPLITS}
-    if roots and (strange := [path for path in top if path.name not in roots]):
-        raise InputError(f"{strange[0]} is no split, beside {', '.join(roots)}; expected {', '.join(SPLITS)}")
+    if roots and (others := [path for path in top if path.name not in roots]):
+        raise InputError(f"{others[0]} is no split, beside {', '.join(roots)}; expected {', '.join(SPLITS)}")
     roots = {split: roots[split] for split in SPLITS if split in roots} or {"train": folder}
-    inside = {split: {path.name: path for path in _folders(root)} for split, root in roots.items()}
-    classes = tuple(sorted(inside.get("train") or {name for found in inside.values() for name in found}))
+    class_folders = {split: {path.name: path for path in _folders_in(root)} for split, root in roots.items()}
+    names = class_folders.get("train") or {name for paths in class_folders.values() for name in paths}
+    classes = tuple(sorted(names))
     files: dict[str, list[tuple[pathlib.Path, int]]] = {split: [] for split in roots}
-    skipped: list[pathlib.Path] = [path for root in roots.values() for path in _files(root)]
-    for split, found in inside.items():
-        for name, path in found.items():
+    skipped: list[pathlib.Path] = [path for root in roots.values() for path in _files_in(root)]
+    for split, paths in class_folders.items():
+        for name, path in paths.items():
             if name not in classes:
                 raise InputError(f"{path} is no class of the split train, which has {', '.join(classes)}")
-            if deeper := _folders(path):
+            if deeper := _folders_in(path):
                 raise InputError(
                     f"{deeper[0]} is a folder inside a class folder; expected <split>/<class>/ or <class>/, "
                     f"with splits called {', '.join(SPLITS)}"
                 )
-            fits = [file.suffix.lower() in SUFFIXES for file in _files(path)]
-            files[split] += [(file, classes.index(name)) for file, fit in zip(_files(path), fits, strict=True) if fit]
-            skipped += [file for file, fit in zip(_files(path), fits, strict=True) if not fit]
+            for file in _files_in(path):
+                if file.suffix.lower() in SUFFIXES:
+                    files[split].append((file, classes.index(name)))
+                else:
+                    skipped.append(file)
         if not files[split]:
             raise InputError(f"{roots[split]} has no class folders with images ({', '.join(SUFFIXES)}) in them")
-    return Tree(folder, classes, files, skipped)
+    return ClassFolders(folder, classes, files, skipped)
 
 
-def images_below(folder: pathlib.Path) -> list[pathlib.Path]:
-    """The images in a folder and in the folders in it, however deep, by name."""
+def find_images(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the image files anywhere below a folder, sorted by path."""
     return [
         path
         for path in sorted(folder.rglob("*"))
@@ -62,37 +67,37 @@ def images_below(folder: pathlib.Path) -> list[pathlib.Path]:
     ]
 
 
-def _folders(folder: pathlib.Path) -> list[pathlib.Path]:
+def _folders_in(folder: pathlib.Path) -> list[pathlib.Path]:
     return [path for path in sorted(folder.iterdir()) if path.is_dir() and not _is_litter(path)]
 
 
-def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+def _files_in(folder: pathlib.Path) -> list[pathlib.Path]:
     return [path for path in sorted(folder.iterdir()) if path.is_file() and not _is_litter(path)]
 
 
 def _is_litter(path: pathlib.Path) -> bool:
-    """What file managers leave behind."""
+    """Returns whether a file manager left this behind, as .DS_Store."""
     return path.name.startswith(".") or path.name in ("__MACOSX", "Thumbs.db", "desktop.ini")
 
 
-def shape(tree: Tree) -> tuple[int | None, int | None, int]:
-    """The shape that all images have, with 1 channel if all are grey; (None, None, 3) if their sizes differ.
+def common_shape(tree: ClassFolders) -> tuple[int | None, int | None, int]:
+    """Returns the [H, W, C] of all images, with 1 channel if all are gray; (None, None, 3) if their sizes differ.
 
-    Reads headers only, and no further than the first image that differs.
+    Reads headers only, and stops at the first image of another size.
     """
     size, channels = None, 1
-    for found in tree.files.values():
-        for path, _ in found:
-            *this, here = examine(path, path.read_bytes(), images.header)
-            if this != (size := size or this):
+    for files in tree.files.values():
+        for path, _ in files:
+            *image_size, image_channels = inspect_image(path, path.read_bytes(), images.read_shape)
+            if image_size != (size := size or image_size):
                 return None, None, 3
-            channels = max(channels, here)
-    assert size is not None  # `scan` gives no empty split
+            channels = max(channels, image_channels)
+    assert size is not None  # `scan` returns no empty split
     return size[0], size[1], channels
 
 
-def read(tree: Tree) -> Splits:
-    """The images, byte for byte as they are; each is decoded once, to know that it can be.
+def read_examples(tree: ClassFolders) -> Splits:
+    """Yields the encoded images of each split unchanged, after decoding each once as a check.
 
     Raises InputError with the path of a broken one.
     """
@@ -100,7 +105,7 @@ def read(tree: Tree) -> Splits:
     def examples(split: str) -> Examples:
         for path, label in tree.files[split]:
             data = path.read_bytes()
-            examine(path, data)
+            inspect_image(path, data)
             yield path.relative_to(tree.folder).as_posix(), {"image": data, "label": label}
 
     return {split: examples(split) for split in tree.files}

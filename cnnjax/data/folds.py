@@ -1,16 +1,17 @@
-"""Cross-validation: the fold of a config as split strings."""
+"""Cross-validation: the training and validation split of a fold."""
 
 from cnnjax.config import Config
 from cnnjax.data.build import load
+from cnnjax.data.store import ExampleRange
 from cnnjax.errors import InputError
 
 
-def splits_of(config: Config, data_dir: str = "") -> tuple[str, str]:
-    """The training and the validation split of a config, in TFDS's syntax.
+def resolve_splits(config: Config, data_dir: str = "") -> tuple[str, str]:
+    """Returns the training and the validation split of a config, in TFDS's syntax.
 
-    With config.fold = 'K/N' the examples of train_split, in their order, are cut into N parts whose sizes differ by one
-    at most: the K-th is the validation split, the others are the training split. Raises InputError for a data set or a
-    split that does not exist, and for more folds than examples.
+    With config.fold = 'K/N', train_split is cut, in order, into N folds whose sizes differ by at most one: fold K is
+    the validation split, the others are the training split. Raises InputError for a data set or a split that does not
+    exist, and for more folds than examples.
     """
     if not config.fold:
         return config.train_split, config.val_split
@@ -20,16 +21,16 @@ def splits_of(config: Config, data_dir: str = "") -> tuple[str, str]:
     if folds > count:
         raise InputError(f"config.fold = {config.fold!r}: {config.train_split!r} has only {count:,} examples")
     low, high = (number - 1) * count // folds, number * count // folds
-    others = [_cut(ranges, 0, low), _cut(ranges, high, count)]
-    return "+".join(filter(None, others)), _cut(ranges, low, high)
+    train = [_slice(ranges, 0, low), _slice(ranges, high, count)]
+    return "+".join(filter(None, train)), _slice(ranges, low, high)
 
 
-def _cut(ranges: list[tuple[str, int, int]], low: int, high: int) -> str:
-    """The examples `low` to `high` of those in the ranges, one after the other, as a split."""
-    parts, before = [], 0
-    for name, start, stop in ranges:
-        first, last = max(low - before, 0), min(high - before, stop - start)
+def _slice(ranges: list[ExampleRange], low: int, high: int) -> str:
+    """Returns the examples `low` to `high` - 1 of the concatenated ranges as a split string."""
+    slices, offset = [], 0
+    for split, start, stop in ranges:
+        first, last = max(low - offset, 0), min(high - offset, stop - start)
         if first < last:
-            parts.append(f"{name}[{start + first}:{start + last}]")
-        before += stop - start
-    return "+".join(parts)
+            slices.append(f"{split}[{start + first}:{start + last}]")
+        offset += stop - start
+    return "+".join(slices)

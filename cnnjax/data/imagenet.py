@@ -1,6 +1,6 @@
-"""ImageNet's thousand classes (ILSVRC 2012), in the order of published weights: that of WordNet's ids.
+"""Names of ImageNet's 1,000 classes (ILSVRC 2012), in the order of published weights: sorted by WordNet id.
 
-The names are the first that WordNet has for each; of two with the same one, the second says which it is.
+A name is the first of its WordNet synset. Where two classes share it, the second has a name that tells them apart.
 """
 
 import functools
@@ -10,11 +10,11 @@ from collections.abc import Iterable
 
 @functools.cache
 def names() -> dict[str, str]:
-    """A short name for each of WordNet's ids, in their order: {'n01440764': 'tench', ...}."""
+    """Returns a short name for each WordNet id, in order: {'n01440764': 'tench', ...}."""
     lines = pathlib.Path(__file__).with_name("imagenet_classes.txt").read_text().splitlines()
     return dict(line.split(" ", 1) for line in lines)
 
 
 def readable(classes: Iterable[str]) -> list[str]:
-    """The classes of a data set with a name for each that is one of WordNet's ids."""
+    """Replaces the WordNet ids among `classes` by names; other classes stay as they are."""
     return [names().get(name, name) for name in classes]

@@ -1,159 +1,113 @@
-"""Batches: a function of (seed, step), the same from device memory and from the host, on any number of devices.
+"""Batches of a split: the same from device memory and from the host, on any number of devices.
 
-The examples of a training are one endless stream: a new order of the whole split every epoch, cut into batches
-without regard for where an epoch ends. So every example is used once per epoch, none is dropped, and the batch of
-any step can be made from the step's number alone. With repeats, a batch has fewer examples, each several times, and
-the stream goes through the split that much more slowly.
+A batch is a dict of arrays over the devices: "image" uint8 [B, H, W, C], "label" int32 [B], and "example" and "epoch"
+int32 [B], as in `order.Indices`. `order` says which examples the batch of a step holds.
 """
 
 import concurrent.futures
-import functools
+import dataclasses
 import inspect
-import itertools
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from cnnjax import spec
-from cnnjax.augment import MIXING, OPS, normalize
-from cnnjax.data import images, split_cache, statistics
-from cnnjax.data.images import HOST_OPS
+from cnnjax.augment import normalize
+from cnnjax.data import images, split_cache, statistics, transforms
+from cnnjax.data.operations import (
+    ALL_HOST_OPS,
+    Operations,
+    is_random,
+    parse_normalization,
+    parse_operations,
+    required_statistics,
+)
+from cnnjax.data.order import Indices, batch_indices, permutation
 from cnnjax.data.store import Split
-from cnnjax.data.views import VIEWS
 from cnnjax.distributed import sharding
-from cnnjax.errors import InputError, unknown
+from cnnjax.errors import InputError
+
+__all__ = [
+    "ALL_HOST_OPS", "Batch", "Indices", "Operations", "Source", "StepGroup", "batch_indices", "cores", "eval_batches",
+    "gather_batch", "group_by_shape", "image_shapes", "is_random", "open_source", "parse_normalization",
+    "parse_operations", "permutation", "read", "required_statistics", "train_batches",
+    "train_groups",
+]  # fmt: skip
 
 Batch = dict[str, jax.Array]
 
-AUTO_CACHE_BYTES = 2**30  # cache='auto' keeps a split of up to this size on the device
-STATISTICS_SAMPLE = 10_000  # images that the statistics of a split too large to cache are computed from
+AUTO_CACHE_BYTES = 2**30  # cache='auto' keeps a split of up to this size in device memory
+STATISTICS_SAMPLE = 10_000  # images that give the statistics of a split that is not in device memory
+IMAGES_PER_BLOCK = 1000
 
-ON_HOST = HOST_OPS | VIEWS  # of these, views are for evaluation alone: they come last, and of a protocol
-
-_reader = concurrent.futures.ThreadPoolExecutor(1, "cnnjax-reader")  # of whole splits, in the order of their opening
-
-
-class Indices(NamedTuple):
-    """Which examples a batch is made of, each int32 [B]."""
-
-    example: np.ndarray  # its number in the split
-    epoch: np.ndarray  # in which each is seen, from 0: how often it was seen before
+_reader = concurrent.futures.ThreadPoolExecutor(1, "cnnjax-reader")  # reads whole splits, one after the other
 
 
-class Source(NamedTuple):
-    """A split that batches can be made of. One for device memory is read in the background, and awaited where used."""
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A split opened for batches. A split for device memory is read in the background; the first use waits for it."""
 
-    fetch: Callable[[Sequence[int], Callable[[int], Indices]], Iterator[Batch]]
-    whole: Callable[[], Batch] | None  # all of it, on every device; None for one that is read as it goes
-    count: int  # examples
-    shape: tuple[int, int, int]  # of an image after the host's operations; [V, H, W, C] where these make views of it
-    statistics: Callable[[Collection[str]], dict[str, Any]]  # mean, std and those asked for: `data.statistics`
+    fetch: Callable[[Sequence[int], Callable[[int], Indices]], Iterator[Batch]]  # (steps, step -> indices) -> batches
+    device_split: Callable[[], Batch] | None  # all images and labels, replicated; None: read from the host as needed
+    num_examples: int
+    shape: tuple[int, ...]  # of an image after the host operations: [H, W, C], or [V, H, W, C] with V views
+    statistics: Callable[[Collection[str]], dict[str, Any]]  # mean, std and those named: see `statistics.derive`
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class StepGroup:
+    """The input of up to K training steps in one device call, from a split in device memory."""
+
+    num_steps: np.ndarray  # int32 []: how many of the K steps to take
+    indices: jax.Array  # int32 [2, K, B]: `example` and `epoch` of `Indices`; after `num_steps` they are padding
+    device_split: Batch  # the whole split
 
 
 def cores() -> int:
-    """The processors that this process may use."""
+    """Returns the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def split_ops(text: str) -> tuple[list[spec.Call], list[spec.Call]]:
-    """The operations of a pipeline that run on the host (they change sizes), and those in the step, in this order.
-
-    Of the latter, those that mix whole batches come last: see `split_mixing`.
-    """
-    calls = spec.parse_pipeline(text)
-    for call in calls:
-        if call.name not in HOST_OPS | OPS | MIXING:
-            raise unknown("operation", call.name, HOST_OPS | OPS | MIXING)
-    on_host = [call.name in HOST_OPS for call in calls]
-    host = on_host.index(False) if False in on_host else len(calls)
-    if True in on_host[host:]:
-        late = calls[on_host.index(True, host)].name
-        raise InputError(f"{text!r}: {late!r} changes sizes on the host, so it must come before {calls[host].name!r}")
-    for call in calls[:host]:
-        spec.find("operation", call, HOST_OPS, image=None, rng=None)
-    for call, after in itertools.pairwise(calls):
-        if call.name in MIXING and after.name not in MIXING:
-            raise InputError(f"{text!r}: {call.name!r} mixes whole batches, so it must come after {after.name!r}")
-    return calls[:host], calls[host:]
-
-
-def split_mixing(step_ops: Sequence[spec.Call]) -> tuple[list[spec.Call], list[spec.Call]]:
-    """The operations in the step on single images, and those on batches, of which `augment.build_mixing` is made."""
-    return ([call for call in step_ops if call.name not in MIXING], [call for call in step_ops if call.name in MIXING])
-
-
-def required_statistics(*pipelines: str, normalization: str) -> set[str]:
-    """The statistics, beside mean and std, that these operations and this normalisation take."""
-    functions: list[Callable] = [(OPS | MIXING)[call.name] for text in pipelines for call in split_ops(text)[1]]
-    functions.append(normalize.NORMALIZE[spec.parse(normalization).name])
-    parameters = {name for function in functions for name in inspect.signature(function).parameters}
-    return parameters & {*normalize.ON_DEMAND}
-
-
-def is_random(calls: Sequence[spec.Call]) -> bool:
-    """Whether any of the host's operations draws random numbers."""
-    return any("rng" in inspect.signature(ON_HOST[call.name]).parameters for call in calls)
-
-
-@functools.lru_cache(maxsize=4)
-def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The order of the examples in an epoch. Philox's raw bits are the same in every version of NumPy."""
-    bits = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(count)
-    return np.argsort(bits, kind="stable")
-
-
-def batch_indices(seed: int, step: int, batch_size: int, count: int, repeats: int = 1) -> Indices:
-    """The examples in the batch of a step: `batch_size` / `repeats` of them, and then the same again.
-
-    Each time with randomness of its own, as Hoffer et al. (2020, Augment Your Batch) have it.
-    """
-    distinct = batch_size // repeats
-    position = np.arange(step * distinct, (step + 1) * distinct)
-    epoch, offset = position // count, position % count
-    example = np.empty(distinct, np.int32)
-    for e in np.unique(epoch):
-        example[epoch == e] = permutation(seed, int(e), count)[offset[epoch == e]]
-    seen = repeats * epoch + np.arange(repeats)[:, None]
-    return Indices(np.tile(example, repeats), seen.astype(np.int32).ravel())
-
-
 def read(split: Split, calls: Sequence[spec.Call], indices: np.ndarray, positions: np.ndarray, seed: int) -> dict:
-    """Reads examples and runs the host's operations: {"image": uint8 [N, H, W, C], "label": int32 [N]}.
+    """Reads examples and applies host operations: {"image": uint8 [N, H, W, C], "label": int32 [N]}.
 
-    With views the images are [N, V, H, W, C]. `positions` are the examples' places in the stream, which with the seed
-    determine what is random.
+    With an operation that makes V views, images are [N, V, H, W, C]. `positions` [N] are the examples' places in the
+    training stream; each place and the seed make the random numbers of one example.
+    Raises InputError for images that end up with different sizes.
     """
     encoded, labels = split.read_encoded(indices)
-    ops = [spec.find("operation", call, ON_HOST, image=None, rng=None) for call in calls]
-    decode = images.for_windows if calls and calls[0].name in images.WINDOWS else images.decode
+    ops = [spec.find("operation", call, ALL_HOST_OPS, image=None, rng=None) for call in calls]
+    decode = images.open_for_window if calls and calls[0].name in transforms.WINDOW_OPS else images.decode
     batch = np.empty((0,), np.uint8)
     for i, (index, data, position) in enumerate(zip(indices, encoded, positions, strict=True)):
-        with split.naming(index):
-            image = split.decode(data, decode)  # one after the other: the same memory serves them all
+        with split.input_errors(index):
+            image = split.decode(data, decode)  # one at a time, so that all reuse the same memory
             rng = np.random.Generator(np.random.Philox(key=np.array([seed, position], np.uint64))) if ops else None
             for op in ops:
-                given = {"image": image, "rng": rng}
-                image = op(**{name: given[name] for name in given.keys() & op.keywords.keys()})
+                provided = {"image": image, "rng": rng}
+                image = op(**{name: provided[name] for name in provided.keys() & op.keywords.keys()})
         if i == 0:
             batch = np.empty((len(indices), *image.shape), np.uint8)
         if image.shape != batch.shape[1:]:
-            few = ", ".join(map(str, sorted({image.shape, batch.shape[1:]})))
+            sizes = ", ".join(map(str, sorted({image.shape, batch.shape[1:]})))
             raise InputError(
-                f"the images of {split.name} have different sizes ({few} ...): add an operation that gives them one, "
-                "such as resize((224, 224)), at the start of config.augment and config.preprocess"
+                f"the images of {split.name} have different sizes ({sizes} ...): add an operation that gives them the "
+                "same one, such as resize((224, 224)), at the start of config.augment and config.preprocess"
             )
         batch[i] = image
     return {"image": batch, "label": labels.astype(np.int32)}
 
 
 def open_source(split: Split, calls: Sequence[spec.Call], *, cache: str, seed: int, mesh: Mesh) -> Source:
-    """The split, in device memory or read from the host as it goes: the batches are the same, bit for bit.
+    """Opens a split for batches of images after the host operations `calls`.
 
-    Raises InputError when cache='device' is asked for operations whose result differs from epoch to epoch.
+    `cache` is 'device' (device memory), 'host' (read as needed) or 'auto' (by size); the batches are the same, bit for
+    bit. Raises InputError for cache='device' with random operations, whose results differ from epoch to epoch.
     """
     if cache == "device" and is_random(calls):
         name = next(call.name for call in calls if is_random([call]))
@@ -162,81 +116,87 @@ def open_source(split: Split, calls: Sequence[spec.Call], *, cache: str, seed: i
     if cache == "auto":
         cache = "device" if not is_random(calls) and first.nbytes * len(split) <= AUTO_CACHE_BYTES else "host"
     if cache == "device":
-        return _cached(split, calls, first.shape[1:], mesh)
-    return _streamed(split, calls, first.shape[1:], seed, mesh)
+        return _open_on_device(split, calls, first.shape[1:], mesh)
+    return _open_on_host(split, calls, first.shape[1:], seed, mesh)
 
 
-def _cached(split: Split, calls: Sequence[spec.Call], shape: tuple, mesh: Mesh) -> Source:
-    def read_all() -> dict[str, np.ndarray]:
-        def read_part(indices: np.ndarray) -> dict[str, np.ndarray]:
-            part = read(split, calls, indices, indices, 0)
-            return part | {"histogram": statistics.histogram(part["image"])}
+def _read_split(split: Split, calls: Sequence[spec.Call]) -> dict[str, np.ndarray]:
+    """Returns all images and labels of a split after host operations, and the "histogram" of the images."""
 
-        with concurrent.futures.ThreadPoolExecutor(cores()) as pool:  # more would only contend for the GIL
-            parts = list(pool.map(read_part, _chunks(np.arange(len(split)))))
-        whole = {name: np.concatenate([part[name] for part in parts]) for name in ("image", "label")}
-        return whole | {"histogram": np.sum([part["histogram"] for part in parts], axis=0)}
+    def read_block(indices: np.ndarray) -> dict[str, np.ndarray]:
+        block = read(split, calls, indices, indices, 0)
+        return block | {"histogram": statistics.histogram(block["image"])}
 
-    def read_whole() -> tuple[Batch, np.ndarray]:
-        whole = split_cache.arrays(split, calls, read_all)
-        return {name: sharding.put_replicated(mesh, whole[name]) for name in ("image", "label")}, whole["histogram"]
+    with concurrent.futures.ThreadPoolExecutor(cores()) as pool:  # more would only contend for the GIL
+        blocks = list(pool.map(read_block, _in_blocks(np.arange(len(split)))))
+    arrays = {name: np.concatenate([block[name] for block in blocks]) for name in ("image", "label")}
+    return arrays | {"histogram": np.sum([block["histogram"] for block in blocks], axis=0)}
 
-    reading = _reader.submit(read_whole)
+
+def _open_on_device(split: Split, calls: Sequence[spec.Call], shape: tuple, mesh: Mesh) -> Source:
+    def load() -> tuple[Batch, np.ndarray]:
+        arrays = split_cache.cached_arrays(split, calls, lambda: _read_split(split, calls))
+        device_split = {name: sharding.put_replicated(mesh, arrays[name]) for name in ("image", "label")}
+        return device_split, arrays["histogram"]
+
+    loading = _reader.submit(load)
     gather = jax.jit(
         gather_batch,
         in_shardings=(sharding.replicated(mesh), sharding.batch_sharding(mesh), sharding.batch_sharding(mesh)),
         out_shardings=sharding.batch_sharding(mesh),
     )
 
-    def fetch(steps: Sequence[int], places: Callable[[int], Indices]) -> Iterator[Batch]:
+    def fetch(steps: Sequence[int], indices_of: Callable[[int], Indices]) -> Iterator[Batch]:
         for step in steps:
-            each = places(step)
-            mine = sharding.local_rows(mesh, len(each.example))
-            yield gather(reading.result()[0], *(sharding.put_batch(mesh, values[mine]) for values in each))
+            indices = indices_of(step)
+            local = sharding.local_rows(mesh, len(indices.example))
+            values = (indices.example[local], indices.epoch[local])
+            yield gather(loading.result()[0], *(sharding.put_batch(mesh, value) for value in values))
 
-    def measure(asked: Collection[str]) -> dict[str, Any]:
-        whole, histogram = reading.result()
-        images = np.asarray(whole["image"].addressable_data(0))
-        blocks = (images[part] for part in _chunks(np.arange(len(images))))
-        return statistics.derive(statistics.add_up(blocks, asked, {"histogram": histogram}), shape)
+    def measure(names: Collection[str]) -> dict[str, Any]:
+        device_split, histogram = loading.result()
+        pixels = np.asarray(device_split["image"].addressable_data(0))
+        blocks = (pixels[rows] for rows in _in_blocks(np.arange(len(pixels))))
+        return statistics.derive(statistics.accumulate(blocks, names, {"histogram": histogram}), shape)
 
-    def known(asked: Collection[str]) -> dict[str, Any]:
+    def cached_measure(names: Collection[str]) -> dict[str, Any]:
+        if not names:  # mean and std come from the histogram at once
+            return measure(names)
         code = [inspect.getsource(module) for module in (statistics, normalize)]
-        return (
-            split_cache.arrays(split, calls, lambda: measure(asked), sorted(asked), code) if asked else measure(asked)
-        )
+        return split_cache.cached_arrays(split, calls, lambda: measure(names), sorted(names), code)
 
-    return Source(fetch, lambda: reading.result()[0], len(split), shape, known)
+    return Source(fetch, lambda: loading.result()[0], len(split), shape, cached_measure)
 
 
-def gather_batch(whole: Batch, example: jax.Array, epoch: jax.Array) -> Batch:
-    """The batch of these `Indices` of a split in device memory."""
-    return {name: array[example] for name, array in whole.items()} | {"example": example, "epoch": epoch}
+def gather_batch(device_split: Batch, example: jax.Array, epoch: jax.Array) -> Batch:
+    """Returns the batch of `Indices` (`example`, `epoch`) of a split in device memory. For use inside `jax.jit`."""
+    return {name: array[example] for name, array in device_split.items()} | {"example": example, "epoch": epoch}
 
 
-def _chunks(indices: np.ndarray) -> list[np.ndarray]:
-    return np.array_split(indices, max(1, len(indices) // 1000))
+def _in_blocks(indices: np.ndarray) -> list[np.ndarray]:
+    return np.array_split(indices, max(1, len(indices) // IMAGES_PER_BLOCK))
 
 
-def _streamed(split: Split, calls: Sequence[spec.Call], shape: tuple, seed: int, mesh: Mesh) -> Source:
-    def fetch(steps: Sequence[int], places: Callable[[int], Indices]) -> Iterator[Batch]:
+def _open_on_host(split: Split, calls: Sequence[spec.Call], shape: tuple, seed: int, mesh: Mesh) -> Source:
+    def fetch(steps: Sequence[int], indices_of: Callable[[int], Indices]) -> Iterator[Batch]:
         import grain  # costs half a second
 
-        def rows_of(step: int) -> dict:
-            example, epoch = places(step)
-            mine = sharding.local_rows(mesh, len(example))
-            part = read(split, calls, example[mine], (step * len(example) + np.arange(len(example)))[mine], seed)
-            return part | {"example": example[mine], "epoch": epoch[mine]}
+        def read_step(step: int) -> dict:
+            indices = indices_of(step)
+            size = len(indices.example)
+            local = sharding.local_rows(mesh, size)
+            example, positions = indices.example[local], (step * size + np.arange(size))[local]
+            return read(split, calls, example, positions, seed) | {"example": example, "epoch": indices.epoch[local]}
 
-        # With as many threads as cores, for twice as many read a tenth fewer photographs in a CPU-second.
+        # As many threads as cores: with twice as many, a CPU-second reads a tenth fewer photographs.
         options = grain.ReadOptions(num_threads=cores(), prefetch_buffer_size=max(8, cores()))
-        for batch in grain.MapDataset.source(steps).map(rows_of).to_iter_dataset(options):
+        for batch in grain.MapDataset.source(steps).map(read_step).to_iter_dataset(options):
             yield {name: sharding.put_batch(mesh, array) for name, array in batch.items()}
 
-    def measure(asked: Collection[str]) -> dict[str, Any]:
+    def measure(names: Collection[str]) -> dict[str, Any]:
         sample = np.linspace(0, len(split) - 1, min(len(split), STATISTICS_SAMPLE)).astype(np.int64)
-        blocks = (read(split, calls, part, part, seed)["image"] for part in _chunks(sample))
-        return statistics.derive(statistics.add_up(blocks, asked), shape)
+        blocks = (read(split, calls, rows, rows, seed)["image"] for rows in _in_blocks(sample))
+        return statistics.derive(statistics.accumulate(blocks, names), shape)
 
     return Source(fetch, None, len(split), shape, measure)
 
@@ -244,77 +204,78 @@ def _streamed(split: Split, calls: Sequence[spec.Call], shape: tuple, seed: int,
 def train_batches(
     source: Source, *, seed: int, batch_size: int, repeats: int = 1, start: int, stop: int
 ) -> Iterator[Batch]:
-    """The batches of steps `start` to `stop`, over the devices.
-
-    Each is {"image": uint8 [B, H, W, C], "label", and "example" and "epoch", as `Indices`: int32 [B]}.
-    """
-    return source.fetch(range(start, stop), lambda step: batch_indices(seed, step, batch_size, source.count, repeats))
+    """Yields the batches of the training steps `start` to `stop` - 1; `repeats` as in `batch_indices`."""
+    return source.fetch(
+        range(start, stop), lambda step: batch_indices(seed, step, batch_size, source.num_examples, repeats)
+    )
 
 
 def train_groups(
-    source: Source, groups: Iterable[range], *, seed: int, batch_size: int, repeats: int, most: int, mesh: Mesh
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """For each group of up to `most` steps the number of steps taken after it, and what `train.train_steps` needs:
-    "whole", the split in device memory; "places", int32 [2, most, B], of each step; "count", its steps.
+    source: Source, groups: Iterable[range], *, seed: int, batch_size: int, repeats: int, max_steps: int, mesh: Mesh
+) -> Iterator[tuple[int, StepGroup]]:
+    """Yields, for each range of at most `max_steps` training steps, its end and its input.
 
-    The places after those are of no use: so one compiled program takes any group.
+    All groups have the same shapes, so that one compiled program takes any of them. The source has to be in device
+    memory.
     """
-    assert source.whole is not None
-    for group in groups:
-        each = np.zeros((2, most, batch_size), np.int32)
-        for i, step in enumerate(group):
-            each[:, i] = batch_indices(seed, step, batch_size, source.count, repeats)
-        placed = sharding.put_replicated(mesh, each)
-        yield group.stop, {"whole": source.whole(), "places": placed, "count": np.int32(len(group))}
+    assert source.device_split is not None
+    for steps in groups:
+        indices = np.zeros((2, max_steps, batch_size), np.int32)
+        for i, step in enumerate(steps):
+            batch = batch_indices(seed, step, batch_size, source.num_examples, repeats)
+            indices[:, i] = batch.example, batch.epoch
+        device_indices = sharding.put_replicated(mesh, indices)
+        yield steps.stop, StepGroup(np.asarray(len(steps), np.int32), device_indices, source.device_split())
 
 
 def image_shapes(split: Split) -> np.ndarray:
-    """The shape that each image of a split is decoded to, from the first bytes of its file: int [N, 3]."""
+    """Returns the shape to which each image of a split decodes, from its header: int [N, 3]."""
     if None not in split.shape:
         return np.tile(np.array(split.shape), (len(split), 1))
     shapes = []
-    for part in _chunks(np.arange(len(split))):
-        for index, data in zip(part, split.read_encoded(part)[0], strict=True):
-            with split.naming(index):
-                shapes.append((*images.header(data)[:2], split.shape[2]))
+    for indices in _in_blocks(np.arange(len(split))):
+        for index, data in zip(indices, split.read_encoded(indices)[0], strict=True):
+            with split.input_errors(index):
+                shapes.append((*images.read_shape(data)[:2], split.shape[2]))
     return np.array(shapes)
 
 
 def group_by_shape(shapes: np.ndarray, calls: Sequence[spec.Call]) -> dict[tuple[int, ...], np.ndarray]:
-    """The examples of each size that the host's operations make of images of these shapes [N, 3].
+    """Groups images of these shapes, int [N, 3], by their shape after host operations: {shape: int32 [n], ascending}.
 
-    {shape: int32 [n]}, in order. The operations are tried on blank images, one of each shape.
+    The operations run on one blank image of each distinct shape.
     """
     groups: dict[tuple[int, ...], list[np.ndarray]] = {}
-    each, where = np.unique(shapes, axis=0, return_inverse=True)
-    for number, shape in enumerate(each):
+    distinct, inverse = np.unique(shapes, axis=0, return_inverse=True)
+    for number, shape in enumerate(distinct):
         image, rng = np.zeros(shape, np.uint8), np.random.default_rng(0)
         for call in calls:
-            image = spec.find("operation", call, ON_HOST, image=image, rng=rng)()
-        groups.setdefault(image.shape, []).append(np.flatnonzero(where.ravel() == number))
-    return {shape: np.sort(np.concatenate(parts)).astype(np.int32) for shape, parts in groups.items()}
+            image = spec.find("operation", call, ALL_HOST_OPS, image=image, rng=rng)()
+        groups.setdefault(image.shape, []).append(np.flatnonzero(inverse.ravel() == number))
+    return {shape: np.sort(np.concatenate(rows)).astype(np.int32) for shape, rows in groups.items()}
 
 
 def eval_batches(
     source: Source, *, batch_size: int, mesh: Mesh, groups: Iterable[np.ndarray] | None = None
 ) -> Iterator[Batch]:
-    """Every example once, in order; "mask" is False for the examples that only fill a batch up.
+    """Yields every example once, in order. "mask", bool [B], is False for the copies that fill up a batch.
 
-    No batch has examples of two `groups`, which together hold each example's number once: they may differ in size.
+    `groups` are int32 arrays of indices that together hold each example once: no batch has examples of two groups,
+    whose images may differ in size. None: all examples are one group.
     """
     devices = mesh.shape["data"]
     chunks: list[np.ndarray] = []
     sizes: list[int] = []
-    for group in [np.arange(source.count, dtype=np.int32)] if groups is None else groups:
+    for group in [np.arange(source.num_examples, dtype=np.int32)] if groups is None else groups:
         size = -(-min(batch_size, len(group)) // devices) * devices
-        parts = [group[start : start + size] for start in range(0, len(group), size)]
-        chunks, sizes = chunks + parts, sizes + [size] * len(parts)
+        group_chunks = [group[start : start + size] for start in range(0, len(group), size)]
+        chunks, sizes = chunks + group_chunks, sizes + [size] * len(group_chunks)
 
-    def filled(step: int) -> Indices:
+    def padded_indices(step: int) -> Indices:
         example = np.pad(chunks[step], (0, sizes[step] - len(chunks[step])), mode="edge")
         return Indices(example, np.zeros(sizes[step], np.int32))
 
     steps = range(len(chunks))
-    for step, batch in zip(steps, source.fetch(steps, filled), strict=True):
+    for step, batch in zip(steps, source.fetch(steps, padded_indices), strict=True):
         mask = np.arange(sizes[step]) < len(chunks[step])
         yield batch | {"mask": sharding.put_batch(mesh, mask[sharding.local_rows(mesh, sizes[step])])}

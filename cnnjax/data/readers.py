@@ -1,12 +1,13 @@
-"""The original files of a data set, as their authors publish them, to encoded images and labels.
+"""Readers of original files, as the authors of a data set publish them: encoded images and labels.
 
-A reader takes the folder and the data set's row of the catalog. It gives the row, with the classes if the files alone
-name them, and each split's examples in their original order as pairs (key, {"image": encoded bytes, "label": int}).
-Examples are read as they are asked for. What is missing, truncated or not what it should be is an InputError that names
-the file, what it has and what was expected.
+A reader takes a folder and the data set's row in the catalog. It returns the row, completed with the classes if only
+the files name them, and for each split an iterator over its examples in their original order: pairs
+(key, {"image": encoded bytes, "label": int}). It raises InputError, with the file, its content and what was expected,
+for files that are missing, truncated or of another kind. Other code may add rows to `READERS`.
 """
 
 import contextlib
+import dataclasses
 import gzip
 import io
 import os
@@ -14,28 +15,30 @@ import pathlib
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from cnnjax.data import images, safe_pickle
-from cnnjax.data.catalog import Entry
+from cnnjax.data.catalog import Dataset
 from cnnjax.errors import InputError
 
 Examples = Iterator[tuple[str, dict[str, Any]]]
 Splits = dict[str, Examples]
+Reader = Callable[[pathlib.Path, Dataset], tuple[Dataset, Splits]]
 
 
 def _encode(split: str, pixels: Iterable[np.ndarray], labels: dict[str, np.ndarray], first: int = 0) -> Examples:
+    """Yields examples with PNGs of uint8 [H, W, C] `pixels`; keys count from `first`."""
     for index, image in enumerate(pixels):
         example = {name: int(values[index]) for name, values in labels.items()}
         yield f"{split}_{first + index:06d}", {"image": images.encode_png(image), **example}
 
 
-def examine(where: object, data: bytes, by: Callable[[bytes], Any] = images.check) -> Any:
-    """What `by` says of an encoded image. Raises InputError with the place where it is for a broken one."""
+def inspect_image(where: object, data: bytes, inspect: Callable[[bytes], Any] = images.verify) -> Any:
+    """Returns `inspect(data)` of an encoded image. Raises InputError that starts with `where` for a broken image."""
     try:
-        return by(data)
+        return inspect(data)
     except InputError as error:
         raise InputError(f"{where} ({len(data):,} bytes) is {error}, or is truncated") from error
 
@@ -48,11 +51,11 @@ def _check_labels(where: object, labels: np.ndarray, classes: int, count: int) -
         raise InputError(f"{where}: label {wrong}, expected 0 to {classes - 1}")
 
 
-# idx: MNIST and the data sets made in its image.
+# idx: MNIST and the data sets in the same format.
 
 
-def idx(folder: pathlib.Path, entry: Entry) -> tuple[Entry, Splits]:
-    """{train,t10k}-{images-idx3,labels-idx1}-ubyte, gzipped or not, also with a dot for the second hyphen."""
+def idx(folder: pathlib.Path, entry: Dataset) -> tuple[Dataset, Splits]:
+    """Reads {train,t10k}-{images-idx3,labels-idx1}-ubyte, gzipped or not, with a hyphen or a dot before "idx"."""
     paths = {
         (split, kind): _find_idx(folder, f"{prefix}-{kind}", f"idx{rank}-ubyte")
         for split, prefix in (("train", "train"), ("test", "t10k"))
@@ -78,7 +81,7 @@ def _find_idx(folder: pathlib.Path, stem: str, suffix: str) -> pathlib.Path:
 
 
 def _read_idx(path: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray:
-    """The array in an idx file of bytes: two zeros, the type 8, the rank, the sides (big-endian), the values."""
+    """Reads an idx file of bytes: two zeros, the type 8, the rank, the sides (big-endian), the values."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
             data = file.read()
@@ -90,7 +93,7 @@ def _read_idx(path: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray:
         raise InputError(f"{path} is not the idx file expected: it starts with {data[:4].hex()}, not {magic}")
     sides = tuple(np.frombuffer(data[4:start], ">u4").tolist())
     if sides != shape:
-        raise InputError(f"{path} holds {_times(sides)} values, expected {_times(shape)}")
+        raise InputError(f"{path} holds {_format_shape(sides)} values, expected {_format_shape(shape)}")
     expected = start + int(np.prod(shape))
     if len(data) != expected:
         kind = "truncated" if len(data) < expected else "too long"
@@ -98,50 +101,51 @@ def _read_idx(path: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
-def _times(sides: tuple[int, ...]) -> str:
-    return "x".join(str(side) for side in sides)
+def _format_shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
 
 
-# CIFAR: two forms of the same pixels, in a folder or still in the archive.
+# CIFAR: a binary and a Python version of the same pixels, in a folder or still in the archive.
 
 
-class _Form(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class _CifarFormat:
     folder: str  # inside the archive
     archive: str
-    files: dict[str, tuple[str, ...]]
-    labels: tuple[str, ...]  # binary: the order of a record's label bytes; pickle: the keys, in our features' order
-    features: tuple[str, ...]
+    files: dict[str, tuple[str, ...]]  # split -> its files, in order
+    label_keys: tuple[str, ...]  # of a pickled dict, in the order of `features`; () for the binary version
+    features: tuple[str, ...]  # in the order of the label bytes of a binary record
 
 
 _BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
 
-_CIFAR10_FORMS = (
-    _Form("cifar-10-batches-bin", "cifar-10-binary.tar.gz",
+_CIFAR10_FORMATS = (
+    _CifarFormat("cifar-10-batches-bin", "cifar-10-binary.tar.gz",
           {"train": tuple(f"{name}.bin" for name in _BATCHES), "test": ("test_batch.bin",)}, (), ("label",)),
-    _Form("cifar-10-batches-py", "cifar-10-python.tar.gz",
+    _CifarFormat("cifar-10-batches-py", "cifar-10-python.tar.gz",
           {"train": _BATCHES, "test": ("test_batch",)}, ("labels",), ("label",)),
 )  # fmt: skip
-_CIFAR100_FORMS = (
-    _Form("cifar-100-binary", "cifar-100-binary.tar.gz",
+_CIFAR100_FORMATS = (
+    _CifarFormat("cifar-100-binary", "cifar-100-binary.tar.gz",
           {"train": ("train.bin",), "test": ("test.bin",)}, (), ("coarse_label", "label")),
-    _Form("cifar-100-python", "cifar-100-python.tar.gz",
+    _CifarFormat("cifar-100-python", "cifar-100-python.tar.gz",
           {"train": ("train",), "test": ("test",)}, ("coarse_labels", "fine_labels"), ("coarse_label", "label")),
 )  # fmt: skip
 
 
-def cifar10(folder: pathlib.Path, entry: Entry) -> tuple[Entry, Splits]:
-    """The binary or the Python form, in `folder`, in its subfolder, or in the .tar.gz it comes in."""
-    return _cifar(folder, entry, _CIFAR10_FORMS)
+def cifar10(folder: pathlib.Path, entry: Dataset) -> tuple[Dataset, Splits]:
+    """Reads the binary or the Python version, in `folder`, in its subfolder, or in the .tar.gz that it comes in."""
+    return _cifar(folder, entry, _CIFAR10_FORMATS)
 
 
-def cifar100(folder: pathlib.Path, entry: Entry) -> tuple[Entry, Splits]:
-    """As `cifar10`. The label is the fine one; the coarse one comes beside it."""
-    return _cifar(folder, entry, _CIFAR100_FORMS)
+def cifar100(folder: pathlib.Path, entry: Dataset) -> tuple[Dataset, Splits]:
+    """Reads like `cifar10`. "label" is the fine label; "coarse_label" is stored as well."""
+    return _cifar(folder, entry, _CIFAR100_FORMATS)
 
 
-def _cifar(folder: pathlib.Path, entry: Entry, forms: tuple[_Form, ...]) -> tuple[Entry, Splits]:
-    form, place = _find_cifar(folder, forms)
-    names = [name for files in form.files.values() for name in files]
+def _cifar(folder: pathlib.Path, entry: Dataset, formats: tuple[_CifarFormat, ...]) -> tuple[Dataset, Splits]:
+    cifar_format, place = _find_cifar(folder, formats)
+    names = [name for files in cifar_format.files.values() for name in files]
     if place.is_dir():
         for name in names:
             if not (place / name).is_file():
@@ -151,120 +155,123 @@ def _cifar(folder: pathlib.Path, entry: Entry, forms: tuple[_Form, ...]) -> tupl
         contents = _read_tar(place, names)
 
     def examples(split: str) -> Examples:
-        count = entry.splits[split] // len(form.files[split])
-        for part, name in enumerate(form.files[split]):
+        count = entry.splits[split] // len(cifar_format.files[split])
+        for number, name in enumerate(cifar_format.files[split]):
             data = contents.pop(name) if contents else (place / name).read_bytes()
-            parse = _parse_pickle if form.labels else _parse_binary
-            pixels, labels = parse(place / name, data, form, entry, count)
+            parse = _parse_pickle if cifar_format.label_keys else _parse_binary
+            pixels, labels = parse(place / name, data, cifar_format, entry, count)
             for feature, values in labels.items():
                 classes = entry.extra_labels.get(feature, entry.classes)
                 _check_labels(place / name, values, len(classes), count)
-            yield from _encode(split, pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels, part * count)
+            yield from _encode(split, pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels, number * count)
 
-    return entry, {split: examples(split) for split in form.files}
+    return entry, {split: examples(split) for split in cifar_format.files}
 
 
-def _find_cifar(folder: pathlib.Path, forms: tuple[_Form, ...]) -> tuple[_Form, pathlib.Path]:
-    """The first place that has any of a form's files: a folder, or the archive."""
-    for form in forms:
-        for place in (folder, folder / form.folder):
-            if any((place / name).is_file() for files in form.files.values() for name in files):
-                return form, place
-    for form in forms:
-        if (folder / form.archive).is_file():
-            return form, folder / form.archive
-    expected = " or ".join(f"{form.folder}/ or {form.archive}" for form in forms)
+def _find_cifar(folder: pathlib.Path, formats: tuple[_CifarFormat, ...]) -> tuple[_CifarFormat, pathlib.Path]:
+    """Returns the first format that is there, and the folder with any of its files or else its archive."""
+    for cifar_format in formats:
+        for place in (folder, folder / cifar_format.folder):
+            if any((place / name).is_file() for files in cifar_format.files.values() for name in files):
+                return cifar_format, place
+    for cifar_format in formats:
+        if (folder / cifar_format.archive).is_file():
+            return cifar_format, folder / cifar_format.archive
+    expected = " or ".join(f"{row.folder}/ or {row.archive}" for row in formats)
     raise InputError(f"{folder} has none of the original files; expected {expected}")
 
 
 def _read_tar(path: pathlib.Path, names: list[str]) -> dict[str, bytes]:
-    """The members of those names, wherever in the archive, in one pass (going back would unpack it again)."""
-    found: dict[str, bytes] = {}
+    """Reads the members with these names, in any folder, in one pass (going back would decompress again)."""
+    contents: dict[str, bytes] = {}
     try:
         with tarfile.open(path, "r:gz") as archive:
             for member in archive:
                 name = os.path.basename(member.name)
                 if name in names and member.isfile() and (file := archive.extractfile(member)):
-                    found[name] = file.read()
+                    contents[name] = file.read()
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise InputError(f"{path} ({path.stat().st_size:,} bytes) is truncated or no tar.gz: {error}") from error
     for name in names:
-        if name not in found:
+        if name not in contents:
             raise InputError(f"{path} has no {name}; expected {', '.join(names)}")
-    return found
+    return contents
 
 
 def _parse_binary(
-    where: pathlib.Path, data: bytes, form: _Form, entry: Entry, count: int
+    where: pathlib.Path, data: bytes, cifar_format: _CifarFormat, entry: Dataset, count: int
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Records of label bytes and then 3072 pixels, plane after plane."""
-    width = len(form.features)
-    record = width + int(np.prod(entry.shape))
+    """Parses records of label bytes and then 3072 pixels, plane after plane."""
+    num_labels = len(cifar_format.features)
+    record = num_labels + int(np.prod(entry.shape))
     if len(data) != count * record:
         kind = "truncated" if len(data) < count * record else "too long"
         raise InputError(
             f"{where} is {kind}: {len(data):,} bytes, expected {count * record:,} ({count:,} records of {record:,})"
         )
     records = np.frombuffer(data, np.uint8).reshape(count, record)
-    return records[:, width:], {feature: records[:, at] for at, feature in enumerate(form.features)}
+    return records[:, num_labels:], {feature: records[:, i] for i, feature in enumerate(cifar_format.features)}
 
 
 def _parse_pickle(
-    where: pathlib.Path, data: bytes, form: _Form, entry: Entry, count: int
+    where: pathlib.Path, data: bytes, cifar_format: _CifarFormat, entry: Dataset, count: int
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """A pickled dict of the pixels, plane after plane, and lists of labels."""
+    """Parses a pickled dict of the pixels, plane after plane, and lists of labels."""
     try:
         batch = safe_pickle.loads(data)
         batch = {key.decode() if isinstance(key, bytes) else key: value for key, value in batch.items()}
         pixels = np.asarray(batch["data"])
-        labels = {name: np.asarray(batch[key]) for key, name in zip(form.labels, form.features, strict=True)}
+        names = zip(cifar_format.label_keys, cifar_format.features, strict=True)
+        labels = {name: np.asarray(batch[key]) for key, name in names}
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     except Exception as error:  # a damaged pickle can raise nearly anything
         raise InputError(f"{where} ({len(data):,} bytes) is truncated or no CIFAR batch: {error!r}") from error
     shape = (count, int(np.prod(entry.shape)))
     if pixels.shape != shape or pixels.dtype != np.uint8:
-        raise InputError(f"{where} holds {_times(pixels.shape)} {pixels.dtype}, expected {_times(shape)} uint8")
+        raise InputError(
+            f"{where} holds {_format_shape(pixels.shape)} {pixels.dtype}, expected {_format_shape(shape)} uint8"
+        )
     if any(values.dtype.kind not in "iu" for values in labels.values()):
-        raise InputError(f"{where}: labels that are no whole numbers")
+        raise InputError(f"{where}: labels that are not integers")
     return pixels, labels
 
 
-# ImageNet: an archive of an archive for each class, one of numbered images, and the kit that says what is on them.
+# ImageNet: an archive with an archive per class, an archive of numbered images, and a development kit with labels.
 
-_TRAIN, _VAL, _KIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
+_TRAIN, _VAL, _DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
 _META, _TRUTH = "meta.mat", "ILSVRC2012_validation_ground_truth.txt"
 
 
-def imagenet(folder: pathlib.Path, entry: Entry) -> tuple[Entry, Splits]:
-    """The three archives as image-net.org gives them out, packed; images keep their bytes.
+def imagenet(folder: pathlib.Path, entry: Dataset) -> tuple[Dataset, Splits]:
+    """Reads the three archives of image-net.org without unpacking them; images keep their bytes.
 
-    The classes are WordNet's ids in the order of the alphabet, which is that of published weights, and not the kit's.
+    The classes are the WordNet ids, sorted: the order of published weights, not of the development kit.
     """
-    for name in (_TRAIN, _VAL, _KIT):
+    for name in (_TRAIN, _VAL, _DEVKIT):
         if not (folder / name).is_file():
             raise InputError(
-                f"{folder} has no {name}; those who register at image-net.org get it: give its folder as --source"
+                f"{folder} has no {name}; register at image-net.org to get it, and give its folder as --source"
             )
-    ids, truth = _read_kit(folder / _KIT)
+    ids, truth = _read_devkit(folder / _DEVKIT)
     classes = tuple(sorted(ids.values()))
-    _check_labels(f"{folder / _KIT}, {_TRUTH}", truth - 1, len(classes), entry.splits["validation"])
+    _check_labels(f"{folder / _DEVKIT}, {_TRUTH}", truth - 1, len(classes), entry.splits["validation"])
 
     def train() -> Examples:
-        with _tar(folder / _TRAIN) as archive:
+        with _open_tar(folder / _TRAIN) as archive:
             members = sorted(archive.getmembers(), key=lambda member: member.name)
             if wrong := {member.name for member in members} ^ {f"{name}.tar" for name in classes}:
-                what = f"should have {len(classes):,} archives named after classes, and differs in {min(wrong)}"
-                raise InputError(f"{folder / _TRAIN} {what}")
+                expected = f"should have {len(classes):,} archives named after classes, and differs in {min(wrong)}"
+                raise InputError(f"{folder / _TRAIN} {expected}")
             for label, member in enumerate(members):
                 where = folder / _TRAIN / member.name
-                with _tar(where, archive.extractfile(member)) as inner:
-                    for key, data in _members(where, inner):
+                with _open_tar(where, archive.extractfile(member)) as inner:
+                    for key, data in _read_images(where, inner):
                         yield key, {"image": data, "label": label}
 
     def validation() -> Examples:
-        with _tar(folder / _VAL) as archive:
-            for key, data in _members(folder / _VAL, archive):
+        with _open_tar(folder / _VAL) as archive:
+            for key, data in _read_images(folder / _VAL, archive):
                 number = key.removeprefix("ILSVRC2012_val_").removesuffix(".JPEG")
                 if not (number.isdigit() and 1 <= int(number) <= len(truth)):
                     raise InputError(
@@ -272,29 +279,29 @@ def imagenet(folder: pathlib.Path, entry: Entry) -> tuple[Entry, Splits]:
                     )
                 yield key, {"image": data, "label": classes.index(ids[int(truth[int(number) - 1])])}
 
-    return entry._replace(classes=classes), {"train": train(), "validation": validation()}
+    return dataclasses.replace(entry, classes=classes), {"train": train(), "validation": validation()}
 
 
-def _read_kit(path: pathlib.Path) -> tuple[dict[int, str], np.ndarray]:
-    """The WordNet id of each class by the kit's number for it, from 1 on, and the numbers of the validation images."""
+def _read_devkit(path: pathlib.Path) -> tuple[dict[int, str], np.ndarray]:
+    """Returns WordNet ids by class number, counted from 1, and the class numbers of the validation images."""
     from scipy.io import loadmat
 
     files = _read_tar(path, [_META, _TRUTH])
     try:
         synsets = loadmat(io.BytesIO(files[_META]), squeeze_me=True)["synsets"]
-        leaves = synsets[synsets["num_children"] == 0]  # the others are what WordNet has above them
-        ids = {int(one["ILSVRC2012_ID"]): str(one["WNID"]) for one in leaves}
+        leaves = synsets[synsets["num_children"] == 0]  # the others are their hypernyms
+        ids = {int(leaf["ILSVRC2012_ID"]): str(leaf["WNID"]) for leaf in leaves}
         truth = np.array(files[_TRUTH].split(), np.int64)
         if sorted(ids) != list(range(1, len(ids) + 1)):
-            raise ValueError(f"{len(ids)} classes, which are not numbered from 1 on")
+            raise ValueError(f"{len(ids)} classes, which are not numbered from 1")
     except Exception as error:  # a damaged file can raise nearly anything
         raise InputError(f"{path} is not ImageNet's: {error!r}") from error
     return ids, truth
 
 
 @contextlib.contextmanager
-def _tar(where: pathlib.Path, file: Any = None) -> Iterator[tarfile.TarFile]:
-    """An archive that is not compressed, of that path or in that file."""
+def _open_tar(where: pathlib.Path, file: Any = None) -> Iterator[tarfile.TarFile]:
+    """Opens an uncompressed archive: `file`, or else the path `where`."""
     try:
         with tarfile.open(None if file else where, "r:", file) as archive:
             yield archive
@@ -302,21 +309,21 @@ def _tar(where: pathlib.Path, file: Any = None) -> Iterator[tarfile.TarFile]:
         raise InputError(f"{where} is truncated or no tar: {error}") from error
 
 
-def _members(where: pathlib.Path, archive: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
-    """The name and bytes of each image."""
+def _read_images(where: pathlib.Path, archive: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
+    """Yields the name and the bytes of each image in an archive, after decoding it as a check."""
     for member in archive:
         if file := archive.extractfile(member):
             data = file.read()
-            examine(where / member.name, data)
+            inspect_image(where / member.name, data)
             yield os.path.basename(member.name), data
 
 
-# What scikit-learn carries.
+# scikit-learn's bundled data set.
 
 
-def digits(folder: pathlib.Path, entry: Entry) -> tuple[Entry, Splits]:
-    """scikit-learn's digits, 0..16 stretched to 0..255. Every fifth is a test image; `folder` is not used."""
-    from sklearn.datasets import load_digits  # costs a second, and only here
+def digits(folder: pathlib.Path, entry: Dataset) -> tuple[Dataset, Splits]:
+    """Reads scikit-learn's digits, scaled from 0..16 to 0..255. Every fifth is a test image; `folder` is not used."""
+    from sklearn.datasets import load_digits  # costs a second
 
     bundle: Any = load_digits()
     pixels = np.round(bundle.images * (255 / 16)).astype(np.uint8)
@@ -327,7 +334,7 @@ def digits(folder: pathlib.Path, entry: Entry) -> tuple[Entry, Splits]:
     }
 
 
-READERS: dict[str, Callable[[pathlib.Path, Entry], tuple[Entry, Splits]]] = {
+READERS: dict[str, Reader] = {
     "digits": digits,
     "idx": idx,
     "cifar10": cifar10,

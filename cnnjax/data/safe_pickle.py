@@ -1,6 +1,6 @@
-"""Unpickling that cannot run code: a pickle gets what a table allows, and nothing else is looked up.
+"""Unpickling that cannot run code: a pickle gets the objects of an allow-list, and nothing else is looked up.
 
-`loads` allows arrays, numbers, strings and containers of them; `load` what its caller says.
+`loads` allows arrays, numbers, strings and containers of them; `load` takes the allow-list as an argument.
 """
 
 import inspect
@@ -14,31 +14,31 @@ import numpy as np
 
 from cnnjax.errors import InputError
 
-Allowed = Mapping[tuple[str, str], Any]  # (module, name) -> what a pickle gets that asks for it
+Allowed = Mapping[tuple[str, str], Any]  # (module, name) -> the object that the pickle gets
 
 
 def loads(data: bytes) -> Any:
-    """The object in a pickle; what Python 2 wrote as strings comes back as bytes.
+    """Returns the object in a pickle; strings written by Python 2 come back as bytes.
 
-    Raises InputError for a pickle that asks for any other object, before that is looked up, and whatever `pickle`
-    raises for a damaged one.
+    Raises InputError, before any look-up, for a pickle that asks for another object. A damaged pickle raises whatever
+    `pickle` raises.
     """
     return load(io.BytesIO(data), _ALLOWED, encoding="bytes")
 
 
 def load(file: io.BytesIO, allowed: Allowed, find: Callable[[Any], Any] | None = None, encoding: str = "utf-8") -> Any:
-    """The object in the pickle that begins at the file's position, which is behind it afterwards.
+    """Returns the object in the pickle at the file's position, and moves the position to its end.
 
-    `find` gives what the pickle's persistent ids stand for; `encoding` is of Python 2's strings. Raises as `loads`.
+    `find` maps the pickle's persistent ids to objects; `encoding` decodes the strings of Python 2. Raises as `loads`.
     """
-    begin = file.tell()
+    start = file.tell()
     for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-        # Python makes room for as many objects as the highest number says: five bytes would take all memory.
+        # Python allocates room for the highest memo number: five bytes could take all memory.
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > count:
             raise InputError(f"refused to unpickle object {argument} of {count}: the file may be malicious")
     end = file.tell()
-    file.seek(begin)
-    unpickler = _Unpickler(io.BytesIO(file.read(end - begin)), encoding=encoding)
+    file.seek(start)
+    unpickler = _Unpickler(io.BytesIO(file.read(end - start)), encoding=encoding)
     unpickler.allowed = allowed
     if find:
         unpickler.persistent_load = find
@@ -46,7 +46,7 @@ def load(file: io.BytesIO, allowed: Allowed, find: Callable[[Any], Any] | None =
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """How Python 3 writes bytes for Python 2. Any other codec would be a look-up by a name in the file."""
+    """Encodes as Python 3 does in pickles for Python 2. Any other codec would be a look-up by a name in the file."""
     if encoding != "latin1":
         raise InputError(f"refused to unpickle bytes in the encoding {encoding!r}")
     return text.encode("latin1")
@@ -55,11 +55,11 @@ def _latin1(text: str, encoding: str) -> bytes:
 _ARRAYS: dict[str, Any] = {
     "ndarray": np.ndarray,
     "dtype": np.dtype,
-    # These two have no public name, but every array can tell its own.
+    # These two have no public name, but an array's reduction contains them.
     "_reconstruct": np.empty(0).__reduce__()[0],
     "_frombuffer": np.empty(0).__reduce_ex__(5)[0],
 }
-_MODULES = ("numpy", *(f"numpy.{core}.{part}" for core in ("core", "_core") for part in ("multiarray", "numeric")))
+_MODULES = ("numpy", *(f"numpy.{core}.{name}" for core in ("core", "_core") for name in ("multiarray", "numeric")))
 _ALLOWED = {(module, name): value for module in _MODULES for name, value in _ARRAYS.items()}
 _ALLOWED["_codecs", "encode"] = _latin1
 
@@ -71,5 +71,5 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) not in self.allowed:
             raise InputError(f"refused to unpickle {module}.{name}: the file may be malicious")
         value = self.allowed[module, name]
-        # A pickle may set attributes of a function that it is given: they are lost with this one.
+        # A pickle may set attributes of a function that it gets, so it gets a new function.
         return (lambda *args: value(*args)) if inspect.isfunction(value) else value

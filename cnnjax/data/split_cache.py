@@ -1,4 +1,4 @@
-"""What was made of a whole split, kept in the cache: 50,000 PNGs are decoded for longer than a network starts."""
+"""On-disk cache of arrays computed from a whole split: decoding 50,000 PNGs takes longer than starting a run."""
 
 import contextlib
 import hashlib
@@ -15,44 +15,44 @@ from typing import Any
 import numpy as np
 
 from cnnjax import cache, spec
-from cnnjax.data import images, views
+from cnnjax.data import images, transforms, views
 from cnnjax.data.store import Split
 
-MOST = 4 * 2**30  # bytes in all; what was not used for longest goes first
-WORTH = 0.5  # seconds: what is made faster is not kept
+MAX_CACHE_BYTES = 4 * 2**30  # of all files; the least recently used are deleted first
+MIN_SECONDS_TO_CACHE = 0.5  # faster computations are not cached
 
 Arrays = dict[str, np.ndarray]
 
 
-def arrays(split: Split, calls: Sequence[spec.Call], make: Callable[[], Arrays], *of: Any) -> Arrays:
-    """What `make` gives for the split after these operations, from the cache where it was kept before.
+def cached_arrays(split: Split, calls: Sequence[spec.Call], compute: Callable[[], Arrays], *key_parts: Any) -> Arrays:
+    """Returns the arrays of `compute()`, from the cache if they were computed before.
 
-    It is kept for the same files, the same code of the operations and the same rest `of` what it is made of, alone.
-    A damaged file is made anew; what cannot be written is not kept.
+    The key is the split and its files, the host operations `calls` and their code, and `key_parts`, which JSON must be
+    able to encode. A damaged file is computed again. A failure to write is ignored.
     """
-    code = [inspect.getsource(module) for module in (images, views)]
-    key = json.dumps([split.identity, split.files(), calls, code, *of])
+    code = [inspect.getsource(module) for module in (images, transforms, views)]
+    key = json.dumps([split.identity, split.files(), calls, code, *key_parts])
     path = cache.folder("pixels") / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
     with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), path.open("rb") as file:
-        found = dict(np.load(file))  # checks their checksums
+        arrays = dict(np.load(file))  # checks their checksums
         os.utime(path)
-        return found
-    begun = time.monotonic()
-    made = make()
-    if time.monotonic() - begun > WORTH:
+        return arrays
+    start = time.monotonic()
+    arrays = compute()
+    if time.monotonic() - start > MIN_SECONDS_TO_CACHE:
         with contextlib.suppress(OSError):
-            _keep(path, made)
-    return made
+            _write(path, arrays)
+    return arrays
 
 
-def _keep(path: pathlib.Path, arrays: Arrays) -> None:
+def _write(path: pathlib.Path, arrays: Arrays) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    room = MOST - sum(array.nbytes for array in arrays.values())
+    room = MAX_CACHE_BYTES - sum(array.nbytes for array in arrays.values())
     for old in sorted(path.parent.glob("*.npz"), key=lambda old: old.stat().st_mtime, reverse=True):
         room -= old.stat().st_size
         if room < 0:
             old.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # whole or not at all, also for two at once
-        part = pathlib.Path(folder) / path.name
-        np.savez(part, **arrays)  # pyright: ignore[reportArgumentType]
-        part.replace(path)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # renamed when complete, also with two writers
+        partial = pathlib.Path(folder) / path.name
+        np.savez(partial, **arrays)  # pyright: ignore[reportArgumentType]
+        partial.replace(path)

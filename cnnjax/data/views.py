@@ -1,14 +1,14 @@
-"""The views that a test protocol cuts out of an image: operations of the host that return several crops."""
+"""Multi-crop views of evaluation protocols: host operations that return several crops of an image."""
 
 from collections.abc import Callable
 
 import numpy as np
 
-from cnnjax.data.images import center_crop, resize
+from cnnjax.data.transforms import center_crop, resize
 from cnnjax.errors import InputError
 
 
-def _fitting(image: np.ndarray, size: int) -> None:
+def _check_crop_size(image: np.ndarray, size: int) -> None:
     """Raises InputError unless crops of `size` are smaller than the image."""
     height, width = image.shape[:2]
     if size < 1:
@@ -21,24 +21,25 @@ def _fitting(image: np.ndarray, size: int) -> None:
 
 
 def corners_and_center(image: np.ndarray, size: int) -> np.ndarray:
-    """The four corners, row by row, and the centre: uint8 [H, W, C] -> [5, size, size, C]."""
-    _fitting(image, size)
+    """Crops the four corners, row by row, and the center: uint8 [H, W, C] -> [5, size, size, C]."""
+    _check_crop_size(image, size)
     bottom, right = image.shape[0] - size, image.shape[1] - size
     corners = [image[y : y + size, x : x + size] for y in (0, bottom) for x in (0, right)]
     return np.stack([*corners, center_crop(image, size)])
 
 
 def crops_of_squares(image: np.ndarray, size: int) -> np.ndarray:
-    """Szegedy et al. 2015, sec. 7: uint8 [H, W, C] -> [72, size, size, C].
+    """Makes half of GoogLeNet's 144 crops (Szegedy et al. 2015, sec. 7): uint8 [H, W, C] -> [72, size, size, C].
 
-    The image in four sizes, its shorter side 8, 9, 10 and 11 sevenths of `size` (256 to 352 for 224); of each, the
-    squares at both ends and in the middle; of each of these the corners, the centre, and the whole of it.
+    The image is resized to four scales, its shorter side 8/7, 9/7, 10/7 and 11/7 of `size` (256 to 352 for 224). Each
+    scale gives three squares (both ends and the middle). Each square gives its corners, its center, and the whole
+    square resized to `size`. The other half of the 144 are the mirror images.
     """
     views = []
     for sevenths in (8, 9, 10, 11):
         scaled = resize(image, round(size * sevenths / 7))
-        side, rest = min(scaled.shape[:2]), max(scaled.shape[:2]) - min(scaled.shape[:2])
-        for start in (0, rest // 2, rest):
+        side, margin = min(scaled.shape[:2]), max(scaled.shape[:2]) - min(scaled.shape[:2])
+        for start in (0, margin // 2, margin):
             along = slice(start, start + side)
             square = scaled[along] if scaled.shape[0] > scaled.shape[1] else scaled[:, along]
             views += [corners_and_center(square, size), resize(square, (size, size))[None]]

@@ -1,10 +1,11 @@
-"""This process among those of its run: which one it is, where they all meet, and how they end together.
+"""Multi-process runs: this process's index, the coordinator's address, joining and exiting.
 
-JAX finds that out by itself under Slurm, Open MPI 4, on TPU slices and in indexed Jobs of Kubernetes; anywhere else
-the variables of `GIVEN` say it. Nobody is looked for where nothing says that there are others.
+JAX detects them under Slurm, Open MPI 4, on TPU slices and in indexed Jobs of Kubernetes; elsewhere the environment
+variables `VARIABLES` define them. Without either, a process runs alone and contacts nobody.
 """
 
 import atexit
+import dataclasses
 import os
 import re
 import shlex
@@ -14,66 +15,68 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 import jax
-from jax._src.clusters import ClusterEnv  # what jax.distributed.initialize() asks; nothing public says what it found
+from jax._src.clusters import ClusterEnv  # as in jax.distributed.initialize(), whose result no public API returns
 
 from cnnjax.errors import InputError
 
-GIVEN = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
-# What launchers set in every process that they start: how many they are or, in an indexed Job, which one this is.
+# A variable that each launcher sets in every process: the number of processes or, in an indexed Job, the index.
 LAUNCHERS = {
     "Open MPI": "OMPI_COMM_WORLD_SIZE",
-    "Slurm": "SLURM_STEP_NUM_TASKS",  # in this step: SLURM_NTASKS, which JAX reads, is the allocation's in salloc's own
+    "Slurm": "SLURM_STEP_NUM_TASKS",  # not SLURM_NTASKS, which in a shell of salloc is that of the allocation
     "Kubernetes": "JOB_COMPLETION_INDEX",
 }
-TPU = "the TPU's metadata"  # which no variable tells of
+TPU = "the TPU's metadata"  # no variable announces it
 
-JOIN_SECONDS = 300  # for all to come, for some may still be installing
-SILENT_SECONDS = 60  # without a sign of life, until a process is taken for dead and the others end
-LINGER_SECONDS = 2  # process 0 leaves so much later: the others end with it, and may be about to say why
-SHOWN = ("JAX_", "XLA_", "LIBTPU_", "NCCL_", "CUDA_VISIBLE_DEVICES")  # of the environment, in a dry run
-AGAIN = "Start all of them again, and the run goes on"
-ADVICE = "set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, or JAX_NUM_PROCESSES=1 for a run alone"
+JOIN_SECONDS = 300  # until all processes have joined; some may still be installing
+HEARTBEAT_SECONDS = 60  # without a heartbeat a process counts as dead, and the others exit
+LINGER_SECONDS = 2  # process 0 exits this much later: JAX aborts the others, which may still print their error
+SHOWN_PREFIXES = ("JAX_", "XLA_", "LIBTPU_", "NCCL_", "CUDA_VISIBLE_DEVICES")  # of variables, in a dry run
+RESTART = "Restart all processes to resume the run"
+ADVICE = "set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, or JAX_NUM_PROCESSES=1 to run alone"
 
 
-class Process(NamedTuple):
-    """One of the processes of a run."""
+@dataclasses.dataclass(frozen=True)
+class Process:
+    """One process of a multi-process run."""
 
     coordinator: str  # 'HOST:PORT', where process 0 listens
-    count: int  # of them all
-    number: int  # of this one, from 0
-    devices: list[int] | None  # which of this host's GPUs it uses; None for all
-    found_by: str  # who said so
+    count: int  # number of processes
+    index: int  # of this one, from 0
+    devices: list[int] | None  # the GPUs of this host that it uses; None for all
+    source: str  # the launcher or the variable that defines it
 
 
-def find() -> Process | None:
-    """This process among the others of its run; None where it runs alone.
+def detect() -> Process | None:
+    """Returns the index and coordinator of this process; None if it runs alone.
 
-    JAX_NUM_PROCESSES=1 means alone, whatever a launcher says. Raises InputError where the environment says that there
-    are others, and not who this is or where they meet.
+    JAX_NUM_PROCESSES=1 means alone, under any launcher. Raises InputError if there are other processes according to
+    the environment, but the index or the coordinator is missing.
     """
     devices = _devices()
-    if any(name in os.environ for name in GIVEN):
-        return _given(devices)
-    launcher, name = next(((who, name) for who, name in LAUNCHERS.items() if name in os.environ), (None, ""))
+    if any(name in os.environ for name in VARIABLES):
+        return _from_variables(devices)
+    launcher, name = next((item for item in LAUNCHERS.items() if item[1] in os.environ), (None, ""))
     if launcher in ("Open MPI", "Slurm") and os.environ[name] == "1":
         return None
     if launcher is None and "KUBERNETES_SERVICE_HOST" in os.environ:
-        return None  # JAX would ask the cluster, which a pod by itself need not be allowed to
+        return None  # JAX would query the cluster, which a single pod may not be allowed to
     try:
         with warnings.catch_warnings(action="ignore"):
-            found = ClusterEnv.auto_detect_unset_distributed_params(None, None, None, devices, None, JOIN_SECONDS)
+            detected = ClusterEnv.auto_detect_unset_distributed_params(None, None, None, devices, None, JOIN_SECONDS)
     except Exception as error:  # each cluster's library, and the network, have their own
-        raise InputError(f"cannot ask {launcher or TPU} for the other processes: {_line(error)}; {ADVICE}") from error
-    coordinator, count, number, devices = found
+        source = launcher or TPU
+        raise InputError(f"cannot query {source} for the other processes: {_first_line(error)}; {ADVICE}") from error
+    coordinator, count, index, devices = detected
     if coordinator is None and launcher:
-        raise InputError(f"{name} is {launcher}'s, and JAX does not find the other processes by it; {ADVICE}")
-    if coordinator is None or count is None or number is None or count == 1:
+        raise InputError(f"{name} is set by {launcher}, but JAX cannot find the other processes; {ADVICE}")
+    if coordinator is None or count is None or index is None or count == 1:
         return None
-    return Process(coordinator, count, number, list(devices) if devices else None, launcher or TPU)
+    return Process(coordinator, count, index, list(devices) if devices else None, launcher or TPU)
 
 
 def _devices() -> list[int] | None:
@@ -81,77 +84,78 @@ def _devices() -> list[int] | None:
     try:
         return [int(word) for word in text.split(",")] if text else None
     except ValueError:
-        raise InputError(f"JAX_LOCAL_DEVICE_IDS={text}: expected numbers of devices, as in 0,1") from None
+        raise InputError(f"JAX_LOCAL_DEVICE_IDS={text}: expected device indices, as in 0,1") from None
 
 
-def _given(devices: list[int] | None) -> Process | None:
-    if os.environ.get(GIVEN[1]) == "1":
+def _from_variables(devices: list[int] | None) -> Process | None:
+    if os.environ.get(VARIABLES[1]) == "1":
         return None
-    given = {name: os.environ.get(name) for name in GIVEN}
-    if missing := [name for name in GIVEN if not given[name]]:
-        found = next(name for name in GIVEN if name in os.environ)
-        raise InputError(f"{found} is set, and {missing[0]} is not: {', '.join(GIVEN)} go together")
-    address, count, number = map(str, given.values())
+    values = {name: os.environ.get(name) for name in VARIABLES}
+    if missing := [name for name in VARIABLES if not values[name]]:
+        present = next(name for name in VARIABLES if name in os.environ)
+        raise InputError(f"{present} is set, but {missing[0]} is not: set all of {', '.join(VARIABLES)}")
+    address, count, index = map(str, values.values())
     host, _, port = address.rpartition(":")
     if not (host and port.isdecimal()):
-        raise InputError(f"{GIVEN[0]}={address}: expected the HOST:PORT of process 0, as in host0:1234")
+        raise InputError(f"{VARIABLES[0]}={address}: expected the HOST:PORT of process 0, as in host0:1234")
     if not count.isdecimal() or count == "0":
-        raise InputError(f"{GIVEN[1]}={count}: expected a whole number, at least 1")
-    if not (number.isdecimal() and int(number) < int(count)):
-        raise InputError(f"{GIVEN[2]}={number}: expected 0 to {int(count) - 1}, as {GIVEN[1]}={count}")
-    return Process(address, int(count), int(number), devices, GIVEN[0])
+        raise InputError(f"{VARIABLES[1]}={count}: expected a whole number, at least 1")
+    if not (index.isdecimal() and int(index) < int(count)):
+        raise InputError(f"{VARIABLES[2]}={index}: expected 0 to {int(count) - 1}, as {VARIABLES[1]}={count}")
+    return Process(address, int(count), int(index), devices, VARIABLES[0])
 
 
-def _line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def describe(command: Sequence[str]) -> str:
-    """One line about what this process would be in its run: the host, the number, the meeting place, the command.
+    """Returns one line for a dry run: the host, process index, coordinator, devices, environment and command.
 
-    Raises InputError as `find` does. Nothing is started, and nobody joined.
+    Raises the errors of `detect`.
     """
-    process, devices = find(), "all devices"
-    who = "one process, alone"
+    process, devices = detect(), "all devices"
+    role = "one process, alone"
     if process:
-        who = f"process {process.number} of {process.count}, by {process.found_by}, coordinator {process.coordinator}"
+        role = f"process {process.index} of {process.count}, by {process.source}, coordinator {process.coordinator}"
         devices = f"devices {','.join(map(str, process.devices))}" if process.devices else devices
-    shown = [f"{name}={shlex.quote(value)}" for name, value in sorted(os.environ.items()) if name.startswith(SHOWN)]
-    return f"{socket.gethostname()}: {who}, {devices}: {' '.join([*shown, shlex.join(command)])}"
+    shown = sorted(name for name in os.environ if name.startswith(SHOWN_PREFIXES))
+    variables = [f"{name}={shlex.quote(os.environ[name])}" for name in shown]
+    return f"{socket.gethostname()}: {role}, {devices}: {' '.join([*variables, shlex.join(command)])}"
 
 
 def initialize() -> None:
-    """Joins the other processes of this run, where there are others. Comes before anything asks JAX for devices.
+    """Joins the other processes of this run, if there are any. Has to precede any use of JAX's devices.
 
-    When they do not come within `JOIN_SECONDS`, or later when one of them was silent for `SILENT_SECONDS`, JAX aborts
-    this one; then the last line of stderr says so. Raises InputError as `find` does.
+    JAX aborts this process if the others do not join within `JOIN_SECONDS`, or if one sends no heartbeat for
+    `HEARTBEAT_SECONDS`; the last line of stderr then says so. Raises the errors of `detect`.
     """
-    process = find()
+    process = detect()
     if process is None:
         return
-    name = f"process {process.number} of {process.count}, on {socket.gethostname()},"
+    name = f"process {process.index} of {process.count}, on {socket.gethostname()},"
     atexit.register(_dismiss)
-    _guard(f"{name} did not meet the others at {process.coordinator} within {JOIN_SECONDS} s, or was killed")
+    _guard(f"{name} could not join the others at {process.coordinator} within {JOIN_SECONDS} s, or was killed")
     jax.distributed.initialize(
         process.coordinator,
         process.count,
-        process.number,
+        process.index,
         process.devices,
         cluster_detection_method="deactivate",
         initialization_timeout=JOIN_SECONDS,
-        heartbeat_timeout_seconds=SILENT_SECONDS,
+        heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
     )
     _dismiss()
-    _guard(f"{name} was killed, or ended because another process or its host is gone. {AGAIN}")
+    _guard(f"{name} was killed, or exited because another process or its host is gone. {RESTART}")
 
 
-_guards: list[subprocess.Popen[bytes]] = []  # one, in a process that has others or waits for them
+_guards: list[subprocess.Popen[bytes]] = []  # at most one, in a multi-process run
 
 
 def _guard(text: str) -> None:
-    """Has a shell say this when this process is killed or aborted: its input then ends, and there was no line in it.
+    """Starts a shell that prints `text` if this process is killed or aborted, when its stdin closes without a line.
 
-    For JAX aborts with a page of its own, and lets nothing of Python run before.
+    JAX aborts without running any Python, after a page of its own output.
     """
     command = ["sh", "-c", 'read -r _ || echo "error: $0" >&2', text]
     _guards.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))
@@ -162,20 +166,20 @@ def _dismiss() -> None:
         _guards.pop().communicate(b"\n")
 
 
-def several() -> bool:
-    """Whether this process has joined others."""
+def is_distributed() -> bool:
+    """Returns whether this process has joined others."""
     return jax.distributed.is_initialized()
 
 
-def reason(error: Exception) -> str | None:
-    """What to say of an error that JAX has for whatever goes wrong between processes; None for any other."""
+def peer_failure(error: Exception) -> str | None:
+    """Returns the message for an error that JAX raises when communication between processes fails, else None."""
     if not re.match(r"(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED): ", str(error)):
         return None
-    return f"{_line(error)}: most likely another process has ended, or cannot be reached. {AGAIN}"
+    return f"{_first_line(error)}: most likely another process has exited or is unreachable. {RESTART}"
 
 
-def leave(status: int) -> NoReturn:
-    """Ends this process at once: on the usual way out JAX waits for the others, which wait for this one's part."""
+def exit_now(status: int) -> NoReturn:
+    """Exits without JAX's shutdown, which would wait for the other processes while they wait for this one."""
     if jax.process_index() == 0:
         time.sleep(LINGER_SECONDS)
     _dismiss()

@@ -1,7 +1,7 @@
-"""Where arrays live: one mesh over all devices of all processes, with axes `data` and `model`.
+"""Sharding: one mesh over all devices of all processes, with the axes `data` and `model`.
 
-Batches are divided along `data`, large full connections along `model`; everything else is whole on every device, and
-devices along `model` compute their convolutions alike. XLA adds the communication.
+Batches are sharded along `data`, large fully connected layers along `model`. Everything else is replicated, so devices
+along `model` compute the same convolutions. XLA inserts the communication.
 """
 
 import functools
@@ -20,9 +20,9 @@ from cnnjax.errors import InputError, nearest
 
 AXES = ("data", "model")
 
-# What is divided along `model`: the first pattern found in a parameter's path counts. The two GPUs of Krizhevsky et al.
-# 2012 (sec. 3.5), as Shoeybi et al. (Megatron-LM, arXiv:1909.08053, sec. 3) divide a pair of layers: of one each device
-# has some of the outputs, of the next it has the weights of these, and only the sums of that one are communicated.
+# Parameters sharded along `model`; the first pattern that matches a parameter's path applies. Krizhevsky et al. 2012
+# (sec. 3.5) split layers over two GPUs. Shoeybi et al. (Megatron-LM, arXiv:1909.08053, sec. 3) split pairs of layers:
+# the first by its outputs, the second by its inputs, so that only the sums of the second are communicated.
 RULES = (
     (r"\b(fc6|fc8|hidden\d*[13579])/kernel$", PartitionSpec(None, "model")),
     (r"\b(fc6|fc8|hidden\d*[13579])/bias$", PartitionSpec("model")),
@@ -31,27 +31,28 @@ RULES = (
 
 
 def make_mesh(devices: Sequence[Any] | None = None, text: str = "") -> Mesh:
-    """All devices, or the given ones, as `text` has it: 'data=4,model=2', or '' for all along `data`.
+    """Returns the mesh of `devices` (default: all) with the axis sizes in `text`, as in 'data=4,model=2'.
 
-    Raises InputError for an axis that does not exist, and when the sizes are not for so many devices.
+    '' puts all devices along `data`. Raises InputError for an unknown axis, and if the product of the sizes is not the
+    number of devices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = dict.fromkeys(AXES, 1) | (_sizes(text) if text else {"data": len(devices)})
     if math.prod(sizes.values()) != len(devices):
         model = math.gcd(sizes["model"], len(devices))
-        fitting = f"data={len(devices) // model}" + f",model={model}" * (model > 1)
+        valid = f"data={len(devices) // model}" + f",model={model}" * (model > 1)
         raise InputError(
-            f"config.mesh = {text!r} is for {math.prod(sizes.values())} devices, and there are {len(devices)}: "
-            f"use {fitting!r}"
+            f"config.mesh = {text!r} is for {math.prod(sizes.values())} devices, but there are {len(devices)}: "
+            f"use {valid!r}"
         )
     return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
 def _sizes(text: str) -> dict[str, int]:
-    """The axes that a config's `mesh` names, with their sizes."""
+    """Parses a config's `mesh` into axis -> size."""
     sizes: dict[str, int] = {}
-    for part in text.split(","):
-        name, _, size = map(str.strip, part.partition("="))
+    for axis in text.split(","):
+        name, _, size = map(str.strip, axis.partition("="))
         if name not in AXES:
             raise InputError(f"config.mesh = {text!r}: unknown axis {name!r}; {nearest(name, AXES)}")
         if name in sizes or not (size.isdecimal() and int(size)):
@@ -61,24 +62,25 @@ def _sizes(text: str) -> dict[str, int]:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same on every device."""
+    """Returns the sharding of an array that every device holds in full."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows divided among the devices along `data`."""
+    """Returns the sharding of a batch: its first axis divided along `data`."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
 def state_sharding(shapes: Any, mesh: Mesh, zero: bool = False) -> Any:
-    """Where the arrays of a state live, as a tree of its form: as RULES has it, and whole where a size does not divide.
+    """Returns the tree of shardings of a state by RULES. An axis whose size is not divisible is not sharded.
 
-    The rules hold for whatever is kept of a parameter, too, for its path ends alike. With `zero` what the optimiser
-    keeps is also divided along `data`, by the first axis that divides: the first stage of Rajbhandari et al., ZeRO,
-    SC 2020, sec. 5.1. Raises InputError when the mesh has more than one device along `model`, and nothing is divided.
+    The rules also apply to the average and the optimizer state of a parameter, because their paths end alike. With
+    `zero` the optimizer state is also sharded along `data`, by its first divisible axis: stage 1 of Rajbhandari et al.,
+    ZeRO, SC 2020, sec. 5.1. Raises InputError if the mesh has several devices along `model`, but nothing is sharded
+    along it.
     """
 
-    def place(path: tuple, x: Any) -> NamedSharding:
+    def sharding_of(path: tuple, x: Any) -> NamedSharding:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         rule = next((spec for pattern, spec in RULES if re.search(pattern, name)), ())
         axes = [
@@ -86,59 +88,61 @@ def state_sharding(shapes: Any, mesh: Mesh, zero: bool = False) -> Any:
             for size, axis in itertools.zip_longest(x.shape, rule)
         ]
         if zero and name.startswith("opt_state/"):
-            free = (i for i, size in enumerate(x.shape) if not axes[i] and size % mesh.shape["data"] == 0)
-            if (first := next(free, None)) is not None:
+            divisible = (i for i, size in enumerate(x.shape) if not axes[i] and size % mesh.shape["data"] == 0)
+            if (first := next(divisible, None)) is not None:
                 axes[first] = "data"
         return NamedSharding(mesh, PartitionSpec(*axes))
 
-    where = jax.tree_util.tree_map_with_path(place, shapes)
-    if mesh.shape["model"] > 1 and not any("model" in place.spec for place in jax.tree.leaves(where)):
+    shardings = jax.tree_util.tree_map_with_path(sharding_of, shapes)
+    if mesh.shape["model"] > 1 and not any("model" in sharding.spec for sharding in jax.tree.leaves(shardings)):
         raise InputError(
-            f"config.mesh has model={mesh.shape['model']}, and no layer of this network divides among so many devices: "
-            f"use 'data={mesh.size}'"
+            f"config.mesh has model={mesh.shape['model']}, but no layer of this network is divisible among these "
+            f"devices: use 'data={mesh.size}'"
         )
-    return where
+    return shardings
 
 
-def with_sharding(shapes: Any, where: Any) -> Any:
-    """The same tree of shapes, each said to live where the tree `where` says: what a checkpoint is restored into."""
-    return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, where)
+def with_sharding(shapes: Any, shardings: Any) -> Any:
+    """Returns the tree of ShapeDtypeStructs with these shardings, into which a checkpoint is restored."""
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes, shardings
+    )
 
 
 def local_bytes(tree: Any) -> int:
-    """The bytes of a tree of arrays, or of `with_sharding` shapes, on each device."""
+    """Returns the bytes per device of a tree of arrays, or of the result of `with_sharding`."""
     return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def check_batch(batch_size: int, mesh: Mesh) -> None:
-    """Raises InputError when a batch cannot be divided evenly among the devices."""
+    """Raises InputError if the batch size is not divisible by the number of devices along `data`."""
     if batch_size % mesh.shape["data"]:
-        raise InputError(f"a batch of {batch_size} does not divide among {mesh.shape['data']} devices")
+        raise InputError(f"a batch of {batch_size} is not divisible among {mesh.shape['data']} devices")
 
 
 def local_rows(mesh: Mesh, count: int) -> np.ndarray:
-    """The rows of a global batch of `count` that this process reads: those that its devices hold, in order."""
-    held = batch_sharding(mesh).addressable_devices_indices_map((count,)).values()
-    return np.unique(np.concatenate([np.arange(count)[rows] for rows in held if rows]))
+    """Returns the indices of the rows of a global batch of `count` that this process's devices hold, ascending."""
+    slices = batch_sharding(mesh).addressable_devices_indices_map((count,)).values()
+    return np.unique(np.concatenate([np.arange(count)[rows] for rows in slices if rows]))
 
 
 def put_batch(mesh: Mesh, rows: np.ndarray) -> jax.Array:
-    """A global array divided along `data`, from this process's rows of it."""
+    """Builds a global array sharded along `data` from this process's rows."""
     return jax.make_array_from_process_local_data(batch_sharding(mesh), rows)
 
 
 def put_replicated(mesh: Mesh, array: np.ndarray) -> jax.Array:
-    """A global array that every device holds whole, from the whole of it in every process."""
+    """Builds a global replicated array. Every process passes the whole array."""
     return jax.make_array_from_process_local_data(replicated(mesh), array, array.shape)
 
 
 @functools.cache
 def compiler_options() -> dict[str, str] | None:
-    """Compiler options for this backend, for `jax.jit`; None where it has none of its own.
+    """Returns the compiler options for `jax.jit` on this backend; None for the defaults.
 
-    On a CPU, reductions alone go through YNNPACK: its convolutions' weight gradients are several times slower than
-    XLA's own, and without it batch normalisation is. Tried out first, since options come and go with versions; what
-    XLA_FLAGS says of it counts.
+    On a CPU only reductions use YNNPACK: its convolution weight gradients are several times slower than XLA's own, but
+    so are XLA's reductions in batch normalization. The option is tested first, because options change between
+    versions. A value in XLA_FLAGS takes precedence.
     """
     name = "xla_cpu_experimental_ynn_fusion_type"
     options = {name: "LIBRARY_FUSION_TYPE_REDUCE"}
@@ -146,6 +150,6 @@ def compiler_options() -> dict[str, str] | None:
         return None
     try:
         jax.jit(lambda x: x, compiler_options=options).lower(0.0).compile()
-    except Exception:  # whatever a version without the option raises
+    except Exception:  # a version without the option
         return None
     return options

@@ -1,128 +1,146 @@
-"""How good scores are: numbers, tables and curves from what a network says of each example of a split.
+"""Classification metrics: accuracies, per-class rates, confusion matrix, calibration, ROC and precision-recall curves.
 
-Scores are float32 [N, K], logits or log-probabilities; labels are int [N]. A class counts in a mean over the classes
-("macro") where it has examples, and has a curve where others have some, too. A NaN is no prediction: it comes after all
-other scores, and an example that has nothing else is taken for no class.
+Scores are float32 [N, K], logits or log-probabilities; labels are int [N]. Macro averages are over the classes that
+have examples. A NaN score ranks below all others; an example whose scores are all NaN counts as a wrong prediction of
+no class.
 """
 
-from typing import Any, NamedTuple
+import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from cnnjax import metrics
 
-BINS = 15  # of the calibration error, as in Guo et al. 2017
-GRID = np.linspace(0, 1, 1001)  # where curves are kept
-CHUNK = 2**22  # scores in double precision at a time
-MACRO = ("precision", "recall", "f1", "specificity", "fall_out", "roc_auc", "average_precision")
+CALIBRATION_BINS = 15  # as in Guo et al. 2017
+CURVE_GRID = np.linspace(0, 1, 1001)  # the x values at which curves are stored
+SCORES_PER_CHUNK = 2**22  # converted to float64 at a time
+MACRO_AVERAGED = ("precision", "recall", "f1", "specificity", "fall_out", "roc_auc", "average_precision")
 
 
-class Measures(NamedTuple):
-    """What `measure` finds. NaN stands for what there is no saying, such as the recall of a class without examples."""
+@dataclasses.dataclass(frozen=True)
+class ClassificationMetrics:
+    """Results of `classification_metrics`. Undefined values, such as the recall of a class without examples, are NaN.
+
+    The name "fall_out" stands for the false positive rate, "right" for correct predictions, "images" for examples.
+    """
 
     overall: dict[str, Any]  # name -> number
-    classes: dict[str, np.ndarray]  # name -> [K]
-    confusion: np.ndarray  # int64 [K, K]: how often a class (row) was taken for another (column)
-    calibration: dict[str, np.ndarray]  # name -> [BINS]
-    roc: np.ndarray  # [K, len(GRID)]: of each class against the others the recall, where the fall-out is GRID
-    precision: np.ndarray  # and the precision, where the recall is GRID
+    per_class: dict[str, np.ndarray]  # name -> [K]
+    confusion: np.ndarray  # int64 [K, K]: rows are labels, columns predictions
+    calibration: dict[str, np.ndarray]  # name -> [CALIBRATION_BINS]
+    roc: np.ndarray  # [K, len(CURVE_GRID)]: one-vs-rest recall at each false positive rate of CURVE_GRID
+    precision_recall: np.ndarray  # [K, len(CURVE_GRID)]: one-vs-rest precision at each recall of CURVE_GRID
 
 
-def measure(scores: np.ndarray, label: np.ndarray) -> Measures:
-    """All of it: scikit-learn's definitions, with precision 0 for a class that nothing was taken for.
+def classification_metrics(scores: np.ndarray, labels: np.ndarray) -> ClassificationMetrics:
+    """Computes all metrics by scikit-learn's definitions; precision is 0 for a class that is never predicted.
 
-    The calibration error is Guo et al.'s (2017, arXiv:1706.04599, 2), and Brier's score (1950) the sum over the
-    classes, from 0 to 2.
+    "ece" is the expected calibration error of Guo et al. (2017, arXiv:1706.04599, sec. 2). "brier" is the sum of
+    squared errors over the classes (Brier 1950), from 0 to 2. "nll" is the mean negative log-likelihood in nats.
     """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support  # costs a second
 
-    count, kinds = len(label), np.arange(scores.shape[1])
-    five = min(5, len(kinds))
-    position = np.asarray(metrics.rank(jnp.asarray(scores), jnp.asarray(label)))
-    none = np.isnan(scores).all(axis=1)
+    count, classes = len(labels), np.arange(scores.shape[1])
+    top_k = min(5, len(classes))
+    rank = np.asarray(metrics.rank(jnp.asarray(scores), jnp.asarray(labels)))
+    all_nan = np.isnan(scores).all(axis=1)
     scores = np.nan_to_num(scores, nan=-np.inf, posinf=float(np.finfo(np.float32).max), neginf=-np.inf)
-    taken_for = np.where(none, -1, scores.argmax(axis=1))
-    log_total, squares = _rows(scores)
+    predictions = np.where(all_nan, -1, scores.argmax(axis=1))
+    log_normalizer, sum_of_squares = _normalize(scores)
 
-    def probability(kind: Any) -> np.ndarray:
-        """Of one class, or of one for each example, [N]."""
-        return np.exp(scores[np.arange(count), kind] - log_total)
+    def probability(class_index: Any) -> np.ndarray:
+        """Returns the probability [N] of one class, or of another class for each example."""
+        return np.exp(scores[np.arange(count), class_index] - log_normalizer)
 
-    # The classes.
-    matrix = confusion_matrix(label, taken_for, labels=[-1, *kinds])[1:, 1:]
-    images, predicted, right = np.bincount(label, minlength=len(kinds)), matrix.sum(axis=0), matrix.diagonal()
-    by: dict[str, Any] = {"labels": kinds, "zero_division": 0.0}
-    rates = dict(zip(MACRO, precision_recall_fscore_support(label, taken_for, **by)[:3], strict=False))
-    rates = {name: np.where(images > 0, rate, np.nan) for name, rate in rates.items()}
-    fall_out = np.divide(predicted - right, count - images, out=np.full(len(kinds), np.nan), where=images < count)
-    curves = [_curves(label == kind, probability(kind)) for kind in kinds]
-    roc_auc, average_precision, roc, precision = map(np.array, zip(*curves, strict=True))
-    classes = {"images": images, "right": right, "accuracy": rates["recall"], "predicted": predicted, **rates,
-               "specificity": 1 - fall_out, "fall_out": fall_out, "roc_auc": roc_auc,
-               "average_precision": average_precision}  # fmt: skip
+    confusion = confusion_matrix(labels, predictions, labels=[-1, *classes])[1:, 1:]
+    support, predicted, correct = (
+        np.bincount(labels, minlength=len(classes)),
+        confusion.sum(axis=0),
+        confusion.diagonal(),
+    )
+    options: dict[str, Any] = {"labels": classes, "zero_division": 0.0}
+    rates = dict(zip(MACRO_AVERAGED, precision_recall_fscore_support(labels, predictions, **options)[:3], strict=False))
+    rates = {name: np.where(support > 0, rate, np.nan) for name, rate in rates.items()}
+    false_positive_rate = np.divide(
+        predicted - correct, count - support, out=np.full(len(classes), np.nan), where=support < count
+    )
+    curves = [_curves(labels == k, probability(k)) for k in classes]
+    roc_auc, average_precision, roc, precision_recall = map(np.array, zip(*curves, strict=True))
+    per_class = {"images": support, "right": correct, "accuracy": rates["recall"], "predicted": predicted, **rates,
+                 "specificity": 1 - false_positive_rate, "fall_out": false_positive_rate, "roc_auc": roc_auc,
+                 "average_precision": average_precision}  # fmt: skip
 
-    # All examples.
-    calibration = _calibration(probability(scores.argmax(axis=1)), taken_for == label)
+    calibration = _calibration(probability(scores.argmax(axis=1)), predictions == labels)
     gaps = calibration["images"] * np.abs(calibration["accuracy"] - calibration["confidence"])
-    own = probability(label)
-    micro = precision_recall_fscore_support(label, taken_for, average="micro", **by)
+    label_probability = probability(labels)
+    micro = precision_recall_fscore_support(labels, predictions, average="micro", **options)
     with np.errstate(divide="ignore"):
-        nll = -np.log(own).mean()
+        nll = -np.log(label_probability).mean()
     overall = {
-        "accuracy": (position < 1).mean(),
-        "top5": (position < five).mean(),
+        "accuracy": (rank < 1).mean(),
+        "top5": (rank < top_k).mean(),
         "count": count,
-        "top1_right": (position < 1).sum(),
-        "top5_right": (position < five).sum(),
-        **{f"{name}_macro": _mean(classes[name][images > 0]) for name in MACRO},
+        "top1_right": (rank < 1).sum(),
+        "top5_right": (rank < top_k).sum(),
+        **{f"{name}_macro": _nan_mean(per_class[name][support > 0]) for name in MACRO_AVERAGED},
         **{f"{name}_micro": rate for name, rate in zip(rates, micro, strict=False)},
-        **{f"{name}_weighted": np.nansum(images * rate) / count for name, rate in rates.items()},
+        **{f"{name}_weighted": np.nansum(support * rate) / count for name, rate in rates.items()},
         "ece": np.nansum(gaps) / count,
         "nll": nll,
-        "brier": (1 - 2 * own + squares).mean(),
+        "brier": (1 - 2 * label_probability + sum_of_squares).mean(),
     }
-    return Measures(overall, classes, matrix, calibration, roc, precision)
+    return ClassificationMetrics(overall, per_class, confusion, calibration, roc, precision_recall)
 
 
-def _rows(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each example, what to subtract from its scores to make log-probabilities, and the sum of their squares."""
-    totals, squares = [], []
-    for part in np.array_split(scores, max(1, scores.size // CHUNK)):
-        exact = part.astype(np.float64)
-        total = np.logaddexp.reduce(exact, axis=1)
-        total[np.isneginf(total)] = 0  # nothing is predicted: all probabilities are 0
-        totals.append(total)
-        squares.append(np.exp(2 * (exact - total[:, None])).sum(axis=1))
-    return np.concatenate(totals), np.concatenate(squares)
+def _normalize(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns each example's log-sum-exp of scores and its sum of squared probabilities, both float64 [N]."""
+    log_normalizers, sums_of_squares = [], []
+    for chunk in np.array_split(scores, max(1, scores.size // SCORES_PER_CHUNK)):
+        exact = chunk.astype(np.float64)
+        log_normalizer = np.logaddexp.reduce(exact, axis=1)
+        log_normalizer[np.isneginf(log_normalizer)] = 0  # all scores are -inf: all probabilities become 0
+        log_normalizers.append(log_normalizer)
+        sums_of_squares.append(np.exp(2 * (exact - log_normalizer[:, None])).sum(axis=1))
+    return np.concatenate(log_normalizers), np.concatenate(sums_of_squares)
 
 
-def _curves(right: np.ndarray, probability: np.ndarray) -> tuple[float, float, np.ndarray, np.ndarray]:
-    """The area under the ROC curve, the average precision, the recall and the precision, as in `Measures`."""
+def _curves(is_class: np.ndarray, probability: np.ndarray) -> tuple[float, float, np.ndarray, np.ndarray]:
+    """Returns ROC AUC, average precision, and the two curves on CURVE_GRID, for one class against the rest.
+
+    `is_class` is bool [N]. All four are NaN unless there are examples of the class and others.
+    """
     from sklearn.metrics import auc, roc_curve
 
-    if right.all() or not right.any():
-        return np.nan, np.nan, np.full(len(GRID), np.nan), np.full(len(GRID), np.nan)
-    fall_out, recall, _ = roc_curve(right, probability, drop_intermediate=False)
-    found, wrong = recall[1:] * right.sum(), fall_out[1:] * (~right).sum()
-    precision = np.append(1.0, found / (found + wrong))  # its own function would sort them all again
-    average = float((np.diff(recall) * precision[1:]).sum())
-    first = np.searchsorted(recall, GRID)  # where the fewest are taken for the class
-    return float(auc(fall_out, recall)), average, np.interp(GRID, fall_out, recall), precision[first]
+    if is_class.all() or not is_class.any():
+        return np.nan, np.nan, np.full(len(CURVE_GRID), np.nan), np.full(len(CURVE_GRID), np.nan)
+    false_positive_rate, recall, _ = roc_curve(is_class, probability, drop_intermediate=False)
+    # scikit-learn's precision_recall_curve would sort the probabilities a second time.
+    true_positives, false_positives = recall[1:] * is_class.sum(), false_positive_rate[1:] * (~is_class).sum()
+    precision = np.append(1.0, true_positives / (true_positives + false_positives))
+    average_precision = float((np.diff(recall) * precision[1:]).sum())
+    first = np.searchsorted(recall, CURVE_GRID)  # the highest threshold that reaches each recall
+    roc = np.interp(CURVE_GRID, false_positive_rate, recall)
+    return float(auc(false_positive_rate, recall)), average_precision, roc, precision[first]
 
 
-def _calibration(confidence: np.ndarray, right: np.ndarray) -> dict[str, np.ndarray]:
-    """The mean confidence and the accuracy of the examples whose confidence is above `low`, and up to `high`."""
-    edges = np.linspace(0, 1, BINS + 1)
-    where = np.searchsorted(edges[1:-1], confidence)
-    images = np.bincount(where, minlength=BINS)
-    sums = {"confidence": np.bincount(where, confidence, BINS), "accuracy": np.bincount(where, right, BINS)}
+def _calibration(confidence: np.ndarray, is_correct: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns mean confidence and accuracy in bins of confidence in (low, high]; NaN for an empty bin."""
+    edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
+    bins = np.searchsorted(edges[1:-1], confidence)
+    images = np.bincount(bins, minlength=CALIBRATION_BINS)
+    sums = {
+        "confidence": np.bincount(bins, confidence, CALIBRATION_BINS),
+        "accuracy": np.bincount(bins, is_correct, CALIBRATION_BINS),
+    }
     means = {
-        name: np.divide(total, images, out=np.full(BINS, np.nan), where=images > 0) for name, total in sums.items()
+        name: np.divide(total, images, out=np.full(CALIBRATION_BINS, np.nan), where=images > 0)
+        for name, total in sums.items()
     }
     return {"low": edges[:-1], "high": edges[1:], "images": images, **means}
 
 
-def _mean(values: np.ndarray) -> float:
-    """Of those that are not NaN; NaN where there is none, without a warning."""
+def _nan_mean(values: np.ndarray) -> float:
+    """Returns the mean of the values that are not NaN; NaN, without numpy's warning, where there is none."""
     return float(np.mean(values, where=~np.isnan(values))) if not np.isnan(values).all() else np.nan

@@ -5,12 +5,10 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from cnnjax import losses, pretrained
+from cnnjax import losses, metrics, pretrained
 from cnnjax.data import folds
 from cnnjax.data.build import Split, load
 from cnnjax.data.info import DataInfo
@@ -61,7 +59,7 @@ def evaluate(
     }
     config = networks[source].config
     _check_same_classes({name: network.data for name, network in networks.items()})
-    dataset, split = dataset or config.dataset, split or config.test_split or folds.splits_of(config, data_dir)[1]
+    dataset, split = dataset or config.dataset, split or config.test_split or folds.resolve_splits(config, data_dir)[1]
     if not split:
         raise InputError(f"{source} has no test_split in its config; give --split")
     examples = load(dataset, split, data_dir)
@@ -80,7 +78,8 @@ def evaluate(
         subject["init"] = init
     if len(networks) > 1:
         subject["ensemble"] = ", ".join(f"{name} step {number}" for name, number in steps.items())
-    return report.write(scores, labels, mean_loss(config.loss, scores, labels), workdir, subject, examples.classes)
+    means = metrics.evaluate(scores, labels, losses.build(config.loss))
+    return report.write(scores, labels, means, workdir, subject, examples.classes)
 
 
 def score(
@@ -97,15 +96,6 @@ def score(
     results = [collect(scores, restored.variables, examples, mesh) for scores in passes]
     averaged = _averaged([result.scores for result in results], recipe.average)
     return restored.step, Scores(averaged, results[0].labels)
-
-
-def mean_loss(text: str, scores: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the mean over all examples of the loss that a call string describes."""
-    loss, classes, total = losses.build(text), scores.shape[1], 0.0
-    for i in range(0, len(scores), EXAMPLES_PER_CHUNK):
-        chunk = slice(i, i + EXAMPLES_PER_CHUNK)
-        total += float(loss(jnp.asarray(scores[chunk]), jax.nn.one_hot(labels[chunk], classes)).sum())
-    return total / len(scores)
 
 
 def _averaged(scores: Sequence[np.ndarray], how: str) -> np.ndarray:

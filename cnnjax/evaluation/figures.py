@@ -1,35 +1,39 @@
-"""An evaluation as pictures: what is taken for what, what a threshold costs, and how far confidence can be trusted."""
+"""Figures of an evaluation: confusion matrix, ROC and precision-recall curves, reliability diagram."""
 
 import pathlib
 from typing import Any
 
 import numpy as np
 
-from cnnjax.evaluation.classification import GRID, Measures
+from cnnjax.evaluation.classification import CURVE_GRID, ClassificationMetrics
 
-FEW = 12  # classes that have curves of their own
-LOWEST = 3  # of more, those that are named
-SHARES = (0.1, 0.9)  # of more, between which of the classes the band lies
+MAX_CLASS_CURVES = 12  # with more classes, only the worst have a curve of their own
+WORST_CURVES_SHOWN = 3
+BAND_QUANTILES = (0.1, 0.9)  # of the classes' curves, with more than MAX_CLASS_CURVES
+MAX_CLASSES_ANNOTATED = 30  # in the confusion matrix
 
 
-def draw(found: Measures, classes: list[str], title: str, folder: pathlib.Path) -> None:
-    """Writes confusion.png, roc.png, precision_recall.png and calibration.png."""
-    overall, of = found.overall, found.classes
-    _confusion(found.confusion, classes, f"{title}: {overall['accuracy']:.2%}", folder / "confusion.png")
+def save_figures(result: ClassificationMetrics, class_names: list[str], title: str, folder: pathlib.Path) -> None:
+    """Writes confusion.png, roc.png, precision_recall.png and calibration.png into an existing folder."""
+    overall = result.overall
+    _save_confusion(result.confusion, class_names, f"{title}: {overall['accuracy']:.2%}", folder / "confusion.png")
     curves = {
-        "roc.png": (found.roc, "AUC", "roc_auc", "fall-out (false positive rate)", "recall (true positive rate)"),
-        "precision_recall.png": (found.precision, "AP", "average_precision", "recall", "precision"),
+        "roc.png": (result.roc, "AUC", "roc_auc", "false positive rate", "recall (true positive rate)"),
+        "precision_recall.png": (result.precision_recall, "AP", "average_precision", "recall", "precision"),
     }
-    for name, (values, short, measure, x, y) in curves.items():
-        mean = overall[f"{measure}_macro"]
+    for file, (values, short_name, metric, x_label, y_label) in curves.items():
+        mean = overall[f"{metric}_macro"]
         figure = new_figure(6.4, 5)
-        axes = figure.add_subplot(title=f"{title}: mean {short} {mean:.4f}", xlabel=x, ylabel=y)
-        draw_curves(axes, values, of[measure], short, mean, classes)
-        figure.savefig(folder / name, dpi=110, bbox_inches="tight")
-    _calibration(found, f"{title}: calibration error {overall['ece']:.2%}", folder / "calibration.png")
+        axes = figure.add_subplot(title=f"{title}: mean {short_name} {mean:.4f}", xlabel=x_label, ylabel=y_label)
+        plot_class_curves(axes, values, result.per_class[metric], short_name, mean, class_names)
+        figure.savefig(folder / file, dpi=110, bbox_inches="tight")
+    _save_calibration(
+        result.calibration, f"{title}: calibration error {overall['ece']:.2%}", folder / "calibration.png"
+    )
 
 
 def new_figure(width: float, height: float) -> Any:
+    """Creates a matplotlib figure in inches with the Agg canvas, independent of pyplot's state and backend."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # costs half a second
     from matplotlib.figure import Figure
 
@@ -38,59 +42,71 @@ def new_figure(width: float, height: float) -> Any:
     return figure
 
 
-def _confusion(matrix: np.ndarray, classes: list[str], title: str, path: pathlib.Path) -> None:
-    """Each row as shares of its class; with numbers where there is room for them."""
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    few = len(classes) <= 30
-    side = 2.5 + 0.5 * len(classes) if few else 12
+def _save_confusion(matrix: np.ndarray, class_names: list[str], title: str, path: pathlib.Path) -> None:
+    """Draws int [K, K] normalized by row; cells show counts with at most MAX_CLASSES_ANNOTATED classes."""
+    fractions = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    annotate = len(class_names) <= MAX_CLASSES_ANNOTATED
+    side = 2.5 + 0.5 * len(class_names) if annotate else 12
     figure = new_figure(side + 1, side)
     axes = figure.add_subplot(title=title, xlabel="prediction", ylabel="label")
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(image, ax=axes, fraction=0.046, label="share of the label's images")
-    if few:
-        axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
-        axes.set_yticks(range(len(classes)), classes)
+    image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, ax=axes, fraction=0.046, label="fraction of the label's images")
+    if annotate:
+        axes.set_xticks(range(len(class_names)), class_names, rotation=45, ha="right")
+        axes.set_yticks(range(len(class_names)), class_names)
         for (row, column), count in np.ndenumerate(matrix):
             if count:
-                shade = "white" if shares[row, column] > 0.5 else "black"
-                axes.text(column, row, str(count), ha="center", va="center", color=shade, fontsize=8)
-    figure.savefig(path, dpi=110, bbox_inches="tight")  # however long the class names are
+                color = "white" if fractions[row, column] > 0.5 else "black"
+                axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=8)
+    figure.savefig(path, dpi=110, bbox_inches="tight")  # class names of any length fit
 
 
-def draw_curves(axes: Any, values: np.ndarray, area: np.ndarray, short: str, mean: float, classes: list[str]) -> None:
-    """A curve [K, len(GRID)] for each class, or for some of many, and their mean; the lowest of `area` [K] first."""
-    order = [k for k in np.argsort(area, kind="stable") if not np.isnan(area[k])]
+def plot_class_curves(
+    axes: Any, curves: np.ndarray, areas: np.ndarray, short_name: str, mean: float, class_names: list[str]
+) -> None:
+    """Plots one curve per class over CURVE_GRID, the smallest area first, and their mean.
+
+    With more than MAX_CLASS_CURVES classes, plots the WORST_CURVES_SHOWN and a band between the BAND_QUANTILES.
+
+    Args:
+      axes: matplotlib axes.
+      curves: float [K, len(CURVE_GRID)]; classes whose area is NaN are left out.
+      areas: float [K], the area under each curve.
+      short_name: name of the area in the legend, such as "AUC".
+      mean: mean area, for the legend.
+      class_names: K names.
+    """
+    order = [k for k in np.argsort(areas, kind="stable") if not np.isnan(areas[k])]
     if not order:
         return
-    if len(order) > FEW:
-        low, high = np.quantile(values[order], SHARES, axis=0)
-        axes.fill_between(GRID, low, high, alpha=0.2, linewidth=0, label="eight in ten of the classes")
-    shown = order if len(order) <= FEW else order[:LOWEST]
+    if len(order) > MAX_CLASS_CURVES:
+        low, high = np.quantile(curves[order], BAND_QUANTILES, axis=0)
+        axes.fill_between(CURVE_GRID, low, high, alpha=0.2, linewidth=0, label="10th to 90th percentile of the classes")
+    shown = order if len(order) <= MAX_CLASS_CURVES else order[:WORST_CURVES_SHOWN]
     for k in shown:
-        axes.plot(GRID, values[k], linewidth=1, label=f"{classes[k]} ({short} {area[k]:.4f})")
-    axes.plot(GRID, values[order].mean(axis=0), "k--", linewidth=2, label=f"mean ({short} {mean:.4f})")
+        axes.plot(CURVE_GRID, curves[k], linewidth=1, label=f"{class_names[k]} ({short_name} {areas[k]:.4f})")
+    axes.plot(CURVE_GRID, curves[order].mean(axis=0), "k--", linewidth=2, label=f"mean ({short_name} {mean:.4f})")
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
-    lowest = values[shown].min(axis=0)  # where they are all 1, there is nothing to see
-    end = GRID[np.flatnonzero(lowest < 1).max(initial=0)]
-    axes.set(xlim=(0, max(end, 0.02)), ylim=(np.floor(10 * lowest.min()) / 10, 1.005))
+    lowest = curves[shown].min(axis=0)
+    x_max = CURVE_GRID[np.flatnonzero(lowest < 1).max(initial=0)]  # leave out the flat end where every curve is 1
+    axes.set(xlim=(0, max(x_max, 0.02)), ylim=(np.floor(10 * lowest.min()) / 10, 1.005))
 
 
-def _calibration(found: Measures, title: str, path: pathlib.Path) -> None:
-    """Accuracy over confidence, with what is missing to the diagonal, and below it how often each confidence occurs."""
-    bins = found.calibration
-    width, middle = bins["high"] - bins["low"], (bins["low"] + bins["high"]) / 2
+def _save_calibration(bins: dict[str, np.ndarray], title: str, path: pathlib.Path) -> None:
+    """Draws a reliability diagram (Guo et al. 2017, fig. 1), with a histogram of the confidences below it."""
+    width, center = bins["high"] - bins["low"], (bins["low"] + bins["high"]) / 2
     figure = new_figure(6.4, 6)
-    top, below = figure.subplots(2, sharex=True, height_ratios=(3, 1))
-    top.bar(middle, bins["accuracy"], width, edgecolor="white", label="accuracy")
+    diagram, histogram = figure.subplots(2, sharex=True, height_ratios=(3, 1))
+    diagram.bar(center, bins["accuracy"], width, edgecolor="white", label="accuracy")
     gap = bins["confidence"] - bins["accuracy"]
-    hollow = {"facecolor": "none", "edgecolor": "tab:red", "hatch": "////"}
-    top.bar(middle, gap, 0.6 * width, bins["accuracy"], label="from there to the confidence", **hollow)
-    top.plot([0, 1], [0, 1], "k--", linewidth=1, label="as it should be")
-    top.set(title=title, ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
-    top.legend(loc="upper left", fontsize=8)
-    below.bar(middle, bins["images"], width, color="tab:gray", edgecolor="white")
-    below.set(
-        xlabel="confidence, the probability of what is predicted", ylabel="images", yscale="log", ylim=(0.7, None)
+    hatched = {"facecolor": "none", "edgecolor": "tab:red", "hatch": "////"}
+    diagram.bar(center, gap, 0.6 * width, bins["accuracy"], label="gap", **hatched)
+    diagram.plot([0, 1], [0, 1], "k--", linewidth=1, label="perfect calibration")
+    diagram.set(title=title, ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    diagram.legend(loc="upper left", fontsize=8)
+    histogram.bar(center, bins["images"], width, color="tab:gray", edgecolor="white")
+    histogram.set(
+        xlabel="confidence (probability of the predicted class)", ylabel="images", yscale="log", ylim=(0.7, None)
     )
     figure.savefig(path, dpi=110, bbox_inches="tight")

@@ -1,55 +1,222 @@
-"""What a trained network says of image files: seen, batch by batch, as an evaluation sees them."""
+"""Predictions and feature maps for image files and arrays, preprocessed exactly as in evaluation."""
 
+import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from cnnjax import pretrained, spec
-from cnnjax.data import folders, images, pipeline
+from cnnjax import augment, pretrained, spec
+from cnnjax.data import folders, images
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
-from cnnjax.evaluation import protocols, scoring
+from cnnjax.evaluation import probe, protocols, scoring
+from cnnjax.evaluation.host_images import (
+    HostImage,
+    apply_operations,
+    chunks,
+    group_by_shapes,
+    read_in_threads,
+    read_views,
+)
+from cnnjax.evaluation.recipe import parse_eval_recipe
 
 
-class Prediction(NamedTuple):
-    """Of one image: its likeliest classes, or why there are none."""
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """The most probable classes of an image file, or why it has none."""
 
     path: pathlib.Path
-    top: tuple[tuple[int, float], ...]  # (class, probability), the likeliest first
+    top: tuple[tuple[int, float], ...]  # (class index, probability), the most probable first; () with an error
     error: str = ""
 
 
-class Seen(NamedTuple):
-    """An image file as the network is shown it, in each pass of the protocol, or why it cannot be."""
+class Predictor:
+    """A network with its variables on the devices. Keeps what it has compiled, so reuse it for several calls."""
 
-    path: pathlib.Path
-    passes: tuple[np.ndarray, ...]  # uint8 [H, W, C] or, of several views, [V, H, W, C]
-    error: str = ""
+    def __init__(
+        self,
+        network: pretrained.LoadedNetwork,
+        *,
+        step: str = "last",
+        mesh: Mesh | None = None,
+        log: Callable[[str], None] = print,
+    ) -> None:
+        """Loads the variables of a checkpoint: "last", "best" or a step. Raises InputError as `scoring.evaluate`."""
+        self.network = network
+        self.mesh = mesh or sharding.make_mesh()
+        self.log, self._has_logged_resize = log, False
+        self.recipe = parse_eval_recipe(network.config)
+        self.protocol, self.host_ops = self.recipe.protocol, self.recipe.operations.host
+        self.model = network.model
+        if self.protocol.fully_convolutional:
+            self.model = scoring.as_fully_convolutional(self.recipe, network.data, self.model)
+        self.variables = network.load_variables(self.mesh, step, log).variables
+        self._scorers: dict[tuple[int, ...], scoring.BatchScorer] = {}
+        self._feature_functions: dict[tuple[Any, ...], Callable] = {}
+        mode = self.recipe.average
+        self._probabilities = jax.jit(
+            lambda passes: jax.nn.softmax(protocols.average(jnp.stack([*map(jnp.concatenate, passes)], axis=1), mode)),
+            out_shardings=sharding.replicated(self.mesh),
+        )
+
+    def files(self, paths: Iterable[pathlib.Path], top: int = 5) -> Iterator[Prediction]:
+        """Yields the `top` most probable classes of each file, in order; see `predict`."""
+        read = functools.partial(read_views, prepare=self._views, channels=self._shape[-1])
+        for path, probabilities, error in self._classify(read_in_threads(list(paths), read)):
+            most_probable = () if probabilities is None else _most_probable(probabilities, top)
+            yield Prediction(pathlib.Path(path), most_probable, error)
+
+    def probabilities(self, pixels: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+        """Returns float32 [N, classes] for uint8 images; see `predict_images`."""
+        prepared = (self._array_views(image, str(i)) for i, image in enumerate(_checked(pixels)))
+        rows = []
+        for name, probabilities, error in self._classify(prepared):
+            if probabilities is None:
+                raise InputError(f"image {name}: {error}")
+            rows.append(probabilities)
+        return np.stack(rows) if rows else np.zeros((0, len(self.network.data.classes)), np.float32)
+
+    def feature_maps(
+        self, pixels: np.ndarray | Sequence[np.ndarray], layer: str = ""
+    ) -> np.ndarray | dict[str, np.ndarray]:
+        """Returns named feature maps of uint8 images; see the function `feature_maps`."""
+        views = [apply_operations(self._resized(image), self.host_ops) for image in _checked(pixels)]
+        shapes = sorted({view.shape for view in views})
+        if len(shapes) != 1:
+            reason = f"after preprocessing they are {', '.join(map(str, shapes))}" if shapes else "there are none"
+            raise InputError(f"feature maps need images of equal sizes; {reason}")
+        key = (layer, shapes[0])
+        if key not in self._feature_functions:
+            self._feature_functions[key] = self._make_feature_function(*key)
+        outputs = []
+        for batch, count in self._batches(np.stack(views), self.recipe.batch_size):
+            features = jax.device_get(self._feature_functions[key](self.variables, batch))
+            outputs.append({name: values[:count] for name, values in features.items()})
+        maps = {name: np.concatenate([output[name] for output in outputs]) for name in outputs[0]}
+        return maps[layer] if layer else maps
+
+    def _make_feature_function(self, layer: str, shape: tuple[int, ...]) -> Callable:
+        """Returns the compiled function from variables and a batch uint8 [B, *shape] to {layer: float32 [B, ...]}."""
+        data, recipe = self.network.data, self.recipe
+        model = probe.features_only_model(self.network, layer)
+        scoring.check_accepts(recipe, data, self.network.model, shape)
+        prepare = augment.build(recipe.operations.step, recipe.normalization, data.statistics, shape)
+
+        def apply(variables: Any, batch: jax.Array) -> dict[str, jax.Array]:
+            maps: Any = model.apply(variables, prepare(jax.random.key(0), batch), train=False)
+            return {name: maps[name].astype(jnp.float32) for name in ([layer] if layer else maps)}
+
+        return jax.jit(
+            apply,
+            in_shardings=(None, sharding.batch_sharding(self.mesh)),
+            out_shardings=sharding.replicated(self.mesh),
+            compiler_options=sharding.compiler_options(),
+        )
 
     @property
-    def views(self) -> int:
-        """How many images of the network's size this is, for memory's sake; one that is broken counts as one."""
-        return sum(int(np.prod(image.shape[:-3])) for image in self.passes) or 1
+    def _shape(self) -> tuple[int, ...]:
+        """Returns the [H, W, C] of the images that the network was trained on."""
+        return self.network.data.shape
+
+    def _views(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Returns the views of each pass. Raises InputError if the image does not fit."""
+        calls = [[*self.host_ops, *views] for views in self.protocol.passes]
+        shape = self._shape
+        if not self.protocol.variable_size and not any(calls) and image.shape != shape:
+            raise InputError(
+                f"the image is {image.shape[0]}x{image.shape[1]}, the network was trained on {shape[0]}x{shape[1]}: "
+                f"pass --preprocess='{_resize_text(shape)}'"
+            )
+        return tuple(apply_operations(image, operations) for operations in calls)
+
+    def _array_views(self, image: np.ndarray, name: str) -> HostImage:
+        """Returns the views of an array; `_resized` first, unless the protocol's own operations set their size."""
+        try:
+            has_size = self.protocol.variable_size or any(self.protocol.passes)
+            return HostImage(name, self._views(self._converted(image) if has_size else self._resized(image)))
+        except InputError as error:
+            return HostImage(name, (), str(error))
+
+    def _resized(self, image: np.ndarray) -> np.ndarray:
+        """Resizes an image to the network's size if the config's preprocess is empty, which is logged once."""
+        image = self._converted(image)
+        if self.host_ops or image.shape == self._shape:
+            return image
+        text = _resize_text(self._shape)
+        if not self._has_logged_resize:
+            self.log(f"the network's config has no preprocess: {text} is applied to images of other sizes")
+            self._has_logged_resize = True
+        return apply_operations(image, spec.parse_pipeline(text))
+
+    def _converted(self, image: np.ndarray) -> np.ndarray:
+        """Converts gray to RGB or RGB to gray, as a file of it would be on decoding."""
+        channels = self._shape[-1]
+        return image if image.shape[-1] == channels else images.decode(images.encode_png(image), channels)
+
+    def _classify(self, prepared: Iterable[HostImage]) -> Iterator[tuple[str, np.ndarray | None, str]]:
+        """Yields path, probabilities float32 [classes] (None with an error) and error of each image, in order."""
+        chunk_iterator = chunks(prepared, self.recipe.batch_size)
+        for done in scoring.prefetch_to_host(map(self._classify_chunk, chunk_iterator)):
+            rows = {i: row for indices, values in done["groups"] for i, row in zip(indices, values, strict=True)}
+            for i, path in enumerate(done["paths"]):
+                yield path, rows.get(i), done["errors"].get(i, "")
+
+    def _classify_chunk(self, chunk: list[HostImage]) -> dict[str, Any]:
+        """Starts the computation of a chunk: {"paths", "errors" by index, "groups": [(indices, probabilities)]}."""
+        errors = {i: image.error for i, image in enumerate(chunk) if image.error}
+        groups = []
+        for indices in group_by_shapes(chunk):
+            try:
+                stacked = [np.stack(views) for views in zip(*(chunk[i].passes for i in indices), strict=True)]
+                groups.append((indices, self._probabilities([self._scores(views) for views in stacked])))
+            except InputError as error:
+                errors |= dict.fromkeys(indices, str(error))
+        return {"paths": [image.path for image in chunk], "errors": errors, "groups": groups}
+
+    def _scores(self, views: np.ndarray) -> list[jax.Array]:
+        """Returns the scores [n, classes] of uint8 [N, H, W, C] or [N, views, H, W, C], in batches that sum to N."""
+        shape = views.shape[1:]
+        if shape not in self._scorers:
+            data = self.network.data
+            scoring.check_accepts(self.recipe, data, self.model, shape[-3:])
+            self._scorers[shape] = scoring.make_batch_scorer(self.recipe, data, self.model, self.mesh, shape)
+        scorer = self._scorers[shape]
+        batches = self._batches(views, scorer.batch_size)
+        return [scorer.scores(self.variables, batch)[:count] for batch, count in batches]
+
+    def _batches(self, stacked: np.ndarray, batch_size: int) -> Iterator[tuple[jax.Array, int]]:
+        """Yields batches on the mesh and how many of their rows count.
+
+        The last is padded to a power of two, at most to `batch_size`, so that few programs are compiled.
+        """
+        for start in range(0, len(stacked), batch_size):
+            batch = stacked[start : start + batch_size]
+            rows = _padded_rows(len(batch), batch_size, self.mesh.shape["data"])
+            padded = np.pad(batch, [(0, rows - len(batch)), *[(0, 0)] * (batch.ndim - 1)], mode="edge")
+            yield sharding.put_batch(self.mesh, padded[sharding.local_rows(self.mesh, rows)]), len(batch)
 
 
-def find_files(names: Iterable[str]) -> tuple[list[pathlib.Path], list[Prediction]]:
-    """The image files that these names of files and folders stand for, in order, and those that stand for none."""
-    found: list[pathlib.Path] = []
+# ------------------------------------------------------------------------------------------------------ the functions
+
+
+def find_image_files(names: Iterable[str]) -> tuple[list[pathlib.Path], list[Prediction]]:
+    """Expands names of files and folders to image files, in order; names without any become Predictions with errors."""
+    paths: list[pathlib.Path] = []
     missing: list[Prediction] = []
     for path in map(pathlib.Path, names):
-        inside = folders.images_below(path) if path.is_dir() else [path]
-        found += inside if path.exists() else []
+        inside = folders.find_images(path) if path.is_dir() else [path]
+        paths += inside if path.exists() else []
         if not path.exists():
             missing.append(Prediction(path, (), "there is no such file or folder"))
         elif not inside:
             missing.append(Prediction(path, (), f"there are no images ({', '.join(folders.SUFFIXES)}) in this folder"))
-    return found, missing
+    return paths, missing
 
 
 def predict(
@@ -59,123 +226,89 @@ def predict(
     top: int = 5,
     step: str = "last",
     mesh: Mesh | None = None,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> Iterator[Prediction]:
-    """The `top` likeliest classes of each image file, in order, as the network's settings have it scored.
+    """Yields the `top` most probable classes of each image file, in order, by the protocol of the network's config.
 
-    Files are read by threads, and a batch or two of them is in memory at a time. One that cannot be read, or does not
-    fit the network, is a Prediction that says so, and the others go on. Raises InputError as `evaluate` does for
-    settings or a checkpoint that do not exist.
+    Threads read the files, and only a few batches are in memory. A file that cannot be read or does not fit the network
+    gives a Prediction with an error, and the others go on. Raises InputError as `scoring.evaluate` does.
     """
-    settings, known, model, restore = network
-    mesh = mesh or sharding.make_mesh()
-    protocol = protocols.build(settings.protocol)
-    host_ops, _ = pipeline.split_ops(settings.preprocess)
-    passes = [[*host_ops, *views] for views in protocol.passes]
-    if protocol.dense:
-        model = scoring.as_fully_convolutional(settings, known, model)
-    _, variables = restore(mesh, step, say)
-
-    @functools.cache
-    def of_shape(shape: tuple[int, ...]) -> tuple[int, Callable]:
-        scoring.check_accepts(settings, known, model, shape[-3:])
-        return scoring.make_batch_scores(settings, known, model, mesh, protocol, shape)
-
-    def scores(batch: np.ndarray) -> list[jax.Array]:
-        """In parts of the batch size, or of the power of two that holds fewer: so few programs are compiled."""
-        size, of_batch = of_shape(batch.shape[1:])
-        parts = []
-        for start in range(0, len(batch), size):
-            part = batch[start : start + size]
-            rows = _rows(len(part), size, mesh.shape["data"])
-            padded = np.pad(part, [(0, rows - len(part)), *[(0, 0)] * (part.ndim - 1)], mode="edge")
-            shown = sharding.put_batch(mesh, padded[sharding.local_rows(mesh, rows)])
-            parts.append(of_batch(variables, shown)[: len(part)])
-        return parts
-
-    @functools.partial(jax.jit, out_shardings=sharding.replicated(mesh))
-    def probabilities(each: list[list[jax.Array]]) -> jax.Array:
-        joined = jnp.stack([jnp.concatenate(parts) for parts in each], axis=1)
-        return jax.nn.softmax(protocols.average(joined, settings.average))
-
-    def score(chunk: list[Seen]) -> dict[str, Any]:
-        errors = {i: one.error for i, one in enumerate(chunk) if one.error}
-        found = []
-        for rows in _alike(chunk):
-            try:
-                each = [scores(np.stack(batch)) for batch in zip(*(chunk[i].passes for i in rows), strict=True)]
-                found.append((rows, probabilities(each)))
-            except InputError as error:
-                errors |= dict.fromkeys(rows, str(error))
-        return {"paths": [str(one.path) for one in chunk], "errors": errors, "found": found}
-
-    see = functools.partial(_see, passes=passes, shape=tuple(known["shape"]), any_size=protocol.whole)
-    for done in scoring.prefetch_to_host(map(score, _chunks(_read(list(paths), see), settings.eval_batch_size))):
-        tops = {i: _top(row, top) for rows, each in done["found"] for i, row in zip(rows, each, strict=True)}
-        for i, path in enumerate(done["paths"]):
-            yield Prediction(pathlib.Path(path), tops.get(i, ()), done["errors"].get(i, ""))
+    return Predictor(network, step=step, mesh=mesh, log=log).files(paths, top)
 
 
-def _read(paths: list[pathlib.Path], see: Callable[[pathlib.Path], Seen]) -> Iterator[Seen]:
-    """As the pipeline reads a split, by threads and in order."""
-    import grain  # costs half a second
+def predict_images(
+    network: pretrained.LoadedNetwork,
+    pixels: np.ndarray | Sequence[np.ndarray],
+    *,
+    step: str = "last",
+    mesh: Mesh | None = None,
+    log: Callable[[str], None] = print,
+) -> np.ndarray:
+    """Returns class probabilities float32 [N, classes], by the preprocessing and protocol of the network's config.
 
-    options = grain.ReadOptions(num_threads=pipeline.cores(), prefetch_buffer_size=max(8, pipeline.cores()))
-    return iter(grain.MapDataset.source(paths).map(see).to_iter_dataset(options))
+    Args:
+      network: a network with trained weights.
+      pixels: uint8 [N, H, W, C], or a sequence of N arrays uint8 [H, W, C] of any sizes; C is 1 or 3, and converted to
+        the network's. Where the config has no preprocess, images of another size than the network was trained on are
+        resized (shorter side) and center-cropped to it, and a line is logged.
+      step: the checkpoint: "last", "best" or a number.
+      mesh: devices to use; None for all.
+      log: called with lines of text.
+
+    Raises:
+      InputError: an image that is not uint8 [H, W, C], or that the preprocessing or the network does not take.
+    """
+    return Predictor(network, step=step, mesh=mesh, log=log).probabilities(pixels)
 
 
-def _see(path: pathlib.Path, passes: list[list[spec.Call]], shape: tuple[int, ...], any_size: bool) -> Seen:
-    """Reads an image and runs the host's operations of each pass. Raises nothing that is the file's fault."""
-    try:
-        data = path.read_bytes()
-        images.check(data)  # for `decode` may fill up what is missing
-        image = images.decode(data, shape[-1])
-        if not any_size and not any(passes) and image.shape != shape:
-            size = f"resize({shape[0]})|center_crop({shape[0]})" if shape[0] == shape[1] else f"resize({shape[:2]})"
+def feature_maps(
+    network: pretrained.LoadedNetwork,
+    pixels: np.ndarray | Sequence[np.ndarray],
+    layer: str = "",
+    *,
+    step: str = "last",
+    mesh: Mesh | None = None,
+    log: Callable[[str], None] = print,
+) -> np.ndarray | dict[str, np.ndarray]:
+    """Returns the activations of a network's named layer, or of all of them, in evaluation mode.
+
+    Takes images as `predict_images` does, but in one view each: config.protocol is not applied. After preprocessing
+    they must be of one size.
+
+    Returns:
+      For a `layer` such as "conv4_x": float32 [N, height, width, channels], or [N, features]. For "": a dictionary of
+      these by layer name.
+
+    Raises:
+      InputError: an unknown layer, images of several sizes, or of one that the network does not take.
+    """
+    return Predictor(network, step=step, mesh=mesh, log=log).feature_maps(pixels, layer)
+
+
+def _checked(pixels: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Returns the images as a list of arrays. Raises InputError for one that is not uint8 [H, W, 1 or 3]."""
+    arrays = [np.asarray(image) for image in pixels]
+    for i, image in enumerate(arrays):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in (1, 3):
             raise InputError(
-                f"the image is {image.shape[0]}x{image.shape[1]}, and the network learnt from {shape[0]}x{shape[1]}: "
-                f"give --preprocess='{size}'"
+                f"image {i} is {image.dtype} {list(image.shape)}: expected uint8 [height, width, channels] "
+                "with 1 or 3 channels"
             )
-        return Seen(path, tuple(functools.reduce(_apply, calls, image) for calls in passes))
-    except InputError as error:
-        return Seen(path, (), str(error))
-    except OSError as error:
-        return Seen(path, (), error.strerror or str(error))
+    return arrays
 
 
-def _apply(image: np.ndarray, call: spec.Call) -> np.ndarray:
-    """One operation; what is random of it is the same for every image, whatever others there are."""
-    return spec.find("operation", call, pipeline.ON_HOST, image=image, rng=np.random.default_rng(0))()
+def _resize_text(shape: tuple[int, ...]) -> str:
+    """Returns the preprocess that brings any image to `shape`, [H, W, C]."""
+    height, width = shape[:2]
+    return f"resize({height})|center_crop({height})" if height == width else f"resize({(height, width)})"
 
 
-def _chunks(seen: Iterable[Seen], most: int) -> Iterator[list[Seen]]:
-    """Parts of up to `most` views, or one image."""
-    chunk: list[Seen] = []
-    views = 0
-    for one in seen:
-        chunk, views = [*chunk, one], views + one.views
-        if views >= most:
-            yield chunk
-            chunk, views = [], 0
-    if chunk:
-        yield chunk
+def _padded_rows(count: int, max_rows: int, devices: int) -> int:
+    """Returns the next power of two from `count`, at most `max_rows`, rounded up to a multiple of `devices`."""
+    return -(-min(1 << (count - 1).bit_length(), max_rows) // devices) * devices
 
 
-def _alike(chunk: list[Seen]) -> list[list[int]]:
-    """The places of images of the same sizes, without those that are broken."""
-    groups: dict[tuple, list[int]] = {}
-    for i, one in enumerate(chunk):
-        if not one.error:
-            groups.setdefault(tuple(image.shape for image in one.passes), []).append(i)
-    return list(groups.values())
-
-
-def _rows(count: int, most: int, devices: int) -> int:
-    """The smallest power of two that holds `count`, no more than `most` holds, in full rows of all devices."""
-    return -(-min(1 << (count - 1).bit_length(), most) // devices) * devices
-
-
-def _top(probabilities: np.ndarray, count: int) -> tuple[tuple[int, float], ...]:
-    """Of equals, the first class comes first."""
+def _most_probable(probabilities: np.ndarray, count: int) -> tuple[tuple[int, float], ...]:
+    """Returns (class index, probability) in descending order; ties keep the order of the classes."""
     order = np.argsort(-probabilities, kind="stable")[:count]
     return tuple((int(i), float(probabilities[i])) for i in order)

@@ -1,16 +1,17 @@
-"""How good a network's features are for another data set: nearest neighbours and a linear classifier on them.
+"""Feature quality on a data set: a k-nearest-neighbor and a linear classifier on a frozen network's features.
 
-Features are what its own classifier is given of an image, or the means of a named map. They are computed once, without
-augmentation, and kept in the cache.
+Features are the input of the network's own classifier, or the spatial means of a named layer's feature maps. They are
+computed once, without augmentation, and cached on disk.
 """
 
+import dataclasses
 import hashlib
 import inspect
 import math
 import pathlib
 import sys
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -18,81 +19,99 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from cnnjax import augment, models, pretrained, spec
+from cnnjax import augment, losses, metrics, models, pretrained, spec
 from cnnjax.augment import normalize
 from cnnjax.data import split_cache
 from cnnjax.data.build import Split, load
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError, unknown
-from cnnjax.evaluation import protocols, report, scoring
-from cnnjax.models import blocks, layers, network, normalization
+from cnnjax.evaluation import report, scoring
+from cnnjax.evaluation.recipe import parse_eval_recipe
+from cnnjax.models import blocks, layers, normalization
+from cnnjax.models import network as network_module
 from cnnjax.state import Tree, path_name
 
-CS = tuple(10.0**power for power in range(-5, 4))  # inverse strengths of the linear classifier's weight decay
-HELD = 5  # of each class one image in so many chooses among them
-ITERATIONS = 1000
+INVERSE_REGULARIZATION = tuple(10.0**power for power in range(-5, 4))  # values of C tried for the linear classifier
+HOLD_OUT_EVERY = 5  # of each class, every 5th training image is held out to choose C
+MAX_ITERATIONS = 1000
 
 
-class Features(NamedTuple):
-    """Stands in for a network where that is scored: gives float32 [B, ..., D] features in place of logits."""
+@dataclasses.dataclass(frozen=True)
+class FeatureModel:
+    """Stands in for a network in scoring: `apply` returns float32 features [B, ..., D] in place of logits.
+
+    With a `layer`, `model` is one with features_only=True. Without, features are the input of the last layer that has
+    a kernel.
+    """
 
     model: nn.Module
-    layer: str = ""  # one of the maps that a model with features_only gives; '': what the last layer with weights gets
+    layer: str = ""
 
     def init(self, *args: Any, **options: Any) -> Tree:
+        """Initializes the network's variables."""
         return self.model.init(*args, **options)
 
     def apply(self, variables: Tree, images: jax.Array, **options: Any) -> jax.Array:
-        given: list[jax.Array] = []
+        """Applies the network to normalized images [B, H, W, C]."""
+        inputs: list[jax.Array] = []
 
-        def note(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        def record_input(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
             if isinstance(context.module, nn.Dense | nn.Conv | layers.FullyConnected):
-                given.append(args[0])
+                inputs.append(args[0])
             return call(*args, **kwargs)
 
-        with nn.intercept_methods(note):
+        with nn.intercept_methods(record_input):
             out: Any = self.model.apply(variables, images, **options)
-        return (out[self.layer] if self.layer else given[-1]).astype(jnp.float32)
+        return (out[self.layer] if self.layer else inputs[-1]).astype(jnp.float32)
 
 
-def features_of(settings: Any, known: dict[str, Any], model: nn.Module, layer: str) -> Features:
-    """Raises InputError when the network has no map of that name."""
-    if not layer:
-        return Features(model)
-    text = spec.with_argument(settings.model, ["features_only"], True)
-    ends = models.create_model(text, len(known["classes"]), settings.dtype)
-    image = jax.ShapeDtypeStruct((1, *known["shape"]), jnp.float32)
-    maps = jax.eval_shape(lambda x: ends.init_with_output(jax.random.key(0), x, train=False)[0], image)
-    if layer not in maps:
-        raise unknown(f"layer of {settings.model!r}:", layer, maps)
-    return Features(ends, layer)
+def features_only_model(network: pretrained.LoadedNetwork, layer: str = "") -> nn.Module:
+    """Returns the network with features_only=True, which gives {layer name: activations} in place of logits.
 
-
-def extract(
-    trained: pretrained.LoadedNetwork, variables: Tree, examples: Split, layer: str, mesh: Mesh
-) -> tuple[np.ndarray, np.ndarray]:
-    """The features float32 [N, D] and labels int32 [N] of all examples: of maps, their means.
-
-    From the cache, where the same was computed before.
+    It takes the same variables. Raises InputError if there is no such layer; "" stands for all of them.
     """
-    settings, known, model, _ = trained
-    features: Any = features_of(settings, known, model, layer)
-    protocol = protocols.build("single")
+    config, data = network.config, network.data
+    text = spec.with_argument(config.model, ["features_only"], True)
+    model = models.create_model(text, len(data.classes), config.dtype)
+    image = jax.ShapeDtypeStruct((1, *data.shape), jnp.float32)
+    features = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x, train=False)[0], image)
+    if layer and layer not in features:
+        raise unknown(f"layer of {config.model!r}:", layer, features)
+    return model
 
-    def make() -> split_cache.Arrays:
-        scores = scoring.make_scores(settings, known, examples, features, mesh, protocol, ())
-        found, labels = scoring.collect(scores, variables, examples, mesh)
-        return {"features": found, "labels": labels}
 
-    modules = [sys.modules[type(model).__module__], network, blocks, layers, normalization, normalize, augment]
-    of = [settings.model, layer, settings.preprocess, settings.normalize, settings.dtype, known["shape"]]
-    digest = _digest(variables, normalize.statistics(known))
-    found = split_cache.arrays(examples, (), make, "features", of, digest, [inspect.getsource(one) for one in modules])
-    return found["features"], found["labels"]
+def feature_model(network: pretrained.LoadedNetwork, layer: str) -> FeatureModel:
+    """Returns the FeatureModel of a layer; "" for the classifier's input. Raises InputError for an unknown layer."""
+    return FeatureModel(features_only_model(network, layer) if layer else network.model, layer)
+
+
+def extract_features(
+    network: pretrained.LoadedNetwork, variables: Tree, examples: Split, layer: str, mesh: Mesh
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns features float32 [N, D], averaged over positions, and labels int32 [N], in the order of the split.
+
+    Reads them from the disk cache if they were computed before with the same variables, data, config and code.
+    """
+    config, data = network.config, network.data
+    model: Any = feature_model(network, layer)
+
+    def compute() -> split_cache.Arrays:
+        recipe = parse_eval_recipe(dataclasses.replace(config, protocol="single"))
+        scores = scoring.make_scores(recipe, data, examples, model, mesh, ())
+        collected = scoring.collect(scores, variables, examples, mesh)
+        return {"features": collected.scores, "labels": collected.labels}
+
+    modules = [sys.modules[type(network.model).__module__], network_module, blocks, layers, normalization]
+    modules += [normalize, augment]
+    code = [inspect.getsource(module) for module in modules]
+    options = [config.model, layer, config.preprocess, config.normalize, config.dtype, list(data.shape)]
+    digest = _digest(variables, normalize.statistics(data.statistics))
+    arrays = split_cache.cached_arrays(examples, (), compute, "features", options, digest, code)
+    return arrays["features"], arrays["labels"]
 
 
 def _digest(*trees: Any) -> str:
-    """Of every array in them and its path."""
+    """Returns the SHA-256 of all arrays and their paths."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(trees):
         digest.update(path_name(path).encode() + np.asarray(leaf).tobytes())
@@ -102,13 +121,14 @@ def _digest(*trees: Any) -> str:
 # ----------------------------------------------------------------------------------------------------- the classifiers
 
 
-def nearest_neighbours(
-    train: np.ndarray, labels: np.ndarray, test: np.ndarray, classes: int, k: int, temperature: float
+def nearest_neighbors(
+    train: np.ndarray, labels: np.ndarray, test: np.ndarray, num_classes: int, k: int, temperature: float
 ) -> np.ndarray:
-    """Probabilities [N, classes] by the votes of the k nearest, exp(cosine / temperature) each.
+    """Returns probabilities [N, num_classes] by a vote of the k nearest, weighted by exp(cosine / temperature).
 
-    Wu et al. 2018 (Unsupervised Feature Learning via Non-Parametric Instance Discrimination, sec. 3.4), with
-    temperature 0.07; Caron et al. 2021 (DINO) have k = 20.
+    As Wu et al. 2018 (Unsupervised Feature Learning via Non-Parametric Instance Discrimination, sec. 3.4), who use
+    temperature 0.07; Caron et al. 2021 (DINO) use k = 20. `train` and `test` are features [M, D] and [N, D]. Raises
+    InputError unless 1 <= k <= M and temperature > 0.
     """
     from sklearn.neighbors import KNeighborsClassifier  # costs a second
 
@@ -117,51 +137,56 @@ def nearest_neighbours(
     if not 0 < temperature < math.inf:
         raise InputError(f"temperature = {temperature}: expected more than 0")
 
-    def votes(distance: np.ndarray) -> np.ndarray:
-        return np.exp(-distance / temperature)
+    def weights(cosine_distance: np.ndarray) -> np.ndarray:
+        return np.exp(-cosine_distance / temperature)
 
-    options: dict[str, Any] = {"metric": "cosine", "algorithm": "brute", "weights": votes}
-    neighbours: Any = KNeighborsClassifier(k, **options).fit(train, labels)
-    return _spread(neighbours.predict_proba(test), neighbours.classes_, classes)
+    options: dict[str, Any] = {"metric": "cosine", "algorithm": "brute", "weights": weights}
+    classifier: Any = KNeighborsClassifier(k, **options).fit(train, labels)
+    return _scatter_classes(classifier.predict_proba(test), classifier.classes_, num_classes)
 
 
-def linear(train: np.ndarray, labels: np.ndarray, test: np.ndarray, classes: int) -> tuple[np.ndarray, float]:
-    """Probabilities [N, classes] by multinomial logistic regression on standardised features, and the C it has.
+def linear_classifier(
+    train: np.ndarray, labels: np.ndarray, test: np.ndarray, num_classes: int
+) -> tuple[np.ndarray, float]:
+    """Fits multinomial logistic regression on standardized features; returns probabilities [N, num_classes] and C.
 
-    That is the one of `CS` that is best for a fifth of each class's training images, after learning from the others.
+    C, the inverse of the L2 penalty, is the value of INVERSE_REGULARIZATION with the best accuracy on every 5th
+    training image of each class after fitting the others; then all are fitted. Raises InputError for too few images.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
-    held = np.zeros(len(labels), bool)
-    for kind in np.unique(labels):
-        held[np.flatnonzero(labels == kind)[HELD - 1 :: HELD]] = True
-    if len(np.unique(labels[~held])) < 2 or not held.any():
-        raise InputError(f"a linear classifier needs two classes or more, and {HELD} training images of one of them")
+    held_out = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        held_out[np.flatnonzero(labels == label)[HOLD_OUT_EVERY - 1 :: HOLD_OUT_EVERY]] = True
+    if len(np.unique(labels[~held_out])) < 2 or not held_out.any():
+        raise InputError(
+            f"a linear classifier needs two classes or more, and {HOLD_OUT_EVERY} training images of one of them"
+        )
     scaler: Any = StandardScaler().fit(train)
     train, test = scaler.transform(train), scaler.transform(test)
-    classifier = LogisticRegression(max_iter=ITERATIONS, warm_start=True)  # each C begins where the last one ended
-    right = {}
-    for c in CS:
-        classifier.set_params(C=c).fit(train[~held], labels[~held])
-        right[c] = classifier.score(train[held], labels[held])
-    best = max(CS, key=lambda c: right[c])  # of equals the strongest decay
+    classifier = LogisticRegression(max_iter=MAX_ITERATIONS, warm_start=True)  # each C starts from the last solution
+    accuracy = {}
+    for c in INVERSE_REGULARIZATION:
+        classifier.set_params(C=c).fit(train[~held_out], labels[~held_out])
+        accuracy[c] = classifier.score(train[held_out], labels[held_out])
+    best = max(INVERSE_REGULARIZATION, key=lambda c: accuracy[c])  # ties: the strongest penalty
     classifier.set_params(C=best, warm_start=False).fit(train, labels)
-    return _spread(classifier.predict_proba(test), classifier.classes_, classes), best
+    return _scatter_classes(classifier.predict_proba(test), classifier.classes_, num_classes), best
 
 
-def _spread(probabilities: np.ndarray, columns: np.ndarray, classes: int) -> np.ndarray:
-    """Those of some classes among all: the others have no training image."""
-    found = np.zeros((len(probabilities), classes), np.float32)
-    found[:, columns] = probabilities
-    return found
+def _scatter_classes(probabilities: np.ndarray, classes: np.ndarray, num_classes: int) -> np.ndarray:
+    """Returns float32 [N, num_classes] with 0 for the classes that had no training image."""
+    scattered = np.zeros((len(probabilities), num_classes), np.float32)
+    scattered[:, classes] = probabilities
+    return scattered
 
 
-# ------------------------------------------------------------------------------------------------------------ together
+# ----------------------------------------------------------------------------------------------------------- the probe
 
 
 def probe(
-    trained: pretrained.LoadedNetwork,
+    network: pretrained.LoadedNetwork,
     folder: pathlib.Path,
     *,
     dataset: str = "",
@@ -173,41 +198,60 @@ def probe(
     step: str = "last",
     data_dir: str = "",
     mesh: Mesh | None = None,
-    of: dict[str, Any] | None = None,
-    say: Callable[[str], None] = print,
+    description: Mapping[str, Any] | None = None,
+    log: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
-    """What both classifiers, on the features of the training split, make of the test split.
+    """Evaluates both classifiers on a test split, after fitting them to the features of a training split.
 
-    The data set is the network's own where none is given, and the splits are then its own, too; else train and test.
-    Each one's numbers, tables and pictures are below `folder`, as an evaluation's are; `of` is more to say there of
-    where they come from. Returns what is in both metrics.json. Raises InputError for a data set, split or layer that
-    does not exist or does not fit.
+    Args:
+      network: a network with trained weights.
+      folder: where the files of `report.write` go, one folder per classifier.
+      dataset: "" for the data set that the network was trained on.
+      train_split: "" for the network's own, or "train" of another data set.
+      split: the test split; "" for the network's own, or "test" of another data set.
+      layer: layer whose feature maps are averaged; "" for the input of the network's classifier.
+      k: number of neighbors that vote.
+      temperature: of their votes, see `nearest_neighbors`.
+      step: the checkpoint: "last", "best" or a number.
+      data_dir: folder of the data sets; "" for TFDS's default.
+      mesh: devices to use; None for all.
+      description: options to record besides, such as {"init": ...}.
+      log: called with lines of text.
+
+    Returns:
+      The contents of the two metrics.json: nearest neighbors, then linear.
+
+    Raises:
+      InputError: a data set, split or layer that does not exist or does not fit.
     """
-    settings, known, *_ = trained
-    own = dataset in ("", settings.dataset)
-    name = dataset or settings.dataset
-    train_split = train_split or (settings.train_split if own else "train")
-    split = split or (own and settings.test_split) or "test"
+    config = network.config
+    is_own = dataset in ("", config.dataset)
+    dataset = dataset or config.dataset
+    train_split = train_split or (config.train_split if is_own else "train")
+    split = split or (is_own and config.test_split) or "test"
     mesh = mesh or sharding.make_mesh()
-    examples = [load(name, one, data_dir) for one in (train_split, split)]
-    features_of(settings, known, trained.model, layer)  # fails at once
-    number, variables = trained.restore(mesh, step, say)
-    (train, labels), (test, truth) = (extract(trained, variables, one, layer, mesh) for one in examples)
-    say(f"{train.shape[1]:,} features of {len(train):,} and {len(test):,} images")
-    classes = examples[1].classes
-    by_votes = nearest_neighbours(train, labels, test, len(classes), k, temperature)
-    by_line, c = linear(train, labels, test, len(classes))
+    train_examples, test_examples = (load(dataset, name, data_dir) for name in (train_split, split))
+    feature_model(network, layer)  # a wrong layer fails before the weights are read
+    restored = network.load_variables(mesh, step, log)
+    train, train_labels = extract_features(network, restored.variables, train_examples, layer, mesh)
+    test, labels = extract_features(network, restored.variables, test_examples, layer, mesh)
+    log(f"{train.shape[1]:,} features of {len(train):,} and {len(test):,} images")
+    classes = test_examples.classes
+    knn = nearest_neighbors(train, train_labels, test, len(classes), k, temperature)
+    linear, c = linear_classifier(train, train_labels, test, len(classes))
 
-    about = {"dataset": name, "split": split, "step": number, "train_split": train_split, **(of or {})}
-    about |= {"layer": layer} if layer else {}
-    found = []
-    settled: list[tuple[np.ndarray, dict[str, Any]]] = [
-        (by_votes, {"probe": "knn", "k": k, "temperature": temperature}),
-        (by_line, {"probe": "linear", "C": c}),
+    shared = {"dataset": dataset, "split": split, "step": restored.step, "train_split": train_split}
+    shared |= dict(description or {})
+    shared |= {"layer": layer} if layer else {}
+    results = []
+    fitted: list[tuple[np.ndarray, dict[str, Any]]] = [
+        (knn, {"probe": "knn", "k": k, "temperature": temperature}),
+        (linear, {"probe": "linear", "C": c}),
     ]
-    for probabilities, how in settled:
+    for probabilities, options in fitted:
         with np.errstate(divide="ignore"):
             scores = np.log(probabilities)
-        loss = -float(scores[np.arange(len(truth)), truth].mean())
-        found.append(report.write(scores, truth, loss, folder, about | how, classes))
-    return found
+        loss = -float(scores[np.arange(len(labels)), labels].mean())
+        means = metrics.evaluate(scores, labels, losses.cross_entropy) | {"loss": loss}  # of probabilities as they are
+        results.append(report.write(scores, labels, means, folder, shared | options, classes))
+    return results

@@ -1,12 +1,11 @@
-"""What a network is shown of an image when it is scored, and how the scores of these views become one.
+"""Test protocols: the views in which an evaluation shows each image, and how the views' scores are averaged.
 
-A protocol is a row of `PROTOCOLS`, a function from the arguments of its call string to a `Protocol`. The views are cut
-out on the host, behind the host's operations of config.preprocess; any other operations and the normalisation are of
-each view, and its mirror image comes last.
+`PROTOCOLS` has one function per protocol, from the arguments of its call string to a `Protocol`. Views are cut on the
+host, after the host's operations of config.preprocess; the other operations and the normalization follow on each view.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,73 +15,74 @@ from cnnjax import spec
 from cnnjax.errors import InputError
 
 
-class Protocol(NamedTuple):
-    """How images are seen. In each pass, all that the operations there make of an image; as many in each."""
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """A parsed test protocol."""
 
-    passes: Sequence[tuple[spec.Call, ...]] = ((),)  # of host operations, the last of which may be of `VIEWS`
-    mirror: bool = False  # each view left to right, too
-    whole: bool = False  # views have the images' own aspects: a batch is of those of one size
-    dense: bool = False  # the classifier is at every position of the last maps
-    instead_of: tuple[str, ...] = ()  # operations that a run's own preprocess has for what the protocol does itself
+    # Each pass is a list of host operations (`data.operations.ALL_HOST_OPS`), whose last may cut several views.
+    # The scores of all views of all passes are averaged. All passes give the same number of views.
+    passes: Sequence[tuple[spec.Call, ...]] = ((),)
+    flip: bool = False  # score the horizontally flipped views as well, after the others
+    variable_size: bool = False  # views keep the images' aspect ratios: each batch holds images of one size
+    fully_convolutional: bool = False  # apply the fully connected layers at every position of the feature map
+    replaces: tuple[str, ...] = ()  # names of operations that must not be in config.preprocess with this protocol
 
 
-# ------------------------------------------------------------------------------------------------------ the protocols
-
-
-def _pass(name: str, size: int) -> tuple[spec.Call, ...]:
+def _single_op(name: str, size: int) -> tuple[spec.Call, ...]:
+    """Returns a pass of one host operation; `size` is in pixels."""
     if size < 1:
         raise InputError(f"protocol size = {size!r}: expected at least 1 pixel")
     return (spec.Call(name, (size,), {}),)
 
 
 def single() -> Protocol:
-    """The image as it is preprocessed."""
+    """Scores one view: the image as preprocessed."""
     return Protocol()
 
 
 def flip() -> Protocol:
-    """The image and its mirror image."""
-    return Protocol(mirror=True)
+    """Scores two views: the image and its horizontal flip."""
+    return Protocol(flip=True)
 
 
 def center(size: int) -> Protocol:
-    """The middle."""
-    return Protocol((_pass("center_crop", size),), instead_of=("center_crop",))
+    """Scores one view: the center crop of `size` x `size` pixels."""
+    return Protocol((_single_op("center_crop", size),), replaces=("center_crop",))
 
 
 def five_crop(size: int) -> Protocol:
-    """The four corners and the middle."""
-    return Protocol((_pass("corners_and_center", size),), instead_of=("center_crop",))
+    """Scores five views of `size` x `size` pixels: the four corners and the center."""
+    return Protocol((_single_op("corners_and_center", size),), replaces=("center_crop",))
 
 
 def ten_crop(size: int) -> Protocol:
-    """The four corners, the middle and their mirror images (Krizhevsky et al. 2012, sec. 4.1)."""
-    return five_crop(size)._replace(mirror=True)
+    """Scores ten views: those of `five_crop` and their horizontal flips (Krizhevsky et al. 2012, sec. 4.1)."""
+    return dataclasses.replace(five_crop(size), flip=True)
 
 
 def crop144(size: int = 224) -> Protocol:
-    """`crops_of_squares` and their mirror images (Szegedy et al. 2015, sec. 7)."""
-    return Protocol((_pass("crops_of_squares", size),), mirror=True, instead_of=("resize", "center_crop"))
+    """Scores 144 views: the 72 crops of `data.views.crops_of_squares` and their flips (Szegedy et al. 2015, sec. 7)."""
+    return Protocol((_single_op("crops_of_squares", size),), flip=True, replaces=("resize", "center_crop"))
 
 
 def resized(size: int) -> Protocol:
-    """The whole image, its shorter side of that length; for networks that take images of any size."""
-    return Protocol((_pass("resize", size),), whole=True, instead_of=("resize", "center_crop"))
+    """Scores one view: the whole image, its shorter side resized to `size`; for networks that take any image size."""
+    return Protocol((_single_op("resize", size),), variable_size=True, replaces=("resize", "center_crop"))
 
 
 def dense(*sizes: int, flip: bool = True) -> Protocol:
-    """The network over the whole image, its full connections as convolutions (Simonyan, Zisserman 2015, sec. 3.2).
+    """Slides the network densely over the whole image (Simonyan & Zisserman 2015, sec. 3.2).
 
-    The scores of all positions are averaged before the softmax. Of the image as it is preprocessed, or with its
-    shorter side of each length in `sizes`; and with `flip` of its mirror image.
+    Its fully connected layers become convolutions; the logits of all positions are averaged before the softmax.
+    `sizes` are lengths of the shorter side in pixels, one pass each; without any, the image stays as preprocessed.
     """
-    passes = tuple(_pass("resize", size) for size in sizes) or ((),)
-    instead_of = ("resize", "center_crop") if sizes else ("center_crop",)
-    return Protocol(passes, mirror=flip, whole=True, dense=True, instead_of=instead_of)
+    passes = tuple(_single_op("resize", size) for size in sizes) or ((),)
+    replaces = ("resize", "center_crop") if sizes else ("center_crop",)
+    return Protocol(passes, flip=flip, variable_size=True, fully_convolutional=True, replaces=replaces)
 
 
 def multiscale(*sizes: int, flip: bool = True) -> Protocol:
-    """`dense` in several sizes, as in Table 4 there: multiscale(256, 384, 512)."""
+    """Scores as `dense` at one or more sizes; table 4 of the same paper has multiscale(256, 384, 512)."""
     if not sizes:
         raise InputError("protocol 'multiscale': expected the shorter sides, as in multiscale(256, 384, 512)")
     return dense(*sizes, flip=flip)
@@ -102,30 +102,30 @@ PROTOCOLS: dict[str, Callable[..., Protocol]] = {
 
 
 def build(text: str) -> Protocol:
-    """The protocol that a call string names. Raises InputError when there is none."""
+    """Parses a call string such as 'ten_crop(224)'. Raises InputError for an unknown protocol or a wrong argument."""
     return spec.build("protocol", text, PROTOCOLS)
 
 
-def average(each: jax.Array | np.ndarray, how: str) -> jax.Array:
-    """One row of scores for several: float32 [N, M, K] -> [N, K], the M of an image alike.
+def average(scores: jax.Array | np.ndarray, mode: str) -> jax.Array:
+    """Averages the scores of the views of each image: float32 [N, views, K] -> [N, K].
 
-    The mean of the logits, or the logarithm of the mean of the probabilities, which stays finite where they are too
-    small for float32. A single row stays what it is.
+    With `mode` "logits", returns the mean of the scores; with "probabilities", the logarithm of the mean of their
+    softmax, computed so that it stays finite where probabilities underflow. A single view is returned unchanged.
     """
-    each = jnp.asarray(each)
-    if each.shape[1] == 1:
-        return each[:, 0]
-    if how == "logits":
-        return each.mean(axis=1)
-    return jax.nn.logsumexp(jax.nn.log_softmax(each), axis=1) - jnp.log(each.shape[1])
+    scores = jnp.asarray(scores)
+    if scores.shape[1] == 1:
+        return scores[:, 0]
+    if mode == "logits":
+        return scores.mean(axis=1)
+    return jax.nn.logsumexp(jax.nn.log_softmax(scores), axis=1) - jnp.log(scores.shape[1])
 
 
 def check_preprocess(text: str, preprocess: Sequence[spec.Call]) -> None:
-    """Raises InputError where a run's own `preprocess` has what the protocol `text` does itself."""
-    rest = [call for call in preprocess if call.name not in build(text).instead_of]
-    if len(rest) < len(preprocess):
-        had, left = ("|".join(map(spec.render, calls)) for calls in (preprocess, rest))
+    """Raises InputError if `preprocess` has an operation that the protocol `text` replaces."""
+    kept = [call for call in preprocess if call.name not in build(text).replaces]
+    if len(kept) < len(preprocess):
+        before, after = ("|".join(map(spec.render, calls)) for calls in (preprocess, kept))
         raise InputError(
-            f"protocol {text!r} would see of the images what the run's preprocess {had!r} leaves: give --preprocess as "
-            f"well, perhaps --preprocess={left!r}"
+            f"protocol {text!r} would cut its views out of images already preprocessed by the run's {before!r}: "
+            f"pass --preprocess as well, perhaps --preprocess={after!r}"
         )

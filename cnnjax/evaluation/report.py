@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: numbers, tables and pictures in the run's folder."""
+"""The files of an evaluation: metrics.json, CSV tables and figures in the run's folder."""
 
 import csv
 import math
@@ -11,58 +11,79 @@ from typing import Any
 import jax
 import numpy as np
 
-from cnnjax.evaluation import classification, figures
+from cnnjax.evaluation.classification import classification_metrics
+from cnnjax.evaluation.figures import save_figures
 from cnnjax.runs import workdir as workdirs
+
+MAX_FOLDER_NAME = 120  # characters
 
 
 def write(
-    scores: np.ndarray, label: np.ndarray, loss: float, workdir: pathlib.Path, of: dict[str, Any], classes: list[str]
+    scores: np.ndarray,
+    labels: np.ndarray,
+    means: Mapping[str, float],
+    workdir: pathlib.Path,
+    description: Mapping[str, Any],
+    class_names: list[str],
 ) -> dict[str, Any]:
-    """Writes metrics.json, per_class.csv, confusion.csv, calibration.csv and the figures.
+    """Writes metrics.json, per_class.csv, confusion.csv, calibration.csv and the figures of one evaluation.
 
-    `scores` is float32 [N, K], logits or log-probabilities, `label` int [N], `of` what was evaluated. Returns what
-    metrics.json holds, but for the confusion matrix. A number that there is no saying is None there, and nothing in a
-    table.
+    The folder is `workdir`/evaluations/NAME, with a name made of `description`; only process 0 writes.
+
+    Args:
+      scores: float32 [N, K], logits or log-probabilities.
+      labels: int [N].
+      means: the value of each metric of `METRICS`, recorded as it is.
+      workdir: folder of the run.
+      description: what was evaluated: "dataset", "split", "step", and the options that differ from the run's config.
+      class_names: K names.
+
+    Returns:
+      The content of metrics.json without the confusion matrix. A number that is not finite is None, and empty in CSV.
     """
-    found = classification.measure(scores, label)
-    folder = workdir / "evaluations" / _name(**of)
-    overall = {name: _plain(value) for name, value in found.overall.items()}
-    per_class = dict(zip(classes, map(_plain, found.classes["accuracy"]), strict=True))
-    result = {**of, "loss": _plain(loss), **overall, "per_class": per_class, "folder": str(folder)}
+    result = classification_metrics(scores, labels)
+    folder = workdir / "evaluations" / _folder_name(**description)
+    overall = {name: _to_json(value) for name, value in result.overall.items()}
+    per_class = dict(zip(class_names, map(_to_json, result.per_class["accuracy"]), strict=True))
+    content = {
+        **description,
+        **{name: _to_json(value) for name, value in means.items()},
+        **overall,
+        "per_class": per_class,
+        "folder": str(folder),
+    }
     if jax.process_index() == 0:
         folder.mkdir(parents=True, exist_ok=True)
-        workdirs.write_json(folder / "metrics.json", result | {"confusion": found.confusion.tolist()})
-        _write_csv(folder / "per_class.csv", {"class": classes, **found.classes})
-        _write_csv(folder / "calibration.csv", found.calibration)
-        _write_csv(
-            folder / "confusion.csv",
-            {"label \\ prediction": classes, **dict(zip(classes, found.confusion.T, strict=True))},
-        )
-        figures.draw(found, classes, title(of), folder)
-    return result
+        workdirs.write_json(folder / "metrics.json", content | {"confusion": result.confusion.tolist()})
+        _write_csv(folder / "per_class.csv", {"class": class_names, **result.per_class})
+        _write_csv(folder / "calibration.csv", result.calibration)
+        columns = dict(zip(class_names, result.confusion.T, strict=True))
+        _write_csv(folder / "confusion.csv", {"label \\ prediction": class_names, **columns})
+        save_figures(result, class_names, title(description), folder)
+    return content
 
 
-def title(of: Mapping[str, Any]) -> str:
-    """What was evaluated, in words."""
+def title(description: Mapping[str, Any]) -> str:
+    """Returns one line such as 'cifar10 test, step 400, protocol ten_crop(28)'."""
     names = ("init", "preprocess", "protocol", "average", "ensemble")
-    seen = [f"{name} {of[name] or 'none'}" for name in names if name in of]
-    return ", ".join([f"{of['dataset']} {of['split']}", f"step {of['step']}", *seen])
+    options = [f"{name} {description[name] or 'none'}" for name in names if name in description]
+    return ", ".join([f"{description['dataset']} {description['split']}", f"step {description['step']}", *options])
 
 
-def _name(dataset: str, split: str, step: int, **seen: str) -> str:
-    """The folder of an evaluation, by all that it is of: nothing overwrites what another left."""
-    name = "-".join([dataset, split, f"step{step}", *(f"{key}={value}" for key, value in seen.items())])
-    short = re.sub(r"[^\w.=-]+", "_", name)
-    return short if len(short) <= 120 else f"{short[:110]}-{zlib.crc32(name.encode()):08x}"
+def _folder_name(dataset: str, split: str, step: int, **options: str) -> str:
+    """Returns a name that differs between any two evaluations, so that none overwrites another."""
+    name = "-".join([dataset, split, f"step{step}", *(f"{key}={value}" for key, value in options.items())])
+    safe = re.sub(r"[^\w.=-]+", "_", name)
+    return safe if len(safe) <= MAX_FOLDER_NAME else f"{safe[:110]}-{zlib.crc32(name.encode()):08x}"
 
 
-def _plain(value: Any) -> Any:
-    """A number as JSON has it: None for one that is not finite."""
+def _to_json(value: Any) -> Any:
+    """Converts a numpy scalar to Python's, and a number that is not finite, which JSON does not have, to None."""
     value = value.item() if isinstance(value, np.generic) else value
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _write_csv(path: pathlib.Path, columns: Mapping[str, Iterable]) -> None:
     with path.open("w", newline="") as file:
-        rows = zip(*(map(_plain, column) for column in columns.values()), strict=True)
+        rows = zip(*(map(_to_json, column) for column in columns.values()), strict=True)
         csv.writer(file).writerows([columns, *rows])

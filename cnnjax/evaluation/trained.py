@@ -1,6 +1,7 @@
 """A trained network in Python: predictions and feature maps of arrays of images."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Sequence
 
@@ -11,7 +12,7 @@ from cnnjax import pretrained
 from cnnjax.config import Config
 from cnnjax.data.info import DataInfo
 from cnnjax.distributed import sharding
-from cnnjax.evaluation.predict import feature_maps, predict_images
+from cnnjax.evaluation.predict import Predictor
 from cnnjax.evaluation.recipe import with_views
 from cnnjax.state import Tree
 
@@ -36,22 +37,30 @@ class TrainedNetwork:
 
         `images` are uint8 [N, H, W, C], or a list of [H, W, C] of any sizes. They are preprocessed as in evaluation.
         """
-        return predict_images(self._loaded(), images)
+        return self._predictor.probabilities(images)
 
-    def features(self, images: np.ndarray | Sequence[np.ndarray], layer: str) -> np.ndarray:
-        """Returns the feature maps of a named layer, float32 [N, height, width, channels].
+    def features(
+        self, images: np.ndarray | Sequence[np.ndarray], layer: str = ""
+    ) -> np.ndarray | dict[str, np.ndarray]:
+        """Returns the feature maps of a named layer, float32 [N, height, width, channels]; without a name, of all.
 
         Raises InputError that lists the layers when there is none of that name.
         """
-        return feature_maps(self._loaded(), images, layer)
+        return self._predictor.feature_maps(images, layer)
 
-    def replace(self, **views: str) -> "TrainedNetwork":
-        """Returns a copy with another `preprocess`, `protocol` or `average`, as in a config."""
-        return dataclasses.replace(self, config=with_views(self.config, **views))
+    def with_views(
+        self, preprocess: str | None = None, protocol: str | None = None, average: str | None = None
+    ) -> "TrainedNetwork":
+        """Returns a copy that sees images in another way, as the config fields of these names say."""
+        config = with_views(self.config, preprocess=preprocess, protocol=protocol, average=average)
+        return dataclasses.replace(self, config=config)
 
-    def _loaded(self) -> pretrained.LoadedNetwork:
+    @functools.cached_property
+    def _predictor(self) -> Predictor:
+        """The network with what has been compiled of it, for further calls."""
         restored = pretrained.Restored(self.step, self.variables)
-        return pretrained.LoadedNetwork(self.config, self.data, self.model, lambda mesh, step, log: restored)
+        network = pretrained.LoadedNetwork(self.config, self.data, self.model, lambda mesh, step, log: restored)
+        return Predictor(network)
 
     def __repr__(self) -> str:
         names = ", ".join(self.classes[:3]) + (", ..." if len(self.classes) > 3 else "")

@@ -1,9 +1,13 @@
-"""From a config to one optax transformation: clipping, weight decay, the optimiser, the learning rate's schedule.
+"""From call strings to one optax transformation: gradient clipping, weight decay, optimizer, learning-rate schedule.
 
-Optimisers and wrappers are in `optimizers`, schedules in `schedules`, what follows the validation metrics in `watch`.
+Optimizers and their wrappers are in `optimizers`, schedules in `schedules`, what follows validation metrics in
+`monitors`, frozen parameters in `freezing`.
 """
 
+import dataclasses
 import inspect
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,143 +18,235 @@ import optax
 from cnnjax import spec
 from cnnjax.config import Config, to_steps
 from cnnjax.errors import InputError
-from cnnjax.optim.masks import matching, rate_factors
-from cnnjax.optim.monitors import Monitor, Seen, early_stop
+from cnnjax.optim.freezing import Freezing, parse_freezing
+from cnnjax.optim.masks import LrFactors, compile_pattern, lr_factor_tree, parse_lr_factors, path_mask
+from cnnjax.optim.monitors import Monitor, MonitorState, parse_early_stop
 from cnnjax.optim.optimizers import OPTIMIZERS, WRAPPERS, eval_params
 from cnnjax.optim.schedules import SCHEDULES
 from cnnjax.state import Tree
 
-__all__ = ["OPTIMIZERS", "SCHEDULES", "WRAPPERS", "eval_params", "matching", "rate_factors"]  # and what is below
+__all__ = ["OPTIMIZERS", "SCHEDULES", "WRAPPERS", "eval_params", "parse_lr_factors", "path_mask"]  # and what is below
 
 
-def _calls(config: Config) -> list[spec.Call]:
-    """The optimiser, and what is around it: at most one wrapper, for two would average one another's averages."""
-    calls = spec.parse_pipeline(config.optimizer) or [spec.parse(config.optimizer)]
+def parse_optimizer(text: str) -> tuple[spec.Call, ...]:
+    """Parses 'optimizer' or 'optimizer|wrapper', as in 'sgd(momentum=0.9)|lookahead', and tries both.
+
+    Raises InputError for a name or an argument that does not exist, for several wrappers, and for schedule_free around
+    an optimizer with momentum.
+    """
+    calls = tuple(spec.parse_pipeline(text)) or (spec.parse(text),)
     if len(calls) > 2:
-        raise InputError(f"config.optimizer = {config.optimizer!r}: expected an optimizer and one wrapper at most")
-    return calls
-
-
-def keeps_average(config: Config) -> bool:
-    """Whether a run evaluates an average, `TrainState.ema`, in place of its parameters."""
-    return bool(config.ema) or len(_calls(config)) > 1
-
-
-def check(config: Config) -> None:
-    """Raises InputError for what of a config's optimiser, schedule and watches does not exist or go together."""
-    first, *wrappers = _calls(config)
-    rule = spec.find("optimizer", first, OPTIMIZERS, weight_decay=optax.identity())
+        raise InputError(f"config.optimizer = {text!r}: expected an optimizer and one wrapper at most")
+    optimizer, *wrappers = calls
+    rule = spec.find("optimizer", optimizer, OPTIMIZERS, weight_decay=optax.identity())
     for call in wrappers:
         spec.find("wrapper", call, WRAPPERS, inner=rule(), rate=optax.constant_schedule(1.0))()
-    build_schedule(config, epoch=1000, total=1_000_000)
-    if (found := monitors_of(config)) and not (config.val_split or config.fold):
-        raise InputError(
-            f"{next(iter(found))} watches the validation split: give config.val_split, as in 'train[90%:]'"
-        )
-    if config.sam_rho and first.name == "lbfgs":
-        raise InputError(
-            "config.sam_rho goes with any optimizer but lbfgs, whose line search is on the loss where it is"
-        )
     if any(call.name == "schedule_free" for call in wrappers):
-        if config.ema:
-            raise InputError(f"config.ema = {config.ema!r}: schedule_free has an average of its own; use 0")
         bound = inspect.signature(rule.func).bind(*rule.args, **rule.keywords)
         bound.apply_defaults()
         for name in ("momentum", "b1"):
             if bound.arguments.get(name):
-                raise InputError(f"schedule_free takes the place of momentum: use {first.name}({name}=0.0)")
+                raise InputError(f"schedule_free takes the place of momentum: use {optimizer.name}({name}=0.0)")
+    return calls
 
 
-def build_schedule(config: Config, epoch: float, total: int) -> optax.Schedule:
-    """The learning rate as a function of the step. `epoch`: steps per epoch; `total`: steps of the training."""
+def build_optimizer(
+    calls: Sequence[spec.Call],
+    params: Tree,
+    schedule: optax.Schedule,
+    *,
+    weight_decay: float = 0.0,
+    decay_mask: str | re.Pattern[str] = ".*",
+    lr_factors: LrFactors = (),
+    grad_clip_norm: float = 0.0,
+    unfreeze: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    """Builds the complete update rule of the trained `params`, which may be shapes.
 
-    def steps(duration: str) -> int:
-        return to_steps(duration, epoch=epoch, total=total)
-
-    share = spec.build("schedule", config.schedule, SCHEDULES, steps=steps, total=total)
-    return lambda step: config.lr * share(step)
-
-
-def build(config: Config, params: Tree, schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
-    """The whole update rule of a config; `params` may be shapes. Raises InputError for what does not exist.
-
-    Its update takes `value_fn`, the loss of the batch as a function of the parameters, beside what optax's take; and
-    where the config unfreezes, `awake`, for each parameter whether its time has come. Until then its rate is 0.
+    `calls` are those of `parse_optimizer`. `decay_mask` is a pattern on the paths of the parameters that decay; a
+    `grad_clip_norm` of 0 clips nothing. The rule's update takes `value_fn`, the loss of the batch as a function of the
+    parameters, beside optax's arguments, and with `unfreeze` also `is_unfrozen`, a tree of booleans: parameters where
+    it is False do not change. Raises InputError for a pattern that matches no parameter.
     """
-    factors = rate_factors(config.lr_factors, params)
-    decay = optax.identity()
-    if config.weight_decay:  # what decays loses the same share in each step, whatever its factor
-        mask = matching(config.decay_mask, params)
-        shares = jax.tree.map(
-            lambda hit, factor: config.weight_decay / factor if hit and factor else 0.0, mask, factors
-        )
-
-        def decayed(update: jax.Array, p: jax.Array, share: float) -> jax.Array:
-            return update + share * p if share else update
-
-        decay = optax.stateless(lambda updates, params: jax.tree.map(decayed, updates, params, shares))
-    clip = optax.clip_by_global_norm(config.grad_clip_norm) if config.grad_clip_norm else optax.identity()
-    first, *wrappers = _calls(config)
-    rules = [clip, spec.find("optimizer", first, OPTIMIZERS, weight_decay=decay)()]
+    factors = lr_factor_tree(lr_factors, params)
+    clip = optax.clip_by_global_norm(grad_clip_norm) if grad_clip_norm else optax.identity()
+    decay = _weight_decay(weight_decay, decay_mask, factors, params) if weight_decay else optax.identity()
+    optimizer, *wrappers = calls
+    rules = [clip, spec.find("optimizer", optimizer, OPTIMIZERS, weight_decay=decay)()]
     rules.append(optax.scale_by_learning_rate(schedule))
-    if config.lr_factors:  # last, so that the states before it stand where they stand without
+    if lr_factors:  # last, so that the optimizer's state is at the same paths with and without
         rules.append(optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, factors)))
-    if config.unfreeze:
-        rules.append(optax.GradientTransformationExtraArgs(optax.init_empty_state, _held))
+    if unfreeze:
+        rules.append(optax.GradientTransformationExtraArgs(optax.init_empty_state, _zero_where_frozen))
     rule = optax.with_extra_args_support(optax.chain(*rules))
     for call in wrappers:
         rule = spec.find("wrapper", call, WRAPPERS, inner=rule, rate=schedule)()
     return rule
 
 
-def _held(updates: Tree, state: Tree, params: Tree = None, *, awake: Tree = None, **more: Any) -> tuple[Tree, Tree]:
-    return jax.tree.map(lambda update, now: jnp.where(now, update, 0.0), updates, awake), state
+def _weight_decay(
+    weight_decay: float, mask: str | re.Pattern[str], factors: Tree, params: Tree
+) -> optax.GradientTransformation:
+    """Adds weight_decay / factor times the parameter, so that learning-rate factors leave the decay as it is."""
+    rates = jax.tree.map(
+        lambda hit, factor: weight_decay / factor if hit and factor else 0.0, path_mask(mask, params), factors
+    )
+
+    def add_decay(update: jax.Array, p: jax.Array, rate: float) -> jax.Array:
+        return update + rate * p if rate else update
+
+    return optax.stateless(lambda updates, params: jax.tree.map(add_decay, updates, params, rates))
+
+
+def _zero_where_frozen(
+    updates: Tree, state: Tree, params: Tree = None, *, is_unfrozen: Tree = None, **extra: Any
+) -> tuple[Tree, Tree]:
+    return jax.tree.map(lambda update, unfrozen: jnp.where(unfrozen, update, 0.0), updates, is_unfrozen), state
 
 
 def sam_perturb(params: Tree, grads: Tree, radius: float) -> Tree:
-    """Where the loss is highest within `radius` of the parameters, to first order (SAM: Foret et al. 2021, eq. 2).
+    """Moves the parameters by `radius` along the gradient, to the highest loss nearby, to first order.
 
-    The gradient is that of the whole batch, on all devices.
+    SAM: Foret et al. 2021, arXiv:2010.01412, eq. 2. `grads` is the gradient of the global batch.
     """
     scale = radius / (optax.tree.norm(grads) + 1e-12)
     return jax.tree.map(lambda p, g: p + scale * g, params, grads)
 
 
-# ------------------------------------------------------------------------------------ what follows the validation split
+# -------------------------------------------------------------------------------------------- schedules and monitors
 
 
-def monitors_of(config: Config) -> dict[str, Monitor]:
-    """What watches the validation metrics of a run, by its name: 'plateau', 'early_stop'."""
-    found: dict[str, Monitor] = {}
-    if spec.parse(config.schedule).name == "plateau":
-        found["plateau"] = spec.build("schedule", config.schedule, SCHEDULES, steps=lambda _: 0).watch
-    if config.early_stop:
-        found["early_stop"] = spec.build("early_stop", config.early_stop, {"early_stop": early_stop})
-    return found
+def parse_schedule(text: str) -> spec.Call:
+    """Parses a schedule's call string, and tries it. Raises InputError for a name or argument that does not exist."""
+    call = spec.parse(text)
+    build_lr_schedule(call, 1.0, epoch=1000, total=1_000_000)
+    return call
 
 
-def init_monitors(config: Config) -> dict[str, Seen]:
-    """What they have seen before the first evaluation: `TrainState.watched`."""
-    return {name: watch.begin for name, watch in monitors_of(config).items()}
+def build_lr_schedule(call: spec.Call, lr: float, *, epoch: float, total: int) -> optax.Schedule:
+    """Builds the learning rate as a function of the step, with the peak `lr`.
+
+    `epoch` is the number of steps per epoch, `total` that of the training.
+    """
+
+    def steps(duration: str) -> int:
+        return to_steps(duration, epoch=epoch, total=total)
+
+    scale = spec.find("schedule", call, SCHEDULES, steps=steps, total=total)()
+    return lambda step: lr * scale(step)
 
 
-def update_monitors(config: Config, watched: dict[str, Seen], metrics: dict[str, float]) -> dict[str, Seen]:
-    """What they have seen after an evaluation that gave these metrics."""
-    return {name: watch.look(watched[name], metrics) for name, watch in monitors_of(config).items()}
-
-
-def scaled_schedule(schedule: optax.Schedule, watched: dict[str, Seen]) -> optax.Schedule:
-    """The schedule, times the factor of a plateau where there is one."""
-    if "plateau" not in watched:
+def scaled_schedule(schedule: optax.Schedule, states: Mapping[str, MonitorState]) -> optax.Schedule:
+    """Multiplies the schedule by the factor of the plateau monitor, if there is one."""
+    if "plateau" not in states:
         return schedule
-    return lambda step: watched["plateau"]["factor"] * schedule(step)
+    return lambda step: states["plateau"]["factor"] * schedule(step)
 
 
-def stop_reason(config: Config, watched: dict[str, Seen]) -> str:
-    """Why a run ends before its time; '' while it does not."""
-    seen = watched.get("early_stop")
-    if seen is None or not seen["stop"]:
+def build_monitors(schedule: spec.Call, early_stop: str) -> dict[str, Monitor]:
+    """Builds the monitors of a training, by name: 'plateau', if that is the schedule, and 'early_stop', unless ''."""
+    monitors: dict[str, Monitor] = {}
+    if schedule.name == "plateau":
+        monitors["plateau"] = spec.find("schedule", schedule, SCHEDULES, steps=lambda _: 0)().monitor
+    if early_stop:
+        monitors["early_stop"] = parse_early_stop(early_stop)
+    return monitors
+
+
+def init_monitors(monitors: Mapping[str, Monitor]) -> dict[str, MonitorState]:
+    """Returns the state of each monitor before the first evaluation: `TrainState.monitors`."""
+    return {name: monitor.init for name, monitor in monitors.items()}
+
+
+def update_monitors(
+    monitors: Mapping[str, Monitor], states: Mapping[str, MonitorState], metrics: Mapping[str, float]
+) -> dict[str, MonitorState]:
+    """Returns the state of each monitor after an evaluation of the validation split with these mean metrics."""
+    return {name: monitor.update(states[name], metrics) for name, monitor in monitors.items()}
+
+
+def stop_reason(early_stop: str, states: Mapping[str, MonitorState]) -> str:
+    """Returns why the training stops early, or '' while it does not. `early_stop` is the config's call string."""
+    state = states.get("early_stop")
+    if state is None or not state["stop"]:
         return ""
-    return (
-        f"{config.early_stop}: no evaluation of the last {seen['since']} was better than {np.float32(seen['best']):.6g}"
+    return f"{early_stop}: no evaluation of the last {state['since']} was better than {np.float32(state['best']):.6g}"
+
+
+# ------------------------------------------------------------------------------------------------- from a whole config
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimRecipe:
+    """What a config says of the optimizer, the learning rate and the frozen parameters, parsed."""
+
+    optimizer: tuple[spec.Call, ...]  # the optimizer, and a wrapper if there is one
+    schedule: spec.Call
+    lr: float
+    weight_decay: float
+    decay_mask: re.Pattern[str]
+    lr_factors: LrFactors
+    grad_clip_norm: float
+    ema: float
+    monitors: Mapping[str, Monitor]
+    early_stop: str  # its call string, for messages
+    freezing: Freezing
+
+    @property
+    def keeps_average(self) -> bool:
+        """Whether averaged parameters, `TrainState.ema`, are evaluated in place of the parameters."""
+        return bool(self.ema) or len(self.optimizer) > 1
+
+
+def parse(config: Config) -> OptimRecipe:
+    """Parses and checks a config's optimizer, schedule, monitors and frozen parameters.
+
+    Raises InputError for a name or an argument that does not exist, and for settings that do not go together.
+    """
+    optimizer, schedule = parse_optimizer(config.optimizer), parse_schedule(config.schedule)
+    monitors = build_monitors(schedule, config.early_stop)
+    if monitors and not (config.val_split or config.fold):
+        raise InputError(
+            f"{next(iter(monitors))} monitors the validation split: give config.val_split, as in 'train[90%:]'"
+        )
+    is_lbfgs = optimizer[0].name == "lbfgs"
+    if config.sam_rho and is_lbfgs:
+        raise InputError(
+            "config.sam_rho goes with any optimizer but lbfgs, whose line search is on the unperturbed loss"
+        )
+    if config.unfreeze and is_lbfgs:
+        raise InputError("config.unfreeze goes with any optimizer but lbfgs, whose line search is along all parameters")
+    if config.ema and any(call.name == "schedule_free" for call in optimizer[1:]):
+        raise InputError(f"config.ema = {config.ema!r}: schedule_free has an average of its own; use 0")
+    return OptimRecipe(
+        optimizer=optimizer,
+        schedule=schedule,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        decay_mask=compile_pattern(config.decay_mask),
+        lr_factors=parse_lr_factors(config.lr_factors),
+        grad_clip_norm=config.grad_clip_norm,
+        ema=config.ema,
+        monitors=monitors,
+        early_stop=config.early_stop,
+        freezing=parse_freezing(config.freeze, config.unfreeze, config.freeze_stats),
+    )
+
+
+def build_schedule(recipe: OptimRecipe, epoch: float, total: int) -> optax.Schedule:
+    """Builds the learning-rate schedule: see `build_lr_schedule`."""
+    return build_lr_schedule(recipe.schedule, recipe.lr, epoch=epoch, total=total)
+
+
+def build(recipe: OptimRecipe, params: Tree, schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
+    """Builds the update rule of the trained `params`: see `build_optimizer`."""
+    return build_optimizer(
+        recipe.optimizer,
+        params,
+        schedule,
+        weight_decay=recipe.weight_decay,
+        decay_mask=recipe.decay_mask,
+        lr_factors=recipe.lr_factors,
+        grad_clip_norm=recipe.grad_clip_norm,
+        unfreeze=bool(recipe.freezing.unfreeze),
     )

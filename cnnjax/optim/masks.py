@@ -1,4 +1,4 @@
-"""Which parameters: regular expressions on their paths."""
+"""Selection of parameters by regular expressions on their paths, such as 'stage1_block2/conv1/kernel'."""
 
 import re
 
@@ -7,38 +7,54 @@ import jax
 from cnnjax.errors import InputError
 from cnnjax.state import Tree, path_name
 
+LrFactors = tuple[tuple[re.Pattern[str], float], ...]  # (pattern, factor), the first match counts
 
-def compiled(pattern: str) -> re.Pattern[str]:
-    """The regular expression. Raises InputError when it is none."""
+
+def compile_pattern(pattern: str) -> re.Pattern[str]:
+    """Compiles a regular expression. Raises InputError when it is none."""
     try:
         return re.compile(pattern)
     except re.error as error:
         raise InputError(f"{pattern!r} is not a regular expression: {error}") from error
 
 
-def matching(pattern: str, params: Tree) -> Tree:
-    """True for the parameters whose path, such as 'stage1_block2/conv1/kernel', matches the regular expression."""
-    expression = compiled(pattern)
-    mask = jax.tree_util.tree_map_with_path(lambda path, _: bool(expression.search(path_name(path))), params)
+def path_mask(pattern: str | re.Pattern[str], params: Tree) -> Tree:
+    """Returns a tree of booleans: whether the pattern is found in the path of each parameter.
+
+    `params` may be shapes. Raises InputError when it is found in none.
+    """
+    pattern = compile_pattern(pattern) if isinstance(pattern, str) else pattern
+    mask = jax.tree_util.tree_map_with_path(lambda path, _: bool(pattern.search(path_name(path))), params)
     if not any(jax.tree.leaves(mask)):
-        one = path_name(jax.tree_util.tree_leaves_with_path(params)[0][0])
-        raise InputError(f"{pattern!r} matches no parameter that is trained; one is {one!r}")
+        example = path_name(jax.tree_util.tree_leaves_with_path(params)[0][0])
+        raise InputError(f"{pattern.pattern!r} matches no parameter that is trained; one is {example!r}")
     return mask
 
 
-def rate_factors(text: str, params: Tree) -> Tree:
-    """The factor of the learning rate for each parameter: of 'PATTERN:FACTOR PATTERN:FACTOR', the first that matches.
+def parse_lr_factors(text: str) -> LrFactors:
+    """Parses 'PATTERN:FACTOR PATTERN:FACTOR ...', factors of the learning rate; '' gives ().
 
-    Raises InputError for a pattern that matches no parameter, and for what is no factor.
+    Raises InputError for another form, and for a factor that is negative or not finite.
     """
-    factors = jax.tree.map(lambda _: 1.0, params)
-    for part in reversed(text.split()):
-        pattern, _, number = part.rpartition(":")
+    factors = []
+    for word in text.split():
+        pattern, _, number = word.rpartition(":")
         try:
             factor = float(number)
             if not 0 <= factor < float("inf"):
                 raise ValueError
         except ValueError:
-            raise InputError(f"config.lr_factors: {part!r}: expected PATTERN:FACTOR, as in 'bias$:2'") from None
-        factors = jax.tree.map(lambda f, hit, new=factor: new if hit else f, factors, matching(pattern, params))
-    return factors
+            raise InputError(f"config.lr_factors: {word!r}: expected PATTERN:FACTOR, as in 'bias$:2'") from None
+        factors.append((compile_pattern(pattern), factor))
+    return tuple(factors)
+
+
+def lr_factor_tree(factors: LrFactors, params: Tree) -> Tree:
+    """Returns the learning-rate factor of each parameter: that of the first pattern found in its path, else 1.0.
+
+    Raises InputError for a pattern that is found in no path.
+    """
+    tree = jax.tree.map(lambda _: 1.0, params)
+    for pattern, factor in reversed(factors):
+        tree = jax.tree.map(lambda old, hit, new=factor: new if hit else old, tree, path_mask(pattern, params))
+    return tree

@@ -1,49 +1,57 @@
-"""Watches of a metric of the validation split: one lowers the learning rate on a plateau, one ends the run.
+"""Monitors of a validation metric: one lowers the learning rate on a plateau, one stops the training early.
 
-What a watch remembers from one evaluation to the next are a few numbers, arrays in the state: a checkpoint holds them,
-and a step that depends on them is compiled once. They are float32 before they are compared, so that a run that goes on
-compares what it would have compared.
+The state of a monitor is a few scalars in `TrainState.monitors`. So a checkpoint holds it, and a step that depends on
+it is compiled once. Values are rounded to float32 before they are compared, so that a resumed run compares the same
+numbers.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
+from cnnjax import spec
 from cnnjax.errors import InputError, unknown
+from cnnjax.metrics import METRICS
 
-Seen = dict[str, Any]  # what is remembered, NumPy scalars
-
-BETTER = {"accuracy": 1.0, "loss": -1.0}  # the sign of an improvement
-
-
-class Monitor(NamedTuple):
-    """What is remembered before the first evaluation, and after one, whose metrics are given."""
-
-    begin: Seen
-    look: Callable[[Seen, dict[str, float]], Seen]
+MonitorState = dict[str, Any]  # NumPy scalars, under the names that checkpoints have
 
 
-def _improvement(metric: str, threshold: float) -> Monitor:
-    """The best value, and how many evaluations ago it was; an improvement is by more than that share of the best."""
-    if metric not in BETTER:
-        raise unknown("metric", metric, BETTER)
-    sign = BETTER[metric]
+@dataclasses.dataclass(frozen=True)
+class Monitor:
+    """A monitor: its state before the first evaluation, and the function that updates it after one.
 
-    def look(seen: Seen, metrics: dict[str, float]) -> Seen:
-        value, best = np.float32(metrics[metric]), float(seen["best"])
+    `update(state, metrics)` takes the mean metrics of the validation split, as `metrics.means` returns them.
+    """
+
+    init: MonitorState
+    update: Callable[[MonitorState, Mapping[str, float]], MonitorState]
+
+
+def _best_monitor(metric: str, threshold: float) -> Monitor:
+    """Builds a monitor of the best value ("best") and the number of evaluations since then ("since").
+
+    A value is better when it improves on the best by more than `threshold` times the best.
+    """
+    if metric not in METRICS:
+        raise unknown("metric", metric, METRICS)
+    sign = METRICS[metric].sign
+
+    def update(state: MonitorState, metrics: Mapping[str, float]) -> MonitorState:
+        value, best = np.float32(metrics[metric]), float(state["best"])
         if sign * float(value) > sign * best * (1 + sign * threshold):
             return {"best": value, "since": np.int32(0)}
-        return {"best": seen["best"], "since": np.int32(seen["since"] + 1)}
+        return {"best": state["best"], "since": np.int32(state["since"] + 1)}
 
-    return Monitor({"best": np.float32(-sign * np.inf), "since": np.int32(0)}, look)
+    return Monitor({"best": np.float32(-sign * np.inf), "since": np.int32(0)}, update)
 
 
-def _check(name: str, **ranges: tuple[float, float, float]) -> None:
-    """Raises InputError for the first argument, (value, least, most), that is out of its range."""
-    for argument, (value, least, most) in ranges.items():
-        if not least <= value <= most:
-            expected = f"at least {least:g}" if most == np.inf else f"{least:g} to {most:g}"
+def _check_ranges(name: str, **ranges: tuple[float, float, float]) -> None:
+    """Raises InputError for the first argument, (value, minimum, maximum), that is out of its range."""
+    for argument, (value, minimum, maximum) in ranges.items():
+        if not minimum <= value <= maximum:
+            expected = f"at least {minimum:g}" if maximum == np.inf else f"{minimum:g} to {maximum:g}"
             raise InputError(f"{name}: {argument} = {value!r}: expected {expected}")
 
 
@@ -55,12 +63,13 @@ def plateau(
     lowest: float = 0.0,
     metric: str = "accuracy",
 ) -> Monitor:
-    """Multiplies the rate by `factor` at the evaluation that is the (patience + 1)-th in a row without improvement.
+    """Multiplies the learning rate by `factor` after more than `patience` evaluations in a row without improvement.
 
-    An improvement is by more than `threshold`, relative to the best. After a reduction `cooldown` evaluations do not
-    count; the rate never falls below the share `lowest` of its peak. As PyTorch's ReduceLROnPlateau, to the evaluation.
+    An improvement is by more than `threshold`, relative to the best value. The `cooldown` evaluations after a
+    reduction do not count. The learning rate never falls below `lowest` times its peak. Same as PyTorch's
+    ReduceLROnPlateau, to the evaluation.
     """
-    _check(
+    _check_ranges(
         "plateau",
         factor=(factor, 0, 1),
         patience=(patience, 0, np.inf),
@@ -68,27 +77,40 @@ def plateau(
         cooldown=(cooldown, 0, np.inf),
         lowest=(lowest, 0, 1),
     )
-    begin, improvement = _improvement(metric, threshold)
+    best_monitor = _best_monitor(metric, threshold)
 
-    def look(seen: Seen, metrics: dict[str, float]) -> Seen:
-        best, since = improvement(seen, metrics).values()
-        rest, share = int(seen["cooldown"]), float(seen["factor"])
-        if rest:
-            since, rest = 0, rest - 1
+    def update(state: MonitorState, metrics: Mapping[str, float]) -> MonitorState:
+        improved = best_monitor.update(state, metrics)
+        since, cooling, lr_scale = improved["since"], int(state["cooldown"]), float(state["factor"])
+        if cooling:
+            since, cooling = 0, cooling - 1
         if since > patience:
-            since, rest, share = 0, cooldown, max(share * factor, lowest)
-        return {"best": best, "since": np.int32(since), "cooldown": np.int32(rest), "factor": np.float32(share)}
+            since, cooling, lr_scale = 0, cooldown, max(lr_scale * factor, lowest)
+        return {
+            "best": improved["best"],
+            "since": np.int32(since),
+            "cooldown": np.int32(cooling),
+            "factor": np.float32(lr_scale),
+        }
 
-    return Monitor({**begin, "cooldown": np.int32(0), "factor": np.float32(1)}, look)
+    return Monitor({**best_monitor.init, "cooldown": np.int32(0), "factor": np.float32(1)}, update)
 
 
 def early_stop(patience: int = 10, metric: str = "loss", threshold: float = 0.0) -> Monitor:
-    """Ends the run at the evaluation that is the `patience`-th in a row without improvement (Prechelt 1998)."""
-    _check("early_stop", patience=(patience, 1, np.inf), threshold=(threshold, 0, 1))
-    begin, improvement = _improvement(metric, threshold)
+    """Stops the training after `patience` evaluations in a row without improvement (Prechelt 1998).
 
-    def look(seen: Seen, metrics: dict[str, float]) -> Seen:
-        seen = improvement(seen, metrics)
-        return {**seen, "stop": np.bool_(seen["since"] >= patience)}
+    An improvement is by more than `threshold`, relative to the best value.
+    """
+    _check_ranges("early_stop", patience=(patience, 1, np.inf), threshold=(threshold, 0, 1))
+    best_monitor = _best_monitor(metric, threshold)
 
-    return Monitor({**begin, "stop": np.bool_(False)}, look)
+    def update(state: MonitorState, metrics: Mapping[str, float]) -> MonitorState:
+        state = best_monitor.update(state, metrics)
+        return {**state, "stop": np.bool_(state["since"] >= patience)}
+
+    return Monitor({**best_monitor.init, "stop": np.bool_(False)}, update)
+
+
+def parse_early_stop(text: str) -> Monitor:
+    """Builds the monitor of a call string, 'early_stop(patience=5)'. Raises InputError when it is no such call."""
+    return spec.build("early_stop", text, {"early_stop": early_stop})

@@ -1,10 +1,11 @@
-"""Schedules: functions of `steps`, which converts a duration to steps, and of `total`, the steps of the training.
+"""Learning-rate schedules: functions that return the fraction of the peak rate, from 0 to 1, at each step.
 
-Each returns the share of the peak rate, from 0 to 1, as a function of the step.
+A schedule is given `steps`, which converts a duration such as '5 epochs' to steps, and `total`, the number of steps of
+the training, where it declares them. `warmup` is a duration.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,21 +14,24 @@ import optax
 from cnnjax.errors import InputError
 from cnnjax.optim import monitors
 
-Steps = Callable[[str], int]
+ToSteps = Callable[[str], int]
 
 
 def _with_warmup(schedule: optax.Schedule, warmup: int) -> optax.Schedule:
-    """Rises linearly to the schedule's own value over the first `warmup` steps, the first of which is not idle."""
+    """Multiplies a schedule by a linear ramp from 1 / warmup, at step 0, to 1."""
     return lambda step: schedule(step) * jnp.minimum(1.0, (step + 1) / max(warmup, 1))
 
 
-def constant(steps: Steps, warmup: str = "0 steps") -> optax.Schedule:
-    """The peak throughout."""
+def constant(steps: ToSteps, warmup: str = "0 steps") -> optax.Schedule:
+    """Keeps the peak rate."""
     return _with_warmup(optax.constant_schedule(1.0), steps(warmup))
 
 
-def piecewise(steps: Steps, at: Sequence[str], factor: float = 0.1, warmup: str = "0 steps") -> optax.Schedule:
-    """Times `factor` at each of the durations `at`, counted from the start: piecewise(("32000 steps", "75%"))."""
+def piecewise(steps: ToSteps, at: Sequence[str], factor: float = 0.1, warmup: str = "0 steps") -> optax.Schedule:
+    """Multiplies the rate by `factor` at each of the durations `at`: piecewise(("32000 steps", "75%")).
+
+    Durations are counted from the start of the training.
+    """
     boundaries: dict[int, float] = {}
     for step in map(steps, (at,) if isinstance(at, str) else at):
         boundaries[step] = boundaries.get(step, 1.0) * factor  # two may round to the same step
@@ -35,11 +39,11 @@ def piecewise(steps: Steps, at: Sequence[str], factor: float = 0.1, warmup: str 
 
 
 def exponential(
-    steps: Steps, factor: float = 0.94, every: str = "2 epochs", staircase: bool = True, warmup: str = "0 steps"
+    steps: ToSteps, factor: float = 0.94, every: str = "2 epochs", staircase: bool = True, warmup: str = "0 steps"
 ) -> optax.Schedule:
-    """Times `factor` after each duration `every` from the start, at once or, without `staircase`, little by little.
+    """Multiplies the rate by `factor` after each duration `every`: at once or, without `staircase`, continuously.
 
-    TF-Slim's of the Inception networks, as it stands.
+    The defaults are TF-Slim's for the Inception networks.
     """
     if not (0 < factor <= 1 and (period := steps(every))):
         raise InputError(
@@ -48,21 +52,27 @@ def exponential(
     return _with_warmup(optax.exponential_decay(1.0, period, factor, staircase=staircase), steps(warmup))
 
 
-def cosine(steps: Steps, total: int, warmup: str = "0 steps", final: float = 0.0) -> optax.Schedule:
-    """Half a cosine from the end of the warm-up to the end of the training (Loshchilov & Hutter 2017)."""
+def cosine(steps: ToSteps, total: int, warmup: str = "0 steps", final: float = 0.0) -> optax.Schedule:
+    """Decays along half a cosine to `final`, from the end of the warm-up to the end of the training.
+
+    Loshchilov & Hutter 2017 (SGDR), arXiv:1608.03983, eq. 5, without restarts.
+    """
     start = steps(warmup)
     decay = optax.cosine_decay_schedule(1.0, max(total - start, 1), final)
     return _with_warmup(lambda step: decay(jnp.maximum(step - start, 0)), start)
 
 
-def polynomial(steps: Steps, total: int, power: float = 2.0, warmup: str = "0 steps") -> optax.Schedule:
-    """A power of what is left of the training, from the end of the warm-up to 0: Caffe's 'poly'."""
+def polynomial(steps: ToSteps, total: int, power: float = 2.0, warmup: str = "0 steps") -> optax.Schedule:
+    """Decays to 0 as the remaining fraction of the training to `power`, after the warm-up: Caffe's 'poly' policy."""
     start = steps(warmup)
     return _with_warmup(optax.polynomial_schedule(1.0, 0.0, power, max(total - start, 1), start), start)
 
 
-def one_cycle(total: int, steps: Steps, peak: str = "30%", start: float = 0.04, final: float = 0.0) -> optax.Schedule:
-    """Linearly up from `start` to the peak, and linearly down to `final` (Smith & Topin 2019)."""
+def one_cycle(total: int, steps: ToSteps, peak: str = "30%", start: float = 0.04, final: float = 0.0) -> optax.Schedule:
+    """Rises linearly from `start` to 1 at the duration `peak`, then falls linearly to `final`.
+
+    Smith & Topin 2019 (Super-Convergence), arXiv:1708.07120.
+    """
     top = max(steps(peak), 1)
     if top >= total:
         raise InputError(f"one_cycle: its peak at {peak!r} (step {top}) is not before the end (step {total})")
@@ -70,18 +80,19 @@ def one_cycle(total: int, steps: Steps, peak: str = "30%", start: float = 0.04, 
     return optax.join_schedules([up, down], [top])
 
 
-class Plateau(NamedTuple):
-    """A schedule, and what lowers its rate: the step multiplies it by the factor that the watch keeps in the state."""
+@dataclasses.dataclass(frozen=True)
+class Plateau:
+    """A schedule, and the monitor whose factor the training step multiplies it by (see `optim.scaled_schedule`)."""
 
-    share: optax.Schedule
-    watch: monitors.Monitor
+    schedule: optax.Schedule
+    monitor: monitors.Monitor
 
     def __call__(self, step: jax.Array) -> jax.Array:
-        return jnp.asarray(self.share(step))
+        return jnp.asarray(self.schedule(step))
 
 
 def plateau(
-    steps: Steps,
+    steps: ToSteps,
     factor: float = 0.1,
     patience: int = 10,
     threshold: float = 1e-4,
@@ -90,11 +101,12 @@ def plateau(
     metric: str = "accuracy",
     warmup: str = "0 steps",
 ) -> Plateau:
-    """The peak, times `factor` whenever a metric of the validation split has stopped improving: `watch.plateau`."""
-    return Plateau(constant(steps, warmup), monitors.plateau(factor, patience, threshold, cooldown, lowest, metric))
+    """Keeps the peak rate, times `factor` whenever a validation metric has stopped improving: `monitors.plateau`."""
+    monitor = monitors.plateau(factor, patience, threshold, cooldown, lowest, metric)
+    return Plateau(constant(steps, warmup), monitor)
 
 
-SCHEDULES = {
+SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
     "constant": constant,
     "piecewise": piecewise,
     "exponential": exponential,

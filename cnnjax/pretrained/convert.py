@@ -1,152 +1,161 @@
-"""Weights between our names and layouts and those of other libraries, both ways.
+"""Conversion of weights between our variables and the arrays of other libraries, in both directions.
 
-Ours are by path, as 'params/conv2_1/conv1/kernel' or 'batch_stats/norm1/mean'; theirs as their files have them. What
-differs between libraries is data: a `Library` in `cnnjax.pretrained.names` says how each of our layers is called there.
+Our variables are named by path, such as 'params/conv2_1/conv1/kernel' or 'batch_stats/norm1/mean'; other arrays as
+their files name them. `cnnjax.pretrained.names` has the differences between libraries as data.
 """
 
+import dataclasses
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 from flax import linen as nn
 
 from cnnjax.errors import InputError, unknown
-from cnnjax.pretrained.library import Arrays, Layer, Library, Shape, layers, renamed
+from cnnjax.pretrained.library import Arrays, Layer, Library, Shape, list_layers, substitute
 from cnnjax.pretrained.names import LIBRARIES
 
-LISTED = 20  # arrays of each kind in an error about those that do not match
+MAX_LISTED = 20  # arrays of each kind of mismatch in an error
 
 
-class Imported(NamedTuple):
-    """What `to_ours` makes of a library's arrays, and all that does not match."""
+@dataclasses.dataclass(frozen=True)
+class ImportedVariables:
+    """Variables made of another library's arrays, and everything that did not match."""
 
-    variables: Arrays  # by our path
-    missing: dict[str, tuple[str, Shape]]  # our path -> the name and shape that theirs would have
-    misshaped: dict[str, tuple[str, Shape, Shape]]  # our path -> their name, the shape it should have, and has
-    unused: dict[str, Shape]  # by their name
-    left: list[str]  # theirs of auxiliary classifiers that our network does not have
+    variables: Arrays  # by our path, float32
+    missing: dict[str, tuple[str, Shape]]  # our path -> name and shape of the array that the file lacks
+    misshaped: dict[str, tuple[str, Shape, Shape]]  # our path -> its name in the file, expected shape, shape there
+    unused: dict[str, Shape]  # arrays of the file that our network has no use for
+    dropped_auxiliary: list[str]  # arrays of auxiliary classifiers that our network does not have
 
     def check(self, source: str) -> Arrays:
-        """The variables. Raises InputError that lists what does not match, unless all does."""
+        """Returns the variables. Raises InputError that lists the mismatches, if there is any."""
         kinds = (
-            [f"{path}: no {name} {list(shape)} there" for path, (name, shape) in self.missing.items()],
+            [f"{path}: no {name} {list(shape)} in the file" for path, (name, shape) in self.missing.items()],
             [
-                f"{path}: {name} is {list(has)} there, expected {list(shape)}"
-                for path, (name, shape, has) in self.misshaped.items()
+                f"{path}: {name} is {list(actual)} in the file, expected {list(expected)}"
+                for path, (name, expected, actual) in self.misshaped.items()
             ],
-            [f"not used of theirs: {name} {list(shape)}" for name, shape in self.unused.items()],
+            [f"not used: {name} {list(shape)}" for name, shape in self.unused.items()],
         )
         if count := sum(map(len, kinds)):
             lines = [f"{source}: {count} arrays do not match"]
             for kind in kinds:
-                lines += kind[:LISTED] + (
-                    [f"... and {len(kind) - LISTED} more like that"] if len(kind) > LISTED else []
-                )
+                lines += kind[:MAX_LISTED]
+                lines += [f"... and {len(kind) - MAX_LISTED} more like that"] if len(kind) > MAX_LISTED else []
             raise InputError("\n  ".join(lines))
         return self.variables
 
+    @property
+    def mismatches(self) -> int:
+        """Returns how many arrays are missing, misshaped or unused."""
+        return len(self.missing) + len(self.misshaped) + len(self.unused)
+
 
 def family(model: nn.Module) -> str:
-    """The file of cnnjax/models that a network is in."""
+    """Returns the name of the file of cnnjax/models that defines a network, such as 'resnet'."""
     return type(model).__module__.rpartition(".")[2]
 
 
-def to_ours(model: nn.Module, shape: Shape, arrays: Arrays, library: str) -> Imported:
-    """A library's arrays as variables of our network, for images of [height, width, channels].
+def import_variables(model: nn.Module, shape: Shape, arrays: Arrays, library: str) -> ImportedVariables:
+    """Converts a library's arrays to variables of our network, for images [height, width, channels].
 
-    Raises InputError where the library does not have that network. What does not match is in the result: see there.
+    Mismatches are in the result. Raises InputError if the library does not have such a network.
     """
-    known, variables, missing, misshaped, used = find(library), {}, {}, {}, {}
-    arrays = {renamed(name, known.former): array for name, array in arrays.items()}
+    spec, variables, missing, misshaped, used = find_library(library), {}, {}, {}, {}
+    arrays = {substitute(name, spec.legacy_names): array for name, array in arrays.items()}
     for match in _matches(model, shape, arrays, library):
-        ours, theirs, size = match.path, match.theirs, match.layer.arrays[match.path]
-        expected = known.to_theirs(np.broadcast_to(np.int8(0), size), match.layer, match.name).shape
-        used[theirs] = ours
-        if theirs not in arrays:
-            if re.search(known.ones, theirs):
-                variables[ours] = np.ones(size, np.float32)
+        path, name, our_shape = match.path, match.array_name, match.layer.arrays[match.path]
+        expected = spec.export_layout(np.broadcast_to(np.int8(0), our_shape), match.layer, match.layer_name).shape
+        used[name] = path
+        if name not in arrays:
+            if re.search(spec.default_ones, name):
+                variables[path] = np.ones(our_shape, np.float32)
             else:
-                missing[ours] = theirs, expected
+                missing[path] = name, expected
             continue
-        array = arrays[theirs]
-        if re.search(known.background, theirs) and array.shape == (*expected[:-1], expected[-1] + 1):
+        array = arrays[name]
+        if re.search(spec.background, name) and array.shape == (*expected[:-1], expected[-1] + 1):
             array = array[..., 1:]
         if array.shape != expected:
-            misshaped[ours] = theirs, expected, array.shape
+            misshaped[path] = name, expected, array.shape
         else:
-            variables[ours] = _red_first(np.asarray(known.to_ours(array, match.layer, size), np.float32), match)
-    for pattern, mean in known.folded.items():
+            converted = np.asarray(spec.import_layout(array, match.layer, our_shape), np.float32)
+            variables[path] = _swap_red_and_blue(converted, match)
+    # Subtracting a bias from the running mean of the BatchNorm behind it computes the same.
+    for pattern, mean in spec.folded_biases.items():
         for bias in [name for name in arrays if name not in used and re.fullmatch(pattern, name)]:
-            if (ours := used.get(re.sub(pattern, mean, bias), "")) in variables:
-                variables[ours] = variables[ours] - arrays[bias]
-                used[bias] = ours
-    rest = [name for name in arrays if name not in used and not re.search(known.no_weights, name)]
-    left = [name for name in rest if re.search(known.aux, name)]
-    unused = {name: arrays[name].shape for name in rest if name not in left}
-    return Imported(variables, missing, misshaped, unused, left)
+            if (path := used.get(re.sub(pattern, mean, bias), "")) in variables:
+                variables[path] = variables[path] - arrays[bias]
+                used[bias] = path
+    rest = [name for name in arrays if name not in used and not re.search(spec.ignored, name)]
+    dropped = [name for name in rest if re.search(spec.auxiliary, name)]
+    unused = {name: arrays[name].shape for name in rest if name not in dropped}
+    return ImportedVariables(variables, missing, misshaped, unused, dropped)
 
 
-def of_own(model: nn.Module, shape: Shape, arrays: Arrays) -> Imported:
-    """As `to_ours`, of arrays that have our own names and layouts."""
-    expected = {path: size for layer in layers(model, shape) for path, size in layer.arrays.items()}
-    there = {path: arrays[path].shape for path in expected if path in arrays}
-    return Imported(
-        variables={path: np.asarray(arrays[path], np.float32) for path, has in there.items() if has == expected[path]},
-        missing={path: (path, size) for path, size in expected.items() if path not in there},
-        misshaped={path: (path, expected[path], has) for path, has in there.items() if has != expected[path]},
+def import_own(model: nn.Module, shape: Shape, arrays: Arrays) -> ImportedVariables:
+    """Matches arrays in our own names and layouts to the variables of our network, as `import_variables` does."""
+    expected = {path: size for layer in list_layers(model, shape) for path, size in layer.arrays.items()}
+    actual = {path: arrays[path].shape for path in expected if path in arrays}
+    matching = [path for path, size in actual.items() if size == expected[path]]
+    return ImportedVariables(
+        variables={path: np.asarray(arrays[path], np.float32) for path in matching},
+        missing={path: (path, size) for path, size in expected.items() if path not in actual},
+        misshaped={path: (path, expected[path], size) for path, size in actual.items() if size != expected[path]},
         unused={name: array.shape for name, array in arrays.items() if name not in expected},
-        left=[],
+        dropped_auxiliary=[],
     )
 
 
-def to_theirs(model: nn.Module, shape: Shape, variables: Arrays, library: str) -> Arrays:
-    """The inverse of `to_ours`: our variables by path, under the library's names and in its layouts."""
-    known, arrays = find(library), {}
+def export_variables(model: nn.Module, shape: Shape, variables: Arrays, library: str) -> Arrays:
+    """Converts our variables, by path, to arrays in the library's names and layouts: the inverse of import."""
+    spec, arrays = find_library(library), {}
     for match in _matches(model, shape, {}, library):
-        array = _red_first(np.asarray(variables[match.path]), match)
-        arrays[match.theirs] = known.to_theirs(array, match.layer, match.name)
-        arrays |= known.counts(match.layer, match.name)
+        array = _swap_red_and_blue(np.asarray(variables[match.path]), match)
+        arrays[match.array_name] = spec.export_layout(array, match.layer, match.layer_name)
+        arrays |= spec.extra_arrays(match.layer, match.layer_name)
     return arrays
 
 
 def torch_libraries(model: nn.Module) -> list[str]:
-    """The libraries for PyTorch that have networks of its family."""
-    return [name for name, known in LIBRARIES.items() if known.kind == "torch" and family(model) in known.families]
+    """Returns the names of the PyTorch libraries that have networks of the model's family."""
+    return [name for name, spec in LIBRARIES.items() if spec.framework == "torch" and family(model) in spec.families]
 
 
-def find(library: str) -> Library:
-    """The library of that name. Raises InputError that names those there are."""
-    if library not in LIBRARIES:
-        raise unknown("library", library, LIBRARIES)
-    return LIBRARIES[library]
+def find_library(name: str) -> Library:
+    """Returns a library by name. Raises InputError that lists the valid names."""
+    if name not in LIBRARIES:
+        raise unknown("library", name, LIBRARIES)
+    return LIBRARIES[name]
 
 
-class _Match(NamedTuple):
-    """An array of ours and the same one of theirs."""
+@dataclasses.dataclass(frozen=True)
+class _Match:
+    """One of our arrays and the name of the same array in a library."""
 
-    layer: Layer  # ours that has it
-    path: str  # of it
-    theirs: str  # its name there
-    name: str  # that of its layer there
-    blue_first: bool
+    layer: Layer
+    path: str  # of our array
+    array_name: str  # in the library
+    layer_name: str  # in the library
+    takes_bgr: bool
 
 
 def _matches(model: nn.Module, shape: Shape, arrays: Arrays, library: str) -> Iterator[_Match]:
-    """Each array of ours."""
-    known, kind = find(library), family(model)
-    if kind not in known.families:
-        raise InputError(f"{library} has no network of the family {kind!r}")
-    ours = layers(model, shape)
-    names, blue_first = known.families[kind](ours, arrays), known.blue_first(kind, ours)
-    if nameless := [layer.path for layer in ours if layer.path not in names]:
+    """Yields a match for each of our arrays. Raises InputError if the library has no name for a layer."""
+    spec, model_family = find_library(library), family(model)
+    if model_family not in spec.families:
+        raise InputError(f"{library} has no network of the family {model_family!r}")
+    layers = list_layers(model, shape)
+    names, takes_bgr = spec.families[model_family](layers, arrays), spec.takes_bgr(model_family, layers)
+    if nameless := [layer.path for layer in layers if layer.path not in names]:
         raise InputError(f"{library} has no such network: it has no name for {', '.join(nameless)}")
-    for layer in ours:
+    for layer in layers:
         name = names[layer.path]
         for path in layer.arrays:
-            yield _Match(layer, path, known.array(layer, name, path.rpartition("/")[2]), name, blue_first)
+            yield _Match(layer, path, spec.array_name(layer, name, path.rpartition("/")[2]), name, takes_bgr)
 
 
-def _red_first(array: np.ndarray, match: _Match) -> np.ndarray:
-    """A kernel of colours with these turned round, if they need it; other arrays as they are."""
-    return array[:, :, ::-1] if match.blue_first and array.ndim == 4 and array.shape[2] == 3 else array
+def _swap_red_and_blue(array: np.ndarray, match: _Match) -> np.ndarray:
+    """Reverses the input channels of the first kernel [height, width, 3, out] if the library's network takes BGR."""
+    return array[:, :, ::-1] if match.takes_bgr and array.ndim == 4 and array.shape[2] == 3 else array

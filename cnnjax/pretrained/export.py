@@ -1,4 +1,4 @@
-"""Weights in files for others: safetensors, and state dicts as PyTorch saves them, made without it."""
+"""Weight files for other libraries: safetensors, and PyTorch's state dicts, written without PyTorch."""
 
 import pathlib
 import pickle
@@ -15,15 +15,23 @@ from cnnjax.errors import InputError, unknown
 from cnnjax.pretrained import convert
 from cnnjax.pretrained.library import Arrays, Shape
 
-OWN = "own"  # in place of a library: our names and layouts
+OWN = "own"  # stands for our names and layouts, in place of a library
 
 
-def named(model: nn.Module, shape: Shape, variables: Arrays, library: str) -> Arrays:
-    """Our variables by path, for images of [height, width, channels], as a state dict of `library`, or "own" as is.
+def to_state_dict(model: nn.Module, shape: Shape, variables: Arrays, library: str) -> Arrays:
+    """Returns our variables, by path, under the names and in the layouts of a PyTorch library's state dict.
 
-    A network of theirs loads it strictly where it has our layers. That it computes the same, as a resnet50 there does
-    of our resnet50_v1_5 and not of our resnet50, takes the pairs that `tests/parity` compares. Raises InputError for a
-    library that has no such network, or is not for PyTorch.
+    A network of the library with the same layers loads it with strict=True. Equal layers do not mean equal outputs:
+    torchvision's resnet50 is our resnet50_v1_5, not our resnet50. `tests/parity` has the pairs that compute the same.
+
+    Args:
+      model: our network.
+      shape: [height, width, channels] of its images.
+      variables: arrays by path, such as 'params/conv1/kernel'.
+      library: a key of `LIBRARIES`, or "own" for `variables` unchanged.
+
+    Raises:
+      InputError: a library that is not for PyTorch or has no such network.
     """
     if library not in (valid := [*convert.torch_libraries(model), OWN]):
         raise unknown("library", library, valid)
@@ -31,78 +39,83 @@ def named(model: nn.Module, shape: Shape, variables: Arrays, library: str) -> Ar
 
 
 def write(path: pathlib.Path, arrays: Arrays) -> None:
-    """Writes arrays into a file of the kind that its suffix says: all of it, or nothing.
+    """Writes arrays to a file in the format of its suffix, atomically.
 
-    Raises InputError for a suffix of no kind, and for a path that cannot be written to.
+    Raises InputError for an unknown suffix, or a path that cannot be written.
     """
     if path.suffix not in WRITERS:
         raise unknown("suffix", path.suffix, WRITERS)
-    part = path.with_name(path.name + ".part")
+    partial = path.with_name(path.name + ".part")
     try:
-        WRITERS[path.suffix](part, {name: np.asarray(array, order="C") for name, array in arrays.items()})
-        part.replace(path)
+        WRITERS[path.suffix](partial, {name: np.asarray(array, order="C") for name, array in arrays.items()})
+        partial.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _write_safetensors(path: pathlib.Path, arrays: Arrays) -> None:
-    path.write_bytes(save(arrays, metadata={"format": "pt"}))  # some readers ask for that
+    path.write_bytes(save(arrays, metadata={"format": "pt"}))  # transformers refuses files without it
 
 
 _STORAGES = {"float32": "FloatStorage", "float16": "HalfStorage", "float64": "DoubleStorage", "int64": "LongStorage"}
 
 
 def _write_torch(path: pathlib.Path, arrays: Arrays) -> None:
-    """A zip archive, not compressed: a pickle that says what the tensors are, and a file of numbers for each."""
-    tensors, numbers = {}, {}
+    """Writes an uncompressed zip archive: a pickle that describes the tensors, and a file of numbers for each."""
+    tensors, storages = {}, {}
     for key, (name, array) in enumerate(arrays.items()):
         array = array.astype(array.dtype.newbyteorder("<"), copy=False)
-        storage = _Stored(("storage", _Global("torch", _STORAGES[array.dtype.name]), str(key), "cpu", array.size))
+        storage = _PersistentId(("storage", _Global("torch", _STORAGES[array.dtype.name]), str(key), "cpu", array.size))
         strides = tuple(stride // array.itemsize for stride in array.strides)
         hooks = _Call(_Global("collections", "OrderedDict"), ())
         rebuild = _Global("torch._utils", "_rebuild_tensor_v2")
         tensors[name] = _Call(rebuild, (storage, 0, array.shape, strides, False, hooks))
-        numbers[str(key)] = array
+        storages[str(key)] = array
     with zipfile.ZipFile(path, "w") as archive:
         folder = path.name.partition(".")[0]
-        archive.writestr(f"{folder}/data.pkl", _pickled(tensors))
+        archive.writestr(f"{folder}/data.pkl", _pickle(tensors))
         archive.writestr(f"{folder}/byteorder", b"little")
-        for key, array in numbers.items():
+        for key, array in storages.items():
             archive.writestr(f"{folder}/data/{key}", array.tobytes())
         archive.writestr(f"{folder}/version", b"3\n")
 
 
 class _Global(NamedTuple):
+    """A function or class, by name."""
+
     module: str
     name: str
 
 
 class _Call(NamedTuple):
+    """A call that the reader makes."""
+
     function: _Global
     arguments: tuple[Any, ...]
 
 
-class _Stored(NamedTuple):
-    """What PyTorch's reader is given to find a tensor's numbers with."""
+class _PersistentId(NamedTuple):
+    """The tuple by which PyTorch's reader finds a tensor's storage."""
 
     identity: tuple[Any, ...]
 
 
-def _pickled(tensors: dict[str, _Call]) -> bytes:
-    """A pickle, protocol 2, that names objects of PyTorch, which `pickle` itself would want to import."""
-    items = b"".join(_value(name) + _value(tensor) for name, tensor in tensors.items())
+def _pickle(tensors: dict[str, _Call]) -> bytes:
+    """Returns a pickle of protocol 2. `pickle.dumps` would have to import the PyTorch objects that it names."""
+    items = b"".join(_opcodes(name) + _opcodes(tensor) for name, tensor in tensors.items())
     return pickle.PROTO + b"\2" + pickle.EMPTY_DICT + pickle.MARK + items + pickle.SETITEMS + pickle.STOP
 
 
-def _value(value: Any) -> bytes:
+def _opcodes(value: Any) -> bytes:
+    """Returns the opcodes that push a value on the pickle machine's stack."""
     match value:
         case _Global(module, name):
             return pickle.GLOBAL + f"{module}\n{name}\n".encode()
         case _Call(function, arguments):
-            return _value(function) + _value(arguments) + pickle.REDUCE
-        case _Stored(identity):
-            return _value(identity) + pickle.BINPERSID
+            return _opcodes(function) + _opcodes(arguments) + pickle.REDUCE
+        case _PersistentId(identity):
+            return _opcodes(identity) + pickle.BINPERSID
         case bool():
             return pickle.NEWTRUE if value else pickle.NEWFALSE
         case int():
@@ -112,7 +125,7 @@ def _value(value: Any) -> bytes:
             text = value.encode()
             return pickle.BINUNICODE + struct.pack("<I", len(text)) + text
         case tuple():
-            return pickle.MARK + b"".join(map(_value, value)) + pickle.TUPLE
+            return pickle.MARK + b"".join(map(_opcodes, value)) + pickle.TUPLE
     raise TypeError(value)
 
 

@@ -1,4 +1,4 @@
-"""Variables of our networks out of files of weights, whichever library they are of."""
+"""Variables of our networks from weight files of any supported library."""
 
 import pathlib
 
@@ -11,41 +11,44 @@ from cnnjax.pretrained.names import LIBRARIES
 
 
 def read(path: pathlib.Path, model: nn.Module, shape: Shape, library: str = "") -> Arrays:
-    """A network's variables, by path, out of a file with the names of that library, or of any that fits.
+    """Reads the variables of a network, by path, from a file with the names of `library` ("": of any that fits).
 
-    `shape` is that of images. Raises InputError for a file that is damaged or is not of that network.
+    `shape` is [height, width, channels] of the images. Raises InputError for a file that is damaged or of another
+    network.
     """
-    kind, arrays = formats.read(path)
-    return match(model, shape, kind, arrays, library).check(str(path))
+    framework, arrays = formats.read(path)
+    return match(model, shape, framework, arrays, library).check(str(path))
 
 
-def match(model: nn.Module, shape: Shape, kind: str, arrays: Arrays, library: str = "") -> convert.Imported:
-    """A network's variables out of a file's arrays: by our names, that library's, or those of one that fits.
+def match(
+    model: nn.Module, shape: Shape, framework: str, arrays: Arrays, library: str = ""
+) -> convert.ImportedVariables:
+    """Matches a file's arrays to a network's variables: in our own names, those of `library`, or of any that fits.
 
-    Where none does, what does not match is that of the nearest. Raises InputError when no library has the network.
+    Tries all libraries of the file's `framework`. If none fits, returns the one with the fewest mismatches. Raises
+    InputError if no library has the network.
     """
-    if any(name.startswith("params/") for name in arrays):  # as `cnnjax export --names=own` leaves them
-        return convert.of_own(model, shape, arrays)
-    names = [library, *(name for name, one in LIBRARIES.items() if name != library and (one.kind or name) == kind)]
-    found: list[convert.Imported] = []
+    if any(name.startswith("params/") for name in arrays):  # as `cnnjax export --names=own` writes them
+        return convert.import_own(model, shape, arrays)
+    others = [name for name, spec in LIBRARIES.items() if name != library and (spec.framework or name) == framework]
+    candidates: list[convert.ImportedVariables] = []
     reasons = []
-    for name in filter(None, names):
+    for name in filter(None, [library, *others]):
         try:
-            found.append(convert.to_ours(model, shape, arrays, name))
+            candidates.append(convert.import_variables(model, shape, arrays, name))
         except InputError as error:
             reasons.append(str(error))
-        if found and not _wrong(found[-1]):
-            return found[-1]
-    if not found:
-        raise InputError("; ".join(reasons) or f"there is no library of the kind {kind!r}")
-    return min(found, key=_wrong)
+        if candidates and not candidates[-1].mismatches:
+            return candidates[-1]
+    if not candidates:
+        raise InputError("; ".join(reasons) or f"there are no names for files of {framework!r}")
+    return min(candidates, key=lambda candidate: candidate.mismatches)
 
 
-def _wrong(found: convert.Imported) -> int:
-    return len(found.missing) + len(found.misshaped) + len(found.unused)
+def num_classes(imported: convert.ImportedVariables) -> int:
+    """Returns the number of classes in the file if only the head's shape differs from ours, else 0.
 
-
-def classes(found: convert.Imported) -> int:
-    """The classes that arrays are for which match but for the biases of their head; 0 where it is more than that."""
-    biases = {has[0] for _, _, has in found.misshaped.values() if len(has) == 1}
-    return biases.pop() if len(biases) == 1 else 0
+    That is so if the misshaped biases, arrays of one dimension, all have one length.
+    """
+    lengths = {actual[0] for _, _, actual in imported.misshaped.values() if len(actual) == 1}
+    return lengths.pop() if len(lengths) == 1 else 0

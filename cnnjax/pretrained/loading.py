@@ -17,6 +17,7 @@ from cnnjax import optim, register, spec
 from cnnjax.config import Config
 from cnnjax.data import pipeline
 from cnnjax.data.info import DataInfo
+from cnnjax.data.operations import parse_operations
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError, nearest
 from cnnjax.models import MODELS, create_model
@@ -88,7 +89,7 @@ def _no_variables(mesh: Mesh, step: str, log: Log) -> Restored:
     raise AssertionError("the variables are set once the file is read")
 
 
-def _published_network(row: catalog.Published) -> LoadedNetwork:
+def _published_network(row: catalog.PublishedWeights) -> LoadedNetwork:
     """Returns the network, config and data of published weights, without the weights."""
     data_set = catalog.DATA_SETS[row.classes]
     config = Config(
@@ -99,7 +100,7 @@ def _published_network(row: catalog.Published) -> LoadedNetwork:
         normalize=row.normalize,
     )
     shape = MODELS[spec.parse(row.model).name].input_shape
-    if calls := pipeline.split_ops(row.preprocess)[0]:
+    if calls := parse_operations(row.preprocess).host:
         larger = np.array([[2 * max(shape), 2 * max(shape), shape[2]]])
         (shape,) = pipeline.group_by_shape(larger, calls)
     statistics = {"mean": list(data_set.mean), "std": list(data_set.std)}
@@ -113,7 +114,7 @@ def _load_file(path: pathlib.Path, network: LoadedNetwork, library: str) -> Load
     """Reads a weight file into `network`, whose number of classes becomes that of the file."""
     kind, arrays = formats.read(path)
     match = files.match(network.model, network.data.shape, kind, arrays, library)
-    if count := files.classes(match):
+    if count := files.num_classes(match):
         data = dataclasses.replace(network.data, classes=_numbered_classes(count), has_class_names=False)
         model = create_model(network.config.model, count, network.config.dtype)
         network = network.replace(data=data, model=model)
@@ -126,7 +127,7 @@ def _numbered_classes(count: int) -> tuple[str, ...]:
     return tuple(str(number) for number in range(count))
 
 
-def _load_published(row: catalog.Published, network: LoadedNetwork, mesh: Mesh, step: str, log: Log) -> Restored:
+def _load_published(row: catalog.PublishedWeights, network: LoadedNetwork, mesh: Mesh, step: str, log: Log) -> Restored:
     path = catalog.fetch(row, log)
     return _placed(files.read(path, network.model, network.data.shape, row.library), mesh, step)
 
@@ -158,7 +159,8 @@ def _restore(
     image = np.zeros((1, *data.shape), np.float32)
     model_state = dict(jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), image))
     params = model_state.pop("params")
-    average = freezing.trainable(config, params) if optim.keeps_average(config) else {}
+    recipe = optim.parse(config)
+    average = freezing.trainable(recipe.freezing, params) if recipe.keeps_average else {}
     target = {"params": params, "model_state": model_state, "ema": average}
     target = sharding.with_sharding(target, sharding.state_sharding(target, mesh))
     number, items = checkpoint.restore_model(folder, target, step, log)

@@ -1,1 +1,1 @@
-"""Many runs at once: where they are executed, and how they are watched."""
+"""Runs: their folders, checkpoints, signals, executors and supervision."""

@@ -1,12 +1,12 @@
-"""Where runs are executed: in processes of this machine, on a Ray cluster, or by Slurm. All start the same command.
+"""Executors: run commands as processes of this machine, on a Ray cluster, or as Slurm jobs.
 
-An executor is a function of `workers`, how many runs go on at once, that returns `start`: (command, log file) -> Job.
+An executor is a function of `workers`, the number of runs in parallel, that returns `start(command, log) -> Job`. The
+command's stdout and stderr are appended to the file `log`.
 """
 
 import importlib
 import os
 import pathlib
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,20 +14,21 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from cnnjax.distributed.devices import divide, visible_cores, visible_gpus
 from cnnjax.errors import InputError
 
 
 class Job(NamedTuple):
-    """A command that was started."""
+    """A started command."""
 
-    poll: Callable[[], int | None]  # its exit status, -n when signal n ended it; None while it goes on
-    stop: Callable[[bool], None]  # asks it to save and leave or, given True, ends it
+    poll: Callable[[], int | None]  # its exit status, -n if signal n killed it; None while it runs
+    stop: Callable[[bool], None]  # False: asks it to checkpoint and exit; True: kills it
 
 
 Start = Callable[[list[str], pathlib.Path], Job]
-LEAVE = 60.0  # seconds that a run has to save and leave
+GRACE_SECONDS = 60.0  # from the request to stop until a run is killed
 
-# Starts a command that is told to end when the process that started it is gone: else a killed sweep's runs would go on.
+# Executes a command that receives SIGTERM when its parent dies: the runs of a killed sweep would go on otherwise.
 _GUARD = """
 import ctypes, os, signal, sys
 parent, cores, *command = sys.argv[1:]
@@ -47,7 +48,7 @@ def _guarded(command: list[str], cores: Sequence[int]) -> list[str]:
     return [sys.executable, "-ISc", _GUARD, str(os.getpid()), ",".join(map(str, cores)), *command]
 
 
-def _begin(command: list[str], log: pathlib.Path, cores: Sequence[int] = (), **environment: str) -> subprocess.Popen:
+def _popen(command: list[str], log: pathlib.Path, cores: Sequence[int] = (), **environment: str) -> subprocess.Popen:
     with log.open("ab") as file:
         return subprocess.Popen(
             _guarded(command, cores), stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
@@ -55,81 +56,73 @@ def _begin(command: list[str], log: pathlib.Path, cores: Sequence[int] = (), **e
         )  # fmt: skip
 
 
+class Resources(NamedTuple):
+    """What one worker of this machine may use."""
+
+    cores: list[int]  # [] for all
+    environment: dict[str, str]  # selects its GPUs
+
+
 def local(workers: int) -> Start:
-    """Processes of this machine, among which its cores and GPUs are divided."""
-    free = _shares(workers)
+    """Starts processes on this machine, whose cores and GPUs are divided among the workers."""
+    available = divide_machine(workers)
 
     def start(command: list[str], log: pathlib.Path) -> Job:
-        share = free.pop(0)
-        process = _begin(command, log, share[0], **share[1])
+        resources = available.pop(0)
+        process = _popen(command, log, resources.cores, **resources.environment)
+        released = False
 
         def poll() -> int | None:
+            nonlocal released
             status = process.poll()
-            if status is not None and share not in free:
-                free.append(share)
+            if status is not None and not released:
+                released = True
+                available.append(resources)
             return status
 
-        return Job(poll, lambda hard: process.send_signal(signal.SIGKILL if hard else signal.SIGTERM))
+        return Job(poll, lambda kill: process.send_signal(signal.SIGKILL if kill else signal.SIGTERM))
 
     return start
 
 
-def _shares(workers: int) -> list[Any]:
-    """For each worker its cores, where the system can say which, and the variables that give it its GPUs."""
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    gpus = _gpus()
-    shares = []
+def divide_machine(workers: int) -> list[Resources]:
+    """Returns the cores and the GPUs of each worker."""
+    cores, gpus = visible_cores(), visible_gpus()
+    resources = []
     for i in range(workers):
-        environment = {"CUDA_VISIBLE_DEVICES": ",".join(_share(gpus, i, workers))} if gpus else {}
-        if 0 < len(gpus) < workers:  # several on one, none of which may take all of its memory
+        environment = {"CUDA_VISIBLE_DEVICES": ",".join(divide(gpus, i, workers))} if gpus else {}
+        if 0 < len(gpus) < workers:  # several runs on one GPU, so none may preallocate its memory
             environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
-        shares.append((_share(cores, i, workers), environment))
-    return shares
-
-
-def _share(things: list, i: int, workers: int) -> list:
-    """What worker i has of them: a part of its own or, where there are fewer than workers, one with others."""
-    count = len(things)
-    if count >= workers:
-        return things[i * count // workers : (i + 1) * count // workers]
-    return [things[i % count]] if things else []
-
-
-def _gpus() -> list[str]:
-    """The names of the NVIDIA GPUs that a process of ours may use."""
-    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if seen is not None or not shutil.which("nvidia-smi"):
-        return [name for name in (seen or "").split(",") if name]
-    lines = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout.splitlines()
-    return [str(i) for i in range(len([line for line in lines if line.startswith("GPU ")]))]
+        resources.append(Resources(divide(cores, i, workers), environment))
+    return resources
 
 
 # ------------------------------------------------------------------------------------------------------ other machines
 
 
 def execute(command: list[str], log: str) -> int:
-    """Runs a command to its end and returns its status; told to end before, asks it to save and leave."""
-    process = _begin(command, pathlib.Path(log))
+    """Runs a command and returns its exit status. When interrupted itself, it stops the command first."""
+    process = _popen(command, pathlib.Path(log))
     try:
         while process.poll() is None:
-            time.sleep(0.1)  # not in one wait, from which Ray cannot call a task away
+            time.sleep(0.1)  # rather than one wait(), which Ray cannot cancel
         return process.returncode
     finally:
         if process.poll() is None:
             process.terminate()
             try:
-                process.wait(LEAVE)
+                process.wait(GRACE_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
 
 
 def ray(workers: int, address: str = "", cpus: int = 0, gpus: float = 0.0) -> Start:
-    """Tasks of the Ray cluster at `address`, as in 'ray://host:10001' or 'auto', or of one started on this machine.
+    """Starts tasks on the Ray cluster at `address`, as in 'ray://host:10001' or 'auto'; '' starts one on this machine.
 
-    Each run has `cpus` cores (0: the cluster's, divided among the workers) and `gpus` GPUs, where a part is a share of
-    one. The machines share the folder of the runs.
+    Each run gets `cpus` cores (0: the cluster's, divided among the workers) and `gpus` GPUs, where 0.5 is half of one.
+    The machines have to share the runs' folder.
     """
-    library = _needed("ray", "ray")
+    library = _import("ray", "ray")
     if not library.is_initialized():
         library.init(address=address or None, log_to_driver=False, include_dashboard=False, logging_level="ERROR")
     cores = cpus or max(1, int(library.cluster_resources().get("CPU", 1)) // workers)
@@ -146,7 +139,7 @@ def ray(workers: int, address: str = "", cpus: int = 0, gpus: float = 0.0) -> St
             except library.exceptions.RayError:  # its worker died, or it was cancelled
                 return -signal.SIGKILL
 
-        return Job(poll, lambda hard: library.cancel(task, force=hard))
+        return Job(poll, lambda kill: library.cancel(task, force=kill))
 
     return start
 
@@ -154,8 +147,8 @@ def ray(workers: int, address: str = "", cpus: int = 0, gpus: float = 0.0) -> St
 def slurm(
     workers: int, cluster: str = "slurm", partition: str = "", hours: float = 24.0, cpus: int = 4, gpus: int = 1
 ) -> Start:
-    """Jobs of Slurm, each with that time, cores and GPUs. cluster='local' tries it out without Slurm."""
-    submitit = _needed("submitit", "slurm")
+    """Submits Slurm jobs, each with these hours, cores and GPUs. cluster='local' runs them here, without Slurm."""
+    submitit = _import("submitit", "slurm")
 
     def start(command: list[str], log: pathlib.Path) -> Job:
         executor = submitit.AutoExecutor(log.resolve().parent / "slurm", cluster=cluster)
@@ -173,12 +166,12 @@ def slurm(
             except (submitit.core.utils.UncompletedJobError, submitit.core.utils.FailedJobError):
                 return -signal.SIGKILL
 
-        return Job(poll, lambda hard: job.cancel())
+        return Job(poll, lambda kill: job.cancel())
 
     return start
 
 
-def _needed(module: str, extra: str) -> Any:
+def _import(module: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError:

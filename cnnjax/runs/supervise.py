@@ -1,7 +1,7 @@
-"""Many runs, several at a time: given out, watched through their folders, given out again when they are killed.
+"""Supervision of many runs, several in parallel: starts them, follows their folders, restarts killed ones.
 
-A run is `cnnjax train` in its folder, by any of `cnnjax.runs.executors`. All that is known of it is in that folder, so
-that this process can be killed as well, and started again.
+A run is `cnnjax train` in its folder, started by one of `cnnjax.runs.executors`. All state is in that folder, so the
+supervising process may be killed and restarted, too.
 """
 
 import dataclasses
@@ -11,103 +11,107 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
+from cnnjax import register
 from cnnjax.config import Config, to_steps
 from cnnjax.runs import workdir
-from cnnjax.runs.executors import LEAVE, Job, Start
+from cnnjax.runs.executors import GRACE_SECONDS, Job, Start
 from cnnjax.runs.signals import Interrupted
 
-OUTPUT = "output.txt"  # in a run's folder: what the command said
-ATTEMPTS = 3  # starts of a run that something kills
-LAST_LINES = 5  # of what a run said that are kept of one that failed
+OUTPUT = "output.txt"  # in a run's folder: the stdout and stderr of its command
+MAX_STARTS = 3  # of a run that signals kill
+OUTPUT_LINES = 5  # of a failed run, in the message
+POLL_SECONDS = 0.05
 
 
 @dataclasses.dataclass
 class Run:
-    """A training to be run, or that is running."""
+    """A training to be started, or one in progress."""
 
     config: Config
     folder: pathlib.Path
     data_dir: str = ""
-    lines: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # of metrics.jsonl
+    metrics: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # the lines of metrics.jsonl
 
 
-class End(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class End:
     """How a run ended."""
 
-    kind: str  # 'complete', 'stopped' (as was asked) or 'failed'
-    text: str = ""  # why it failed
+    kind: Literal["complete", "stopped", "failed"]  # 'stopped': on request
+    reason: str = ""  # why it failed
 
 
 @dataclasses.dataclass
 class _Active:
+    """A run in progress."""
+
     run: Run
     job: Job
-    changed: float  # when it last said something
-    seen: tuple = ()
+    last_output: float  # time.monotonic() when its metrics or its output last grew
+    file_stats: tuple = ()  # inode and size of both files at that time
     stopping: bool = False
     failure: str = ""
 
 
 def supervise(
-    take: Callable[[], Run | None],
+    next_run: Callable[[], Run | None],
     start: Start,
     *,
     workers: int,
-    silence: float,
-    watch: Callable[[Run], bool],
-    ended: Callable[[Run, End], None],
+    stall_timeout: float,
+    should_stop: Callable[[Run], bool],
+    on_end: Callable[[Run, End], None],
     show: Callable[[list[Run]], None] = lambda runs: None,
 ) -> None:
-    """Runs what `take` gives, `workers` at a time, until it gives nothing and nothing goes on.
+    """Runs trainings from `next_run()`, at most `workers` in parallel, until it returns None and all have ended.
 
-    `watch` sees each run whose metrics grew, and says whether it is to be stopped; `ended` hears how it ended, once. A
-    run that a signal ended is started again, where it was, up to ATTEMPTS times. One that says nothing for `silence`
-    seconds is killed, and has failed. Raises Interrupted after SIGINT or SIGTERM, once all runs have saved and left:
-    these did not end.
+    `should_stop(run)` is called whenever the metrics of a run have grown, `on_end` once when it ends, `show` with the
+    runs in progress at every poll. A run killed by a signal is restarted, up to `MAX_STARTS` starts. One without output
+    for `stall_timeout` seconds is killed and counts as failed. Raises Interrupted after SIGINT or SIGTERM, once all
+    runs have saved a checkpoint and exited; `on_end` is not called for these.
     """
     active: list[_Active] = []
-    attempts: dict[pathlib.Path, int] = {}
+    starts: dict[pathlib.Path, int] = {}
     interrupted: list[int] = []
-    old = {
+    previous_handlers = {
         number: signal.signal(number, lambda n, _: interrupted.append(n)) for number in (signal.SIGINT, signal.SIGTERM)
     }
 
     def begin(run: Run) -> None:
-        attempts[run.folder] = attempts.get(run.folder, 0) + 1
+        starts[run.folder] = starts.get(run.folder, 0) + 1
         active.append(_Active(run, _launch(run, start), time.monotonic()))
 
     try:
         while not interrupted:
-            while len(active) < workers and (run := take()):
+            while len(active) < workers and (run := next_run()):
                 begin(run)
             if not active:
                 return
-            for one in list(active):
-                status = one.job.poll()
-                if _changed(one) and not one.stopping and watch(one.run):
-                    one.stopping = True
-                    one.job.stop(False)
+            for current in list(active):
+                status = current.job.poll()
+                if _metrics_grew(current) and not current.stopping and should_stop(current.run):
+                    current.stopping = True
+                    current.job.stop(False)
                 if status is None:
-                    if time.monotonic() - one.changed > silence and not one.failure:
-                        one.failure = f"it said nothing for {silence:.0f} seconds"
-                        one.job.stop(True)
+                    _kill_if_stalled(current, stall_timeout)
                     continue
-                active.remove(one)
+                active.remove(current)
                 killed = status < 0 or status >= 128
-                if killed and not one.stopping and not one.failure and attempts[one.run.folder] < ATTEMPTS:
-                    begin(one.run)
+                restartable = not current.stopping and not current.failure
+                if killed and restartable and starts[current.run.folder] < MAX_STARTS:
+                    begin(current.run)
                 else:
-                    ended(one.run, _end(one, status))
-            show([one.run for one in active])
-            time.sleep(0.05)
-        raise Interrupted(interrupted[0], f"stopped; {len(active)} runs have saved and left")
+                    on_end(current.run, _end(current, status))
+            show([current.run for current in active])
+            time.sleep(POLL_SECONDS)
+        raise Interrupted(interrupted[0], f"interrupted: {len(active)} runs checkpointed")
     except BaseException:
-        _stop(active)
+        _stop_all(active)
         raise
     finally:
-        for number, handler in old.items():
+        for number, handler in previous_handlers.items():
             signal.signal(number, handler)
 
 
@@ -115,70 +119,76 @@ def _launch(run: Run, start: Start) -> Job:
     run.folder.mkdir(parents=True, exist_ok=True)
     if not (run.folder / "config.json").exists():
         workdir.write_json(run.folder / "config.json", dataclasses.asdict(run.config))
-    if workdir.is_locked(run.folder):  # by a process that an earlier one of us started: it is waited for
-        return Job(lambda: _status(run.folder), lambda hard: None)
-    command = [sys.executable, "-m", "cnnjax", "train", f"--workdir={run.folder}"]
+    if workdir.is_locked(run.folder):  # an earlier supervisor started it, and it is still running: wait for it
+        return Job(lambda: _status_from_folder(run.folder), lambda kill: None)
+    command = [sys.executable, "-m", "cnnjax", "train", f"--workdir={run.folder}", *register.flags()]
     return start(command + ([f"--data_dir={run.data_dir}"] if run.data_dir else []), run.folder / OUTPUT)
 
 
-def _status(folder: pathlib.Path) -> int | None:
-    """As the exit status of a process that is not ours: as if a signal had ended it, unless it has its result."""
+def _status_from_folder(folder: pathlib.Path) -> int | None:
+    """Returns the exit status of a run that is not our child: 0 with a result, else as if SIGKILL had ended it."""
     if workdir.is_locked(folder):
         return None
     return 0 if is_complete(folder) else -signal.SIGKILL
 
 
-def _changed(one: _Active) -> bool:
-    """Whether it has other metrics than the last time; notes when it last wrote anything."""
+def _metrics_grew(active: _Active) -> bool:
+    """Reads the metrics of a run if they have grown; returns whether they have. Notes the time of any output."""
     stats = []
     for name in ("metrics.jsonl", OUTPUT):
         try:
-            stat = (one.run.folder / name).stat()
+            stat = (active.run.folder / name).stat()
             stats.append((stat.st_ino, stat.st_size))
         except OSError:
             stats.append(None)
-    if tuple(stats) == one.seen:
+    if tuple(stats) == active.file_stats:
         return False
-    one.changed = time.monotonic()
-    metrics, one.seen = one.seen[:1] != tuple(stats[:1]), tuple(stats)
-    if metrics:
-        one.run.lines = metric_lines(one.run.folder)
-    return metrics and bool(one.run.lines)
+    grew = active.file_stats[:1] != tuple(stats[:1])
+    active.last_output, active.file_stats = time.monotonic(), tuple(stats)
+    if grew:
+        active.run.metrics = read_metrics(active.run.folder)
+    return grew and bool(active.run.metrics)
 
 
-def metric_lines(folder: pathlib.Path) -> list[dict[str, Any]]:
-    """The whole lines of a run's metrics.jsonl, as they are now."""
-    return [json.loads(line) for line in workdir.lines(folder / "metrics.jsonl")]
+def _kill_if_stalled(active: _Active, stall_timeout: float) -> None:
+    if time.monotonic() - active.last_output > stall_timeout and not active.failure:
+        active.failure = f"no output for {stall_timeout:.0f} seconds"
+        active.job.stop(True)
+
+
+def read_metrics(folder: pathlib.Path) -> list[dict[str, Any]]:
+    """Returns the complete lines of a run's metrics.jsonl."""
+    return [json.loads(line) for line in workdir.complete_lines(folder / "metrics.jsonl")]
 
 
 def is_complete(folder: pathlib.Path) -> bool:
-    """Whether a run has ended: then it has its final numbers."""
+    """Returns whether a run has finished, that is, has written its result.json."""
     return (folder / "result.json").exists()
 
 
-def is_last(run: Run) -> bool:
-    """Whether a run that goes on has taken its last step."""
-    last = run.lines[-1]
+def is_at_last_step(run: Run) -> bool:
+    """Returns whether the last metrics of a run in progress are those of its final step."""
+    last = run.metrics[-1]
     return last["step"] >= to_steps(run.config.duration, epoch=last["step"] / max(last["epoch"], 1e-9))
 
 
-def _end(one: _Active, status: int) -> End:
-    if is_complete(one.run.folder) and status == 0:
+def _end(active: _Active, status: int) -> End:
+    if is_complete(active.run.folder) and status == 0:
         return End("complete")
-    if one.stopping:
+    if active.stopping:
         return End("stopped")
-    output = one.run.folder / OUTPUT
-    said = output.read_text(errors="replace").strip().splitlines()[-LAST_LINES:] if output.exists() else []
-    how = one.failure or (f"signal {-status} ended it" if status < 0 else f"status {status}")
-    return End("failed", "\n".join([how, *said]))
+    path = active.run.folder / OUTPUT
+    output = path.read_text(errors="replace").strip().splitlines()[-OUTPUT_LINES:] if path.exists() else []
+    how = active.failure or (f"killed by signal {-status}" if status < 0 else f"exit status {status}")
+    return End("failed", "\n".join([how, *output]))
 
 
-def _stop(active: list[_Active]) -> None:
-    for one in active:
-        one.job.stop(False)
-    deadline = time.monotonic() + LEAVE
-    while active := [one for one in active if one.job.poll() is None]:
+def _stop_all(active: list[_Active]) -> None:
+    for current in active:
+        current.job.stop(False)
+    deadline = time.monotonic() + GRACE_SECONDS
+    while active := [current for current in active if current.job.poll() is None]:
         if time.monotonic() > deadline:
-            for one in active:
-                one.job.stop(True)
-        time.sleep(0.05)
+            for current in active:
+                current.job.stop(True)
+        time.sleep(POLL_SECONDS)

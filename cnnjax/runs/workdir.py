@@ -1,10 +1,10 @@
-"""The folder of a run: its config, what it knows of the data, the versions, and its metrics as they come.
+"""A run's folder: its config, data description, software versions, metrics and lock.
 
 config.json     every setting             metrics.jsonl   one JSON object per line, with its step
-data.json       classes, shape, mean      tensorboard/    the same, for TensorBoard
-statistics.npz  what is too long for it   checkpoints/    see `cnnjax.runs.checkpoint`
+data.json       classes, shape, mean      tensorboard/    the same metrics, for TensorBoard
+statistics.npz  long statistics           checkpoints/    see `cnnjax.runs.checkpoint`
 versions.json   packages, devices         evaluations/    see `cnnjax.evaluation.scoring`
-result.json     the final numbers
+result.json     the final metrics
 """
 
 import contextlib
@@ -36,75 +36,80 @@ from cnnjax.data.info import DataInfo
 from cnnjax.errors import InputError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "grain")
-LONG = 20  # values: of longer statistics, data.json has no list
+MAX_JSON_VALUES = 20  # longer statistics go to statistics.npz
 LOCK = "lock"  # held by the training in the folder
-SEEN_SECONDS = 60  # what process 0 writes may take so long to be seen on other hosts
+SYNC_SECONDS = 60  # a network file system may take this long to show process 0's files on other hosts
 
 
 def unique_path(name: str, root: str = "runs") -> pathlib.Path:
-    """A folder name that says what and when, and that no other run has: runs/digits_lenet5-20261122-093015."""
-    start = f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
-    names = (pathlib.Path(root) / f"{name}-{start}{suffix}" for suffix in ("", *(f"-{i}" for i in range(2, 1000))))
+    """Returns the path of a new folder, from name and time, as in runs/digits_lenet5-20261122-093015."""
+    started = f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    names = (pathlib.Path(root) / f"{name}-{started}{suffix}" for suffix in ("", *(f"-{i}" for i in range(2, 1000))))
     return next(path for path in names if not path.exists())
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:
-    """Writes the whole file or, when killed half-way, nothing."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=2) + "\n")
-    part.replace(path)
+    """Writes a JSON file atomically."""
+    _write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def _write_atomically(path: pathlib.Path, content: bytes) -> None:
+    partial = path.with_name(path.name + ".part")
+    partial.write_bytes(content)
+    partial.replace(path)
 
 
 def read_json(path: pathlib.Path) -> Any:
-    """What `write_json` wrote. Raises InputError when the file is missing or damaged."""
+    """Reads a JSON file of a run's folder. Raises InputError if it is missing or damaged."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
-        raise InputError(f"{path.parent} is not a run's folder, or has not begun: it has no {path.name}") from None
+        raise InputError(f"{path.parent} is not the folder of a run that has started: it has no {path.name}") from None
     except ValueError as error:
         raise InputError(f"{path} is damaged: {error}") from error
 
 
 def write_data_info(workdir: pathlib.Path, data: DataInfo) -> None:
-    """Writes data.json, and statistics of more than `LONG` values as arrays beside it."""
+    """Writes data.json and, beside it, statistics.npz with the arrays of more than `MAX_JSON_VALUES` values."""
     content = data.to_dict()
     arrays = {name: value for name, value in content.items() if isinstance(value, np.ndarray)}
-    long = {name: value for name, value in arrays.items() if value.size > LONG}
+    long = {name: value for name, value in arrays.items() if value.size > MAX_JSON_VALUES}
     content = {name: value.tolist() if name in arrays else value for name, value in content.items() if name not in long}
     if long:
         buffer = io.BytesIO()
         np.savez(buffer, **long)  # pyright: ignore[reportArgumentType]
-        part = workdir / "statistics.npz.part"
-        part.write_bytes(buffer.getvalue())
-        part.replace(workdir / "statistics.npz")
+        _write_atomically(workdir / "statistics.npz", buffer.getvalue())
         content["statistics"] = hashlib.sha256(buffer.getvalue()).hexdigest()
     write_json(workdir / "data.json", content)
 
 
 def read_data_info(workdir: pathlib.Path) -> DataInfo:
-    """Reads what `write_data_info` wrote. Raises InputError when a file is missing or damaged."""
+    """Returns what `write_data_info` wrote. Raises InputError if a file is missing or damaged."""
     content = read_json(workdir / "data.json")
     if digest := content.pop("statistics", ""):
         path = workdir / "statistics.npz"
         data = path.read_bytes() if path.exists() else b""
         if hashlib.sha256(data).hexdigest() != digest:
-            raise InputError(f"{path} is {'damaged' if data else 'missing'}; going on with the run writes it anew")
+            raise InputError(f"{path} is {'damaged' if data else 'missing'}; resuming the run rewrites it")
         content |= np.load(io.BytesIO(data))
     return DataInfo.from_dict(content)
 
 
 def claim(workdir: pathlib.Path, config: Config) -> None:
-    """Makes `workdir` the folder of a run with this config, or goes on with one that already is.
+    """Makes `workdir` the folder of a run with this config: writes config.json and versions.json.
 
-    Raises InputError when it belongs to a run with other settings, or holds something else.
+    A run may be resumed with other values of `config.RESUMABLE` fields. Raises InputError if the folder belongs to a
+    run with another config, or contains other files.
     """
     path = workdir / "config.json"
     if path.exists():
-        old, new = (dataclasses.asdict(c) for c in (configs.load(path), config))
-        if what := differences(old, new, configs.RESUMABLE):
-            raise InputError(f"{workdir} is the run of another config: {what}. Give another --workdir, or no --config")
-    elif workdir.is_dir() and any(other.name != "config.json.part" for other in workdir.iterdir()):
-        raise InputError(f"{workdir} is not empty and not a run's folder; give another --workdir")
+        old, new = map(dataclasses.asdict, (configs.load(path), config))
+        if changes := differences(old, new, configs.RESUMABLE):
+            raise InputError(
+                f"{workdir} holds a run with another config: {changes}. Pass another --workdir, or no --config"
+            )
+    elif workdir.is_dir() and any(file.name != "config.json.part" for file in workdir.iterdir()):
+        raise InputError(f"{workdir} is not empty and not a run's folder; pass another --workdir")
     workdir.mkdir(parents=True, exist_ok=True)
     write_json(path, dataclasses.asdict(config))
     device = jax.devices()[0]
@@ -121,36 +126,36 @@ def claim(workdir: pathlib.Path, config: Config) -> None:
     )
 
 
-def differences(old: dict[str, Any], new: dict[str, Any], free: Container[str]) -> str:
-    """What of `unique_path` is not as it was, in words; what is `free` may be. '' for nothing."""
-    changed = [name for name in new if old[name] != new[name] and name not in free]
+def differences(old: dict[str, Any], new: dict[str, Any], ignored: Container[str]) -> str:
+    """Returns the entries of `new` that differ from `old`, as text; '' for none. Names in `ignored` may differ."""
+    changed = [name for name in new if old[name] != new[name] and name not in ignored]
     return ", ".join(f"{name} = {old[name]!r} there, {new[name]!r} now" for name in changed)
 
 
 def is_locked(workdir: pathlib.Path) -> bool:
-    """Whether a training is going on in the folder."""
+    """Returns whether a training is running in the folder."""
     try:
         with (workdir / LOCK).open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # there is none, or the file system has no locks
+    except OSError:  # no lock file, or a file system without locks
         return False
     return False
 
 
 def check_shared(workdir: pathlib.Path) -> None:
-    """Waits until every process sees the folder of a run as process 0 does. Before it, process 0 has claimed it.
+    """Waits until every process sees the run's folder as process 0 does, which has claimed it before.
 
-    Raises InputError in one that does not within `SEEN_SECONDS`: on a disk of its own, it would begin anew where the
-    others go on.
+    Raises InputError in a process that does not within `SYNC_SECONDS`: on a disk of its own, it would start from
+    scratch while the others resume.
     """
     if jax.process_count() == 1:
         return
-    expected = int(multihost_utils.broadcast_one_to_all(np.uint32(_view(workdir))))
-    end = time.monotonic() + SEEN_SECONDS
-    while _view(workdir) != expected:
-        if time.monotonic() > end:
+    expected = int(multihost_utils.broadcast_one_to_all(np.uint32(_fingerprint(workdir))))
+    deadline = time.monotonic() + SYNC_SECONDS
+    while _fingerprint(workdir) != expected:
+        if time.monotonic() > deadline:
             raise InputError(
                 f"process {jax.process_index()}, on {platform.node()}, does not see {workdir.absolute()} as process 0 "
                 "does: the processes of a run need a folder that all of their hosts share"
@@ -158,55 +163,54 @@ def check_shared(workdir: pathlib.Path) -> None:
         time.sleep(0.5)
 
 
-def _view(workdir: pathlib.Path) -> int:
-    """A number for what this process sees: when the run was claimed last, and its checkpoints."""
+def _fingerprint(workdir: pathlib.Path) -> int:
+    """Returns a checksum of the folder as this process sees it: the time of the last claim, and the checkpoints."""
     with contextlib.suppress(OSError):
-        os.listdir(workdir.parent)  # a network file system looks anew
+        os.listdir(workdir.parent)  # makes a network file system refresh
         claimed = (workdir / "config.json").stat().st_mtime_ns
         return zlib.crc32(repr((claimed, sorted(path.name for path in workdir.glob("checkpoints/*")))).encode())
     return 0
 
 
-class Metrics:
-    """Writes numbers to metrics.jsonl and to TensorBoard, in the one process that leads.
+class MetricsWriter:
+    """Writes metrics to metrics.jsonl and to TensorBoard, in the leader process; locks the run's folder.
 
-    Lines from after step `start` are of an attempt that was lost, and the last one is written anew: they are cut.
-    Raises InputError while another training has the folder.
+    Lines after `first_step`, the step that training resumes from, belong to a lost attempt and are removed, as is the
+    final test line, which will be written again. Raises InputError while another training runs in the folder.
     """
 
-    def __init__(self, workdir: pathlib.Path, start: int, leader: bool) -> None:
+    def __init__(self, workdir: pathlib.Path, first_step: int, leader: bool) -> None:
         self._open = contextlib.ExitStack()
         self._leader = leader
         if leader:
             lock = self._open.enter_context((workdir / LOCK).open("w"))
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it when the process dies
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process dies
             except BlockingIOError:
                 self._open.close()
-                raise InputError(f"{workdir} is in use: another training is going on in it") from None
+                raise InputError(f"{workdir} is in use: another training is running in it") from None
             except OSError:
                 pass  # a file system without locks
             path = workdir / "metrics.jsonl"
-            part = path.with_name(path.name + ".part")
-            part.write_text("".join(line + "\n" for line in lines(path) if _is_kept(line, start)))
-            part.replace(path)
+            kept = [line + "\n" for line in complete_lines(path) if _is_kept(line, first_step)]
+            _write_atomically(path, "".join(kept).encode())
             self._file = self._open.enter_context(path.open("a", buffering=1))
-            self._board = functools.cache(functools.partial(self._open_board, workdir / "tensorboard", start + 1))
+            self._board = functools.cache(functools.partial(self._open_board, workdir / "tensorboard", first_step + 1))
 
-    def __enter__(self) -> "Metrics":
+    def __enter__(self) -> "MetricsWriter":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
-    def _open_board(self, folder: pathlib.Path, begin: int) -> Any:
-        import tensorboardX  # with the first line: the first step need not wait for it
+    def _open_board(self, folder: pathlib.Path, purge_step: int) -> Any:
+        import tensorboardX  # only now, so that the first training step does not wait for it
 
-        board = tensorboardX.SummaryWriter(str(folder), purge_step=begin)
+        board = tensorboardX.SummaryWriter(str(folder), purge_step=purge_step)
         return self._open.enter_context(contextlib.closing(board))
 
     def write(self, step: int, epoch: float, group: str, values: dict[str, float]) -> None:
-        """One line, {"step", "epoch", "group/name": value ...}."""
+        """Appends one line, {"step": ..., "epoch": ..., "group/name": value, ...}."""
         if not self._leader:
             return
         named = {f"{group}/{name}": value for name, value in values.items()}
@@ -215,16 +219,16 @@ class Metrics:
             self._board().add_scalar(name, value, step)
 
 
-def lines(path: pathlib.Path) -> list[str]:
-    """The whole lines of a file that may end in half a one; none where there is no file."""
+def complete_lines(path: pathlib.Path) -> list[str]:
+    """Returns the lines of a file without an unfinished last one; [] if there is no file."""
     if not path.exists():
         return []
     return [line for line in path.read_text().split("\n")[:-1] if line]
 
 
-def _is_kept(line: str, start: int) -> bool:
+def _is_kept(line: str, first_step: int) -> bool:
     try:
         values = json.loads(line)
-        return values["step"] <= start and "test/loss" not in values
+        return values["step"] <= first_step and "test/loss" not in values
     except (ValueError, KeyError, TypeError):
-        return True  # not ours to judge
+        return True  # not a line of ours

@@ -1,4 +1,4 @@
-"""Studies: a claim of the literature, the arms that test it, and how it is judged. What experiments import."""
+"""Studies: a claim of the literature, the arms that test it, and the comparisons that decide it."""
 
 import dataclasses
 import pathlib
@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 from cnnjax.config import Config
 
-Measure = Callable[[pathlib.Path, str], dict[str, Any]]  # (a run's folder, data_dir) -> numbers, or lists of numbers
+Measure = Callable[[pathlib.Path, str], dict[str, Any]]  # (run folder, data_dir) -> metric -> number(s)
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A part of a claim: in a metric, arm `a` is higher (or lower) than arm `b` by more than `margin`."""
+    """One statement of a claim: in `metric`, arm `a` is higher (or lower) than arm `b` by more than `margin`."""
 
     a: str
     sign: Literal["higher", "lower"]
@@ -23,9 +23,9 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
-    """A part of the figure: a metric of all arms, or of those given.
+    """One subplot of the figure: a metric of all arms, or of `arms`.
 
-    'curve': over the epochs, 'profile': a list that was measured, over its index; 'bars': a number.
+    kind: 'curve' plots it over the epochs, 'profile' a measured list over its index, 'bars' a number.
     """
 
     kind: Literal["curve", "profile", "bars"]
@@ -38,18 +38,18 @@ class Panel:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """What get_study(budget) of a file in experiments/ returns.
+    """A study, returned by get_study(budget) of a file in experiments/.
 
-    A metric is a name in metrics.jsonl, of which the last value counts ('test/accuracy'), or one that `measure` gives.
+    A metric is a key of metrics.jsonl, such as 'test/accuracy', whose last value counts, or a key of `measure`'s.
     """
 
     claim: str
-    source: str  # where the claim is made: paper, section, figure
+    source: str  # of the claim: paper, section, figure
     arms: Mapping[str, Config]
     seeds: int  # runs of each arm, with seeds from its config's on
-    metrics: Mapping[str, str]  # metric -> its heading in the table
+    metrics: Mapping[str, str]  # metric -> column heading
     comparisons: tuple[Comparison, ...]
     panels: tuple[Panel, ...]
     measure: Measure | None = None
-    starts: Mapping[str, str] = dataclasses.field(default_factory=dict)  # arm -> the arm whose weights it starts from
-    remarks: str = ""  # what a reader of the report has to know: what differs from the paper
+    starts: Mapping[str, str] = dataclasses.field(default_factory=dict)  # arm -> the arm that initializes it
+    remarks: str = ""  # for readers of the report: the differences from the paper

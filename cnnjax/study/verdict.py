@@ -1,23 +1,24 @@
-"""What the runs say of a claim: differences of means, with confidence intervals."""
+"""Verdicts on a claim: differences of means between arms, with confidence intervals."""
 
+import dataclasses
 import math
 import statistics
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import scipy.stats
 
 from cnnjax.study import Comparison
 
 LEVEL = 0.95  # of the confidence intervals
-HELD, REFUTED, OPEN = "held", "refuted", "undecided"
+HELD, REFUTED, UNDECIDED = "held", "refuted", "undecided"
 
-Values = Mapping[str, Mapping[str, Sequence[float]]]  # arm -> metric -> a number for each seed
+Values = Mapping[str, Mapping[str, Sequence[float]]]  # arm -> metric -> one value per seed
 
 
-class Finding(NamedTuple):
-    """The difference of two arms' means, its interval, and what it says of the comparison."""
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """The difference of two arms' means, its confidence interval, and the verdict on the comparison."""
 
     comparison: Comparison
     difference: float
@@ -27,29 +28,35 @@ class Finding(NamedTuple):
 
 
 def interval(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float]:
-    """mean(a) - mean(b) and its confidence interval, by Welch's t-test; infinite where a spread is unknown."""
+    """Returns mean(a) - mean(b) and the bounds of its confidence interval, by Welch's t-test.
+
+    The bounds are infinite if `a` or `b` has a single value.
+    """
     difference = statistics.fmean(a) - statistics.fmean(b)
     if min(len(a), len(b)) < 2:
         return difference, -math.inf, math.inf
     if statistics.pvariance(a) == statistics.pvariance(b) == 0:
         return difference, difference, difference
-    with warnings.catch_warnings():  # of an arm whose runs all end alike: it has no spread, and needs none
+    with warnings.catch_warnings():  # SciPy warns about an arm without variance, which is fine here
         warnings.simplefilter("ignore", RuntimeWarning)
-        found = scipy.stats.ttest_ind(a, b, equal_var=False).confidence_interval(LEVEL)
-    return difference, float(found.low), float(found.high)
+        bounds = scipy.stats.ttest_ind(a, b, equal_var=False).confidence_interval(LEVEL)
+    return difference, float(bounds.low), float(bounds.high)
 
 
 def judge(comparison: Comparison, values: Values) -> Finding:
-    """Held when the whole interval is beyond the margin, refuted when all of it is short of it, undecided between."""
+    """Compares two arms.
+
+    HELD if the whole interval is beyond the margin, REFUTED if none of it is, else UNDECIDED.
+    """
     a, b = values[comparison.a][comparison.metric], values[comparison.b][comparison.metric]
     difference, low, high = interval(a, b)
     sign = 1 if comparison.sign == "higher" else -1
     nearest, farthest = sorted((sign * low, sign * high))
     beyond, short = nearest > comparison.margin, farthest <= comparison.margin
-    return Finding(comparison, difference, low, high, HELD if beyond else REFUTED if short else OPEN)
+    return Finding(comparison, difference, low, high, HELD if beyond else REFUTED if short else UNDECIDED)
 
 
-def together(findings: Sequence[Finding]) -> str:
-    """Of a claim: refuted when a part of it is, held when all are."""
+def overall_verdict(findings: Sequence[Finding]) -> str:
+    """Returns the verdict on the claim: REFUTED if any comparison is, HELD if all are, else UNDECIDED."""
     verdicts = {finding.verdict for finding in findings}
-    return REFUTED if REFUTED in verdicts else OPEN if OPEN in verdicts or not verdicts else HELD
+    return REFUTED if REFUTED in verdicts else UNDECIDED if UNDECIDED in verdicts or not verdicts else HELD

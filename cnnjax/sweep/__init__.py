@@ -1,1 +1,1 @@
-"""Sweeps: the space of settings, the search, the report."""
+"""Sweeps: search spaces, the search, the report."""

@@ -1,7 +1,7 @@
-"""Searching for settings: trials of a space, given out to workers, on Optuna's samplers and pruners.
+"""Hyperparameter search: trials of a space, run in parallel, with Optuna's samplers and pruners.
 
-A sweep is a folder: `sweep.json`, what it was asked; `journal.log`, Optuna's record of the trials; `trials/`, an
-ordinary run for each (and for each seed); and the report. It is all that going on needs.
+A sweep is a folder with `sweep.json`, its settings; `journal.log`, Optuna's record of the trials; `trials/`, a run for
+each trial (and seed); and the report. A sweep resumes from its folder alone.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import pathlib
 import statistics
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -20,63 +20,63 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 
 from cnnjax import spec
-from cnnjax.config import Config, check
+from cnnjax.config import ALIASES, Config, check
 from cnnjax.errors import InputError, unknown
+from cnnjax.metrics import METRICS
 from cnnjax.runs import workdir
 from cnnjax.runs.executors import Start
-from cnnjax.runs.supervise import End, Run, is_complete, is_last, metric_lines, supervise
-from cnnjax.sweep.space import configured, distributions, one_of
+from cnnjax.runs.supervise import End, Run, is_at_last_step, is_complete, read_metrics, supervise
+from cnnjax.sweep.space import current_name, distributions, example_value, with_settings
 from cnnjax.training.recipe import parse_recipe
 
 # --------------------------------------------------------------------------------------------------- samplers, pruners
 
 
 def tpe(seed: int, startup: int = 10) -> optuna.samplers.BaseSampler:
-    """Tree-structured Parzen estimators (Bergstra et al. 2011), after `startup` random trials."""
+    """Tree-structured Parzen estimator (Bergstra et al. 2011), after `startup` random trials."""
     return optuna.samplers.TPESampler(n_startup_trials=startup, seed=seed, constant_liar=True)
 
 
 def random(seed: int) -> optuna.samplers.BaseSampler:
-    """Independent draws (Bergstra & Bengio 2012)."""
+    """Random search (Bergstra & Bengio 2012)."""
     return optuna.samplers.RandomSampler(seed=seed)
 
 
 def grid(seed: int) -> optuna.samplers.BaseSampler:
-    """Every combination of a space of lists, once."""
-    return optuna.samplers.RandomSampler(seed=seed)  # of nothing: all trials are enqueued
+    """Grid search: every combination of a space of lists, once."""
+    return optuna.samplers.RandomSampler(seed=seed)  # never samples: `sweep` enqueues all trials
 
 
 def cmaes(seed: int) -> optuna.samplers.BaseSampler:
-    """Covariance matrix adaptation (Hansen 2016) of the ranges; choices are drawn at random."""
+    """CMA-ES (Hansen 2016) for ranges; lists of choices are sampled at random."""
     return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
 
 
 def halton(seed: int) -> optuna.samplers.BaseSampler:
-    """Halton's sequence, scrambled (Bousquet et al. 2017): fills the space more evenly than draws."""
+    """Scrambled Halton sequence (Bousquet et al. 2017): covers the space more evenly than random search."""
     return optuna.samplers.QMCSampler(qmc_type="halton", scramble=True, seed=seed, warn_independent_sampling=False)
 
 
 def none() -> optuna.pruners.BasePruner:
-    """Every trial runs to its end."""
+    """Never prunes a trial."""
     return optuna.pruners.NopPruner()
 
 
 def median(startup: int = 5, warmup: int = 0) -> optuna.pruners.BasePruner:
-    """Stops a trial that is worse than the median of the others at the same validation, after `warmup` of them.
+    """Prunes a trial worse than the median of the others at the same evaluation, after `warmup` evaluations.
 
-    `startup` trials run to their end before.
+    The first `startup` trials are never pruned.
     """
     return optuna.pruners.MedianPruner(n_startup_trials=startup, n_warmup_steps=warmup)
 
 
 def hyperband(least: int = 1, factor: int = 3) -> optuna.pruners.BasePruner:
-    """Hyperband (Li et al. 2018): of each bracket one trial in `factor` goes on, from `least` validations on."""
+    """Hyperband (Li et al. 2018): after `least` evaluations or more, keeps one trial in `factor` of each bracket."""
     return optuna.pruners.HyperbandPruner(min_resource=least, reduction_factor=factor)
 
 
 SAMPLERS = {"tpe": tpe, "random": random, "grid": grid, "cmaes": cmaes, "halton": halton}
 PRUNERS = {"none": none, "median": median, "hyperband": hyperband}
-METRICS: dict[str, Literal["maximize", "minimize"]] = {"accuracy": "maximize", "top5": "maximize", "loss": "minimize"}
 JOURNAL = "journal.log"
 
 # ----------------------------------------------------------------------------------------------------------- the sweep
@@ -84,10 +84,10 @@ JOURNAL = "journal.log"
 
 @dataclasses.dataclass
 class Settings:
-    """What a sweep was asked; sweep.json holds it."""
+    """The settings of a sweep, stored in sweep.json."""
 
     config: dict[str, Any]
-    source: str  # the config file, as it was given
+    source: str  # the config file, as given on the command line
     space: dict[str, Any]
     trials: int = 20
     seeds: int = 1  # runs of each trial, with seeds from config.seed on; its value is their mean
@@ -98,11 +98,11 @@ class Settings:
     storage: str = ""  # the URL of a database; '' for the journal in the folder
 
 
-FREE = ("trials", "data_dir")  # may change when a sweep goes on
+RESUMABLE = ("trials", "data_dir")  # may change when a sweep is resumed
 
 
 def check_settings(settings: Settings) -> dict[str, BaseDistribution]:
-    """The space. Raises InputError for settings that do not fit, before anything is run."""
+    """Returns the distributions of the space. Raises InputError for invalid settings, before anything runs."""
     config = check(Config(**settings.config))
     if not (config.val_split or config.fold or "fold" in settings.space):
         raise InputError(
@@ -118,11 +118,11 @@ def check_settings(settings: Settings) -> dict[str, BaseDistribution]:
     if settings.seeds > 1 and "seed" in settings.space:
         raise InputError("--seeds repeats each trial with other seeds; leave 'seed' out of the space")
     space = distributions(settings.space, config)
-    parse_recipe(configured(config, {name: one_of(values) for name, values in space.items()}))
+    parse_recipe(with_settings(config, {name: example_value(values) for name, values in space.items()}))
     for name, values in space.items():
         if isinstance(values, CategoricalDistribution):
             for value in values.choices:
-                parse_recipe(configured(config, {name: value}))
+                parse_recipe(with_settings(config, {name: value}))
     spec.find("sampler", spec.parse(settings.sampler), SAMPLERS, seed=0)
     spec.build("pruner", settings.pruner, PRUNERS)
     ranges = [name for name, values in space.items() if not isinstance(values, CategoricalDistribution)]
@@ -132,30 +132,45 @@ def check_settings(settings: Settings) -> dict[str, BaseDistribution]:
 
 
 def claim(folder: pathlib.Path, settings: Settings) -> None:
-    """Makes `folder` a sweep's. Raises InputError when it is another's, or holds something else."""
+    """Makes `folder` the folder of this sweep: writes sweep.json.
+
+    When the sweep is resumed, its space keeps the names of settings in the folder, because Optuna's record has them.
+    Raises InputError if the folder belongs to another sweep, or contains other files.
+    """
     path = folder / "sweep.json"
     if path.exists():
-        old, new = (dataclasses.asdict(one) for one in (read(folder), settings))
-        if what := workdir.differences(old, new, FREE):
-            raise InputError(f"{folder} is another sweep: {what}. Give another --workdir, or only that to go on")
+        stored = read(folder)
+        if _with_current_names(stored.space) == _with_current_names(settings.space):
+            settings.space = stored.space
+        old, new = map(dataclasses.asdict, (stored, settings))
+        if changes := workdir.differences(old, new, RESUMABLE):
+            raise InputError(
+                f"{folder} holds another sweep: {changes}. Pass another --workdir, or --workdir alone to resume"
+            )
     elif folder.is_dir() and any(folder.iterdir()):
-        raise InputError(f"{folder} is not empty and not a sweep's folder; give another --workdir")
+        raise InputError(f"{folder} is not empty and not a sweep's folder; pass another --workdir")
     folder.mkdir(parents=True, exist_ok=True)
     workdir.write_json(path, dataclasses.asdict(settings))
 
 
 def read(folder: pathlib.Path) -> Settings:
-    """What the sweep in `folder` was asked. Raises InputError when there is none."""
+    """Reads the settings of the sweep in `folder`, of any version. Raises InputError if there is none."""
     if not (folder / "sweep.json").exists():
         raise InputError(f"{folder} is not a sweep's folder: it has no sweep.json")
     try:
-        return Settings(**workdir.read_json(folder / "sweep.json"))
-    except TypeError as error:
+        settings = Settings(**workdir.read_json(folder / "sweep.json"))
+        config = Config(**{ALIASES.get(name, name): value for name, value in settings.config.items()})
+        return dataclasses.replace(settings, config=dataclasses.asdict(config))
+    except (TypeError, AttributeError) as error:
         raise InputError(f"{folder / 'sweep.json'} is damaged: {error}") from error
 
 
+def _with_current_names(space: dict[str, Any]) -> dict[str, Any]:
+    return {current_name(name): values for name, values in space.items()}
+
+
 def open_study(folder: pathlib.Path, settings: Settings) -> optuna.Study:
-    """Optuna's study of the sweep, made anew or as it stands. Raises InputError for a database that does not answer."""
+    """Creates or loads Optuna's study of the sweep. Raises InputError if its storage cannot be opened."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     pruner = spec.build("pruner", settings.pruner, PRUNERS)
     with warnings.catch_warnings(category=optuna.exceptions.ExperimentalWarning, action="ignore"):
@@ -163,34 +178,34 @@ def open_study(folder: pathlib.Path, settings: Settings) -> optuna.Study:
             storage = settings.storage or JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
             study = optuna.create_study(
                 storage=storage,
-                study_name=str(folder.resolve()) if settings.storage else "sweep",  # a folder may be moved
-                direction=METRICS[settings.metric],
+                study_name=str(folder.resolve()) if settings.storage else "sweep",  # a journal may move with its folder
+                direction="maximize" if METRICS[settings.metric].higher_is_better else "minimize",
                 pruner=pruner,
                 load_if_exists=True,
             )
-        except Exception as error:  # of the file, of SQLAlchemy, of any database's driver
-            where = f"--storage={settings.storage}" if settings.storage else str(folder / JOURNAL)
-            raise InputError(f"{where}: {str(error).splitlines()[0]}") from error
+        except Exception as error:  # from the file system, SQLAlchemy or a database driver
+            location = f"--storage={settings.storage}" if settings.storage else str(folder / JOURNAL)
+            raise InputError(f"{location}: {str(error).splitlines()[0]}") from error
         study.sampler = spec.build("sampler", settings.sampler, SAMPLERS, seed=len(study.trials))
     return study
 
 
 def run_folders(folder: pathlib.Path, settings: Settings, number: int) -> list[pathlib.Path]:
-    """Where the runs of a trial are: one for each seed."""
+    """Returns the folders of a trial's runs, one for each seed."""
     trial = folder / "trials" / f"{number:04}"
     first = settings.config["seed"]
     return [trial / f"seed{first + i}" for i in range(settings.seeds)] if settings.seeds > 1 else [trial]
 
 
-def validations(lines: list[dict[str, Any]], metric: str) -> list[float]:
-    """A metric of the validation split, each time it was scored."""
+def evaluations(lines: list[dict[str, Any]], metric: str) -> list[float]:
+    """Returns a metric of the validation split at each evaluation, from the lines of metrics.jsonl."""
     return [line[f"val/{metric}"] for line in lines if f"val/{metric}" in line]
 
 
-def values_of(folder: pathlib.Path, settings: Settings, number: int) -> list[float]:
-    """The final value of each of a trial's runs that is complete."""
+def final_values(folder: pathlib.Path, settings: Settings, number: int) -> list[float]:
+    """Returns the metric at the end of each complete run of a trial."""
     complete = [run for run in run_folders(folder, settings, number) if is_complete(run)]
-    return [validations(metric_lines(run), settings.metric)[-1] for run in complete]
+    return [evaluations(read_metrics(run), settings.metric)[-1] for run in complete]
 
 
 def sweep(
@@ -199,78 +214,93 @@ def sweep(
     start: Start,
     *,
     workers: int,
-    silence: float,
+    stall_timeout: float,
     show: Callable[[optuna.Study, list[Run]], None],
 ) -> optuna.Study:
-    """Runs what is missing of a sweep, `workers` runs at a time, and returns its study.
+    """Runs the missing trials of a sweep, `workers` runs in parallel, and returns Optuna's study.
 
-    A trial is its runs, one after the other; pruners judge the first. It fails with the first that fails, and when its
-    settings do not fit together. Raises InputError for a sweep that does not fit, and Interrupted after SIGINT or
-    SIGTERM.
+    The runs of a trial follow one another; only the first may be pruned. A trial fails if one of its runs fails, or if
+    its settings are invalid together. `show(study, runs in progress)` is called at every poll. Raises InputError for
+    invalid settings, and Interrupted after SIGINT or SIGTERM.
     """
-    space = check_settings(settings)
+    check_settings(settings)
     claim(folder, settings)
-    study = open_study(folder, settings)
-    config = Config(**settings.config)
-    total = settings.trials
+    search = _Search(folder, settings, open_study(folder, settings))
     if spec.parse(settings.sampler).name == "grid":
-        points = list(itertools.product(*(values.choices for values in space.values())))  # type: ignore[attr-defined]
-        total = min(total, len(points))
-        for point in points[:total]:
-            study.enqueue_trial(dict(zip(space, point, strict=True)), skip_if_exists=True)
-    waiting = [Trial(study, old._trial_id) for old in study.get_trials(states=[TrialState.RUNNING])]
-    trials: dict[pathlib.Path, Trial] = {}  # of the runs that go on
+        search.enqueue_grid()
+    supervise(search.next_run, start, workers=workers, stall_timeout=stall_timeout, should_stop=search.should_prune,
+              on_end=search.on_end, show=lambda active: show(search.study, active))  # fmt: skip
+    return search.study
 
-    def fail(trial: Trial, why: str) -> None:
-        trial.set_user_attr("failure", why)
-        study.tell(trial, state=TrialState.FAIL)
 
-    def next_run(trial: Trial) -> Run | None:
-        """The trial's first run that is missing; None, once the trial is told, when there is none."""
-        try:
-            settled = check(configured(config, trial.params))
-            parse_recipe(settled)
-        except InputError as error:
-            fail(trial, str(error))
-            return None
-        for i, path in enumerate(run_folders(folder, settings, trial.number)):
-            if not is_complete(path):
-                trials[path] = trial
-                return Run(dataclasses.replace(settled, seed=settled.seed + i), path, settings.data_dir)
-        study.tell(trial, statistics.fmean(values_of(folder, settings, trial.number)))
-        return None
+class _Search:
+    """The trials of a sweep in progress: gives out their runs, and tells Optuna the results."""
 
-    def take() -> Run | None:
-        while waiting or _asked(study) < total:
-            trial = waiting.pop(0) if waiting else study.ask(space)
-            if run := next_run(trial):
+    def __init__(self, folder: pathlib.Path, settings: Settings, study: optuna.Study) -> None:
+        self.folder, self.settings, self.study = folder, settings, study
+        self.config = Config(**settings.config)
+        self.space = distributions(settings.space, self.config)
+        self.total = settings.trials
+        # Trials that were interrupted, or that have further seeds to run.
+        self.unfinished = [Trial(study, old._trial_id) for old in study.get_trials(states=[TrialState.RUNNING])]
+        self.trials: dict[pathlib.Path, Trial] = {}  # by the folder of the run in progress
+
+    def enqueue_grid(self) -> None:
+        """Enqueues every combination of the choices, at most `settings.trials`."""
+        points = list(itertools.product(*(values.choices for values in self.space.values())))  # type: ignore[attr-defined]
+        self.total = min(self.total, len(points))
+        for point in points[: self.total]:
+            self.study.enqueue_trial(dict(zip(self.space, point, strict=True)), skip_if_exists=True)
+
+    def next_run(self) -> Run | None:
+        """Returns the next run of an unfinished trial, or the first of a new one; None if no trials are left."""
+        while self.unfinished or _count_started(self.study) < self.total:
+            trial = self.unfinished.pop(0) if self.unfinished else self.study.ask(self.space)
+            if run := self._next_run_of(trial):
                 return run
         return None
 
-    def watch(run: Run) -> bool:
-        trial = trials[run.folder]
-        if run.folder != run_folders(folder, settings, trial.number)[0]:
+    def _next_run_of(self, trial: Trial) -> Run | None:
+        """Returns the trial's first missing run; if there is none, tells Optuna its value and returns None."""
+        try:
+            config = check(with_settings(self.config, trial.params))
+            parse_recipe(config)
+        except InputError as error:
+            self._fail(trial, str(error))
+            return None
+        for i, path in enumerate(run_folders(self.folder, self.settings, trial.number)):
+            if not is_complete(path):
+                self.trials[path] = trial
+                return Run(dataclasses.replace(config, seed=config.seed + i), path, self.settings.data_dir)
+        self.study.tell(trial, statistics.fmean(final_values(self.folder, self.settings, trial.number)))
+        return None
+
+    def should_prune(self, run: Run) -> bool:
+        """Reports a run's evaluations to Optuna; returns whether to prune its trial."""
+        trial = self.trials[run.folder]
+        if run.folder != run_folders(self.folder, self.settings, trial.number)[0]:
             return False
-        known = study.get_trials(deepcopy=False)[trial.number].intermediate_values
-        for at, value in enumerate(validations(run.lines, settings.metric), 1):
-            if at not in known and math.isfinite(value):
-                trial.report(value, at)
-        return not is_last(run) and trial.should_prune()
+        reported = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
+        for number, value in enumerate(evaluations(run.metrics, self.settings.metric), 1):
+            if number not in reported and math.isfinite(value):
+                trial.report(value, number)
+        return not is_at_last_step(run) and trial.should_prune()
 
-    def ended(run: Run, end: End) -> None:
-        trial = trials.pop(run.folder)
+    def on_end(self, run: Run, end: End) -> None:
+        """Records how a run ended: the trial has further runs, was pruned, or failed."""
+        trial = self.trials.pop(run.folder)
         if end.kind == "complete":
-            waiting.insert(0, trial)
+            self.unfinished.insert(0, trial)
         elif end.kind == "stopped":
-            study.tell(trial, state=TrialState.PRUNED)
+            self.study.tell(trial, state=TrialState.PRUNED)
         else:
-            fail(trial, end.text)
+            self._fail(trial, end.reason)
 
-    supervise(take, start, workers=workers, silence=silence, watch=watch, ended=ended,
-              show=lambda active: show(study, active))  # fmt: skip
-    return study
+    def _fail(self, trial: Trial, reason: str) -> None:
+        trial.set_user_attr("failure", reason)
+        self.study.tell(trial, state=TrialState.FAIL)
 
 
-def _asked(study: optuna.Study) -> int:
-    """The trials that were given out, however they ended."""
+def _count_started(study: optuna.Study) -> int:
+    """Returns the number of trials that were started, however they ended."""
     return len([trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING])

@@ -1,7 +1,7 @@
-"""What a sweep tries: for each setting the values that it may have.
+"""Search spaces: setting -> a list of choices, or a range such as 'log(1e-3, 1)'.
 
-A space says it by a list of choices, or a call of `RANGES`. A setting is a field of `Config`, or an argument inside of
-one that is a call string: 'model.dropout', 'augment.cutout.size'.
+A setting is a field of `Config`, or an argument in a field that is a call string: 'model.dropout',
+'augment.cutout.size'. Fields may have the names of earlier versions (`config.ALIASES`).
 """
 
 import ast
@@ -12,22 +12,22 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from cnnjax import spec
-from cnnjax.config import FIELDS, Config, check
+from cnnjax.config import ALIASES, FIELDS, Config, check
 from cnnjax.errors import InputError, unknown
 
 
 def uniform(low: float, high: float) -> BaseDistribution:
-    """Any number from `low` to `high`."""
+    """Samples a float uniformly from `low` to `high`."""
     return FloatDistribution(low, high)
 
 
 def log(low: float, high: float) -> BaseDistribution:
-    """Any number from `low` to `high`, each power of ten as likely as another."""
+    """Samples a float from `low` to `high`, log-uniformly."""
     return FloatDistribution(low, high, log=True)
 
 
 def integer(low: int, high: int, step: int = 1, log: bool = False) -> BaseDistribution:
-    """A whole number from `low` to `high`."""
+    """Samples an integer from `low` to `high`, both included."""
     return IntDistribution(low, high, log=log, step=step)
 
 
@@ -36,7 +36,10 @@ Space = Mapping[str, Any]  # setting -> a list of choices, or a call string of R
 
 
 def distributions(space: Space, config: Config) -> dict[str, BaseDistribution]:
-    """The space as Optuna has it. Raises InputError for a setting that `config` does not have, and a wrong range."""
+    """Converts a space to Optuna's distributions.
+
+    Raises InputError for an empty space, a setting that `config` does not have, or an invalid range.
+    """
     if not space:
         raise InputError(
             "the sweep has no space; give --space.FIELD=[A, B] or =log(1e-3, 1), or sweep() in the config file"
@@ -45,7 +48,7 @@ def distributions(space: Space, config: Config) -> dict[str, BaseDistribution]:
 
 
 def _distribution(name: str, values: Any, config: Config) -> BaseDistribution:
-    field = name.partition(".")[0]
+    field = current_name(name).partition(".")[0]
     if field not in FIELDS:
         raise unknown("config field", field, FIELDS)
     if isinstance(values, str):
@@ -54,21 +57,27 @@ def _distribution(name: str, values: Any, config: Config) -> BaseDistribution:
         except (ValueError, SyntaxError):
             try:
                 return spec.build("space", values, RANGES)
-            except ValueError as error:  # Optuna's, too
+            except ValueError as error:  # also raised by Optuna
                 raise InputError(f"space.{name} = {values!r}: {error}") from error
     scalar = (bool, int, float, str)
     if not isinstance(values, list | tuple) or not values or not all(isinstance(value, scalar) for value in values):
         raise InputError(f"space.{name} = {values!r}: expected a list of choices, or a range such as 'log(1e-3, 1)'")
     for value in values:
-        check(configured(config, {name: value}))
+        check(with_settings(config, {name: value}))
     return CategoricalDistribution(values)
 
 
-def configured(config: Config, values: Mapping[str, Any]) -> Config:
-    """The config with these settings. Raises InputError for an argument that is in no call string."""
+def current_name(setting: str) -> str:
+    """Returns a setting with the present name of its field."""
+    field, dot, argument = setting.partition(".")
+    return ALIASES.get(field, field) + dot + argument
+
+
+def with_settings(config: Config, values: Mapping[str, Any]) -> Config:
+    """Returns `config` with these settings. Raises InputError for an argument that its call string does not take."""
     config = dataclasses.replace(config)
     for name, value in values.items():
-        field, *path = name.split(".")
+        field, *path = current_name(name).split(".")
         old = getattr(config, field)
         if path and not isinstance(old, str):
             raise InputError(f"{name!r}: config.{field} = {old!r} is not a call string")
@@ -76,6 +85,8 @@ def configured(config: Config, values: Mapping[str, Any]) -> Config:
     return config
 
 
-def one_of(values: BaseDistribution) -> Any:
-    """A value that it may have, to try out."""
-    return values.choices[0] if isinstance(values, CategoricalDistribution) else values.low  # type: ignore[attr-defined]
+def example_value(distribution: BaseDistribution) -> Any:
+    """Returns one value of a distribution, to check a config with it."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[0]
+    return distribution.low  # type: ignore[attr-defined]

@@ -74,11 +74,11 @@ def train(
     state = restore_or_init(setup, folder, console.print, set_aside=leader)
 
     start, end = int(state.step), setup.total_steps
-    if optim.stop_reason(recipe.config, state.monitors):  # it stopped early, before it was resumed
+    if optim.stop_reason(recipe.config.early_stop, state.monitors):  # it stopped early, before it was resumed
         end = start
     _announce(setup, folder, console, start, end)
     with (
-        workdir.Metrics(folder, start, leader) as file,
+        workdir.MetricsWriter(folder, start, leader) as file,
         checkpoint.Saver(folder, recipe.config.keep_checkpoints) as saver,
         Signals() as signals,
         Reporter(setup, file, console, start, end) as reporter,
@@ -86,7 +86,7 @@ def train(
         state = _run_steps(setup, state, end, saver, signals, reporter)
         saver.finish()
         reporter.laps.lap("saving")
-        stopped = optim.stop_reason(recipe.config, jax.device_get(state.monitors))
+        stopped = optim.stop_reason(recipe.config.early_stop, jax.device_get(state.monitors))
         if signals.signal is not None and int(state.step) < end and not stopped:
             raise Interrupted(signals.signal, f"stopped after step {int(state.step)}; the state is saved")
         result: dict[str, Any] = {"step": int(state.step), "folder": str(folder)}
@@ -115,7 +115,7 @@ def _run_steps(
         reporter.laps.lap("input")
         state, sums = step_fn(state, feed, key, teacher_variables)
         reporter.called(step, sums)
-        leaving = signals.agreed(step)
+        leaving = signals.should_stop(step)
         reporter.laps.lap("step")
 
         due = {name: is_due(step, period) or step == end for name, period in periods.items()}
@@ -127,7 +127,7 @@ def _run_steps(
         if evaluating:
             val = metrics.means(setup.scorers["val"](state.variables))
             state = _update_monitors(setup, state, val)
-            stopped = optim.stop_reason(setup.config, jax.device_get(state.monitors))
+            stopped = optim.stop_reason(setup.config.early_stop, jax.device_get(state.monitors))
             reporter.validation(val)
         if saving:
             saver.save(state, val)
@@ -139,7 +139,7 @@ def _run_steps(
     return state
 
 
-def _score_test(setup: Setup, state: TrainState, file: workdir.Metrics, reporter: Reporter) -> dict[str, float]:
+def _score_test(setup: Setup, state: TrainState, file: workdir.MetricsWriter, reporter: Reporter) -> dict[str, float]:
     """Scores the test split, and writes the metrics to the run's folder."""
     values = metrics.means(setup.scorers["test"](state.variables))
     step = int(state.step)
@@ -149,7 +149,7 @@ def _score_test(setup: Setup, state: TrainState, file: workdir.Metrics, reporter
 
 
 def _update_monitors(setup: Setup, state: TrainState, val: dict[str, float]) -> TrainState:
-    monitors = optim.update_monitors(setup.config, jax.device_get(state.monitors), val)
+    monitors = optim.update_monitors(setup.recipe.optim.monitors, jax.device_get(state.monitors), val)
     placed = jax.tree.map(functools.partial(sharding.put_replicated, setup.mesh), monitors)
     return dataclasses.replace(state, monitors=placed)
 
@@ -170,7 +170,7 @@ def feeds(setup: Setup, start: int, total: int, periods: Iterable[float]) -> Ite
     if most == 1:
         return enumerate(pipeline.train_batches(setup.source, **order, start=start, stop=total), start + 1)
     groups = _groups(start, total, periods, most)
-    return pipeline.train_groups(setup.source, groups, **order, most=most, mesh=setup.mesh)
+    return pipeline.train_groups(setup.source, groups, **order, max_steps=most, mesh=setup.mesh)
 
 
 def _groups(start: int, total: int, periods: Iterable[float], most: int) -> Iterator[range]:
@@ -187,10 +187,10 @@ def _groups(start: int, total: int, periods: Iterable[float], most: int) -> Iter
 def _announce(setup: Setup, folder: pathlib.Path, console: Console, start: int, total: int) -> None:
     """Prints what is trained, on what, and where."""
     config, mesh, params = setup.config, setup.mesh, setup.shapes.params
-    count, trainable = (_size(tree) for tree in (params, freezing.trainable(config, params)))
+    count, trainable = (_size(tree) for tree in (params, freezing.trainable(setup.recipe.optim.freezing, params)))
     counted = f"{count:,} parameters" + (f" ({trainable:,} of them trained)" if trainable < count else "")
     console.print(
-        f"{config.model} on {config.dataset}: {counted}, {setup.source.count:,} images, {total:,} steps of "
+        f"{config.model} on {config.dataset}: {counted}, {setup.source.num_examples:,} images, {total:,} steps of "
         f"{config.batch_size} on {mesh.size} {jax.default_backend()} device(s), in {folder}",
         soft_wrap=True,
     )
@@ -211,7 +211,7 @@ def _size(tree: Any) -> int:
 def read_history(folder: pathlib.Path) -> dict[str, dict[str, list[float]]]:
     """Reads a run's metrics.jsonl as columns: {'train': {'step': [...], 'loss': [...]}, 'val': ...}."""
     history: dict[str, dict[str, list[float]]] = {}
-    for line in workdir.lines(folder / "metrics.jsonl"):
+    for line in workdir.complete_lines(folder / "metrics.jsonl"):
         values = json.loads(line)
         for group in {name.partition("/")[0] for name in values if "/" in name}:
             columns = history.setdefault(group, {})

@@ -1,5 +1,6 @@
-"""A contact sheet of what a network is shown: images of a data set, and what a training's operations make of them."""
+"""A contact sheet of augmentation: images of a data set beside augmented versions, as in training."""
 
+import itertools
 import pathlib
 
 import jax
@@ -13,18 +14,25 @@ from cnnjax.errors import InputError
 from cnnjax.training.inputs import Splits, data_info, input_functions, open_train_source
 from cnnjax.training.recipe import parse_recipe
 
-DRAWS = 6  # of each image, beside it
-INCHES = 1.5  # of an image on paper, and
-DOTS = 150  # to the inch
+DRAWS = 6  # augmented versions of each image
+INCHES = 1.5  # width and height of an image on the sheet
+DOTS_PER_INCH = 150
 
 
 def write(
-    name: str, text: str, path: pathlib.Path, *, split: str = "train", count: int = 8, seed: int = 0, data_dir: str = ""
+    name: str,
+    augment_text: str,
+    path: pathlib.Path,
+    *,
+    split: str = "train",
+    count: int = 8,
+    seed: int = 0,
+    data_dir: str = "",
 ) -> None:
-    """Writes a PNG: a row for each of `count` images of the split, the original first, then `DRAWS` of it.
+    """Writes a PNG with a row for each of `count` images of the split: the original, then `DRAWS` augmented versions.
 
-    The draws come from the training's pipeline with augment=`text`, in as many epochs, before normalisation. A
-    batch is the images of a column, so operations that mix have partners here; what of which classes came out is said.
+    They come from the training pipeline with config.augment = `augment_text`, one epoch per column, without
+    normalization. A column is a batch, so mixing operations mix its images; captions show the mixed labels.
     Raises InputError for a data set, split or operation that does not exist or does not fit.
     """
     if count < 1:
@@ -32,7 +40,7 @@ def write(
     if path.suffix != ".png":
         raise InputError(f"--out={path}: expected a name that ends in .png")
     recipe = parse_recipe(
-        Config(dataset=name, train_split=split, augment=text, normalize="none", cache="host", seed=seed)
+        Config(dataset=name, train_split=split, augment=augment_text, normalize="none", cache="host", seed=seed)
     )
     mesh = sharding.make_mesh(jax.devices()[:1])
     examples = load(name, split, data_dir)
@@ -45,16 +53,16 @@ def write(
     rows = [[(images.decode(data), examples.classes[label])] for data, label in zip(encoded, labels, strict=True)]
     for draw in range(DRAWS):
         epoch = np.full(len(chosen), draw, np.int32)
-        batch = pipeline.read(examples, recipe.host_ops, chosen, chosen + draw * len(examples), seed)
+        batch = pipeline.read(examples, recipe.operations.host, chosen, chosen + draw * len(examples), seed)
         keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), draw))
-        shown, targets = mix(keys[1], prepare(keys[0], batch["image"], chosen, epoch), batch["label"])
-        for row, image, target in zip(rows, np.asarray(shown), np.asarray(targets), strict=True):
-            row.append((image, _parts(target, examples.classes) if recipe.mixing_ops else ""))
-    _draw(rows, f"{name} {split}, augment={text!r}", path)
+        augmented, targets = mix(keys[1], prepare(keys[0], batch["image"], chosen, epoch), batch["label"])
+        for row, image, target in zip(rows, np.asarray(augmented), np.asarray(targets), strict=True):
+            row.append((image, _format_target(target, examples.classes) if recipe.operations.mixing else ""))
+    _draw(rows, f"{name} {split}, augment={augment_text!r}", path)
 
 
-def _parts(target: np.ndarray, classes: list[str]) -> str:
-    """'cat 70%, dog 30%'."""
+def _format_target(target: np.ndarray, classes: list[str]) -> str:
+    """Formats a distribution over classes [K] as 'cat 70%, dog 30%'."""
     return ", ".join(f"{classes[k]} {target[k]:.0%}" for k in np.argsort(-target) if target[k] >= 0.005)
 
 
@@ -66,11 +74,11 @@ def _draw(rows: list[list[tuple[np.ndarray, str]]], title: str, path: pathlib.Pa
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=9, wrap=True)
     grid = figure.subplots(len(rows), len(rows[0]), squeeze=False)
-    for axes, (image, caption) in zip(grid.flat, (one for row in rows for one in row), strict=True):
-        most = 1 if image.dtype.kind == "f" else 255
-        pixels = np.clip(image[:, :, 0] if image.shape[-1] == 1 else image, 0, most)
-        smooth = "nearest" if max(image.shape) < INCHES * DOTS else "antialiased"
-        axes.imshow(pixels, cmap="gray", vmin=0, vmax=most, interpolation=smooth)
+    for axes, (image, caption) in zip(grid.flat, itertools.chain(*rows), strict=True):
+        white = 1 if image.dtype.kind == "f" else 255
+        pixels = np.clip(image[:, :, 0] if image.shape[-1] == 1 else image, 0, white)
+        interpolation = "nearest" if max(image.shape) < INCHES * DOTS_PER_INCH else "antialiased"
+        axes.imshow(pixels, cmap="gray", vmin=0, vmax=white, interpolation=interpolation)
         axes.set_title(caption, fontsize=7)
         axes.set_axis_off()
-    figure.savefig(path, dpi=DOTS)
+    figure.savefig(path, dpi=DOTS_PER_INCH)

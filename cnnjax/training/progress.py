@@ -8,6 +8,8 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from cnnjax import metrics
+
 LINE_SECONDS = 10  # between two plain lines
 
 
@@ -45,9 +47,9 @@ class Bar:
             self.live.update(self.task, completed=step, description=self._where())
 
     def show(self, values: dict[str, float]) -> None:
-        """Shows the newest training metrics: loss, accuracy, lr, images_per_second."""
+        """Shows the newest training metrics: those of `METRICS`, lr and images_per_second."""
         self.text = "  ".join(
-            (f"loss {values['loss']:.4f}", f"accuracy {values['accuracy']:.2%}", f"lr {values['lr']:.3g}",
+            (metrics.describe(values, "  "), f"lr {values['lr']:.3g}",
              f"{values['images_per_second']:,.0f} images/s")
         )  # fmt: skip
         if self.live:

@@ -19,7 +19,7 @@ class Reporter:
     A context: within it, a live progress bar is shown on a terminal.
     """
 
-    def __init__(self, setup: Setup, file: workdir.Metrics, console: Console, start: int, total: int) -> None:
+    def __init__(self, setup: Setup, file: workdir.MetricsWriter, console: Console, start: int, total: int) -> None:
         self.laps = Laps()
         self._file, self._epoch, self._batch_size = file, setup.steps_per_epoch, setup.config.batch_size
         self._bar = Bar(console, start, total, setup.steps_per_epoch)
@@ -60,7 +60,7 @@ class Reporter:
         """Shows the metrics of the validation split, and adds them to metrics.jsonl."""
         epoch = self._step / self._epoch
         self._file.write(self._step, epoch, "val", values)
-        self._bar.note(f"epoch {epoch:.1f}: val loss {values['loss']:.4f}, accuracy {values['accuracy']:.2%}")
+        self._bar.note(f"epoch {epoch:.1f}: val {metrics.describe(values)}")
         self.laps.lap("evaluation")
 
     def restart(self) -> None:
@@ -72,8 +72,9 @@ def _finite_means(pending: list[tuple[int, dict[str, jax.Array]]], step: int) ->
     """Returns the mean metrics of the pending calls, and the learning rate of the last step, which is `step`."""
     columns: dict[str, list[Any]] = {}
     for count, sums in jax.device_get(pending):
+        stacked = np.ndim(sums["count"]) > 0  # several steps in one call
         for name, values in sums.items():
-            columns.setdefault(name, []).extend(np.atleast_1d(values)[:count])
+            columns.setdefault(name, []).extend(values[:count] if stacked else [values])
     for ago, loss in zip(range(len(columns["loss"]) - 1, -1, -1), columns["loss"], strict=True):
         if not np.isfinite(loss):
             raise FloatingPointError(f"the loss became {loss:.0f} at step {step - ago}")

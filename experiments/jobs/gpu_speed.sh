@@ -1,29 +1,28 @@
 #!/usr/bin/env bash
-# What only a GPU can show, in one command, from the repository's root:
+# Benchmarks on one GPU, against PyTorch. From the root of the repository:
 #   experiments/jobs/gpu_speed.sh PYTHON [FLAG of launch.sh, as in --cuda]
-# PYTHON is that of an environment with torch and torchvision, which is measured in turns with us. It needs the data sets
-# cifar10 and, for a config's whole training, DATASET: photographs that are in TFDS's folder (default: imagenet2012).
-# SMALL=1 tries all of it out, in minutes, on a CPU.
+# PYTHON is the interpreter of an environment with torch and torchvision. The data sets cifar10 and DATASET
+# (photographs, default: imagenet2012) have to be in the folder of TFDS. SMALL=1 tests everything in minutes on a CPU.
 set -euo pipefail
 
 python=${1:?"usage: experiments/jobs/gpu_speed.sh PYTHON [--cuda]"}
 dataset=${DATASET:-imagenet2012} batch=256 repeats=8 seeds=20 fast=() plain=() dtype=bfloat16
 if [ -n "${SMALL:-}" ]; then
     batch=8 repeats=2 seeds=2 dtype=float32
-    plain=(--config.model=resnet50_v1_5) # without ghost batches, which are larger
+    plain=(--config.model=resnet50_v1_5) # without ghost batch normalization, whose groups are larger
     fast=(--config.duration="2 steps" --config.batch_size=64 --config.test_split="test[:500]")
 fi
 out=runs/gpu_speed-$(date +%Y%m%d-%H%M%S)
 mkdir -p "$out"
 ./launch.sh "${@:2}" >/dev/null
 
-# ResNet-50's step and forward pass beside torchvision's, under torch.compile; then with its input.
+# Training step and forward pass of ResNet-50 against torchvision's with torch.compile, then with the input pipeline.
 ./launch.sh bench resnet50_v1_5 --batch=$batch --dtype=$dtype --repeats=$repeats --vs="$python" --vs_compile \
     --csv="$out/speed.csv"
 ./launch.sh bench --config=configs/imagenet_resnet50.py:$batch --config.dataset="$dataset" --config.dtype=$dtype \
     ${plain[@]+"${plain[@]}"} --repeats=$repeats --what=input,train,loop --csv="$out/speed.csv"
 
-# CIFAR-10 to 94 %: accuracy and seconds of each seed, without the start.
+# CIFAR-10 to 94 %: accuracy and training time of each seed, without startup.
 for ((seed = 0; seed < seeds; seed++)); do
     ./launch.sh train --config=configs/cifar10_fast.py:$dtype --config.seed=$seed ${fast[@]+"${fast[@]}"} \
         --workdir="$out/fast-$seed" >"$out/fast-$seed.txt"

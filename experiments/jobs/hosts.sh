@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# One run on hosts that ssh reaches and that share this folder, from the repository's root on one of them:
+# One run on several hosts, by ssh. The hosts have to share this folder. From the root of the repository on one of them:
 #   experiments/jobs/hosts.sh host0,host1 --config=configs/FILE.py --workdir=runs/NAME
-# Ctrl-C ends it on all of them; the same again goes on from the last checkpoint.
+# Ctrl-C stops it on all of them; the same command resumes it.
 set -euo pipefail
 IFS=, read -r -a hosts <<<"$1"
 shift
 
-# The environment, once, before all of them come for it.
+# Install the environment once, before all hosts need it.
 ./launch.sh >/dev/null
 
-# A process for each host, with all of its GPUs. Process 0 opens the port, and the others have to reach it.
+# One process per host, with all of its GPUs. Process 0 opens the port, which the others have to reach.
 started=()
 for number in "${!hosts[@]}"; do
     run="JAX_COORDINATOR_ADDRESS=${hosts[0]}:7777 JAX_NUM_PROCESSES=${#hosts[@]} JAX_PROCESS_ID=$number ./launch.sh train"

@@ -1,28 +1,28 @@
 #!/usr/bin/env bash
-# One run on two nodes with eight GPUs each, from the repository's root:
+# One run on two nodes with eight GPUs each. From the root of the repository:
 #   sbatch experiments/jobs/slurm.sh --config=configs/FILE.py --workdir=runs/NAME
-# When its time is over: the same again, and it goes on.
+# After the time limit the same command resumes it.
 
 #SBATCH --nodes=2
-# A task for each GPU: JAX gives task i of a node GPU i.
+# One task per GPU: JAX assigns GPU i of a node to its task i.
 #SBATCH --ntasks-per-node=8
-# Not --gpus-per-task: each task would see one GPU, and as number 0.
+# Not --gpus-per-task: each task would see a single GPU, with index 0.
 #SBATCH --gpus-per-node=8
-# Cores that decode images; how many are needed is in README.md.
+# Cores to decode images; README.md tells how many are needed.
 #SBATCH --cpus-per-task=12
 #SBATCH --time=12:00:00
-# Five minutes before the end the tasks are told; they save and leave.
+# Five minutes before the limit the tasks get SIGTERM, save a checkpoint and exit.
 #SBATCH --signal=TERM@300
-# After the failure of a node Slurm starts the job again, and the run goes on, in the same log.
+# After the failure of a node Slurm restarts the job, which resumes the run and appends to its log.
 #SBATCH --requeue
 #SBATCH --open-mode=append
 set -euo pipefail
 
-# Slurm runs a copy of this file. The folder that sbatch was called in is one that all nodes see.
+# Slurm runs a copy of this file, so go to the folder of sbatch, which all nodes have to share.
 cd "$SLURM_SUBMIT_DIR"
 
-# The environment, once, before sixteen tasks come for it.
+# Install the environment once, before sixteen tasks need it.
 ./launch.sh --cuda >/dev/null
 
-# When a task fails, srun ends the others at once. It does not inherit --cpus-per-task from above.
+# When a task fails, srun stops the others. It does not inherit --cpus-per-task from above.
 srun --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" ./launch.sh train "$@"

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.models import create_model
-from cnnjax.pretrained.library import layers
+from cnnjax.pretrained.library import list_layers
 
 Path = tuple[str, ...]
 
@@ -82,10 +82,10 @@ class Case(NamedTuple):
 def our_layers(case: Case) -> list[Layer]:
     """Our layers that have variables, in the order in which they run."""
     found = []
-    for layer in layers(case.model, case.images.shape[1:]):
+    for layer in list_layers(case.model, case.images.shape[1:]):
         kernels = [shape for path, shape in layer.arrays.items() if path.endswith("/kernel")]
         shape = (kernels[0][-1], int(np.prod(kernels[0][:-1]))) if kernels else next(iter(layer.arrays.values()))
-        found.append(Layer(tuple(layer.path.split("/")), (shape,), layer.window))
+        found.append(Layer(tuple(layer.path.split("/")), (shape,), layer.fc_input))
     return found
 
 
@@ -158,7 +158,7 @@ def _to_torch(leaf: np.ndarray, layer: Layer, shape: tuple[int, ...]) -> np.ndar
     if leaf.ndim == 4:
         return leaf.transpose(3, 2, 0, 1).reshape(shape)
     if leaf.ndim == 2:
-        return leaf.reshape(*layer.window, -1).transpose(3, 2, 0, 1).reshape(shape)
+        return leaf.reshape(*layer.fc_input, -1).transpose(3, 2, 0, 1).reshape(shape)
     return leaf.reshape(shape)
 
 

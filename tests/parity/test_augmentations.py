@@ -102,7 +102,7 @@ def test_an_operation_of_a_policy_is_torchvisions(interpolation: str) -> None:
             strength = sign * float(strengths[4] if strengths.ndim else 0.0)
             fill, mode = [255 * m for m in MEAN], peer.InterpolationMode(interpolation)
             expected = peer._apply_op(pixels, name, strength, mode, fill)
-            one = jnp.array([policies.NUMBER[OURS.get(name, str(name).lower())]]), jnp.array([strength])
+            one = jnp.array([policies.OP_INDEX[OURS.get(name, str(name).lower())]]), jnp.array([strength])
             share = differing(lambda image, mean, one=one: apply(image, *one, mean, interpolation), expected, 2)
             if share > 2e-3:
                 wrong[name, sign] = share
@@ -113,17 +113,17 @@ def test_strengths_are_torchvisions() -> None:
     peer = pytest.importorskip("torchvision.transforms.autoaugment")
     shape = (40, 52, 3)
     for space, bins, theirs in (
-        (policies.USUAL, 31, peer.RandAugment()._augmentation_space(31, shape[:2])),
-        (policies.USUAL, 10, peer.AutoAugment()._augmentation_space(10, shape[:2])),
-        (policies.WIDE, 31, peer.TrivialAugmentWide()._augmentation_space(31)),
-        (policies.AUGMIX, 10, peer.AugMix()._augmentation_space(10, shape[:2])),
+        (policies.STANDARD_SPACE, 31, peer.RandAugment()._augmentation_space(31, shape[:2])),
+        (policies.STANDARD_SPACE, 10, peer.AutoAugment()._augmentation_space(10, shape[:2])),
+        (policies.WIDE_SPACE, 31, peer.TrivialAugmentWide()._augmentation_space(31)),
+        (policies.AUGMIX_SPACE, 10, peer.AugMix()._augmentation_space(10, shape[:2])),
     ):
         table = np.asarray(space.table(shape, bins))
         for name, (strengths, signed) in theirs.items():
             ours: str = OURS.get(name, str(name).lower())
-            assert signed == (ours in (*policies.MOVES, *policies.BLENDS)), name
+            assert signed == (ours in (*policies.AFFINE_OPS, *policies.BLEND_OPS)), name
             if strengths.ndim:
-                np.testing.assert_allclose(table[policies.NUMBER[ours]], strengths.numpy(), rtol=1e-5, err_msg=name)
+                np.testing.assert_allclose(table[policies.OP_INDEX[ours]], strengths.numpy(), rtol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("policy", auto_augment.POLICIES)
@@ -132,7 +132,7 @@ def test_the_policies_of_autoaugment_are_torchvisions(policy: str) -> None:
     numbers, probabilities, bins = auto_augment.POLICIES[policy]
     theirs = peer.AutoAugment(peer.AutoAugmentPolicy(policy)).policies
     ours = [
-        [(policies.NAMES[n], round(float(p), 3), int(b)) for n, p, b in zip(*pair, strict=True)]
+        [(policies.OP_NAMES[n], round(float(p), 3), int(b)) for n, p, b in zip(*pair, strict=True)]
         for pair in zip(numbers, probabilities, bins, strict=True)
     ]
     expected = [[(OURS.get(name, name.lower()), p, b or 0) for name, p, b in pair] for pair in theirs]

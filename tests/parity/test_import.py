@@ -107,9 +107,9 @@ def test_their_weights_give_their_logits_and_ours_are_loaded_there(name: str, tm
         save(net.state_dict(), path)
         kind, arrays = formats.read(path)
         assert kind == "torch"
-        variables = convert.to_ours(model, shape, arrays, library).check(name)
+        variables = convert.import_variables(model, shape, arrays, library).check(name)
         path.unlink()
-        export.write(path, export.named(model, shape, variables, library))
+        export.write(path, export.to_state_dict(model, shape, variables, library))
         for module in net.modules():
             if hasattr(module, "reset_parameters"):
                 module.reset_parameters()
@@ -137,7 +137,7 @@ def test_transform_input_is_another_normalisation(ours: str, theirs: str, size: 
     make = getattr(harness.torch_models("torchvision"), theirs)
     net = randomized(make(aux_logits=True, transform_input=True, init_weights=False, num_classes=10))
     images = jax.random.uniform(jax.random.key(0), (2, *size, 3))
-    found = convert.to_ours(create_model(ours, 10), (*size, 3), numbers(net.state_dict()), "torchvision")
+    found = convert.import_variables(create_model(ours, 10), (*size, 3), numbers(net.state_dict()), "torchvision")
     mine = ours_of(ours, 10, found.check("published"), np.asarray(jax.vmap(symmetric)(images)))
     assert difference(mine, logits_of(net, np.asarray(jax.vmap(imagenet)(images)))) <= 1e-4
 
@@ -145,7 +145,7 @@ def test_transform_input_is_another_normalisation(ours: str, theirs: str, size: 
 def test_every_family_of_a_library_is_compared() -> None:
     compared = {(library_of(row), convert.family(create_model(row.ours, 10))) for row in ROWS.values()}
     for library in ("torchvision", "timm", "timm_legacy", "pytorchcv"):
-        assert {(library, family) for family in convert.find(library).families} <= compared
+        assert {(library, family) for family in convert.find_library(library).families} <= compared
 
 
 def akamaster() -> Any:
@@ -192,9 +192,9 @@ def test_real_weights_come_and_go(shared: pathlib.Path, tmp_path: pathlib.Path) 
     state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
     net.load_state_dict({name.removeprefix("module."): value for name, value in state.items()}, strict=True)
     theirs = logits_of(net, images)
-    variables = convert.to_ours(model, shape, formats.read(path)[1], "akamaster").check(path.name)
+    variables = convert.import_variables(model, shape, formats.read(path)[1], "akamaster").check(path.name)
     assert difference(ours_of("cifar_resnet20", 10, variables, images), theirs) <= 1e-5
-    export.write(tmp_path / "resnet20.pth", export.named(model, shape, variables, "akamaster"))
+    export.write(tmp_path / "resnet20.pth", export.to_state_dict(model, shape, variables, "akamaster"))
     net = akamaster()
     net.load_state_dict(torch.load(tmp_path / "resnet20.pth", weights_only=True), strict=True)
     assert np.array_equal(logits_of(net, images), theirs)

@@ -18,7 +18,7 @@ import pytest
 from cnnjax import pretrained
 from cnnjax.distributed import sharding
 from cnnjax.pretrained import catalog
-from tests.test_weights_others import caffemodel
+from tests.pretrained.test_caffe_files import caffemodel
 
 OPENCV: Any = cv2.dnn
 
@@ -352,7 +352,8 @@ def theirs(net: Net, file: bytes, images: np.ndarray, layers: Sequence[str]) -> 
 
 def ours(network: pretrained.LoadedNetwork, images: np.ndarray, aux: bool) -> list[np.ndarray]:
     """The logits, behind those of auxiliary classifiers."""
-    variables = network.load_variables(sharding.make_mesh(jax.devices()[:1]), "last", lambda line: None).variables
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    variables = network.load_variables(mesh, "last", lambda line: None).variables
 
     @jax.jit
     def logits(variables: Any, x: jax.Array) -> list[Any]:

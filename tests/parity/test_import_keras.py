@@ -63,7 +63,7 @@ def test_what_keras_saved_gives_the_logits_of_keras(row: KerasReference, tmp_pat
         with h5py.File(files[2], "w") as file:
             legacy.save_weights_to_hdf5_group(file, net)
     for path in files:
-        variables = convert.to_ours(model, (*size, 3), reader.read(path), "keras").check(path.name)
+        variables = convert.import_variables(model, (*size, 3), reader.read(path), "keras").check(path.name)
         ours = jax.jit(lambda v: model.apply(v, images, train=False))(unflatten_dict(variables, sep="/"))
         error = float(np.abs(ours - expected).max() / np.abs(expected).max())
         print(f"{path.name}: {error:.1e}")

@@ -43,8 +43,8 @@ ROWS: list[dict[str, Any]] = json.loads((pathlib.Path(__file__).parent / "slim_v
 def test_variables_have_the_names_and_shapes_of_tf_slim(row: dict[str, Any]) -> None:
     model = create_model(row["ours"], row["classes"], "float32")
     shape = MODELS[spec.parse(row["ours"]).name].input_shape
-    ours = {name: size for layer in library.layers(model, shape) for name, size in layer.arrays.items()}
+    ours = {name: size for layer in library.list_layers(model, shape) for name, size in layer.arrays.items()}
     zeros = {name: np.broadcast_to(np.float32(0), size) for name, size in ours.items()}
-    theirs = {name: list(array.shape) for name, array in convert.to_theirs(model, shape, zeros, "slim").items()}
+    theirs = {name: list(array.shape) for name, array in convert.export_variables(model, shape, zeros, "slim").items()}
     text = "".join(f"{name} {size}\n" for name, size in sorted(theirs.items()))
     assert (len(theirs), hashlib.sha256(text.encode()).hexdigest()[:16]) == (row["variables"], row["sha256"])

@@ -1,7 +1,7 @@
-"""Caffe's .caffemodel: a NetParameter of protocol buffers, of which the few fields that hold weights are read.
+"""Reader of Caffe's .caffemodel: a NetParameter message, of which only the fields with weights are decoded.
 
-Arrays are '<layer>/<number of the blob>', as Caffe counts them: 0 is a kernel, 1 its biases. The sums of means and of
-variances that a BatchNorm layer keeps are divided by its third blob, as Caffe does when it runs.
+Arrays are named '<layer>/<blob number>': blob 0 is a kernel, 1 its bias. A BatchNorm's sums of means and variances are
+divided by its third blob, as Caffe does when it runs.
 """
 
 import functools
@@ -14,8 +14,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message, message_fa
 
 from cnnjax.errors import InputError
 
-# Messages, and their fields with number and type, as caffe.proto has them. Data are read as the bytes they are, for
-# NumPy: a list of Python's numbers takes minutes. V1, and the four sides of a blob, are of files from before 2015.
+# Messages of caffe.proto: {field: (number, type)}. Data fields are declared as bytes, for numpy: decoding to Python
+# floats would take minutes. Files from before 2015 have V1LayerParameter, and four sizes in place of a BlobShape.
 MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
     "BlobShape": {"dim": (1, "int64")},
     "BlobProto": {
@@ -36,24 +36,24 @@ REPEATED = ("dim", "data", "double_data", "blobs", "layers", "layer")
 
 @functools.cache
 def net_parameter() -> Any:
-    """The class of NetParameter, with the fields of MESSAGES."""
+    """Builds the message class NetParameter from MESSAGES."""
     file = descriptor_pb2.FileDescriptorProto(name="caffe.proto", package="caffe")
     for name, fields in MESSAGES.items():
-        made = file.message_type.add(name=name)
+        message_type = file.message_type.add(name=name)
         for field, (number, kind) in fields.items():
-            one = made.field.add(name=field, number=number)
-            one.label = one.LABEL_REPEATED if field in REPEATED else one.LABEL_OPTIONAL
+            descriptor = message_type.field.add(name=field, number=number)
+            descriptor.label = descriptor.LABEL_REPEATED if field in REPEATED else descriptor.LABEL_OPTIONAL
             if kind in MESSAGES:
-                one.type, one.type_name = one.TYPE_MESSAGE, f".{file.package}.{kind}"
+                descriptor.type, descriptor.type_name = descriptor.TYPE_MESSAGE, f".{file.package}.{kind}"
             else:
-                one.type = descriptor_pb2.FieldDescriptorProto.Type.Value(f"TYPE_{kind.upper()}")
+                descriptor.type = descriptor_pb2.FieldDescriptorProto.Type.Value(f"TYPE_{kind.upper()}")
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{file.package}.NetParameter"))
 
 
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """The arrays of a file, in its order of layers. Raises InputError for one that is damaged, or not of Caffe."""
+    """Reads the arrays in the order of the layers. Raises InputError for a file that is damaged or not Caffe's."""
     try:
         net = net_parameter().FromString(path.read_bytes())
         arrays = {}
@@ -71,9 +71,10 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _array(blob: Any) -> np.ndarray:
+    """Returns a blob as an array. Raises ValueError if data and shape disagree."""
     data, dtype = (blob.data, np.float32) if blob.data else (blob.double_data, np.float64)
     shape = list(blob.shape.dim)
-    if not shape:  # four sides, of which the first are 1 for what has fewer
+    if not shape:  # the old form pads shapes to four sizes with 1 in front
         shape = [blob.num, blob.channels, blob.height, blob.width]
         while len(shape) > 1 and shape[0] == 1:
             del shape[0]

@@ -1,7 +1,7 @@
-"""Keras's files of weights: HDF5 of Keras 1 and 2, .weights.h5 and .keras of Keras 3.
+"""Reader of Keras's weight files: HDF5 of Keras 1 and 2, .weights.h5 and .keras of Keras 3.
 
-Arrays are '<layer>/<variable>' with Keras's own names, whichever version wrote them: the older files say 'kernel:0' or
-'conv1_W_1:0', the newer ones '0'. Optimisers' variables are left out. It takes h5py, which is in the extra [keras].
+Arrays are named '<layer>/<variable>' with Keras's names such as 'kernel', although older files have 'kernel:0' or
+'conv1_W_1:0' and newer ones '0'. Optimizer variables are left out. Needs h5py, of the extra [keras].
 """
 
 import importlib
@@ -17,7 +17,7 @@ import numpy as np
 
 from cnnjax.errors import InputError
 
-# What a layer's variables are, by their numbers of axes, in the order in which every version keeps them.
+# Names of a layer's variables by their numbers of dimensions, in the order in which every version stores them.
 _MOVING = ("moving_mean", "moving_variance")
 VARIABLES: dict[tuple[int, ...], tuple[str, ...]] = {
     (4,): ("kernel",),
@@ -32,11 +32,13 @@ VARIABLES: dict[tuple[int, ...], tuple[str, ...]] = {
 
 
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """The arrays of a file, in its order of layers. Raises InputError for one that is damaged, or not of Keras."""
+    """Reads the arrays in the order of the layers. Raises InputError for a file that is damaged or not Keras's."""
     try:
         h5py: Any = importlib.import_module("h5py")
     except ImportError:
-        raise InputError(f"{path}: h5py reads it, which is not installed: pip install 'cnnjax[keras]'") from None
+        raise InputError(
+            f"{path}: reading it needs h5py, which is not installed: pip install 'cnnjax[keras]'"
+        ) from None
     try:
         if not zipfile.is_zipfile(path):
             with h5py.File(path, "r") as file:
@@ -52,59 +54,59 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _arrays(file: Any, names: dict[str, str] | None = None) -> dict[str, np.ndarray]:
-    layers = _of_keras3(file["layers"], names or {}) if "layers" in file else _of_keras2(file)
+    layers = _read_keras3(file["layers"], names or {}) if "layers" in file else _read_keras2(file)
     arrays = {}
     for layer, variables in layers:
-        known = VARIABLES.get(tuple(one.ndim for one in variables), map(str, range(len(variables))))
-        arrays |= {f"{layer}/{name}": one for name, one in zip(known, variables, strict=True)}
+        variable_names = VARIABLES.get(tuple(array.ndim for array in variables), map(str, range(len(variables))))
+        arrays |= {f"{layer}/{name}": array for name, array in zip(variable_names, variables, strict=True)}
     if not arrays:
         raise InputError("no weights in it")
     return arrays
 
 
-def _of_keras2(file: Any) -> Iterator[tuple[str, list[np.ndarray]]]:
+def _read_keras2(file: Any) -> Iterator[tuple[str, list[np.ndarray]]]:
     root = file.get("model_weights", file)
     for layer in _attribute(root, "layer_names"):
         if names := _attribute(root[layer], "weight_names"):
-            yield layer.replace("/", "_"), [root[layer][name][()] for name in names]  # no '/' in today's names
+            yield layer.replace("/", "_"), [root[layer][name][()] for name in names]  # Keras 3 allows no '/' in names
 
 
 def _attribute(group: Any, name: str) -> list[str]:
-    """A list of names; those that are too long for one attribute are in several, 'layer_names0' and so on."""
-    parts = [group.attrs[name]] if name in group.attrs else []
-    while f"{name}{len(parts)}" in group.attrs:
-        parts.append(group.attrs[f"{name}{len(parts)}"])
-    if not parts:
+    """Returns a list of names; a list too long for one attribute is in several, 'layer_names0' and so on."""
+    chunks = [group.attrs[name]] if name in group.attrs else []
+    while f"{name}{len(chunks)}" in group.attrs:
+        chunks.append(group.attrs[f"{name}{len(chunks)}"])
+    if not chunks:
         raise InputError(f"not a file of Keras's weights: no {name} in it")
-    return [one.decode() if isinstance(one, bytes) else str(one) for part in parts for one in part]
+    return [text.decode() if isinstance(text, bytes) else str(text) for chunk in chunks for text in chunk]
 
 
-def _of_keras3(layers: Any, names: dict[str, str]) -> Iterator[tuple[str, list[np.ndarray]]]:
-    """A layer is under its class with a number there; its name is beside it, or for older files in config.json."""
-    for number in sorted(layers, key=_number):
-        if "layers" in layers[number]:  # a model as a layer
-            yield from _of_keras3(layers[number]["layers"], {})
-        own = layers[number].get("vars", {})
-        if not len(own):
+def _read_keras3(layers: Any, names: dict[str, str]) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """Yields layer names and variables. Groups are named by class and number; `names` has the layers' own names."""
+    for group in sorted(layers, key=_class_and_number):
+        if "layers" in layers[group]:  # a model as a layer
+            yield from _read_keras3(layers[group]["layers"], {})
+        variables = layers[group].get("vars", {})
+        if not len(variables):
             continue
-        name = own.attrs.get("name", names.get(number))
+        name = variables.attrs.get("name", names.get(group))
         if name is None:
-            raise InputError("it does not tell the layers' names; save the model as .keras, which does")
-        yield str(name), [own[one][()] for one in sorted(own, key=int)]
+            raise InputError("it has no layer names; save the model as .keras, which has them")
+        yield str(name), [variables[index][()] for index in sorted(variables, key=int)]
 
 
-def _number(name: str) -> tuple[str, int]:
-    found = re.fullmatch(r"(.*?)(?:_(\d+))?", name)
-    assert found  # anything matches
-    return found[1], int(found[2] or 0)
+def _class_and_number(name: str) -> tuple[str, int]:
+    match = re.fullmatch(r"(.*?)(?:_(\d+))?", name)
+    assert match  # anything matches
+    return match[1], int(match[2] or 0)
 
 
 def _names(config: dict[str, Any]) -> dict[str, str]:
-    """The names of a .keras file's layers, by what its weights are under: 'conv2d_1' is the second Conv2D."""
+    """Returns the layer names of a .keras file by the group of their weights: 'conv2d_1' is the second Conv2D."""
     counts: dict[str, int] = {}
     names = {}
     for layer in config["config"]["layers"]:
-        kind = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=.)(?=[A-Z][a-z])", "_", layer["class_name"]).lower()
-        count = counts[kind] = counts.get(kind, -1) + 1
-        names[f"{kind}_{count}" if count else kind] = layer["config"]["name"]
+        class_name = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=.)(?=[A-Z][a-z])", "_", layer["class_name"]).lower()
+        count = counts[class_name] = counts.get(class_name, -1) + 1
+        names[f"{class_name}_{count}" if count else class_name] = layer["config"]["name"]
     return names

@@ -1,8 +1,8 @@
-"""State dicts that PyTorch saved: read without it, and without running what a pickle asks for.
+"""Reader of PyTorch's state dicts, without PyTorch and without running code that a pickle asks for.
 
-A file is a pickle of what the tensors are, and their numbers, which the pickle refers to as storages: since PyTorch 1.6
-in a zip archive, before it one after the other in one stream. Names are left as they are: that DataParallel put
-'module.' before them is for `cnnjax.pretrained.convert`.
+A file is a pickle that describes the tensors, and storages with their numbers: since PyTorch 1.6 in a zip archive,
+before that one after the other in a stream. Names are left as they are; `cnnjax.pretrained.convert` removes
+DataParallel's 'module.'.
 """
 
 import io
@@ -20,9 +20,9 @@ from cnnjax.data import safe_pickle
 from cnnjax.errors import InputError
 from cnnjax.pretrained.formats import Arrays
 
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # what training scripts keep a state dict under
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # keys under which training scripts save a state dict
 
-_LEGACY = (0x1950A86A20F9469CFC6C, 1001)  # the number that begins a stream, and its version
+_LEGACY = (0x1950A86A20F9469CFC6C, 1001)  # magic number and version of a stream
 
 _DTYPES = {
     "Double": "float64", "Float": "float32", "Half": "float16", "BFloat16": ml_dtypes.bfloat16, "Long": "int64",
@@ -31,27 +31,30 @@ _DTYPES = {
 
 
 class _Storage(NamedTuple):
-    """Numbers in a row, which tensors are views of."""
+    """A flat array of numbers that tensors are views of."""
 
     key: str
-    dtype: str  # of `_DTYPES`
+    dtype: str  # key of `_DTYPES`
     count: int
-    start: int  # where they begin, in a storage of which they are a part
+    start: int  # not 0 for a view of another storage
 
 
 class _Tensor(NamedTuple):
+    """A strided view of a storage; offset and strides are in numbers."""
+
     storage: _Storage
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
     def __setstate__(self, state: object) -> None:
-        """What a parameter has beside its tensor, such as hooks, is of no use."""
+        """Drops what a pickled parameter has besides its tensor, such as hooks."""
 
 
 def _tensor(storage: _Storage, offset: int, shape: Any, strides: Any, *_: Any) -> _Tensor:
+    """Stands in for torch._utils._rebuild_tensor. Raises ValueError for arguments that describe no tensor."""
     if type(storage) is not _Storage or len(shape) != len(strides):
-        raise ValueError("a tensor without its numbers")
+        raise ValueError("a tensor without a storage")
     for number in (offset, *shape, *strides):
         if type(number) is not int or number < 0:
             raise ValueError(f"a tensor of {number!r}")
@@ -74,7 +77,7 @@ _ALLOWED = {
 
 
 def _storage(identity: Any) -> _Storage:
-    """What a pickle says of a storage."""
+    """Parses the persistent id of a storage. Raises ValueError for anything else."""
     kind, dtype, key, _, count, *view = identity
     _, start, count = view[0] if view and view[0] else (key, 0, count)
     if kind != "storage" or dtype not in _DTYPES or type(key) is not str or min(start, count) < 0:
@@ -83,9 +86,9 @@ def _storage(identity: Any) -> _Storage:
 
 
 def read(path: pathlib.Path) -> Arrays:
-    """The tensors of a state dict, or of one that a training script wrapped, as read-only arrays.
+    """Reads a state dict, also one under a key of `WRAPPERS`, as read-only arrays.
 
-    Tensors that share numbers share memory. Raises InputError for a file that is damaged, has no state dict, or asks
+    Tensors that share a storage share memory. Raises InputError for a file that is damaged, has no state dict, or asks
     for anything but tensors.
     """
     try:
@@ -96,58 +99,60 @@ def read(path: pathlib.Path) -> Arrays:
         raise InputError(f"{path}: {error}") from error
     except Exception as error:  # a damaged pickle can raise nearly anything
         size = path.stat().st_size
-        raise InputError(f"{path} ({size:,} bytes) is truncated or no state dict of PyTorch: {error!r}") from error
+        raise InputError(f"{path} ({size:,} bytes) is truncated or no PyTorch state dict: {error!r}") from error
 
 
 def _read_zip(data: bytes) -> tuple[Any, dict[str, np.ndarray]]:
+    """Returns the unpickled content and the storages by key."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         names = archive.namelist()
         pickled = next(name for name in names if name.count("/") == 1 and name.endswith("/data.pkl"))
         folder = pickled.removesuffix("data.pkl")
         little = f"{folder}byteorder" not in names or archive.read(f"{folder}byteorder") == b"little"
-        found: dict[str, tuple[str, int]] = {}
+        described: dict[str, tuple[str, int]] = {}
 
-        def find(identity: Any) -> _Storage:
+        def persistent_load(identity: Any) -> _Storage:
             storage = _storage(identity)
-            found[storage.key] = storage.dtype, storage.count
+            described[storage.key] = storage.dtype, storage.count
             return storage
 
-        content = safe_pickle.load(io.BytesIO(_member(archive, pickled)), _ALLOWED, find)
-        read = 0
+        content = safe_pickle.load(io.BytesIO(_member(archive, pickled)), _ALLOWED, persistent_load)
+        total = 0
         storages = {}
-        for key, (dtype, count) in found.items():
+        for key, (dtype, count) in described.items():
             numbers = _member(archive, f"{folder}data/{key}")
-            if (read := read + len(numbers)) > len(data):
+            if (total := total + len(numbers)) > len(data):
                 raise InputError("refused to read its members: they overlap")
             storages[key] = _numbers(numbers, 0, dtype, count, little)
     return content, storages
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:
-    """A file of an archive, which PyTorch does not compress: so it is no larger than the archive."""
+    """Reads a file of an archive. Refuses a compressed one: PyTorch writes none, and it might expand without limit."""
     if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
         raise InputError(f"refused to unpack {name}: PyTorch does not compress it")
     return archive.read(name)
 
 
 def _read_stream(data: bytes) -> tuple[Any, dict[str, np.ndarray]]:
-    file, found = io.BytesIO(data), {}
+    """Returns the unpickled content and the storages by key."""
+    file, dtypes = io.BytesIO(data), {}
 
-    def find(identity: Any) -> _Storage:
+    def persistent_load(identity: Any) -> _Storage:
         storage = _storage(identity)
-        found[storage.key] = storage.dtype
+        dtypes[storage.key] = storage.dtype
         return storage
 
     header = tuple(safe_pickle.load(file, _ALLOWED) for _ in range(2))
     if header != _LEGACY:
         raise InputError("is a pickle, but no state dict that PyTorch saved")
     little = safe_pickle.load(file, _ALLOWED)["little_endian"]
-    content = safe_pickle.load(file, _ALLOWED, find)
+    content = safe_pickle.load(file, _ALLOWED, persistent_load)
     storages = {}
     for key in safe_pickle.load(file, _ALLOWED):
         at = file.tell()
         count = int.from_bytes(data[at : at + 8], "little" if little else "big")
-        storages[key] = _numbers(data, at + 8, found[key], count, little)
+        storages[key] = _numbers(data, at + 8, dtypes[key], count, little)
         file.seek(at + 8 + storages[key].nbytes)
     return content, storages
 
@@ -158,7 +163,7 @@ def _numbers(data: bytes, at: int, dtype: str, count: int, little: bool) -> np.n
 
 
 def _state_dict(content: Any) -> dict[str, _Tensor]:
-    """The tensors by name. Raises InputError where there is no state dict, or it holds anything else."""
+    """Returns the tensors by name. Raises InputError if there is no state dict, or it holds anything else."""
     if isinstance(content, dict):
         content = next((content[name] for name in WRAPPERS if isinstance(content.get(name), dict)), content)
     if not isinstance(content, dict) or not any(isinstance(value, _Tensor) for value in content.values()):
@@ -170,14 +175,14 @@ def _state_dict(content: Any) -> dict[str, _Tensor]:
     return content
 
 
-def _array(tensor: _Tensor, storages: dict[str, np.ndarray], most: int) -> np.ndarray:
-    """A view of the storage. Raises InputError for one that goes beyond it, or is larger than the file."""
+def _array(tensor: _Tensor, storages: dict[str, np.ndarray], max_bytes: int) -> np.ndarray:
+    """Returns a tensor as a view. Raises InputError if it exceeds its storage, or `max_bytes` by strides of 0."""
     key, dtype, count, start = tensor.storage
     storage = storages[key][start : start + count]
     last = tensor.offset + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True))
     if storage.dtype != _DTYPES[dtype] or (0 not in tensor.shape and last >= len(storage)):
         raise InputError(f"refused a tensor of {tensor.shape}: it is not within its {len(storage):,} numbers")
-    if math.prod(tensor.shape) * storage.itemsize > most:
+    if math.prod(tensor.shape) * storage.itemsize > max_bytes:
         raise InputError(f"refused a tensor of {tensor.shape}: it is larger than the file")
     strides = tuple(storage.itemsize * stride for stride in tensor.strides)
     return np.lib.stride_tricks.as_strided(storage[tensor.offset :], tensor.shape, strides, writeable=False)

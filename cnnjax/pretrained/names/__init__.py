@@ -1,4 +1,4 @@
-"""How other libraries name what our networks have."""
+"""Libraries whose array names we know, by name; see `cnnjax.pretrained.library`."""
 
 from cnnjax.pretrained.library import Library
 from cnnjax.pretrained.names import akamaster, caffe, keras, pytorchcv, slim, timm, torchvision

@@ -1,6 +1,6 @@
-"""The names of the well-known weights of CIFAR's ResNets: github.com/akamaster/pytorch_resnet_cifar10."""
+"""Names of the CIFAR ResNets of github.com/akamaster/pytorch_resnet_cifar10."""
 
-from cnnjax.pretrained.library import Library, rewrite, torch_layout
+from cnnjax.pretrained.library import Library, names_by_substitution, torch_layout
 
 _RESNET = {
     r"^stage(\d)_block(\d+)/": "layer{}/{-1}/",
@@ -10,4 +10,4 @@ _RESNET = {
     "^head$": "linear",
 }
 
-LIBRARY = Library({"resnet_cifar": rewrite(_RESNET)}, **torch_layout())
+LIBRARY = Library({"resnet_cifar": names_by_substitution(_RESNET)}, **torch_layout())

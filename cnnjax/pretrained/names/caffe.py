@@ -1,12 +1,13 @@
-"""Names of the networks that their authors published for Caffe: arrays are blobs, by number.
+"""Names of the networks that their authors published for Caffe; arrays are '<layer>/<blob number>'.
 
-Images come with blue first, as OpenCV reads them; those of the CIFAR data sets do not. What is a BatchNorm and a Scale
-layer there is one normalisation of ours: its name here is both of theirs.
+Images are BGR there, but for the CIFAR data sets. A BatchNorm and a Scale layer there are one BatchNorm here: our layer
+is mapped to the BatchNorm's name, and `_blob_name` derives the Scale's.
 """
 
 import re
+from collections.abc import Sequence
 
-from cnnjax.pretrained.library import Arrays, Layer, Library, rules, torch_layout
+from cnnjax.pretrained.library import Arrays, Layer, Library, names_by_pattern, torch_layout
 
 ALEXNET = {r"(conv\d|fc\d)": "{}"}
 
@@ -43,7 +44,7 @@ SQUEEZENET = {
     "conv10": "conv10",
 }
 
-# Of squeeze-and-excitation networks (github.com/hujie-frank/SENet).
+# Squeeze-and-excitation networks (github.com/hujie-frank/SENet).
 _UNIT = r"(conv\d_\d+)/"
 SE_RESNET = {
     "conv1": "conv1/7x7_s2",
@@ -62,26 +63,27 @@ SE_RESNET = {
 }
 
 
-def _resnet(ours: list[Layer], arrays: Arrays) -> dict[str, str]:
-    """He's names: res4b_branch2a, or in the stages of the deeper ones that have many blocks res4b1_branch2a."""
-    if any("/se/" in layer.path for layer in ours):
-        return rules(SE_RESNET)(ours, arrays)
-    blocks = [re.match(r"conv(\d)_(\d+)/", layer.path) for layer in ours]
-    sizes = {found[1]: int(found[2]) for found in blocks if found}
-    names = rules({"conv1": "conv1", "norm1": "bn_conv1", "head": "fc1000"})(ours, arrays)
-    for layer, found in zip(ours, blocks, strict=True):
-        if not found:
+def _resnet(layers: Sequence[Layer], arrays: Arrays) -> dict[str, str]:
+    """Returns names such as res4b_branch2a; from ResNet-101 on, stages 3 and 4 number their blocks: res4b1_branch2a."""
+    if any("/se/" in layer.path for layer in layers):
+        return names_by_pattern(SE_RESNET)(layers, arrays)
+    matches = [re.match(r"conv(\d)_(\d+)/", layer.path) for layer in layers]
+    stage_sizes = {match[1]: int(match[2]) for match in matches if match}
+    names = names_by_pattern({"conv1": "conv1", "norm1": "bn_conv1", "head": "fc1000"})(layers, arrays)
+    for layer, match in zip(layers, matches, strict=True):
+        if not match:
             continue
-        stage, number = found[1], int(found[2])
-        deep = sum(sizes.values()) > 16 and stage in "34"
+        stage, number = match[1], int(match[2])
+        deep = sum(stage_sizes.values()) > 16 and stage in "34"
         block = f"b{number - 1}" if deep and number > 1 else chr(ord("a") + number - 1)
-        kind = "res" if "conv" in layer.path.rpartition("/")[2] else "bn"
+        prefix = "res" if "conv" in layer.path.rpartition("/")[2] else "bn"
         branch = "1" if "shortcut" in layer.path else f"2{'abc'[int(layer.path[-1]) - 1]}"
-        names[layer.path] = f"{kind}{stage}{block}_branch{branch}"
+        names[layer.path] = f"{prefix}{stage}{block}_branch{branch}"
     return names
 
 
-def _blob(layer: Layer, name: str, leaf: str) -> str:
+def _blob_name(layer: Layer, name: str, leaf: str) -> str:
+    """Returns '<layer>/<blob number>' of a leaf such as 'kernel'; a BatchNorm's scale and bias are in a Scale layer."""
     if not any(path.startswith("batch_stats/") for path in layer.arrays):
         return f"{name}/{('kernel', 'bias').index(leaf)}"
     if leaf in ("mean", "var"):
@@ -90,21 +92,23 @@ def _blob(layer: Layer, name: str, leaf: str) -> str:
     return f"{scale}/{('scale', 'bias').index(leaf)}"
 
 
-_TORCH = torch_layout(convs="_(down|up)$")  # kernels are laid out alike
+_TORCH = torch_layout(fc_as_conv="_(down|up)$")  # Caffe has the same kernel layout
 
 LIBRARY = Library(
     {
-        "alexnet": rules(ALEXNET),
-        "vgg": rules(VGG),
-        "googlenet": rules(GOOGLENET),
-        "nin": rules(NIN),
+        "alexnet": names_by_pattern(ALEXNET),
+        "vgg": names_by_pattern(VGG),
+        "googlenet": names_by_pattern(GOOGLENET),
+        "nin": names_by_pattern(NIN),
         "resnet": _resnet,
-        "squeezenet": rules(SQUEEZENET),
+        "squeezenet": names_by_pattern(SQUEEZENET),
     },
-    array=_blob,
-    to_theirs=_TORCH["to_theirs"],
-    to_ours=_TORCH["to_ours"],
-    aux="^loss[12]/",
-    blue_first=lambda family, ours: not (family == "nin" and len(ours) == 9),  # CIFAR's network in network
-    folded={"conv1/1": "bn_conv1/0"},  # of ResNet-50, whose other convolutions have none
+    array_name=_blob_name,
+    export_layout=_TORCH["export_layout"],
+    import_layout=_TORCH["import_layout"],
+    auxiliary="^loss[12]/",
+    takes_bgr=lambda family, layers: (
+        not (family == "nin" and len(layers) == 9)
+    ),  # the nine-layer NIN is CIFAR's, which takes RGB
+    folded_biases={"conv1/1": "bn_conv1/0"},  # ResNet-50 alone has a bias there
 )

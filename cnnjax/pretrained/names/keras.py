@@ -1,12 +1,12 @@
-"""Names of keras.applications' layers, as `cnnjax.pretrained.formats.keras` gives them, whichever version wrote a file.
+"""Names of the layers of keras.applications, as `cnnjax.pretrained.formats.keras` returns them for any Keras version.
 
-What Keras trained with Caffe's weights' preprocessing, VGG and the first ResNets, gets blue first.
+VGG and the ResNets of version 1 take BGR images, as Caffe's do.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Sequence
 
-from cnnjax.pretrained.library import Arrays, Layer, Library, rules
+from cnnjax.pretrained.library import Arrays, Layer, Library, NameMapping, names_by_pattern
 from cnnjax.pretrained.names.tensorflow import tensorflow_layout
 
 VGG = {r"conv(\d)_(\d)/conv": "block{}_conv{}", r"fc([67])": "fc{-5}", "fc8": "predictions"}
@@ -75,28 +75,31 @@ INCEPTION_RESNET_V2 = {
 }
 
 
-def _keras(table: dict[str, str]) -> Callable[[list[Layer], Arrays], dict[str, str]]:
-    """Names by rules; of the layers without a name of their own by order; and the classifier, whatever its name is."""
+def _keras(table: dict[str, str]) -> NameMapping:
+    """Returns a mapping by `table`; other layers are matched in order to automatic names, and the head to any Dense."""
 
-    def pair(ours: list[Layer], arrays: Arrays) -> dict[str, str]:
-        names = rules(table)(ours, arrays)
-        for kind in ("conv2d", "batch_normalization"):
-            # Keras counts the layers of a program from 0 or 1, and goes on with the next network.
-            own = {name.partition("/")[0] for name in arrays if re.match(rf"{kind}(_\d+)?/", name)}
-            numbers = sorted(int(name.removeprefix(kind).strip("_") or 0) for name in own)
+    def mapping(layers: Sequence[Layer], arrays: Arrays) -> dict[str, str]:
+        names = names_by_pattern(table)(layers, arrays)
+        for class_name in ("conv2d", "batch_normalization"):
+            # Automatic names count all layers of a Python program, so a second network's start anywhere.
+            automatic = {name.partition("/")[0] for name in arrays if re.match(rf"{class_name}(_\d+)?/", name)}
+            numbers = sorted(int(name.removeprefix(class_name).strip("_") or 0) for name in automatic)
             nameless = [
                 layer.path
-                for layer in ours
-                if layer.path not in names and (kind == "conv2d") == any(p.endswith("kernel") for p in layer.arrays)
+                for layer in layers
+                if layer.path not in names
+                and (class_name == "conv2d") == any(p.endswith("kernel") for p in layer.arrays)
             ]
-            numbers += range(len(numbers), len(nameless))  # those that are missing
-            names |= {path: f"{kind}_{n}" if n else kind for path, n in zip(nameless, numbers, strict=False)}
+            numbers += range(len(numbers), len(nameless))  # when exporting, the file has none
+            names |= {
+                path: f"{class_name}_{n}" if n else class_name for path, n in zip(nameless, numbers, strict=False)
+            }
         dense = [name for name, array in arrays.items() if name.endswith("/kernel") and array.ndim == 2]
         if dense and "head" in names and f"{names['head']}/kernel" not in arrays:
             names["head"] = dense[-1].removesuffix("/kernel")
         return names
 
-    return pair
+    return mapping
 
 
 FAMILIES = {
@@ -112,7 +115,7 @@ FAMILIES = {
 
 LIBRARY = Library(
     {family: _keras(table) for family, table in FAMILIES.items()},
-    **tensorflow_layout("kernel", "bias", convs="^conv_preds$", depthwise="^conv_dw_|:depthwise"),
-    blue_first=lambda family, ours: family in ("vgg", "resnet"),
-    ones="/gamma$",
+    **tensorflow_layout("kernel", "bias", fc_as_conv="^conv_preds$", depthwise="^conv_dw_|:depthwise"),
+    takes_bgr=lambda family, layers: family in ("vgg", "resnet"),
+    default_ones="/gamma$",
 )

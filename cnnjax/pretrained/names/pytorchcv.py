@@ -1,16 +1,18 @@
-"""pytorchcv's names: stages of units, in every network."""
+"""Names of pytorchcv, which divides every network into stages and these into units."""
 
-from cnnjax.pretrained.library import Arrays, Layer, Library, rewrite, torch_layout
+from collections.abc import Sequence
+
+from cnnjax.pretrained.library import Arrays, Layer, Library, names_by_substitution, torch_layout
 
 
 def _units(names: str, *sizes: int) -> dict[str, str]:
-    """Rules for what we have under these names, in order, in stages of these sizes."""
+    """Returns substitutions of our `names`, separated by spaces, by stages of `sizes` units in that order."""
     places = [(stage, unit) for stage, size in enumerate(sizes, start=1) for unit in range(1, size + 1)]
     pairs = zip(names.split(), places, strict=True)
     return {f"^{name}(?=/|$)": f"features/stage{stage}/unit{unit}" for name, (stage, unit) in pairs}
 
 
-# Residual networks, with the activation behind the addition, and before the convolutions.
+# Residual networks with the activation after the addition (_POST), and before the convolutions (_PRE).
 _POST = {
     r"/(conv\d)$": "/body/{}/conv",
     r"/norm(\d)$": "/body/conv{}/bn",
@@ -29,12 +31,12 @@ _CIFAR_RESNET = _CIFAR_STAGES | _POST | {"^conv1$": "features/init_block/conv", 
 _WIDE_RESNET = _STAGES | _PRE | {"^conv1$": "features/init_block"}
 
 
-def _resnet_v2(ours: list[Layer], arrays: Arrays) -> dict[str, str]:
-    """ImageNet's networks normalise before the first unit and in it; CIFAR's have that one normalisation in it."""
-    both = {"norm1", "conv2_1/norm1"} <= {layer.path for layer in ours}
+def _resnet_v2(layers: Sequence[Layer], arrays: Arrays) -> dict[str, str]:
+    """Returns the names of ImageNet's networks, which have a BatchNorm in the stem, or of CIFAR's, which have none."""
+    both = {"norm1", "conv2_1/norm1"} <= {layer.path for layer in layers}
     stem = {"^conv1$": "features/init_block/conv", "^norm1$": "features/init_block/bn"}
     bare = {"^conv1$": "features/init_block", "^norm1$": "features/stage1/unit1/body/conv1/bn"}
-    return rewrite(_STAGES | _PRE | (stem if both else bare))(ours, arrays)
+    return names_by_substitution(_STAGES | _PRE | (stem if both else bare))(layers, arrays)
 
 
 _DENSENET = {
@@ -47,11 +49,13 @@ _DENSENET = {
 }
 
 
-def _densenet(ours: list[Layer], arrays: Arrays) -> dict[str, str]:
-    """CIFAR's. The one convolution of a unit without bottleneck has no number."""
-    if any(layer.path.endswith("/norm2") for layer in ours):
-        return rewrite(_DENSENET | {r"/(conv\d)$": "/{}/conv", r"/norm(\d)$": "/conv{}/bn"})(ours, arrays)
-    return rewrite(_DENSENET | {"/conv1$": "/conv/conv", "/norm1$": "/conv/bn"})(ours, arrays)
+def _densenet(layers: Sequence[Layer], arrays: Arrays) -> dict[str, str]:
+    """Returns the names of CIFAR's DenseNets. Without bottleneck, a unit's only convolution has no number."""
+    if any(layer.path.endswith("/norm2") for layer in layers):
+        return names_by_substitution(_DENSENET | {r"/(conv\d)$": "/{}/conv", r"/norm(\d)$": "/conv{}/bn"})(
+            layers, arrays
+        )
+    return names_by_substitution(_DENSENET | {"/conv1$": "/conv/conv", "/norm1$": "/conv/bn"})(layers, arrays)
 
 
 _ALEXNET = _units("conv1 conv2 conv3 conv4 conv5", 1, 1, 3) | {
@@ -65,11 +69,13 @@ _NIN = _units("conv1 cccp1 cccp2 conv2 cccp3 cccp4 conv3 cccp5", 3, 3, 2) | {"^c
 _FIRES = " ".join(f"fire{i}" for i in range(2, 10))
 
 
-def _squeezenet(ours: list[Layer], arrays: Arrays) -> dict[str, str]:
-    """Version 1.1 has its pools earlier, and a smaller first kernel."""
-    first = ours[0].arrays["params/conv1/conv/kernel"][0]
+def _squeezenet(layers: Sequence[Layer], arrays: Arrays) -> dict[str, str]:
+    """Tells version 1.0 from 1.1, which pools earlier, by the size of the first kernel."""
+    first = layers[0].arrays["params/conv1/conv/kernel"][0]
     units = _units(_FIRES, 3, 4, 1) if first == 7 else _units(_FIRES, 2, 2, 4)
-    return rewrite(units | {"^conv1/": "features/init_block/", "^conv10$": "output/final_conv"})(ours, arrays)
+    return names_by_substitution(units | {"^conv1/": "features/init_block/", "^conv10$": "output/final_conv"})(
+        layers, arrays
+    )
 
 
 _PAIRS = range(1, 14)
@@ -93,7 +99,7 @@ _XCEPTION = _units(" ".join(f"block{i}" for i in range(1, 13)), 1, 1, 9, 1) | {
     "^head$": "output",
 }
 
-# Inception networks. A branch of several convolutions numbers them; in modules that halve the maps, so does any.
+# Inception networks. Convolutions are numbered in branches of several, and in all branches of reduction modules.
 _BRANCHES = {r"/branch(\d)_(\d)/": "/branches/branch{}/conv{}/", "/norm$": "/bn"}
 
 _BN_INCEPTION = {
@@ -144,28 +150,28 @@ _INCEPTION_RESNET_V2 = {
 }
 
 
-def _inception_v4(ours: list[Layer], arrays: Arrays) -> dict[str, str]:
-    residual = any(layer.path.startswith("block35") for layer in ours)
-    return rewrite(_INCEPTION_RESNET_V2 if residual else _INCEPTION_V4)(ours, arrays)
+def _inception_v4(layers: Sequence[Layer], arrays: Arrays) -> dict[str, str]:
+    residual = any(layer.path.startswith("block35") for layer in layers)
+    return names_by_substitution(_INCEPTION_RESNET_V2 if residual else _INCEPTION_V4)(layers, arrays)
 
 
 LIBRARY = Library(
     {
-        "alexnet": rewrite(_ALEXNET),
-        "nin": rewrite(_NIN),
-        "zfnet": rewrite(_ALEXNET),
-        "bn_inception": rewrite(_BN_INCEPTION),
-        "inception_v3": rewrite(_INCEPTION_V3),
+        "alexnet": names_by_substitution(_ALEXNET),
+        "nin": names_by_substitution(_NIN),
+        "zfnet": names_by_substitution(_ALEXNET),
+        "bn_inception": names_by_substitution(_BN_INCEPTION),
+        "inception_v3": names_by_substitution(_INCEPTION_V3),
         "inception_v4": _inception_v4,
-        "resnet": rewrite(_RESNET),
-        "resnet_cifar": rewrite(_CIFAR_RESNET),
-        "resnext_cifar": rewrite(_CIFAR_RESNET),
+        "resnet": names_by_substitution(_RESNET),
+        "resnet_cifar": names_by_substitution(_CIFAR_RESNET),
+        "resnext_cifar": names_by_substitution(_CIFAR_RESNET),
         "resnet_v2": _resnet_v2,
-        "wide_resnet": rewrite(_WIDE_RESNET),
+        "wide_resnet": names_by_substitution(_WIDE_RESNET),
         "squeezenet": _squeezenet,
         "densenet": _densenet,
-        "xception": rewrite(_XCEPTION),
-        "mobilenet": rewrite(_MOBILENET),
+        "xception": names_by_substitution(_XCEPTION),
+        "mobilenet": names_by_substitution(_MOBILENET),
     },
-    **torch_layout(convs=r"\.se\.conv"),
+    **torch_layout(fc_as_conv=r"\.se\.conv"),
 )

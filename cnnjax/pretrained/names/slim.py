@@ -1,27 +1,26 @@
-"""TF-Slim's names, as in its published checkpoints (github.com/tensorflow/models, research/slim).
+"""Names of TF-Slim's published checkpoints (github.com/tensorflow/models, research/slim).
 
-What was trained on ImageNet with 1001 classes has one of background before the others.
+Networks with 1001 classes have a background class before ImageNet's 1000.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from cnnjax.pretrained.library import Arrays, Layer, Library, rules
+from cnnjax.pretrained.library import Arrays, Layer, Library, NameMapping, names_by_pattern
 from cnnjax.pretrained.names.tensorflow import tensorflow_layout
 
-Pair = Callable[[list[Layer], Arrays], dict[str, str]]
+
+def _with_scope(scope: Callable[[Sequence[Layer]], str], mapping: NameMapping) -> NameMapping:
+    """Returns `mapping` with the network's scope, such as 'resnet_v1_50', before each name."""
+    return lambda layers, arrays: {path: f"{scope(layers)}/{name}" for path, name in mapping(layers, arrays).items()}
 
 
-def _inside(scope: Callable[[list[Layer]], str], pair: Pair) -> Pair:
-    """The names that `pair` gives, inside of the network's scope."""
-    return lambda ours, arrays: {path: f"{scope(ours)}/{name}" for path, name in pair(ours, arrays).items()}
+def _count(layers: Sequence[Layer], pattern: str) -> int:
+    """Returns the number of layers whose path contains the pattern."""
+    return sum(re.search(pattern, layer.path) is not None for layer in layers)
 
 
-def _count(ours: list[Layer], pattern: str) -> int:
-    return sum(re.search(pattern, layer.path) is not None for layer in ours)
-
-
-# --------------------------------------------------------------------------------- those that are named layer by layer
+# --------------------------------------------------------------------------------- networks named layer by layer
 
 _UNIT = r"conv(\d)_(\d+)/"
 _V1 = "block{-1}/unit_{}/bottleneck_v1/"
@@ -62,12 +61,12 @@ MOBILENET = {
 }
 
 
-def _resnet(version: int) -> Callable[[list[Layer]], str]:
-    return lambda ours: f"resnet_v{version}_{_count(ours, '_[0-9]+/conv[0-9]$') + 2}"
+def _resnet(version: int) -> Callable[[Sequence[Layer]], str]:
+    return lambda layers: f"resnet_v{version}_{_count(layers, '_[0-9]+/conv[0-9]$') + 2}"
 
 
-def _vgg(ours: list[Layer]) -> str:
-    depth = _count(ours, r"^conv\d_\d/conv$") + 3
+def _vgg(layers: Sequence[Layer]) -> str:
+    depth = _count(layers, r"^conv\d_\d/conv$") + 3
     return "vgg_a" if depth == 11 else f"vgg_{depth}"
 
 
@@ -91,7 +90,7 @@ _LATER = {
 }
 _AUX = "AuxLogits/Conv2d_2a_5x5"
 
-# Our layers -> theirs, or their modules. They count a pool among the modules of its size: the papers' 3a is Mixed_3b.
+# Our layers -> their layers or modules. Slim counts a pool as a stage's first module: the papers' 3a is Mixed_3b.
 INCEPTIONS = {
     "InceptionV1": {**_STEM, **_LATER, "head": "Logits/Conv2d_0c_1x1"},
     "InceptionV2": {
@@ -128,11 +127,11 @@ INCEPTIONS = {
         "aux/head": "AuxLogits/Logits",
     },
 }
-# In these each branch ends in a convolution that is called 1a, whatever comes before.
-HALVING = "InceptionV2/Mixed_[45]a|InceptionV4/Mixed_[4567]a|Inception(V3|ResnetV2)/Mixed_[67]a"
+# In these reduction modules the last convolution of each branch is called 1a.
+REDUCTION_MODULES = "InceptionV2/Mixed_[45]a|InceptionV4/Mixed_[4567]a|Inception(V3|ResnetV2)/Mixed_[67]a"
 
-# Names that do not follow from a convolution's place in its branch and its size.
-ODD = {
+# Names that do not follow from a convolution's position in its branch and its kernel size.
+EXCEPTIONS = {
     "(InceptionV1/Mixed_5b/Branch_2/Conv2d)_0b_3x3": "{}_0a_3x3",
     "(InceptionV3/Mixed_5c/Branch_1/Conv)2d_0b_5x5": "{}_1_0c_5x5",
     "(InceptionV3/Mixed_5c/Branch_1/Conv2d)_0a_1x1": "{}_0b_1x1",
@@ -142,45 +141,47 @@ ODD = {
 }
 
 
-def _inception(net: Callable[[list[Layer]], str]) -> Pair:
-    """In a module there are branches, and in each its convolutions, by letters in their order and by their sizes."""
+def _inception(scope_of: Callable[[Sequence[Layer]], str]) -> NameMapping:
+    """Returns a mapping that names the convolutions of a branch by position (a letter) and kernel size."""
 
-    def pair(ours: list[Layer], arrays: Arrays) -> dict[str, str]:
-        scope, branches = net(ours), {}
-        names = rules(INCEPTIONS[scope])([layer for layer in ours if not layer.path.endswith("/norm")], arrays)
-        sizes = {layer.path: next(iter(layer.arrays.values()))[:2] for layer in ours}
+    def mapping(layers: Sequence[Layer], arrays: Arrays) -> dict[str, str]:
+        scope, branches = scope_of(layers), {}
+        names = names_by_pattern(INCEPTIONS[scope])(
+            [layer for layer in layers if not layer.path.endswith("/norm")], arrays
+        )
+        sizes = {layer.path: next(iter(layer.arrays.values()))[:2] for layer in layers}
         for path, name in names.items():
             names[path] = f"{scope}/{name}"
-            if found := re.fullmatch(r"(.*?)/(?:branches/)?branch(\d)_(\d).*", name):
-                branch = f"{scope}/{found[1]}/Branch_{int(found[2]) - 1}"
-                branches.setdefault(branch, []).append((path, int(found[3])))
+            if match := re.fullmatch(r"(.*?)/(?:branches/)?branch(\d)_(\d).*", name):
+                branch = f"{scope}/{match[1]}/Branch_{int(match[2]) - 1}"
+                branches.setdefault(branch, []).append((path, int(match[3])))
         for branch, convs in branches.items():
             for i, (path, _) in enumerate(convs):
-                last = re.match(HALVING, branch) and i == len(convs) - 1
-                place = "1a" if last else f"0{'_abcdefg'[convs[0][1] + i]}"  # b where a pool is first
+                last = re.match(REDUCTION_MODULES, branch) and i == len(convs) - 1
+                place = "1a" if last else f"0{'_abcdefg'[convs[0][1] + i]}"  # starts at b behind a pool
                 height, width = sizes[path]
                 names[path] = f"{branch}/Conv2d_{place}_{height}x{width}"
-        for old, new in ODD.items():
+        for old, new in EXCEPTIONS.items():
             names = {path: re.sub(f"^{old}$", new.replace("{}", r"\1"), name) for path, name in names.items()}
         return names | {
             layer.path: f"{names[conv]}/BatchNorm"
-            for layer in ours
+            for layer in layers
             if layer.path.endswith("/norm") and (conv := layer.path.removesuffix("norm") + "conv") in names
         }
 
-    return pair
+    return mapping
 
 
-FAMILIES: Mapping[str, Pair] = {
-    "alexnet": _inside(lambda ours: "alexnet_v2", rules(ALEXNET)),
-    "vgg": _inside(_vgg, rules(VGG)),
-    "resnet": _inside(_resnet(1), rules(RESNET)),
-    "resnet_v2": _inside(_resnet(2), rules(RESNET_V2)),
-    "mobilenet": _inside(lambda ours: "MobilenetV1", rules(MOBILENET)),
-    "googlenet": _inception(lambda ours: "InceptionV1"),
-    "bn_inception": _inception(lambda ours: "InceptionV2"),
-    "inception_v3": _inception(lambda ours: "InceptionV3"),
-    "inception_v4": _inception(lambda ours: "InceptionResnetV2" if _count(ours, "^block8_") else "InceptionV4"),
+FAMILIES: Mapping[str, NameMapping] = {
+    "alexnet": _with_scope(lambda layers: "alexnet_v2", names_by_pattern(ALEXNET)),
+    "vgg": _with_scope(_vgg, names_by_pattern(VGG)),
+    "resnet": _with_scope(_resnet(1), names_by_pattern(RESNET)),
+    "resnet_v2": _with_scope(_resnet(2), names_by_pattern(RESNET_V2)),
+    "mobilenet": _with_scope(lambda layers: "MobilenetV1", names_by_pattern(MOBILENET)),
+    "googlenet": _inception(lambda layers: "InceptionV1"),
+    "bn_inception": _inception(lambda layers: "InceptionV2"),
+    "inception_v3": _inception(lambda layers: "InceptionV3"),
+    "inception_v4": _inception(lambda layers: "InceptionResnetV2" if _count(layers, "^block8_") else "InceptionV4"),
 }
 
 LIBRARY = Library(
@@ -188,12 +189,12 @@ LIBRARY = Library(
     **tensorflow_layout(
         "weights",
         "biases",
-        convs=r"/(logits|fc\d|Conv2d_\w+)$",
+        fc_as_conv=r"/(logits|fc\d|Conv2d_\w+)$",
         depthwise=":depthwise",
         multipliers={"InceptionV2/Conv2d_1a_7x7:depthwise_weights": 8},
     ),
-    no_weights=r"^global_step$|/mean_rgb$|/(ExponentialMovingAverage|Momentum|RMSProp|Adam)(_\d)?$",
+    ignored=r"^global_step$|/mean_rgb$|/(ExponentialMovingAverage|Momentum|RMSProp|Adam)(_\d)?$",
     background=r"/(logits|fc8|(Aux)?Logits/(Logits|Aux_logits|Conv2d_(0c|1c|2b)_1x1))/\w+$",
-    ones="/gamma$",
-    aux="^Inception[^/]+/AuxLogits/",
+    default_ones="/gamma$",
+    auxiliary="^Inception[^/]+/AuxLogits/",
 )

@@ -1,6 +1,8 @@
-"""timm's names: its own, and those of its `legacy_` networks for the SE-nets that Caffe's weights were ported to."""
+"""Names of timm, and of its `legacy_` SE networks, whose weights were converted from Caffe's."""
 
-from cnnjax.pretrained.library import Arrays, Layer, Library, rewrite, torch_layout
+from collections.abc import Sequence
+
+from cnnjax.pretrained.library import Arrays, Layer, Library, names_by_substitution, torch_layout
 from cnnjax.pretrained.names.torchvision import DENSENET, INCEPTION_V3, RESNET, vgg_features
 
 _SE_RESNET = RESNET | {"se/squeeze$": "se/fc1", "se/excite$": "se/fc2"}
@@ -65,7 +67,7 @@ _MOBILENET = {f"^(dw|pw){i}/": f"blocks/{s}/{b}/{{}}/" for i, (s, b) in enumerat
     "^head$": "classifier",
 }
 
-# A block is one list of activations, separable convolutions and normalisations; the first begins without an activation.
+# A block is a list of activations, separable convolutions and BatchNorms; the first block has no leading activation.
 _XCEPTION = (
     {f"^(block1)/sepconv{i}": f"{{}}/rep/{3 * i - 3}" for i in (1, 2)}
     | {f"^(block1)/norm{i}": f"{{}}/rep/{3 * i - 2}" for i in (1, 2)}
@@ -83,28 +85,28 @@ _XCEPTION = (
 )
 
 
-def _vgg(ours: list[Layer], arrays: Arrays) -> dict[str, str]:
-    return vgg_features(ours) | {"fc6": "pre_logits.fc1", "fc7": "pre_logits.fc2", "fc8": "head.fc"}
+def _vgg(layers: Sequence[Layer], arrays: Arrays) -> dict[str, str]:
+    return vgg_features(layers) | {"fc6": "pre_logits.fc1", "fc7": "pre_logits.fc2", "fc8": "head.fc"}
 
 
-def _inception_v4(ours: list[Layer], arrays: Arrays) -> dict[str, str]:
-    residual = any(layer.path.startswith("block35") for layer in ours)
-    return rewrite(_INCEPTION_RESNET_V2 if residual else _INCEPTION_V4)(ours, arrays)
+def _inception_v4(layers: Sequence[Layer], arrays: Arrays) -> dict[str, str]:
+    residual = any(layer.path.startswith("block35") for layer in layers)
+    return names_by_substitution(_INCEPTION_RESNET_V2 if residual else _INCEPTION_V4)(layers, arrays)
 
 
 LIBRARY = Library(
     {
         "vgg": _vgg,
-        "inception_v3": rewrite(INCEPTION_V3),
+        "inception_v3": names_by_substitution(INCEPTION_V3),
         "inception_v4": _inception_v4,
-        "resnet": rewrite(_SE_RESNET),
-        "resnet_v2": rewrite(_RESNET_V2),
-        "densenet": rewrite(DENSENET),
-        "xception": rewrite(_XCEPTION),
-        "mobilenet": rewrite(_MOBILENET),
+        "resnet": names_by_substitution(_SE_RESNET),
+        "resnet_v2": names_by_substitution(_RESNET_V2),
+        "densenet": names_by_substitution(DENSENET),
+        "xception": names_by_substitution(_XCEPTION),
+        "mobilenet": names_by_substitution(_MOBILENET),
     },
-    **torch_layout(convs=r" pre_logits\.|\.se\.fc|^head head\.fc$"),  # VGG's head.fc, our fc8, is none
-    aux=r"^AuxLogits\.",
+    **torch_layout(fc_as_conv=r" pre_logits\.|\.se\.fc|^head head\.fc$"),  # but VGG's head.fc, our fc8
+    auxiliary=r"^AuxLogits\.",
 )
 
-LEGACY = Library({"resnet": rewrite(_LEGACY_SE_RESNET)}, **torch_layout(convs=r"\.se_module\."))
+LEGACY = Library({"resnet": names_by_substitution(_LEGACY_SE_RESNET)}, **torch_layout(fc_as_conv=r"\.se_module\."))

@@ -1,13 +1,14 @@
-"""torchvision's names.
+"""Names of torchvision.
 
-Its published weights of GoogLeNet and Inception-v3 come with `transform_input`: what is normalised by ImageNet's
-statistics is turned to [-1, 1]. For us they are weights for config.normalize="symmetric", which is the same numbers,
-zeros of the padding included; a network of theirs that gets ours has transform_input=False.
+Its GoogLeNet and Inception-v3 weights have transform_input=True, which maps images normalized by ImageNet's statistics
+to [-1, 1]. Here that is config.normalize="symmetric", with equal zero padding. Load our exported weights there with
+transform_input=False.
 """
 
 import re
+from collections.abc import Sequence
 
-from cnnjax.pretrained.library import Arrays, Layer, Library, rewrite, torch_layout
+from cnnjax.pretrained.library import Arrays, Layer, Library, names_by_substitution, torch_layout
 
 RESNET = {
     r"^conv(\d)_(\d+)/": "layer{-1}/{-1}/",
@@ -25,7 +26,7 @@ DENSENET = {
     "^head$": "classifier",
 }
 
-FORMER = {r"(denselayer\d+\.)(conv|norm)\.(\d)\.": "{}{}{}."}  # the published weights of DenseNets
+LEGACY_NAMES = {r"(denselayer\d+\.)(conv|norm)\.(\d)\.": "{}{}{}."}  # in the published weights of DenseNets
 
 INCEPTION_V3 = {
     "^conv_(1a|2a|2b|4a)": "Conv2d_{}_3x3",
@@ -42,7 +43,7 @@ INCEPTION_V3 = {
     "(_7[bc]/branch)3": "{}3x3dbl",
     "(_7[bc]/branch)2": "{}3x3",
     "^(Mixed_..)/branch1_1": "{}/branch1x1",
-    "/branch1_1/(conv|norm)$": "a/{}",  # of the crossed kernels of 7b and 7c
+    "/branch1_1/(conv|norm)$": "a/{}",  # the parallel 1x3 and 3x1 of 7b and 7c
     "/branch2_1/(conv|norm)$": "b/{}",
     "/branch4_2/": "/branch_pool/",
     r"^aux/conv(\d)": "AuxLogits/conv{-1}",
@@ -72,41 +73,41 @@ _ALEXNET = {f"^conv{i}$": f"features/{place}" for i, place in enumerate((0, 3, 6
 }
 
 
-def vgg_features(ours: list[Layer]) -> dict[str, str]:
-    """VGG's layers before the full connections, which there are one list: with ReLUs, and pools between stages."""
-    places: list[str] = []
+def vgg_features(layers: Sequence[Layer]) -> dict[str, str]:
+    """Returns the names of VGG's convolutions and BatchNorms: indices in a list that counts ReLUs and pools, too."""
+    modules: list[str] = []
     stage = "1"
-    for layer in ours:
-        if found := re.fullmatch(r"conv(\d)_\d+/(conv|norm)", layer.path):
-            if found[2] == "conv" and places:
-                places += ["relu"] if found[1] == stage else ["relu", "pool"]
-            places.append(layer.path)
-            stage = found[1]
-    return {path: f"features.{i}" for i, path in enumerate(places)}
+    for layer in layers:
+        if match := re.fullmatch(r"conv(\d)_\d+/(conv|norm)", layer.path):
+            if match[2] == "conv" and modules:
+                modules += ["relu"] if match[1] == stage else ["relu", "pool"]
+            modules.append(layer.path)
+            stage = match[1]
+    return {path: f"features.{i}" for i, path in enumerate(modules)}
 
 
-def _vgg(ours: list[Layer], arrays: Arrays) -> dict[str, str]:
-    return vgg_features(ours) | {"fc6": "classifier.0", "fc7": "classifier.3", "fc8": "classifier.6"}
+def _vgg(layers: Sequence[Layer], arrays: Arrays) -> dict[str, str]:
+    return vgg_features(layers) | {"fc6": "classifier.0", "fc7": "classifier.3", "fc8": "classifier.6"}
 
 
-def _squeezenet(ours: list[Layer], arrays: Arrays) -> dict[str, str]:
-    """Fires and pools are one list; version 1.1 has its pools earlier, and a smaller first kernel."""
-    first = ours[0].arrays["params/conv1/conv/kernel"][0]
+def _squeezenet(layers: Sequence[Layer], arrays: Arrays) -> dict[str, str]:
+    """Tells version 1.0 from 1.1, which pools earlier, by the first kernel; indices count fires and pools."""
+    first = layers[0].arrays["params/conv1/conv/kernel"][0]
     fires = (3, 4, 5, 7, 8, 9, 10, 12) if first == 7 else (3, 4, 6, 7, 9, 10, 11, 12)
     table = {f"^fire{i}/(.+)/conv$": f"features/{place}/{{}}" for i, place in enumerate(fires, start=2)}
-    return rewrite(table | {"^conv1/conv$": "features/0", "^conv10$": "classifier/1"})(ours, arrays)
+    return names_by_substitution(table | {"^conv1/conv$": "features/0", "^conv10$": "classifier/1"})(layers, arrays)
 
 
 LIBRARY = Library(
     {
-        "alexnet": rewrite(_ALEXNET),
+        "alexnet": names_by_substitution(_ALEXNET),
         "vgg": _vgg,
-        "googlenet": rewrite(_GOOGLENET),
-        "inception_v3": rewrite(INCEPTION_V3),
-        "resnet": rewrite(RESNET),
+        "googlenet": names_by_substitution(_GOOGLENET),
+        "inception_v3": names_by_substitution(INCEPTION_V3),
+        "resnet": names_by_substitution(RESNET),
         "squeezenet": _squeezenet,
-        "densenet": rewrite(DENSENET),
+        "densenet": names_by_substitution(DENSENET),
     },
-    **torch_layout(former=FORMER),
-    aux=r"^aux\d\.|^AuxLogits\.",
+    **torch_layout(legacy_names=LEGACY_NAMES),
+    auxiliary=r"^aux\d\.|^AuxLogits\.",
 )

@@ -1,0 +1,117 @@
+"""Commands that succeed: help, lists, the results of a run, and interruptions by a signal."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from cnnjax import cli
+
+ROOT = pathlib.Path(__file__).parents[2]
+DIGITS = "--config=configs/digits_lenet5.py"
+ENDLESS = ("--config.duration=1000000 steps", "--config.model=mlp(features=(8,))", "--config.log_every=5 steps")
+
+
+def help_of(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    with pytest.raises(SystemExit) as exit_info:
+        cli.main([*argv, "--help"])
+    assert exit_info.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = help_of(capsys)
+    assert all(f"\n  {name} " in shown and text in shown for name, text in cli.COMMANDS.items())
+    assert cli.main([]) == 0
+    assert capsys.readouterr().out == shown
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_flag_is_explained(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from cnnjax.cli import shared
+    from cnnjax.cli.main import add_command_flags, command_module
+
+    assert cli.COMMANDS[name][1:] in " ".join(help_of(capsys, name).split())
+    parser = shared.Parser(prog=name)
+    add_command_flags(parser, command_module(name))
+    assert [action.dest for action in parser._actions if not action.help] == []
+
+
+@pytest.mark.parametrize(
+    "command", ["models", "configs", "data list", "models lenet", "configs configs/digits_lenet5.py"]
+)
+def test_lists_are_shown(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(command.split(" ")) == 0
+    shown = capsys.readouterr().out
+    assert {"models": "lenet5_1998", "configs": "lenet5", "data": "cifar100"}[command.split(" ")[0]] in shown
+
+
+def test_a_run_ends_with_its_numbers_and_a_command_that_works(
+    finished_run: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["train", f"--workdir={finished_run}"]) == 0  # already finished: says the same again
+    shown = capsys.readouterr().out
+    result = json.loads((finished_run / "result.json").read_text())
+    assert f"{result['accuracy']:.2%}" in shown
+    assert f"evaluate --workdir={finished_run}" in shown
+    assert cli.main(["evaluate", f"--workdir={finished_run}"]) == 0
+    assert f"{result['accuracy']:.2%}" in capsys.readouterr().out
+    evaluation = json.loads((finished_run / "evaluations" / "digits-test-step4" / "metrics.json").read_text())
+    assert evaluation["accuracy"] == result["accuracy"]
+    assert evaluation["count"] == 359
+
+
+def wait_for_steps(folder: pathlib.Path, check_running: Callable[[], None]) -> None:
+    """Returns once the run has logged training steps."""
+    deadline = time.monotonic() + 120
+    while not (folder / "metrics.jsonl").exists() or not (folder / "metrics.jsonl").read_text():
+        check_running()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def check_interrupted(folder: pathlib.Path, out: str) -> None:
+    assert f"train --workdir={folder}" in out
+    (step,) = (int(path.name) for path in (folder / "checkpoints").iterdir())
+    assert f"stopped after step {step}" in out
+
+
+def test_sigint_saves_a_checkpoint_and_prints_the_command_that_resumes(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+
+    def interrupt() -> None:
+        try:
+            wait_for_steps(folder, lambda: None)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    status = cli.main(["train", DIGITS, *ENDLESS, f"--workdir={folder}"])
+    thread.join()
+    assert status == 128 + signal.SIGINT
+    check_interrupted(folder, capsys.readouterr().out)
+
+
+def test_sigterm_ends_the_process_in_the_same_way(tmp_path: pathlib.Path) -> None:
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "cnnjax", "train", DIGITS, *ENDLESS, f"--workdir={folder}"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def check_running() -> None:
+        assert process.poll() is None, process.communicate()
+
+    wait_for_steps(folder, check_running)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, err
+    check_interrupted(folder, out)

@@ -1,0 +1,163 @@
+"""Runs of two processes: the numbers of one, and their end when one of them fails."""
+
+import json
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from cnnjax.config import Config
+from cnnjax.runs import checkpoint
+from tests import tiny
+
+BATCHNORM = {"model": "cifar_resnet20(depth=8)"}
+
+
+def several(
+    config: Config,
+    folder: pathlib.Path,
+    digits_dir: str,
+    devices: int = 1,
+    before: Sequence[tuple[str, ...]] = ((), ()),
+) -> list[subprocess.Popen]:
+    """Starts two processes of one run, without a launcher."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    env: dict[str, Any] = {"JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "JAX_NUM_PROCESSES": "2"}
+    return [tiny.start(config, folder, digits_dir, devices, before[i], **env, JAX_PROCESS_ID=str(i)) for i in range(2)]
+
+
+def first(code: str) -> tuple[str, ...]:
+    """What comes before a command of ours, so that its Python runs this code first."""
+    rest = "sys.argv = sys.argv[3:]; runpy.run_module('cnnjax', run_name='__main__', alter_sys=True)"
+    return (sys.executable, "-c", f"import os, runpy, sys; {code}; {rest}")
+
+
+def said(out: str) -> list[str]:
+    return [line for line in out.splitlines() if not line.startswith("[Gloo]")]  # which its library prints
+
+
+def wait_for_checkpoint(folder: pathlib.Path, processes: list[subprocess.Popen]) -> None:
+    while not checkpoint.steps(folder):
+        assert all(process.poll() is None for process in processes), [tiny.wait(process) for process in processes]
+        time.sleep(0.1)
+
+
+SLOWLY = {"lr": 0.001}  # at which batch normalisation lets a rounding grow to 1e-6 in 50 steps, not to 1e-2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "places", "tolerance"),
+    [
+        (tiny.EVERYTHING, {}, 1e-5),
+        (tiny.EVERYTHING, {"mesh": "data=8", "zero_1": True}, 1e-5),
+        (tiny.EVERYTHING, {"mesh": "data=1,model=8"}, 1e-5),
+        (BATCHNORM | SLOWLY, {}, 1e-4),
+    ],
+    ids=["mlp", "zero", "model", "batchnorm"],
+)
+def test_two_processes_give_what_one_gives(
+    changes: dict[str, Any], places: dict[str, Any], tolerance: float, digits_dir: str, tmp_path: pathlib.Path
+) -> None:
+    changes = changes | {"duration": "50 steps", "log_every": "1 steps"}
+    changes |= {"eval_every": "25 steps", "checkpoint_every": "25 steps"}
+    tiny.run(tmp_path / "1", digits_dir, 1, **changes)
+    tiny.run(tmp_path / "8", digits_dir, 8, **changes)
+    two, changes = tmp_path / "two", changes | places
+    results = [tiny.wait(process) for process in several(tiny.config(**changes), two, digits_dir, devices=4)]
+    assert [(status, err) for status, _, err in results] == [(0, "")] * 2
+    assert "50 steps of 16 on 8 cpu device(s)" in results[0][1]
+    assert said(results[1][1]) == []  # one process speaks for both
+    assert json.loads((two / "versions.json").read_text())["processes"] == 2
+    assert json.loads((two / "result.json").read_text())["step"] == 50
+    assert checkpoint.steps(two) == [25, 50]
+    for folder in (tmp_path / "8", two):
+        tiny.assert_close(tiny.variables(folder), tiny.variables(tmp_path / "1"), tolerance)
+        for line, other in zip(tiny.metrics_of(tmp_path / "1"), tiny.metrics_of(folder), strict=True):
+            assert other == pytest.approx(line, rel=10 * tolerance)
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_and_one_goes_on(digits_dir: str, tmp_path: pathlib.Path) -> None:
+    config = tiny.config(**tiny.EVERYTHING, duration="600 steps", eval_every="200 steps", checkpoint_every="50 steps")
+    processes = several(config, tmp_path / "run", digits_dir)
+    wait_for_checkpoint(tmp_path / "run", processes)
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    results = [tiny.wait(process) for process in processes]
+    assert [(status, err) for status, _, err in results] == [(128 + signal.SIGTERM, "")] * 2
+    step = checkpoint.steps(tmp_path / "run")[-1]
+    assert f"stopped after step {step}; the state is saved" in results[0][1]
+    assert said(results[1][1]) == []
+    status, out, err = tiny.wait(tiny.start(config, tmp_path / "run", digits_dir, devices=2))
+    assert status == 0, err
+    assert f"going on from step {step}" in out.replace(",", "")
+    assert checkpoint.steps(tmp_path / "run")[-1] == 600
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("victim", "number"), [(0, signal.SIGKILL), (1, signal.SIGKILL), (0, signal.SIGSTOP), (1, signal.SIGSTOP)]
+)
+def test_without_one_of_its_processes_a_run_ends_and_can_go_on(
+    victim: int, number: int, digits_dir: str, tmp_path: pathlib.Path
+) -> None:
+    """Killed, a process closes its connections; stopped, it leaves them open and is silent, as a host that is gone."""
+    config = tiny.config(val_split="", duration="400 steps", checkpoint_every="20 steps", log_every="20 steps")
+    quick = first("from cnnjax.distributed import processes; processes.HEARTBEAT_SECONDS = 10")
+    processes = several(config, tmp_path, digits_dir, before=(quick, quick))
+    wait_for_checkpoint(tmp_path, processes)
+    processes[victim].send_signal(number)
+    begun = time.monotonic()
+    status, _, err = tiny.wait(processes[1 - victim], seconds=60)
+    assert time.monotonic() - begun < 30
+    assert status != 0
+    last = err.splitlines()[-1]
+    assert re.fullmatch(
+        rf"error: .*(process {1 - victim} of 2, on .*)?another process .*, and the run goes on", last
+    ), err
+    processes[victim].kill()
+    tiny.wait(processes[victim])
+    status, out, err = tiny.wait(tiny.start(config, tmp_path, digits_dir))
+    assert (status, err) == (0, "")
+    assert "going on from step " in out
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_alone_ends_the_run(digits_dir: str, tmp_path: pathlib.Path) -> None:
+    """Each host with a disk of its own: process 1 sees another folder, and process 0 must not wait for it."""
+    quick = "from cnnjax.distributed import processes; processes.HEARTBEAT_SECONDS = 10"
+    quick += "; from cnnjax.runs import workdir; workdir.SYNC_SECONDS = 1"
+    before = []
+    for disk in (tmp_path / "0", tmp_path / "1"):
+        disk.mkdir()
+        before.append(first(f"{quick}; os.chdir({str(disk)!r}); sys.argv.append('--workdir=run')"))
+    begun = time.monotonic()
+    config = tiny.config(val_split="", duration="2000 steps")
+    zero, one = [tiny.wait(process) for process in several(config, tmp_path / "run", digits_dir, before=before)]
+    assert time.monotonic() - begun < 60
+    assert (one[0], said(one[1])) == (1, [])
+    assert re.fullmatch(r"error: process 1, on .*, does not see .*/1/run as process 0 does: the processes .*\n", one[2])
+    assert zero[0] != 0
+
+
+@pytest.mark.slow
+def test_a_process_to_which_no_others_come_says_so(digits_dir: str, tmp_path: pathlib.Path) -> None:
+    before = first("from cnnjax.distributed import processes; processes.JOIN_SECONDS = 3")
+    zero, one = several(tiny.config(), tmp_path / "run", digits_dir, before=((), before))
+    zero.kill()
+    tiny.wait(zero)
+    status, _, err = tiny.wait(one, seconds=60)
+    assert status != 0
+    expected = r"error: process 1 of 2, on .*, could not join the others at localhost:\d+ within 3 s, or was killed"
+    assert re.fullmatch(expected, err.splitlines()[-1])
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,109 @@
+"""Supervision of runs: every end is reported once, stalled and stopped runs, restarts, signals."""
+
+import fcntl
+import os
+import pathlib
+import signal
+from typing import Any
+
+import pytest
+
+from cnnjax.config import Config
+from cnnjax.runs import supervise
+from cnnjax.runs.executors import Job, Start
+from cnnjax.runs.signals import Interrupted
+from cnnjax.runs.supervise import End, Run
+from tests.runs.fakes import FakeExecutor, completes, fails, keeps_running, write_metrics
+
+CONFIG = Config(model="mlp(features=(8,))")
+
+
+def supervised(runs: list[Run], start: Start, stall_timeout: float = 60, **options: Any) -> list[End]:
+    """Runs all of these, two in parallel, and returns their ends."""
+    ends: list[End] = []
+    options = {"should_stop": lambda run: False, "on_end": lambda run, end: ends.append(end)} | options
+    supervise.supervise(lambda: runs.pop() if runs else None, start, workers=2, stall_timeout=stall_timeout, **options)
+    return ends
+
+
+@pytest.mark.parametrize(
+    ("trainings", "end", "starts"),
+    [
+        ([completes], End("complete"), 1),
+        ([fails], End("failed", "exit status 1\nc\nd\ne\nf\nerror: it was wrong"), 1),
+        ([lambda _: -9, completes], End("complete"), 2),
+        ([lambda _: 143, lambda _: -11, completes], End("complete"), 3),
+        ([lambda _: -9], End("failed", "killed by signal 9"), supervise.MAX_STARTS),
+        ([keeps_running], End("failed", "no output for 0 seconds"), 1),
+        ([lambda _: 0], End("failed", "exit status 0"), 1),  # without a result
+    ],
+)
+def test_every_end_of_a_run_is_reported_once(trainings: list, end: End, starts: int, tmp_path: pathlib.Path) -> None:
+    start = FakeExecutor(*trainings)
+    assert supervised([Run(CONFIG, tmp_path / "run")], start, stall_timeout=0.2) == [end]
+    assert len(start.folders) == starts
+
+
+def test_a_run_is_stopped_on_request(tmp_path: pathlib.Path) -> None:
+    accuracies: list[list[float]] = []
+
+    def should_stop(run: Run) -> bool:
+        accuracies.append([line["val/accuracy"] for line in run.metrics])
+        return True
+
+    def slow(folder: pathlib.Path) -> None:
+        write_metrics(folder, [0.1])
+
+    ends = supervised([Run(CONFIG, tmp_path / "run")], FakeExecutor(slow), should_stop=should_stop)
+    assert ends == [End("stopped")]
+    assert accuracies == [[0.1]]
+
+
+def test_no_more_runs_than_workers_are_in_progress(tmp_path: pathlib.Path) -> None:
+    active: list[int] = []
+    polls: dict[pathlib.Path, int] = {}
+
+    def at_the_third_poll(folder: pathlib.Path) -> int | None:
+        polls[folder] = polls.get(folder, 0) + 1
+        return completes(folder) if polls[folder] == 3 else None
+
+    runs = [Run(CONFIG, tmp_path / str(i)) for i in range(5)]
+    ends = supervised(runs, FakeExecutor(at_the_third_poll), show=lambda now: active.append(len(now)))
+    assert len(ends) == 5
+    assert max(active) == 2
+
+
+def test_a_signal_stops_all_runs_and_reports_no_end(tmp_path: pathlib.Path) -> None:
+    stopped: list[pathlib.Path] = []
+    ends: list[End] = []
+
+    def start(command: list[str], log: pathlib.Path) -> Job:
+        return Job(lambda: 143 if log in stopped else None, lambda kill: stopped.append(log))
+
+    with pytest.raises(Interrupted, match="interrupted: 2 runs checkpointed") as caught:
+        supervised([Run(CONFIG, tmp_path / "a"), Run(CONFIG, tmp_path / "b")], start,
+                   on_end=lambda run, end: ends.append(end),
+                   show=lambda now: os.kill(os.getpid(), signal.SIGTERM))  # fmt: skip
+    assert ends == []
+    assert caught.value.signal == signal.SIGTERM
+    assert sorted(log.parent.name for log in stopped) == ["a", "b"]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_run_of_an_earlier_supervisor_is_waited_for(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    polls: list[int] = []
+
+    def start(command: list[str], log: pathlib.Path) -> Job:
+        raise AssertionError("a second one was started")
+
+    with (tmp_path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        def show(now: list[Run]) -> None:
+            polls.append(len(now))
+            if len(polls) == 3:
+                completes(tmp_path)
+                lock.close()
+
+        assert supervised([Run(CONFIG, tmp_path)], start, show=show) == [End("complete")]

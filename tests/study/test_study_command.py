@@ -1,0 +1,106 @@
+"""`cnnjax study`: the project's studies and reports, its arguments, and a whole study."""
+
+import json
+import math
+import pathlib
+
+import pytest
+
+from cnnjax import cli, config_files
+from cnnjax.study import conduct
+from cnnjax.study.verdict import judge, overall_verdict
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("budget", ["quick", "full"])
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.py")), ids=lambda path: path.stem)
+def test_every_study_is_consistent(path: pathlib.Path, budget: str) -> None:
+    study = config_files.read_study(str(path), budget)
+    conduct.check_study(study)
+    assert {arm for panel in study.panels for arm in panel.arms} <= set(study.arms)
+    assert path.stem in (path.read_text().split('"""')[1])  # its command
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments" / "reports").glob("*.csv")), ids=lambda path: path.stem)
+def test_every_report_agrees_with_its_study(path: pathlib.Path) -> None:
+    """The verdict on the page follows from the numbers in the CSV file."""
+    name, _, budget = path.stem.rpartition("-")
+    study = config_files.read_study(str(ROOT / "experiments" / f"{name}.py"), budget)
+    header, *rows = [line.rsplit(",", len(study.metrics) + 1) for line in path.read_text().splitlines()]
+    assert header == ["arm", "run", *study.metrics]
+    values: dict[str, dict[str, list[float]]] = {}
+    for arm, _, *numbers in rows:
+        for metric, number in zip(study.metrics, numbers, strict=True):
+            values.setdefault(arm.strip('"'), {}).setdefault(metric, []).append(float(number))
+    assert list(values) == list(study.arms)
+    assert all(len(numbers) == study.seeds for metrics in values.values() for numbers in metrics.values())
+    verdict = overall_verdict([judge(comparison, values) for comparison in study.comparisons])
+    assert path.with_suffix(".md").read_text().startswith(f"# {path.stem}: {verdict}\n")
+    assert path.with_suffix(".png").exists()
+
+
+FILE = """
+from cnnjax.config import Config
+from cnnjax.study import Comparison, Panel, Study
+
+def measure(folder, data_dir):
+    from cnnjax.study import measure
+    shifted = measure.accuracy(folder, data_dir, "shift(1, 0)")
+    return measure.flow(folder, data_dir) | {"parameters": measure.parameters(folder), "shifted": shifted}
+
+def get_study(budget):
+    arms = {f"deep {name}": Config(model=f"mlp(features=(16, 16, 16), activation='{name}')", duration="2 epochs")
+            for name in ("sigmoid", "relu")}
+    return Study(claim="It learns.", source="Nobody.", arms=arms, seeds=1, measure=measure,
+                 metrics={"log_ratio_start": "ratio", "dead_end": "dead", "parameters": "n", "shifted": "shifted"},
+                 comparisons=(Comparison("deep relu", "higher", "deep sigmoid", "log_ratio_start"),),
+                 panels=(Panel("profile", "gradient_end", "gradient"),))
+"""
+
+
+@pytest.mark.slow
+def test_a_study_from_the_command_line(
+    digits_dir: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(FILE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")  # in the runs
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    for missing in (2, 0):
+        assert cli.main(["study", "mine.py", "--workers=2", f"--data_dir={digits_dir}"]) == 0
+        captured = capsys.readouterr()
+        assert captured.err == ""
+        assert f"{missing} of 2 runs to do, 2 in parallel" in captured.out
+        assert "the report is reports/mine-quick.md" in captured.out
+    measured = json.loads(next(tmp_path.glob("runs/studies/mine/deep sigmoid-*/seed0/measured.json")).read_text())
+    assert measured["parameters"] == 64 * 16 + 16 + 2 * (16 * 16 + 16) + 16 * 10 + 10
+    assert len(measured["gradient_start"]) == 4
+    assert measured["log_ratio_start"] == pytest.approx(
+        math.log10(measured["gradient_start"][0] / measured["gradient_start"][-1])
+    )
+    assert 0 <= measured["dead_end"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ([], 2, "the following arguments are required: file"),
+        (["experiments/degradatoin.py"], 1, "did you mean 'experiments/degradation.py'?"),
+        (["configs/digits_lenet5.py"], 1, "configs/digits_lenet5.py gives no study: it has no get_study(budget)"),
+        (["experiments/degradation.py", "--budget=quik"], 1, "--budget=quik: did you mean 'quick'?"),
+        (["experiments/degradation.py", "--workers=0"], 1, "--workers=0: expected at least 1"),
+        (["experiments/degradation.py", "--seeds=3"], 2, "unrecognized arguments: --seeds=3"),
+    ],
+)
+def test_wrong_arguments_are_one_line_errors(
+    arguments: list[str], status: int, message: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    try:
+        returned = cli.main(["study", *arguments])
+    except SystemExit as exception:
+        returned = exception.code
+    error = capsys.readouterr().err
+    assert (returned, error.count("\n")) == (status, 1)
+    assert message in error

@@ -1,0 +1,116 @@
+"""`cnnjax sweep`: its arguments, and a whole search with fake and with real trainings."""
+
+import json
+import pathlib
+import shlex
+
+import pytest
+
+from cnnjax import cli, config_files
+from cnnjax.runs.executors import EXECUTORS
+from tests.runs.fakes import FakeExecutor, keeps_running, learns
+
+FILE = """
+from cnnjax.config import Config
+
+def get_config():
+    return Config(model="mlp(features=(8,))", train_split="train[:80%]", val_split="train[80%:]", duration="2 epochs",
+                  batch_size=64)
+
+def sweep():
+    return {"lr": "log(1e-3, 1)", "model.activation": ["relu", "tanh"]}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "mine.py").write_text(FILE)
+    monkeypatch.chdir(tmp_path)
+    return "mine.py"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ([], 2, "--config=FILE is missing"),
+        (["--workdir=nowhere"], 2, "--config=FILE is missing, and nowhere is not a sweep's folder"),
+        (["bets"], 1, "cnnjax sweep 'bets': did you mean 'best'?"),
+        (["best"], 2, "--workdir=DIR is missing"),
+        (["best", "--workdir=nowhere"], 1, "nowhere is not a sweep's folder: it has no sweep.json"),
+        (["show", "--workdir=x", "--config=mine.py"], 1, "takes --workdir=DIR alone, not --config=mine.py"),
+        (["--config=mine.py", "--workers=0"], 1, "--workers=0: expected at least 1"),
+        (["--config=mine.py", "--stall_timeout=0"], 1, "--stall_timeout=0.0: expected at least 0.01"),
+        (["--config=mine.py", "--silence=0"], 1, "--stall_timeout=0.0: expected at least 0.01"),  # its former name
+        (["--config=mine.py", "--trials=x"], 2, "argument --trials: invalid int value: 'x'"),
+        (["--config=mine.py", "--space.lr"], 1, "'--space.lr': expected --space.FIELD=VALUES"),
+        (["--config=mine.py", "--space.lrr=[1]"], 1, "config has no field 'lrr'; did you mean 'lr'?"),
+        (["--config=mine.py", "--workrs=2"], 1, "unknown flag '--workrs=2'; did you mean 'workers'?"),
+        (["--config=mine.py", "--executor=slrum"], 1, "unknown executor 'slrum'; did you mean 'slurm'?"),
+        (["--config=mine.py", "--config.val_split="], 1, "config.val_split = '': a sweep compares"),
+        (["--config=other.py"], 1, "there is no config file 'other.py'; did you mean 'mine.py'?"),
+    ],
+)
+def test_wrong_arguments_are_one_line_errors(
+    arguments: list[str], status: int, message: str, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        returned = cli.main(["sweep", *arguments])
+    except SystemExit as exception:
+        returned = exception.code
+    error = capsys.readouterr().err
+    assert (returned, error.count("\n")) == (status, 1)
+    if "other.py" not in message:
+        assert message in error
+
+
+def check_search(
+    file: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], trials: int, *flags: str
+) -> None:
+    """Searches, shows the leaderboard and the winner, and adds one trial."""
+
+    def sweep(*arguments: str) -> str:
+        assert cli.main(["sweep", *arguments]) == 0
+        return capsys.readouterr().out
+
+    output = sweep(f"--config={file}", f"--trials={trials}", "--workers=2", "--workdir=s", *flags)
+    assert f"{trials} trials of lr, model.activation, 2 in parallel, in s" in output
+    assert f"{trials} trials: {trials} complete" in output
+    assert f"trial {trials - 1}: accuracy 0." in output
+    assert f"{trials} trials: {trials} complete" in sweep("show", "--workdir=s")
+    best = sweep("best", "--workdir=s")
+    assert best.startswith("cnnjax train --config=mine.py")
+    config = config_files.read_config("mine.py", shlex.split(best)[3:])
+    assert config.lr in [json.loads(path.read_text())["lr"] for path in tmp_path.glob("s/trials/*/config.json")]
+    assert config.model in [f"mlp(features=(8,), activation='{name}')" for name in ("relu", "tanh")]
+    assert f"{trials + 1} trials: {trials + 1} complete" in sweep("--workdir=s", f"--trials={trials + 1}")
+
+
+def test_a_sweep_from_the_command_line(
+    file: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(EXECUTORS, "local", lambda workers: FakeExecutor(learns))
+    check_search(file, tmp_path, capsys, 3)
+
+
+@pytest.mark.slow
+def test_a_sweep_with_real_trainings(
+    file: str,
+    digits_dir: str,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")  # in the runs
+    monkeypatch.setenv("PYTHONPATH", str(pathlib.Path(cli.__file__).parents[2]))
+    check_search(file, tmp_path, capsys, 2, f"--data_dir={digits_dir}")
+
+
+def test_a_sweep_that_only_fails_is_an_error(
+    file: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(EXECUTORS, "local", lambda workers: FakeExecutor(keeps_running))
+    arguments = ["--config=mine.py", "--trials=1", "--workdir=s", "--stall_timeout=0.01"]
+    assert cli.main(["sweep", *arguments]) == 1
+    captured = capsys.readouterr()
+    assert "trial 0: failed: no output for 1 seconds" in captured.out
+    assert captured.err == "error: all trials failed; their output is in s/trials/*/output.txt\n"

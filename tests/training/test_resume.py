@@ -1,0 +1,185 @@
+"""Resumed runs: interrupted, damaged or with other settings, they end with the same bits."""
+
+import json
+import pathlib
+import shutil
+import signal
+from typing import Any
+
+import pytest
+
+from cnnjax import config as configs
+from cnnjax.data import statistics
+from cnnjax.errors import InputError
+from cnnjax.evaluation.evaluate import evaluate
+from cnnjax.runs import checkpoint, workdir
+from tests import tiny
+
+
+@pytest.mark.parametrize(
+    ("changes", "stops"),
+    [
+        ({}, (1,)),
+        ({"val_split": "", "test_split": ""}, (7,)),
+        (tiny.EVERYTHING, (3, 4)),
+        (
+            tiny.EVERYTHING | {"cache": "host", "augment": "random_crop(7)|flip_lr", "preprocess": "center_crop(7)"},
+            (2, 5),
+        ),
+        (tiny.BATCHNORM, (2, 3)),
+        (tiny.EVERYTHING | {"steps_per_call": 3, "log_every": "3 steps"}, (3, 6)),
+        (tiny.MONITORED, (2, 5)),
+        (tiny.MONITORED | {"steps_per_call": 4, "eval_every": "2 steps", "log_every": "2 steps"}, (2, 6)),
+    ],
+    ids=[
+        "plain",
+        "no evaluation",
+        "everything",
+        "from the host",
+        "batchnorm",
+        "several steps in one call",
+        "watched",
+        "several watched steps",
+    ],
+)
+def test_a_stopped_run_ends_bit_for_bit_like_one_never_stopped(
+    changes: dict, stops: tuple[int, ...], digits_dir: str, tmp_path: pathlib.Path
+) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    changes = {"log_every": "1 steps"} | changes  # a line of several steps would begin anew at the stop
+    expected = tiny.run(whole, digits_dir, **changes)
+    for step in stops:
+        assert tiny.interrupt(stopped, digits_dir, step, **changes).signal == signal.SIGTERM
+        assert checkpoint.steps(stopped)[-1] == step
+        assert not (stopped / "result.json").exists()
+    got = tiny.run(stopped, digits_dir, **changes)
+    assert tiny.digest(stopped, expected["step"]) == tiny.digest(whole, expected["step"])
+    assert tiny.metrics_of(stopped) == tiny.metrics_of(whole)
+    assert tiny.numbers(got) == tiny.numbers(expected)
+
+
+def test_a_finished_run_is_left_as_it_is(digits_dir: str, tmp_path: pathlib.Path) -> None:
+    first = tiny.run(tmp_path, digits_dir)
+    before = tiny.metrics_of(tmp_path), tiny.digest(tmp_path, 8)
+    for cache in ("device", "host"):
+        again = tiny.run(tmp_path, digits_dir, cache=cache)
+        assert (tiny.metrics_of(tmp_path), tiny.digest(tmp_path, 8)) == before
+        assert tiny.numbers(first) == tiny.numbers(again)
+
+
+def test_lines_of_a_lost_attempt_and_half_lines_are_cut(digits_dir: str, tmp_path: pathlib.Path) -> None:
+    tiny.run(tmp_path, digits_dir)
+    expected = tiny.metrics_of(tmp_path), tiny.digest(tmp_path, 8)
+    for step in (6, 8):
+        shutil.rmtree(tmp_path / "checkpoints" / f"{step:08d}")  # as if killed after step 4 was saved
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 9, "ep')
+    tiny.run(tmp_path, digits_dir)
+    assert (tiny.metrics_of(tmp_path), tiny.digest(tmp_path, 8)) == expected
+
+
+def test_training_goes_on_from_the_newest_intact_checkpoint(digits_dir: str, tmp_path: pathlib.Path) -> None:
+    whole, damaged = tmp_path / "whole", tmp_path / "damaged"
+    tiny.run(whole, digits_dir, **tiny.EVERYTHING)
+    shutil.copytree(whole, damaged)
+    (damaged / "checkpoints" / "00000008" / "digest" / "metadata").write_text("{}")
+    shutil.rmtree(damaged / "checkpoints" / "00000006" / "optimizer")
+    lines: list[str] = []
+    assert evaluate(damaged, data_dir=digits_dir, log=lines.append)["step"] == 6  # the optimizer is not read
+    assert "00000008 is damaged" in lines[0]
+    tiny.run(damaged, digits_dir, **tiny.EVERYTHING)
+    assert tiny.digest(damaged, 8) == tiny.digest(whole, 8)
+    assert tiny.metrics_of(damaged) == tiny.metrics_of(whole)
+    assert sorted(path.name for path in (damaged / "damaged").iterdir()) == ["00000006-0", "00000008-0"]
+    assert evaluate(damaged, data_dir=digits_dir, log=pytest.fail)["step"] == 8
+
+
+FREE = {"mesh": "data=1", "zero_1": True, "cache": "host", "eval_batch_size": 7, "eval_every": "3 steps",
+        "checkpoint_every": "5 steps", "keep_checkpoints": 1, "log_every": "4 steps"}  # fmt: skip
+
+
+def test_settings_of_what_is_said_and_kept_may_change_and_no_others(digits_dir: str, tmp_path: pathlib.Path) -> None:
+    assert set(FREE) == set(configs.RESUMABLE)
+    whole, other = tmp_path / "whole", tmp_path / "other"
+    tiny.run(whole, digits_dir, **tiny.EVERYTHING)
+    tiny.interrupt(other, digits_dir, 3, **tiny.EVERYTHING)
+    before = {path: path.read_bytes() for path in other.rglob("*") if path.is_file()}
+    message = r"other is the run of another config: lr = 0.05 there, 0.1 now, seed = 0 there, 3 now\."
+    with pytest.raises(InputError, match=message):
+        tiny.run(other, digits_dir, **tiny.EVERYTHING | {"lr": 0.1, "seed": 3})
+    assert {path: path.read_bytes() for path in other.rglob("*") if path.is_file()} == before
+    tiny.run(other, digits_dir, **tiny.EVERYTHING | FREE)
+    assert tiny.digest(other, 8) == tiny.digest(whole, 8)
+    assert configs.load(other / "config.json").keep_checkpoints == 1
+
+
+def test_a_folder_that_is_no_runs_is_left_alone(digits_dir: str, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="is not empty and not a run's folder; give another --workdir"):
+        tiny.run(tmp_path, digits_dir)
+    assert [path.name for path in tmp_path.rglob("*")] == ["thesis.tex"]
+
+
+def test_a_run_killed_before_its_first_file_was_whole_starts_anew(digits_dir: str, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "config.json.part").write_text('{"mod')
+    assert tiny.run(tmp_path, digits_dir, duration="1 steps")["step"] == 1
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path: pathlib.Path) -> None:
+    with workdir.MetricsWriter(tmp_path, 0, leader=True) as log:
+        log.write(1, 0.1, "train", {"loss": 1.0})
+        with pytest.raises(InputError, match="is in use"):
+            workdir.MetricsWriter(tmp_path, 0, leader=True)
+    with workdir.MetricsWriter(tmp_path, 1, leader=True):
+        assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+@pytest.mark.parametrize("val_split", ["", "test[:64]"])
+def test_the_newest_and_the_best_by_the_written_metrics_are_kept(
+    keep: int, val_split: str, digits_dir: str, tmp_path: pathlib.Path
+) -> None:
+    tiny.run(
+        tmp_path,
+        digits_dir,
+        keep_checkpoints=keep,
+        val_split=val_split,
+        eval_every="2 steps",
+        lr=0.5,
+        duration="12 steps",
+    )
+    scores = {line["step"]: line["val/accuracy"] for line in tiny.metrics_of(tmp_path) if "val/accuracy" in line}
+    best = max(scores, key=lambda step: (scores[step], step)) if scores else None
+    assert checkpoint.best(tmp_path) == best
+    assert set(checkpoint.steps(tmp_path)) == {*(12, 10)[:keep], best} - {None}
+    if best:
+        found = evaluate(tmp_path, step="best", split="test[:64]", data_dir=digits_dir)
+        assert (found["step"], found["accuracy"]) == (best, scores[best])
+
+
+def test_the_statistics_of_a_run_are_computed_once_for_the_same_data(
+    digits_dir: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.run(tmp_path, digits_dir, duration="2 steps")
+    content = workdir.read_json(tmp_path / "data.json")
+    computed: list[Any] = []
+    derive = statistics.derive
+    monkeypatch.setattr(statistics, "derive", lambda *args: computed.append(args) or derive(*args))
+    tiny.run(tmp_path, digits_dir, duration="2 steps")
+    assert not computed
+    changed = {"dataset": "digits/0.9.0", "bytes": {"train": 1, "test": 1}, "split": "train", "augment": "resize(9)"}
+    wrong = [content | {"of": content["of"] | {name: value}, "mean": [9.0]} for name, value in changed.items()]
+    texts = [*map(json.dumps, [*wrong, {"mean": [9.0]}, []]), "{"]
+    for number, text in enumerate(texts, start=1):
+        (tmp_path / "data.json").write_text(text)
+        tiny.run(tmp_path, digits_dir, duration="2 steps")
+        assert len(computed) == number
+        assert workdir.read_json(tmp_path / "data.json") == content
+
+
+def test_checkpoints_that_cannot_be_written_are_one_error(digits_dir: str, tmp_path: pathlib.Path) -> None:
+    tiny.run(tmp_path, digits_dir, duration="1 steps")
+    shutil.rmtree(tmp_path / "checkpoints")
+    (tmp_path / "checkpoints").write_text("")
+    with pytest.raises(InputError, match=f"cannot save in {tmp_path / 'checkpoints'}: "):
+        tiny.run(tmp_path, digits_dir, duration="1 steps")
