@@ -68,7 +68,7 @@ def test_vgg16_has_the_numbers_of_every_course(capsys: pytest.CaptureFixture[str
 
 
 def test_residual_blocks_of_two_kinds_cost_nearly_the_same() -> None:
-    """He et al. 2016, Fig. 5: two 3x3 of 64 maps, and 1x1, 3x3, 1x1 with 256 outside: 73,728 and 69,632 weights."""
+    """He et al. 2016, Fig. 5: two 3x3 of 64 channels, and 1x1, 3x3, 1x1 with 256 outside: 73,728 and 69,632 weights."""
 
     def weights(text: str, block: str) -> int:
         rows = [row for row in table(text).values() if row.name.startswith(block) and row.kind == "convolution"]

@@ -31,8 +31,8 @@ def layers(text: str, num_classes: int, shape: tuple[int, int, int]) -> dict[str
     return {row.name: row for row in summarize.layers(create_model(text, num_classes), shape)}
 
 
-def maps(text: str, num_classes: int, shape: tuple[int, int, int]) -> Any:
-    """The shapes of the named maps of one image."""
+def feature_map_shapes(text: str, num_classes: int, shape: tuple[int, int, int]) -> Any:
+    """The shapes of the named feature maps of one image."""
     text = f"{text[:-1]}, features_only=True)" if text.endswith(")") else f"{text}(features_only=True)"
     make = functools.partial(create_model(text, num_classes).init_with_output, train=False)
     image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
@@ -51,7 +51,7 @@ def test_a_network_has_the_published_numbers(name: str) -> None:
     if "field" in fact:
         fields = [row.receptive_field for row in rows.values() if row.kind == "convolution" and row.receptive_field]
         assert [max(side) for side in zip(*fields, strict=True)] == [fact["field"]] * 2  # over branches
-    features = maps(*of) if fact["ends"] else {}
+    features = feature_map_shapes(*of) if fact["ends"] else {}
     assert {name: list(features[name].shape[1:]) for name in fact["ends"]} == fact["ends"]
     for layer, shape in fact.get("layers", {}).items():
         assert [1] * (len(shape) - len(rows[layer].output)) + [*rows[layer].output] == shape, layer

@@ -204,7 +204,7 @@ def test_prelu_starts_at_a_quarter_and_learns_a_slope_for_each_map() -> None:
     assert grad["slope"].tolist() == [-6.0, -8.0]
 
 
-def test_squeeze_and_excitation_weighs_maps() -> None:
+def test_squeeze_and_excitation_scales_channels() -> None:
     x = calls.noise(2, 4, 4, 32)
     y, params = calls.run(layers.SqueezeExcite(nn.Dense, ratio=16), x)
     assert params["squeeze"]["kernel"].shape == (32, 2)

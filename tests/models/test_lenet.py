@@ -11,7 +11,7 @@ from cnnjax.errors import InputError
 from cnnjax.models import create_model, lenet
 from tests.models import zoo
 
-# Table I of LeCun 1998, as it is printed: rows are maps of S2, columns are maps of C3.
+# Table I of LeCun 1998, as it is printed: rows are channels of S2, columns are channels of C3.
 TABLE_I = """
 X...XXX..XXXX.XX
 XX...XXX..XXXX.X

@@ -73,7 +73,7 @@ def test_bfloat16_is_close_and_keeps_float32_state(text: str) -> None:
 
 @pytest.mark.parametrize("text", zoo.computed(lambda text: hasattr(create_model(text, 10), "norm")))
 def test_fields_that_all_networks_share(text: str) -> None:
-    """Every normalisation, form of classifier and way to pad that a network takes, in a few of their combinations."""
+    """Every norm, head and padding mode that a network accepts, in a few combinations."""
     model: Any = create_model(text, 10)
     given, shape = spec.parse(text).kwargs, (2, *zoo.intended(text))
     for norm, head, padding_mode, activation in (
@@ -103,9 +103,9 @@ def test_fields_that_all_networks_share(text: str) -> None:
 def test_the_same_weights_give_a_map_of_scores_for_a_larger_image(text: str) -> None:
     if "aux" in zoo.fields_of(text):
         text = zoo.with_fields(text, aux=False)  # an auxiliary classifier may be for one size of images
-    height, width, maps = zoo.intended(text)
-    logits, variables = zoo.shaped(text, (1, height, width, maps))
-    scores, same = zoo.shaped(zoo.with_fields(text, head="conv"), (1, 2 * height, 2 * width, maps))
+    height, width, channels = zoo.intended(text)
+    logits, variables = zoo.shaped(text, (1, height, width, channels))
+    scores, same = zoo.shaped(zoo.with_fields(text, head="conv"), (1, 2 * height, 2 * width, channels))
     assert logits.shape == (1, 10)
     assert scores.shape[-1] == 10
     assert min(scores.shape[1:3]) > 1

@@ -23,7 +23,7 @@ def test_response_normalization_is_eq_1_of_the_paper() -> None:
 
 
 def normalized(x: jax.Array, scale: jax.Array, bias: jax.Array, group: int) -> tuple[jax.Array, ...]:
-    """By the definition: each group's maps with mean `bias` and deviation `scale`; and what they had."""
+    """The definition: x normalized by group to mean `bias` and deviation `scale`; the groups' means and variances."""
     groups = x.reshape(-1, group, *x.shape[1:])
     axes = tuple(range(1, x.ndim))
     mean, var = groups.mean(axes, keepdims=True), groups.var(axes, keepdims=True)
@@ -93,10 +93,10 @@ def test_norms_have_these_parameters(norm: str, expected: set[str]) -> None:
     assert set(params.get("norm", {})) == expected - {"scale"}
 
 
-def test_group_norm_takes_32_groups_or_as_many_as_divide_the_maps() -> None:
+def test_group_norm_takes_32_groups_or_as_many_as_divide_the_channels() -> None:
     made = network.Network(norm="group").layers(train=True)
     x = calls.noise(2, 4, 4, 48) * np.arange(1, 49, dtype=np.float32)
     y, _ = calls.run(calls.Inside(lambda x: made.norm(name="norm")(x)), x)
-    groups = y.reshape(2, 4, 4, 16, 3)  # 48 maps: 16 groups
+    groups = y.reshape(2, 4, 4, 16, 3)  # 48 channels: 16 groups
     np.testing.assert_allclose(groups.mean((1, 2, 4)), 0, atol=1e-5)
     np.testing.assert_allclose(groups.std((1, 2, 4)), 1, atol=1e-3)

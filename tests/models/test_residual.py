@@ -68,11 +68,11 @@ def test_without_residuals_only_shortcuts_remain(text: str) -> None:
             block["norm2"] = jax.tree.map(np.zeros_like, block["norm2"])
     logits, outputs = zoo.layer_outputs(model, variables, zoo.example(text))
     y = np.maximum(outputs["norm1"], 0)
-    for stage, maps in ((2, 32), (3, 64)):
-        wide = np.zeros((2, y.shape[1] // 2, y.shape[2] // 2, maps), np.float32)
+    for stage, channels in ((2, 32), (3, 64)):
+        wide = np.zeros((2, y.shape[1] // 2, y.shape[2] // 2, channels), np.float32)
         for row in range(wide.shape[1]):
             for column in range(wide.shape[2]):
-                wide[:, row, column, maps // 4 : maps // 4 + maps // 2] = y[:, 2 * row, 2 * column]
+                wide[:, row, column, channels // 4 : channels // 4 + channels // 2] = y[:, 2 * row, 2 * column]
         y = wide if text == "cifar_resnet20" else np.zeros_like(wide)
         np.testing.assert_array_equal(outputs[f"stage{stage}_block1"], y)
     head = variables["params"]["head"]
@@ -88,7 +88,7 @@ def test_initial_weights_are_drawn_as_published() -> None:
     for name, bound in bounds.items():
         assert 0.95 * bound < np.abs(params[name]["kernel"]).max() <= bound
     largest = np.abs(params["c3"]["kernel"]).max((0, 1))
-    assert 0.9 * 2.4 / 75 < largest[:18].max() <= 2.4 / 75  # three maps in
-    assert 0.9 * 2.4 / 150 < largest[-6:].max() <= 2.4 / 150  # six maps in
+    assert 0.9 * 2.4 / 75 < largest[:18].max() <= 2.4 / 75  # three channels in
+    assert 0.9 * 2.4 / 150 < largest[-6:].max() <= 2.4 / 150  # six channels in
     params = zoo.started("deep_mlp")[1]["params"]
     assert np.abs(params["hidden5"]["kernel"]).max() == pytest.approx(0.05, rel=1e-3)

@@ -126,7 +126,7 @@ def test_one_device_has_onednn_and_several_divide_xlas() -> None:
 def test_what_onednn_refuses_is_an_error_of_xla() -> None:
     call = jax.ffi.ffi_call(onednn.CONVOLVE, jax.ShapeDtypeStruct((1, 9, 9, 8), jnp.float32))
     pair = np.array([1, 1], np.int64)
-    with pytest.raises(jax.errors.JaxRuntimeError, match="oneDNN"):  # 4 maps, and a kernel for 3
+    with pytest.raises(jax.errors.JaxRuntimeError, match="oneDNN"):  # 4 channels, and a kernel for 3
         call(
             draw(1, 1, 9, 9, 4), draw(2, 3, 3, 3, 8), role=np.int64(0), strides=pair,
             padding=np.array([1, 1, 1, 1], np.int64), dilation=pair, groups=np.int64(1),
