@@ -53,10 +53,10 @@ def export_program(network: pretrained.LoadedNetwork, step: str, log: Log, shape
     makes of images like its training images. Raises InputError if the network does not accept that size.
     """
     recipe, data, model = parse_eval_recipe(network.config), network.data, network.model
-    shape = shape or _preprocessed_shape(data.shape, recipe.host_ops)
+    shape = shape or _preprocessed_shape(data.shape, recipe.operations.host)
     scoring.check_accepts(recipe, data, model, shape)
     restored = network.load_variables(sharding.make_mesh(jax.local_devices()[:1]), step, log)
-    prepare = augment.build(recipe.step_ops, recipe.normalize, data.statistics, shape)
+    prepare = augment.build(recipe.operations.step, recipe.normalization, data.statistics, shape)
 
     def logits(images: jax.Array) -> jax.Array:
         scores: Any = model.apply(restored.variables, prepare(jax.random.key(0), images), train=False)
@@ -67,7 +67,7 @@ def export_program(network: pretrained.LoadedNetwork, step: str, log: Log, shape
     facts = {
         "model": network.config.model,
         "step": restored.step,
-        "before": "|".join(map(spec.render, recipe.host_ops)),  # the operations that produce that image size
+        "before": "|".join(map(spec.render, recipe.operations.host)),  # the operations that produce that image size
         "input": {"dtype": "uint8", "shape": ["b", *shape], "channels": "grey" if shape[-1] == 1 else "RGB"},
         "output": {"dtype": "float32", "shape": ["b", len(data.classes)], "of": "logits"},
         "platforms": PLATFORMS,

@@ -19,7 +19,6 @@ from cnnjax.errors import InputError, unknown
 from cnnjax.models import MODELS, create_model
 
 Pair = tuple[int, int]  # (rows, columns)
-
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 
 
@@ -249,8 +248,8 @@ def cells(layer: Layer, scale: int) -> list[str]:
         low, high = (size(value, "+") if isinstance(value, tuple) else str(value) for value in pair)
         return low if low == high else f"{low}{separator}{high}"
 
-    shapes = ["x".join(map(str, layer.output)), size(layer.kernel), size(layer.stride), size(layer.padding)]
-    numbers = [str(layer.params), str(layer.macs), str(layer.activations * scale)]
+    shapes = "x".join(map(str, layer.output)), size(layer.kernel), size(layer.stride), size(layer.padding)
+    numbers = str(layer.params), str(layer.macs), str(layer.activations * scale)
     return [layer.name, layer.kind, *shapes, *numbers, size(layer.receptive_field) or "all", size(layer.jump)]
 
 
@@ -346,8 +345,6 @@ def summary(
     if input_shape is None:
         raise InputError("input_shape = None: expected (height, width, channels), which a module does not tell")
     if batch < 1 or dtype not in DTYPE_BYTES:
-        expected = f"at least 1, and one of {', '.join(DTYPE_BYTES)}"
-        raise InputError(f"batch = {batch!r}, dtype = {dtype!r}: expected {expected}")
-    images = f"{batch} x " if batch > 1 else ""
-    title = f"{title}, {images}{'x'.join(map(str, input_shape))}, {dtype}"
+        raise InputError(f"batch = {batch!r}, dtype = {dtype!r}: expected at least 1, one of {', '.join(DTYPE_BYTES)}")
+    title += f", {f'{batch} x ' * (batch > 1)}{'x'.join(map(str, input_shape))}, {dtype}"
     return Summary(title, layers(model, input_shape), input_shape, batch, dtype)

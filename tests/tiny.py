@@ -27,6 +27,7 @@ from cnnjax.runs.signals import Interrupted
 from cnnjax.state import TrainState, Tree, path_name
 from cnnjax.training import init, loop, progress
 from cnnjax.training import step as training_step
+from cnnjax.training.recipe import parse_recipe
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -207,7 +208,8 @@ def first_state_and_step(
     unfreeze_steps.
     """
     model = create_model(model, num_classes) if isinstance(model, str) else model
-    shared = {"config": config, "model": model, "schedule": optim.build_schedule(config, epoch, total)}
+    recipe = parse_recipe(config)
+    shared = {"recipe": recipe, "model": model, "schedule": optim.build_schedule(recipe.optim, epoch, total)}
     state = init.init_state(jax.random.key(0) if key is None else key, shape=shape, **shared)
     defaults: dict[str, Any] = {"prepare": keep_images, "mix": augment.build_mixing([], num_classes)}
     return state, functools.partial(training_step.train_step, **shared, **(defaults | changes))
@@ -244,7 +246,7 @@ def variables(folder: pathlib.Path, shape: tuple[int, ...] = (8, 8, 1)) -> dict[
     initialize = functools.partial(create_model(config.model, 10, config.dtype).init, train=False)
     abstract = jax.eval_shape(initialize, jax.random.key(0), np.zeros((1, *shape)))
     params = abstract.pop("params")
-    tree = {"params": params, "model_state": abstract, "ema": params if optim.keeps_average(config) else {}}
+    tree = {"params": params, "model_state": abstract, "ema": params if optim.parse(config).keeps_average else {}}
     replicated = sharding.replicated(mesh())
     tree = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), tree)
     return by_path(checkpoint.restore_model(folder, tree, "last", pytest.fail)[1])

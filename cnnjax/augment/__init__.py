@@ -30,18 +30,21 @@ PROVIDED_ARGUMENTS = ("key", "image", *normalize.STATISTICS, "example", "epoch",
 
 
 def build(
-    calls: Sequence[spec.Call], normalization: str, known: Mapping[str, Any], shape: tuple[int, ...]
+    calls: Sequence[spec.Call],
+    normalization: spec.Call | str,
+    training_statistics: Mapping[str, Any],
+    shape: tuple[int, ...],
 ) -> Callable[..., Array]:
     """Builds the function `(key, images, example, epoch) -> images` that applies `calls` and then normalizes.
 
     It maps uint8 [N, H, W, C] to float32 [N, H, W, C], with a key for each image; `example` and `epoch` are int32 [N]
-    or None. `known` holds the statistics of the training split by name. `shape` is [H, W, C]; the function is traced
-    once with it. Raises InputError for an operation that does not exist or does not fit its arguments or the images.
+    or None. `training_statistics` are those of the training split, by name. `shape` is [H, W, C]; the function is
+    traced once with it. Raises InputError for an operation that does not exist or does not fit its arguments or images.
     """
     if mixing := [call.name for call in calls if call.name in MIXING]:
         raise InputError(f"{mixing[0]!r} mixes the images of a training batch: its place is config.augment")
-    statistics = normalize.statistics(known)
-    final = spec.parse(normalization)
+    statistics = normalize.statistics(training_statistics)
+    final = spec.parse(normalization) if isinstance(normalization, str) else normalization
 
     def prepare_image(key: Array, image: Array, example: Array, epoch: Array) -> Array:
         image = image.astype(jnp.float32) / 255
@@ -62,10 +65,10 @@ def build(
     except InputError:
         raise
     except (TypeError, ValueError) as error:
-        text = "|".join(call.name for call in calls) or normalization
+        text = "|".join(call.name for call in calls) or spec.render(final)
         raise InputError(f"{text!r} does not fit an image of {shape}: {str(error).splitlines()[0]}") from error
     if out.shape != images.shape:
-        raise InputError(f"{normalization!r} does not fit an image of {shape}: its result is {out.shape[1:]}")
+        raise InputError(f"{spec.render(final)!r} does not fit an image of {shape}: its result is {out.shape[1:]}")
     return prepare
 
 

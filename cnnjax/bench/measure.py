@@ -48,15 +48,16 @@ def of_model(text: str, classes: int, shape: tuple[int, int, int], batch: int, d
     arrays = {name: sharding.put_batch(mesh, array[rows]) for name, array in arrays.items()}
     source = pipeline.Source(
         fetch=lambda steps, indices: (arrays for _ in steps),
-        whole=None,
-        count=batch,
+        device_split=None,
+        num_examples=batch,
         shape=shape,
         statistics=lambda names: {},
     )
     model = create_model(text, classes, dtype)
-    schedule = optim.build_schedule(config, epoch=1000, total=1_000_000)
+    recipe = parse_recipe(config)
+    schedule = optim.build_schedule(recipe.optim, epoch=1000, total=1_000_000)
     return Setup(
-        recipe=parse_recipe(config),
+        recipe=recipe,
         mesh=mesh,
         splits=None,
         source=source,
@@ -69,7 +70,7 @@ def of_model(text: str, classes: int, shape: tuple[int, int, int], batch: int, d
         unfreeze_steps={},
         prepare=lambda key, images, *_: images,
         mix=augment.build_mixing([], classes),
-        shapes=state_shapes(config, model, schedule, shape, mesh),
+        shapes=state_shapes(recipe, model, schedule, shape, mesh),
         init_from=None,
         teacher=None,
         scorers={},
@@ -148,7 +149,7 @@ def _lower_forward(setup: Setup, batch: Any) -> Any:
 def _initial_state(setup: Setup) -> TrainState:
     """Initializes the state with a key that is quick to compile, however deep the network."""
     shape = setup.source.shape
-    init = functools.partial(init_state, config=setup.config, model=setup.model, schedule=setup.schedule, shape=shape)
+    init = functools.partial(init_state, recipe=setup.recipe, model=setup.model, schedule=setup.schedule, shape=shape)
     return jax.jit(init, out_shardings=setup.shardings)(jax.random.key(0, impl="rbg"))
 
 

@@ -12,9 +12,7 @@ from cnnjax.errors import InputError
 
 def add_flags(parser: shared.Parser) -> None:
     parser.accepts_overrides = True
-    parser.add_argument(
-        "config", nargs="?", metavar="FILE[:arg]", help="config file to print (default: list them)"
-    )
+    parser.add_argument("config", nargs="?", metavar="FILE[:arg]", help="config file to print (default: list them)")
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:

@@ -61,17 +61,6 @@ def parse_normalization(text: str) -> spec.Call:
     return call
 
 
-def split_ops(text: str) -> tuple[list[spec.Call], list[spec.Call]]:
-    """Returns the host operations of a pipeline, and those in the step followed by the mixing ones."""
-    operations = parse_operations(text)
-    return [*operations.host], [*operations.step, *operations.mixing]
-
-
-def split_mixing(step_ops: Sequence[spec.Call]) -> tuple[list[spec.Call], list[spec.Call]]:
-    """Divides operations in the step into those on single images and those that mix whole batches."""
-    return ([call for call in step_ops if call.name not in MIXING], [call for call in step_ops if call.name in MIXING])
-
-
 def required_statistics(*pipelines: str | Operations, normalization: str | spec.Call) -> set[str]:
     """Returns the names in `normalize.ON_DEMAND` that these operations and this normalization take as arguments."""
     final = spec.parse(normalization) if isinstance(normalization, str) else normalization

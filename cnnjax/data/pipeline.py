@@ -25,8 +25,6 @@ from cnnjax.data.operations import (
     parse_normalization,
     parse_operations,
     required_statistics,
-    split_mixing,
-    split_ops,
 )
 from cnnjax.data.order import Indices, batch_indices, permutation
 from cnnjax.data.store import Split
@@ -36,7 +34,7 @@ from cnnjax.errors import InputError
 __all__ = [
     "ALL_HOST_OPS", "Batch", "Indices", "Operations", "Source", "StepGroup", "batch_indices", "cores", "eval_batches",
     "gather_batch", "group_by_shape", "image_shapes", "is_random", "open_source", "parse_normalization",
-    "parse_operations", "permutation", "read", "required_statistics", "split_mixing", "split_ops", "train_batches",
+    "parse_operations", "permutation", "read", "required_statistics", "train_batches",
     "train_groups",
 ]  # fmt: skip
 

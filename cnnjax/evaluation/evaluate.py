@@ -59,7 +59,7 @@ def evaluate(
     }
     config = networks[source].config
     _check_same_classes({name: network.data for name, network in networks.items()})
-    dataset, split = dataset or config.dataset, split or config.test_split or folds.splits_of(config, data_dir)[1]
+    dataset, split = dataset or config.dataset, split or config.test_split or folds.resolve_splits(config, data_dir)[1]
     if not split:
         raise InputError(f"{source} has no test_split in its config; give --split")
     examples = load(dataset, split, data_dir)

@@ -37,7 +37,7 @@ def read_views(path: pathlib.Path, prepare: Callable[[np.ndarray], tuple[np.ndar
     """Decodes a file and cuts its views. Errors that are the file's fault are returned, not raised."""
     try:
         data = path.read_bytes()
-        images.check(data)  # notices a truncated file, which `decode` may fill up
+        images.verify(data)  # notices a truncated file, which `decode` may fill up
         return HostImage(str(path), prepare(images.decode(data, channels)))
     except InputError as error:
         return HostImage(str(path), (), str(error))
@@ -48,7 +48,7 @@ def read_views(path: pathlib.Path, prepare: Callable[[np.ndarray], tuple[np.ndar
 def apply_operations(image: np.ndarray, calls: Sequence[spec.Call]) -> np.ndarray:
     """Applies host operations in order. Random ones draw the same for every image, so that others change nothing."""
     for call in calls:
-        image = spec.find("operation", call, pipeline.ON_HOST, image=image, rng=np.random.default_rng(0))()
+        image = spec.find("operation", call, pipeline.ALL_HOST_OPS, image=image, rng=np.random.default_rng(0))()
     return image
 
 

@@ -52,7 +52,7 @@ class Predictor:
         self.mesh = mesh or sharding.make_mesh()
         self.log, self._has_logged_resize = log, False
         self.recipe = parse_eval_recipe(network.config)
-        self.protocol, self.host_ops = self.recipe.protocol, self.recipe.host_ops
+        self.protocol, self.host_ops = self.recipe.protocol, self.recipe.operations.host
         self.model = network.model
         if self.protocol.fully_convolutional:
             self.model = scoring.as_fully_convolutional(self.recipe, network.data, self.model)
@@ -106,7 +106,7 @@ class Predictor:
         data, recipe = self.network.data, self.recipe
         model = probe.features_only_model(self.network, layer)
         scoring.check_accepts(recipe, data, self.network.model, shape)
-        prepare = augment.build(recipe.step_ops, recipe.normalize, data.statistics, shape)
+        prepare = augment.build(recipe.operations.step, recipe.normalization, data.statistics, shape)
 
         def apply(variables: Any, batch: jax.Array) -> dict[str, jax.Array]:
             maps: Any = model.apply(variables, prepare(jax.random.key(0), batch), train=False)
@@ -210,7 +210,7 @@ def find_image_files(names: Iterable[str]) -> tuple[list[pathlib.Path], list[Pre
     paths: list[pathlib.Path] = []
     missing: list[Prediction] = []
     for path in map(pathlib.Path, names):
-        inside = folders.images_below(path) if path.is_dir() else [path]
+        inside = folders.find_images(path) if path.is_dir() else [path]
         paths += inside if path.exists() else []
         if not path.exists():
             missing.append(Prediction(path, (), "there is no such file or folder"))

@@ -106,7 +106,7 @@ def extract_features(
     code = [inspect.getsource(module) for module in modules]
     options = [config.model, layer, config.preprocess, config.normalize, config.dtype, list(data.shape)]
     digest = _digest(variables, normalize.statistics(data.statistics))
-    arrays = split_cache.arrays(examples, (), compute, "features", options, digest, code)
+    arrays = split_cache.cached_arrays(examples, (), compute, "features", options, digest, code)
     return arrays["features"], arrays["labels"]
 
 

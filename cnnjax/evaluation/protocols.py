@@ -19,7 +19,7 @@ from cnnjax.errors import InputError
 class Protocol:
     """A parsed test protocol."""
 
-    # Each pass is a list of host operations (`data.pipeline.ON_HOST`), whose last may cut one image into several views.
+    # Each pass is a list of host operations (`data.operations.ALL_HOST_OPS`), whose last may cut several views.
     # The scores of all views of all passes are averaged. All passes give the same number of views.
     passes: Sequence[tuple[spec.Call, ...]] = ((),)
     flip: bool = False  # score the horizontally flipped views as well, after the others

@@ -5,7 +5,8 @@ import dataclasses
 from cnnjax import config as configs
 from cnnjax import losses, spec
 from cnnjax.config import Config
-from cnnjax.data import pipeline
+from cnnjax.data.operations import Operations, parse_normalization, parse_operations
+from cnnjax.errors import InputError
 from cnnjax.evaluation import protocols
 
 
@@ -15,13 +16,12 @@ class EvalRecipe:
 
     model: str  # the call string, for errors and for other forms of the network
     dtype: str
-    host_ops: tuple[spec.Call, ...]  # of config.preprocess: those that change sizes
-    step_ops: tuple[spec.Call, ...]  # of config.preprocess: those that run on the device
-    normalize: str
+    operations: Operations  # of config.preprocess
+    normalization: spec.Call
     protocol: protocols.Protocol
     protocol_text: str
     average: str  # 'probabilities' or 'logits'
-    loss: str
+    loss: spec.Call
     batch_size: int  # views per device call
     cache: str
     seed: int
@@ -29,18 +29,19 @@ class EvalRecipe:
 
 def parse_eval_recipe(config: Config) -> EvalRecipe:
     """Parses what a config says of evaluation. Raises InputError for a name or an argument that does not exist."""
-    host_ops, step_ops = pipeline.split_ops(config.preprocess)
-    losses.build(config.loss)
+    operations = parse_operations(config.preprocess)
+    if operations.mixing:
+        name = operations.mixing[0].name
+        raise InputError(f"{name!r} mixes the images of a training batch: its place is config.augment")
     return EvalRecipe(
         model=config.model,
         dtype=config.dtype,
-        host_ops=tuple(host_ops),
-        step_ops=tuple(step_ops),
-        normalize=config.normalize,
+        operations=operations,
+        normalization=parse_normalization(config.normalize),
         protocol=protocols.build(config.protocol),
         protocol_text=config.protocol,
         average=config.average,
-        loss=config.loss,
+        loss=losses.parse(config.loss),
         batch_size=config.eval_batch_size,
         cache=config.cache,
         seed=config.seed,
@@ -61,7 +62,7 @@ def with_views(
     do not go together.
     """
     if protocol not in (None, config.protocol) and preprocess is None:
-        protocols.check_preprocess(protocol, pipeline.split_ops(config.preprocess)[0])
+        protocols.check_preprocess(protocol, parse_operations(config.preprocess).host)
     given = {"preprocess": preprocess, "protocol": protocol, "average": average}
     changes = {name: value for name, value in given.items() if value is not None}
     size = batch_size or config.eval_batch_size

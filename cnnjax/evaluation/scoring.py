@@ -116,7 +116,7 @@ def make_batch_scorer(
     images, or some of the views of each.
     """
     flip, view_count = recipe.protocol.flip, math.prod(shape[:-3])
-    prepare = augment.build(recipe.step_ops, recipe.normalize, data.statistics, shape[-3:])
+    prepare = augment.build(recipe.operations.step, recipe.normalization, data.statistics, shape[-3:])
     max_batch = max(1, recipe.batch_size // (2 if flip else 1))
     batch_size = max(1, max_batch // view_count)
     padded_batch = -(-batch_size // mesh.shape["data"]) * mesh.shape["data"]
@@ -143,7 +143,7 @@ def make_scores(
     `views` are the pass's operations. A batch is {"scores": float32 [B, K], "label", "example": int32 [B],
     "mask": bool [B]}, sharded along `data`. Raises InputError when the images do not fit the network.
     """
-    calls = [*recipe.host_ops, *views]
+    calls = [*recipe.operations.host, *views]
     groups = pipeline.group_by_shape(pipeline.image_shapes(examples), calls) if recipe.protocol.variable_size else {}
     cache = "host" if len(groups) > 1 else recipe.cache
     source = pipeline.open_source(examples, calls, cache=cache, seed=recipe.seed, mesh=mesh)
@@ -190,7 +190,7 @@ def make_scorer(
         )
     scores = make_scores(recipe, data, examples, model, mesh, passes[0])
     sums = jax.jit(
-        functools.partial(batch_sums, loss=losses.build(recipe.loss, len(data.classes))),
+        functools.partial(batch_sums, loss=losses.from_call(recipe.loss)),
         out_shardings=sharding.replicated(mesh),
     )
     return lambda variables: metrics.add(list(prefetch_to_host(map(sums, scores(variables)))))

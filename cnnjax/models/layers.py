@@ -260,7 +260,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 def lookup(kind: str, name: str, table: Mapping[str, Value]) -> Value:
     """Returns `table[name]`. Raises ValueError that lists the valid names; `kind` says what is looked up."""
     if name not in table:
-        raise ValueError(f"unknown {kind} {name!r}; valid: {', '.join(table)}")
+        raise ValueError(f"unknown {kind} {name!r}; valid: {', '.join(map(str, table))}")
     return table[name]
 
 

@@ -4,6 +4,7 @@ Optimizers and their wrappers are in `optimizers`, schedules in `schedules`, wha
 `monitors`, frozen parameters in `freezing`.
 """
 
+import dataclasses
 import inspect
 import re
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ import optax
 from cnnjax import spec
 from cnnjax.config import Config, to_steps
 from cnnjax.errors import InputError
+from cnnjax.optim.freezing import Freezing, parse_freezing
 from cnnjax.optim.masks import LrFactors, compile_pattern, lr_factor_tree, parse_lr_factors, path_mask
 from cnnjax.optim.monitors import Monitor, MonitorState, parse_early_stop
 from cnnjax.optim.optimizers import OPTIMIZERS, WRAPPERS, eval_params
@@ -151,73 +153,100 @@ def build_monitors(schedule: spec.Call, early_stop: str) -> dict[str, Monitor]:
     return monitors
 
 
-def init_monitors(monitors: Mapping[str, Monitor] | Config) -> dict[str, MonitorState]:
+def init_monitors(monitors: Mapping[str, Monitor]) -> dict[str, MonitorState]:
     """Returns the state of each monitor before the first evaluation: `TrainState.monitors`."""
-    return {name: monitor.init for name, monitor in _parsed_monitors(monitors).items()}
+    return {name: monitor.init for name, monitor in monitors.items()}
 
 
 def update_monitors(
-    monitors: Mapping[str, Monitor] | Config, states: Mapping[str, MonitorState], metrics: Mapping[str, float]
+    monitors: Mapping[str, Monitor], states: Mapping[str, MonitorState], metrics: Mapping[str, float]
 ) -> dict[str, MonitorState]:
     """Returns the state of each monitor after an evaluation of the validation split with these mean metrics."""
-    return {name: monitor.update(states[name], metrics) for name, monitor in _parsed_monitors(monitors).items()}
+    return {name: monitor.update(states[name], metrics) for name, monitor in monitors.items()}
 
 
-def stop_reason(early_stop: str | Config, states: Mapping[str, MonitorState]) -> str:
+def stop_reason(early_stop: str, states: Mapping[str, MonitorState]) -> str:
     """Returns why the training stops early, or '' while it does not. `early_stop` is the config's call string."""
     state = states.get("early_stop")
     if state is None or not state["stop"]:
         return ""
-    text = early_stop if isinstance(early_stop, str) else early_stop.early_stop
-    return f"{text}: no evaluation of the last {state['since']} was better than {np.float32(state['best']):.6g}"
+    return f"{early_stop}: no evaluation of the last {state['since']} was better than {np.float32(state['best']):.6g}"
 
 
 # ------------------------------------------------------------------------------------------------- from a whole config
 
 
-def check(config: Config) -> None:
-    """Raises InputError for an optimizer, schedule or monitor that does not exist, or that do not go together."""
-    optimizer, *wrappers = parse_optimizer(config.optimizer)
-    schedule = parse_schedule(config.schedule)
-    parse_lr_factors(config.lr_factors)
-    compile_pattern(config.decay_mask)
-    if (monitors := build_monitors(schedule, config.early_stop)) and not (config.val_split or config.fold):
+@dataclasses.dataclass(frozen=True)
+class OptimRecipe:
+    """What a config says of the optimizer, the learning rate and the frozen parameters, parsed."""
+
+    optimizer: tuple[spec.Call, ...]  # the optimizer, and a wrapper if there is one
+    schedule: spec.Call
+    lr: float
+    weight_decay: float
+    decay_mask: re.Pattern[str]
+    lr_factors: LrFactors
+    grad_clip_norm: float
+    ema: float
+    monitors: Mapping[str, Monitor]
+    early_stop: str  # its call string, for messages
+    freezing: Freezing
+
+    @property
+    def keeps_average(self) -> bool:
+        """Whether averaged parameters, `TrainState.ema`, are evaluated in place of the parameters."""
+        return bool(self.ema) or len(self.optimizer) > 1
+
+
+def parse(config: Config) -> OptimRecipe:
+    """Parses and checks a config's optimizer, schedule, monitors and frozen parameters.
+
+    Raises InputError for a name or an argument that does not exist, and for settings that do not go together.
+    """
+    optimizer, schedule = parse_optimizer(config.optimizer), parse_schedule(config.schedule)
+    monitors = build_monitors(schedule, config.early_stop)
+    if monitors and not (config.val_split or config.fold):
         raise InputError(
             f"{next(iter(monitors))} monitors the validation split: give config.val_split, as in 'train[90%:]'"
         )
-    if config.sam_rho and optimizer.name == "lbfgs":
+    is_lbfgs = optimizer[0].name == "lbfgs"
+    if config.sam_rho and is_lbfgs:
         raise InputError(
             "config.sam_rho goes with any optimizer but lbfgs, whose line search is on the unperturbed loss"
         )
-    if config.ema and any(call.name == "schedule_free" for call in wrappers):
+    if config.unfreeze and is_lbfgs:
+        raise InputError("config.unfreeze goes with any optimizer but lbfgs, whose line search is along all parameters")
+    if config.ema and any(call.name == "schedule_free" for call in optimizer[1:]):
         raise InputError(f"config.ema = {config.ema!r}: schedule_free has an average of its own; use 0")
-
-
-def _parsed_monitors(monitors: Mapping[str, Monitor] | Config) -> Mapping[str, Monitor]:
-    if isinstance(monitors, Config):
-        return build_monitors(spec.parse(monitors.schedule), monitors.early_stop)
-    return monitors
-
-
-def build_schedule(config: Config, epoch: float, total: int) -> optax.Schedule:
-    """Builds the learning-rate schedule of a config: see `build_lr_schedule`."""
-    return build_lr_schedule(spec.parse(config.schedule), config.lr, epoch=epoch, total=total)
-
-
-def build(config: Config, params: Tree, schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
-    """Builds the update rule of a config: see `build_optimizer`."""
-    return build_optimizer(
-        parse_optimizer(config.optimizer),
-        params,
-        schedule,
+    return OptimRecipe(
+        optimizer=optimizer,
+        schedule=schedule,
+        lr=config.lr,
         weight_decay=config.weight_decay,
-        decay_mask=config.decay_mask,
+        decay_mask=compile_pattern(config.decay_mask),
         lr_factors=parse_lr_factors(config.lr_factors),
         grad_clip_norm=config.grad_clip_norm,
-        unfreeze=bool(config.unfreeze),
+        ema=config.ema,
+        monitors=monitors,
+        early_stop=config.early_stop,
+        freezing=parse_freezing(config.freeze, config.unfreeze, config.freeze_stats),
     )
 
 
-def keeps_average(config: Config) -> bool:
-    """Returns whether a run evaluates an average, `TrainState.ema`, in place of its parameters."""
-    return bool(config.ema) or len(parse_optimizer(config.optimizer)) > 1
+def build_schedule(recipe: OptimRecipe, epoch: float, total: int) -> optax.Schedule:
+    """Builds the learning-rate schedule: see `build_lr_schedule`."""
+    return build_lr_schedule(recipe.schedule, recipe.lr, epoch=epoch, total=total)
+
+
+def build(recipe: OptimRecipe, params: Tree, schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
+    """Builds the update rule of the trained `params`: see `build_optimizer`."""
+    return build_optimizer(
+        recipe.optimizer,
+        params,
+        schedule,
+        weight_decay=recipe.weight_decay,
+        decay_mask=recipe.decay_mask,
+        lr_factors=recipe.lr_factors,
+        grad_clip_norm=recipe.grad_clip_norm,
+        unfreeze=bool(recipe.freezing.unfreeze),
+    )

@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from cnnjax.config import Config, to_steps
+from cnnjax.config import to_steps
 from cnnjax.errors import InputError
 from cnnjax.models.normalization import BatchNorm
 from cnnjax.optim.masks import compile_pattern
@@ -51,25 +51,11 @@ def parse_freezing(freeze: str, unfreeze: str, freeze_stats: bool) -> Freezing:
     return Freezing(compile_pattern(freeze) if freeze else None, tuple(times), freeze_stats)
 
 
-def _parsed(freezing: Freezing | Config) -> Freezing:
-    if isinstance(freezing, Freezing):
-        return freezing
-    return parse_freezing(freezing.freeze, freezing.unfreeze, freezing.freeze_stats)
-
-
-def check(config: Config) -> None:
-    """Raises InputError for settings of a config that are ill-formed or do not go together."""
-    _parsed(config)
-    if config.unfreeze and config.optimizer.startswith("lbfgs"):
-        raise InputError("config.unfreeze goes with any optimizer but lbfgs, whose line search is along all parameters")
-
-
-def trainable(freezing: Freezing | Config, params: Tree) -> Tree:
+def trainable(freezing: Freezing, params: Tree) -> Tree:
     """Returns the parameters that are trained at any step, as a tree without the others; `params` may be shapes.
 
     Raises InputError for a pattern that matches no parameter, and when all are frozen.
     """
-    freezing = _parsed(freezing)
     if not freezing.freeze:
         return params
     never_trained = _frozen(freezing, params) - unfreeze_steps(freezing, params, epoch=1, total=1).keys()
@@ -77,13 +63,12 @@ def trainable(freezing: Freezing | Config, params: Tree) -> Tree:
     return unflatten_dict({name: leaf for name, leaf in flat.items() if name not in never_trained}, sep="/")
 
 
-def unfreeze_steps(freezing: Freezing | Config, params: Tree, *, epoch: float, total: int) -> dict[str, int]:
+def unfreeze_steps(freezing: Freezing, params: Tree, *, epoch: float, total: int) -> dict[str, int]:
     """Returns, by path, the step from which each parameter that `unfreeze` matches is trained: the earliest of several.
 
     `epoch` is the number of steps per epoch, `total` that of the training. Raises InputError for a pattern that
     matches no frozen parameter.
     """
-    freezing = _parsed(freezing)
     frozen, steps = _frozen(freezing, params) if freezing.unfreeze else set(), {}
     for pattern, duration in freezing.unfreeze:
         matches = {name for name in frozen if pattern.search(name)}
@@ -100,14 +85,13 @@ def is_unfrozen(params: Tree, unfreeze_steps: Mapping[str, int], step: jax.Array
 
 
 def freeze_batch_stats(
-    freezing: Freezing | Config, params: Tree, unfreeze_steps: Mapping[str, int], step: jax.Array
+    freezing: Freezing, params: Tree, unfreeze_steps: Mapping[str, int], step: jax.Array
 ) -> contextlib.AbstractContextManager[Any]:
     """Freezes, as a context, the running statistics of BatchNorm layers whose parameters are frozen.
 
     A BatchNorm stays frozen until its first parameter is unfrozen; then it uses batch statistics again, because the
     running ones no longer match the trained features.
     """
-    freezing = _parsed(freezing)
     if not (freezing.freeze and freezing.freeze_stats):
         return contextlib.nullcontext()
     frozen, layer_steps = _frozen(freezing, params), {}

@@ -17,6 +17,7 @@ from cnnjax import optim, register, spec
 from cnnjax.config import Config
 from cnnjax.data import pipeline
 from cnnjax.data.info import DataInfo
+from cnnjax.data.operations import parse_operations
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError, nearest
 from cnnjax.models import MODELS, create_model
@@ -99,7 +100,7 @@ def _published_network(row: catalog.PublishedWeights) -> LoadedNetwork:
         normalize=row.normalize,
     )
     shape = MODELS[spec.parse(row.model).name].input_shape
-    if calls := pipeline.split_ops(row.preprocess)[0]:
+    if calls := parse_operations(row.preprocess).host:
         larger = np.array([[2 * max(shape), 2 * max(shape), shape[2]]])
         (shape,) = pipeline.group_by_shape(larger, calls)
     statistics = {"mean": list(data_set.mean), "std": list(data_set.std)}
@@ -158,7 +159,8 @@ def _restore(
     image = np.zeros((1, *data.shape), np.float32)
     model_state = dict(jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), image))
     params = model_state.pop("params")
-    average = freezing.trainable(config, params) if optim.keeps_average(config) else {}
+    recipe = optim.parse(config)
+    average = freezing.trainable(recipe.freezing, params) if recipe.keeps_average else {}
     target = {"params": params, "model_state": model_state, "ema": average}
     target = sharding.with_sharding(target, sharding.state_sharding(target, mesh))
     number, items = checkpoint.restore_model(folder, target, step, log)

@@ -15,6 +15,7 @@ import optax
 from jax.sharding import Mesh
 
 from cnnjax import augment, pretrained, spec
+from cnnjax.data.operations import parse_normalization
 from cnnjax.errors import InputError
 from cnnjax.evaluation import scoring
 from cnnjax.state import Tree
@@ -93,7 +94,7 @@ def load_teacher(
         return network.model.apply(variables, images, train=False)
 
     with scoring.input_errors(network.config.model, shape):
-        prepare = augment.build(step_ops, network.config.normalize, network.data.statistics, shape)
+        prepare = augment.build(step_ops, parse_normalization(network.config.normalize), network.data.statistics, shape)
         jax.eval_shape(logits, restored.variables, jax.ShapeDtypeStruct((1, *shape), np.float32))
     log(f"the teacher is {network.config.model} of {config.folder}, step {restored.step:,}")
     loss = functools.partial(distillation_loss, temperature=config.temperature, weight=config.weight)

@@ -10,10 +10,11 @@ from cnnjax.config import Config
 from cnnjax.errors import InputError
 from cnnjax.optim import freezing
 from cnnjax.state import TrainState, Tree
+from cnnjax.training.recipe import Recipe
 
 
 def init_state(
-    key: jax.Array, *, config: Config, model: nn.Module, schedule: optax.Schedule, shape: tuple[int, ...]
+    key: jax.Array, *, recipe: Recipe, model: nn.Module, schedule: optax.Schedule, shape: tuple[int, ...]
 ) -> TrainState:
     """Initializes a network at random, for images of `shape` [H, W, C].
 
@@ -25,17 +26,17 @@ def init_state(
             f"maps of {logits.shape[1:]}" if hasattr(logits, "shape") else f"feature maps {', '.join(sorted(logits))}"
         )
         raise InputError(f"the network returns {what}; training needs logits: not features_only, nor head='conv'")
-    return first_state(variables, config=config, schedule=schedule)
+    return first_state(variables, recipe=recipe, schedule=schedule)
 
 
-def first_state(variables: Tree, *, config: Config, schedule: optax.Schedule) -> TrainState:
+def first_state(variables: Tree, *, recipe: Recipe, schedule: optax.Schedule) -> TrainState:
     """Returns the state at step 0 of a network with these variables."""
     model_state = dict(variables)
     params = model_state.pop("params")
-    trainable = freezing.trainable(config, params)
-    ema = jax.tree.map(jnp.copy, trainable) if optim.keeps_average(config) else {}
-    opt_state = optim.build(config, trainable, schedule).init(trainable)
-    monitors = jax.tree.map(jnp.asarray, optim.init_monitors(config))
+    trainable = freezing.trainable(recipe.optim.freezing, params)
+    ema = jax.tree.map(jnp.copy, trainable) if recipe.optim.keeps_average else {}
+    opt_state = optim.build(recipe.optim, trainable, schedule).init(trainable)
+    monitors = jax.tree.map(jnp.asarray, optim.init_monitors(recipe.optim.monitors))
     return TrainState(jnp.zeros((), jnp.int32), params, model_state, opt_state, ema, monitors)
 
 

@@ -40,7 +40,7 @@ class InputFunctions:
 
 def load_splits(config: Config, data_dir: str) -> Splits:
     """Opens the splits of a config. Raises InputError for a data set or a split that does not exist."""
-    train, val = folds.splits_of(config, data_dir)
+    train, val = folds.resolve_splits(config, data_dir)
     opened = {name: load(config.dataset, name, data_dir) for name in (train, val, config.test_split) if name}
     return Splits(opened[train], opened.get(val), opened.get(config.test_split))
 
@@ -48,13 +48,13 @@ def load_splits(config: Config, data_dir: str) -> Splits:
 def open_train_source(recipe: Recipe, splits: Splits, mesh: Mesh) -> pipeline.Source:
     """Opens the training split for batches. One that is kept in device memory is read in the background."""
     cache, seed = recipe.config.cache, recipe.config.seed
-    return pipeline.open_source(splits.train, recipe.host_ops, cache=cache, seed=seed, mesh=mesh)
+    return pipeline.open_source(splits.train, recipe.operations.host, cache=cache, seed=seed, mesh=mesh)
 
 
 def input_functions(recipe: Recipe, data: DataInfo) -> InputFunctions:
     """Builds the operations of a recipe for images and classes of `data`. Raises InputError where they do not fit."""
-    prepare = augment.build(recipe.step_ops, recipe.config.normalize, data.statistics, data.shape)
-    return InputFunctions(prepare, augment.build_mixing(recipe.mixing_ops, len(data.classes)))
+    prepare = augment.build(recipe.operations.step, recipe.normalization, data.statistics, data.shape)
+    return InputFunctions(prepare, augment.build_mixing(recipe.operations.mixing, len(data.classes)))
 
 
 def data_info(recipe: Recipe, split: Split, source: pipeline.Source, folder: pathlib.Path | None) -> DataInfo:

@@ -74,7 +74,7 @@ def train(
     state = restore_or_init(setup, folder, console.print, set_aside=leader)
 
     start, end = int(state.step), setup.total_steps
-    if optim.stop_reason(recipe.config, state.monitors):  # it stopped early, before it was resumed
+    if optim.stop_reason(recipe.config.early_stop, state.monitors):  # it stopped early, before it was resumed
         end = start
     _announce(setup, folder, console, start, end)
     with (
@@ -86,7 +86,7 @@ def train(
         state = _run_steps(setup, state, end, saver, signals, reporter)
         saver.finish()
         reporter.laps.lap("saving")
-        stopped = optim.stop_reason(recipe.config, jax.device_get(state.monitors))
+        stopped = optim.stop_reason(recipe.config.early_stop, jax.device_get(state.monitors))
         if signals.signal is not None and int(state.step) < end and not stopped:
             raise Interrupted(signals.signal, f"stopped after step {int(state.step)}; the state is saved")
         result: dict[str, Any] = {"step": int(state.step), "folder": str(folder)}
@@ -127,7 +127,7 @@ def _run_steps(
         if evaluating:
             val = metrics.means(setup.scorers["val"](state.variables))
             state = _update_monitors(setup, state, val)
-            stopped = optim.stop_reason(setup.config, jax.device_get(state.monitors))
+            stopped = optim.stop_reason(setup.config.early_stop, jax.device_get(state.monitors))
             reporter.validation(val)
         if saving:
             saver.save(state, val)
@@ -149,7 +149,7 @@ def _score_test(setup: Setup, state: TrainState, file: workdir.MetricsWriter, re
 
 
 def _update_monitors(setup: Setup, state: TrainState, val: dict[str, float]) -> TrainState:
-    monitors = optim.update_monitors(setup.config, jax.device_get(state.monitors), val)
+    monitors = optim.update_monitors(setup.recipe.optim.monitors, jax.device_get(state.monitors), val)
     placed = jax.tree.map(functools.partial(sharding.put_replicated, setup.mesh), monitors)
     return dataclasses.replace(state, monitors=placed)
 
@@ -170,7 +170,7 @@ def feeds(setup: Setup, start: int, total: int, periods: Iterable[float]) -> Ite
     if most == 1:
         return enumerate(pipeline.train_batches(setup.source, **order, start=start, stop=total), start + 1)
     groups = _groups(start, total, periods, most)
-    return pipeline.train_groups(setup.source, groups, **order, most=most, mesh=setup.mesh)
+    return pipeline.train_groups(setup.source, groups, **order, max_steps=most, mesh=setup.mesh)
 
 
 def _groups(start: int, total: int, periods: Iterable[float], most: int) -> Iterator[range]:
@@ -187,10 +187,10 @@ def _groups(start: int, total: int, periods: Iterable[float], most: int) -> Iter
 def _announce(setup: Setup, folder: pathlib.Path, console: Console, start: int, total: int) -> None:
     """Prints what is trained, on what, and where."""
     config, mesh, params = setup.config, setup.mesh, setup.shapes.params
-    count, trainable = (_size(tree) for tree in (params, freezing.trainable(config, params)))
+    count, trainable = (_size(tree) for tree in (params, freezing.trainable(setup.recipe.optim.freezing, params)))
     counted = f"{count:,} parameters" + (f" ({trainable:,} of them trained)" if trainable < count else "")
     console.print(
-        f"{config.model} on {config.dataset}: {counted}, {setup.source.count:,} images, {total:,} steps of "
+        f"{config.model} on {config.dataset}: {counted}, {setup.source.num_examples:,} images, {total:,} steps of "
         f"{config.batch_size} on {mesh.size} {jax.default_backend()} device(s), in {folder}",
         soft_wrap=True,
     )

@@ -40,7 +40,7 @@ def write(
     if path.suffix != ".png":
         raise InputError(f"--out={path}: expected a name that ends in .png")
     recipe = parse_recipe(
-        Config(dataset=name, train_split=split, augment=text, normalize="none", cache="host", seed=seed)
+        Config(dataset=name, train_split=split, augment=augment_text, normalize="none", cache="host", seed=seed)
     )
     mesh = sharding.make_mesh(jax.devices()[:1])
     examples = load(name, split, data_dir)
@@ -53,11 +53,11 @@ def write(
     rows = [[(images.decode(data), examples.classes[label])] for data, label in zip(encoded, labels, strict=True)]
     for draw in range(DRAWS):
         epoch = np.full(len(chosen), draw, np.int32)
-        batch = pipeline.read(examples, operations.host, chosen, chosen + draw * len(examples), seed)
+        batch = pipeline.read(examples, recipe.operations.host, chosen, chosen + draw * len(examples), seed)
         keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), draw))
         augmented, targets = mix(keys[1], prepare(keys[0], batch["image"], chosen, epoch), batch["label"])
         for row, image, target in zip(rows, np.asarray(augmented), np.asarray(targets), strict=True):
-            row.append((image, _format_target(target, examples.classes) if operations.mixing else ""))
+            row.append((image, _format_target(target, examples.classes) if recipe.operations.mixing else ""))
     _draw(rows, f"{name} {split}, augment={augment_text!r}", path)
 
 

@@ -100,15 +100,17 @@ def make_setup(
     # The training split, if it fits in device memory, is read in the background from here on.
     splits = load_splits(config, data_dir)
     source = open_train_source(recipe, splits, mesh)
-    steps_per_epoch = source.count / config.batch_size
+    steps_per_epoch = source.num_examples / config.batch_size
     total_steps = to_steps(config.duration, epoch=steps_per_epoch)
 
     classes = splits.train.classes
     model = create_model(config.model, len(classes), config.dtype)
     _check_ghost_batches(config, model)
-    schedule = optim.build_schedule(config, steps_per_epoch, total_steps)
-    shapes = state_shapes(config, model, schedule, source.shape, mesh)
-    unfreeze_steps = freezing.unfreeze_steps(config, shapes.params, epoch=steps_per_epoch, total=total_steps)
+    schedule = optim.build_schedule(recipe.optim, steps_per_epoch, total_steps)
+    shapes = state_shapes(recipe, model, schedule, source.shape, mesh)
+    unfreeze_steps = freezing.unfreeze_steps(
+        recipe.optim.freezing, shapes.params, epoch=steps_per_epoch, total=total_steps
+    )
     init_from = None
     if init_network:
         partial = config.init_partial
@@ -120,12 +122,12 @@ def make_setup(
     functions = input_functions(recipe, data)
     make = functools.partial(make_scorer, recipe.evaluation, data)
     held_out = {"val": splits.val, "test": splits.test}
-    losses.build(config.loss, len(classes))
+    losses.parse(config.loss, len(classes))
     steps_per_call = _steps_per_call(config, source)
     scorers = {name: make(split, model, mesh) for name, split in held_out.items() if split}
     teacher = None
     if recipe.distill:
-        teacher = load_teacher(recipe.distill, recipe.step_ops, source.shape, classes, mesh, log)
+        teacher = load_teacher(recipe.distill, recipe.operations.step, source.shape, classes, mesh, log)
     return Setup(
         recipe=recipe,
         mesh=mesh,
@@ -148,13 +150,13 @@ def make_setup(
 
 
 def state_shapes(
-    config: Config, model: nn.Module, schedule: optax.Schedule, shape: tuple[int, ...], mesh: Mesh
+    recipe: Recipe, model: nn.Module, schedule: optax.Schedule, shape: tuple[int, ...], mesh: Mesh
 ) -> TrainState:
     """Returns the shapes of a run's state, each with its sharding, for images of `shape` [H, W, C]."""
-    init = functools.partial(init_state, config=config, model=model, schedule=schedule, shape=shape)
-    with input_errors(config.model, shape):
+    init = functools.partial(init_state, recipe=recipe, model=model, schedule=schedule, shape=shape)
+    with input_errors(recipe.config.model, shape):
         shapes = jax.eval_shape(init, jax.random.key(0))
-    return sharding.with_sharding(shapes, sharding.state_sharding(shapes, mesh, config.zero_1))
+    return sharding.with_sharding(shapes, sharding.state_sharding(shapes, mesh, recipe.config.zero_1))
 
 
 def _check_ghost_batches(config: Config, model: nn.Module) -> None:
@@ -165,9 +167,9 @@ def _check_ghost_batches(config: Config, model: nn.Module) -> None:
 
 def _steps_per_call(config: Config, source: pipeline.Source) -> int:
     """Returns the most steps in one device call. Raises InputError where several are asked for and only one can be."""
-    if source.whole is None and config.steps_per_call > 1:
+    if source.device_split is None and config.steps_per_call > 1:
         raise InputError(
             f"config.steps_per_call = {config.steps_per_call}: the training split is not in device memory; use 0"
         )
-    single = source.whole is None or jax.default_backend() == "cpu"
+    single = source.device_split is None or jax.default_backend() == "cpu"
     return config.steps_per_call or (1 if single else MAX_STEPS_PER_CALL)

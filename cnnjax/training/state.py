@@ -35,15 +35,15 @@ def restore_or_init(setup: Setup, folder: pathlib.Path, log: Callable[[str], Non
 
 def new_state(setup: Setup, log: Callable[[str], None]) -> TrainState:
     """Returns the state at step 0, whatever checkpoints there are."""
-    config, schedule = setup.config, setup.schedule
-    init = functools.partial(init_state, config=config, model=setup.model, schedule=schedule, shape=setup.source.shape)
-    state = jax.jit(init, out_shardings=setup.shardings)(split_keys(config)[0])
+    recipe, schedule = setup.recipe, setup.schedule
+    init = functools.partial(init_state, recipe=recipe, model=setup.model, schedule=schedule, shape=setup.source.shape)
+    state = jax.jit(init, out_shardings=setup.shardings)(split_keys(setup.config)[0])
     if hasattr(setup.model, "init_from_data"):
         state = _init_from_data(setup, state)
     if setup.init_from:
         network, plan = setup.init_from.network, setup.init_from.plan
         variables = pretrained.apply_transfer(state.variables, network, plan, setup.mesh, log)
-        first = functools.partial(first_state, config=config, schedule=schedule)
+        first = functools.partial(first_state, recipe=recipe, schedule=schedule)
         state = jax.jit(first, out_shardings=setup.shardings)(variables)
     return state
 
@@ -52,9 +52,9 @@ def _init_from_data(setup: Setup, state: TrainState) -> TrainState:
     """Runs the network's data-dependent initialization on the first INIT_IMAGES training images."""
     assert setup.splits is not None
     model: Any = setup.model
-    rows = np.arange(min(INIT_IMAGES, setup.source.count))
-    batch = pipeline.read(setup.splits.train, setup.recipe.host_ops, rows, rows, setup.config.seed)
-    prepare = augment.build([], setup.config.normalize, setup.data.statistics, setup.source.shape)
+    rows = np.arange(min(INIT_IMAGES, setup.source.num_examples))
+    batch = pipeline.read(setup.splits.train, setup.recipe.operations.host, rows, rows, setup.config.seed)
+    prepare = augment.build([], setup.recipe.normalization, setup.data.statistics, setup.source.shape)
     init = jax.jit(
         lambda model_state, images: model.init_from_data(model_state, prepare(jax.random.key(0), images)),
         out_shardings=jax.tree.map(lambda x: x.sharding, state.model_state),

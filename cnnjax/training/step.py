@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import optax
 
 from cnnjax import losses, metrics, optim
-from cnnjax.config import Config
 from cnnjax.data import pipeline
 from cnnjax.distributed import sharding
 from cnnjax.optim import freezing
 from cnnjax.state import TrainState, Tree, merge_trees
 from cnnjax.training.distill import Teacher
+from cnnjax.training.recipe import Recipe
 from cnnjax.training.setup import Setup
 
 Array = jax.Array
@@ -40,7 +40,7 @@ def train_step(
     key: Array,
     teacher_variables: Tree = None,
     *,
-    config: Config,
+    recipe: Recipe,
     model: nn.Module,
     schedule: optax.Schedule,
     prepare: Callable[..., Array],
@@ -54,8 +54,9 @@ def train_step(
     the learning rate as "lr". Accuracy counts the label of each image, also where images are mixed.
     """
     schedule = optim.scaled_schedule(schedule, state.monitors)
-    params = freezing.trainable(config, state.params)
-    optimizer = optim.build(config, params, schedule)
+    config, frozen = recipe.config, recipe.optim.freezing
+    params = freezing.trainable(frozen, state.params)
+    optimizer = optim.build(recipe.optim, params, schedule)
     augment_key, dropout_key, mix_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
     unfreeze_steps = unfreeze_steps or {}
     count = config.grad_accum_steps
@@ -72,8 +73,8 @@ def train_step(
 
     def loss_fn(params: Tree, model_state: Tree, rows: Microbatch) -> tuple[Array, tuple[Tree, Sums]]:
         variables = {"params": merge_trees(state.params, params), **model_state}
-        with freezing.freeze_batch_stats(config, state.params, unfreeze_steps, state.step):
-            return _loss(variables, rows, config, model, teacher)
+        with freezing.freeze_batch_stats(frozen, state.params, unfreeze_steps, state.step):
+            return _loss(variables, rows, recipe, model, teacher)
 
     def gradient(params: Tree) -> tuple[Tree, Tree, Sums]:
         # Not a lax.scan, which was tens of times slower on a CPU with XLA's own convolutions.
@@ -105,10 +106,10 @@ def train_step(
 
 
 def _loss(
-    variables: Tree, rows: Microbatch, config: Config, model: nn.Module, teacher: Teacher | None
+    variables: Tree, rows: Microbatch, recipe: Recipe, model: nn.Module, teacher: Teacher | None
 ) -> tuple[Array, tuple[Tree, Sums]]:
     """Returns the mean loss of a microbatch, the updated model state and the sums of the metrics."""
-    loss = losses.build(config.loss)
+    loss = losses.from_call(recipe.loss)
     mutable = [name for name in variables if name != "params"]
     logits, updated = model.apply(
         variables, rows.inputs, train=True, mutable=[*mutable, "aux_logits"], rngs={"dropout": rows.dropout_key}
@@ -119,13 +120,13 @@ def _loss(
     if teacher:
         example_losses = teacher.loss(example_losses, logits, rows.teacher_logits)
     aux_loss = sum(loss(aux, rows.targets).mean() for aux in aux_logits)
-    total = example_losses.mean() + config.aux_weight * aux_loss
+    total = example_losses.mean() + recipe.config.aux_weight * aux_loss
     return total, (model_state, metrics.sums(logits, rows.labels, example_losses))
 
 
 def train_steps(
     state: TrainState,
-    group: dict[str, Any],
+    group: pipeline.StepGroup,
     key: Array,
     teacher_variables: Tree = None,
     *,
@@ -135,11 +136,11 @@ def train_steps(
     """Runs several training steps in one device call, so that a small network does not wait for Python.
 
     `group` is one of `pipeline.train_groups`, `step` is `train_step` with its keywords. Returns the metrics of all
-    steps, each [K], of which the first group["count"] are filled. Not for a CPU, where XLA's loops are slow.
+    steps, each [K], of which the first group.num_steps are filled. Not for a CPU, where XLA's loops are slow.
     """
 
     def batch_of(i: Array | int) -> pipeline.Batch:
-        batch = pipeline.gather_batch(group["whole"], *group["places"][:, i])
+        batch = pipeline.gather_batch(group.device_split, *group.indices[:, i])
         return jax.lax.with_sharding_constraint(batch, batch_sharding)
 
     def body(i: Array, carry: tuple) -> tuple:
@@ -148,8 +149,8 @@ def train_steps(
         return state, jax.tree.map(lambda column, value: column.at[i].set(value), columns, sums)
 
     _, sums = jax.eval_shape(lambda: step(state, batch_of(0), key, teacher_variables))
-    columns = jax.tree.map(lambda x: jnp.zeros((group["places"].shape[1], *x.shape), x.dtype), sums)
-    return jax.lax.fori_loop(0, group["count"], body, (state, columns))
+    columns = jax.tree.map(lambda x: jnp.zeros((group.indices.shape[1], *x.shape), x.dtype), sums)
+    return jax.lax.fori_loop(0, group.num_steps, body, (state, columns))
 
 
 def jit_step(setup: Setup) -> Any:
@@ -159,7 +160,7 @@ def jit_step(setup: Setup) -> Any:
     """
     step = functools.partial(
         train_step,
-        config=setup.config,
+        recipe=setup.recipe,
         model=setup.model,
         schedule=setup.schedule,
         prepare=setup.prepare,

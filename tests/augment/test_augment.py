@@ -57,7 +57,7 @@ def bound(name: str) -> Any:
 @pytest.mark.parametrize("name", augment.OPS)
 def test_eager_jit_and_vmap_agree(name: str) -> None:
     operation = bound(name)
-    keys, batch = jax.random.split(KEY, 4), jnp.array(images(), jnp.float32) / 255
+    keys, batch = jax.random.split(KEY, 2), jnp.array(images(2), jnp.float32) / 255
     eager = jnp.stack([operation(key, image) for key, image in zip(keys, batch, strict=True)])
     jitted = jnp.stack([jax.jit(operation)(key, image) for key, image in zip(keys, batch, strict=True)])
     assert (eager.shape, eager.dtype) == (batch.shape, jnp.float32)

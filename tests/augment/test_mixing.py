@@ -11,7 +11,7 @@ import pytest
 
 from cnnjax import augment, spec
 from cnnjax.augment import mixing
-from cnnjax.data import pipeline
+from cnnjax.data.operations import parse_operations
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
 
@@ -99,9 +99,9 @@ def test_a_probability_is_of_the_batch() -> None:
 
 @pytest.mark.parametrize("text", ["pad_crop(2)|mixup(0.4)|cutmix(1.0)", "rand_augment(1, 9)|cutmix(1.0)"])
 def test_any_number_of_devices_makes_the_same_batch(text: str) -> None:
-    calls, mixers = pipeline.split_mixing(pipeline.split_ops(text)[1])
-    prepare = augment.build(calls, "none", {"mean": [0.5] * 3, "std": [0.2] * 3}, (8, 10, 3))
-    mix = augment.build_mixing(mixers, 4)
+    operations = parse_operations(text)
+    prepare = augment.build(operations.step, "none", {"mean": [0.5] * 3, "std": [0.2] * 3}, (8, 10, 3))
+    mix = augment.build_mixing(operations.mixing, 4)
     raw = np.random.default_rng(0).integers(0, 256, (8, 8, 10, 3), np.uint8)
     label = np.arange(8, dtype=np.int32) % 4
     found: list[Any] = []
@@ -125,7 +125,7 @@ def test_any_number_of_devices_makes_the_same_batch(text: str) -> None:
 )
 def test_mixing_comes_last(text: str, message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
-        pipeline.split_ops(text)
+        parse_operations(text)
 
 
 @pytest.mark.parametrize(

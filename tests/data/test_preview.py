@@ -10,8 +10,10 @@ from cnnjax.data import preview
 
 
 def test_a_contact_sheet_has_a_row_for_each_image(
-    digits_dir: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+    digits_dir: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(preview, "DRAWS", 2)
+    monkeypatch.setattr(preview, "DOTS_PER_INCH", 50)
     typed = ["data", "preview", "digits", f"--data_dir={digits_dir}", "--augment=resize(16)|pad_crop(2)|mixup(0.5)"]
     pictures = {}
     for name, more in {"a": [], "same": [], "seed": ["--seed=1"], "fewer": ["--count=1"]}.items():

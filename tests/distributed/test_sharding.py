@@ -18,6 +18,7 @@ from cnnjax.models import MODELS, create_model, network
 from cnnjax.ops.convolution import convolution
 from cnnjax.state import path_name
 from cnnjax.training.init import init_state
+from cnnjax.training.recipe import parse_recipe
 from cnnjax.training.step import train_step
 from tests import tiny
 
@@ -85,10 +86,11 @@ def test_a_process_reads_the_rows_of_its_devices(text: str, rows: int) -> None:
 def state_of(model: str, shape: tuple[int, ...], classes: int, **settings: Any) -> tuple[Any, dict[str, Any]]:
     """The shapes of a run's state, and what `train_step` needs beside it."""
     config = Config(model=model, optimizer="sgd(momentum=0.9)", ema=0.9, **settings)
+    recipe = parse_recipe(config)
     parts: dict[str, Any] = {
-        "config": config,
+        "recipe": recipe,
         "model": create_model(model, classes),
-        "schedule": optim.build_schedule(config, 10, 100),
+        "schedule": optim.build_schedule(recipe.optim, 10, 100),
     }
     init = functools.partial(init_state, shape=shape, **parts)
     return init, parts
@@ -178,7 +180,7 @@ def stepped(name: str, text: str, devices: int = 8, **settings: Any) -> tuple[st
     init, parts = state_of(model, (side, side, 3), 10, lr=0.01, **settings)
     mesh = sharding.make_mesh(jax.devices()[:devices], text)
     whole, rows, key = sharding.replicated(mesh), sharding.batch_sharding(mesh), jax.random.key(0, impl="rbg")
-    where = sharding.state_sharding(jax.eval_shape(init, key), mesh, parts["config"].zero_1)
+    where = sharding.state_sharding(jax.eval_shape(init, key), mesh, parts["recipe"].config.zero_1)
     state = jax.jit(init, out_shardings=where)(key)
     rng = np.random.default_rng(0)
     batch: dict[str, Any] = {name: np.arange(8, dtype=np.int32) for name in ("label", "example", "epoch")}

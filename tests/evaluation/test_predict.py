@@ -14,12 +14,13 @@ from PIL import Image
 from cnnjax import cli, pretrained
 from cnnjax.data import images
 from cnnjax.data.build import build, load
-from cnnjax.evaluation import predict, protocols, scoring
+from cnnjax.data.info import DataInfo
+from cnnjax.evaluation import evaluate, predict, protocols
 from tests.evaluation.networks import mesh_of, random_network
 
 SIZES = ((36, 40), (40, 36), (36, 40), (72, 80), (36, 40))
 CLASSES = ["ant", "bee", "cat", "dog", "elk", "fox"]
-KNOWN = {"classes": CLASSES, "shape": [28, 28, 3], "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]}
+DATA = DataInfo(tuple(CLASSES), (28, 28, 3), {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]})
 ANY_SIZE = 'lenet5(head="gap")'
 # A call of each protocol, and the preprocess that it needs of such images.
 PROTOCOLS = {
@@ -36,7 +37,7 @@ PROTOCOLS = {
 
 
 def network(model: str = ANY_SIZE, **changes: Any) -> pretrained.LoadedNetwork:
-    return random_network(model, KNOWN, kernel_scale=1.3, **changes)
+    return random_network(model, DATA, kernel_scale=1.3, **changes)
 
 
 def predicted(trained: pretrained.LoadedNetwork, paths: list[pathlib.Path], **options: Any) -> list[predict.Prediction]:
@@ -74,7 +75,7 @@ def test_an_image_has_the_scores_of_an_evaluation(name: str, ragged: tuple[Any, 
     protocol, preprocess = PROTOCOLS[name]
     devices = 2 if name == "ten_crop" else 1
     trained = network(protocol=protocol, preprocess=preprocess)
-    _, scores, _ = scoring.score(trained, split, mesh_of(devices), "last", print)
+    scores = evaluate.score(trained, split, mesh_of(devices), "last", print)[1].scores
     found = predicted(trained, paths, mesh=mesh_of(devices))
     assert [one.path for one in found] == paths
     np.testing.assert_allclose(table(found), jax.nn.softmax(scores), atol=2e-6)
@@ -150,7 +151,7 @@ def test_images_that_do_not_fit_have_an_error_each(tmp_path: pathlib.Path) -> No
     assert "center_crop(28): the image is 20x20" in small.error
     assert large.top
     small, large = predicted(network(protocol="dense"), paths)
-    assert "does not take images of (20, 20, 3)" in small.error
+    assert "does not take images of [20, 20, 3]" in small.error
     assert large.top
 
 

@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 
 from cnnjax import augment
-from cnnjax.data import images
+from cnnjax.data import images, transforms
+from cnnjax.data.info import DataInfo
 from cnnjax.errors import InputError
 from cnnjax.evaluation import predict
 from tests.evaluation.networks import mesh_of, random_network
 
-DATA = {"classes": ["ant", "bee", "cat"], "shape": [28, 28, 3], "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]}
+DATA = DataInfo(("ant", "bee", "cat"), (28, 28, 3), {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]})
 NET = 'lenet5(head="gap")'
 
 
-def network(data: dict[str, Any] = DATA, **changes: Any) -> Any:
-    return random_network(changes.pop("model", NET), data, kernel_scale=1.3, **changes)
+def network(model: str = NET, **changes: Any) -> Any:
+    return random_network(model, DATA, kernel_scale=1.3, **changes)
 
 
 def photographs(*sizes: tuple[int, ...]) -> list[np.ndarray]:
@@ -64,7 +65,7 @@ def test_a_batch_is_its_images_on_any_devices() -> None:
 def test_without_preprocess_other_sizes_are_resized_and_that_is_logged_once() -> None:
     large, lines = photographs((56, 70), (30, 28)), []
     found = predict.predict_images(network(), large, mesh=mesh_of(), log=lines.append)
-    resized = [images.center_crop(images.resize(image, 28), 28) for image in large]
+    resized = [transforms.center_crop(transforms.resize(image, 28), 28) for image in large]
     np.testing.assert_allclose(found, predict.predict_images(network(), np.stack(resized), mesh=mesh_of()), atol=1e-6)
     assert len(lines) == 1
     assert "resize(28)|center_crop(28) is applied" in lines[0]
@@ -104,8 +105,8 @@ def test_feature_maps_are_those_of_the_network() -> None:
     assert {name: (array.shape, array.dtype.name) for name, array in maps.items()} == {
         "hidden1": ((5, 7), "float32"), "hidden2": ((5, 5), "float32"),
     }  # fmt: skip
-    _, variables = trained.restore(mesh_of(), "last", silent)
-    normalized = augment.build([], "mean_std", DATA, (28, 28, 3))(jax.random.key(0), batch)
+    variables = trained.load_variables(mesh_of(), "last", silent).variables
+    normalized = augment.build([], "mean_std", DATA.statistics, (28, 28, 3))(jax.random.key(0), batch)
     expected = trained.model.clone(features_only=True).apply(variables, normalized, train=False)
     for name, array in maps.items():
         np.testing.assert_allclose(array, expected[name], atol=1e-5)

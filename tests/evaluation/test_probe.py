@@ -11,11 +11,12 @@ import pytest
 
 from cnnjax import augment, cli, pretrained
 from cnnjax.data.build import load
+from cnnjax.data.info import DataInfo
 from cnnjax.errors import InputError
 from cnnjax.evaluation import probe, scoring
 from tests.evaluation.networks import mesh_of, random_network
 
-KNOWN = {"classes": [str(digit) for digit in range(10)], "shape": [8, 8, 1], "mean": [0.3], "std": [0.4]}
+DATA = DataInfo(tuple("0123456789"), (8, 8, 1), {"mean": [0.3], "std": [0.4]})
 # A network for 8x8 images, and the features that its classifier is given: of another field of it, or a width.
 NETWORKS = {
     "one fully connected layer": ("cifar_resnet20", "stage3", 64),
@@ -26,12 +27,12 @@ NETWORKS = {
 
 
 def network(model: str, **changes: Any) -> pretrained.LoadedNetwork:
-    return random_network(model, KNOWN, **{"dataset": "digits", "eval_batch_size": 50, **changes})
+    return random_network(model, DATA, **{"dataset": "digits", "eval_batch_size": 50, **changes})
 
 
 def extracted(trained: pretrained.LoadedNetwork, split: Any, layer: str = "", devices: int = 1) -> np.ndarray:
     mesh = mesh_of(devices)
-    return probe.extract_features(trained, trained.restore(mesh, "last", print)[1], split, layer, mesh)[0]
+    return probe.extract_features(trained, trained.load_variables(mesh, "last", print).variables, split, layer, mesh)[0]
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
@@ -44,7 +45,7 @@ def test_features_are_the_input_of_the_classifier(kind: str, digits_dir: str) ->
         np.testing.assert_allclose(found, extracted(trained, split, last, devices=2), atol=1e-5)
     if model == "perceptron":
         pixels = split.read(np.arange(30))[0]
-        prepare = augment.build([], "mean_std", KNOWN, (8, 8, 1))
+        prepare = augment.build([], "mean_std", DATA.statistics, (8, 8, 1))
         seen = prepare(jax.random.key(0), jnp.asarray(np.stack(pixels)))
         np.testing.assert_allclose(found, np.asarray(seen).reshape(30, 64), atol=1e-6)
 
@@ -59,10 +60,10 @@ def test_features_are_computed_once_and_anew_for_other_weights(
     first = extracted(trained, split)
     np.testing.assert_array_equal(extracted(trained, split), first)
     assert len(passes) == 1
-    doubled = jax.tree.map(lambda x: 2 * x, trained.restore(mesh_of(), "last", print)[1])
-    other = pretrained.LoadedNetwork(trained.settings, trained.known, trained.model, lambda *args: (0, doubled))
+    doubled = jax.tree.map(lambda x: 2 * x, trained.load_variables(mesh_of(), "last", print).variables)
+    other = trained.replace(load_variables=lambda *args: pretrained.Restored(0, doubled))
     assert not np.allclose(extracted(other, split), first)
-    trained.settings.normalize = "symmetric"
+    trained.config.normalize = "symmetric"
     assert not np.allclose(extracted(trained, split), first)
     assert len(passes) == 3
 

@@ -5,7 +5,7 @@ import functools
 import json
 import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,22 +16,23 @@ from flax import linen as nn
 
 from cnnjax import spec
 from cnnjax.config import Config
-from cnnjax.data import images, pipeline
+from cnnjax.data import images, pipeline, transforms
 from cnnjax.data.build import build, load
+from cnnjax.data.info import DataInfo
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
-from cnnjax.evaluation import protocols, scoring
+from cnnjax.evaluation import evaluate, protocols, report, scoring
+from cnnjax.evaluation.recipe import parse_eval_recipe
 from cnnjax.models import create_model
 from cnnjax.runs import checkpoint
 from cnnjax.state import TrainState
-from cnnjax.training import loop
 
 SIZES = ((36, 40), (40, 36), (36, 36), (44, 36), (36, 40), (36, 36), (36, 40), (36, 40), (40, 36), (72, 80), (36, 40))
 GLOBAL_POOLING = 'lenet5(head="gap")'  # for images of any size from 28x28 on
 SLIDING = 'lenet5(padding=0, activation="tanh")'  # fully connected layers for 32x32 images, no padding
 MEANS, STDS = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 NORMALIZE = f"constants(means={MEANS}, stds={STDS})"
-KNOWN = {"mean": MEANS, "std": STDS, "classes": ["ant", "bee", "cat"]}
+CLASSES = ("ant", "bee", "cat")
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +41,19 @@ def ragged(tmp_path_factory: pytest.TempPathFactory) -> str:
     root, rng = tmp_path_factory.mktemp("ragged"), np.random.default_rng(0)
     for number, size in enumerate(SIZES):
         pixels = rng.integers(0, 256, (*size, 3), np.uint8)
-        path = root / "source" / "test" / KNOWN["classes"][number % 3] / f"{number}.png"
+        path = root / "source" / "test" / CLASSES[number % 3] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(images.encode_png(pixels))
-    build("ragged", str(root / "source"), str(root), say=lambda line: None)
+    build("ragged", str(root / "source"), str(root), log=lambda line: None)
     return str(root)
 
 
-def settings(**changes: Any) -> Config:
+def data_info(side: int, classes: Sequence[str] = CLASSES) -> DataInfo:
+    """Describes training images of `side` x `side` pixels."""
+    return DataInfo(tuple(classes), (side, side, 3), {"mean": MEANS, "std": STDS})
+
+
+def config_with(**changes: Any) -> Config:
     return Config(**{"dataset": "ragged", "normalize": NORMALIZE, "eval_batch_size": 64, "cache": "host"} | changes)
 
 
@@ -56,14 +62,18 @@ def variables_of(model: nn.Module, side: int) -> dict[str, Any]:
 
 
 def scores_of(config: Config, side: int, folder: str, devices: int = 1, model: Any = None) -> tuple[Any, Any]:
-    """The scores and labels of a network made for images of that side."""
-    mesh = sharding.make_mesh(jax.devices()[:devices])
-    known, examples = {**KNOWN, "shape": [side, side, 3]}, load("ragged", "test", folder)
-    model = model or create_model(config.model, 3)
-    protocol = protocols.build(config.protocol)
-    make = [scoring.make_scores(config, known, examples, model, mesh, protocol, one) for one in protocol.passes]
-    found = [scoring.collect(scores, variables_of(model, side), examples, mesh) for scores in make]
-    return protocols.average(np.stack([scores for scores, _ in found], axis=1), config.average), found[0][1]
+    """Returns the scores and labels of a network made for images of that side."""
+    mesh, examples = sharding.make_mesh(jax.devices()[:devices]), load("ragged", "test", folder)
+    model, recipe = model or create_model(config.model, 3), parse_eval_recipe(config)
+    variables = variables_of(model, side)
+    results = [
+        scoring.collect(
+            scoring.make_scores(recipe, data_info(side), examples, model, mesh, views), variables, examples, mesh
+        )
+        for views in recipe.protocol.passes
+    ]
+    scores = np.stack([result.scores for result in results], axis=1)
+    return protocols.average(scores, config.average), results[0].labels
 
 
 # ------------------------------------------------------------------- the definitions: of one image, lists of its views
@@ -86,11 +96,11 @@ def five(image: np.ndarray, size: int) -> list[np.ndarray]:
 def szegedy(image: np.ndarray, size: int) -> list[np.ndarray]:
     views = []
     for side in (size * 8 // 7, size * 9 // 7, size * 10 // 7, size * 11 // 7):
-        scaled = images.resize(image, side)
+        scaled = transforms.resize(image, side)
         height, width = scaled.shape[:2]
         for part in range(3):
             square = window(scaled, (height - side) * part // 2, (width - side) * part // 2, side)
-            views += [*five(square, size), images.resize(square, (size, size))]
+            views += [*five(square, size), transforms.resize(square, (size, size))]
     return mirrored(views)
 
 
@@ -102,12 +112,12 @@ SEEN: dict[str, tuple[str, int, str, Callable[[np.ndarray], list[np.ndarray]]]] 
     "five_crop(28)": ("mlp(features=(8,))", 28, "resize(32)", lambda image: five(image, 28)),
     "ten_crop(27)": ("mlp(features=(8,))", 27, "resize((32, 40))", lambda image: mirrored(five(image, 27))),
     "crop144(14)": ("mlp(features=(8,))", 14, "", lambda image: szegedy(image, 14)),
-    "resize(30)": (GLOBAL_POOLING, 28, "", lambda image: [images.resize(image, 30)]),
+    "resize(30)": (GLOBAL_POOLING, 28, "", lambda image: [transforms.resize(image, 30)]),
     "dense": (GLOBAL_POOLING, 28, "", lambda image: mirrored([image])),
     "dense(flip=False)": (SLIDING, 32, "", lambda image: [image]),
-    "dense(36)": (SLIDING, 32, "", lambda image: mirrored([images.resize(image, 36)])),
+    "dense(36)": (SLIDING, 32, "", lambda image: mirrored([transforms.resize(image, 36)])),
     "multiscale(32, 40)": (SLIDING, 32, "", lambda image: [view for side in (32, 40)
-                                                          for view in mirrored([images.resize(image, side)])]),
+                                                          for view in mirrored([transforms.resize(image, side)])]),
 }  # fmt: skip
 
 
@@ -132,7 +142,7 @@ def expected_logits(protocol: str, folder: str) -> tuple[list[np.ndarray], np.nd
     pixels, labels = load("ragged", "test", folder).read(np.arange(len(SIZES)))
     for image in pixels:
         for call in spec.parse_pipeline(preprocess):
-            image = spec.find("operation", call, images.HOST_OPS, image=image)()
+            image = spec.find("operation", call, transforms.HOST_OPS, image=image)()
         rows.append(np.array([logits(view) for view in views(image)]))
     return rows, labels
 
@@ -154,7 +164,7 @@ def test_every_protocol_is_here() -> None:
 @pytest.mark.parametrize("protocol", SEEN)
 def test_scores_match_the_protocol_written_out(protocol: str, average: str, ragged: str) -> None:
     text, side, preprocess, _ = SEEN[protocol]
-    config = settings(model=text, protocol=protocol, preprocess=preprocess, average=average)
+    config = config_with(model=text, protocol=protocol, preprocess=preprocess, average=average)
     got, labels = scores_of(config, side, ragged)
     want, right = expected(protocol, average, ragged)
     assert np.array_equal(labels, right)
@@ -164,9 +174,9 @@ def test_scores_match_the_protocol_written_out(protocol: str, average: str, ragg
 @pytest.mark.parametrize("protocol", ["ten_crop(27)", "crop144(14)", "dense(36)"])
 def test_the_batch_and_the_devices_change_nothing(protocol: str, ragged: str) -> None:
     text, side, preprocess, _ = SEEN[protocol]
-    first, right = scores_of(settings(model=text, protocol=protocol, preprocess=preprocess), side, ragged)
+    first, right = scores_of(config_with(model=text, protocol=protocol, preprocess=preprocess), side, ragged)
     for devices, batch in ((1, 5), (8, 30)):
-        config = settings(model=text, protocol=protocol, preprocess=preprocess, eval_batch_size=batch)
+        config = config_with(model=text, protocol=protocol, preprocess=preprocess, eval_batch_size=batch)
         got, labels = scores_of(config, side, ragged, devices)
         assert np.array_equal(labels, right)
         np.testing.assert_allclose(got, first, atol=1e-5)
@@ -209,7 +219,7 @@ def test_a_device_call_has_at_most_eval_batch_size_views(protocol: str, batch: i
             counts.append(len(x))
             return nn.Dense(3)(x.mean(axis=(1, 2)))
 
-    scores_of(settings(protocol=protocol, eval_batch_size=batch), 20, ragged, model=Net())
+    scores_of(config_with(protocol=protocol, eval_batch_size=batch), 20, ragged, model=Net())
     assert max(counts) == most
 
 
@@ -241,11 +251,11 @@ def test_probabilities_too_small_for_a_float_have_logarithms() -> None:
 # ------------------------------------------------------------------------------------------------- evaluating the runs
 
 
-def make_run(folder: pathlib.Path, config: Config, side: int, seed: int, classes: list[str]) -> pathlib.Path:
+def make_run(folder: pathlib.Path, config: Config, side: int, seed: int, classes: Sequence[str]) -> pathlib.Path:
     """The folder of a run whose network is as it was initialised."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(dataclasses.asdict(config)))
-    (folder / "data.json").write_text(json.dumps(KNOWN | {"shape": [side, side, 3], "classes": classes}))
+    (folder / "data.json").write_text(json.dumps(data_info(side, classes).to_dict()))
     model = create_model(config.model, 3)
     params = model.init(jax.random.key(seed, impl="rbg"), jnp.zeros((1, side, side, 3)), train=False)["params"]
     with checkpoint.Saver(folder, 1) as saver:
@@ -257,10 +267,12 @@ def make_run(folder: pathlib.Path, config: Config, side: int, seed: int, classes
 def runs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """Folders of runs: 'a' and 'b' of different networks and images, 'c' of other classes."""
     root = tmp_path_factory.mktemp("runs")
-    a = settings(model="mlp(features=(8,))", preprocess="resize(36)|center_crop(32)")
-    b = settings(model=SLIDING, preprocess="resize((32, 32))", normalize="symmetric", protocol="flip", average="logits")
-    make_run(root / "a", a, 32, 0, KNOWN["classes"])
-    make_run(root / "b", b, 32, 1, KNOWN["classes"])
+    a = config_with(model="mlp(features=(8,))", preprocess="resize(36)|center_crop(32)")
+    b = config_with(
+        model=SLIDING, preprocess="resize((32, 32))", normalize="symmetric", protocol="flip", average="logits"
+    )
+    make_run(root / "a", a, 32, 0, CLASSES)
+    make_run(root / "b", b, 32, 1, CLASSES)
     make_run(root / "c", b, 32, 1, ["ant", "dog", "cat"])
     return root
 
@@ -269,13 +281,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 def written(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What is reported from now on, as it is given to the report."""
     kept: list[dict[str, Any]] = []
-    write = scoring.report.write
+    write = report.write
 
     def keep(scores: np.ndarray, label: np.ndarray, means: dict, workdir: pathlib.Path, of: dict, classes: list) -> Any:
         kept.append({"scores": scores, "label": label, **means, "of": of, "workdir": workdir})
         return write(scores, label, means, workdir, of, classes)
 
-    monkeypatch.setattr(scoring.report, "write", keep)
+    monkeypatch.setattr(report, "write", keep)
     return kept
 
 
@@ -283,16 +295,16 @@ def test_an_ensemble_averages_the_scores_of_its_runs(
     runs: pathlib.Path, ragged: str, written: list[dict[str, Any]]
 ) -> None:
     for folder in ("a", "b"):
-        scoring.evaluate(runs / folder, data_dir=ragged)
+        evaluate.evaluate(runs / folder, data_dir=ragged)
     a, b = (one["scores"] for one in written)
-    both = scoring.evaluate(runs / "a", ensemble=[runs / "a", runs / "b"], data_dir=ragged)
+    both = evaluate.evaluate(runs / "a", ensemble=[runs / "a", runs / "b"], data_dir=ragged)
     probabilities = [np.exp(one) / np.exp(one).sum(axis=1, keepdims=True) for one in (a, b)]
     mean = np.log(sum(probabilities) / 2)
     np.testing.assert_allclose(written[2]["scores"], mean, atol=1e-5)
     loss = -mean[np.arange(len(SIZES)), written[0]["label"]].mean()
     assert (written[2]["loss"], both["count"]) == (pytest.approx(loss, rel=1e-5), len(SIZES))
     assert written[2]["workdir"] == runs / "a"
-    scoring.evaluate(runs / "b", ensemble=[runs / "a"], average="logits", data_dir=ragged)
+    evaluate.evaluate(runs / "b", ensemble=[runs / "a"], average="logits", data_dir=ragged)
     np.testing.assert_allclose(written[3]["scores"], (a + b) / 2, atol=1e-5)
 
 
@@ -305,10 +317,10 @@ def test_no_evaluation_overwrites_another(runs: pathlib.Path, ragged: str) -> No
         {"preprocess": "resize(36)", "protocol": "ten_crop(32)"},
         {"ensemble": [runs / "b"]},
     ]
-    folders = [scoring.evaluate(runs / "a", data_dir=ragged, **one)["folder"] for one in asked]
+    folders = [evaluate.evaluate(runs / "a", data_dir=ragged, **one)["folder"] for one in asked]
     assert len(set(folders)) == len(asked)
     assert pathlib.Path(folders[4]).name == "ragged-test-step7-preprocess=resize_36_-protocol=ten_crop_32_"
-    assert scoring.evaluate(runs / "a", protocol="single", data_dir=ragged)["folder"] == folders[0]  # as its config
+    assert evaluate.evaluate(runs / "a", protocol="single", data_dir=ragged)["folder"] == folders[0]  # as its config
 
 
 @pytest.mark.parametrize(
@@ -331,8 +343,8 @@ def test_no_evaluation_overwrites_another(runs: pathlib.Path, ragged: str) -> No
         ("b", {"protocol": "ten_crop(33)"}, r"crops of 33x33 need a larger image than 32x32: .*'resize\(38\)'"),
         ("b", {"protocol": "five_crop(32)"}, "crops of 32x32 need a larger image than 32x32"),
         ("a", {"protocol": "dense", "preprocess": ""}, "unknown head 'conv'"),
-        ("a", {"protocol": "resize(32)", "preprocess": ""}, r"does not take images of \("),
-        ("b", {"protocol": "dense(20)", "preprocess": ""}, r"does not take images of \(20, 20, 3\): "),
+        ("a", {"protocol": "resize(32)", "preprocess": ""}, r"does not take images of \["),
+        ("b", {"protocol": "dense(20)", "preprocess": ""}, r"does not take images of \[20, 20, 3\]: "),
         ("a", {"ensemble": ["c"]}, r"a and .*c are no ensemble: their classes differ \('bee' and 'dog'\)"),
     ],
 )
@@ -341,29 +353,29 @@ def test_errors_are_one_line(
 ) -> None:
     options = options | {"ensemble": [runs / name for name in options.get("ensemble", ())]}
     with pytest.raises(InputError, match=message) as caught:
-        scoring.evaluate(runs / folder, data_dir=ragged, **options)
+        evaluate.evaluate(runs / folder, data_dir=ragged, **options)
     assert "\n" not in str(caught.value)
 
 
 def test_fully_connected_layers_of_one_size_have_no_dense_form(ragged: str) -> None:
-    config = settings(model='cifar_resnet20(depth=8, head="fc")', protocol="dense")
+    config = config_with(model='cifar_resnet20(depth=8, head="fc")', protocol="dense")
     with pytest.raises(InputError, match="has no dense form"):
         scores_of(config, 32, ragged)
 
 
 def test_training_scores_by_any_protocol_of_one_size(ragged: str) -> None:
     mesh = sharding.make_mesh(jax.devices()[:1])
-    known, examples = {**KNOWN, "shape": [27, 27, 3]}, load("ragged", "test", ragged)
+    data, examples = data_info(27), load("ragged", "test", ragged)
     model = create_model("mlp(features=(8,))", 3)
     for cache in ("host", "device"):
-        config = settings(
+        config = config_with(
             model="mlp(features=(8,))", protocol="ten_crop(27)", preprocess="resize((32, 40))", cache=cache
         )
-        sums = scoring.make_scorer(config, known, examples, model, mesh)(variables_of(model, 27))
+        sums = scoring.make_scorer(parse_eval_recipe(config), data, examples, model, mesh)(variables_of(model, 27))
         want, labels = expected("ten_crop(27)", "probabilities", ragged)
         assert (sums["count"], sums["top1"]) == (len(SIZES), (want.argmax(axis=1) == labels).sum())
         assert float(sums["loss"]) == pytest.approx(-want[np.arange(len(SIZES)), labels].sum(), rel=1e-5)
     with pytest.raises(InputError, match="in several sizes, which training does not: give it to `evaluate`"):
-        scoring.make_scorer(settings(protocol="multiscale(32, 36)"), known, examples, model, mesh)
+        scoring.make_scorer(parse_eval_recipe(config_with(protocol="multiscale(32, 36)")), data, examples, model, mesh)
     with pytest.raises(InputError, match="did you mean 'ten_crop'"):
-        loop.check_names(settings(protocol="tencrop(3)"))
+        parse_eval_recipe(config_with(protocol="tencrop(3)"))

@@ -32,7 +32,7 @@ def gradient(step: int, name: str, p: np.ndarray) -> np.ndarray:
 def run(config: Config, steps: int = 5) -> dict[str, np.ndarray]:
     """Returns the parameters by name after some steps of a config's update rule, on `gradient`."""
     p = params()
-    tx = optim.build(config, p, optim.build_schedule(config, epoch=1, total=10))
+    tx = optim.build(optim.parse(config), p, optim.build_schedule(optim.parse(config), epoch=1, total=10))
     state = tx.init(p)
     for step in range(steps):
         grads = jax.tree_util.tree_map_with_path(

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from cnnjax import optim
 from cnnjax.config import Config
 from cnnjax.errors import InputError
 from cnnjax.optim import freezing
@@ -19,10 +20,10 @@ def test_parsed_settings_are_those_of_the_config() -> None:
         ("kernel$", "50%"),
     ]
     expected = {"stem/kernel": 15, "body/kernel": 15, "body/bias": 20}  # the earliest of several
-    for settings in (config, parsed):
-        assert freezing.unfreeze_steps(settings, PARAMS, epoch=10, total=30) == expected
-        names = {f"{layer}/{name}" for layer, tree in freezing.trainable(settings, PARAMS).items() for name in tree}
-        assert names == {"stem/kernel", "body/kernel", "body/bias", "head/kernel", "head/bias"}
+    assert optim.parse(config).freezing == parsed
+    assert freezing.unfreeze_steps(parsed, PARAMS, epoch=10, total=30) == expected
+    names = {f"{layer}/{name}" for layer, tree in freezing.trainable(parsed, PARAMS).items() for name in tree}
+    assert names == {"stem/kernel", "body/kernel", "body/bias", "head/kernel", "head/bias"}
     mask = freezing.is_unfrozen(PARAMS, expected, jnp.asarray(15))
     assert jax.tree.map(bool, mask) == {
         "stem": {"kernel": True, "bias": True},

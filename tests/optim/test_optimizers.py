@@ -175,7 +175,7 @@ def test_muon_makes_each_convolution_one_orthogonal_matrix() -> None:
     shapes = {"plain": (3, 3, 2, 4), "stack": (5, 1, 1, 8, 4), "dense": (6, 3)}
     keys = jax.random.split(jax.random.key(0, impl="rbg"), len(shapes))
     grads = {n: {"kernel": jax.random.normal(k, s)} for k, (n, s) in zip(keys, shapes.items(), strict=True)}
-    tx = optim.build(Config(optimizer="muon(rms=0.2)", lr=1.0), grads, optax.constant_schedule(1.0))
+    tx = optim.build(optim.parse(Config(optimizer="muon(rms=0.2)", lr=1.0)), grads, optax.constant_schedule(1.0))
     updates: Any = tx.update(grads, tx.init(grads), grads)[0]
     for name, shape in shapes.items():
         matrices = -np.asarray(updates[name]["kernel"]).reshape(
@@ -203,7 +203,7 @@ def test_lbfgs_arrives_where_scipy_does() -> None:
 
     expected = scipy.optimize.minimize(whole, np.zeros(18), tol=1e-10)
     p = {"kernel": jnp.ones((5, 3)), "bias": jnp.ones(3)}
-    tx = optim.build(Config(optimizer="lbfgs", weight_decay=0.1), p, optax.constant_schedule(1.0))
+    tx = optim.build(optim.parse(Config(optimizer="lbfgs", weight_decay=0.1)), p, optax.constant_schedule(1.0))
 
     def step(_: Any, carry: Any) -> Any:
         p, state = carry
@@ -229,7 +229,7 @@ def test_everything_goes_downhill(optimizer: str, schedule: str) -> None:
     rule = {"lars": "lars(trust=1.0)"}.get(optimizer, optimizer)
     config = Config(optimizer=rule, schedule=text, lr=0.05)
     p = {"kernel": jnp.array([1.0, -2.0])}
-    tx = optim.build(config, p, optim.build_schedule(config, epoch=1, total=50))
+    tx = optim.build(optim.parse(config), p, optim.build_schedule(optim.parse(config), epoch=1, total=50))
 
     def step(carry: Any, _: Any) -> tuple:
         p, state = carry

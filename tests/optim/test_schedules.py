@@ -34,15 +34,15 @@ HALF = 0.5 * (1 + np.cos(np.pi / 4))
     ],
 )
 def test_the_rate_at_a_step(schedule: str, rates: dict[int, float]) -> None:
-    rate = optim.build_schedule(Config(lr=2.0, schedule=schedule), epoch=10, total=100)
+    rate = optim.build_schedule(optim.parse(Config(lr=2.0, schedule=schedule)), epoch=10, total=100)
     np.testing.assert_allclose([jnp.asarray(rate(jnp.int32(step))) for step in rates], list(rates.values()), atol=1e-6)
 
 
 def test_the_optimizer_follows_the_schedule_that_is_logged() -> None:
     config = Config(optimizer="sgd", lr=0.5, schedule="one_cycle(peak='3 steps')")
-    schedule = optim.build_schedule(config, epoch=1, total=10)
+    schedule = optim.build_schedule(optim.parse(config), epoch=1, total=10)
     p = {"kernel": jnp.zeros(1)}
-    tx = optim.build(config, p, schedule)
+    tx = optim.build(optim.parse(config), p, schedule)
     state, taken = tx.init(p), []
     for _ in range(10):
         updates, state = tx.update({"kernel": jnp.ones(1)}, state, p)
@@ -51,5 +51,7 @@ def test_the_optimizer_follows_the_schedule_that_is_logged() -> None:
 
 
 def test_two_boundaries_at_one_step_both_count() -> None:
-    schedule = optim.build_schedule(Config(lr=1.0, schedule="piecewise(('50%', '10 steps'))"), epoch=1, total=20)
+    schedule = optim.build_schedule(
+        optim.parse(Config(lr=1.0, schedule="piecewise(('50%', '10 steps'))")), epoch=1, total=20
+    )
     assert [np.asarray(schedule(step)).item() for step in (9, 10)] == pytest.approx([1.0, 0.01])

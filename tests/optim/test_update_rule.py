@@ -17,6 +17,7 @@ from cnnjax.errors import InputError
 from cnnjax.models import create_model
 from cnnjax.state import TrainState
 from cnnjax.training.init import init_state
+from cnnjax.training.recipe import parse_recipe
 from cnnjax.training.step import train_step
 from tests.optim.reference import LR, PARAMS, apply, params, run
 
@@ -30,8 +31,8 @@ SETTINGS: list[dict[str, Any]] = [
 
 def step_of(config: Config, batch: dict, shape: tuple[int, ...] = (4, 4, 1)) -> tuple[TrainState, Callable]:
     """Returns the first state of a small network, and its step on a fixed batch."""
-    model = create_model("mlp(features=(8,))", 10)
-    parts: dict[str, Any] = {"config": config, "model": model, "schedule": optim.build_schedule(config, 1, 100)}
+    model, recipe = create_model("mlp(features=(8,))", 10), parse_recipe(config)
+    parts: dict[str, Any] = {"recipe": recipe, "model": model, "schedule": optim.build_schedule(recipe.optim, 1, 100)}
     seen = {"prepare": lambda key, x, *_: x, "mix": augment.build_mixing([], 10)}
     step = functools.partial(train_step, key=jax.random.key(1), **seen, **parts)
     state = init_state(jax.random.key(0, impl="rbg"), shape=shape, **parts)
@@ -148,13 +149,13 @@ def test_what_does_not_exist_is_refused(settings: dict[str, Any], message: str) 
 )
 def test_what_does_not_go_together_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
-        optim.check(Config(**{"val_split": "test", **settings}))
+        optim.parse(Config(**{"val_split": "test", **settings}))
 
 
 def followed(optimizer: str, steps: int) -> list[tuple[float, float]]:
     """Returns (parameter, evaluated average) after each step on the loss p^2 / 2, from p = 1 at rates 0.1, 0.2, ..."""
     p = {"kernel": jnp.ones(1)}
-    tx = optim.build(Config(optimizer=optimizer), p, lambda count: 0.1 * (count + 1))
+    tx = optim.build(optim.parse(Config(optimizer=optimizer)), p, lambda count: 0.1 * (count + 1))
     state, taken = tx.init(p), []
     for _ in range(steps):
         updates, state = tx.update(p, state, p)
@@ -189,7 +190,7 @@ def test_schedule_free_is_its_algorithm() -> None:
 @pytest.mark.parametrize("wrapper", optim.WRAPPERS)
 def test_what_a_wrapper_averages_is_evaluated(wrapper: str) -> None:
     config = Config(optimizer=f"sgd|{wrapper}")
-    assert optim.keeps_average(config)
+    assert optim.parse(config).keeps_average
     state, step = step_of(config, some_batch())
     state, _ = step(state)
     evaluated, expected = state.variables["params"], optim.eval_params(state.opt_state, state.params)
@@ -224,7 +225,7 @@ def test_parsed_settings_build_what_the_config_does() -> None:
     p, rate = params(), optax.constant_schedule(LR)
     config = Config(optimizer="sgd(momentum=0.9)|lookahead(every=3)", lr_factors="bias$:2", **settings)
     factors = optim.parse_lr_factors(config.lr_factors)
-    expected = optim.build(config, p, rate)
+    expected = optim.build(optim.parse(config), p, rate)
     built = optim.build_optimizer(calls, p, rate, lr_factors=factors, **settings)
     (updates, _), (wanted, _) = (rule.update(p, rule.init(p), p) for rule in (built, expected))
     jax.tree.map(np.testing.assert_array_equal, updates, wanted)

@@ -352,7 +352,8 @@ def theirs(net: Net, file: bytes, images: np.ndarray, layers: Sequence[str]) -> 
 
 def ours(network: pretrained.LoadedNetwork, images: np.ndarray, aux: bool) -> list[np.ndarray]:
     """The logits, behind those of auxiliary classifiers."""
-    _, variables = network.restore(sharding.make_mesh(jax.devices()[:1]), "last", lambda line: None)
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    variables = network.load_variables(mesh, "last", lambda line: None).variables
 
     @jax.jit
     def logits(variables: Any, x: jax.Array) -> list[Any]:

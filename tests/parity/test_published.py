@@ -1,5 +1,6 @@
 """The catalogue's rows of torchvision and timm: files that these libraries save are networks with their logits."""
 
+import dataclasses
 import importlib.util
 import pathlib
 from typing import Any
@@ -51,18 +52,18 @@ def test_what_a_library_saves_is_our_network_with_its_logits(
         pytest.skip("its library is not installed: see .ci/references.txt")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     torch, net = torch_module(), theirs(row)
-    row = row._replace(digest="", url="http://127.0.0.1:9/file.pth")
+    row = dataclasses.replace(row, digest="", url="http://127.0.0.1:9/file.pth")
     monkeypatch.setattr(catalog, "find", lambda name: row)
     row.path.parent.mkdir(parents=True)
     torch.save(net.state_dict(), row.path)
 
-    settings, known, model, restore = pretrained.load(row.name)
-    _, variables = restore(sharding.make_mesh(jax.devices()[:1]), "last", lambda line: None)
-    images = np.random.default_rng(0).uniform(size=(2, *known["shape"])).astype(np.float32)
-    mean, std = (np.array(known[name], np.float32) for name in ("mean", "std"))
-    seen = (images - mean) / std if settings.normalize == "imagenet" else 2 * images - 1
+    network, mesh = pretrained.load(row.name), sharding.make_mesh(jax.devices()[:1])
+    variables = network.load_variables(mesh, "last", lambda line: None).variables
+    images = np.random.default_rng(0).uniform(size=(2, *network.data.shape)).astype(np.float32)
+    mean, std = (np.array(network.data.statistics[name], np.float32) for name in ("mean", "std"))
+    seen = (images - mean) / std if network.config.normalize == "imagenet" else 2 * images - 1
     shown = (images - mean) / std if row.library == "torchvision" else seen  # before its transform_input
     with torch.no_grad():
         expected = net(torch.from_numpy(shown.transpose(0, 3, 1, 2).copy())).numpy()
-    got: Any = jax.jit(lambda variables, x: model.apply(variables, x, train=False))(variables, seen)
+    got: Any = jax.jit(lambda variables, x: network.model.apply(variables, x, train=False))(variables, seen)
     assert np.abs(np.asarray(got) - expected).max() <= 1e-4 * np.abs(expected).max()

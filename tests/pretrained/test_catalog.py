@@ -20,7 +20,7 @@ from cnnjax.data import imagenet, pipeline
 from cnnjax.data.build import build
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
-from cnnjax.evaluation import scoring
+from cnnjax.evaluation import evaluate
 from cnnjax.models import count_params, create_model
 from cnnjax.pretrained import catalog, convert, export
 from cnnjax.pretrained.names import LIBRARIES
@@ -73,7 +73,7 @@ MODELS = {row.model: row for row in ROWS.values()}
 )
 def test_params_of_a_row_are_those_of_its_model(model: str) -> None:
     network = pretrained.load(MODELS[model].name)
-    height, width, channels = network.known["shape"]
+    height, width, channels = network.data.shape
     assert count_params(network.model, (height, width, channels)) == MODELS[model].params
 
 
@@ -204,7 +204,7 @@ def test_where_no_digest_was_published_the_first_counts(row: Any, server: Any) -
 
 def restored(network: pretrained.LoadedNetwork, **options: Any) -> dict[str, np.ndarray]:
     mesh = sharding.make_mesh(jax.devices()[:2])
-    _, found = network.restore(mesh, options.get("step", "last"), silent)
+    found = network.load_variables(mesh, options.get("step", "last"), silent).variables
     return {"/".join(path): np.asarray(leaf) for path, leaf in _flat(found)}
 
 
@@ -217,9 +217,9 @@ def assert_same(found: dict[str, np.ndarray], variables: Any) -> None:
 
 def test_a_catalog_name_loads_the_network_with_its_weights(row: Any, variables: Any) -> None:
     network = pretrained.load(NAME)
-    assert (network.settings.model, network.settings.dataset, network.settings.test_split) == (NET, "cifar10", "test")
-    assert network.known["shape"] == [32, 32, 3]
-    assert network.known["classes"][0] == "airplane"
+    assert (network.config.model, network.config.dataset, network.config.test_split) == (NET, "cifar10", "test")
+    assert network.data.shape == (32, 32, 3)
+    assert network.data.classes[0] == "airplane"
     assert_same(restored(network), variables)
     with pytest.raises(InputError, match="step 'best': only a run has several"):
         restored(network, step="best")
@@ -232,7 +232,7 @@ def test_a_file_loads_with_like_or_model(row: Any, variables: Any, saved: pathli
     path = tmp_path / f"mine{suffix}"
     export.write(path, convert.export_variables(create_model(NET, 10), (32, 32, 3), flat, "pytorchcv"))
     network = pretrained.load(path, **like)
-    assert len(network.known["classes"]) == 10
+    assert len(network.data.classes) == 10
     assert_same(restored(network), variables)
 
 
@@ -257,7 +257,7 @@ def test_a_file_may_have_other_classes(row: Any, tmp_path: pathlib.Path) -> None
     flat = {"/".join(path): np.asarray(leaf) for path, leaf in _flat(_shapes_filled(model))}
     export.write(tmp_path / "mine.pth", convert.export_variables(model, (32, 32, 3), flat, "akamaster"))
     network = pretrained.load(tmp_path / "mine.pth", NAME)
-    assert network.known["classes"] == ["0", "1", "2"]
+    assert network.data.classes == ("0", "1", "2")
     assert restored(network)["params/head/kernel"].shape == (64, 3)
 
 
@@ -267,8 +267,8 @@ def _shapes_filled(model: Any) -> Any:
 
 WRONG = {
     "a misspelt name": ("akamaster:tinny", "", r"unknown weights 'akamaster:tinny'; did you mean 'akamaster:tiny'"),
-    "nothing": ("runs/none", "", r"runs/none is not a run's folder, nor a file of weights, nor one of"),
-    "a file alone": ("FILE", "", "FILE is a file of weights, which does not say of which network: give --like=NAME"),
+    "nothing": ("runs/none", "", r"runs/none is neither a run's folder, a weight file nor a name of"),
+    "a file alone": ("FILE", "", "FILE is a weight file, which does not name its network: give --like=NAME"),
     "a file of another network": ("FILE", "cifar_resnet20", r"FILE: \d+ arrays do not match\n  params/.*: no layer1"),
     "a file of no network": ("FILE", "resnet_twenty", "unknown model 'resnet_twenty'"),
     "a file of a network without names": ("FILE", "airbench94", "has no network of the family 'airbench'"),
@@ -288,7 +288,7 @@ def test_training_starts_from_published_weights(row: Any, saved: pathlib.Path, v
     own = jax.tree.map(jax.numpy.zeros_like, own)
     mesh = sharding.make_mesh(jax.devices()[:1])
     network = pretrained.load(source.replace("FILE", str(saved)), model=NET)
-    fitting = pretrained.match_for_transfer(own, network, source, network.known["classes"])
+    fitting = pretrained.match_for_transfer(own, network, source, network.data.classes)
     begun = pretrained.apply_transfer(own, network, fitting, mesh, silent)
     assert_same({"/".join(path): np.asarray(leaf) for path, leaf in _flat(begun)}, variables)
 
@@ -296,9 +296,10 @@ def test_training_starts_from_published_weights(row: Any, saved: pathlib.Path, v
 def test_published_weights_are_a_distillation_teacher(row: Any) -> None:
     mesh, said = sharding.make_mesh(jax.devices()[:1]), []
     classes = catalog.DATA_SETS["cifar10"].classes
-    teacher, found = distill.load(f"distill('{NAME}')", [], (32, 32, 3), classes, mesh, said.append)
+    teacher = distill.load_teacher(distill.parse(f"distill('{NAME}')"), [], (32, 32, 3), classes, mesh, said.append)
     images = np.zeros((2, 32, 32, 3), np.uint8)
-    logits = jax.jit(lambda found: teacher.logits(found, teacher.prepare(jax.random.key(0), images)))(found)
+    inputs = teacher.prepare(jax.random.key(0), images)
+    logits = jax.jit(teacher.logits)(teacher.variables, inputs)
     assert logits.shape == (2, 10)
     assert said[-1] == f"the teacher is {NET} of {NAME}, step 0"
 
@@ -319,13 +320,13 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_published_weights_are_evaluated(
     row: Any, saved: pathlib.Path, photographs: str, tmp_path: pathlib.Path
 ) -> None:
-    options: Any = {"dataset": "photographs", "split": "test", "data_dir": photographs, "say": silent}
-    result = scoring.evaluate(tmp_path / "out", init=NAME, **options)
+    options: Any = {"dataset": "photographs", "split": "test", "data_dir": photographs, "log": silent}
+    result = evaluate.evaluate(tmp_path / "out", init=NAME, **options)
     assert (result["count"], result["step"], result["init"]) == (20, 0, NAME)
     assert (pathlib.Path(result["folder"]) / "metrics.json").is_file()
     assert pathlib.Path(result["folder"]).parent == tmp_path / "out" / "evaluations"
     with pytest.raises(InputError, match=re.escape(f"unknown weights '{NET}'")):
-        scoring.evaluate(tmp_path / "out", init=str(saved), like=NET, **options)
+        evaluate.evaluate(tmp_path / "out", init=str(saved), like=NET, **options)
 
 
 def test_the_weights_command_lists_rows_and_shows_one(capsys: Any) -> None:

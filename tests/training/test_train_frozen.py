@@ -80,7 +80,7 @@ def test_what_is_frozen_stays_and_the_optimizer_knows_nothing_of_it(settings: di
     kept = [*tiny.by_path(state.opt_state), *tiny.by_path(state.ema)]
     assert not [name for name in kept if re.search("body|norm", name)]
     assert np.isfinite(sums["loss"])
-    assert bool(state.ema) == optim.keeps_average(config)
+    assert bool(state.ema) == optim.parse(config).keeps_average
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_statistics_move_once_their_layer_is_trained(options: str) -> None:
     model = create_model(f"cifar_resnet20(depth=14{options})", 10)
     config = Config(freeze="^(?!head|stage3)", unfreeze="^stage2:2 steps", lr=0.0)
     state, step = step_of(config, model, side=8)
-    unfreeze_steps = freezing.unfreeze_steps(config, state.params, epoch=1, total=9)
+    unfreeze_steps = freezing.unfreeze_steps(optim.parse(config).freezing, state.params, epoch=1, total=9)
     jitted = jax.jit(functools.partial(step, unfreeze_steps=unfreeze_steps))
     losses = []
     for number in (1, 2, 3, 4):
@@ -157,7 +157,7 @@ def test_a_frozen_trunk_costs_a_forward_pass_and_no_more() -> None:
 def test_a_parameter_is_trained_from_its_time_on(name: str) -> None:
     config = Config(freeze="^(?!head)", unfreeze="norm:2 steps body:3 steps .*:5 steps", **SAME[name])
     first, step = step_of(config)
-    unfreeze_steps = freezing.unfreeze_steps(config, first.params, epoch=1, total=9)
+    unfreeze_steps = freezing.unfreeze_steps(optim.parse(config).freezing, first.params, epoch=1, total=9)
     assert unfreeze_steps == {"norm/scale": 2, "norm/bias": 2, "body/kernel": 3, "body/bias": 3}
     state, jitted = first, jax.jit(functools.partial(step, unfreeze_steps=unfreeze_steps))
     for number in range(1, 5):
