@@ -164,4 +164,4 @@ def test_a_config_file_with_a_mistake_is_named(tmp_path: pathlib.Path, capsys: p
     path = tmp_path / "mine.py"
     path.write_text("from cnnjax.config import Config\ndef get_config():\n  c = Config()\n  c.lrr = 1\n  return c\n")
     assert cli.main(["configs", str(path)]) == 1
-    assert "Config has no field 'lrr'; did you mean 'lr'?" in capsys.readouterr().err
+    assert "unknown config field 'lrr'; did you mean 'lr'?" in capsys.readouterr().err
