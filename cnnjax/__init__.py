@@ -28,7 +28,7 @@ _HOME = {  # public name -> the module that defines it
     "list_models": "cnnjax.models",
     "load": "cnnjax.evaluation.trained",
     "load_config": "cnnjax.config_files",
-    "load_dataset": "cnnjax.data.dataset",
+    "load_dataset": "cnnjax.data.build",
     "register_augmentation": "cnnjax.register",
     "register_dataset": "cnnjax.register",
     "register_loss": "cnnjax.register",
@@ -78,7 +78,7 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from cnnjax.config import Config
     from cnnjax.config_files import load_config
-    from cnnjax.data.dataset import load_dataset
+    from cnnjax.data.build import load_dataset
     from cnnjax.errors import InputError
     from cnnjax.evaluation.evaluate import evaluate
     from cnnjax.evaluation.trained import TrainedNetwork, load

@@ -68,7 +68,8 @@ def find_file(name: str, kind: str, what: str) -> pathlib.Path:
         if candidate.is_file():
             return candidate
     valid = {candidate.stem for candidate in (*pathlib.Path(kind).glob("*.py"), *bundled_files(kind))}
-    raise InputError(f"there is no {what} {name!r}; {nearest(stem, valid)}")
+    kind_of_name = f"{what} file" if path.suffix else what
+    raise InputError(f"there is no {kind_of_name} {name!r}; {nearest(stem, valid)}")
 
 
 def bundled_files(kind: str) -> list[pathlib.Path]:

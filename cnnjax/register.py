@@ -203,12 +203,12 @@ def register_dataset(name: str, entry: Any, reader: Callable[..., Any] | None = 
 
     `reader` is the function that reads the original files, under the name entry.reader, unless that exists already.
     """
-    from cnnjax.data.catalog import CATALOG
+    from cnnjax.data.catalog import DATASETS
     from cnnjax.data.readers import READERS
 
     if reader is not None:
         _add("reader", READERS, entry.reader, reader)
-    _add("data set", CATALOG, name, entry)
+    _add("data set", DATASETS, name, entry)
 
 
 def imported() -> Sequence[Import]:

@@ -177,7 +177,7 @@ def test_a_sweep_takes_the_direction_of_its_metric(
     name: str, order: list[int], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(METRICS, "balanced", BALANCED)
-    config = {"val_split": "test", "train_split": "train"}
+    config: dict[str, Any] = {"val_split": "test", "train_split": "train"}
     full = json.loads(json.dumps(vars(Config(**config))))
     settings = search.Settings(config=full, source="x.py", space={"lr": [0.1, 0.2]}, metric=name)
     study = search.open_study(tmp_path, settings)

@@ -47,7 +47,7 @@ ALL = """
 def _tables_stay_as_they_are() -> Iterator[None]:
     tables: list[dict] = [
         *(models.MODELS, OPS, MIXING, transforms.HOST_OPS, optim.OPTIMIZERS, optim.SCHEDULES, losses.LOSSES),
-        *(metrics.METRICS, catalog.CATALOG, readers.READERS, register._imports),
+        *(metrics.METRICS, catalog.DATASETS, readers.READERS, register._imports),
     ]
     before = [dict(table) for table in tables]
     yield
@@ -131,9 +131,9 @@ def test_an_import_that_fails_is_one_line(
 
 
 def test_a_data_set_registers(tmp_path: pathlib.Path) -> None:
-    row = catalog.CATALOG["digits"]
+    row = catalog.DATASETS["digits"]
     register.register_dataset("my_digits", row)
-    assert catalog.CATALOG["my_digits"] is row
+    assert catalog.DATASETS["my_digits"] is row
 
 
 def test_flags_make_another_process_import_the_same(tmp_path: pathlib.Path) -> None:

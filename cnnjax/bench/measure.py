@@ -259,5 +259,5 @@ def roofline(flops: float, accessed: float, most: Peaks) -> float:
 
 def step_flops(setup: Setup, what: str) -> int:
     """Returns the floating-point operations of a step: two per multiplication; backward takes twice as many."""
-    macs = sum(row.macs for row in summarize.layers(setup.model, setup.source.shape))
+    macs = sum(row.macs for row in summarize.layers(setup.model, setup.data.shape))
     return 2 * macs * setup.config.batch_size * (1 if what == "forward" else 3)

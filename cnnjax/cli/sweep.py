@@ -151,7 +151,7 @@ def _read_settings(location: str, rest: list[str], flags: dict[str, Any]) -> dic
 
 def _overrides(source: str, config: Config) -> list[str]:
     """Returns the flags that turn the config in the file into this one."""
-    old, new = map(dataclasses.asdict, (config_files.read_config(source), config))
+    old, new = dataclasses.asdict(config_files.read_config(source)), dataclasses.asdict(config)
     return [f"--config.{name}={value}" for name, value in new.items() if value != old[name]]
 
 

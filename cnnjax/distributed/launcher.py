@@ -61,7 +61,7 @@ class ProcessGroup:
     def __init__(self, command: Sequence[str], count: int, flavor: str) -> None:
         self.command, self.environments = command, environments(count, flavor)
         self.logs = pathlib.Path(tempfile.mkdtemp(prefix="cnnjax-"))
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[subprocess.Popen[Any]] = []
         self.signals: list[int] = []  # received so far
         self.first_failed: int | None = None
         self.starting = True
@@ -77,7 +77,7 @@ class ProcessGroup:
         if self.signals:  # only now, so that each process gets it once: a second one would end it at once
             self.send(self.signals[-1])
 
-    def _start_process(self, i: int, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    def _start_process(self, i: int, environment: dict[str, str]) -> subprocess.Popen[Any]:
         with self._log(i).open("wb") as log:
             to_terminal = i == 0 or "--dry-run" in self.command[1:2]
             output: dict[str, Any] = {} if to_terminal else {"stdout": log, "stderr": log}

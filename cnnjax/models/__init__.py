@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnnjax import spec
-from cnnjax.errors import InputError
+from cnnjax.errors import InputError, unknown
 from cnnjax.models import (
     airbench,
     alexnet,
@@ -98,16 +98,20 @@ def rename_arguments(call: spec.Call) -> spec.Call:
     return call._replace(kwargs=kwargs)
 
 
-def create_model(text: str, num_classes: int, dtype: str = "float32") -> nn.Module:
+def create_model(text: str, num_classes: int = 0, dtype: str = "float32") -> nn.Module:
     """Builds the network that a call string describes, such as 'cifar_resnet20(shortcut="B")'.
 
-    `dtype` is that of the computation; parameters stay float32. Nothing is computed. Raises InputError for an unknown
+    `num_classes` is by default that of the paper. `dtype` is that of the computation; parameters stay float32. Nothing
+    is computed. Raises InputError for an unknown
     network or field, with the nearest valid name, and for a value outside of its field's range.
     """
     call = rename_arguments(spec.parse(text))
     if call.args:
         raise InputError(f"model {text!r}: expected arguments by name, as in name(field=value)")
+    if call.name not in MODELS:
+        raise unknown("model", call.name, MODELS)
     table = {name: variant.build for name, variant in MODELS.items()}
+    num_classes = num_classes or MODELS[call.name].num_classes
     # Flax adds `parent` and `name` to the fields of every module; like the given ones, call strings cannot set them.
     given = {"num_classes": num_classes, "dtype": jnp.dtype(dtype), "parent": None, "name": None}
     build = spec.find("model", call, table, **given)

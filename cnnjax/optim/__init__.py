@@ -34,7 +34,7 @@ def parse_optimizer(text: str) -> tuple[spec.Call, ...]:
     Raises InputError for a name or an argument that does not exist, for several wrappers, and for schedule_free around
     an optimizer with momentum.
     """
-    calls = tuple(spec.parse_pipeline(text)) or (spec.parse(text),)
+    calls: tuple[spec.Call, ...] = tuple(spec.parse_pipeline(text) or [spec.parse(text)])
     if len(calls) > 2:
         raise InputError(f"config.optimizer = {text!r}: expected an optimizer and one wrapper at most")
     optimizer, *wrappers = calls

@@ -35,7 +35,7 @@ def to_state_dict(model: nn.Module, shape: Shape, variables: Arrays, library: st
     """
     if library not in (valid := [*convert.torch_libraries(model), OWN]):
         raise unknown("library", library, valid)
-    return variables if library == OWN else convert.to_theirs(model, shape, variables, library)
+    return variables if library == OWN else convert.export_variables(model, shape, variables, library)
 
 
 def write(path: pathlib.Path, arrays: Arrays) -> None:

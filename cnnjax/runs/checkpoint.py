@@ -38,7 +38,7 @@ ATTRIBUTES = {"watched": "monitors"}  # fields of the state that have another na
 def _items(state: TrainState) -> dict[str, dict[str, Tree]]:
     """Returns the fields of each item of a checkpoint."""
     return {
-        item: {name: tree for name in names if (tree := _attribute(state, name)) or name not in OPTIONAL}
+        item: {name: _attribute(state, name) for name in names if name not in OPTIONAL or _attribute(state, name)}
         for item, names in ITEMS.items()
     }
 
@@ -297,7 +297,7 @@ def restore(
     newest = _newest(workdir, _items(abstract), log, set_aside)
     if newest is None:
         return None
-    fields = newest[1]["model"] | newest[1]["optimizer"]
+    fields: dict[str, Tree] = newest[1]["model"] | newest[1]["optimizer"]
     return TrainState(**{ATTRIBUTES.get(name, name): tree for name, tree in fields.items()})
 
 

@@ -29,11 +29,12 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from cnnjax import __version__
+from cnnjax import __version__, spec
 from cnnjax import config as configs
 from cnnjax.config import Config
 from cnnjax.data.info import DataInfo
 from cnnjax.errors import InputError
+from cnnjax.models import rename_arguments
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "grain")
 MAX_JSON_VALUES = 20  # longer statistics go to statistics.npz
@@ -103,7 +104,7 @@ def claim(workdir: pathlib.Path, config: Config) -> None:
     """
     path = workdir / "config.json"
     if path.exists():
-        old, new = map(dataclasses.asdict, (configs.load(path), config))
+        old, new = (_comparable(settings) for settings in (configs.load(path), config))
         if changes := differences(old, new, configs.RESUMABLE):
             raise InputError(
                 f"{workdir} holds a run with another config: {changes}. Pass another --workdir, or no --config"
@@ -124,6 +125,12 @@ def claim(workdir: pathlib.Path, config: Config) -> None:
             "processes": jax.process_count(),
         },
     )
+
+
+def _comparable(config: Config) -> dict[str, Any]:
+    """Returns the fields of a config, with the arguments of its model under today's names."""
+    model = spec.render(rename_arguments(spec.parse(config.model)))
+    return dataclasses.asdict(config) | {"model": model}
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], ignored: Container[str]) -> str:

@@ -153,9 +153,10 @@ def test_a_run_is_evaluated_with_its_own_statistics(text: str, digits_dir: str, 
     split = build.load("digits", "train[:80]", digits_dir)
     source = pipeline.open_source(split, [], cache="host", seed=0, mesh=sharding.make_mesh())
     known = workdir.read_data_info(folder)
+    statistics = known.statistics
     for name, want in source.statistics(pipeline.required_statistics(normalization=text)).items():
-        np.testing.assert_allclose(known[name], want, atol=1e-5)
-    assert evaluate(folder, data_dir=digits_dir, say=lambda line: None)["loss"] == pytest.approx(result["loss"])
+        np.testing.assert_allclose(statistics[name], want, atol=1e-5)
+    assert evaluate(folder, data_dir=digits_dir, log=lambda line: None)["loss"] == pytest.approx(result.metrics["loss"])
     assert (folder / "data.json").stat().st_size < 2000
 
 
@@ -168,7 +169,7 @@ def test_a_damaged_file_of_statistics_is_named_and_computed_anew(digits_dir: str
         with pytest.raises(InputError, match=r"statistics.npz is (damaged|missing); going on with the run writes it"):
             evaluate(tmp_path, data_dir=digits_dir)
         train(config("pixel_mean_std"), tmp_path, data_dir=digits_dir)
-        jax.tree.map(np.testing.assert_array_equal, workdir.read_data_info(tmp_path), known)
+        jax.tree.map(np.testing.assert_array_equal, workdir.read_data_info(tmp_path).to_dict(), known.to_dict())
 
 
 # -------------------------------------------------------------------------------------------------------- what is wrong

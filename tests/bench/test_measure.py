@@ -1,5 +1,6 @@
 """The timing of steps, with steps whose times are known, and the programs that are timed."""
 
+import types
 from typing import Any
 
 import jax
@@ -45,11 +46,13 @@ def test_a_block_is_as_many_steps_as_take_a_second(step: float, expected: int) -
 def test_a_run_takes_its_steps_one_after_the_other_and_goes_on_where_it_stopped() -> None:
     seen = []
 
-    def step(state: Any, batch: Any, key: Any) -> tuple[Any, dict]:
+    def step(state: Any, batch: Any, key: Any, teacher_variables: Any) -> tuple[Any, dict]:
         seen.append((state, batch))
         return state + 1, {}
 
-    run = measure._train_run(step, lambda: jax.numpy.zeros(()), iter(range(100)))  # pyright: ignore[reportArgumentType]
+    setup: Any = types.SimpleNamespace(steps_per_call=1, teacher=None)
+    start: Any = lambda: jax.numpy.zeros(())  # noqa: E731
+    run = measure._train_run(step, start, iter(range(100)), setup)
     assert run(3) > 0
     run(2)
     assert [(int(state), batch) for state, batch in seen] == [(i, i) for i in range(5)]

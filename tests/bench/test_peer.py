@@ -13,7 +13,7 @@ from cnnjax.bench import measure, peer, torch_worker
 from cnnjax.cli.bench import ZOO
 from cnnjax.config import Config
 from cnnjax.data.build import load
-from cnnjax.data.images import HOST_OPS
+from cnnjax.data.transforms import HOST_OPS
 from cnnjax.errors import InputError
 from cnnjax.models import MODELS
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from cnnjax import cli
-from cnnjax.data import preview
+from cnnjax.training import preview
 
 
 def test_a_contact_sheet_has_a_row_for_each_image(

@@ -101,7 +101,7 @@ def test_an_image_that_an_operation_refuses_is_named_by_its_index() -> None:
 
 def test_feature_maps_are_those_of_the_network() -> None:
     batch, trained = np.stack(photographs(*[(28, 28)] * 5)), network(model="mlp(features=(7, 5))", eval_batch_size=2)
-    maps = predict.feature_maps(trained, batch, mesh=mesh_of())
+    maps: Any = predict.feature_maps(trained, batch, mesh=mesh_of())
     assert {name: (array.shape, array.dtype.name) for name, array in maps.items()} == {
         "hidden1": ((5, 7), "float32"), "hidden2": ((5, 5), "float32"),
     }  # fmt: skip
@@ -110,7 +110,7 @@ def test_feature_maps_are_those_of_the_network() -> None:
     expected = trained.model.clone(features_only=True).apply(variables, normalized, train=False)
     for name, array in maps.items():
         np.testing.assert_allclose(array, expected[name], atol=1e-5)
-    hidden = predict.feature_maps(trained, batch, "hidden2", mesh=mesh_of(2))
+    hidden: Any = predict.feature_maps(trained, batch, "hidden2", mesh=mesh_of(2))
     np.testing.assert_allclose(hidden, maps["hidden2"], atol=1e-5)
 
 

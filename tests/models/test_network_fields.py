@@ -75,4 +75,4 @@ def test_a_range_may_be_of_each_number_of_a_sequence_and_a_subclass_may_narrow_i
         ({"sizes": (1,)}, "sizes = (1,): expected 2 values"),
     ):
         with pytest.raises(ValueError, match=re.escape(message)):
-            Own(**fields)
+            Own(**fields)  # pyright: ignore[reportArgumentType]

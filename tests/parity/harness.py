@@ -158,7 +158,7 @@ def _to_torch(leaf: np.ndarray, layer: Layer, shape: tuple[int, ...]) -> np.ndar
     if leaf.ndim == 4:
         return leaf.transpose(3, 2, 0, 1).reshape(shape)
     if leaf.ndim == 2:
-        return leaf.reshape(*layer.fc_input, -1).transpose(3, 2, 0, 1).reshape(shape)
+        return leaf.reshape(*layer.window, -1).transpose(3, 2, 0, 1).reshape(shape)
     return leaf.reshape(shape)
 
 

@@ -15,6 +15,7 @@ import pytest
 from cnnjax import augment
 from cnnjax.data import pipeline
 from cnnjax.data.build import load
+from cnnjax.data.operations import parse_operations
 from cnnjax.errors import InputError
 from cnnjax.models import create_model
 from cnnjax.runs import workdir
@@ -58,7 +59,7 @@ def test_a_step_is_taught_by_the_images_that_the_pupil_sees(teacher: pathlib.Pat
     data, split = workdir.read_data_info(teacher), load("digits", "train[:16]", digits_dir)
     rows = np.arange(16)
     batch: Any = pipeline.read(split, [], rows, rows, 0) | {"example": rows, "epoch": 0 * rows}
-    ops = pipeline.split_ops(config.augment)[1]
+    ops = parse_operations(config.augment).step
     prepare = augment.build(ops, "none", data.statistics, (8, 8, 1))
     settings = distill.parse(f'distill("{teacher}", temperature=2.0, weight=0.7)')
     loaded = distill.load_teacher(settings, ops, (8, 8, 1), split.classes, tiny.mesh(), lambda line: None)

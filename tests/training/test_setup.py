@@ -19,7 +19,7 @@ from cnnjax.training.step import jit_step
 
 SMALL: dict[str, Any] = {"model": "mlp(features=(8,))", "dataset": "digits", "batch_size": 16, "duration": "6 steps",
                          "checkpoint_every": "100%", "log_every": "100%"}  # fmt: skip
-CONFIGS = {
+CONFIGS: dict[str, dict[str, Any]] = {
     "plain": {},
     "teacher": {"distill": "distill('teacher', temperature=2.0)"},
     "unfreeze": {"freeze": "^hidden1", "unfreeze": "^hidden1:2 steps"},
@@ -36,7 +36,7 @@ def test_what_bench_compiles_is_what_training_compiles(
     monkeypatch.chdir(tmp_path)
     mesh = sharding.make_mesh(jax.devices()[:1])
     if "distill" in CONFIGS[name]:
-        loop.train(Config(**SMALL | {"duration": "1 steps"}), "teacher", data_dir=digits_dir, mesh=mesh)
+        loop.train(Config(**{**SMALL, "duration": "1 steps"}), "teacher", data_dir=digits_dir, mesh=mesh)
     texts: list[str] = []
 
     def recording(setup: Any) -> Any:
@@ -50,7 +50,7 @@ def test_what_bench_compiles_is_what_training_compiles(
         return call
 
     monkeypatch.setattr(loop, "jit_step", recording)
-    config = Config(**SMALL | CONFIGS[name])
+    config = Config(**{**SMALL, **CONFIGS[name]})
     loop.train(config, "run", data_dir=digits_dir, mesh=mesh)
     monkeypatch.setattr(sharding, "make_mesh", lambda *args, **kwargs: mesh)
     setup = measure.of_config(config, digits_dir)
