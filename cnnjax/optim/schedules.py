@@ -106,7 +106,7 @@ def plateau(
     return Plateau(constant(steps, warmup), monitor)
 
 
-SCHEDULES: dict[str, Callable[..., Any]] = {
+SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
     "constant": constant,
     "piecewise": piecewise,
     "exponential": exponential,

@@ -47,7 +47,7 @@ def test_every_row_names_a_model_a_library_and_a_file(name: str) -> None:
     model: Any = create_model(row.model, len(data.classes))
     assert convert.family(model) in LIBRARIES[row.library].families
     operations = parse_operations(row.preprocess)
-    assert not (operations.step or operations.mixing)
+    assert operations.step + operations.mixing == ()
     spec.find("normalization", spec.parse(row.normalize), normalize.NORMALIZE, **dict.fromkeys(PROVIDED_ARGUMENTS))
     assert not pipeline.required_statistics(row.preprocess, normalization=row.normalize)  # what no file of weights says
     assert re.fullmatch(r"(sha256:[0-9a-f]{8,64}|md5:[0-9a-f]{32}|sha1:[0-9a-f]{40})?", row.digest)
