@@ -37,7 +37,7 @@ def parse_optimizer(text: str) -> tuple[spec.Call, ...]:
     calls: tuple[spec.Call, ...] = tuple(spec.parse_pipeline(text) or [spec.parse(text)])
     if len(calls) > 2:
         raise InputError(f"config.optimizer = {text!r}: expected an optimizer and one wrapper at most")
-    optimizer, *wrappers = calls
+    optimizer, wrappers = calls[0], calls[1:]
     rule = spec.find("optimizer", optimizer, OPTIMIZERS, weight_decay=optax.identity())
     for call in wrappers:
         spec.find("wrapper", call, WRAPPERS, inner=rule(), rate=optax.constant_schedule(1.0))()

@@ -6,6 +6,7 @@ the training, where it declares them. `warmup` is a duration.
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -106,7 +107,7 @@ def plateau(
     return Plateau(constant(steps, warmup), monitor)
 
 
-SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
+SCHEDULES: dict[str, Callable[..., Any]] = {
     "constant": constant,
     "piecewise": piecewise,
     "exponential": exponential,

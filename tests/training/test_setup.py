@@ -70,9 +70,9 @@ def test_a_recipe_touches_no_disk_and_keeps_a_copy_of_its_config(monkeypatch: py
 
 @pytest.mark.parametrize("name", ["distill", "init"])
 def test_a_network_that_is_missing_is_an_error_before_the_data_is_read(name: str) -> None:
-    text = {"distill": "distill('nowhere')", "init": "nowhere"}[name]
+    settings: dict[str, Any] = {name: {"distill": "distill('nowhere')", "init": "nowhere"}[name]}
     with pytest.raises(InputError, match="nowhere"):
-        make_setup(parse_recipe(Config(dataset="no_such_data", **{name: text})))
+        make_setup(parse_recipe(Config(dataset="no_such_data", **settings)))
 
 
 def test_a_setup_is_frozen_and_writes_nothing(tmp_path: pathlib.Path, digits_dir: str) -> None:
