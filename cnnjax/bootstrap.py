@@ -1,4 +1,4 @@
-"""What launch.sh asks of the system's Python before an environment exists. Any Python 3 runs it, by its path.
+"""Checks that launch.sh runs with the system's Python, before there is an environment. Any Python 3 runs it.
 
 `python bootstrap.py probe`: prints 'ok PATH' if this Python can run cnnjax, else its version and what it lacks.
 `python bootstrap.py lock FOLDER`: locks file descriptor 9, which the shell keeps open while it installs into FOLDER.

@@ -1,4 +1,4 @@
-"""Config files, sweep spaces and studies: Python files of a person's own, read with errors in one line."""
+"""Config files, sweep spaces and studies: Python files that users write, read with errors of one line."""
 
 import contextlib
 import importlib.metadata
@@ -15,12 +15,12 @@ from cnnjax.errors import InputError, nearest
 
 
 def read_config(
-    location: str, overrides: Sequence[str] = (), known: Iterable[str] = ("config", "workdir", "data_dir")
+    location: str, overrides: Sequence[str] = (), flag_names: Iterable[str] = ("config", "workdir", "data_dir")
 ) -> Config:
-    """The config of 'FILE[:arg]', with '--config.FIELD=VALUE' flags on top, as ml_collections reads them.
+    """Reads the config of 'FILE[:arg]' and applies '--config.FIELD=VALUE' flags, as ml_collections does.
 
-    A run's config.json works like a config file. `known` are the command's own flags, for the error about another.
-    Raises InputError for a file, field or value that is not one.
+    A run's config.json works like a config file. `flag_names` are the command's own flags, for the error about an
+    unknown one. Raises InputError for a file, field or value that is not one.
     """
     from absl import flags
     from ml_collections import config_flags
@@ -36,7 +36,7 @@ def read_config(
     except InputError:
         raise
     except Exception as error:  # absl's and config_flags' errors have no common base
-        raise _flag_error(error, overrides, known) from error
+        raise _flag_error(error, overrides, flag_names) from error
     if rest:
         raise InputError(f"unexpected argument {rest[0]!r}; settings are given as --config.FIELD=VALUE")
     config: Any = values["config"].value
@@ -95,7 +95,7 @@ def _load_json(path: pathlib.Path) -> Config:
 
 
 def read_space(location: str) -> dict[str, Any]:
-    """What sweep() of the config file 'FILE[:arg]' returns; {} where there is none. Raises InputError as it fails."""
+    """Returns the space that sweep() of a config file gives, {} without one. Raises InputError when it fails."""
     found = find_file(location.partition(":")[0], "configs", "config")
     if found.suffix == ".json":
         return {}
@@ -108,7 +108,7 @@ def read_space(location: str) -> dict[str, Any]:
 
 
 def _call_config_file(path: str, arg: str) -> Config:
-    """What get_config() of the file returns, or get_config(arg)."""
+    """Returns what get_config() of the file returns, or get_config(arg)."""
     with _of_file(path + (arg and f":{arg}")):
         module = _module(path)
         if not hasattr(module, "get_config"):
@@ -122,7 +122,7 @@ def _call_config_file(path: str, arg: str) -> Config:
 
 
 def read_study(path: str, budget: str) -> Any:
-    """The `cnnjax.study.Study` that get_study(budget) of the file gives. Raises InputError when it gives none."""
+    """Returns the `cnnjax.study.Study` that get_study(budget) of the file returns. Raises InputError if it does not."""
     from cnnjax.study import Study
 
     path = str(find_file(path, "experiments", "study"))
@@ -137,7 +137,7 @@ def read_study(path: str, budget: str) -> Any:
 
 
 def _module(path: str) -> types.ModuleType:
-    """A Python file of a person's own, which may raise anything."""
+    """Imports a Python file, which may raise anything."""
     module_spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, path)
     if module_spec is None or module_spec.loader is None:
         raise InputError("expected a .py file with get_config()")
@@ -155,13 +155,13 @@ def _of_file(where: str, what: str = "config") -> Iterator[None]:
         raise InputError(f"{where} gives no {what}: {kind}{error}") from error
 
 
-def _flag_error(error: Exception, overrides: Sequence[str], known: Iterable[str]) -> InputError:
-    """The error of a flag that absl or config_flags refused, in our words."""
+def _flag_error(error: Exception, overrides: Sequence[str], flag_names: Iterable[str]) -> InputError:
+    """Converts the error of a flag that absl or config_flags refused."""
     for word in overrides:
         name = word.split("=")[0].lstrip("-")
         if name.startswith("config.") and name.removeprefix("config.") not in FIELDS:
             return unknown_field(name.removeprefix("config."))
         if word.startswith("-") and not name.startswith("config."):
-            return InputError(f"unknown flag {word!r}; {nearest(name, known)}")
+            return InputError(f"unknown flag {word!r}; {nearest(name, flag_names)}")
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return InputError(lines[0].removeprefix("flag --"))

@@ -26,7 +26,7 @@ def eval_variables(params: Tree, model_state: dict[str, Tree], ema: Tree) -> dic
 
 @flax.struct.dataclass
 class TrainState:
-    """What a training step reads and writes, and what a checkpoint holds."""
+    """The arrays that a training step updates and a checkpoint holds."""
 
     step: jax.Array  # int32: training steps taken
     params: Tree

@@ -45,7 +45,7 @@ class Layer:
 
 
 class _View(NamedTuple):
-    """How the units of an array see the image: windows of `receptive_field` pixels, `jump` pixels apart."""
+    """The parts of the image that the units of an array see: windows of `receptive_field` pixels, `jump` pixels apart."""
 
     receptive_field: Pair
     jump: Pair

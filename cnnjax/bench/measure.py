@@ -1,4 +1,4 @@
-"""What is timed, and how: steps of a network in blocks of about a second, and the most that the machine could do."""
+"""Timed steps of a network, in blocks of about a second, and the peak speeds of the machine."""
 
 import dataclasses
 import functools
@@ -25,7 +25,7 @@ from cnnjax.training.recipe import parse_recipe
 from cnnjax.training.setup import Setup, make_setup, state_shapes
 from cnnjax.training.step import jit_step
 
-BLOCK = 1.0  # seconds: long beside a clock's and a scheduler's grain, short beside what else a machine does
+BLOCK = 1.0  # seconds: long compared with clock resolution, short compared with other load on the machine
 NO_END = 2**40  # steps: more than any measurement takes
 
 Run = Callable[[int], float]  # runs this many steps; returns their seconds
@@ -208,20 +208,20 @@ def input_run(setup: Setup) -> Run:
 
 
 def steps_in_a_block(run: Run) -> int:
-    """How many steps take about BLOCK seconds; the first ones, slower than the rest, are out of the way then."""
+    """Returns the number of steps that take about BLOCK seconds, after some that warm up."""
     run(1)
     few = max(1, min(10, int(BLOCK / run(1))))
     return max(1, round(BLOCK * few / run(few)))
 
 
 def blocks(run: Run, repeats: int) -> list[float]:
-    """The seconds of a step, as the mean of each of `repeats` blocks."""
+    """Times `repeats` blocks of steps; returns the mean seconds of a step in each block."""
     steps = steps_in_a_block(run)
     return [run(steps) / steps for _ in range(repeats)]
 
 
 class Peaks(NamedTuple):
-    """The most that all devices together did."""
+    """The peak speeds of all devices together."""
 
     flops: float  # a second
     bytes: float  # a second, read and written
@@ -229,7 +229,7 @@ class Peaks(NamedTuple):
 
 @functools.cache
 def peaks(dtype: str) -> Peaks:
-    """The speed of a large matrix product and of a large copy, each the best of five."""
+    """Measures the speed of a large matrix product in `dtype`, and of a large copy: the best of five runs each."""
     cpu = jax.default_backend() == "cpu"
     side, size = (2048, 2**26) if cpu else (8192, 2**28)
     a = jnp.ones((side, side), dtype)
@@ -250,9 +250,9 @@ def _best(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> float:
 
 
 def roofline(flops: float, accessed: float, most: Peaks) -> float:
-    """The FLOP/s that a step of so many operations and bytes can reach: Williams et al., CACM 2009.
+    """Returns the FLOP/s that a step of `flops` operations and `accessed` bytes can reach (Williams et al., CACM 2009).
 
-    With `accessed` = 0, not known, the peak of the arithmetic.
+    `accessed` = 0 stands for unknown: then it is the peak of the arithmetic.
     """
     return min(most.flops, flops / accessed * most.bytes) if accessed else most.flops
 

@@ -1,4 +1,4 @@
-"""What a trained network has to know of its training data: the classes, the image shape and the statistics."""
+"""Facts about the training data that a trained network needs: classes, image shape and statistics."""
 
 import dataclasses
 from collections.abc import Mapping

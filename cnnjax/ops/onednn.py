@@ -24,7 +24,7 @@ ROLES = ("output", "images", "kernel")  # numbered as in onednn.cc: which produc
 
 
 class Status(NamedTuple):
-    """Whether oneDNN computes the convolutions on a CPU, and a line for people: its version, or why not."""
+    """The state of the oneDNN library: whether it computes convolutions on a CPU, and its version or the reason."""
 
     ok: bool
     text: str

@@ -178,7 +178,7 @@ def stop_reason(early_stop: str, states: Mapping[str, MonitorState]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class OptimRecipe:
-    """What a config says of the optimizer, the learning rate and the frozen parameters, parsed."""
+    """A config's optimizer, learning rate and frozen parameters, parsed."""
 
     optimizer: tuple[spec.Call, ...]  # the optimizer, and a wrapper if there is one
     schedule: spec.Call
@@ -194,7 +194,7 @@ class OptimRecipe:
 
     @property
     def keeps_average(self) -> bool:
-        """Whether averaged parameters, `TrainState.ema`, are evaluated in place of the parameters."""
+        """Returns whether averaged parameters, `TrainState.ema`, are evaluated in place of the parameters."""
         return bool(self.ema) or len(self.optimizer) > 1
 
 

@@ -57,7 +57,7 @@ def _popen(command: list[str], log: pathlib.Path, cores: Sequence[int] = (), **e
 
 
 class Resources(NamedTuple):
-    """What one worker of this machine may use."""
+    """Cores and GPUs of this machine that one worker may use."""
 
     cores: list[int]  # [] for all
     environment: dict[str, str]  # selects its GPUs

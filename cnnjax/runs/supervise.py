@@ -37,7 +37,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class End:
-    """How a run ended."""
+    """The end of a run: its kind and the reason."""
 
     kind: Literal["complete", "stopped", "failed"]  # 'stopped': on request
     reason: str = ""  # why it failed

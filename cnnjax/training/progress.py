@@ -1,7 +1,4 @@
-"""What a person sees of a training: a live bar on a terminal, plain lines at a bearable rate anywhere else.
-
-And at its end, what the time went into.
-"""
+"""Progress of a training: a live bar on a terminal, plain lines elsewhere, and the use of time at the end."""
 
 import time
 
@@ -11,14 +8,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from cnnjax import metrics
 
 LINE_SECONDS = 10  # between two plain lines
+LABELS = {"step": "training steps", "dispatch": "dispatching", "reports": "reporting"}  # of laps, where not their name
 
 
 class Bar:
-    """A context that shows steps go by. `note` prints a line above the bar."""
+    """A context that shows the progress from step `start` to `total`, with `epoch` steps per epoch."""
 
     def __init__(self, console: Console, start: int, total: int, epoch: float) -> None:
         self.console, self.step, self.total, self.epoch = console, start, total, epoch
-        self.start, self.begun, self.said = start, time.monotonic(), time.monotonic()
+        self.start, self.begun, self.last_line = start, time.monotonic(), time.monotonic()
         self.text = ""
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}"),
                    TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())  # fmt: skip
@@ -41,44 +39,44 @@ class Bar:
         )
 
     def advance(self, step: int) -> None:
-        """Says that `step` steps are done."""
+        """Shows that `step` steps are done."""
         self.step = step
         if self.live:
             self.live.update(self.task, completed=step, description=self._where())
 
     def show(self, values: dict[str, float]) -> None:
-        """Shows the newest training metrics: those of `METRICS`, lr and images_per_second."""
+        """Shows the newest training metrics: those of `METRICS`, "lr" and "images_per_second"."""
         self.text = "  ".join(
             (metrics.describe(values, "  "), f"lr {values['lr']:.3g}",
              f"{values['images_per_second']:,.0f} images/s")
         )  # fmt: skip
         if self.live:
             self.live.update(self.task, text=self.text)
-        elif time.monotonic() - self.said >= LINE_SECONDS or self.step == self.total:
-            self.said = time.monotonic()
-            left = (self.said - self.begun) / (self.step - self.start) * (self.total - self.step)
+        elif time.monotonic() - self.last_line >= LINE_SECONDS or self.step == self.total:
+            self.last_line = time.monotonic()
+            left = (self.last_line - self.begun) / (self.step - self.start) * (self.total - self.step)
             self.console.print(f"{self._where()}  {self.text}  {left:.0f} s left", soft_wrap=True, highlight=False)
 
     def note(self, line: str) -> None:
-        """Prints a line that stays."""
+        """Prints a line above the bar."""
         self.console.print(line, soft_wrap=True, highlight=False)
 
 
 class Laps:
-    """Seconds of a loop by what they went into; `lap` says what that was since the last lap, or since the start."""
+    """A stopwatch: the seconds of a loop by what they were spent on."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._last = time.monotonic()
 
     def lap(self, name: str) -> None:
-        """Puts the time since the last lap down to `name`."""
+        """Adds the time since the last lap, or since the start, to `name`."""
         now = time.monotonic()
         self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
         self._last = now
 
     def line(self) -> str:
-        """Which of them took longest, and the shares of all: 'limited by the input: input 62 %, step 30 % ...'."""
+        """Returns the fractions of the time, largest first: 'time: 62% input, 30% training steps, 8% saving, of 9 s'."""
         total, longest = sum(self.seconds.values()), sorted(self.seconds, key=lambda name: -self.seconds[name])
-        shares = ", ".join(f"{name} {self.seconds[name] / total:.0%}" for name in longest)
-        return f"limited by: {longest[0]} ({shares} of {total:.1f} s)"
+        fractions = ", ".join(f"{self.seconds[name] / total:.0%} {LABELS.get(name, name)}" for name in longest)
+        return f"time: {fractions}, of {total:.1f} s"

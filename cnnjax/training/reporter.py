@@ -1,4 +1,4 @@
-"""What a training reports while it runs: training metrics, validation metrics, and where the time went."""
+"""Reports of a running training: training metrics, validation metrics, and the time they took."""
 
 import time
 from typing import Any

@@ -6,7 +6,7 @@ Training, `bench`, `study` and `data preview` all use this assembly, so what the
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import flax.linen as nn
 import jax
@@ -22,7 +22,7 @@ from cnnjax.errors import InputError
 from cnnjax.evaluation.scoring import input_errors, make_scorer
 from cnnjax.models import create_model
 from cnnjax.optim import freezing
-from cnnjax.pretrained import LoadedNetwork, TransferPlan
+from cnnjax.pretrained import LoadedNetwork, TransferPlan, match_for_transfer
 from cnnjax.runs import checkpoint
 from cnnjax.state import TrainState, Tree
 from cnnjax.training.distill import Teacher, load_teacher
@@ -45,7 +45,7 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """What the training step, its state and its batches are made of."""
+    """Everything that a training is assembled from: data, network, schedule, state shapes, scorers, teacher."""
 
     recipe: Recipe
     mesh: Mesh
@@ -111,20 +111,16 @@ def make_setup(
     unfreeze_steps = freezing.unfreeze_steps(
         recipe.optim.freezing, shapes.params, epoch=steps_per_epoch, total=total_steps
     )
-    init_from = None
-    if init_network:
-        partial = config.init_partial
-        plan = pretrained.match_for_transfer(shapes.variables, init_network, config.init, classes, partial)
-        init_from = Source(init_network, plan)
+    init_from = _plan_transfer(config, init_network, shapes, classes) if init_network else None
 
     # Statistics of the training split, which was read meanwhile.
     data = data_info(recipe, splits.train, source, folder)
     functions = input_functions(recipe, data)
-    make = functools.partial(make_scorer, recipe.evaluation, data)
     held_out = {"val": splits.val, "test": splits.test}
+    scorers = {
+        name: make_scorer(recipe.evaluation, data, split, model, mesh) for name, split in held_out.items() if split
+    }
     losses.parse(config.loss, len(classes))
-    steps_per_call = _steps_per_call(config, source)
-    scorers = {name: make(split, model, mesh) for name, split in held_out.items() if split}
     teacher = None
     if recipe.distill:
         teacher = load_teacher(recipe.distill, recipe.operations.step, source.shape, classes, mesh, log)
@@ -138,7 +134,7 @@ def make_setup(
         schedule=schedule,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
-        steps_per_call=steps_per_call,
+        steps_per_call=_steps_per_call(config, source),
         unfreeze_steps=unfreeze_steps,
         prepare=functions.prepare,
         mix=functions.mix,
@@ -157,6 +153,11 @@ def state_shapes(
     with input_errors(recipe.config.model, shape):
         shapes = jax.eval_shape(init, jax.random.key(0))
     return sharding.with_sharding(shapes, sharding.state_sharding(shapes, mesh, recipe.config.zero_1))
+
+
+def _plan_transfer(config: Config, network: LoadedNetwork, shapes: TrainState, classes: Sequence[str]) -> Source:
+    partial = config.init_partial
+    return Source(network, match_for_transfer(shapes.variables, network, config.init, classes, partial))
 
 
 def _check_ghost_batches(config: Config, model: nn.Module) -> None:

@@ -57,19 +57,20 @@ def train_step(
     config, frozen = recipe.config, recipe.optim.freezing
     params = freezing.trainable(frozen, state.params)
     optimizer = optim.build(recipe.optim, params, schedule)
-    augment_key, dropout_key, mix_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
+    keys = jax.random.split(jax.random.fold_in(key, state.step), 3)
     unfreeze_steps = unfreeze_steps or {}
     count = config.grad_accum_steps
 
     def microbatch(i: int) -> Microbatch:
         rows = {name: x.reshape(-1, count, *x.shape[1:])[:, i] for name, x in batch.items()}
-        drawn = jax.random.fold_in(augment_key, i), rows["image"], rows["example"], rows["epoch"]
-        mixed, labels = jax.random.fold_in(mix_key, i), rows["label"]
-        inputs, targets = mix(mixed, prepare(*drawn), labels)
+        augment_key, dropout_key, mix_key = (jax.random.fold_in(key, i) for key in keys)
+        drawn = augment_key, rows["image"], rows["example"], rows["epoch"]
+        inputs, targets = mix(mix_key, prepare(*drawn), rows["label"])
         teacher_logits = None
         if teacher:
-            teacher_logits = teacher.logits(teacher_variables, mix(mixed, teacher.prepare(*drawn), labels)[0])
-        return Microbatch(inputs, labels, targets, teacher_logits, jax.random.fold_in(dropout_key, i))
+            teacher_inputs, _ = mix(mix_key, teacher.prepare(*drawn), rows["label"])
+            teacher_logits = teacher.logits(teacher_variables, teacher_inputs)
+        return Microbatch(inputs, rows["label"], targets, teacher_logits, dropout_key)
 
     def loss_fn(params: Tree, model_state: Tree, rows: Microbatch) -> tuple[Array, tuple[Tree, Sums]]:
         variables = {"params": merge_trees(state.params, params), **model_state}
@@ -97,12 +98,17 @@ def train_step(
     updates, opt_state = optimizer.update(grads, state.opt_state, params, value_fn=value, is_unfrozen=unfrozen)
     params = optax.apply_updates(params, updates)
     ema = optim.eval_params(opt_state, params)
-    if config.ema:  # the decay grows from 0.1, so that the average forgets the initialization
-        decay = jnp.minimum(config.ema, (1 + state.step) / (10 + state.step))
+    if config.ema:
+        decay = _average_decay(config.ema, state.step)
         ema = jax.tree.map(lambda average, p: decay * average + (1 - decay) * p, state.ema, params)
     sums["lr"] = schedule(state.step)
     all_params = merge_trees(state.params, params)
     return TrainState(state.step + 1, all_params, model_state, opt_state, ema, state.monitors), sums
+
+
+def _average_decay(decay: float, step: Array) -> Array:
+    """Returns the decay of the weight average at a step; it grows from 0.1, so that the average forgets the start."""
+    return jnp.minimum(decay, (1 + step) / (10 + step))
 
 
 def _loss(
