@@ -45,7 +45,7 @@ class Layer:
 
 
 class _View(NamedTuple):
-    """The parts of the image that the units of an array see: windows of `receptive_field` pixels, `jump` pixels apart."""
+    """Windows of the image that the units of an array see: `receptive_field` pixels wide, `jump` pixels apart."""
 
     receptive_field: Pair
     jump: Pair

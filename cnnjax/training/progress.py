@@ -76,7 +76,7 @@ class Laps:
         self._last = now
 
     def line(self) -> str:
-        """Returns the fractions of the time, largest first: 'time: 62% input, 30% training steps, 8% saving, of 9 s'."""
+        """Returns fractions, largest first: 'time: 62% input, 30% training steps, 8% saving, of 9 s'."""
         total, longest = sum(self.seconds.values()), sorted(self.seconds, key=lambda name: -self.seconds[name])
         fractions = ", ".join(f"{self.seconds[name] / total:.0%} {LABELS.get(name, name)}" for name in longest)
         return f"time: {fractions}, of {total:.1f} s"
