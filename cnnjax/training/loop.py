@@ -25,7 +25,7 @@ from cnnjax.state import TrainState
 from cnnjax.training.init import split_keys
 from cnnjax.training.recipe import parse_recipe
 from cnnjax.training.reporter import Reporter
-from cnnjax.training.setup import Setup, make_setup
+from cnnjax.training.setup import Log, Setup, make_setup
 from cnnjax.training.state import restore_or_init
 from cnnjax.training.step import jit_step
 
@@ -64,19 +64,20 @@ def train(
     begun, folder = time.monotonic(), pathlib.Path(folder)
     leader = jax.process_index() == 0
     console = (console or Console(highlight=False)) if leader else Console(quiet=True)
+    log = functools.partial(console.print, soft_wrap=True, markup=False)
     recipe = parse_recipe(config)
-    setup = make_setup(recipe, folder=folder, data_dir=data_dir, mesh=mesh, log=console.print)
+    setup = make_setup(recipe, folder=folder, data_dir=data_dir, mesh=mesh, log=log)
     if leader:
         workdir.claim(folder, recipe.config)
         workdir.write_data_info(folder, setup.data)
         register.keep_copies(folder)
     workdir.check_shared(folder)
-    state = restore_or_init(setup, folder, console.print, set_aside=leader)
+    state = restore_or_init(setup, folder, log, set_aside=leader)
 
     start, end = int(state.step), setup.total_steps
     if optim.stop_reason(recipe.config.early_stop, state.monitors):  # it stopped early, before it was resumed
         end = start
-    _announce(setup, folder, console, start, end)
+    _announce(setup, folder, log, start, end)
     with (
         workdir.MetricsWriter(folder, start, leader) as file,
         checkpoint.Saver(folder, recipe.config.keep_checkpoints) as saver,
@@ -91,13 +92,13 @@ def train(
             raise Interrupted(signals.signal, f"stopped after step {int(state.step)}; the state is saved")
         result: dict[str, Any] = {"step": int(state.step), "folder": str(folder)}
         if stopped:
-            console.print(f"stopped after step {int(state.step):,} by {stopped}", soft_wrap=True)
+            log(f"stopped after step {int(state.step):,} by {stopped}")
             result["stopped"] = stopped
         if "test" in setup.scorers:
             result |= {"split": recipe.config.test_split, **_score_test(setup, state, file, reporter)}
         result["seconds"] = round(time.monotonic() - begun, 1)
         if start < int(state.step):
-            console.print(reporter.laps.line(), soft_wrap=True)
+            log(reporter.laps.line())
             result["loop_seconds"] = {name: round(value, 3) for name, value in reporter.laps.seconds.items()}
         if leader:
             workdir.write_json(folder / "result.json", result)
@@ -184,24 +185,23 @@ def _groups(start: int, total: int, periods: Iterable[float], most: int) -> Iter
         start = stop
 
 
-def _announce(setup: Setup, folder: pathlib.Path, console: Console, start: int, total: int) -> None:
+def _announce(setup: Setup, folder: pathlib.Path, log: Log, start: int, total: int) -> None:
     """Prints what is trained, on what, and where."""
     config, mesh, params = setup.config, setup.mesh, setup.shapes.params
     count, trainable = (_size(tree) for tree in (params, freezing.trainable(setup.recipe.optim.freezing, params)))
     counted = f"{count:,} parameters" + (f" ({trainable:,} of them trained)" if trainable < count else "")
-    console.print(
+    log(
         f"{config.model} on {config.dataset}: {counted}, {setup.source.num_examples:,} images, {total:,} steps of "
         f"{config.batch_size} on {mesh.size} {jax.default_backend()} device(s), in {folder}",
-        soft_wrap=True,
     )
     if config.zero_1 or mesh.shape["model"] > 1:
         trees = (params, setup.shapes.opt_state)
         held = [f"{sharding.local_bytes(tree) / 2**20:.1f} MiB" for tree in trees]
-        console.print(f"each device holds {held[0]} of parameters and {held[1]} of optimizer state", soft_wrap=True)
+        log(f"each device holds {held[0]} of parameters and {held[1]} of optimizer state")
     if jax.default_backend() == "cpu":
-        console.print(f"using {implementation_name(mesh.size)} for CPU convolutions", soft_wrap=True)
+        log(f"using {implementation_name(mesh.size)} for CPU convolutions")
     if start:
-        console.print(f"going on from step {start:,}")
+        log(f"going on from step {start:,}")
 
 
 def _size(tree: Any) -> int:
