@@ -104,6 +104,10 @@ def focal(logits: Array, target: Array, gamma: float = 2.0, alpha: float | None 
 
 
 def _smooth(name: str, target: Array, fraction: float) -> Array:
+    """Returns (1 - fraction) * target + fraction / K. Raises InputError unless 0 <= fraction <= 1.
+
+    `name` is the loss's, for the error.
+    """
     if not 0 <= fraction <= 1:
         raise InputError(f"{name}: label_smoothing = {fraction!r}: expected 0 to 1")
     return optax.smooth_labels(target, fraction)

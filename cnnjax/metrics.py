@@ -30,10 +30,8 @@ class Metric:
     Attributes:
       name: key in metrics.jsonl and `METRICS`.
       batch_sum: (logits [N, K], label int [N], loss float32 [N], mask bool [N]) -> array of any shape, such as [] or
-        [K],
-      which is added over all batches. It is jitted, and must leave out examples whose mask is False. Integer results
-        are
-      summed exactly.
+        [K], which is added over all batches. It is jitted, and must leave out examples whose mask is False. Integer
+        results are summed exactly.
       higher_is_better: False for losses and errors.
       format_spec: Python format of the value; '.2%' shows a fraction as a percentage.
       title: heading in tables; '' for `name`.
@@ -138,7 +136,7 @@ def evaluate(scores: np.ndarray, label: np.ndarray, loss: Callable[[Array, Array
 
 
 def format_value(name: str, value: float) -> str:
-    """Formats a logged value by the format of its metric, or with 4 digits if `METRICS` does not have it.
+    """Formats a logged value by the format of its metric, or with 4 significant digits for any other name.
 
     `name` may have a prefix, as in 'val/accuracy'.
     """

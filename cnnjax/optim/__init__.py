@@ -75,9 +75,8 @@ def build_optimizer(
 
     Returns:
       An optax transformation. Its `update` also takes `value_fn`, the loss of the batch as a function of the
-        parameters,
-      which only lbfgs uses. With `unfreeze` it needs `is_unfrozen` too, a tree of booleans like `params`: parameters
-      where it is False do not change.
+      parameters, which only lbfgs uses. With `unfreeze` it needs `is_unfrozen` too, a tree of booleans like `params`:
+      parameters where it is False do not change.
 
     Raises:
       InputError: a pattern that matches no parameter.

@@ -32,7 +32,7 @@ class Freezing:
       freeze: pattern on parameter paths: which are frozen. None: all parameters are trained.
       unfreeze: pairs of a pattern and a duration: matching frozen parameters are trained from that time on.
       freeze_stats: whether BatchNorm layers use their running statistics, and keep them, while their parameters are
-      frozen.
+        frozen.
     """
 
     freeze: re.Pattern[str] | None

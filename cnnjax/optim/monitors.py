@@ -25,7 +25,7 @@ class Monitor:
     Attributes:
       init: the state before the first evaluation.
       update: (state, metrics) -> new state. `metrics` are the mean metrics of the validation split, as `metrics.means`
-      returns them.
+        returns them.
     """
 
     init: MonitorState

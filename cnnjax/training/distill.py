@@ -46,8 +46,7 @@ class Teacher:
 
     Attributes:
       prepare: (key, images uint8 [N, H, W, C], example, epoch) -> the teacher's input; it applies the student's
-        operations
-      and then the teacher's normalization.
+        operations and then the teacher's normalization.
       logits: (variables, inputs) -> logits [N, K], in evaluation mode.
       loss: (student's loss [N], student's logits, teacher's logits) -> distillation loss [N].
       variables: the teacher's Flax variables, on the mesh.

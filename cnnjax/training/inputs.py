@@ -39,10 +39,9 @@ class InputFunctions:
 
     Attributes:
       prepare: (key, images uint8 [N, H, W, C], example int32 [N], epoch int32 [N]) -> augmented and normalized images,
-      float32 [N, H, W, C].
+        float32 [N, H, W, C].
       mix: (key, prepared images, labels int32 [N]) -> images and targets float32 [N, K]; it applies mixup and the like,
-        or
-      only makes the labels one-hot.
+        or only makes the labels one-hot.
     """
 
     prepare: Callable[..., jax.Array]

@@ -42,7 +42,7 @@ class TrainResult:
       metrics: the contents of result.json: metrics of the test split (if there is one), 'step', 'folder', 'seconds',
         ...
       history: {'train', 'val' or 'test': {'step', 'epoch', 'loss', ...: values}}, read from metrics.jsonl; {} on all
-      processes but the first.
+        processes but the first.
     """
 
     state: TrainState
@@ -191,20 +191,20 @@ def feeds(setup: Setup, start: int, total: int, periods: Iterable[float]) -> Ite
     The input of `jit_step` is one batch, or a `pipeline.StepGroup` if setup.steps_per_call > 1. A group ends early
     wherever one of `periods` (in steps) is due.
     """
-    config, most = setup.config, setup.steps_per_call
+    config, max_steps = setup.config, setup.steps_per_call
     order = {"seed": config.seed, "batch_size": config.batch_size, "repeats": config.repeated_augment}
-    if most == 1:
+    if max_steps == 1:
         return enumerate(pipeline.train_batches(setup.source, **order, start=start, stop=total), start + 1)
-    groups = _groups(start, total, periods, most)
-    return pipeline.train_groups(setup.source, groups, **order, max_steps=most, mesh=setup.mesh)
+    groups = _groups(start, total, periods, max_steps)
+    return pipeline.train_groups(setup.source, groups, **order, max_steps=max_steps, mesh=setup.mesh)
 
 
-def _groups(start: int, total: int, periods: Iterable[float], most: int) -> Iterator[range]:
+def _groups(start: int, total: int, periods: Iterable[float], max_steps: int) -> Iterator[range]:
     """Yields ranges of up to `max_steps` steps that cover `start` to `total`; a range ends where a period is due."""
     periods = [*periods, *([SIGNAL_PERIOD] if jax.process_count() > 1 else [])]
     while start < total:
         stop = start + 1
-        while stop < min(start + most, total) and not any(is_due(stop, period) for period in periods):
+        while stop < min(start + max_steps, total) and not any(is_due(stop, period) for period in periods):
             stop += 1
         yield range(start, stop)
         start = stop

@@ -24,7 +24,7 @@ class Recipe:
       operations: operations of config.augment.
       normalization: the call of config.normalize.
       statistics: names of the statistics of the training split, besides mean and std, that the operations and the
-      normalization need.
+        normalization need.
       loss: the call of config.loss.
       optim: optimizer, learning rate and frozen parameters.
       distill: the teacher; None without distillation.

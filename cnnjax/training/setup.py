@@ -36,8 +36,8 @@ Log = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
-    """A trained network that the run's weights are initialized from."""
+class InitSource:
+    """A trained network from which a run's weights are initialized, and the plan that says which arrays are taken."""
 
     network: LoadedNetwork
     plan: TransferPlan
@@ -81,7 +81,7 @@ class Setup:
     prepare: Callable[..., jax.Array]
     mix: Callable[..., tuple[jax.Array, jax.Array]]
     shapes: TrainState
-    init_from: Source | None
+    init_from: InitSource | None
     teacher: Teacher | None
     scorers: Mapping[str, Callable[[Tree], metrics.Sums]]
 
@@ -109,8 +109,7 @@ def make_setup(
     Args:
       recipe: the parsed config.
       folder: the run's folder. Its data statistics are reused; if it has a checkpoint, config.init is not read. None
-        for a
-      new run without a folder.
+        for a new run without a folder.
       data_dir: folder of the data sets; '' for the default one.
       mesh: devices to use; None for config.mesh.
       log: called with lines of text.
@@ -187,13 +186,13 @@ def state_shapes(
     return sharding.with_sharding(shapes, sharding.state_sharding(shapes, mesh, recipe.config.zero_1))
 
 
-def _plan_transfer(config: Config, network: LoadedNetwork, shapes: TrainState, classes: Sequence[str]) -> Source:
+def _plan_transfer(config: Config, network: LoadedNetwork, shapes: TrainState, classes: Sequence[str]) -> InitSource:
     """Plans which arrays of the trained `network` replace those of the new state.
 
     `shapes` and `classes` are those of the run. Raises InputError if the networks do not fit.
     """
     partial = config.init_partial
-    return Source(network, match_for_transfer(shapes.variables, network, config.init, classes, partial))
+    return InitSource(network, match_for_transfer(shapes.variables, network, config.init, classes, partial))
 
 
 def _check_ghost_batches(config: Config, model: nn.Module) -> None:

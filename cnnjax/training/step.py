@@ -73,8 +73,7 @@ def train_step(
 
     Returns:
       The new state, and the metric sums over the batch with the learning rate as "lr". Accuracy compares with each
-        image's
-      own label, even where images are mixed.
+      image's own label, even where images are mixed.
     """
     schedule = optim.scaled_schedule(schedule, state.monitors)
     config, frozen = recipe.config, recipe.optim.freezing
