@@ -74,8 +74,8 @@ def binary(logits: Array, target: Array, label_smoothing: float = 0.0, threshold
     """Sigmoid cross-entropy of each class, averaged over the K classes: float32 [N]. Same as timm's BinaryCrossEntropy.
 
     `label_smoothing` is the fraction of the target that is spread over all classes. `threshold` then makes the target
-    binary: 1 where it is larger, else 0. None leaves the target as it is. Wightman et al. 2021, arXiv:2110.00476, sec.
-    2, use 0.2 in their recipes A1-A3.
+    binary: 1 where it is larger, else 0. None leaves the target as it is. Recipes A1-A3 of Wightman et al. 2021,
+    arXiv:2110.00476, sec. 2, use 0.2.
     """
     target = _smooth("binary", target, label_smoothing)
     if threshold is not None:

@@ -108,7 +108,11 @@ class Predictor:
         return maps[layer] if layer else maps
 
     def _make_feature_function(self, layer: str, shape: tuple[int, ...]) -> Callable:
-        """Builds the jitted (variables, uint8 [B, *shape]) -> {layer: float32 [B, ...]}; layer "" is all of them."""
+        """Builds the jitted function (variables, uint8 [B, *shape]) -> {layer name: activations float32 [B, ...]}.
+
+        `layer` "" stands for all layers. Raises InputError for an unknown layer, or if the network does not take the
+        shape.
+        """
         data, recipe = self.network.data, self.recipe
         model = probe.features_only_model(self.network, layer)
         scoring.check_accepts(recipe, data, self.network.model, shape)
@@ -131,7 +135,11 @@ class Predictor:
         return self.network.data.shape
 
     def _views(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Returns the views of an image in each pass. Raises InputError if nothing resizes it to the training size."""
+        """Returns the views of an image in each pass of the protocol, after host operations.
+
+        Raises InputError if an operation does not fit the image, or if it has another size than the training images and
+        nothing resizes it.
+        """
         calls = [[*self.host_ops, *views] for views in self.protocol.passes]
         shape = self._shape
         if not self.protocol.variable_size and not any(calls) and image.shape != shape:
@@ -142,7 +150,11 @@ class Predictor:
         return tuple(apply_operations(image, operations) for operations in calls)
 
     def _array_views(self, image: np.ndarray, name: str) -> HostImage:
-        """Returns the views of an array, resized by `_resized` if the protocol sets no size; errors are returned."""
+        """Returns the views of an image given as an array. `name` is the image's, for messages.
+
+        The image is first resized by `_resized` if the protocol sets no size. An InputError becomes the result's
+        `error`.
+        """
         try:
             has_size = self.protocol.variable_size or any(self.protocol.passes)
             return HostImage(name, self._views(self._converted(image) if has_size else self._resized(image)))
@@ -318,7 +330,7 @@ def _resize_text(shape: tuple[int, ...]) -> str:
 
 
 def _padded_rows(count: int, max_rows: int, devices: int) -> int:
-    """Returns the next power of two from `count`, at most `max_rows`, then rounded up to a multiple of `devices`.
+    """Returns the smallest power of two >= `count`, at most `max_rows`, then rounded up to a multiple of `devices`.
 
     So few programs are compiled. The result may exceed `max_rows`.
     """
@@ -326,6 +338,9 @@ def _padded_rows(count: int, max_rows: int, devices: int) -> int:
 
 
 def _most_probable(probabilities: np.ndarray, count: int) -> tuple[tuple[int, float], ...]:
-    """Returns the `count` largest as (class index, probability), largest first; ties are in class order."""
+    """Returns the `count` largest probabilities as (class index, probability), largest first.
+
+    Equal probabilities keep the order of the classes.
+    """
     order = np.argsort(-probabilities, kind="stable")[:count]
     return tuple((int(i), float(probabilities[i])) for i in order)

@@ -43,37 +43,40 @@ def _single_op(name: str, size: int) -> tuple[spec.Call, ...]:
 
 
 def single() -> Protocol:
-    """Scores one view: the image as preprocessed."""
+    """Protocol of one view: the image as preprocessed."""
     return Protocol()
 
 
 def flip() -> Protocol:
-    """Scores two views: the image and its horizontal flip."""
+    """Protocol of two views: the image and its horizontal flip."""
     return Protocol(flip=True)
 
 
 def center(size: int) -> Protocol:
-    """Scores one view: the center crop of `size` x `size` pixels."""
+    """Protocol of one view: the center crop of `size` x `size` pixels."""
     return Protocol((_single_op("center_crop", size),), replaces=("center_crop",))
 
 
 def five_crop(size: int) -> Protocol:
-    """Scores five views of `size` x `size` pixels: the four corners and the center."""
+    """Protocol of five views of `size` x `size` pixels: the four corners and the center."""
     return Protocol((_single_op("corners_and_center", size),), replaces=("center_crop",))
 
 
 def ten_crop(size: int) -> Protocol:
-    """Scores ten views: those of `five_crop` and their horizontal flips (Krizhevsky et al. 2012, sec. 4.1)."""
+    """Protocol of ten views: those of `five_crop` and their horizontal flips (Krizhevsky et al. 2012, sec. 4.1)."""
     return dataclasses.replace(five_crop(size), flip=True)
 
 
 def crop144(size: int = 224) -> Protocol:
-    """Scores 144 views: the 72 crops of `data.views.crops_of_squares` and their flips (Szegedy et al. 2015, sec. 7)."""
+    """Protocol of 144 views, `size` x `size` pixels each, at four scales of the image (Szegedy et al. 2015, sec. 7).
+
+    These are the 72 crops of `data.views.crops_of_squares` and their horizontal flips.
+    """
     return Protocol((_single_op("crops_of_squares", size),), flip=True, replaces=("resize", "center_crop"))
 
 
 def resized(size: int) -> Protocol:
-    """Scores one view: the whole image, with its shorter side resized to `size` pixels and its aspect ratio kept.
+    """Protocol of one view: the whole image, with its shorter side resized to `size` pixels and its aspect ratio kept.
 
     For networks that take images of any size. In call strings, this protocol is named 'resize'.
     """
@@ -81,7 +84,7 @@ def resized(size: int) -> Protocol:
 
 
 def dense(*sizes: int, flip: bool = True) -> Protocol:
-    """Applies the network at every position of the whole image (Simonyan & Zisserman 2015, sec. 3.2).
+    """Protocol that applies the network at every position of the whole image (Simonyan & Zisserman 2015, sec. 3.2).
 
     The fully connected layers become convolutions, and logits are averaged over the positions. `sizes` are lengths in
     pixels to which the shorter side is resized; each is a pass, and passes are averaged as config.average says. Without
@@ -93,7 +96,7 @@ def dense(*sizes: int, flip: bool = True) -> Protocol:
 
 
 def multiscale(*sizes: int, flip: bool = True) -> Protocol:
-    """Same as `dense`, but at least one size is required: multiscale(256, 384, 512).
+    """Same protocol as `dense`, but at least one size is required: multiscale(256, 384, 512).
 
     The example is table 4 of Simonyan & Zisserman (2015, VGG). `sizes` are lengths of the shorter side in pixels, whose
     scores are averaged as config.average says. With `flip`, horizontal flips are scored as well.

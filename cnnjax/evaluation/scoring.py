@@ -218,7 +218,10 @@ def make_scorer(
 
 
 def prefetch_to_host(results: Iterable[Tree]) -> Iterator[Tree]:
-    """Copies results from the device to the host in order, each two results late, so that the device never waits."""
+    """Yields the results in order, copied from the device to the host.
+
+    The copy of a result waits until two more have been started, so that the device always has work.
+    """
     waiting: collections.deque[Tree] = collections.deque()
     for result in results:
         waiting.append(result)

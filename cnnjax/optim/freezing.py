@@ -41,7 +41,7 @@ class Freezing:
 
 
 def parse_freezing(freeze: str, unfreeze: str, freeze_stats: bool) -> Freezing:
-    """Parses the config fields of these names.
+    """Parses the config fields `freeze`, `unfreeze` and `freeze_stats`.
 
     `freeze` is a regular expression on parameter paths; '' freezes nothing. `unfreeze` is 'PATTERN:DURATION
     PATTERN:DURATION ...', such as '^stage3:2 epochs ^stage2:50%'; '' unfreezes nothing. Raises InputError for another

@@ -51,8 +51,8 @@ class Bar:
     def show(self, values: dict[str, float]) -> None:
         """Shows the newest mean training metrics, which include "lr" and "images_per_second".
 
-        Without a terminal, prints a line with the estimated time left, unless the previous one is less than
-        LINE_SECONDS old.
+        Without a terminal, prints them as a line with the estimated time left, at most every LINE_SECONDS and at the
+        last step.
         """
         self.text = "  ".join(
             (metrics.describe(values, "  "), f"lr {values['lr']:.3g}",

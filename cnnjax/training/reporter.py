@@ -37,7 +37,7 @@ class Reporter:
     def called(self, step: int, sums: dict[str, jax.Array]) -> None:
         """Records the metric sums of a device call whose last step is `step`.
 
-        Waits until at most two calls are in flight.
+        Waits for the call before, so that at most two are in flight.
         """
         self._pending.append((step - self._step, sums))
         self._step = step

@@ -37,7 +37,12 @@ Log = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class InitSource:
-    """A trained network from which a run's weights are initialized, and the plan that says which arrays are taken."""
+    """A trained network from which a run's weights are initialized.
+
+    Attributes:
+      network: the trained network.
+      plan: which of its arrays are taken.
+    """
 
     network: LoadedNetwork
     plan: TransferPlan
