@@ -20,10 +20,10 @@ Array = jax.Array
 def cross_entropy(
     logits: Array, target: Array, label_smoothing: float = 0.0, class_weights: Sequence[float] = ()
 ) -> Array:
-    """Softmax cross-entropy.
+    """Softmax cross-entropy of logits [N, K] and target distributions [N, K], float32 [N].
 
     `label_smoothing` is the fraction of the target that is spread over all classes (Szegedy et al. 2016, sec. 7).
-    `class_weights` multiply the terms of the K classes, () for none. Unlike in PyTorch, the mean over a batch divides
+    `class_weights` multiply the terms of the K classes; () for none. Unlike in PyTorch, the mean over a batch divides
     by the number of examples, not by the sum of their weights: with weights whose mean over the training split is 1,
     the learning rate need not change.
     """
@@ -40,9 +40,11 @@ def cross_entropy(
 
 
 def mse(logits: Array, target: Array, of: str = "softmax", scale: float = 1.0) -> Array:
-    """Squared error between the probabilities (of='softmax') or the logits (of='logits') and `scale` times the target.
+    """Squared error of probabilities or logits, averaged over the K classes: float32 [N].
 
-    A `scale` above 1 is for logits of many classes (Hui & Belkin 2021, arXiv:2006.07322, sec. 2: 15 for ImageNet).
+    With of='softmax' the output compared with the target [N, K] is the softmax of `logits`. With of='logits' the logits
+    are compared with `scale` times the target; a scale above 1 is for many classes (Hui & Belkin 2021,
+    arXiv:2006.07322, sec. 2: 15 for ImageNet).
     """
     if of not in ("softmax", "logits"):
         raise InputError(f"mse: of = {of!r}; valid: logits, softmax")
@@ -54,10 +56,11 @@ def mse(logits: Array, target: Array, of: str = "softmax", scale: float = 1.0) -
 
 
 def hinge(logits: Array, target: Array, margin: float = 1.0, squared: bool = False) -> Array:
-    """Multi-class hinge loss (Weston & Watkins 1999), same as PyTorch's MultiMarginLoss.
+    """Multi-class hinge loss (Weston & Watkins 1999), float32 [N]. Same as PyTorch's MultiMarginLoss.
 
-    The sum over the wrong classes of max(0, margin + wrong logit - true logit), divided by K. With `squared`, the
-    terms are squared, as in the L2-SVM (Tang 2013, arXiv:1306.0239, there one-vs-rest).
+    It sums max(0, margin + wrong logit - true logit) over the wrong classes, and divides by K. With `squared` the terms
+    are squared, as in the L2-SVM (Tang 2013, arXiv:1306.0239, there one-vs-rest). For a mixed target, it is the mean of
+    the losses of all classes, weighted by the target.
     """
     if margin <= 0:
         raise InputError(f"hinge: margin = {margin!r}: expected more than 0")
@@ -68,10 +71,11 @@ def hinge(logits: Array, target: Array, margin: float = 1.0, squared: bool = Fal
 
 
 def binary(logits: Array, target: Array, label_smoothing: float = 0.0, threshold: float | None = None) -> Array:
-    """Binary cross-entropy with a sigmoid per class, same as timm's BinaryCrossEntropy.
+    """Sigmoid cross-entropy of each class, averaged over the K classes: float32 [N]. Same as timm's BinaryCrossEntropy.
 
-    `threshold` makes the target binary after smoothing: 1 for the classes above it, else 0. None keeps it. Wightman et
-    al. 2021, arXiv:2110.00476, sec. 2, use 0.2 in their recipes A1-A3.
+    `label_smoothing` is the fraction of the target that is spread over all classes. `threshold` then makes the target
+    binary: 1 where it is larger, else 0. None leaves the target as it is. Recipes A1-A3 of Wightman et al. 2021,
+    arXiv:2110.00476, sec. 2, use 0.2.
     """
     target = _smooth("binary", target, label_smoothing)
     if threshold is not None:
@@ -82,10 +86,11 @@ def binary(logits: Array, target: Array, label_smoothing: float = 0.0, threshold
 
 
 def focal(logits: Array, target: Array, gamma: float = 2.0, alpha: float | None = 0.25) -> Array:
-    """Focal loss: `binary` with each term times (1 - p)^gamma, p the probability of its correct answer.
+    """Focal loss (Lin et al. 2017, arXiv:1708.02002, sec. 3), averaged over the K classes: float32 [N].
 
-    `alpha` weights the term of the true class, 1 - alpha those of the others; None weights none. Lin et al. 2017,
-    arXiv:1708.02002, sec. 3.
+    It multiplies each class's sigmoid cross-entropy by (1 - p) ** gamma, where p is the probability given to the right
+    answer for that class. `alpha` weights the term of the true class, and 1 - alpha the terms of the others; None
+    weights no term.
     """
     if gamma < 0:
         raise InputError(f"focal: gamma = {gamma!r}: expected at least 0")
@@ -99,6 +104,10 @@ def focal(logits: Array, target: Array, gamma: float = 2.0, alpha: float | None 
 
 
 def _smooth(name: str, target: Array, fraction: float) -> Array:
+    """Returns (1 - fraction) * target + fraction / K. Raises InputError unless 0 <= fraction <= 1.
+
+    `name` is the loss's, for the error.
+    """
     if not 0 <= fraction <= 1:
         raise InputError(f"{name}: label_smoothing = {fraction!r}: expected 0 to 1")
     return optax.smooth_labels(target, fraction)
@@ -116,10 +125,10 @@ LOSSES: dict[str, Callable[..., Array]] = {
 
 
 def parse(text: str, classes: int | None = None) -> spec.Call:
-    """Parses a loss's call string, and checks it on dummy logits of `classes` classes.
+    """Parses a loss's call string, such as 'cross_entropy(label_smoothing=0.1)', and tries it on dummy logits.
 
-    `classes` is the length of class_weights by default, or 2 without these. Raises InputError for a loss or argument
-    that does not exist or fit.
+    `classes` is the number of dummy classes; None takes the length of class_weights, or 2 without these. Raises
+    InputError for an unknown loss or argument, and for class_weights of another length than `classes`.
     """
     call = spec.parse(text)
     dummy = jax.ShapeDtypeStruct((1, 2), jnp.float32)
@@ -131,10 +140,10 @@ def parse(text: str, classes: int | None = None) -> spec.Call:
 
 
 def from_call(call: spec.Call) -> Loss:
-    """Builds the loss of a parsed call string."""
+    """Returns the function (logits [N, K], target [N, K]) -> float32 [N] of a call from `parse`."""
     return lambda logits, target: spec.find("loss", call, LOSSES, logits=logits, target=target)()
 
 
 def build(text: str, classes: int | None = None) -> Loss:
-    """Builds a loss from a call string, checked as by `parse`."""
+    """Parses and checks a loss's call string as `parse` does, and returns its function: see `from_call`."""
     return from_call(parse(text, classes))

@@ -19,46 +19,54 @@ EXAMPLES_PER_CHUNK = 1000  # of `evaluate`, which holds several arrays of [EXAMP
 
 
 def _divide(total: np.ndarray, count: float) -> float:
+    """Returns total / count as a Python float: the default of `Metric.mean`."""
     return float(total) / count
 
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-    """A metric of labeled examples: how it is computed, compared and shown.
+    """A metric of labeled examples: how it is computed, compared and formatted.
 
-    `batch_sum(logits [N, K], label int [N], loss float32 [N], mask bool [N])` returns an array of any shape, such as
-    [] or [K], which is added over all batches. It is compiled with the step, and must leave out the examples whose
-    mask is False. Keep counts integer: these are summed exactly.
-    `mean(total, count)` turns the sum over `count` examples, as float64 or int64 of the same shape, into a number.
+    Attributes:
+      name: key in metrics.jsonl and `METRICS`.
+      batch_sum: (logits [N, K], label int [N], loss float32 [N], mask bool [N]) -> array of any shape, such as [] or
+        [K], which is added over all batches. It is jitted, and must leave out examples whose mask is False. Integer
+        results are summed exactly.
+      higher_is_better: False for losses and errors.
+      format_spec: Python format of the value; '.2%' shows a fraction as a percentage.
+      title: heading in tables; '' for `name`.
+      in_progress: whether progress bars and validation lines show it.
+      mean: (sum, count) -> value. The sum over `count` examples is an array of float64 or int64. By default sum /
+        count.
     """
 
-    name: str  # key in metrics.jsonl and `METRICS`
+    name: str
     batch_sum: Callable[[Array, Array, Array, Array], Array]
     higher_is_better: bool = True
-    format_spec: str = ".4f"  # ".2%" shows a fraction as a percentage
-    title: str = ""  # heading in tables; '' for `name`
-    in_progress: bool = True  # whether progress bars and validation lines show it
+    format_spec: str = ".4f"
+    title: str = ""
+    in_progress: bool = True
     mean: Callable[[np.ndarray, float], float] = _divide
 
     @property
     def heading(self) -> str:
-        """The heading of its column in a table."""
+        """Returns the metric's heading in tables: `title`, or `name` if that is ''."""
         return self.title or self.name
 
     @property
     def sign(self) -> float:
-        """1.0 when higher values are better, else -1.0: `sign * value` is to be maximized."""
+        """Returns 1.0 if higher values are better, else -1.0, so that `sign * value` is to be maximized."""
         return 1.0 if self.higher_is_better else -1.0
 
     def format(self, value: float | None) -> str:
-        """Returns the value as people read it, '-' for None (undefined)."""
+        """Formats a value by `format_spec`; None, an undefined value, gives '-'."""
         return "-" if value is None else format(value, self.format_spec)
 
 
 def rank(logits: Array, label: Array) -> Array:
-    """Returns the rank of the true class among the K logits, int [N]: 0 is a top-1 hit.
+    """Returns the rank of the true class among the K classes by descending logit, int [N]: 0 is a top-1 hit.
 
-    Equal logits are ordered by class index; NaN comes last. The rank is K where the true class's logit is NaN.
+    Equal logits are ordered by class index. A NaN logit ranks last. The rank is K if the true class's own logit is NaN.
     """
     true_logit = jnp.take_along_axis(logits, label[:, None], axis=-1)
     earlier_class = jnp.arange(logits.shape[-1])[None] < label[:, None]
@@ -67,14 +75,17 @@ def rank(logits: Array, label: Array) -> Array:
 
 
 def _loss(logits: Array, label: Array, loss: Array, mask: Array) -> Array:
+    """Sums the losses of the examples that `mask` keeps."""
     return jnp.where(mask, loss, 0).sum()
 
 
 def _top1(logits: Array, label: Array, loss: Array, mask: Array) -> Array:
+    """Counts the top-1 hits among the examples that `mask` keeps."""
     return (mask & (rank(logits, label) < 1)).sum()
 
 
 def _top5(logits: Array, label: Array, loss: Array, mask: Array) -> Array:
+    """Counts the top-5 hits among the examples that `mask` keeps; with K < 5, those whose true logit is not NaN."""
     return (mask & (rank(logits, label) < min(5, logits.shape[-1]))).sum()
 
 
@@ -88,31 +99,33 @@ METRICS: dict[str, Metric] = {row.name: row for row in _ROWS}
 
 
 def sums(logits: Array, label: Array, loss: Array, mask: Array | None = None) -> dict[str, Array]:
-    """Returns the sum of each metric over a batch, and the number of examples as "count".
+    """Returns the sum of each metric in `METRICS` over a batch by name, and the number of examples as "count".
 
-    `logits` is [N, K], `label` int [N], `loss` float32 [N]; `mask` bool [N] is False for padding, None without any.
+    `logits` is [N, K], `label` int [N], `loss` float32 [N]. `mask`, bool [N], is False for padding; None counts all
+    examples.
     """
     mask = jnp.ones(label.shape, bool) if mask is None else mask
     return {"count": mask.sum()} | {name: row.batch_sum(logits, label, loss, mask) for name, row in METRICS.items()}
 
 
 def add(several: Sequence[Mapping[str, np.ndarray]]) -> Sums:
-    """Adds the sums of several batches, in int64 and float64."""
+    """Adds the metric sums of several batches by name, integers in int64 and floats in float64."""
     exact = [{name: np.asarray(x, np.float64 if x.dtype.kind == "f" else np.int64) for name, x in batch.items()}
              for batch in several]  # fmt: skip
     return {name: np.sum([batch[name] for batch in exact], axis=0) for name in exact[0]}
 
 
 def means(total: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Returns the value of each metric from its sum: {"loss", "accuracy", "top5", ...}; accuracies are in 0..1."""
+    """Converts metric sums to mean values: {"loss": ..., "accuracy": ..., "top5": ...}. Accuracies are in [0, 1]."""
     count = float(total["count"])
     return {name: row.mean(total[name], count) for name, row in METRICS.items()}
 
 
 def evaluate(scores: np.ndarray, label: np.ndarray, loss: Callable[[Array, Array], Array]) -> dict[str, float]:
-    """Returns the value of each metric for all examples of a split.
+    """Computes the mean value of each metric in `METRICS` over all examples: {"loss": ..., "accuracy": ..., ...}.
 
-    `scores` is float32 [N, K], `label` int [N], `loss` a function of logits and one-hot targets [N, K] to [N].
+    `scores` is float32 [N, K], `label` int [N]. `loss` is a function of scores and one-hot targets [n, K] that returns
+    [n]. Works on EXAMPLES_PER_CHUNK examples at a time.
     """
     total: Sums | None = None
     for i in range(0, len(scores), EXAMPLES_PER_CHUNK):
@@ -123,11 +136,14 @@ def evaluate(scores: np.ndarray, label: np.ndarray, loss: Callable[[Array, Array
 
 
 def format_value(name: str, value: float) -> str:
-    """Formats a logged value by the row of its metric; `name` may have a prefix, as in 'val/accuracy'."""
+    """Formats a logged value by the format of its metric, or with 4 significant digits for any other name.
+
+    `name` may have a prefix, as in 'val/accuracy'.
+    """
     row = METRICS.get(name.rpartition("/")[2])
     return row.format(value) if row else f"{value:.4g}"
 
 
 def describe(values: Mapping[str, float], separator: str = ", ") -> str:
-    """Returns the metrics of a progress line, 'loss 0.1234, accuracy 98.00%'."""
+    """Formats the metrics with `in_progress` as one line: 'loss 0.1234, accuracy 98.00%'."""
     return separator.join(f"{name} {row.format(values[name])}" for name, row in METRICS.items() if row.in_progress)

@@ -10,32 +10,47 @@ Tree = Any
 
 
 def path_name(path: tuple) -> str:
-    """Converts the path of a leaf, as jax.tree_util gives it, to a string: 'stage1_block2/conv1/kernel'."""
+    """Converts a jax.tree_util key path of a leaf to a string such as 'stage1_block2/conv1/kernel'."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def merge_trees(tree: Tree, other: Tree) -> Tree:
-    """Returns `tree`, nested dictionaries, with the leaves of `other` in place of its own at the same paths."""
+    """Returns a copy of the nested dictionary `tree`, updated at every leaf path that `other` has.
+
+    Paths that only `other` has are added.
+    """
     return unflatten_dict(flatten_dict(tree) | flatten_dict(other))
 
 
 def eval_variables(params: Tree, model_state: dict[str, Tree], ema: Tree) -> dict[str, Tree]:
-    """Returns the Flax variables to evaluate with: parameters that have an average are replaced by it."""
+    """Returns the Flax variables for evaluation: {"params": ..., **model_state}.
+
+    Parameters that have an average in `ema` are replaced by it.
+    """
     return {"params": merge_trees(params, ema), **model_state}
 
 
 @flax.struct.dataclass
 class TrainState:
-    """The arrays that a training step updates and a checkpoint holds."""
+    """The arrays that a training step updates and a checkpoint holds.
 
-    step: jax.Array  # int32: training steps taken
+    Attributes:
+      step: int32 [], training steps taken.
+      params: all parameters, the frozen ones included.
+      model_state: every other Flax collection, such as "batch_stats"; {} if the network has none.
+      opt_state: optax state of the trained parameters.
+      ema: averages of the trained parameters, which evaluation uses; {} if the config asks for none.
+      monitors: state of each validation monitor by name; checkpoints call this item "watched".
+    """
+
+    step: jax.Array
     params: Tree
-    model_state: dict[str, Tree]  # every other Flax collection, such as batch_stats; {} for a network without
+    model_state: dict[str, Tree]
     opt_state: Tree
-    ema: Tree  # averages of the trainable parameters, used in evaluation; {} when the config asks for none
-    monitors: dict[str, Tree] = flax.struct.field(default_factory=dict)  # MonitorState by name; "watched" on disk
+    ema: Tree
+    monitors: dict[str, Tree] = flax.struct.field(default_factory=dict)
 
     @property
     def variables(self) -> dict[str, Tree]:
-        """The Flax variables to evaluate with."""
+        """Returns the Flax variables for evaluation, with averaged parameters where there are any."""
         return eval_variables(self.params, self.model_state, self.ema)

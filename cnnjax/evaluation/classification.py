@@ -23,22 +23,32 @@ MACRO_AVERAGED = ("precision", "recall", "f1", "specificity", "fall_out", "roc_a
 class ClassificationMetrics:
     """Results of `classification_metrics`. Undefined values, such as the recall of a class without examples, are NaN.
 
-    The name "fall_out" stands for the false positive rate, "right" for correct predictions, "images" for examples.
+    In names, "fall_out" is the false positive rate, "right" means correctly predicted, "images" counts examples.
+
+    Attributes:
+      overall: {name: number}: "accuracy", "top5", "ece", "nll", "brier", averages such as "recall_macro", and more.
+      per_class: {name: array [K]}: "images", "accuracy", "precision", "recall", "f1", "roc_auc", and more.
+      confusion: int64 [K, K]; rows are labels, columns predictions.
+      calibration: {name: array [CALIBRATION_BINS]}: "low", "high", "images", "confidence" and "accuracy" of each bin.
+      roc: [K, len(CURVE_GRID)], one-vs-rest recall at each false positive rate of CURVE_GRID.
+      precision_recall: [K, len(CURVE_GRID)], one-vs-rest precision at each recall of CURVE_GRID.
     """
 
-    overall: dict[str, Any]  # name -> number
-    per_class: dict[str, np.ndarray]  # name -> [K]
-    confusion: np.ndarray  # int64 [K, K]: rows are labels, columns predictions
-    calibration: dict[str, np.ndarray]  # name -> [CALIBRATION_BINS]
-    roc: np.ndarray  # [K, len(CURVE_GRID)]: one-vs-rest recall at each false positive rate of CURVE_GRID
-    precision_recall: np.ndarray  # [K, len(CURVE_GRID)]: one-vs-rest precision at each recall of CURVE_GRID
+    overall: dict[str, Any]
+    per_class: dict[str, np.ndarray]
+    confusion: np.ndarray
+    calibration: dict[str, np.ndarray]
+    roc: np.ndarray
+    precision_recall: np.ndarray
 
 
 def classification_metrics(scores: np.ndarray, labels: np.ndarray) -> ClassificationMetrics:
-    """Computes all metrics by scikit-learn's definitions; precision is 0 for a class that is never predicted.
+    """Computes accuracies, per-class rates, confusion matrix, calibration and curves by scikit-learn's definitions.
 
-    "ece" is the expected calibration error of Guo et al. (2017, arXiv:1706.04599, sec. 2). "brier" is the sum of
-    squared errors over the classes (Brier 1950), from 0 to 2. "nll" is the mean negative log-likelihood in nats.
+    `scores` are logits or log-probabilities float32 [N, K], `labels` are int [N]. Precision is 0 for a class that has
+    examples but is never predicted. "ece" is the expected calibration error of Guo et al. (2017, arXiv:1706.04599, sec.
+    2). "brier" is the sum of squared errors over the classes (Brier 1950), from 0 to 2. "nll" is the mean negative
+    log-likelihood in nats.
     """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support  # costs a second
 
@@ -95,7 +105,7 @@ def classification_metrics(scores: np.ndarray, labels: np.ndarray) -> Classifica
 
 
 def _normalize(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns each example's log-sum-exp of scores and its sum of squared probabilities, both float64 [N]."""
+    """Returns the log-sum-exp of each example's scores, and the sum of its squared probabilities: both float64 [N]."""
     log_normalizers, sums_of_squares = [], []
     for chunk in np.array_split(scores, max(1, scores.size // SCORES_PER_CHUNK)):
         exact = chunk.astype(np.float64)
@@ -107,9 +117,10 @@ def _normalize(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _curves(is_class: np.ndarray, probability: np.ndarray) -> tuple[float, float, np.ndarray, np.ndarray]:
-    """Returns ROC AUC, average precision, and the two curves on CURVE_GRID, for one class against the rest.
+    """Returns ROC AUC, average precision, ROC curve and precision-recall curve of one class against the rest.
 
-    `is_class` is bool [N]. All four are NaN unless there are examples of the class and others.
+    `is_class` is bool [N], `probability` of the class is float [N]. The curves are recall and precision at CURVE_GRID.
+    All four results are NaN unless there are examples both of the class and of others.
     """
     from sklearn.metrics import auc, roc_curve
 
@@ -126,7 +137,11 @@ def _curves(is_class: np.ndarray, probability: np.ndarray) -> tuple[float, float
 
 
 def _calibration(confidence: np.ndarray, is_correct: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns mean confidence and accuracy in bins of confidence in (low, high]; NaN for an empty bin."""
+    """Groups examples into CALIBRATION_BINS equal bins (low, high] of confidence, and averages within each.
+
+    `confidence` is the probability of the predicted class, float [N]; `is_correct` is bool [N]. Returns arrays by name:
+    "low" and "high" edges, "images" (number of examples), mean "confidence" and "accuracy", NaN for an empty bin.
+    """
     edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
     bins = np.searchsorted(edges[1:-1], confidence)
     images = np.bincount(bins, minlength=CALIBRATION_BINS)
@@ -142,5 +157,5 @@ def _calibration(confidence: np.ndarray, is_correct: np.ndarray) -> dict[str, np
 
 
 def _nan_mean(values: np.ndarray) -> float:
-    """Returns the mean of the values that are not NaN; NaN, without numpy's warning, where there is none."""
+    """Returns the mean of the values that are not NaN, or NaN if there are none. Unlike numpy.nanmean, never warns."""
     return float(np.mean(values, where=~np.isnan(values))) if not np.isnan(values).all() else np.nan

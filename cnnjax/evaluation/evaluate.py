@@ -38,15 +38,29 @@ def evaluate(
     mesh: Mesh | None = None,
     log: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Scores a checkpoint of the run in `workdir` on a split, and writes the report into that folder.
+    """Scores a checkpoint, an ensemble or published weights on a split, and writes a report.
 
-    `init`, published weights or a weight file, is scored in place of the run; `workdir` then only takes the report.
-    `like` is as in `pretrained.load`. `step` is 'last', 'best' or a step number. `dataset` and `split` default to the
-    run's own test split; `preprocess`, `protocol` and `average` to its config's. The scores of the runs in `ensemble`
-    are averaged with its own, each network with its own settings.
+    Args:
+      workdir: the run's folder; the report is written below it.
+      init: published weights or a weight file to score instead of the run; `workdir` then only takes the report.
+      like: for a weight file, published weights of the same network: see `pretrained.load`.
+      ensemble: further runs, whose scores are averaged with those of the first. Each network keeps its own config.
+      step: checkpoint of every run: 'last', 'best' or a step number.
+      dataset: '' for the run's own.
+      split: '' for config.test_split, or for the validation split if there is none.
+      protocol: test protocol, such as 'ten_crop(224)', for all networks; '' for each config's own.
+      average: what is averaged over views and networks, 'probabilities' or 'logits'; '' for the config's own.
+      batch_size: views per device call; 0 for the config's own.
+      preprocess: operations on the images, for all networks; None for each config's own, '' for none.
+      data_dir: folder of the data sets; '' for the default one.
+      mesh: devices to use; None for all.
+      log: called with lines of text.
 
-    Returns the content of evaluations/.../metrics.json: 'accuracy', 'top5', 'loss', 'ece' and more. Raises InputError
-    for a folder, step, data set, split or protocol that does not exist or does not fit.
+    Returns:
+      The contents of metrics.json except the confusion matrix: 'accuracy', 'top5', 'loss', 'ece', ...
+
+    Raises:
+      InputError: a folder, step, data set, split or protocol that does not exist or does not fit.
     """
     workdir = pathlib.Path(workdir)
     views = {"preprocess": preprocess, "protocol": protocol or None, "average": average or None}
@@ -85,9 +99,10 @@ def evaluate(
 def score(
     network: pretrained.LoadedNetwork, examples: Split, mesh: Mesh, step: str, log: Callable[[str], None]
 ) -> tuple[int, Scores]:
-    """Scores `examples` with a checkpoint of a network, over all passes of its protocol.
+    """Scores `examples` with a checkpoint of a network, averaged over all passes of the network's protocol.
 
-    Returns the checkpoint's step (0 for weights that are not a run's) and the scores.
+    `step` is 'last', 'best' or a step number. Returns the checkpoint's step number (0 for weights that do not come from
+    a run) and the scores.
     """
     recipe = parse_eval_recipe(network.config)
     make = functools.partial(make_scores, recipe, network.data, examples, network.model, mesh)
@@ -99,14 +114,17 @@ def score(
 
 
 def _averaged(scores: Sequence[np.ndarray], how: str) -> np.ndarray:
-    """Averages several score arrays [N, K] into one, as `protocols.average` does."""
+    """Averages several score arrays [N, K] into one [N, K], as `protocols.average` does with mode `how`."""
     starts = range(0, len(scores[0]), EXAMPLES_PER_CHUNK)
     chunks = (np.stack([array[i : i + EXAMPLES_PER_CHUNK] for array in scores], axis=1) for i in starts)
     return np.concatenate([np.asarray(protocols.average(chunk, how)) for chunk in chunks])
 
 
 def _check_same_classes(data: Mapping[pathlib.Path | str, DataInfo]) -> None:
-    """Raises InputError when networks of an ensemble have different classes, or another order of them."""
+    """Raises InputError if the networks of an ensemble differ in their class names or in the order of these.
+
+    `data` maps the name of each network to its DataInfo.
+    """
     (first, expected), *others = ((name, info.classes) for name, info in data.items())
     for name, classes in others:
         if classes != expected:

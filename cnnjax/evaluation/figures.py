@@ -14,7 +14,10 @@ MAX_CLASSES_ANNOTATED = 30  # in the confusion matrix
 
 
 def save_figures(result: ClassificationMetrics, class_names: list[str], title: str, folder: pathlib.Path) -> None:
-    """Writes confusion.png, roc.png, precision_recall.png and calibration.png into an existing folder."""
+    """Draws confusion.png, roc.png, precision_recall.png and calibration.png into an existing folder.
+
+    `title` begins the title of each figure.
+    """
     overall = result.overall
     _save_confusion(result.confusion, class_names, f"{title}: {overall['accuracy']:.2%}", folder / "confusion.png")
     curves = {
@@ -33,7 +36,7 @@ def save_figures(result: ClassificationMetrics, class_names: list[str], title: s
 
 
 def new_figure(width: float, height: float) -> Any:
-    """Creates a matplotlib figure in inches with the Agg canvas, independent of pyplot's state and backend."""
+    """Creates an empty matplotlib figure of a size in inches, independent of pyplot and its backend."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # costs half a second
     from matplotlib.figure import Figure
 
@@ -43,7 +46,10 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def _save_confusion(matrix: np.ndarray, class_names: list[str], title: str, path: pathlib.Path) -> None:
-    """Draws int [K, K] normalized by row; cells show counts with at most MAX_CLASSES_ANNOTATED classes."""
+    """Draws a confusion matrix, int [K, K], with each row divided by its sum.
+
+    Cells show the counts if there are at most MAX_CLASSES_ANNOTATED classes.
+    """
     fractions = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     annotate = len(class_names) <= MAX_CLASSES_ANNOTATED
     side = 2.5 + 0.5 * len(class_names) if annotate else 12
@@ -64,9 +70,10 @@ def _save_confusion(matrix: np.ndarray, class_names: list[str], title: str, path
 def plot_class_curves(
     axes: Any, curves: np.ndarray, areas: np.ndarray, short_name: str, mean: float, class_names: list[str]
 ) -> None:
-    """Plots one curve per class over CURVE_GRID, the smallest area first, and their mean.
+    """Plots a curve per class over CURVE_GRID, in ascending order of area, and the mean of the curves.
 
-    With more than MAX_CLASS_CURVES classes, plots the WORST_CURVES_SHOWN and a band between the BAND_QUANTILES.
+    With more than MAX_CLASS_CURVES classes, plots the WORST_CURVES_SHOWN classes of the smallest areas and a band
+    between the BAND_QUANTILES of all.
 
     Args:
       axes: matplotlib axes.
@@ -94,7 +101,10 @@ def plot_class_curves(
 
 
 def _save_calibration(bins: dict[str, np.ndarray], title: str, path: pathlib.Path) -> None:
-    """Draws a reliability diagram (Guo et al. 2017, fig. 1), with a histogram of the confidences below it."""
+    """Draws a reliability diagram (Guo et al. 2017, fig. 1) above a histogram of the confidences.
+
+    `bins` is `ClassificationMetrics.calibration`.
+    """
     width, center = bins["high"] - bins["low"], (bins["low"] + bins["high"]) / 2
     figure = new_figure(6.4, 6)
     diagram, histogram = figure.subplots(2, sharex=True, height_ratios=(3, 1))

@@ -13,20 +13,26 @@ from cnnjax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class HostImage:
-    """An image after the host's operations, or why these failed."""
+    """An image after decoding and host operations, or the error that prevented this.
+
+    Attributes:
+      path: name of the image, for messages.
+      passes: for each pass of the protocol, its views: uint8 [H, W, C], or [views, H, W, C]. () with an error.
+      error: '' if there is none.
+    """
 
     path: str
-    passes: tuple[np.ndarray, ...]  # per pass of the protocol: uint8 [H, W, C], or [views, H, W, C]
+    passes: tuple[np.ndarray, ...]
     error: str = ""
 
     @property
     def view_count(self) -> int:
-        """Returns the number of views in memory; 1 for an image with an error."""
+        """Returns the number of views over all passes; 1 for an image with an error."""
         return sum(int(np.prod(views.shape[:-3])) for views in self.passes) or 1
 
 
 def read_in_threads(paths: list[pathlib.Path], read: Callable[[pathlib.Path], HostImage]) -> Iterator[HostImage]:
-    """Yields `read(path)` in the order of `paths`."""
+    """Yields `read(path)` for each path, in order, read ahead by one thread per CPU core."""
     import grain  # costs half a second
 
     options = grain.ReadOptions(num_threads=pipeline.cores(), prefetch_buffer_size=max(8, pipeline.cores()))
@@ -34,7 +40,11 @@ def read_in_threads(paths: list[pathlib.Path], read: Callable[[pathlib.Path], Ho
 
 
 def read_views(path: pathlib.Path, prepare: Callable[[np.ndarray], tuple[np.ndarray, ...]], channels: int) -> HostImage:
-    """Decodes a file and cuts its views. Errors that are the file's fault are returned, not raised."""
+    """Decodes an image file, and applies `prepare`, which maps uint8 [H, W, C] to the views of each pass.
+
+    `channels` is 1 or 3; other images are converted. A missing or damaged file, or an image that `prepare` rejects,
+    gives a HostImage with an error; nothing is raised.
+    """
     try:
         data = path.read_bytes()
         images.verify(data)  # notices a truncated file, which `decode` may fill up
@@ -46,14 +56,18 @@ def read_views(path: pathlib.Path, prepare: Callable[[np.ndarray], tuple[np.ndar
 
 
 def apply_operations(image: np.ndarray, calls: Sequence[spec.Call]) -> np.ndarray:
-    """Applies host operations in order. Random ones draw the same for every image, so that others change nothing."""
+    """Applies host operations in order to an image, uint8 [H, W, C].
+
+    Random operations draw the same numbers for every image, so that a result does not depend on the other images.
+    Returns uint8 [H', W', C], or [views, H', W', C] after an operation that cuts several views.
+    """
     for call in calls:
         image = spec.find("operation", call, pipeline.ALL_HOST_OPS, image=image, rng=np.random.default_rng(0))()
     return image
 
 
 def chunks(prepared: Iterable[HostImage], max_views: int) -> Iterator[list[HostImage]]:
-    """Yields lists of consecutive images; each is complete as soon as it has `max_views` views or more."""
+    """Splits images into consecutive lists; a list ends as soon as its images have `max_views` views or more."""
     chunk: list[HostImage] = []
     views = 0
     for image in prepared:
@@ -66,7 +80,10 @@ def chunks(prepared: Iterable[HostImage], max_views: int) -> Iterator[list[HostI
 
 
 def group_by_shapes(chunk: list[HostImage]) -> list[list[int]]:
-    """Returns the indices of images whose views have the same shapes, a list per group; none with an error."""
+    """Groups the images of a chunk by the shapes of their views, and returns a list of indices per group.
+
+    Images with an error are left out.
+    """
     groups: dict[tuple, list[int]] = {}
     for i, image in enumerate(chunk):
         if not image.error:

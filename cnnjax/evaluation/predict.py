@@ -29,15 +29,21 @@ from cnnjax.evaluation.recipe import parse_eval_recipe
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of an image file, or why it has none."""
+    """The most probable classes of an image file, or the error that prevented the prediction.
+
+    Attributes:
+      path: the image file.
+      top: pairs (class index, probability), the most probable first; () with an error.
+      error: '' if there is none.
+    """
 
     path: pathlib.Path
-    top: tuple[tuple[int, float], ...]  # (class index, probability), the most probable first; () with an error
+    top: tuple[tuple[int, float], ...]
     error: str = ""
 
 
 class Predictor:
-    """A network with its variables on the devices. Keeps what it has compiled, so reuse it for several calls."""
+    """Classifies images with a trained network. It keeps its compiled functions: use it for several calls."""
 
     def __init__(
         self,
@@ -47,7 +53,7 @@ class Predictor:
         mesh: Mesh | None = None,
         log: Callable[[str], None] = print,
     ) -> None:
-        """Loads the variables of a checkpoint: "last", "best" or a step. Raises InputError as `scoring.evaluate`."""
+        """Loads a checkpoint of `network`: "last", "best" or a step number. `mesh` None is all devices."""
         self.network = network
         self.mesh = mesh or sharding.make_mesh()
         self.log, self._has_logged_resize = log, False
@@ -66,14 +72,14 @@ class Predictor:
         )
 
     def files(self, paths: Iterable[pathlib.Path], top: int = 5) -> Iterator[Prediction]:
-        """Yields the `top` most probable classes of each file, in order; see `predict`."""
+        """Yields a Prediction with the `top` most probable classes of each file, in order; see `predict`."""
         read = functools.partial(read_views, prepare=self._views, channels=self._shape[-1])
         for path, probabilities, error in self._classify(read_in_threads(list(paths), read)):
             most_probable = () if probabilities is None else _most_probable(probabilities, top)
             yield Prediction(pathlib.Path(path), most_probable, error)
 
     def probabilities(self, pixels: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
-        """Returns float32 [N, classes] for uint8 images; see `predict_images`."""
+        """Returns class probabilities float32 [N, classes] of uint8 images; see `predict_images`."""
         prepared = (self._array_views(image, str(i)) for i, image in enumerate(_checked(pixels)))
         rows = []
         for name, probabilities, error in self._classify(prepared):
@@ -85,7 +91,7 @@ class Predictor:
     def feature_maps(
         self, pixels: np.ndarray | Sequence[np.ndarray], layer: str = ""
     ) -> np.ndarray | dict[str, np.ndarray]:
-        """Returns named feature maps of uint8 images; see the function `feature_maps`."""
+        """Returns the activations of one named layer, or of all, for uint8 images; see the function `feature_maps`."""
         views = [apply_operations(self._resized(image), self.host_ops) for image in _checked(pixels)]
         shapes = sorted({view.shape for view in views})
         if len(shapes) != 1:
@@ -102,7 +108,11 @@ class Predictor:
         return maps[layer] if layer else maps
 
     def _make_feature_function(self, layer: str, shape: tuple[int, ...]) -> Callable:
-        """Returns the compiled function from variables and a batch uint8 [B, *shape] to {layer: float32 [B, ...]}."""
+        """Builds the jitted function (variables, uint8 [B, *shape]) -> {layer name: activations float32 [B, ...]}.
+
+        `layer` "" stands for all layers. Raises InputError for an unknown layer, or if the network does not take the
+        shape.
+        """
         data, recipe = self.network.data, self.recipe
         model = probe.features_only_model(self.network, layer)
         scoring.check_accepts(recipe, data, self.network.model, shape)
@@ -121,11 +131,15 @@ class Predictor:
 
     @property
     def _shape(self) -> tuple[int, ...]:
-        """Returns the [H, W, C] of the images that the network was trained on."""
+        """Returns the shape [H, W, C] of the images that the network was trained on, after host operations."""
         return self.network.data.shape
 
     def _views(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Returns the views of each pass. Raises InputError if the image does not fit."""
+        """Returns the views of an image in each pass of the protocol, after host operations.
+
+        Raises InputError if an operation does not fit the image, or if it has another size than the training images and
+        nothing resizes it.
+        """
         calls = [[*self.host_ops, *views] for views in self.protocol.passes]
         shape = self._shape
         if not self.protocol.variable_size and not any(calls) and image.shape != shape:
@@ -136,7 +150,11 @@ class Predictor:
         return tuple(apply_operations(image, operations) for operations in calls)
 
     def _array_views(self, image: np.ndarray, name: str) -> HostImage:
-        """Returns the views of an array; `_resized` first, unless the protocol's own operations set their size."""
+        """Returns the views of an image given as an array. `name` is the image's, for messages.
+
+        The image is first resized by `_resized` if the protocol sets no size. An InputError becomes the result's
+        `error`.
+        """
         try:
             has_size = self.protocol.variable_size or any(self.protocol.passes)
             return HostImage(name, self._views(self._converted(image) if has_size else self._resized(image)))
@@ -144,7 +162,7 @@ class Predictor:
             return HostImage(name, (), str(error))
 
     def _resized(self, image: np.ndarray) -> np.ndarray:
-        """Resizes an image to the network's size if the config's preprocess is empty, which is logged once."""
+        """Resizes an image to the training size if config.preprocess is empty, and logs that once."""
         image = self._converted(image)
         if self.host_ops or image.shape == self._shape:
             return image
@@ -155,12 +173,12 @@ class Predictor:
         return apply_operations(image, spec.parse_pipeline(text))
 
     def _converted(self, image: np.ndarray) -> np.ndarray:
-        """Converts gray to RGB or RGB to gray, as a file of it would be on decoding."""
+        """Converts a gray image to RGB, or RGB to gray, if the network takes the other, as decoding a file does."""
         channels = self._shape[-1]
         return image if image.shape[-1] == channels else images.decode(images.encode_png(image), channels)
 
     def _classify(self, prepared: Iterable[HostImage]) -> Iterator[tuple[str, np.ndarray | None, str]]:
-        """Yields path, probabilities float32 [classes] (None with an error) and error of each image, in order."""
+        """Yields (path, probabilities float32 [classes] or None, error or '') of each image, in order."""
         chunk_iterator = chunks(prepared, self.recipe.batch_size)
         for done in scoring.prefetch_to_host(map(self._classify_chunk, chunk_iterator)):
             rows = {i: row for indices, values in done["groups"] for i, row in zip(indices, values, strict=True)}
@@ -168,7 +186,10 @@ class Predictor:
                 yield path, rows.get(i), done["errors"].get(i, "")
 
     def _classify_chunk(self, chunk: list[HostImage]) -> dict[str, Any]:
-        """Starts the computation of a chunk: {"paths", "errors" by index, "groups": [(indices, probabilities)]}."""
+        """Starts the computation for a chunk of images; returns {"paths", "errors", "groups"} without waiting.
+
+        "errors" maps indices in the chunk to messages; "groups" has pairs of indices and probabilities, one per shape.
+        """
         errors = {i: image.error for i, image in enumerate(chunk) if image.error}
         groups = []
         for indices in group_by_shapes(chunk):
@@ -180,7 +201,10 @@ class Predictor:
         return {"paths": [image.path for image in chunk], "errors": errors, "groups": groups}
 
     def _scores(self, views: np.ndarray) -> list[jax.Array]:
-        """Returns the scores [n, classes] of uint8 [N, H, W, C] or [N, views, H, W, C], in batches that sum to N."""
+        """Scores uint8 images [N, H, W, C] or [N, views, H, W, C], batch by batch.
+
+        Returns scores [n, classes] of each batch, averaged over the views of an image; the n add up to N.
+        """
         shape = views.shape[1:]
         if shape not in self._scorers:
             data = self.network.data
@@ -191,10 +215,7 @@ class Predictor:
         return [scorer.scores(self.variables, batch)[:count] for batch, count in batches]
 
     def _batches(self, stacked: np.ndarray, batch_size: int) -> Iterator[tuple[jax.Array, int]]:
-        """Yields batches on the mesh and how many of their rows count.
-
-        The last is padded to a power of two, at most to `batch_size`, so that few programs are compiled.
-        """
+        """Yields (batch on the mesh, number of its rows that are not padding), with the rows of `_padded_rows`."""
         for start in range(0, len(stacked), batch_size):
             batch = stacked[start : start + batch_size]
             rows = _padded_rows(len(batch), batch_size, self.mesh.shape["data"])
@@ -206,7 +227,10 @@ class Predictor:
 
 
 def find_image_files(names: Iterable[str]) -> tuple[list[pathlib.Path], list[Prediction]]:
-    """Expands names of files and folders to image files, in order; names without any become Predictions with errors."""
+    """Expands names of files and folders to the image files, in order.
+
+    Returns these, and a Prediction with an error for each name that does not exist or is a folder without images.
+    """
     paths: list[pathlib.Path] = []
     missing: list[Prediction] = []
     for path in map(pathlib.Path, names):
@@ -230,8 +254,10 @@ def predict(
 ) -> Iterator[Prediction]:
     """Yields the `top` most probable classes of each image file, in order, by the protocol of the network's config.
 
-    Threads read the files, and only a few batches are in memory. A file that cannot be read or does not fit the network
-    gives a Prediction with an error, and the others go on. Raises InputError as `scoring.evaluate` does.
+    `step` is the checkpoint: "last", "best" or a number. `mesh` is the devices to use, None for all. Threads read the
+    files, and only a few batches are in memory. A file that cannot be read or does not fit the network gives a
+    Prediction with an error, and the others are still classified. Raises InputError if the checkpoint does not exist or
+    fit.
     """
     return Predictor(network, step=step, mesh=mesh, log=log).files(paths, top)
 
@@ -270,23 +296,23 @@ def feature_maps(
     mesh: Mesh | None = None,
     log: Callable[[str], None] = print,
 ) -> np.ndarray | dict[str, np.ndarray]:
-    """Returns the activations of a network's named layer, or of all of them, in evaluation mode.
+    """Returns the activations of one named layer, or of all layers, in evaluation mode.
 
-    Takes images as `predict_images` does, but in one view each: config.protocol is not applied. After preprocessing
-    they must be of one size.
+    Takes images and options as `predict_images` does, but scores each image in one view: config.protocol is not
+    applied. After preprocessing all images must have one size.
 
     Returns:
       For a `layer` such as "conv4_x": float32 [N, height, width, channels], or [N, features]. For "": a dictionary of
       these by layer name.
 
     Raises:
-      InputError: an unknown layer, images of several sizes, or of one that the network does not take.
+      InputError: an unknown layer, images of several sizes, or of a size that the network does not take.
     """
     return Predictor(network, step=step, mesh=mesh, log=log).feature_maps(pixels, layer)
 
 
 def _checked(pixels: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Returns the images as a list of arrays. Raises InputError for one that is not uint8 [H, W, 1 or 3]."""
+    """Returns the images as a list of arrays. Raises InputError if any is not uint8 [H, W, 1 or 3]."""
     arrays = [np.asarray(image) for image in pixels]
     for i, image in enumerate(arrays):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in (1, 3):
@@ -298,17 +324,23 @@ def _checked(pixels: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def _resize_text(shape: tuple[int, ...]) -> str:
-    """Returns the preprocess that brings any image to `shape`, [H, W, C]."""
+    """Returns the operations that bring any image to `shape` [H, W, C], as in 'resize(224)|center_crop(224)'."""
     height, width = shape[:2]
     return f"resize({height})|center_crop({height})" if height == width else f"resize({(height, width)})"
 
 
 def _padded_rows(count: int, max_rows: int, devices: int) -> int:
-    """Returns the next power of two from `count`, at most `max_rows`, rounded up to a multiple of `devices`."""
+    """Returns the smallest power of two >= `count`, at most `max_rows`, then rounded up to a multiple of `devices`.
+
+    So few programs are compiled. The result may exceed `max_rows`.
+    """
     return -(-min(1 << (count - 1).bit_length(), max_rows) // devices) * devices
 
 
 def _most_probable(probabilities: np.ndarray, count: int) -> tuple[tuple[int, float], ...]:
-    """Returns (class index, probability) in descending order; ties keep the order of the classes."""
+    """Returns the `count` largest probabilities as (class index, probability), largest first.
+
+    Equal probabilities keep the order of the classes.
+    """
     order = np.argsort(-probabilities, kind="stable")[:count]
     return tuple((int(i), float(probabilities[i])) for i in order)

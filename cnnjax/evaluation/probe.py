@@ -38,21 +38,23 @@ MAX_ITERATIONS = 1000
 
 @dataclasses.dataclass(frozen=True)
 class FeatureModel:
-    """Stands in for a network in scoring: `apply` returns float32 features [B, ..., D] in place of logits.
+    """Wraps a network so that `apply` returns features instead of logits; it replaces the network in scoring.
 
-    With a `layer`, `model` is one with features_only=True. Without, features are the input of the last layer that has
-    a kernel.
+    Attributes:
+      model: the network; with `layer`, built with features_only=True.
+      layer: layer whose activations are returned. '' stands for the input of the last fully connected or convolutional
+        layer, that is, of the classifier.
     """
 
     model: nn.Module
     layer: str = ""
 
     def init(self, *args: Any, **options: Any) -> Tree:
-        """Initializes the network's variables."""
+        """Initializes the network's variables; takes the arguments of flax's `Module.init`."""
         return self.model.init(*args, **options)
 
     def apply(self, variables: Tree, images: jax.Array, **options: Any) -> jax.Array:
-        """Applies the network to normalized images [B, H, W, C]."""
+        """Returns features float32 [B, D] or [B, height, width, D] of normalized images [B, H, W, C]."""
         inputs: list[jax.Array] = []
 
         def record_input(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
@@ -66,9 +68,9 @@ class FeatureModel:
 
 
 def features_only_model(network: pretrained.LoadedNetwork, layer: str = "") -> nn.Module:
-    """Returns the network with features_only=True, which gives {layer name: activations} in place of logits.
+    """Returns the network rebuilt with features_only=True: it returns {layer name: activations} instead of logits.
 
-    It takes the same variables. Raises InputError if there is no such layer; "" stands for all of them.
+    It takes the same variables. Raises InputError if the network has no layer of the name `layer`; '' checks nothing.
     """
     config, data = network.config, network.data
     text = spec.with_argument(config.model, ["features_only"], True)
@@ -81,7 +83,10 @@ def features_only_model(network: pretrained.LoadedNetwork, layer: str = "") -> n
 
 
 def feature_model(network: pretrained.LoadedNetwork, layer: str) -> FeatureModel:
-    """Returns the FeatureModel of a layer; "" for the classifier's input. Raises InputError for an unknown layer."""
+    """Returns the FeatureModel of a layer; '' for the input of the classifier.
+
+    Raises InputError for an unknown layer.
+    """
     return FeatureModel(features_only_model(network, layer) if layer else network.model, layer)
 
 
@@ -90,7 +95,8 @@ def extract_features(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns features float32 [N, D], averaged over positions, and labels int32 [N], in the order of the split.
 
-    Reads them from the disk cache if they were computed before with the same variables, data, config and code.
+    `layer` is as in `FeatureModel`. The features are cached on disk, by the variables, data, config and code that they
+    depend on, and read from there if possible.
     """
     config, data = network.config, network.data
     model: Any = feature_model(network, layer)
@@ -111,7 +117,7 @@ def extract_features(
 
 
 def _digest(*trees: Any) -> str:
-    """Returns the SHA-256 of all arrays and their paths."""
+    """Returns the SHA-256 of the arrays in `trees` and of their paths, as hexadecimal text."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(trees):
         digest.update(path_name(path).encode() + np.asarray(leaf).tobytes())
@@ -124,11 +130,12 @@ def _digest(*trees: Any) -> str:
 def nearest_neighbors(
     train: np.ndarray, labels: np.ndarray, test: np.ndarray, num_classes: int, k: int, temperature: float
 ) -> np.ndarray:
-    """Returns probabilities [N, num_classes] by a vote of the k nearest, weighted by exp(cosine / temperature).
+    """Classifies by the `k` nearest neighbors in cosine distance; returns probabilities float32 [N, num_classes].
 
-    As Wu et al. 2018 (Unsupervised Feature Learning via Non-Parametric Instance Discrimination, sec. 3.4), who use
-    temperature 0.07; Caron et al. 2021 (DINO) use k = 20. `train` and `test` are features [M, D] and [N, D]. Raises
-    InputError unless 1 <= k <= M and temperature > 0.
+    A neighbor's vote has the weight exp(cosine / temperature). Wu et al. 2018 (Unsupervised Feature Learning via
+    Non-Parametric Instance Discrimination, sec. 3.4) use temperature 0.07; Caron et al. 2021 (DINO) use k = 20. `train`
+    [M, D] and `test` [N, D] are features, `labels` [M] are those of `train`. Raises InputError unless 1 <= k <= M and
+    temperature > 0.
     """
     from sklearn.neighbors import KNeighborsClassifier  # costs a second
 
@@ -148,10 +155,12 @@ def nearest_neighbors(
 def linear_classifier(
     train: np.ndarray, labels: np.ndarray, test: np.ndarray, num_classes: int
 ) -> tuple[np.ndarray, float]:
-    """Fits multinomial logistic regression on standardized features; returns probabilities [N, num_classes] and C.
+    """Fits multinomial logistic regression on standardized features; returns test probabilities and the chosen C.
 
-    C, the inverse of the L2 penalty, is the value of INVERSE_REGULARIZATION with the best accuracy on every 5th
-    training image of each class after fitting the others; then all are fitted. Raises InputError for too few images.
+    The probabilities are float32 [N, num_classes]. C is the inverse strength of the L2 penalty. Every 5th training
+    image of each class is held out, and the value of INVERSE_REGULARIZATION with the best accuracy on these is chosen;
+    then the classifier is fitted to all. `train` [M, D] and `test` [N, D] are features, `labels` [M] are those of
+    `train`. Raises InputError for fewer than two classes, or if no class has 5 training images.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
@@ -176,7 +185,10 @@ def linear_classifier(
 
 
 def _scatter_classes(probabilities: np.ndarray, classes: np.ndarray, num_classes: int) -> np.ndarray:
-    """Returns float32 [N, num_classes] with 0 for the classes that had no training image."""
+    """Expands probabilities [N, len(classes)] to float32 [N, num_classes], with 0 for classes without training images.
+
+    `classes` has the class index of each column.
+    """
     scattered = np.zeros((len(probabilities), num_classes), np.float32)
     scattered[:, classes] = probabilities
     return scattered
@@ -201,25 +213,27 @@ def probe(
     description: Mapping[str, Any] | None = None,
     log: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
-    """Evaluates both classifiers on a test split, after fitting them to the features of a training split.
+    """Evaluates a k-nearest-neighbor and a linear classifier on a frozen network's features.
+
+    Both are fitted to the features of a training split, and scored on those of a test split.
 
     Args:
       network: a network with trained weights.
-      folder: where the files of `report.write` go, one folder per classifier.
-      dataset: "" for the data set that the network was trained on.
-      train_split: "" for the network's own, or "train" of another data set.
-      split: the test split; "" for the network's own, or "test" of another data set.
-      layer: layer whose feature maps are averaged; "" for the input of the network's classifier.
+      folder: where `report.write` puts its files, one folder per classifier.
+      dataset: '' for the data set that the network was trained on.
+      train_split: '' for the network's own, or "train" of another data set.
+      split: the test split; '' for the network's own, or "test" of another data set.
+      layer: layer whose activations are averaged over positions; '' for the input of the network's classifier.
       k: number of neighbors that vote.
-      temperature: of their votes, see `nearest_neighbors`.
+      temperature: temperature of the votes, see `nearest_neighbors`.
       step: the checkpoint: "last", "best" or a number.
-      data_dir: folder of the data sets; "" for TFDS's default.
+      data_dir: folder of the data sets; '' for the default one.
       mesh: devices to use; None for all.
-      description: options to record besides, such as {"init": ...}.
+      description: further options to record in the report, such as {"init": ...}.
       log: called with lines of text.
 
     Returns:
-      The contents of the two metrics.json: nearest neighbors, then linear.
+      The results of `report.write` for the nearest neighbors and for the linear classifier, in this order.
 
     Raises:
       InputError: a data set, split or layer that does not exist or does not fit.

@@ -17,64 +17,78 @@ from cnnjax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """A parsed test protocol."""
+    """A parsed test protocol: the views of each image that are scored. The scores of all views are averaged.
 
-    # Each pass is a list of host operations (`data.operations.ALL_HOST_OPS`), whose last may cut several views.
-    # The scores of all views of all passes are averaged. All passes give the same number of views.
+    Attributes:
+      passes: for each pass, its host operations (names in `data.operations.ALL_HOST_OPS`), which follow those of
+        config.preprocess. The last operation may cut several views. All passes give the same number of views.
+      flip: whether the horizontal flip of each view is scored as well.
+      variable_size: whether views keep the images' aspect ratios. Then a batch has images of one size only.
+      fully_convolutional: whether fully connected layers are applied at every position of the feature map.
+      replaces: names of operations that must not be in config.preprocess with this protocol.
+    """
+
     passes: Sequence[tuple[spec.Call, ...]] = ((),)
-    flip: bool = False  # score the horizontally flipped views as well, after the others
-    variable_size: bool = False  # views keep the images' aspect ratios: each batch holds images of one size
-    fully_convolutional: bool = False  # apply the fully connected layers at every position of the feature map
-    replaces: tuple[str, ...] = ()  # names of operations that must not be in config.preprocess with this protocol
+    flip: bool = False
+    variable_size: bool = False
+    fully_convolutional: bool = False
+    replaces: tuple[str, ...] = ()
 
 
 def _single_op(name: str, size: int) -> tuple[spec.Call, ...]:
-    """Returns a pass of one host operation; `size` is in pixels."""
+    """Returns a pass with one host operation, called with `size` in pixels. Raises InputError for a size below 1."""
     if size < 1:
         raise InputError(f"protocol size = {size!r}: expected at least 1 pixel")
     return (spec.Call(name, (size,), {}),)
 
 
 def single() -> Protocol:
-    """Scores one view: the image as preprocessed."""
+    """Protocol of one view: the image as preprocessed."""
     return Protocol()
 
 
 def flip() -> Protocol:
-    """Scores two views: the image and its horizontal flip."""
+    """Protocol of two views: the image and its horizontal flip."""
     return Protocol(flip=True)
 
 
 def center(size: int) -> Protocol:
-    """Scores one view: the center crop of `size` x `size` pixels."""
+    """Protocol of one view: the center crop of `size` x `size` pixels."""
     return Protocol((_single_op("center_crop", size),), replaces=("center_crop",))
 
 
 def five_crop(size: int) -> Protocol:
-    """Scores five views of `size` x `size` pixels: the four corners and the center."""
+    """Protocol of five views of `size` x `size` pixels: the four corners and the center."""
     return Protocol((_single_op("corners_and_center", size),), replaces=("center_crop",))
 
 
 def ten_crop(size: int) -> Protocol:
-    """Scores ten views: those of `five_crop` and their horizontal flips (Krizhevsky et al. 2012, sec. 4.1)."""
+    """Protocol of ten views: those of `five_crop` and their horizontal flips (Krizhevsky et al. 2012, sec. 4.1)."""
     return dataclasses.replace(five_crop(size), flip=True)
 
 
 def crop144(size: int = 224) -> Protocol:
-    """Scores 144 views: the 72 crops of `data.views.crops_of_squares` and their flips (Szegedy et al. 2015, sec. 7)."""
+    """Protocol of 144 views, `size` x `size` pixels each, at four scales of the image (Szegedy et al. 2015, sec. 7).
+
+    These are the 72 crops of `data.views.crops_of_squares` and their horizontal flips.
+    """
     return Protocol((_single_op("crops_of_squares", size),), flip=True, replaces=("resize", "center_crop"))
 
 
 def resized(size: int) -> Protocol:
-    """Scores one view: the whole image, its shorter side resized to `size`; for networks that take any image size."""
+    """Protocol of one view: the whole image, with its shorter side resized to `size` pixels and its aspect ratio kept.
+
+    For networks that take images of any size. In call strings, this protocol is named 'resize'.
+    """
     return Protocol((_single_op("resize", size),), variable_size=True, replaces=("resize", "center_crop"))
 
 
 def dense(*sizes: int, flip: bool = True) -> Protocol:
-    """Slides the network densely over the whole image (Simonyan & Zisserman 2015, sec. 3.2).
+    """Protocol that applies the network at every position of the whole image (Simonyan & Zisserman 2015, sec. 3.2).
 
-    Its fully connected layers become convolutions; the logits of all positions are averaged before the softmax.
-    `sizes` are lengths of the shorter side in pixels, one pass each; without any, the image stays as preprocessed.
+    The fully connected layers become convolutions, and logits are averaged over the positions. `sizes` are lengths in
+    pixels to which the shorter side is resized; each is a pass, and passes are averaged as config.average says. Without
+    `sizes`, the image stays as preprocessed. With `flip`, the horizontal flip is scored as well.
     """
     passes = tuple(_single_op("resize", size) for size in sizes) or ((),)
     replaces = ("resize", "center_crop") if sizes else ("center_crop",)
@@ -82,7 +96,11 @@ def dense(*sizes: int, flip: bool = True) -> Protocol:
 
 
 def multiscale(*sizes: int, flip: bool = True) -> Protocol:
-    """Scores as `dense` at one or more sizes; table 4 of the same paper has multiscale(256, 384, 512)."""
+    """Same protocol as `dense`, but at least one size is required: multiscale(256, 384, 512).
+
+    The example is table 4 of Simonyan & Zisserman (2015, VGG). `sizes` are lengths of the shorter side in pixels, whose
+    scores are averaged as config.average says. With `flip`, horizontal flips are scored as well.
+    """
     if not sizes:
         raise InputError("protocol 'multiscale': expected the shorter sides, as in multiscale(256, 384, 512)")
     return dense(*sizes, flip=flip)
@@ -102,15 +120,18 @@ PROTOCOLS: dict[str, Callable[..., Protocol]] = {
 
 
 def build(text: str) -> Protocol:
-    """Parses a call string such as 'ten_crop(224)'. Raises InputError for an unknown protocol or a wrong argument."""
+    """Builds the protocol of a call string such as 'ten_crop(224)'.
+
+    Raises InputError for an unknown protocol or a wrong argument.
+    """
     return spec.build("protocol", text, PROTOCOLS)
 
 
 def average(scores: jax.Array | np.ndarray, mode: str) -> jax.Array:
-    """Averages the scores of the views of each image: float32 [N, views, K] -> [N, K].
+    """Averages scores over the views of each image: float32 [N, views, K] -> [N, K].
 
-    With `mode` "logits", returns the mean of the scores; with "probabilities", the logarithm of the mean of their
-    softmax, computed so that it stays finite where probabilities underflow. A single view is returned unchanged.
+    With `mode` "logits", returns the mean of the scores. With "probabilities", returns the logarithm of the mean
+    softmax, which stays finite where probabilities underflow. A single view is returned unchanged.
     """
     scores = jnp.asarray(scores)
     if scores.shape[1] == 1:
@@ -121,7 +142,7 @@ def average(scores: jax.Array | np.ndarray, mode: str) -> jax.Array:
 
 
 def check_preprocess(text: str, preprocess: Sequence[spec.Call]) -> None:
-    """Raises InputError if `preprocess` has an operation that the protocol `text` replaces."""
+    """Raises InputError if `preprocess`, the parsed host operations, has one that the protocol `text` replaces."""
     kept = [call for call in preprocess if call.name not in build(text).replaces]
     if len(kept) < len(preprocess):
         before, after = ("|".join(map(spec.render, calls)) for calls in (preprocess, kept))

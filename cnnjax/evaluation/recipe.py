@@ -12,23 +12,37 @@ from cnnjax.evaluation import protocols
 
 @dataclasses.dataclass(frozen=True)
 class EvalRecipe:
-    """The settings of a scoring, with every call string parsed and checked."""
+    """The evaluation fields of a config, with every call string parsed and checked.
 
-    model: str  # the call string, for errors and for other forms of the network
+    Attributes:
+      model: call string of the network, for error messages and for building variants of it.
+      dtype: type of the computation, 'float32' or 'bfloat16'.
+      operations: operations of config.preprocess.
+      normalization: the call of config.normalize.
+      protocol: the views in which each image is scored.
+      protocol_text: call string of the protocol.
+      average: what is averaged over the views of an image, 'probabilities' or 'logits'.
+      loss: the call of config.loss.
+      batch_size: views per device call.
+      cache: where the images are kept: 'device', 'host' or 'auto'.
+      seed: seed of random host operations.
+    """
+
+    model: str
     dtype: str
-    operations: Operations  # of config.preprocess
+    operations: Operations
     normalization: spec.Call
     protocol: protocols.Protocol
     protocol_text: str
-    average: str  # 'probabilities' or 'logits'
+    average: str
     loss: spec.Call
-    batch_size: int  # views per device call
+    batch_size: int
     cache: str
     seed: int
 
 
 def parse_eval_recipe(config: Config) -> EvalRecipe:
-    """Parses what a config says of evaluation. Raises InputError for a name or an argument that does not exist."""
+    """Parses and checks the evaluation fields of a config. Raises InputError for an unknown name or argument."""
     operations = parse_operations(config.preprocess)
     if operations.mixing:
         name = operations.mixing[0].name
@@ -56,10 +70,10 @@ def with_views(
     protocol: str | None = None,
     average: str | None = None,
 ) -> Config:
-    """Returns a copy of `config` with these evaluation settings; None, and batch_size 0, keep the config's own.
+    """Returns a copy of `config` with other evaluation settings, and with cache='host'.
 
-    Images are then read from the host as needed. Raises InputError where `protocol` and the config's own preprocess
-    do not go together.
+    None (for `batch_size`, 0) keeps the config's own value. Raises InputError if a new `protocol` does not go together
+    with the config's own preprocess.
     """
     if protocol not in (None, config.protocol) and preprocess is None:
         protocols.check_preprocess(protocol, parse_operations(config.preprocess).host)

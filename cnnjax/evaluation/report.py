@@ -26,9 +26,9 @@ def write(
     description: Mapping[str, Any],
     class_names: list[str],
 ) -> dict[str, Any]:
-    """Writes metrics.json, per_class.csv, confusion.csv, calibration.csv and the figures of one evaluation.
+    """Writes the report of one evaluation: metrics.json, per_class.csv, confusion.csv, calibration.csv and the figures.
 
-    The folder is `workdir`/evaluations/NAME, with a name made of `description`; only process 0 writes.
+    The folder is `workdir`/evaluations/NAME, where NAME is derived from `description`. Only process 0 writes.
 
     Args:
       scores: float32 [N, K], logits or log-probabilities.
@@ -39,7 +39,8 @@ def write(
       class_names: K names.
 
     Returns:
-      The content of metrics.json without the confusion matrix. A number that is not finite is None, and empty in CSV.
+      The contents of metrics.json without the confusion matrix. A number that is not finite is None there, and empty in
+      the CSV files.
     """
     result = classification_metrics(scores, labels)
     folder = workdir / "evaluations" / _folder_name(**description)
@@ -64,26 +65,31 @@ def write(
 
 
 def title(description: Mapping[str, Any]) -> str:
-    """Returns one line such as 'cifar10 test, step 400, protocol ten_crop(28)'."""
+    """Formats a description as one line, such as 'cifar10 test, step 400, protocol ten_crop(28)'."""
     names = ("init", "preprocess", "protocol", "average", "ensemble")
     options = [f"{name} {description[name] or 'none'}" for name in names if name in description]
     return ", ".join([f"{description['dataset']} {description['split']}", f"step {description['step']}", *options])
 
 
 def _folder_name(dataset: str, split: str, step: int, **options: str) -> str:
-    """Returns a name that differs between any two evaluations, so that none overwrites another."""
+    """Returns a folder name that contains all arguments, so that different evaluations do not overwrite each other.
+
+    Characters that do not suit a file name become '_'. A name over MAX_FOLDER_NAME characters is cut and gets a
+    checksum.
+    """
     name = "-".join([dataset, split, f"step{step}", *(f"{key}={value}" for key, value in options.items())])
     safe = re.sub(r"[^\w.=-]+", "_", name)
     return safe if len(safe) <= MAX_FOLDER_NAME else f"{safe[:110]}-{zlib.crc32(name.encode()):08x}"
 
 
 def _to_json(value: Any) -> Any:
-    """Converts a numpy scalar to Python's, and a number that is not finite, which JSON does not have, to None."""
+    """Converts a numpy scalar to a Python number, and NaN or infinity, which JSON does not have, to None."""
     value = value.item() if isinstance(value, np.generic) else value
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _write_csv(path: pathlib.Path, columns: Mapping[str, Iterable]) -> None:
+    """Writes columns of equal length as a CSV file with a header row; NaN and infinity become empty cells."""
     with path.open("w", newline="") as file:
         rows = zip(*(map(_to_json, column) for column in columns.values()), strict=True)
         csv.writer(file).writerows([columns, *rows])

@@ -30,27 +30,38 @@ Scorer = Callable[[Tree], Iterator[pipeline.Batch]]  # variables -> batches of s
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """The scores of a split, in its order."""
+    """The scores of all examples of a split, in the order of the split.
 
-    scores: np.ndarray  # float32 [N, K]: logits or log-probabilities
-    labels: np.ndarray  # int32 [N]
+    Attributes:
+      scores: float32 [N, K], logits or log-probabilities.
+      labels: int32 [N].
+    """
+
+    scores: np.ndarray
+    labels: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class BatchScorer:
-    """A compiled function that scores batches of images of one shape."""
+    """A compiled function that scores batches of images of one shape.
 
-    batch_size: int  # images per batch
-    scores: Callable[[Tree, jax.Array], jax.Array]  # (variables, uint8 [B, *shape]) -> float32 [B, K]
+    Attributes:
+      batch_size: largest number of images per batch.
+      scores: (variables, images uint8 [B, *shape]) -> scores float32 [B, K], averaged over the views of each image.
+    """
+
+    batch_size: int
+    scores: Callable[[Tree, jax.Array], jax.Array]
 
 
 def view_logits(
     variables: Tree, images: jax.Array, start: jax.Array, *, model: nn.Module, prepare, views: int, flip: bool
 ) -> jax.Array:
-    """Returns the logits of views `start : start + views` of each image.
+    """Returns the logits of the views `start` to `start + views` of each image, in evaluation mode.
 
-    Takes uint8 [N, V, H, W, C] and returns float32 [N, views, K]. With `flip`, the flipped views follow. Spatial
-    logits are averaged.
+    Takes uint8 [N, V, H, W, C], or [N, H, W, C] for a single view, and returns float32 [N, views, K]. With `flip`, the
+    logits of the horizontally flipped views follow: [N, 2 * views, K]. `prepare` maps (key, uint8 images) to network
+    input. Logits at several positions (of a fully convolutional network) are averaged.
     """
     images = images.reshape(len(images), -1, *images.shape[-3:])  # also accepts [N, H, W, C]
     chosen = jax.lax.dynamic_slice_in_dim(images, start, views, axis=1)
@@ -64,7 +75,10 @@ def view_logits(
 
 @contextlib.contextmanager
 def input_errors(model: str, shape: tuple[int, ...]) -> Iterator[None]:
-    """Turns the failure of a network on images of `shape` into an InputError; every layer fails in its own way."""
+    """Context manager that turns any exception into an InputError: `model` does not take images of `shape` [H, W, C].
+
+    An InputError passes unchanged. `model` is the network's call string.
+    """
     try:
         yield
     except InputError:
@@ -75,10 +89,10 @@ def input_errors(model: str, shape: tuple[int, ...]) -> Iterator[None]:
 
 
 def as_fully_convolutional(recipe: EvalRecipe, data: DataInfo, model: nn.Module) -> nn.Module:
-    """Returns the network with its fully connected layers as convolutions, for images larger than the training ones.
+    """Returns the network rebuilt with head='conv', so that it takes images larger than the training ones.
 
-    A network that ends in a global mean is returned unchanged, since it takes any size. Raises InputError for a
-    network without such a form.
+    The fully connected layers become convolutions with the same variables. A network without a head='fc', which ends in
+    a global mean, is returned unchanged. Raises InputError if the network cannot be converted.
     """
     if getattr(model, "head", "") != "fc":
         return model
@@ -92,13 +106,16 @@ def as_fully_convolutional(recipe: EvalRecipe, data: DataInfo, model: nn.Module)
 
 
 def variable_shapes(model: nn.Module, shape: tuple[int, ...]) -> Tree:
-    """Returns the shapes of a network's variables, for images of `shape` [H, W, C]."""
+    """Returns the network's variables as jax.ShapeDtypeStructs, for images of `shape` [H, W, C]."""
     image = jax.ShapeDtypeStruct((1, *shape), np.float32)
     return jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), image)
 
 
 def check_accepts(recipe: EvalRecipe, data: DataInfo, model: nn.Module, shape: tuple[int, ...]) -> None:
-    """Raises InputError when a network trained on images of data.shape does not take images of `shape` [H, W, C]."""
+    """Raises InputError if a network trained on images of data.shape does not take images of `shape` [H, W, C].
+
+    Traces the network, without computing anything.
+    """
     if tuple(shape) == tuple(data.shape):
         return
     with input_errors(recipe.model, shape):
@@ -110,10 +127,10 @@ def check_accepts(recipe: EvalRecipe, data: DataInfo, model: nn.Module, shape: t
 def make_batch_scorer(
     recipe: EvalRecipe, data: DataInfo, model: nn.Module, mesh: Mesh, shape: tuple[int, ...]
 ) -> BatchScorer:
-    """Builds the function that scores a batch of images of `shape`, [H, W, C] or, for several views, [V, H, W, C].
+    """Builds the function that scores a batch of images of `shape`, [H, W, C] or, with several views, [V, H, W, C].
 
-    The scores of an image's views are averaged. A device call has at most `recipe.batch_size` views: of several
-    images, or some of the views of each.
+    Scores are averaged over an image's views, and their flips if the protocol has any. A device call takes at most
+    `recipe.batch_size` views where possible: all views of several images, or some views of each.
     """
     flip, view_count = recipe.protocol.flip, math.prod(shape[:-3])
     prepare = augment.build(recipe.operations.step, recipe.normalization, data.statistics, shape[-3:])
@@ -138,10 +155,11 @@ def make_batch_scorer(
 def make_scores(
     recipe: EvalRecipe, data: DataInfo, examples: Split, model: nn.Module, mesh: Mesh, views: Sequence[spec.Call]
 ) -> Scorer:
-    """Builds the function from variables to the scores of `examples` in one pass of the protocol, batch by batch.
+    """Builds a function from variables to the scores of `examples` in one pass of the protocol, batch by batch.
 
-    `views` are the pass's operations. A batch is {"scores": float32 [B, K], "label", "example": int32 [B],
-    "mask": bool [B]}, sharded along `data`. Raises InputError when the images do not fit the network.
+    `views` are the host operations of the pass. The function yields {"scores": float32 [B, K], "label" and "example":
+    int32 [B], "mask": bool [B]}, sharded along the mesh axis `data`; "example" is the index in the split, and "mask" is
+    False for padding. Raises InputError if the images do not fit the network.
     """
     calls = [*recipe.operations.host, *views]
     groups = pipeline.group_by_shape(pipeline.image_shapes(examples), calls) if recipe.protocol.variable_size else {}
@@ -170,7 +188,10 @@ def make_scores(
 
 
 def batch_sums(batch: pipeline.Batch, loss: Callable[[jax.Array, jax.Array], jax.Array]) -> dict[str, jax.Array]:
-    """Sums the metrics over one batch of scores; padding does not count."""
+    """Computes the metric sums of one batch from `make_scores`, without its padding.
+
+    `loss` maps scores and one-hot targets [B, K] to [B].
+    """
     target = jax.nn.one_hot(batch["label"], batch["scores"].shape[-1])
     return metrics.sums(batch["scores"], batch["label"], loss(batch["scores"], target), batch["mask"])
 
@@ -178,7 +199,7 @@ def batch_sums(batch: pipeline.Batch, loss: Callable[[jax.Array, jax.Array], jax
 def make_scorer(
     recipe: EvalRecipe, data: DataInfo, examples: Split, model: nn.Module, mesh: Mesh
 ) -> Callable[[Tree], metrics.Sums]:
-    """Builds the function from variables to the metric sums over all of `examples`, for use during training.
+    """Builds a function from variables to the metric sums over all of `examples`, for use during a training.
 
     Raises InputError as `make_scores` does, and for a protocol with several passes.
     """
@@ -197,7 +218,10 @@ def make_scorer(
 
 
 def prefetch_to_host(results: Iterable[Tree]) -> Iterator[Tree]:
-    """Copies results to the host, two batches late, so that the device always has the next one."""
+    """Yields the results in order, copied from the device to the host.
+
+    The copy of a result waits until two more have been started, so that the device always has work.
+    """
     waiting: collections.deque[Tree] = collections.deque()
     for result in results:
         waiting.append(result)
@@ -207,7 +231,10 @@ def prefetch_to_host(results: Iterable[Tree]) -> Iterator[Tree]:
 
 
 def collect(scores: Scorer, variables: Tree, examples: Split, mesh: Mesh) -> Scores:
-    """Gathers the scores and labels of all examples, in the order of the split."""
+    """Computes the scores of all examples, and returns them with the labels in the order of the split.
+
+    `scores` is a function from `make_scores`.
+    """
     gather = jax.jit(
         lambda batch: {name: batch[name] for name in ("mask", "example", "label", "scores")},
         out_shardings=sharding.replicated(mesh),

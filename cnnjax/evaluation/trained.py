@@ -19,21 +19,29 @@ from cnnjax.state import Tree
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class TrainedNetwork:
-    """A network with its weights, and with the preprocessing that they were trained for."""
+    """A network with its weights, and with the preprocessing that they were trained for.
+
+    Attributes:
+      config: settings of the training, or those that published weights need.
+      data: classes, image shape and statistics of the training data.
+      model: the Flax module: model.apply(variables, inputs, train=False).
+      variables: {"params": ..., "batch_stats": ...}.
+      step: training step of the checkpoint; 0 for published weights and files.
+    """
 
     config: Config
     data: DataInfo
-    model: nn.Module  # a Flax module: model.apply(variables, inputs, train=False)
-    variables: Tree  # {"params": ..., "batch_stats": ...}
-    step: int  # of the checkpoint; 0 for published weights and files
+    model: nn.Module
+    variables: Tree
+    step: int
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes, in the order of `predict`."""
+        """Returns the names of the classes, in the order of the columns of `predict`."""
         return self.data.classes
 
     def predict(self, images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
-        """Returns the probabilities of the classes, float32 [N, classes].
+        """Returns class probabilities, float32 [N, classes].
 
         `images` are uint8 [N, H, W, C], or a list of [H, W, C] of any sizes. They are preprocessed as in evaluation.
         """
@@ -42,22 +50,26 @@ class TrainedNetwork:
     def features(
         self, images: np.ndarray | Sequence[np.ndarray], layer: str = ""
     ) -> np.ndarray | dict[str, np.ndarray]:
-        """Returns the feature maps of a named layer, float32 [N, height, width, channels]; without a name, of all.
+        """Returns the activations of a layer, float32 [N, height, width, channels] or [N, features].
 
-        Raises InputError that lists the layers when there is none of that name.
+        `images` are as in `predict`, but in one view each. With layer='', returns a dictionary of the activations of
+        all layers by name. Raises InputError, which lists the layers, if there is no layer of this name.
         """
         return self._predictor.feature_maps(images, layer)
 
     def with_views(
         self, preprocess: str | None = None, protocol: str | None = None, average: str | None = None
     ) -> "TrainedNetwork":
-        """Returns a copy that sees images in another way, as the config fields of these names say."""
+        """Returns a copy that preprocesses and scores images differently.
+
+        The arguments replace the config fields of these names; None keeps a field. preprocess='' applies no operations.
+        """
         config = with_views(self.config, preprocess=preprocess, protocol=protocol, average=average)
         return dataclasses.replace(self, config=config)
 
     @functools.cached_property
     def _predictor(self) -> Predictor:
-        """The network with what has been compiled of it, for further calls."""
+        """Returns the Predictor of this network, built once: it keeps what has been compiled."""
         restored = pretrained.Restored(self.step, self.variables)
         network = pretrained.LoadedNetwork(self.config, self.data, self.model, lambda mesh, step, log: restored)
         return Predictor(network)
@@ -72,9 +84,9 @@ def load(
 ) -> TrainedNetwork:
     """Loads a trained network: a run's folder, published weights ('torchvision:resnet50.v1'), or a weight file.
 
-    `step` is 'last', 'best' or a checkpoint's number of a run. A weight file names no network: pass `like=` the name
-    of published weights of the same network and preprocessing. Published weights are downloaded once. Raises
-    InputError when the source or the step does not exist, or a file does not fit.
+    `step` selects a run's checkpoint: 'last', 'best' or a step number. A weight file names no network: pass as `like`
+    the name of published weights with the same network and preprocessing. Published weights are downloaded once. Raises
+    InputError if the source or the step does not exist, or a file does not fit.
     """
     network = pretrained.load(source, like)
     restored = network.load_variables(sharding.make_mesh(), step, log)

@@ -29,10 +29,10 @@ __all__ = ["OPTIMIZERS", "SCHEDULES", "WRAPPERS", "eval_params", "parse_lr_facto
 
 
 def parse_optimizer(text: str) -> tuple[spec.Call, ...]:
-    """Parses 'optimizer' or 'optimizer|wrapper', as in 'sgd(momentum=0.9)|lookahead', and tries both.
+    """Parses 'OPTIMIZER' or 'OPTIMIZER|WRAPPER', such as 'sgd(momentum=0.9)|lookahead', and checks the arguments.
 
-    Raises InputError for a name or an argument that does not exist, for several wrappers, and for schedule_free around
-    an optimizer with momentum.
+    Returns one call (the optimizer) or two (the optimizer, then its wrapper). Raises InputError for an unknown name or
+    argument, for several wrappers, and for schedule_free around an optimizer with momentum or b1 other than 0.
     """
     calls: tuple[spec.Call, ...] = tuple(spec.parse_pipeline(text) or [spec.parse(text)])
     if len(calls) > 2:
@@ -61,12 +61,25 @@ def build_optimizer(
     grad_clip_norm: float = 0.0,
     unfreeze: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Builds the complete update rule of the trained `params`, which may be shapes.
+    """Builds the complete optax update rule: clipping, optimizer, learning rate, per-parameter factors, wrapper.
 
-    `calls` are those of `parse_optimizer`. `decay_mask` is a pattern on the paths of the parameters that decay; a
-    `grad_clip_norm` of 0 clips nothing. The rule's update takes `value_fn`, the loss of the batch as a function of the
-    parameters, beside optax's arguments, and with `unfreeze` also `is_unfrozen`, a tree of booleans: parameters where
-    it is False do not change. Raises InputError for a pattern that matches no parameter.
+    Args:
+      calls: the optimizer and at most one wrapper, from `parse_optimizer`.
+      params: the trained parameters, or their shapes.
+      schedule: the learning rate, absolute, as a function of the step.
+      weight_decay: coefficient of the decay; 0 for none.
+      decay_mask: regular expression on parameter paths; only parameters whose path it matches decay.
+      lr_factors: factors of the learning rate by parameter path, from `parse_lr_factors`; they do not change the decay.
+      grad_clip_norm: largest global norm of the gradient; 0 for no clipping.
+      unfreeze: whether some parameters are frozen until a later step.
+
+    Returns:
+      An optax transformation. Its `update` also takes `value_fn`, the loss of the batch as a function of the
+      parameters, which only lbfgs uses. With `unfreeze` it needs `is_unfrozen` too, a tree of booleans like `params`:
+      parameters where it is False do not change.
+
+    Raises:
+      InputError: a pattern that matches no parameter.
     """
     factors = lr_factor_tree(lr_factors, params)
     clip = optax.clip_by_global_norm(grad_clip_norm) if grad_clip_norm else optax.identity()
@@ -87,7 +100,11 @@ def build_optimizer(
 def _weight_decay(
     weight_decay: float, mask: str | re.Pattern[str], factors: Tree, params: Tree
 ) -> optax.GradientTransformation:
-    """Adds weight_decay / factor times the parameter, so that learning-rate factors leave the decay as it is."""
+    """Builds the transformation that adds (weight_decay / factor) * parameter to the update of each parameter.
+
+    Later, the update is multiplied by the parameter's learning-rate factor, which cancels the division. Nothing is
+    added where the path does not match `mask` or the factor is 0. `factors` is a tree of floats like `params`.
+    """
     rates = jax.tree.map(
         lambda hit, factor: weight_decay / factor if hit and factor else 0.0, path_mask(mask, params), factors
     )
@@ -101,13 +118,15 @@ def _weight_decay(
 def _zero_where_frozen(
     updates: Tree, state: Tree, params: Tree = None, *, is_unfrozen: Tree = None, **extra: Any
 ) -> tuple[Tree, Tree]:
+    """Replaces the update of each parameter by zeros where `is_unfrozen` is False: an optax `update` function."""
     return jax.tree.map(lambda update, unfrozen: jnp.where(unfrozen, update, 0.0), updates, is_unfrozen), state
 
 
 def sam_perturb(params: Tree, grads: Tree, radius: float) -> Tree:
-    """Moves the parameters by `radius` along the gradient, to the highest loss nearby, to first order.
+    """Moves the parameters by the distance `radius` (L2 norm) along the gradient, which increases the loss.
 
-    SAM: Foret et al. 2021, arXiv:2010.01412, eq. 2. `grads` is the gradient of the global batch.
+    This is the perturbation of SAM (Foret et al. 2021, arXiv:2010.01412, eq. 2). `grads` is the gradient of the global
+    batch.
     """
     scale = radius / (optax.tree.norm(grads) + 1e-12)
     return jax.tree.map(lambda p, g: p + scale * g, params, grads)
@@ -117,16 +136,20 @@ def sam_perturb(params: Tree, grads: Tree, radius: float) -> Tree:
 
 
 def parse_schedule(text: str) -> spec.Call:
-    """Parses a schedule's call string, and tries it. Raises InputError for a name or argument that does not exist."""
+    """Parses a schedule's call string, such as 'cosine(warmup="5 epochs")', and checks its name and arguments.
+
+    Raises InputError for an unknown name or argument.
+    """
     call = spec.parse(text)
     build_lr_schedule(call, 1.0, epoch=1000, total=1_000_000)
     return call
 
 
 def build_lr_schedule(call: spec.Call, lr: float, *, epoch: float, total: int) -> optax.Schedule:
-    """Builds the learning rate as a function of the step, with the peak `lr`.
+    """Builds a schedule that returns the absolute learning rate at a step: `lr`, the peak rate, times a multiplier.
 
-    `epoch` is the number of steps per epoch, `total` that of the training.
+    The schedule that `call` names returns the multiplier. `epoch` is the number of steps per epoch, `total` the number
+    of steps of the whole training.
     """
 
     def steps(duration: str) -> int:
@@ -137,14 +160,20 @@ def build_lr_schedule(call: spec.Call, lr: float, *, epoch: float, total: int) -
 
 
 def scaled_schedule(schedule: optax.Schedule, states: Mapping[str, MonitorState]) -> optax.Schedule:
-    """Multiplies the schedule by the factor of the plateau monitor, if there is one."""
+    """Multiplies `schedule` by the current factor of the plateau monitor, states["plateau"]["factor"].
+
+    Without a plateau monitor, returns `schedule` unchanged.
+    """
     if "plateau" not in states:
         return schedule
     return lambda step: states["plateau"]["factor"] * schedule(step)
 
 
 def build_monitors(schedule: spec.Call, early_stop: str) -> dict[str, Monitor]:
-    """Builds the monitors of a training, by name: 'plateau', if that is the schedule, and 'early_stop', unless ''."""
+    """Builds the monitors of a training by name: 'plateau' and 'early_stop', either, or none.
+
+    'plateau' exists if that is the schedule's name, 'early_stop' if its call string is not ''.
+    """
     monitors: dict[str, Monitor] = {}
     if schedule.name == "plateau":
         monitors["plateau"] = spec.find("schedule", schedule, SCHEDULES, steps=lambda _: 0)().monitor
@@ -154,19 +183,22 @@ def build_monitors(schedule: spec.Call, early_stop: str) -> dict[str, Monitor]:
 
 
 def init_monitors(monitors: Mapping[str, Monitor]) -> dict[str, MonitorState]:
-    """Returns the state of each monitor before the first evaluation: `TrainState.monitors`."""
+    """Returns the initial state of each monitor by name, for a new `TrainState.monitors`."""
     return {name: monitor.init for name, monitor in monitors.items()}
 
 
 def update_monitors(
     monitors: Mapping[str, Monitor], states: Mapping[str, MonitorState], metrics: Mapping[str, float]
 ) -> dict[str, MonitorState]:
-    """Returns the state of each monitor after an evaluation of the validation split with these mean metrics."""
+    """Returns the new state of each monitor by name, after an evaluation with these mean validation metrics."""
     return {name: monitor.update(states[name], metrics) for name, monitor in monitors.items()}
 
 
 def stop_reason(early_stop: str, states: Mapping[str, MonitorState]) -> str:
-    """Returns why the training stops early, or '' while it does not. `early_stop` is the config's call string."""
+    """Returns a message that says why early stopping ends the training, or '' if it goes on.
+
+    `early_stop` is the call string of the config, which the message repeats. `states` are the states of the monitors.
+    """
     state = states.get("early_stop")
     if state is None or not state["stop"]:
         return ""
@@ -178,9 +210,23 @@ def stop_reason(early_stop: str, states: Mapping[str, MonitorState]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class OptimRecipe:
-    """A config's optimizer, learning rate and frozen parameters, parsed."""
+    """The optimizer, learning rate and frozen parameters of a config, parsed.
 
-    optimizer: tuple[spec.Call, ...]  # the optimizer, and a wrapper if there is one
+    Attributes:
+      optimizer: the optimizer, then its wrapper if there is one.
+      schedule: the learning-rate schedule, relative to `lr`.
+      lr: peak learning rate.
+      weight_decay: coefficient of the decay; 0 for none.
+      decay_mask: pattern on parameter paths: which decay.
+      lr_factors: factors of the learning rate by parameter path.
+      grad_clip_norm: largest global norm of the gradient; 0 for no clipping.
+      ema: decay of the moving average of the weights; 0 for none.
+      monitors: monitors of validation metrics by name: 'plateau', 'early_stop'.
+      early_stop: call string of the early stopping, for messages; '' for none.
+      freezing: parameters that are not trained, or not from the start.
+    """
+
+    optimizer: tuple[spec.Call, ...]
     schedule: spec.Call
     lr: float
     weight_decay: float
@@ -189,19 +235,19 @@ class OptimRecipe:
     grad_clip_norm: float
     ema: float
     monitors: Mapping[str, Monitor]
-    early_stop: str  # its call string, for messages
+    early_stop: str
     freezing: Freezing
 
     @property
     def keeps_average(self) -> bool:
-        """Returns whether averaged parameters, `TrainState.ema`, are evaluated in place of the parameters."""
+        """Returns whether evaluation uses averaged parameters (`TrainState.ema`): with `ema` or with a wrapper."""
         return bool(self.ema) or len(self.optimizer) > 1
 
 
 def parse(config: Config) -> OptimRecipe:
-    """Parses and checks a config's optimizer, schedule, monitors and frozen parameters.
+    """Parses and checks the fields of a config about the optimizer, schedule, early stopping and frozen parameters.
 
-    Raises InputError for a name or an argument that does not exist, and for settings that do not go together.
+    Raises InputError for an unknown name or argument, and for fields that exclude each other.
     """
     optimizer, schedule = parse_optimizer(config.optimizer), parse_schedule(config.schedule)
     monitors = build_monitors(schedule, config.early_stop)
@@ -234,12 +280,18 @@ def parse(config: Config) -> OptimRecipe:
 
 
 def build_schedule(recipe: OptimRecipe, epoch: float, total: int) -> optax.Schedule:
-    """Builds the learning-rate schedule: see `build_lr_schedule`."""
+    """Builds the absolute learning rate as a function of the step: `build_lr_schedule` with the fields of `recipe`.
+
+    `epoch` is the number of steps per epoch, `total` the number of steps of the whole training.
+    """
     return build_lr_schedule(recipe.schedule, recipe.lr, epoch=epoch, total=total)
 
 
 def build(recipe: OptimRecipe, params: Tree, schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
-    """Builds the update rule of the trained `params`: see `build_optimizer`."""
+    """Builds the optax update rule of the trained `params`, which may be shapes.
+
+    Same as `build_optimizer` with the fields of `recipe`.
+    """
     return build_optimizer(
         recipe.optimizer,
         params,

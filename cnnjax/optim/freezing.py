@@ -26,17 +26,26 @@ MAX_NAMES_SHOWN = 4  # parameters in an error about a pattern
 
 @dataclasses.dataclass(frozen=True)
 class Freezing:
-    """The settings `freeze`, `unfreeze` and `freeze_stats` of a config, parsed."""
+    """The config fields `freeze`, `unfreeze` and `freeze_stats`, parsed.
 
-    freeze: re.Pattern[str] | None  # None: all parameters are trained
-    unfreeze: tuple[tuple[re.Pattern[str], str], ...]  # (pattern, duration): frozen until then
-    freeze_stats: bool  # whether BatchNorm layers use running statistics while their parameters are frozen
+    Attributes:
+      freeze: pattern on parameter paths: which are frozen. None: all parameters are trained.
+      unfreeze: pairs of a pattern and a duration: matching frozen parameters are trained from that time on.
+      freeze_stats: whether BatchNorm layers use their running statistics, and keep them, while their parameters are
+        frozen.
+    """
+
+    freeze: re.Pattern[str] | None
+    unfreeze: tuple[tuple[re.Pattern[str], str], ...]
+    freeze_stats: bool
 
 
 def parse_freezing(freeze: str, unfreeze: str, freeze_stats: bool) -> Freezing:
-    """Parses a pattern, 'PATTERN:DURATION PATTERN:DURATION ...' and a flag; '' freezes, or unfreezes, nothing.
+    """Parses the config fields `freeze`, `unfreeze` and `freeze_stats`.
 
-    Raises InputError for another form, and for an `unfreeze` or freeze_stats=False with nothing frozen.
+    `freeze` is a regular expression on parameter paths; '' freezes nothing. `unfreeze` is 'PATTERN:DURATION
+    PATTERN:DURATION ...', such as '^stage3:2 epochs ^stage2:50%'; '' unfreezes nothing. Raises InputError for another
+    form, and if `unfreeze` or freeze_stats=False is given without `freeze`.
     """
     times = []
     for word in re.split(r"\s+(?=\S*:)", unfreeze.strip()) if unfreeze.strip() else []:
@@ -52,9 +61,10 @@ def parse_freezing(freeze: str, unfreeze: str, freeze_stats: bool) -> Freezing:
 
 
 def trainable(freezing: Freezing, params: Tree) -> Tree:
-    """Returns the parameters that are trained at any step, as a tree without the others; `params` may be shapes.
+    """Returns the subtree of `params` (arrays or shapes) that is trained at some step: all but the permanently frozen.
 
-    Raises InputError for a pattern that matches no parameter, and when all are frozen.
+    Parameters that `unfreeze` matches are included. Raises InputError if `freeze` or `unfreeze` has a pattern that
+    matches nothing, or if `freeze` matches all parameters.
     """
     if not freezing.freeze:
         return params
@@ -64,10 +74,10 @@ def trainable(freezing: Freezing, params: Tree) -> Tree:
 
 
 def unfreeze_steps(freezing: Freezing, params: Tree, *, epoch: float, total: int) -> dict[str, int]:
-    """Returns, by path, the step from which each parameter that `unfreeze` matches is trained: the earliest of several.
+    """Returns {parameter path: first step that trains it} for the frozen parameters that `unfreeze` matches.
 
-    `epoch` is the number of steps per epoch, `total` that of the training. Raises InputError for a pattern that
-    matches no frozen parameter.
+    If several patterns match a path, the earliest step counts. `epoch` is the number of steps per epoch, `total` the
+    number of steps of the whole training. Raises InputError for a pattern that matches no frozen parameter.
     """
     frozen, steps = _frozen(freezing, params) if freezing.unfreeze else set(), {}
     for pattern, duration in freezing.unfreeze:
@@ -80,17 +90,21 @@ def unfreeze_steps(freezing: Freezing, params: Tree, *, epoch: float, total: int
 
 
 def is_unfrozen(params: Tree, unfreeze_steps: Mapping[str, int], step: jax.Array) -> Tree:
-    """Returns a tree of booleans: whether each parameter is unfrozen at `step`; those not in `unfreeze_steps` are."""
+    """Returns a tree of booleans like `params`: whether each parameter is trained at `step`.
+
+    A parameter that is not in `unfreeze_steps` counts as trained.
+    """
     return jax.tree_util.tree_map_with_path(lambda path, _: step >= unfreeze_steps.get(path_name(path), 0), params)
 
 
 def freeze_batch_stats(
     freezing: Freezing, params: Tree, unfreeze_steps: Mapping[str, int], step: jax.Array
 ) -> contextlib.AbstractContextManager[Any]:
-    """Freezes, as a context, the running statistics of BatchNorm layers whose parameters are frozen.
+    """Returns a context in which BatchNorm layers with frozen parameters use, and do not update, running statistics.
 
-    A BatchNorm stays frozen until its first parameter is unfrozen; then it uses batch statistics again, because the
-    running ones no longer match the trained features.
+    From the step at which the first parameter of a layer is unfrozen, the layer uses batch statistics again, because
+    the running ones no longer match the trained features. The context changes nothing without `freeze` or with
+    freeze_stats=False. `params` are all parameters; `unfreeze_steps` is the result of the function of this name.
     """
     if not (freezing.freeze and freezing.freeze_stats):
         return contextlib.nullcontext()
@@ -112,7 +126,10 @@ def freeze_batch_stats(
 
 
 def _frozen(freezing: Freezing, params: Tree) -> set[str]:
-    """Returns the paths that `freeze` matches. Raises InputError when these are none, or all."""
+    """Returns the paths that `freeze` matches, whether or not they are unfrozen later.
+
+    Raises InputError if `freeze` matches no parameter or all of them.
+    """
     names, pattern = sorted(flatten_dict(params, sep="/")), freezing.freeze or re.compile("(?!)")
     frozen = {name for name in names if pattern.search(name)}
     if not frozen:
@@ -123,7 +140,7 @@ def _frozen(freezing: Freezing, params: Tree) -> set[str]:
 
 
 def _examples(names: Iterable[str]) -> str:
-    """Returns the first few paths and the last, for an error."""
+    """Returns 'there are a, b, ..., z' with at most MAX_NAMES_SHOWN entries, for an error message."""
     names = sorted(names)
     shown = names if len(names) <= MAX_NAMES_SHOWN else [*names[: MAX_NAMES_SHOWN - 1], "...", names[-1]]
     return f"there are {', '.join(shown)}"

@@ -11,7 +11,7 @@ LrFactors = tuple[tuple[re.Pattern[str], float], ...]  # (pattern, factor), the 
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """Compiles a regular expression. Raises InputError when it is none."""
+    """Compiles a regular expression. Raises InputError if it is invalid."""
     try:
         return re.compile(pattern)
     except re.error as error:
@@ -19,9 +19,9 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
 
 
 def path_mask(pattern: str | re.Pattern[str], params: Tree) -> Tree:
-    """Returns a tree of booleans: whether the pattern is found in the path of each parameter.
+    """Returns a tree of booleans like `params`: whether `pattern` is found anywhere in each parameter's path.
 
-    `params` may be shapes. Raises InputError when it is found in none.
+    `params` may be arrays or shapes. Raises InputError if the pattern is found in no path.
     """
     pattern = compile_pattern(pattern) if isinstance(pattern, str) else pattern
     mask = jax.tree_util.tree_map_with_path(lambda path, _: bool(pattern.search(path_name(path))), params)
@@ -32,9 +32,10 @@ def path_mask(pattern: str | re.Pattern[str], params: Tree) -> Tree:
 
 
 def parse_lr_factors(text: str) -> LrFactors:
-    """Parses 'PATTERN:FACTOR PATTERN:FACTOR ...', factors of the learning rate; '' gives ().
+    """Parses learning-rate factors, 'PATTERN:FACTOR PATTERN:FACTOR ...', such as 'bias$:2 ^conv1:0'; '' gives ().
 
-    Raises InputError for another form, and for a factor that is negative or not finite.
+    The patterns are regular expressions on parameter paths. Raises InputError for another form, and for a factor that
+    is negative or not finite.
     """
     factors = []
     for word in text.split():
@@ -50,9 +51,10 @@ def parse_lr_factors(text: str) -> LrFactors:
 
 
 def lr_factor_tree(factors: LrFactors, params: Tree) -> Tree:
-    """Returns the learning-rate factor of each parameter: that of the first pattern found in its path, else 1.0.
+    """Returns a tree of floats like `params`: the learning-rate factor of each parameter.
 
-    Raises InputError for a pattern that is found in no path.
+    The first pattern that is found in the path decides; without any, the factor is 1.0. Raises InputError for a pattern
+    that is found in no path.
     """
     tree = jax.tree.map(lambda _: 1.0, params)
     for pattern, factor in reversed(factors):

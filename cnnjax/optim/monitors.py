@@ -20,9 +20,12 @@ MonitorState = dict[str, Any]  # NumPy scalars, under the names that checkpoints
 
 @dataclasses.dataclass(frozen=True)
 class Monitor:
-    """A monitor: its state before the first evaluation, and the function that updates it after one.
+    """A monitor of validation metrics: an initial state, and a pure function that updates it after an evaluation.
 
-    `update(state, metrics)` takes the mean metrics of the validation split, as `metrics.means` returns them.
+    Attributes:
+      init: the state before the first evaluation.
+      update: (state, metrics) -> new state. `metrics` are the mean metrics of the validation split, as `metrics.means`
+        returns them.
     """
 
     init: MonitorState
@@ -30,9 +33,9 @@ class Monitor:
 
 
 def _best_monitor(metric: str, threshold: float) -> Monitor:
-    """Builds a monitor of the best value ("best") and the number of evaluations since then ("since").
+    """Builds a monitor whose state has "best", the best value of `metric`, and "since", the evaluations after that.
 
-    A value is better when it improves on the best by more than `threshold` times the best.
+    A value counts as better only if it improves on the best by more than `threshold` times the best.
     """
     if metric not in METRICS:
         raise unknown("metric", metric, METRICS)
@@ -48,7 +51,10 @@ def _best_monitor(metric: str, threshold: float) -> Monitor:
 
 
 def _check_ranges(name: str, **ranges: tuple[float, float, float]) -> None:
-    """Raises InputError for the first argument, (value, minimum, maximum), that is out of its range."""
+    """Raises InputError for the first argument that is out of its range; each is (value, minimum, maximum).
+
+    `name` is the function whose arguments they are, for the message.
+    """
     for argument, (value, minimum, maximum) in ranges.items():
         if not minimum <= value <= maximum:
             expected = f"at least {minimum:g}" if maximum == np.inf else f"{minimum:g} to {maximum:g}"
@@ -63,11 +69,20 @@ def plateau(
     lowest: float = 0.0,
     metric: str = "accuracy",
 ) -> Monitor:
-    """Multiplies the learning rate by `factor` after more than `patience` evaluations in a row without improvement.
+    """Builds the monitor that multiplies the learning rate by `factor` when a validation metric stops improving.
 
-    An improvement is by more than `threshold`, relative to the best value. The `cooldown` evaluations after a
-    reduction do not count. The learning rate never falls below `lowest` times its peak. Same as PyTorch's
-    ReduceLROnPlateau, to the evaluation.
+    Same as PyTorch's ReduceLROnPlateau, to the evaluation.
+
+    Args:
+      factor: from 0 to 1.
+      patience: evaluations in a row without improvement that are tolerated; the next one reduces the rate.
+      threshold: relative change from the best value that counts as an improvement.
+      cooldown: evaluations after a reduction that are not counted.
+      lowest: smallest product of the factors, relative to the peak rate.
+      metric: a name in `METRICS`, which also says whether higher is better.
+
+    Returns:
+      A monitor whose state has "factor", the current product of the factors, besides "best", "since" and "cooldown".
     """
     _check_ranges(
         "plateau",
@@ -97,9 +112,10 @@ def plateau(
 
 
 def early_stop(patience: int = 10, metric: str = "loss", threshold: float = 0.0) -> Monitor:
-    """Stops the training after `patience` evaluations in a row without improvement (Prechelt 1998).
+    """Builds the monitor that stops the training after `patience` evaluations without improvement (Prechelt 1998).
 
-    An improvement is by more than `threshold`, relative to the best value.
+    `metric` is a name in `METRICS`. An improvement is larger than `threshold` times the best value. The monitor's state
+    has the boolean "stop", besides "best" and "since".
     """
     _check_ranges("early_stop", patience=(patience, 1, np.inf), threshold=(threshold, 0, 1))
     best_monitor = _best_monitor(metric, threshold)
@@ -112,5 +128,5 @@ def early_stop(patience: int = 10, metric: str = "loss", threshold: float = 0.0)
 
 
 def parse_early_stop(text: str) -> Monitor:
-    """Builds the monitor of a call string, 'early_stop(patience=5)'. Raises InputError when it is no such call."""
+    """Builds the monitor of a call string such as 'early_stop(patience=5)'. Raises InputError for any other string."""
     return spec.build("early_stop", text, {"early_stop": early_stop})

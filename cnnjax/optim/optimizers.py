@@ -25,20 +25,25 @@ Wrapped = optax.GradientTransformationExtraArgs
 
 
 def _momentum(momentum: float, nesterov: bool = False) -> Transform:
+    """Returns optax.trace, or the identity if `momentum` is 0."""
     return optax.trace(momentum, nesterov) if momentum else optax.identity()
 
 
 def sgd(weight_decay: Transform, momentum: float = 0.0, nesterov: bool = False) -> Transform:
-    """Stochastic gradient descent; momentum v = momentum v + g in PyTorch's form: the learning rate multiplies v."""
+    """Stochastic gradient descent with PyTorch's momentum: v = momentum * v + g, and the learning rate multiplies v.
+
+    `weight_decay` is added to the gradient first (L2).
+    """
     if nesterov and not momentum:
         raise InputError("sgd: nesterov=True goes with a momentum, as in sgd(momentum=0.9, nesterov=True)")
     return optax.chain(weight_decay, _momentum(momentum, nesterov))
 
 
 def adagrad(weight_decay: Transform, eps: float = 1e-10, initial: float = 0.0) -> Transform:
-    """Adagrad (Duchi et al. 2011): divides the gradient by the root of the sum of its squares so far.
+    """Adagrad (Duchi et al. 2011): divides the gradient by the square root of its accumulated squares plus `eps`.
 
-    `initial` is that sum before the first step: 0 in PyTorch, 0.1 in TensorFlow.
+    `initial` is the accumulator before the first step: 0 in PyTorch, 0.1 in TensorFlow. `weight_decay` is added to the
+    gradient first (L2).
     """
     return optax.chain(weight_decay, optax.scale_by_rss(initial, eps))
 
@@ -48,50 +53,60 @@ def rmsprop(
 ) -> Transform:
     """RMSProp (Hinton 2012, lecture 6e): divides the gradient by the root of a moving average of its squares.
 
-    With `tf`, `eps` is inside the root and the average starts at 1, as in TensorFlow: the Inception networks were
-    trained with rmsprop(decay=0.9, eps=1.0, momentum=0.9, tf=True). The current learning rate multiplies the whole
-    momentum, as in `sgd`; TensorFlow's momentum accumulates steps of past learning rates.
+    `weight_decay` is added to the gradient first (L2). `decay` is the fraction of the average that is kept. With `tf`,
+    `eps` is inside the root and the average starts at 1, as in TensorFlow: the Inception networks were trained with
+    rmsprop(decay=0.9, eps=1.0, momentum=0.9, tf=True). Otherwise `eps` is added to the root, and the average starts at
+    0. The current learning rate multiplies the whole momentum, as in `sgd`; TensorFlow's momentum accumulates steps of
+    past learning rates.
     """
     rms = optax.scale_by_rms(decay, eps, initial_scale=1.0 if tf else 0.0, eps_in_sqrt=tf)
     return optax.chain(weight_decay, rms, _momentum(momentum))
 
 
 def adam(weight_decay: Transform, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Transform:
-    """Adam (Kingma & Ba 2015, arXiv:1412.6980, Algorithm 1); weight decay is part of the gradient (L2)."""
+    """Adam (Kingma & Ba 2015, arXiv:1412.6980, Algorithm 1). `weight_decay` is added to the gradient first (L2)."""
     return optax.chain(weight_decay, optax.scale_by_adam(b1, b2, eps))
 
 
 def adamw(weight_decay: Transform, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Transform:
-    """Adam with decoupled weight decay, times the learning rate (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
+    """AdamW: Adam with decoupled weight decay, which is multiplied by the learning rate as in PyTorch.
+
+    Loshchilov & Hutter 2019, arXiv:1711.05101.
+    """
     return optax.chain(optax.scale_by_adam(b1, b2, eps), weight_decay)
 
 
 def lion(weight_decay: Transform, b1: float = 0.9, b2: float = 0.99) -> Transform:
     """Lion: the sign of a momentum, with decoupled weight decay (Chen et al. 2023, arXiv:2302.06675, Algorithm 2).
 
-    It takes a learning rate 3 to 10 times smaller than AdamW's, and a weight decay 3 to 10 times larger (sec. 5).
+    Use a learning rate 3 to 10 times smaller than AdamW's, and a weight decay 3 to 10 times larger (sec. 5).
     """
     return optax.chain(optax.scale_by_lion(b1, b2), weight_decay)
 
 
 def _scale_by_trust_ratio(coefficient: float) -> Transform:
-    """Scales the update of each kernel to `coefficient` times the kernel's norm; other parameters keep theirs."""
+    """Rescales the update of each kernel to the norm `coefficient` * |kernel|. Other updates stay as they are."""
     return optax.masked(
         optax.scale_by_trust_ratio(trust_coefficient=coefficient), lambda params: path_mask("kernel$", params)
     )
 
 
 def lars(weight_decay: Transform, momentum: float = 0.9, nesterov: bool = False, trust: float = 0.001) -> Transform:
-    """LARS: SGD with each layer's learning rate times trust |w| / |g + decay|, for batches of 8,000 images and more.
+    """LARS: SGD with each kernel's update first scaled to the norm trust * |kernel|, for very large batches.
 
-    You, Gitman, Ginsburg: Large Batch Training of Convolutional Networks. arXiv:1708.03888, 2017, Algorithm 1. The
-    current learning rate multiplies the whole momentum, as in `sgd`. Only kernels are scaled, as in MLPerf's.
+    You, Gitman, Ginsburg: Large Batch Training of Convolutional Networks. arXiv:1708.03888, 2017, Algorithm 1. It is
+    for batches of 8,000 images and more. `weight_decay` is added to the gradient before the scaling. As in MLPerf,
+    biases and normalization parameters are not scaled. The current learning rate multiplies the whole momentum, as in
+    `sgd`.
     """
     return optax.chain(weight_decay, _scale_by_trust_ratio(trust), optax.trace(momentum, nesterov))
 
 
 def lamb(weight_decay: Transform, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-6) -> Transform:
-    """LAMB: AdamW with each kernel's update scaled to the kernel's norm (You et al. 2020, arXiv:1904.00962, Alg. 2)."""
+    """LAMB: AdamW with each kernel's update scaled to the kernel's norm (You et al. 2020, arXiv:1904.00962, Alg. 2).
+
+    `weight_decay` is added to Adam's update before the scaling.
+    """
     return optax.chain(optax.scale_by_adam(b1, b2, eps), weight_decay, _scale_by_trust_ratio(1.0))
 
 
@@ -104,11 +119,12 @@ def muon(
     b2: float = 0.999,
     eps: float = 1e-8,
 ) -> Transform:
-    """Muon: orthogonalized momentum for kernels (Jordan et al. 2024, kellerjordan.github.io/posts/muon), else AdamW.
+    """Muon for kernels: orthogonalized momentum (Jordan et al. 2024, kellerjordan.github.io/posts/muon). Others: AdamW.
 
-    A kernel [k, k, in, out] is treated as the matrix [k k in, out]. Its update is scaled by
-    rms sqrt(max(rows, columns)), so that AdamW's learning rate serves both (Liu et al. 2025, arXiv:2502.16982,
-    sec. 2.2). rms=0 selects Jordan's scale, sqrt(max(1, columns / rows)). Weight decay is decoupled.
+    A kernel [k, k, in, out] is treated as the matrix [k * k * in, out]. Its update is scaled by rms * sqrt(max(rows,
+    columns)), so that the learning rate of AdamW suits both (Liu et al. 2025, arXiv:2502.16982, sec. 2.2). rms=0
+    selects Jordan's scale, sqrt(max(1, columns / rows)). `momentum` and `nesterov` are Muon's; `b1`, `b2` and `eps` are
+    Adam's. Weight decay is decoupled.
     """
 
     def is_matrix(path: tuple, x: jax.Array) -> bool:
@@ -139,11 +155,11 @@ def muon(
 
 
 def lbfgs(weight_decay: Transform, memory: int = 10, search: int = 20) -> Wrapped:
-    """L-BFGS (Liu & Nocedal 1989) with a memory of `memory` steps.
+    """L-BFGS (Liu & Nocedal 1989), a quasi-Newton method for small networks and full-batch training.
 
-    A zoom line search of at most `search` evaluations of the batch's loss, including weight decay as lambda |w|^2 / 2,
-    sets each step's length. The learning rate multiplies it: use lr=1. A quasi-Newton method, for small networks and
-    batches as large as the training split.
+    `memory` is the number of past steps that approximate the Hessian. A zoom line search with at most `search`
+    evaluations of the batch's loss sets the length of each step. That loss includes weight decay as (lambda / 2) |w|^2.
+    The learning rate multiplies the step: use lr=1.
     """
     line_search = optax.scale_by_zoom_linesearch(search, initial_guess_strategy="one")
     rule = optax.chain(optax.scale_by_lbfgs(memory), optax.scale(-1.0), line_search, optax.scale(-1.0))
@@ -180,7 +196,13 @@ OPTIMIZERS: dict[str, Callable[..., Transform]] = {
 
 
 class LookaheadState(NamedTuple):
-    """The state of `lookahead`: of the wrapped optimizer, the number of steps taken, and the slow weights."""
+    """The optimizer state of `lookahead`.
+
+    Attributes:
+      inner: state of the wrapped optimizer.
+      count: int32 [], steps taken.
+      slow: the slow weights, a tree like the parameters.
+    """
 
     inner: optax.OptState
     count: jax.Array
@@ -188,10 +210,11 @@ class LookaheadState(NamedTuple):
 
 
 def lookahead(inner: Wrapped, every: int = 5, share: float = 0.5) -> Wrapped:
-    """Every `every` steps, moves slow weights by the fraction `share` to the fast weights, and resets these to them.
+    """Lookahead: every `every` steps, moves slow weights toward the fast weights, and resets the fast weights to them.
 
-    Zhang, Lucas, Hinton, Ba: Lookahead Optimizer. NeurIPS 2019, arXiv:1907.08610, Algorithm 1. The slow weights are
-    evaluated. They are kept in the state, where optax's lookahead makes them a part of the parameters.
+    Zhang, Lucas, Hinton, Ba: Lookahead Optimizer. NeurIPS 2019, arXiv:1907.08610, Algorithm 1. The fast weights are
+    those that `inner` updates. `share` is the fraction of the distance that the slow weights move. Evaluation uses the
+    slow weights. They are in the optimizer state; optax.lookahead makes them part of the parameters instead.
     """
     if every < 1 or not 0 < share <= 1:
         raise InputError(f"lookahead: every = {every!r}, share = {share!r}: expected at least 1, and above 0 up to 1")
@@ -211,11 +234,12 @@ def lookahead(inner: Wrapped, every: int = 5, share: float = 0.5) -> Wrapped:
 
 
 def schedule_free(inner: Wrapped, rate: optax.Schedule, b1: float = 0.9, power: float = 2.0) -> Wrapped:
-    """Schedule-Free: evaluates the average x of the optimizer's iterates z, takes gradients at b1 x + (1 - b1) z.
+    """Schedule-Free: evaluates an average x of the iterates z of `inner`, takes gradients at b1 * x + (1 - b1) * z.
 
-    Defazio et al.: The Road Less Scheduled. NeurIPS 2024, arXiv:2405.15682. Use it with a constant
-    schedule after a warm-up, and with an optimizer without momentum, which `b1` replaces. The weight of an iterate in
-    the average is its learning rate to `power`. BatchNorm's running statistics remain those of the gradient points.
+    Defazio et al.: The Road Less Scheduled. NeurIPS 2024, arXiv:2405.15682. `rate` is the learning rate of `inner` at a
+    step; each iterate has the weight rate ** power in the average. Use a constant schedule after a warm-up, and an
+    optimizer without momentum, which `b1` replaces. BatchNorm's running statistics are those of the points where
+    gradients are taken.
     """
     if not 0 < b1 <= 1:
         raise InputError(f"schedule_free: b1 = {b1!r}: expected above 0, up to 1")
@@ -226,7 +250,10 @@ WRAPPERS: dict[str, Callable[..., Wrapped]] = {"lookahead": lookahead, "schedule
 
 
 def eval_params(opt_state: Tree, params: Tree) -> Tree:
-    """Returns the averaged parameters of a wrapper, which are evaluated; {} without a wrapper."""
+    """Returns the averaged parameters that evaluation uses with a wrapper; {} without a wrapper.
+
+    `opt_state` is the optimizer state; `params` are the parameters at which gradients are taken.
+    """
     match opt_state:
         case LookaheadState():
             return opt_state.slow

@@ -19,19 +19,23 @@ ToSteps = Callable[[str], int]
 
 
 def _with_warmup(schedule: optax.Schedule, warmup: int) -> optax.Schedule:
-    """Multiplies a schedule by a linear ramp from 1 / warmup, at step 0, to 1."""
+    """Multiplies a schedule by a linear ramp from 1 / `warmup`, at step 0, to 1, at step `warmup` - 1 and later."""
     return lambda step: schedule(step) * jnp.minimum(1.0, (step + 1) / max(warmup, 1))
 
 
 def constant(steps: ToSteps, warmup: str = "0 steps") -> optax.Schedule:
-    """Keeps the peak rate."""
+    """Keeps the peak learning rate: returns 1.0 at every step after a linear warm-up of the duration `warmup`.
+
+    `steps` converts a duration such as '5 epochs' to a number of steps.
+    """
     return _with_warmup(optax.constant_schedule(1.0), steps(warmup))
 
 
 def piecewise(steps: ToSteps, at: Sequence[str], factor: float = 0.1, warmup: str = "0 steps") -> optax.Schedule:
-    """Multiplies the rate by `factor` at each of the durations `at`: piecewise(("32000 steps", "75%")).
+    """Step decay: returns a multiplier of the peak learning rate, 1.0 at first, times `factor` at each time in `at`.
 
-    Durations are counted from the start of the training.
+    Example: piecewise(("32000 steps", "75%")). These durations count from step 0, the warm-up included. `warmup` is the
+    duration of a linear warm-up. `steps` converts a duration to a number of steps.
     """
     boundaries: dict[int, float] = {}
     for step in map(steps, (at,) if isinstance(at, str) else at):
@@ -42,9 +46,11 @@ def piecewise(steps: ToSteps, at: Sequence[str], factor: float = 0.1, warmup: st
 def exponential(
     steps: ToSteps, factor: float = 0.94, every: str = "2 epochs", staircase: bool = True, warmup: str = "0 steps"
 ) -> optax.Schedule:
-    """Multiplies the rate by `factor` after each duration `every`: at once or, without `staircase`, continuously.
+    """Exponential decay: returns a multiplier of the peak learning rate, factor ** (step / period).
 
-    The defaults are TF-Slim's for the Inception networks.
+    The period is the duration `every`. With `staircase` the exponent is rounded down, so that the rate falls in jumps.
+    The decay counts from step 0; a linear warm-up of the duration `warmup` multiplies it. `steps` converts a duration
+    to a number of steps. The defaults are TF-Slim's for the Inception networks.
     """
     if not (0 < factor <= 1 and (period := steps(every))):
         raise InputError(
@@ -54,9 +60,10 @@ def exponential(
 
 
 def cosine(steps: ToSteps, total: int, warmup: str = "0 steps", final: float = 0.0) -> optax.Schedule:
-    """Decays along half a cosine to `final`, from the end of the warm-up to the end of the training.
+    """Cosine decay: returns a multiplier of the peak learning rate, from 1.0 after the warm-up to `final` at the end.
 
-    Loshchilov & Hutter 2017 (SGDR), arXiv:1608.03983, eq. 5, without restarts.
+    Loshchilov & Hutter 2017 (SGDR), arXiv:1608.03983, eq. 5, without restarts. The linear warm-up has the duration
+    `warmup`. `total` is the number of steps of the training; `steps` converts a duration to a number of steps.
     """
     start = steps(warmup)
     decay = optax.cosine_decay_schedule(1.0, max(total - start, 1), final)
@@ -64,15 +71,20 @@ def cosine(steps: ToSteps, total: int, warmup: str = "0 steps", final: float = 0
 
 
 def polynomial(steps: ToSteps, total: int, power: float = 2.0, warmup: str = "0 steps") -> optax.Schedule:
-    """Decays to 0 as the remaining fraction of the training to `power`, after the warm-up: Caffe's 'poly' policy."""
+    """Polynomial decay: returns a multiplier of the peak learning rate, (remaining fraction of the training) ** power.
+
+    This is Caffe's 'poly' policy. The decay starts after a linear warm-up of the duration `warmup`. `total` is the
+    number of steps of the training; `steps` converts a duration to a number of steps.
+    """
     start = steps(warmup)
     return _with_warmup(optax.polynomial_schedule(1.0, 0.0, power, max(total - start, 1), start), start)
 
 
 def one_cycle(total: int, steps: ToSteps, peak: str = "30%", start: float = 0.04, final: float = 0.0) -> optax.Schedule:
-    """Rises linearly from `start` to 1 at the duration `peak`, then falls linearly to `final`.
+    """One-cycle schedule: returns a multiplier of the peak learning rate, linear from `start` to 1.0, then to `final`.
 
-    Smith & Topin 2019 (Super-Convergence), arXiv:1708.07120.
+    Smith & Topin 2019 (Super-Convergence), arXiv:1708.07120. The maximum is at the duration `peak` after step 0.
+    `total` is the number of steps of the training; `steps` converts a duration to a number of steps.
     """
     top = max(steps(peak), 1)
     if top >= total:
@@ -83,7 +95,11 @@ def one_cycle(total: int, steps: ToSteps, peak: str = "30%", start: float = 0.04
 
 @dataclasses.dataclass(frozen=True)
 class Plateau:
-    """A schedule, and the monitor whose factor the training step multiplies it by (see `optim.scaled_schedule`)."""
+    """A schedule together with a monitor of a validation metric that lowers it.
+
+    Calling it returns `schedule(step)` without the monitor's factor: the training step multiplies by that
+    (`optim.scaled_schedule`).
+    """
 
     schedule: optax.Schedule
     monitor: monitors.Monitor
@@ -102,7 +118,11 @@ def plateau(
     metric: str = "accuracy",
     warmup: str = "0 steps",
 ) -> Plateau:
-    """Keeps the peak rate, times `factor` whenever a validation metric has stopped improving: `monitors.plateau`."""
+    """Constant rate after a linear warm-up, multiplied by `factor` whenever a validation metric stops improving.
+
+    `warmup` is the duration of the warm-up; `steps` converts a duration to a number of steps. The other arguments are
+    those of `monitors.plateau`.
+    """
     monitor = monitors.plateau(factor, patience, threshold, cooldown, lowest, metric)
     return Plateau(constant(steps, warmup), monitor)
 

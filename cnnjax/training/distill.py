@@ -25,7 +25,14 @@ Array = jax.Array
 
 @dataclasses.dataclass(frozen=True)
 class DistillConfig:
-    """The arguments of a config's `distill`."""
+    """The parsed arguments of a config's `distill` call.
+
+    Attributes:
+      folder: the teacher's run folder.
+      temperature: divides the logits of both networks.
+      weight: fraction of the loss that comes from the teacher.
+      step: the teacher's checkpoint: 'last', 'best' or a step number.
+    """
 
     folder: str
     temperature: float
@@ -35,19 +42,28 @@ class DistillConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Teacher:
-    """A trained network, as the student's training step uses it."""
+    """A trained teacher network in the form that the student's training step uses.
 
-    prepare: Callable[..., Array]  # as the student's, with the teacher's normalization
-    logits: Callable[[Tree, Array], Array]  # (variables, images) -> [N, K]
-    loss: Callable[[Array, Array, Array], Array]  # (loss [N], student logits, teacher logits) -> loss [N]
+    Attributes:
+      prepare: (key, images uint8 [N, H, W, C], example, epoch) -> the teacher's input; it applies the student's
+        operations and then the teacher's normalization.
+      logits: (variables, inputs) -> logits [N, K], in evaluation mode.
+      loss: (student's loss [N], student's logits, teacher's logits) -> distillation loss [N].
+      variables: the teacher's Flax variables, on the mesh.
+    """
+
+    prepare: Callable[..., Array]
+    logits: Callable[[Tree, Array], Array]
+    loss: Callable[[Array, Array, Array], Array]
     variables: Tree
 
 
 def distill(folder: str, temperature: float = 4.0, weight: float = 0.9, step: str = "last") -> DistillConfig:
-    """Distills from the run in `folder`: `weight` of the loss comes from the teacher (Hinton et al. 2015, sec. 2).
+    """Configures distillation from the run in `folder`; `weight` is the teacher's fraction of the loss.
 
-    Both logits are divided by `temperature`. `folder` is relative to where the training is started; `step` is 'last',
-    'best' or a checkpoint's number.
+    Hinton et al. 2015, sec. 2. The logits of both networks are divided by `temperature`. `folder` is relative to the
+    directory in which the training is started. `step` selects the teacher's checkpoint: 'last', 'best' or a step
+    number. Raises InputError for a `temperature` or `weight` out of its range.
     """
     if not temperature > 0:
         raise InputError(f"distill: temperature = {temperature!r}: expected more than 0")
@@ -57,14 +73,21 @@ def distill(folder: str, temperature: float = 4.0, weight: float = 0.9, step: st
 
 
 def parse(text: str) -> DistillConfig:
-    """Parses a config's `distill`. Raises InputError when it is not such a call."""
+    """Parses a config's `distill`, such as 'distill("runs/TEACHER", weight=0.9)'.
+
+    Raises InputError for any other form.
+    """
     return spec.build("distillation", text, {"distill": distill})
 
 
 def distillation_loss(
     loss: Array, student_logits: Array, teacher_logits: Array, temperature: float, weight: float
 ) -> Array:
-    """Returns (1 - weight) loss + weight T^2 KL(teacher || student), [N]; T^2 keeps both gradients of one size."""
+    """Returns (1 - weight) * loss + weight * T^2 * KL(teacher || student), float32 [N], with T = `temperature`.
+
+    `loss` is the student's loss on the targets, [N]; both logits are [N, K]. The divergence is between the softmax of
+    the logits divided by T. The factor T^2 keeps its gradient at the size that it has for T = 1.
+    """
     student, teacher = (
         jax.nn.log_softmax(logits.astype(jnp.float32) / temperature) for logits in (student_logits, teacher_logits)
     )
@@ -80,10 +103,11 @@ def load_teacher(
     mesh: Mesh,
     log: Callable[[str], None],
 ) -> Teacher:
-    """Loads the teacher and puts its variables on the mesh.
+    """Loads the teacher, puts its variables on the mesh, and builds the functions of `Teacher`.
 
-    `step_ops`, `shape` [H, W, C] and `classes` are the student's. Raises InputError for a run that does not exist, has
-    other classes, or a network that does not take images of this shape.
+    `step_ops` are the student's operations in the training step, `shape` [H, W, C] is that of the student's images, and
+    `classes` are the student's. Raises InputError if the run does not exist, if it has another number of classes, or if
+    its network does not take images of this shape. The names of the classes are not compared.
     """
     network = pretrained.load(config.folder)
     if (count := len(network.data.classes)) != len(classes):

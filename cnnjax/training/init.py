@@ -16,9 +16,9 @@ from cnnjax.training.recipe import Recipe
 def init_state(
     key: jax.Array, *, recipe: Recipe, model: nn.Module, schedule: optax.Schedule, shape: tuple[int, ...]
 ) -> TrainState:
-    """Initializes a network at random, for images of `shape` [H, W, C].
+    """Initializes a network at random for images of `shape` [H, W, C], and returns the state at step 0.
 
-    Raises InputError when the network does not return one row of logits per image.
+    Raises InputError if the network returns anything but logits [N, K].
     """
     logits, variables = model.init_with_output(key, jnp.zeros((1, *shape)), train=False)
     if getattr(logits, "ndim", 0) != 2:
@@ -30,7 +30,10 @@ def init_state(
 
 
 def first_state(variables: Tree, *, recipe: Recipe, schedule: optax.Schedule) -> TrainState:
-    """Returns the state at step 0 of a network with these variables."""
+    """Returns the state at step 0 with the Flax `variables`, a new optimizer state and new monitors.
+
+    The average of the weights, if the recipe keeps one, starts as a copy of the trained parameters.
+    """
     model_state = dict(variables)
     params = model_state.pop("params")
     trainable = freezing.trainable(recipe.optim.freezing, params)
@@ -41,6 +44,6 @@ def first_state(variables: Tree, *, recipe: Recipe, schedule: optax.Schedule) ->
 
 
 def split_keys(config: Config) -> tuple[jax.Array, jax.Array]:
-    """Returns the key of the initialization and the key of the training steps."""
+    """Returns two random keys made from config.seed: for the initialization, and for the training steps."""
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     return init_key, step_key

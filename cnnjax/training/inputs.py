@@ -23,7 +23,10 @@ from cnnjax.training.recipe import Recipe
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """The splits of a run. `val` and `test` are None where the config has none."""
+    """The opened splits of a run: training, validation and test.
+
+    `val` and `test` are None where the config has no such split.
+    """
 
     train: Split
     val: Split | None
@@ -32,33 +35,55 @@ class Splits:
 
 @dataclasses.dataclass(frozen=True)
 class InputFunctions:
-    """The part of the input pipeline that runs in the training step."""
+    """The part of the input pipeline that is compiled into the training step.
 
-    prepare: Callable[..., jax.Array]  # (key, images uint8 [N, H, W, C], example, epoch) -> float32 [N, H, W, C]
-    mix: Callable[..., tuple[jax.Array, jax.Array]]  # (key, inputs, labels) -> inputs, targets float32 [N, K]
+    Attributes:
+      prepare: (key, images uint8 [N, H, W, C], example int32 [N], epoch int32 [N]) -> augmented and normalized images,
+        float32 [N, H, W, C].
+      mix: (key, prepared images, labels int32 [N]) -> images and targets float32 [N, K]; it applies mixup and the like,
+        or only makes the labels one-hot.
+    """
+
+    prepare: Callable[..., jax.Array]
+    mix: Callable[..., tuple[jax.Array, jax.Array]]
 
 
 def load_splits(config: Config, data_dir: str) -> Splits:
-    """Opens the splits of a config. Raises InputError for a data set or a split that does not exist."""
+    """Opens the training, validation and test splits that a config names.
+
+    `data_dir` is the folder of the data sets, '' for the default one. Raises InputError for an unknown data set or
+    split.
+    """
     train, val = folds.resolve_splits(config, data_dir)
     opened = {name: load(config.dataset, name, data_dir) for name in (train, val, config.test_split) if name}
     return Splits(opened[train], opened.get(val), opened.get(config.test_split))
 
 
 def open_train_source(recipe: Recipe, splits: Splits, mesh: Mesh) -> pipeline.Source:
-    """Opens the training split for batches. One that is kept in device memory is read in the background."""
+    """Opens the training split as a source of batches, after the host's operations of the recipe.
+
+    Reading starts in the background if the split is to be kept in device memory.
+    """
     cache, seed = recipe.config.cache, recipe.config.seed
     return pipeline.open_source(splits.train, recipe.operations.host, cache=cache, seed=seed, mesh=mesh)
 
 
 def input_functions(recipe: Recipe, data: DataInfo) -> InputFunctions:
-    """Builds the operations of a recipe for images and classes of `data`. Raises InputError where they do not fit."""
+    """Builds `prepare` and `mix` from the recipe's operations, for the image shape, statistics and classes of `data`.
+
+    Raises InputError if an operation does not fit these.
+    """
     prepare = augment.build(recipe.operations.step, recipe.normalization, data.statistics, data.shape)
     return InputFunctions(prepare, augment.build_mixing(recipe.operations.mixing, len(data.classes)))
 
 
 def data_info(recipe: Recipe, split: Split, source: pipeline.Source, folder: pathlib.Path | None) -> DataInfo:
-    """Describes the training split, from the folder's data.json where that is of the same data, or anew."""
+    """Returns the classes, image shape and statistics of the training split.
+
+    They are read from data.json in the run's `folder` if it describes the same split and augmentation, and has all
+    statistics that the recipe needs. Otherwise, or if `folder` is None, the statistics are computed from `source`,
+    which may read the whole split. Does not write data.json.
+    """
     identity = {**split.identity, "augment": recipe.config.augment}
     if folder:
         with contextlib.suppress(InputError, KeyError, TypeError):
@@ -72,7 +97,10 @@ def data_info(recipe: Recipe, split: Split, source: pipeline.Source, folder: pat
 
 
 def _same_on_all_processes(data: DataInfo, recipe: Recipe) -> DataInfo:
-    """Replaces the statistics that are computed in floating point by those of process 0."""
+    """Replaces the statistics that `recipe` asks for by those of process 0.
+
+    They are computed in floating point, and may differ in the last bits between processes.
+    """
     if jax.process_count() == 1 or not recipe.statistics:
         return data
     own: dict[str, Any] = {name: np.float32(data.statistics[name]) for name in sorted(recipe.statistics)}

@@ -35,11 +35,19 @@ SIGNAL_PERIOD = 10.0  # steps after which the processes of a run agree on signal
 
 @dataclasses.dataclass(frozen=True)
 class TrainResult:
-    """A finished training."""
+    """The result of a finished training.
+
+    Attributes:
+      state: the final state.
+      metrics: the contents of result.json: metrics of the test split (if there is one), 'step', 'folder', 'seconds',
+        ...
+      history: {'train', 'val' or 'test': {'step', 'epoch', 'loss', ...: values}}, read from metrics.jsonl; {} on all
+        processes but the first.
+    """
 
     state: TrainState
-    metrics: dict[str, Any]  # of the test split, with the step, the folder and the seconds; as in result.json
-    history: dict[str, dict[str, list[float]]]  # group ('train', 'val', 'test') -> 'step', 'epoch', 'loss', ... columns
+    metrics: dict[str, Any]
+    history: dict[str, dict[str, list[float]]]
 
     def __repr__(self) -> str:
         values = ", ".join(f"{name}={value!r}" for name, value in self.metrics.items() if name != "loop_seconds")
@@ -54,12 +62,22 @@ def train(
     mesh: Mesh | None = None,
     console: Console | None = None,
 ) -> TrainResult:
-    """Trains a network, from the first step or from the newest checkpoint in `folder`, to the last step.
+    """Trains a network up to the last step, and resumes from the newest checkpoint in `folder` if there is one.
 
-    `mesh` replaces the config's. `console` shows the progress, by default in the terminal or the notebook. Returns
-    the final state, the final metrics, which are also in `folder`/result.json, and their history. Raises InputError
-    for a config, data set or folder that does not fit, FloatingPointError when the loss is no longer finite, and
-    Interrupted after SIGINT or SIGTERM, once the state is saved.
+    Args:
+      config: settings of the run.
+      folder: the run's folder, which takes checkpoints, metrics.jsonl and result.json; it is created if needed.
+      data_dir: folder of the data sets; '' for the default one.
+      mesh: devices to use; None for config.mesh.
+      console: shows the progress; None for the terminal or the notebook.
+
+    Returns:
+      The final state, the test metrics, and the history of all metrics.
+
+    Raises:
+      InputError: a config, data set or folder that does not fit.
+      FloatingPointError: the loss is no longer finite.
+      Interrupted: after SIGINT or SIGTERM, once the state is saved.
     """
     begun, folder = time.monotonic(), pathlib.Path(folder)
     leader = jax.process_index() == 0
@@ -108,7 +126,10 @@ def train(
 def _run_steps(
     setup: Setup, state: TrainState, end: int, saver: checkpoint.Saver, signals: Signals, reporter: Reporter
 ) -> TrainState:
-    """Runs the steps up to `end`, or until a signal or a monitor stops the training. Returns the last state."""
+    """Runs training steps until step `end`, a signal, or early stopping, and returns the last state.
+
+    Logs, validates and saves checkpoints when these are due, and at the end.
+    """
     step_fn, (_, key) = jit_step(setup), split_keys(setup.config)
     teacher_variables = setup.teacher.variables if setup.teacher else {}
     periods = event_periods(setup, end)
@@ -141,7 +162,7 @@ def _run_steps(
 
 
 def _score_test(setup: Setup, state: TrainState, file: workdir.MetricsWriter, reporter: Reporter) -> dict[str, float]:
-    """Scores the test split, and writes the metrics to the run's folder."""
+    """Scores the test split, writes its mean metrics to metrics.jsonl, and returns them."""
     values = metrics.means(setup.scorers["test"](state.variables))
     step = int(state.step)
     file.write(step, step / setup.steps_per_epoch, "test", values)
@@ -150,43 +171,48 @@ def _score_test(setup: Setup, state: TrainState, file: workdir.MetricsWriter, re
 
 
 def _update_monitors(setup: Setup, state: TrainState, val: dict[str, float]) -> TrainState:
+    """Returns the state with its monitors updated by `val`, the mean validation metrics."""
     monitors = optim.update_monitors(setup.recipe.optim.monitors, jax.device_get(state.monitors), val)
     placed = jax.tree.map(functools.partial(sharding.put_replicated, setup.mesh), monitors)
     return dataclasses.replace(state, monitors=placed)
 
 
 def event_periods(setup: Setup, total: int) -> dict[str, float]:
-    """Returns the period of each of EVENTS, in steps with a fraction."""
+    """Returns the period of each of EVENTS in steps, not rounded: {'log': 50.0, 'eval': 390.625, ...}.
+
+    `total` is the number of steps of the whole training.
+    """
     epoch = setup.steps_per_epoch
     return {name: parse_duration(getattr(setup.config, f"{name}_every"), epoch=epoch, total=total) for name in EVENTS}
 
 
 def feeds(setup: Setup, start: int, total: int, periods: Iterable[float]) -> Iterator[tuple[int, Any]]:
-    """Yields what each device call of `jit_step` takes, with the number of steps taken after it.
+    """Yields (number of steps done afterwards, input) for each device call from step `start` to step `total`.
 
-    That is a batch or, with several steps per call, a group of steps that ends wherever one of `periods` is due.
+    The input of `jit_step` is one batch, or a `pipeline.StepGroup` if setup.steps_per_call > 1. A group ends early
+    wherever one of `periods` (in steps) is due.
     """
-    config, most = setup.config, setup.steps_per_call
+    config, max_steps = setup.config, setup.steps_per_call
     order = {"seed": config.seed, "batch_size": config.batch_size, "repeats": config.repeated_augment}
-    if most == 1:
+    if max_steps == 1:
         return enumerate(pipeline.train_batches(setup.source, **order, start=start, stop=total), start + 1)
-    groups = _groups(start, total, periods, most)
-    return pipeline.train_groups(setup.source, groups, **order, max_steps=most, mesh=setup.mesh)
+    groups = _groups(start, total, periods, max_steps)
+    return pipeline.train_groups(setup.source, groups, **order, max_steps=max_steps, mesh=setup.mesh)
 
 
-def _groups(start: int, total: int, periods: Iterable[float], most: int) -> Iterator[range]:
-    """Yields the steps from `start` to `total` in groups of up to `most`; each ends where a period is due."""
+def _groups(start: int, total: int, periods: Iterable[float], max_steps: int) -> Iterator[range]:
+    """Yields ranges of up to `max_steps` steps that cover `start` to `total`; a range ends where a period is due."""
     periods = [*periods, *([SIGNAL_PERIOD] if jax.process_count() > 1 else [])]
     while start < total:
         stop = start + 1
-        while stop < min(start + most, total) and not any(is_due(stop, period) for period in periods):
+        while stop < min(start + max_steps, total) and not any(is_due(stop, period) for period in periods):
             stop += 1
         yield range(start, stop)
         start = stop
 
 
 def _announce(setup: Setup, folder: pathlib.Path, log: Log, start: int, total: int) -> None:
-    """Prints what is trained, on what, and where."""
+    """Logs the network, data set, number of steps, devices and folder, and the step from which the run resumes."""
     config, mesh, params = setup.config, setup.mesh, setup.shapes.params
     count, trainable = (_size(tree) for tree in (params, freezing.trainable(setup.recipe.optim.freezing, params)))
     counted = f"{count:,} parameters" + (f" ({trainable:,} of them trained)" if trainable < count else "")
@@ -205,11 +231,12 @@ def _announce(setup: Setup, folder: pathlib.Path, log: Log, start: int, total: i
 
 
 def _size(tree: Any) -> int:
+    """Returns the number of elements in all arrays of a tree."""
     return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(tree))
 
 
 def read_history(folder: pathlib.Path) -> dict[str, dict[str, list[float]]]:
-    """Reads a run's metrics.jsonl as columns: {'train': {'step': [...], 'loss': [...]}, 'val': ...}."""
+    """Reads a run's metrics.jsonl as columns: {'train': {'step': [...], 'epoch': [...], 'loss': [...]}, 'val': ...}."""
     history: dict[str, dict[str, list[float]]] = {}
     for line in workdir.complete_lines(folder / "metrics.jsonl"):
         values = json.loads(line)

@@ -29,11 +29,22 @@ def write(
     seed: int = 0,
     data_dir: str = "",
 ) -> None:
-    """Writes a PNG with a row for each of `count` images of the split: the original, then `DRAWS` augmented versions.
+    """Writes a contact sheet of augmentation: a row per image, with the original and then `DRAWS` augmented versions.
 
-    They come from the training pipeline with config.augment = `augment_text`, one epoch per column, without
-    normalization. A column is a batch, so mixing operations mix its images; captions show the mixed labels.
-    Raises InputError for a data set, split or operation that does not exist or does not fit.
+    The versions come from the training pipeline with config.augment = `augment_text`, one epoch per column, without
+    normalization. A column is a batch, so mixing operations mix the images of a column; captions show the mixed labels.
+
+    Args:
+      name: the data set.
+      augment_text: pipeline of operations, such as 'pad_crop(4)|flip_lr'.
+      path: file to write; its name ends in .png.
+      split: split of the data set.
+      count: number of images, which are drawn at random.
+      seed: selects the images and the augmentations.
+      data_dir: folder of the data sets; '' for the default one.
+
+    Raises:
+      InputError: a data set, split or operation that does not exist or does not fit, another suffix, or count < 1.
     """
     if count < 1:
         raise InputError(f"--count={count}: expected at least 1")
@@ -62,11 +73,15 @@ def write(
 
 
 def _format_target(target: np.ndarray, classes: list[str]) -> str:
-    """Formats a distribution over classes [K] as 'cat 70%, dog 30%'."""
+    """Formats class probabilities float [K] as 'cat 70%, dog 30%', largest first, without those below 0.5%."""
     return ", ".join(f"{classes[k]} {target[k]:.0%}" for k in np.argsort(-target) if target[k] >= 0.005)
 
 
 def _draw(rows: list[list[tuple[np.ndarray, str]]], title: str, path: pathlib.Path) -> None:
+    """Draws rows of (image, caption) as a grid with a title, into the PNG file `path`.
+
+    Images are [H, W, C], uint8 or float with white = 1.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

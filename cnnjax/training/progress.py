@@ -12,7 +12,10 @@ LABELS = {"step": "training steps", "dispatch": "dispatching", "reports": "repor
 
 
 class Bar:
-    """A context that shows the progress from step `start` to `total`, with `epoch` steps per epoch."""
+    """Context manager that shows progress: a live bar on a terminal, else a line every LINE_SECONDS.
+
+    `start` is the step from which the run goes on, `total` its last step, `epoch` the number of steps per epoch.
+    """
 
     def __init__(self, console: Console, start: int, total: int, epoch: float) -> None:
         self.console, self.step, self.total, self.epoch = console, start, total, epoch
@@ -34,18 +37,23 @@ class Bar:
             self.live.stop()
 
     def _where(self) -> str:
+        """Returns the position as text, such as 'epoch 1.5/10  step 600/4000'."""
         return (
             f"epoch {self.step / self.epoch:.1f}/{round(self.total / self.epoch, 1):g}  step {self.step}/{self.total}"
         )
 
     def advance(self, step: int) -> None:
-        """Shows that `step` steps are done."""
+        """Moves the bar to `step`, the number of training steps done; prints nothing without a terminal."""
         self.step = step
         if self.live:
             self.live.update(self.task, completed=step, description=self._where())
 
     def show(self, values: dict[str, float]) -> None:
-        """Shows the newest training metrics: those of `METRICS`, "lr" and "images_per_second"."""
+        """Shows the newest mean training metrics, which include "lr" and "images_per_second".
+
+        Without a terminal, prints them as a line with the estimated time left, at most every LINE_SECONDS and at the
+        last step.
+        """
         self.text = "  ".join(
             (metrics.describe(values, "  "), f"lr {values['lr']:.3g}",
              f"{values['images_per_second']:,.0f} images/s")
@@ -58,25 +66,25 @@ class Bar:
             self.console.print(f"{self._where()}  {self.text}  {left:.0f} s left", soft_wrap=True, highlight=False)
 
     def note(self, line: str) -> None:
-        """Prints a line above the bar."""
+        """Prints a line, above the bar if there is one."""
         self.console.print(line, soft_wrap=True, highlight=False)
 
 
 class Laps:
-    """A stopwatch: the seconds of a loop by what they were spent on."""
+    """A stopwatch that sums the seconds spent on each kind of work in a loop."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._last = time.monotonic()
 
     def lap(self, name: str) -> None:
-        """Adds the time since the last lap, or since the start, to `name`."""
+        """Adds the seconds since the previous call (or since construction) to the total of `name`."""
         now = time.monotonic()
         self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
         self._last = now
 
     def line(self) -> str:
-        """Returns fractions, largest first: 'time: 62% input, 30% training steps, 8% saving, of 9 s'."""
+        """Returns the fractions of time, largest first: 'time: 62% input, 30% training steps, 8% saving, of 9.0 s'."""
         total, longest = sum(self.seconds.values()), sorted(self.seconds, key=lambda name: -self.seconds[name])
         fractions = ", ".join(f"{self.seconds[name] / total:.0%} {LABELS.get(name, name)}" for name in longest)
         return f"time: {fractions}, of {total:.1f} s"

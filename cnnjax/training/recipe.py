@@ -17,12 +17,24 @@ DURATIONS = ("duration", "log_every", "eval_every", "checkpoint_every")
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """The settings of a training, parsed and checked. Making one reads nothing from the disk."""
+    """The parsed and checked settings of a training. Building it reads no data.
 
-    config: Config  # a copy of its own, for plain values
-    operations: Operations  # of config.augment
+    Attributes:
+      config: a private copy of the config, for its plain values.
+      operations: operations of config.augment.
+      normalization: the call of config.normalize.
+      statistics: names of the statistics of the training split, besides mean and std, that the operations and the
+        normalization need.
+      loss: the call of config.loss.
+      optim: optimizer, learning rate and frozen parameters.
+      distill: the teacher; None without distillation.
+      evaluation: how the validation and test splits are scored.
+    """
+
+    config: Config
+    operations: Operations
     normalization: spec.Call
-    statistics: frozenset[str]  # of the training split that these need, beside mean and std
+    statistics: frozenset[str]
     loss: spec.Call
     optim: optim.OptimRecipe
     distill: distill.DistillConfig | None
@@ -30,7 +42,10 @@ class Recipe:
 
 
 def parse_recipe(config: Config) -> Recipe:
-    """Parses and checks a config. Raises InputError for a value, a name or an argument that does not exist."""
+    """Parses and checks all fields of a config, without reading data or checkpoints.
+
+    Raises InputError for an unknown name or argument, or a value out of its range.
+    """
     config = configs.check(copy.copy(config))
     create_model(config.model, 10, config.dtype)
     evaluation = parse_eval_recipe(config)

@@ -14,9 +14,9 @@ from cnnjax.training.setup import Setup
 
 
 class Reporter:
-    """Collects the metrics of training steps, and writes their means to the console and to the run's folder.
+    """Context manager that collects the metrics of training steps, and writes their means to console and metrics.jsonl.
 
-    A context: within it, a live progress bar is shown on a terminal.
+    Shows a live progress bar on a terminal. `start` is the step from which the run goes on, `total` its last step.
     """
 
     def __init__(self, setup: Setup, file: workdir.MetricsWriter, console: Console, start: int, total: int) -> None:
@@ -35,7 +35,10 @@ class Reporter:
         self._bar.__exit__()
 
     def called(self, step: int, sums: dict[str, jax.Array]) -> None:
-        """Notes a device call that ends with `step`, and waits until at most two calls are in flight."""
+        """Records the metric sums of a device call whose last step is `step`.
+
+        Waits for the call before, so that at most two are in flight.
+        """
         self._pending.append((step - self._step, sums))
         self._step = step
         self._bar.advance(step)
@@ -43,9 +46,9 @@ class Reporter:
         jax.block_until_ready(self._pending[-2:][0])
 
     def train(self, write: bool) -> None:
-        """Shows the mean metrics since the last `restart` and, with `write`, adds them to metrics.jsonl.
+        """Shows the mean training metrics since the last `restart`. With `write`, adds them to metrics.jsonl.
 
-        Raises FloatingPointError when a loss was not finite, with its step.
+        Waits for the device. Raises FloatingPointError, with the step, if a loss is not finite.
         """
         values = _finite_means(self._pending, self._step)
         self.laps.lap("step")
@@ -57,19 +60,23 @@ class Reporter:
         self.laps.lap("reports")
 
     def validation(self, values: dict[str, float]) -> None:
-        """Shows the metrics of the validation split, and adds them to metrics.jsonl."""
+        """Shows the mean metrics of the validation split, and adds them to metrics.jsonl."""
         epoch = self._step / self._epoch
         self._file.write(self._step, epoch, "val", values)
         self._bar.note(f"epoch {epoch:.1f}: val {metrics.describe(values)}")
         self.laps.lap("evaluation")
 
     def restart(self) -> None:
-        """Starts a new mean of the training metrics."""
+        """Discards the metrics collected so far, so that the next `train` averages later steps only."""
         self._pending, self._since = [], time.monotonic()
 
 
 def _finite_means(pending: list[tuple[int, dict[str, jax.Array]]], step: int) -> dict[str, float]:
-    """Returns the mean metrics of the pending calls, and the learning rate of the last step, which is `step`."""
+    """Returns the mean metrics over the pending calls, and as "lr" the learning rate of the last step.
+
+    `pending` has (number of steps, metric sums) of each device call; `step` is the last step's number. Raises
+    FloatingPointError for the first step whose loss is not finite.
+    """
     columns: dict[str, list[Any]] = {}
     for count, sums in jax.device_get(pending):
         stacked = np.ndim(sums["count"]) > 0  # several steps in one call

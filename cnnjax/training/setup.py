@@ -36,8 +36,13 @@ Log = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
-    """A trained network that the run's weights are initialized from."""
+class InitSource:
+    """A trained network from which a run's weights are initialized.
+
+    Attributes:
+      network: the trained network.
+      plan: which of its arrays are taken.
+    """
 
     network: LoadedNetwork
     plan: TransferPlan
@@ -45,34 +50,54 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """Everything that a training is assembled from: data, network, schedule, state shapes, scorers, teacher."""
+    """Everything that a training is assembled from.
+
+    Attributes:
+      recipe: the parsed config.
+      mesh: the devices.
+      splits: the opened splits; None for random images, which belong to no data set.
+      source: batches of the training split.
+      data: classes, image shape and statistics of the training split.
+      model: the network.
+      schedule: absolute learning rate as a function of the step, without a plateau monitor's factor.
+      steps_per_epoch: examples of the training split divided by the batch size, not rounded.
+      total_steps: number of steps of the whole training.
+      steps_per_call: largest number of steps in one device call.
+      unfreeze_steps: {path of a frozen parameter: step from which it is trained}.
+      prepare: (key, images uint8, example, epoch) -> network input; see `InputFunctions`.
+      mix: (key, inputs, labels) -> inputs, targets; see `InputFunctions`.
+      shapes: the state as jax.ShapeDtypeStructs with shardings.
+      init_from: trained network that the weights are initialized from; None for a random start, or if the run resumes.
+      teacher: None without distillation.
+      scorers: 'val' and 'test', where the run has them, each mapped to a function from variables to metric sums.
+    """
 
     recipe: Recipe
     mesh: Mesh
-    splits: Splits | None  # None for random images, which are of no data set
-    source: pipeline.Source  # batches of the training split
+    splits: Splits | None
+    source: pipeline.Source
     data: DataInfo
     model: nn.Module
     schedule: optax.Schedule
     steps_per_epoch: float
     total_steps: int
     steps_per_call: int
-    unfreeze_steps: Mapping[str, int]  # by parameter path: the step that a frozen parameter is trained from
-    prepare: Callable[..., jax.Array]  # (key, images uint8, example, epoch) -> network input
-    mix: Callable[..., tuple[jax.Array, jax.Array]]  # (key, inputs, labels) -> inputs, targets
-    shapes: TrainState  # shapes of the state, each with its sharding
-    init_from: Source | None
+    unfreeze_steps: Mapping[str, int]
+    prepare: Callable[..., jax.Array]
+    mix: Callable[..., tuple[jax.Array, jax.Array]]
+    shapes: TrainState
+    init_from: InitSource | None
     teacher: Teacher | None
-    scorers: Mapping[str, Callable[[Tree], metrics.Sums]]  # 'val', 'test' -> variables -> sums of the metrics
+    scorers: Mapping[str, Callable[[Tree], metrics.Sums]]
 
     @property
     def config(self) -> Config:
-        """The config that the recipe was parsed from."""
+        """Returns the config of the recipe."""
         return self.recipe.config
 
     @property
     def shardings(self) -> TrainState:
-        """The sharding of each array of the state."""
+        """Returns the sharding of each array of the state, as a tree like the state."""
         return jax.tree.map(lambda x: x.sharding, self.shapes)
 
 
@@ -84,10 +109,18 @@ def make_setup(
     mesh: Mesh | None = None,
     log: Log = print,
 ) -> Setup:
-    """Assembles a training. Nothing is written, and no step is compiled.
+    """Assembles a training from its recipe. Writes no files and compiles no training step.
 
-    `folder` is the run's: the data statistics in it are used again, and with a checkpoint in it, config.init is not
-    read. `mesh` replaces the config's. Raises InputError for a config, data set or network that do not fit.
+    Args:
+      recipe: the parsed config.
+      folder: the run's folder. Its data statistics are reused; if it has a checkpoint, config.init is not read. None
+        for a new run without a folder.
+      data_dir: folder of the data sets; '' for the default one.
+      mesh: devices to use; None for config.mesh.
+      log: called with lines of text.
+
+    Raises:
+      InputError: a config, data set or network that does not fit.
     """
     config = recipe.config
     resuming = folder is not None and bool(checkpoint.steps(folder))
@@ -148,26 +181,37 @@ def make_setup(
 def state_shapes(
     recipe: Recipe, model: nn.Module, schedule: optax.Schedule, shape: tuple[int, ...], mesh: Mesh
 ) -> TrainState:
-    """Returns the shapes of a run's state, each with its sharding, for images of `shape` [H, W, C]."""
+    """Returns the training state as jax.ShapeDtypeStructs with shardings, for images of `shape` [H, W, C].
+
+    Allocates no arrays. Raises InputError if the network does not take such images.
+    """
     init = functools.partial(init_state, recipe=recipe, model=model, schedule=schedule, shape=shape)
     with input_errors(recipe.config.model, shape):
         shapes = jax.eval_shape(init, jax.random.key(0))
     return sharding.with_sharding(shapes, sharding.state_sharding(shapes, mesh, recipe.config.zero_1))
 
 
-def _plan_transfer(config: Config, network: LoadedNetwork, shapes: TrainState, classes: Sequence[str]) -> Source:
+def _plan_transfer(config: Config, network: LoadedNetwork, shapes: TrainState, classes: Sequence[str]) -> InitSource:
+    """Plans which arrays of the trained `network` replace those of the new state.
+
+    `shapes` and `classes` are those of the run. Raises InputError if the networks do not fit.
+    """
     partial = config.init_partial
-    return Source(network, match_for_transfer(shapes.variables, network, config.init, classes, partial))
+    return InitSource(network, match_for_transfer(shapes.variables, network, config.init, classes, partial))
 
 
 def _check_ghost_batches(config: Config, model: nn.Module) -> None:
+    """Raises InputError unless a micro-batch divides into ghost batches of the network's `ghost_batch_size`."""
     group, size = getattr(model, "ghost_batch_size", 0), config.batch_size // config.grad_accum_steps
     if group and size % group:
         raise InputError(f"a batch of {size} does not divide into the network's ghost batches of {group} images")
 
 
 def _steps_per_call(config: Config, source: pipeline.Source) -> int:
-    """Returns the most steps in one device call. Raises InputError where several are asked for and only one can be."""
+    """Returns the largest number of training steps in one device call; config.steps_per_call = 0 chooses by device.
+
+    Raises InputError if several are requested, but the training split is not in device memory.
+    """
     if source.device_split is None and config.steps_per_call > 1:
         raise InputError(
             f"config.steps_per_call = {config.steps_per_call}: the training split is not in device memory; use 0"

@@ -21,11 +21,10 @@ INIT_IMAGES = 5000  # training images that a data-dependent initialization uses,
 
 
 def restore_or_init(setup: Setup, folder: pathlib.Path, log: Callable[[str], None], set_aside: bool) -> TrainState:
-    """Returns the state that a run continues or begins with.
+    """Returns the state with which a run begins: restored from the newest intact checkpoint in `folder`, or new.
 
-    In this order: the newest intact checkpoint in `folder`; else new weights, which are data-dependent where the
-    network asks for it; and then, with config.init, those of the other network in their place. With `set_aside`,
-    damaged checkpoints are moved out of the way.
+    With `set_aside`, damaged checkpoints are moved to another folder. Waits for the other processes. Raises InputError
+    if all checkpoints are damaged or do not fit the network.
     """
     state = checkpoint.restore(folder, setup.shapes, log, set_aside=set_aside)
     if jax.process_count() > 1:
@@ -34,7 +33,11 @@ def restore_or_init(setup: Setup, folder: pathlib.Path, log: Callable[[str], Non
 
 
 def new_state(setup: Setup, log: Callable[[str], None]) -> TrainState:
-    """Returns the state at step 0, whatever checkpoints there are."""
+    """Returns a state at step 0 with new weights; ignores checkpoints of the run.
+
+    The weights are random. A network with `init_from_data` then computes some from training images. With config.init,
+    arrays that fit are finally replaced by those of the trained network.
+    """
     recipe, schedule = setup.recipe, setup.schedule
     init = functools.partial(init_state, recipe=recipe, model=setup.model, schedule=schedule, shape=setup.source.shape)
     state = jax.jit(init, out_shardings=setup.shardings)(split_keys(setup.config)[0])
@@ -49,7 +52,10 @@ def new_state(setup: Setup, log: Callable[[str], None]) -> TrainState:
 
 
 def _init_from_data(setup: Setup, state: TrainState) -> TrainState:
-    """Runs the network's data-dependent initialization on the first INIT_IMAGES training images."""
+    """Computes the network's data-dependent variables from the first INIT_IMAGES training images, without augmentation.
+
+    Host operations of config.augment still apply. Replaces `model_state` only; parameters stay.
+    """
     assert setup.splits is not None
     model: Any = setup.model
     rows = np.arange(min(INIT_IMAGES, setup.source.num_examples))

@@ -25,12 +25,20 @@ Sums = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Microbatch:
-    """The part of a batch that one forward and backward pass takes: all of it, or 1 / grad_accum_steps."""
+    """The input of one forward and backward pass: N = batch_size / grad_accum_steps examples of a batch.
 
-    inputs: Array  # of the network, float32 [N, H, W, C]
-    labels: Array  # int32 [N]
-    targets: Array  # float32 [N, K]: one-hot, or mixed
-    teacher_logits: Any  # float32 [N, K]; None without a teacher
+    Attributes:
+      inputs: network input, float32 [N, H, W, C].
+      labels: int32 [N].
+      targets: float32 [N, K], one-hot or mixed.
+      teacher_logits: float32 [N, K]; None without a teacher.
+      dropout_key: random key of the pass.
+    """
+
+    inputs: Array
+    labels: Array
+    targets: Array
+    teacher_logits: Any
     dropout_key: Array
 
 
@@ -48,10 +56,24 @@ def train_step(
     teacher: Teacher | None = None,
     unfreeze_steps: Mapping[str, int] | None = None,
 ) -> tuple[TrainState, Sums]:
-    """Updates the state with one global batch. All randomness comes from `key`, folded with the step.
+    """Performs one training step on a global batch: a pure function, to be jitted by `jit_step`.
 
-    `prepare` and `mix` are those of `Setup`. Returns the new state and the sums of the metrics over the batch, with
-    the learning rate as "lr". Accuracy counts the label of each image, also where images are mixed.
+    Args:
+      state: state before the step.
+      batch: "image" uint8 [B, H, W, C], "label", "example" and "epoch" int32 [B].
+      key: random key of the run; the step number is folded into it.
+      teacher_variables: the teacher's variables; None without a teacher.
+      recipe: the parsed config.
+      model: the network.
+      schedule: learning rate by step, without a plateau monitor's factor.
+      prepare: augmentation and normalization, as in `Setup`.
+      mix: mixing of the batch, as in `Setup`.
+      teacher: for distillation, or None.
+      unfreeze_steps: as in `Setup`; None for {}.
+
+    Returns:
+      The new state, and the metric sums over the batch with the learning rate as "lr". Accuracy compares with each
+      image's own label, even where images are mixed.
     """
     schedule = optim.scaled_schedule(schedule, state.monitors)
     config, frozen = recipe.config, recipe.optim.freezing
@@ -107,14 +129,20 @@ def train_step(
 
 
 def _average_decay(decay: float, step: Array) -> Array:
-    """Returns the decay of the weight average at a step; it grows from 0.1, so that the average forgets the start."""
+    """Returns the decay of the weight average at a step: (1 + step) / (10 + step), at most `decay`.
+
+    The average thus forgets the initial weights quickly.
+    """
     return jnp.minimum(decay, (1 + step) / (10 + step))
 
 
 def _loss(
     variables: Tree, rows: Microbatch, recipe: Recipe, model: nn.Module, teacher: Teacher | None
 ) -> tuple[Array, tuple[Tree, Sums]]:
-    """Returns the mean loss of a microbatch, the updated model state and the sums of the metrics."""
+    """Returns the mean loss of a microbatch, and as auxiliary output the updated model state and the metric sums.
+
+    The loss includes aux_weight times that of each auxiliary classifier. The metric sums have the main loss alone.
+    """
     loss = losses.from_call(recipe.loss)
     mutable = [name for name in variables if name != "params"]
     logits, updated = model.apply(
@@ -139,10 +167,11 @@ def train_steps(
     step: Callable[..., tuple[TrainState, Sums]],
     batch_sharding: Any,
 ) -> tuple[TrainState, Sums]:
-    """Runs several training steps in one device call, so that a small network does not wait for Python.
+    """Runs the group.num_steps training steps of a group in one device call, to save the overhead of a call per step.
 
-    `group` is one of `pipeline.train_groups`, `step` is `train_step` with its keywords. Returns the metrics of all
-    steps, each [K], of which the first group.num_steps are filled. Not for a CPU, where XLA's loops are slow.
+    `step` is `train_step` with its keyword arguments bound; `batch_sharding` is the sharding of a gathered batch.
+    Returns the new state and the metric sums of each step, arrays [K, ...] of which the first group.num_steps rows are
+    filled and the others are 0. Not for CPUs, where XLA's loops are slow.
     """
 
     def batch_of(i: Array | int) -> pipeline.Batch:
@@ -160,9 +189,10 @@ def train_steps(
 
 
 def jit_step(setup: Setup) -> Any:
-    """Returns the jitted training step of a setup: (state, feed, key, teacher variables) -> (state, sums).
+    """Returns the jitted training step: (state, feed, key, teacher variables) -> (new state, metric sums).
 
-    A feed is a batch or, with several steps per call, a group of them. The state is donated.
+    The feed is a batch, or a `pipeline.StepGroup` if setup.steps_per_call > 1. The state is donated: its buffers cannot
+    be used after the call.
     """
     step = functools.partial(
         train_step,
