@@ -13,9 +13,10 @@ Array = jax.Array
 def auto_augment(
     key: Array, image: Array, mean: Array, policy: str = "imagenet", interpolation: str = "nearest"
 ) -> Array:
-    """Applies a random one of a policy's 25 pairs of operations, each with its own probability and strength.
+    """Applies a random sub-policy of AutoAugment: two operations, each with a probability and a strength of its own.
 
-    `policy` is 'imagenet', 'cifar10' or 'svhn' (Cubuk et al. 2019, appendix).
+    `policy` names a list of 25 sub-policies: 'imagenet', 'cifar10' or 'svhn' (Cubuk et al. 2019, appendix). The other
+    arguments are as in `policies.apply`.
     """
     if policy not in POLICIES:
         raise unknown("auto_augment: policy", policy, POLICIES)
@@ -30,7 +31,11 @@ def auto_augment(
 
 
 def _parse_policy(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Parses a policy to operations (indices into OP_NAMES), probabilities and bins, each [25, 2]."""
+    """Parses lines such as 'posterize 0.4 8 | rotate 0.6 9': pairs of an operation, its probability and strength bin.
+
+    Returns three arrays [25, 2]: operations (int, indices into `OP_NAMES`), probabilities (float32) and bins (int, 0 to
+    9).
+    """
     words = np.array([[operation.split() for operation in line.split("|")] for line in text.strip().splitlines()])
     names, probabilities, bins = np.moveaxis(words, -1, 0)
     return np.vectorize(OP_INDEX.get)(names), probabilities.astype(np.float32), bins.astype(int)
