@@ -15,8 +15,9 @@ def auto_augment(
 ) -> Array:
     """Applies a random sub-policy of AutoAugment: two operations, each with a probability and a strength of its own.
 
-    `policy` names a list of 25 sub-policies: 'imagenet', 'cifar10' or 'svhn' (Cubuk et al. 2019, appendix). The other
-    arguments are as in `policies.apply`.
+    `image` is float32 [H, W, C] in [0, 1]. `policy` names a list of 25 sub-policies, 'imagenet', 'cifar10' or 'svhn'
+    (Cubuk et al. 2019, appendix), which have equal chances. `mean` [1, 1, C] fills pixels from outside the image.
+    `interpolation`, 'nearest' or 'bilinear', is for shears, translations and rotations.
     """
     if policy not in POLICIES:
         raise unknown("auto_augment: policy", policy, POLICIES)

@@ -130,9 +130,9 @@ def color_jitter(
 ) -> Array:
     """Changes brightness, contrast, saturation and hue at random, in a random order (Howard 2013, arXiv:1312.5402).
 
-    As in torchvision's ColorJitter, amounts and order are drawn anew for each image. Each argument means what it does
-    for the operation of the same name, such as brightness=0.4 for a factor from 0.6 to 1.4; 0 leaves the adjustment
-    out.
+    As in torchvision's ColorJitter, amounts and order are drawn anew for each image. brightness=0.4 draws a factor from
+    0.6 to 1.4, (0.5, 0.9) one from 0.5 to 0.9; the same holds for contrast and saturation. hue=0.1 draws a shift of
+    -0.1 to 0.1 of the color circle. 0 leaves an adjustment out.
     """
     order_key, *keys = jax.random.split(key, 5)
     all_steps = [

@@ -56,7 +56,7 @@ def pad_crop(key: Array, image: Array, mean: Array, pad: int, fill: str = "mean"
 
 
 def shift(image: Array, mean: Array, rows: int = 0, columns: int = 0) -> Array:
-    """Shifts the image down by `rows` and right by `columns` pixels, as far as given: nothing is random.
+    """Shifts the image down by `rows` and right by `columns` pixels, the same for all images.
 
     Negative numbers shift up and left. Uncovered pixels get `mean` [1, 1, C].
     """

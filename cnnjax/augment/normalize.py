@@ -19,12 +19,12 @@ GCN_SCALE, ZCA_BIAS = 55.0, 0.1  # Pylearn2's, used by Maxout networks on CIFAR-
 
 
 def mean_std(image: Array, mean: Array, std: Array) -> Array:
-    """Subtracts `mean` and divides by `std`, those of each channel over the training split: both [1, 1, C]."""
+    """Subtracts the training split's mean per channel, and divides by its deviation per channel (both [1, 1, C])."""
     return (image - mean) / std
 
 
 def centered(image: Array, mean: Array) -> Array:
-    """Subtracts `mean` [1, 1, C], that of each channel over the training split. The scale stays."""
+    """Subtracts the training split's mean per channel, [1, 1, C]. Does not scale."""
     return image - mean
 
 
@@ -67,7 +67,10 @@ def mean_image(image: Array, mean_image: Array) -> Array:
 
 
 def pixel_mean_std(image: Array, mean_image: Array, std_image: Array) -> Array:
-    """Subtracts `mean_image` and divides by `std_image`, those of each pixel over the training split ([H, W, C])."""
+    """Standardizes each pixel of each channel: subtracts its mean over the training split and divides by its deviation.
+
+    `mean_image` and `std_image` are [H, W, C].
+    """
     return (image - mean_image) / std_image
 
 
@@ -107,14 +110,14 @@ def per_channel(values: Sequence[float]) -> Array:
     return jnp.array(values, jnp.float32).reshape(1, 1, -1)
 
 
-def statistics(known: Mapping[str, Any]) -> dict[str, Array]:
+def statistics(values: Mapping[str, Any]) -> dict[str, Array]:
     """Converts a training split's statistics, by name, to the float32 arrays that operations and normalizations take.
 
     "mean" and "std" are required and become [1, 1, C]; the others of `STATISTICS` keep their shapes. "std" is raised to
     at least 1e-6 and "std_image" to at least 1/255, one gray level, so that nothing is divided by 0.
     """
-    arrays = {name: jnp.asarray(known[name], jnp.float32) for name in STATISTICS if name in known}
-    arrays |= {"mean": per_channel(known["mean"]), "std": jnp.maximum(per_channel(known["std"]), 1e-6)}
+    arrays = {name: jnp.asarray(values[name], jnp.float32) for name in STATISTICS if name in values}
+    arrays |= {"mean": per_channel(values["mean"]), "std": jnp.maximum(per_channel(values["std"]), 1e-6)}
     if "std_image" in arrays:
         arrays["std_image"] = jnp.maximum(arrays["std_image"], 1 / 255)
     return arrays

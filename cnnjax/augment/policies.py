@@ -141,7 +141,7 @@ def _apply_one(image: Array, number: Array, strength: Array, mean: Array, interp
 def choose_operations(
     units: Array, table: Array, names: Sequence[str], first_bin: int, num_bins: int = 1
 ) -> tuple[Array, Array]:
-    """Chooses M operations and their strengths: each is uniform over `names`, and its bin over `num_bins` bins.
+    """Chooses M operations at random from `names`, and the strength of each at random from `num_bins` bins.
 
     The bins are `first_bin` to `first_bin + num_bins - 1` of `table`, a `StrengthSpace.table`. `units` [M, 3], uniform
     draws from [0, 1), select the operation, the bin and the sign; further columns are ignored. Returns (numbers,
@@ -152,10 +152,10 @@ def choose_operations(
 
 
 def signed(unit: Array, number: Array, strength: Array) -> Array:
-    """Negates the strength if `unit` is below 0.5 and the operation `number` has a sign.
+    """Negates each strength whose `unit` is below 0.5, if its operation has a sign.
 
-    `unit` is uniform in [0, 1), so half of these strengths are negated. Shears, translations, rotations and brightness,
-    color, contrast and sharpness have a sign. The arguments have one shape.
+    `number` are indices into `OP_NAMES`. Shears, translations, rotations, brightness, color, contrast and sharpness
+    have a sign. `unit` is uniform in [0, 1), so half of their strengths are negated. The arguments have one shape.
     """
     has_sign = jnp.array([name in (*AFFINE_OPS, *BLEND_OPS) for name in OP_NAMES])[number]
     return jnp.where(has_sign & (unit < 0.5), -strength, strength)
@@ -172,8 +172,9 @@ def rand_augment(
 ) -> Array:
     """Applies `num_ops` random operations in sequence, all at the same strength (RandAugment, Cubuk et al. 2020).
 
-    Each is drawn from 14: all of `OP_NAMES` but invert. `magnitude` is the strength: a bin, from 0 (none) to `bins` - 1
-    (the maximum). The other arguments are as in `apply`.
+    `image` is float32 [H, W, C] in [0, 1]. Each operation is drawn from 14: all of `OP_NAMES` but invert. `magnitude`
+    is the strength: a bin, from 0 (none) to `bins` - 1 (the maximum). `mean` [1, 1, C] fills pixels from outside the
+    image. `interpolation`, 'nearest' or 'bilinear', is for shears, translations and rotations.
     """
     _check_at_least("rand_augment", num_ops=(num_ops, 0), bins=(bins, 2))
     if not 0 <= magnitude < bins:
@@ -186,8 +187,9 @@ def rand_augment(
 def trivial_augment(key: Array, image: Array, mean: Array, bins: int = 31, interpolation: str = "nearest") -> Array:
     """Applies one random operation at a random strength (TrivialAugment Wide, Müller & Hutter 2021).
 
-    The operation is drawn from 14 (all of `OP_NAMES` but invert), the strength from `bins` equal steps between none and
-    the maximum. The other arguments are as in `apply`.
+    `image` is float32 [H, W, C] in [0, 1]. The operation is drawn from 14 (all of `OP_NAMES` but invert), the strength
+    from `bins` equal steps between none and the maximum. `mean` [1, 1, C] fills pixels from outside the image.
+    `interpolation`, 'nearest' or 'bilinear', is for shears, translations and rotations.
     """
     _check_at_least("trivial_augment", bins=(bins, 2))
     table = WIDE_SPACE.table(image.shape, bins)
@@ -210,8 +212,9 @@ def augmix(
 
     A chain applies `depth` operations in sequence (0: 1 to 3 at random), with strengths from the first `severity` of
     ten bins. all_ops=False excludes brightness, color, contrast and sharpness. The chains are averaged with weights
-    from Dirichlet(alpha), and their average with the image by a weight from Beta(alpha, alpha). The paper's
-    Jensen-Shannon loss is not implemented. `mean` and `interpolation` are as in `apply`.
+    from Dirichlet(alpha), and their average with the image by a weight from Beta(alpha, alpha). `mean` [1, 1, C] fills
+    pixels from outside the image. `interpolation`, 'nearest' or 'bilinear', is for shears, translations and rotations.
+    The paper's Jensen-Shannon loss is not implemented.
     """
     _check_at_least("augmix", severity=(severity, 1), width=(width, 1), depth=(depth, 0))
     if severity > 10:

@@ -19,7 +19,7 @@ class ClassFolders:
         folder: root of the tree.
         classes: class names, sorted; a label is an index into them.
         files: split name -> (path, label) of each image.
-        skipped: other files, which have no suffix of an image.
+        skipped: files that are not read: those outside class folders, and those without the suffix of an image.
     """
 
     folder: pathlib.Path
@@ -65,7 +65,10 @@ def scan(folder: pathlib.Path) -> ClassFolders:
 
 
 def find_images(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the JPEG and PNG files anywhere below a folder, sorted by path. They are told by their suffixes."""
+    """Returns the files anywhere below a folder that have the suffix of a JPEG or PNG, sorted by path.
+
+    Hidden files and folders are left out.
+    """
     return [
         path
         for path in sorted(folder.rglob("*"))

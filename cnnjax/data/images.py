@@ -53,12 +53,12 @@ def to_channels(image: np.ndarray, channels: int | None) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class LazyJpeg:
-    """Represents a JPEG of which only the window is decoded that it is indexed with: lazy[top:bottom, left:right].
+    """A JPEG that is not decoded until it is indexed: lazy[top:bottom, left:right] decodes only that window.
 
     Attributes:
         data: encoded bytes.
         shape: height, width and channels of the decoded image.
-        stored_channels: channels in the file, which differ from those of `shape` if the decoded image is converted.
+        stored_channels: channels in the file; if those of `shape` differ, the decoded window is converted.
     """
 
     data: bytes
@@ -75,10 +75,10 @@ class LazyJpeg:
 
 
 def open_for_window(data: bytes, channels: int | None = None) -> LazyJpeg | np.ndarray:
-    """Returns `decode(data, channels)`, or a LazyJpeg that stands for it, of which windows decode faster.
+    """Opens an image to be cropped: returns a LazyJpeg where possible, else the array `decode(data, channels)`.
 
-    It is lazy for an upright 8-bit JPEG, gray or RGB, where `ops.jpeg` can be compiled. Both kinds have a `shape` and
-    give the same pixels for [top:bottom, left:right].
+    A LazyJpeg is returned for an upright 8-bit JPEG, gray or RGB, where `ops.jpeg` can be compiled. Both have a `shape`
+    and give the same pixels for [top:bottom, left:right].
     """
     header = _parse_header(data)
     if header is None or data[:2] != _JPEG or jpeg_window() is None or (header.has_exif and _is_turned(data)):

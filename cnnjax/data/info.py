@@ -28,7 +28,7 @@ class DataInfo:
     def to_dict(self) -> dict[str, Any]:
         """Converts to the keys and values of data.json, whose names differ from the fields: the inverse of `from_dict`.
 
-        Statistics keep their types, such as arrays; they are not made JSON here.
+        Statistics are returned as they are: arrays are not converted to lists.
         """
         named = {} if self.has_class_names else {"numbered": True}
         content = {"of": dict(self.source), "classes": list(self.classes), "shape": list(self.shape)}

@@ -68,9 +68,10 @@ def parse_normalization(text: str) -> spec.Call:
 
 
 def required_statistics(*pipelines: str | Operations, normalization: str | spec.Call) -> set[str]:
-    """Returns the names of the statistics in `normalize.ON_DEMAND` that these pipelines and this normalization use.
+    """Returns the names of the statistics in `normalize.ON_DEMAND` that these pipelines or this normalization use.
 
-    They use those that are parameters of their functions. Pipelines and normalization are call strings or parsed.
+    An operation uses a statistic if its function has a parameter of that name. Pipelines and the normalization are call
+    strings, or already parsed.
     """
     final = spec.parse(normalization) if isinstance(normalization, str) else normalization
     functions: list[Callable] = [normalize.NORMALIZE[final.name]]

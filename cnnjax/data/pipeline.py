@@ -52,12 +52,12 @@ class Source:
     """Represents a split that is opened for batches. The first use of a split in device memory waits until it is read.
 
     Attributes:
-        fetch: (steps, step -> Indices) -> iterator over the batches of these steps.
-        device_split: returns all images and labels as one batch, replicated in device memory. None: a split read from
-            the host, batch by batch.
+        fetch: function (steps, step -> Indices) -> iterator over the batches of these steps.
+        device_split: function that returns all images and labels as one batch, replicated in device memory. None if the
+            split is read from the host, batch by batch.
         num_examples: number of examples of the split.
         shape: shape of an image after the host operations: [H, W, C], or [V, H, W, C] with V views.
-        statistics: names -> a dict of 'mean', 'std' and the named statistics: see `statistics.derive`.
+        statistics: function (names) -> dict of 'mean', 'std' and the named statistics: see `statistics.derive`.
     """
 
     fetch: Callable[[Sequence[int], Callable[[int], Indices]], Iterator[Batch]]
@@ -264,7 +264,10 @@ def train_groups(
 
 
 def image_shapes(split: Split) -> np.ndarray:
-    """Returns the (height, width, channels) of each decoded image of a split, read from its header: int [N, 3]."""
+    """Returns the (height, width, channels) of each decoded image of a split, without decoding it: int [N, 3].
+
+    If the images differ in size, the headers of all of them are read.
+    """
     if None not in split.shape:
         return np.tile(np.array(split.shape), (len(split), 1))
     shapes = []

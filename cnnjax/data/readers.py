@@ -151,7 +151,7 @@ def cifar100(folder: pathlib.Path, entry: Dataset) -> tuple[Dataset, Splits]:
 
 
 def _cifar(folder: pathlib.Path, entry: Dataset, formats: tuple[_CifarFormat, ...]) -> tuple[Dataset, Splits]:
-    """Reads CIFAR in the first of `formats` that `folder` has."""
+    """Reads CIFAR in the first of `formats` that `folder` has; returns `entry` and lazy examples per split."""
     cifar_format, place = _find_cifar(folder, formats)
     names = [name for files in cifar_format.files.values() for name in files]
     if place.is_dir():

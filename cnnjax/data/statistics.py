@@ -67,8 +67,8 @@ _SUM_OF_STATISTIC = {"mean": "histogram", "std": "histogram", "eigen": "channel_
 def accumulate(blocks: Iterable[np.ndarray], names: Collection[str], sums: Sums | None = None) -> Sums:
     """Returns the sums over all images that `derive` needs for mean, std and the statistics `names`.
 
-    `blocks` are uint8 images [N, H, W, C]. `sums` that are known already are kept, not computed; if none is missing,
-    `blocks` are not read.
+    `blocks` are uint8 images [N, H, W, C]. `sums` are those that are known already (None: none): they are returned as
+    well, and not computed again. If no sum is missing, `blocks` are not read.
     """
     total: Sums = dict(sums or {})
     missing = {"histogram", *(_SUM_OF_STATISTIC[name] for name in names)} - total.keys()

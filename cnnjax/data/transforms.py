@@ -140,7 +140,7 @@ def _crop_margins(image: np.ndarray, size: Size, name: str) -> tuple[int, int, i
 
 
 def _resample(image: np.ndarray, height: int, width: int, average: bool) -> np.ndarray:
-    """Resizes to `height` x `width` by averaging over area, or by bilinear interpolation without antialiasing."""
+    """Resizes to `height` x `width`: averages over area if `average`, else interpolates without antialiasing."""
     if (height, width) == image.shape[:2]:
         return image
     if cv2 := images.cv2:

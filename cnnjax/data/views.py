@@ -9,7 +9,7 @@ from cnnjax.errors import InputError
 
 
 def _check_crop_size(image: np.ndarray, size: int) -> None:
-    """Raises InputError unless the image is larger than a crop of `size` x `size` pixels, at least along one side."""
+    """Raises InputError if the image is smaller than `size` x `size` pixels, or exactly of that size."""
     height, width = image.shape[:2]
     if size < 1:
         raise InputError(f"crops of {size!r}: expected at least 1 pixel")
@@ -21,9 +21,9 @@ def _check_crop_size(image: np.ndarray, size: int) -> None:
 
 
 def corners_and_center(image: np.ndarray, size: int) -> np.ndarray:
-    """Crops the four corners (upper left, upper right, lower left, lower right) and the center of an image.
+    """Crops the four corners (upper left, upper right, lower left, lower right), then the center of an image.
 
-    Maps uint8 [H, W, C] to [5, size, size, C].
+    Maps uint8 [H, W, C] to [5, size, size, C]. Raises InputError unless the image is larger than the crops.
     """
     _check_crop_size(image, size)
     bottom, right = image.shape[0] - size, image.shape[1] - size
