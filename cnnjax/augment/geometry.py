@@ -142,8 +142,8 @@ def scale(key: Array, image: Array, mean: Array, low: float, high: float, interp
 def shear(key: Array, image: Array, mean: Array, x: Amount, y: Amount = 0.0, interpolation: str = "bilinear") -> Array:
     """Shears the image about its center by random angles: horizontally (drawn from `x`), then vertically (from `y`).
 
-    An angle is in degrees, uniform in ± the given number or in (low, high), within ±89. Uncovered pixels get `mean` [1,
-    1, C].
+    An angle is in degrees, uniform in ± the given number or in (low, high), within ±89. Uncovered pixels get `mean`
+    [1, 1, C].
     """
     keys = jax.random.split(key)
     angles = (uniform("shear", k, v, lower_limit=-89, upper_limit=89) for k, v in zip(keys, (x, y), strict=True))

@@ -54,7 +54,7 @@ def imagenet(image: Array) -> Array:
 def caffe(image: Array, bgr: bool = False) -> Array:
     """Scales to [0, 255] and subtracts ImageNet's mean color (Simonyan & Zisserman 2015, 2.1; He et al. 2016).
 
-    There is no division by a deviation. `bgr` then reverses the channels to blue, green, red, as weights from Caffe
+    Does not divide by a standard deviation. `bgr` then reverses the channels to blue, green, red, as weights from Caffe
     expect.
     """
     image = 255 * image - per_channel((123.68, 116.779, 103.939))

@@ -57,11 +57,11 @@ class StrengthSpace:
     bits: int = 8
 
     def table(self, shape: tuple[int, ...], bins: int) -> Array:
-        """Returns the strength of each operation of `OP_NAMES` at each bin: float32 [15, bins].
+        """Returns the strength of each operation of `OP_NAMES` at each bin: float32 [15, bins], in equal steps.
 
-        Bins are equal steps from none to the maximum. `shape` is that of the images, [H, W, C]: translations are in
-        pixels. posterize is in bits to keep, solarize in thresholds from 255 to 0; an operation without a strength has
-        0.
+        The first bin is no effect, the last the maximum; operations without a strength have 0. `shape` is that of the
+        images, [H, W, C], because translations are in pixels. posterize is in bits to keep, solarize in thresholds from
+        255 to 0.
         """
         fraction = np.linspace(0, 1, bins)
         sides = {"translate_x": shape[1], "translate_y": shape[0]}

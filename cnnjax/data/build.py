@@ -26,7 +26,7 @@ _REPORT_SECONDS = 10
 
 
 def load(name: str, split: str, data_dir: str = "", log: Callable[[str], None] = print) -> Split:
-    """Opens a split of a data set, named in TFDS's syntax: load('mnist', 'train[:90%]').
+    """Opens a split of a data set by its name and TFDS's split syntax: load('mnist', 'train[:90%]').
 
     `name` may include a config and a version: 'name/config:1.0.0'. Data sets are in the folder `data_dir` ('': see
     `store.data_dir`). A data set of the catalog that is not there is built first, and `log` gets the lines on its
@@ -75,8 +75,8 @@ def build(
     """Writes the data set `name` in TFDS's format, from its original files, and returns the folder written.
 
     `source` is the folder of the original files. '' downloads those of a data set of the catalog. For a name that is
-    not in the catalog, `source` is a tree of class folders: see `folders.scan`. The folder written is
-    <data_dir>/<name>/<VERSION> ('': see `store.data_dir`). `log` gets lines on the progress.
+    not in the catalog, `source` is a tree of class folders: see `folders.scan`. The data set is written to
+    <data_dir>/<name>/<VERSION>; '' is the default of `store.data_dir`. `log` gets lines on the progress.
 
     An existing data set is returned as it is, unless `overwrite`. A data set appears only when complete: a killed build
     leaves nothing that could be read, and of two concurrent builds the second returns the first one's result. Raises

@@ -79,7 +79,7 @@ def find_images(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _folders_in(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the folders directly in a folder, sorted, without those of file managers."""
+    """Returns the folders directly in a folder, sorted, without hidden ones and those of file managers."""
     return [path for path in sorted(folder.iterdir()) if path.is_dir() and not _is_litter(path)]
 
 

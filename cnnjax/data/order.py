@@ -37,7 +37,7 @@ def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
 
 
 def batch_indices(seed: int, step: int, batch_size: int, count: int, repeats: int = 1) -> Indices:
-    """Returns which of the `count` examples of a split form the training batch of `step`, counted from 0.
+    """Returns the Indices of the training batch of `step`, counted from 0, in a split of `count` examples.
 
     Every epoch is a new permutation of the split, drawn from `seed` and the epoch. Batches are cut from the endless
     sequence of epochs, so a batch may contain the end of one epoch and the start of the next.

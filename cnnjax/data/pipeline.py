@@ -91,9 +91,9 @@ def cores() -> int:
 def read(split: Split, calls: Sequence[spec.Call], indices: np.ndarray, positions: np.ndarray, seed: int) -> dict:
     """Reads the examples at `indices` [N] of a split, and applies the host operations `calls` to each image.
 
-    Returns {"image": uint8 [N, H, W, C], "label": int32 [N]}. With an operation that makes V views, images are [N, V,
-    H, W, C]. `positions` [N] are the examples' places in the training stream; each place and `seed` seed the random
-    numbers of one example. Raises InputError for images that end up with different sizes.
+    Returns {"image": uint8 [N, H, W, C], "label": int32 [N]}. With an operation that makes V views, images are
+    [N, V, H, W, C]. `positions` [N] are the examples' places in the training stream; each place and `seed` seed the
+    random numbers of one example. Raises InputError for images that end up with different sizes.
     """
     encoded, labels = split.read_encoded(indices)
     ops = [spec.find("operation", call, ALL_HOST_OPS, image=None, rng=None) for call in calls]

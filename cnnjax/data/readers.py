@@ -53,7 +53,7 @@ def _check_labels(where: object, labels: np.ndarray, classes: int, count: int) -
 
 
 def idx(folder: pathlib.Path, entry: Dataset) -> tuple[Dataset, Splits]:
-    """Reads the four idx files of MNIST, gzipped or not; returns `entry` and a lazy iterator of examples per split."""
+    """Reads the four idx files of MNIST or alike, gzipped or not; returns `entry` and an example iterator per split."""
     paths = {
         (split, kind): _find_idx(folder, f"{prefix}-{kind}", f"idx{rank}-ubyte")
         for split, prefix in (("train", "train"), ("test", "t10k"))
@@ -141,7 +141,7 @@ _CIFAR100_FORMATS = (
 
 
 def cifar10(folder: pathlib.Path, entry: Dataset) -> tuple[Dataset, Splits]:
-    """Reads CIFAR-10, binary or pickled, unpacked or as .tar.gz; returns `entry` and lazy examples per split."""
+    """Reads CIFAR-10, binary or pickled, unpacked or as .tar.gz; returns `entry` and an example iterator per split."""
     return _cifar(folder, entry, _CIFAR10_FORMATS)
 
 
@@ -151,7 +151,7 @@ def cifar100(folder: pathlib.Path, entry: Dataset) -> tuple[Dataset, Splits]:
 
 
 def _cifar(folder: pathlib.Path, entry: Dataset, formats: tuple[_CifarFormat, ...]) -> tuple[Dataset, Splits]:
-    """Reads CIFAR in the first of `formats` that `folder` has; returns `entry` and lazy examples per split."""
+    """Reads CIFAR in the first of `formats` that `folder` has; returns `entry` and an example iterator per split."""
     cifar_format, place = _find_cifar(folder, formats)
     names = [name for files in cifar_format.files.values() for name in files]
     if place.is_dir():
@@ -254,8 +254,8 @@ _META, _TRUTH = "meta.mat", "ILSVRC2012_validation_ground_truth.txt"
 def imagenet(folder: pathlib.Path, entry: Dataset) -> tuple[Dataset, Splits]:
     """Reads the three archives of image-net.org without unpacking them; the JPEGs are not encoded anew.
 
-    Returns `entry` with its classes, and lazy examples per split. The classes are the WordNet ids, sorted: the order of
-    published weights, not of the development kit.
+    Returns `entry` with its classes, and an example iterator per split. The classes are the WordNet ids, sorted: the
+    order of published weights, not of the development kit.
     """
     for name in (_TRAIN, _VAL, _DEVKIT):
         if not (folder / name).is_file():

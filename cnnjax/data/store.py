@@ -229,7 +229,10 @@ class Split:
 
 
 def _check_features(name: str, path: pathlib.Path, features: Any) -> tuple[tuple[Any, Any, int], list[str]]:
-    """Returns the image shape and the class names of a data set. Raises InputError unless it has both."""
+    """Returns the image shape and the class names of a data set, as its TFDS `features` describe them.
+
+    Raises InputError unless it has uint8 images of 1 or 3 channels and class labels.
+    """
     import tensorflow_datasets as tfds
 
     by_name = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
