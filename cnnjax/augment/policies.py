@@ -59,9 +59,9 @@ class StrengthSpace:
     def table(self, shape: tuple[int, ...], bins: int) -> Array:
         """Returns the strength of each operation of `OP_NAMES` at each bin: float32 [15, bins], in equal steps.
 
-        The first bin is no effect, the last the maximum; operations without a strength have 0. `shape` is that of the
-        images, [H, W, C], because translations are in pixels. posterize is in bits to keep, solarize in thresholds from
-        255 to 0.
+        Strengths go from 0 at the first bin to the maximum at the last; operations without a strength have 0. `shape`
+        is that of the images, [H, W, C], because translations are in pixels. posterize is in bits to keep, from `bits`
+        down; solarize in thresholds, from 255 down to 0.
         """
         fraction = np.linspace(0, 1, bins)
         sides = {"translate_x": shape[1], "translate_y": shape[0]}
