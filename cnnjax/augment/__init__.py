@@ -35,11 +35,15 @@ def build(
     training_statistics: Mapping[str, Any],
     shape: tuple[int, ...],
 ) -> Callable[..., Array]:
-    """Builds the function `(key, images, example, epoch) -> images` that applies `calls` and then normalizes.
+    """Builds the function `(key, images, example=None, epoch=None) -> images` that augments and normalizes a batch.
 
-    It maps uint8 [N, H, W, C] to float32 [N, H, W, C], with a key for each image; `example` and `epoch` are int32 [N]
-    or None. `training_statistics` are those of the training split, by name. `shape` is [H, W, C]; the function is
-    traced once with it. Raises InputError for an operation that does not exist or does not fit its arguments or images.
+    The function maps uint8 [N, H, W, C] to float32 [N, H, W, C]: it scales pixels to [0, 1], applies `calls` (of `OPS`)
+    in order, and then `normalization` (of `normalize.NORMALIZE`). It splits `key` into one key per image. `example` and
+    `epoch` are int32 [N]: the index of each image in its split, and how often it was used before; None is all zeros.
+
+    `training_statistics` are those of the training split by name: see `data.statistics.derive`. `shape` is [H, W, C];
+    the function is traced once with it, as a check. Raises InputError for an unknown name, for arguments that do not
+    fit the operation, and for an operation that does not fit the shape.
     """
     if mixing := [call.name for call in calls if call.name in MIXING]:
         raise InputError(f"{mixing[0]!r} mixes the images of a training batch: its place is config.augment")
@@ -73,11 +77,12 @@ def build(
 
 
 def build_mixing(calls: Sequence[spec.Call], classes: int) -> Callable[[Array, Array, Array], tuple[Array, Array]]:
-    """Builds the function `(key, images [N, H, W, C], label int32 [N]) -> (images, target float32 [N, classes])`.
+    """Builds the function `(key, images, label) -> (images, target)` that mixes the images and targets of a batch.
 
-    With several calls, each batch gets one of them with equal probability: 'mixup(0.8)|cutmix(1.0)' is timm's
-    switching at 0.5 and torchvision's RandomChoice. Without calls, targets are one-hot and images unchanged.
-    Raises InputError for an operation that does not exist or whose arguments do not fit.
+    `calls` are of `MIXING`. `images` are float32 [N, H, W, C], `label` is int32 [N], and `target` float32 [N, classes]
+    is a distribution over the classes. With several calls, each batch gets one of them with equal probability:
+    'mixup(0.8)|cutmix(1.0)' is timm's switching at 0.5 and torchvision's RandomChoice. Without calls, images are
+    unchanged and targets one-hot. Raises InputError for an unknown name or arguments that do not fit.
     """
 
     def branch(call: spec.Call) -> Callable[..., tuple[Array, Array]]:

@@ -13,9 +13,11 @@ Array = jax.Array
 def auto_augment(
     key: Array, image: Array, mean: Array, policy: str = "imagenet", interpolation: str = "nearest"
 ) -> Array:
-    """Applies a random one of a policy's 25 pairs of operations, each with its own probability and strength.
+    """Applies a random sub-policy of AutoAugment: two operations, each with a probability and a strength of its own.
 
-    `policy` is 'imagenet', 'cifar10' or 'svhn' (Cubuk et al. 2019, appendix).
+    `image` is float32 [H, W, C] in [0, 1]. `policy` names a list of 25 sub-policies, 'imagenet', 'cifar10' or 'svhn'
+    (Cubuk et al. 2019, appendix), which have equal chances. `mean` [1, 1, C] fills pixels from outside the image.
+    `interpolation`, 'nearest' or 'bilinear', is for shears, translations and rotations.
     """
     if policy not in POLICIES:
         raise unknown("auto_augment: policy", policy, POLICIES)
@@ -30,7 +32,11 @@ def auto_augment(
 
 
 def _parse_policy(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Parses a policy to operations (indices into OP_NAMES), probabilities and bins, each [25, 2]."""
+    """Parses lines such as 'posterize 0.4 8 | rotate 0.6 9': pairs of an operation, its probability and strength bin.
+
+    Returns three arrays [25, 2]: operations (int, indices into `OP_NAMES`), probabilities (float32) and bins (int, 0 to
+    9).
+    """
     words = np.array([[operation.split() for operation in line.split("|")] for line in text.strip().splitlines()])
     names, probabilities, bins = np.moveaxis(words, -1, 0)
     return np.vectorize(OP_INDEX.get)(names), probabilities.astype(np.float32), bins.astype(int)

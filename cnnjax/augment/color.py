@@ -20,17 +20,24 @@ LUMA = (0.2989, 0.587, 0.114)  # weights of red, green and blue
 
 
 def luma(image: Array) -> Array:
-    """Converts to gray: [H, W, 1]."""
+    """Converts RGB [H, W, 3] to gray [H, W, 1] by the weights `LUMA`; returns a gray image unchanged."""
     return image if image.shape[-1] == 1 else (image * jnp.array(LUMA).reshape(1, 1, 3)).sum(axis=-1, keepdims=True)
 
 
 def blend(other: Array | float, image: Array, factor: Array | float) -> Array:
-    """Interpolates from `other` (factor 0) to the image (factor 1), extrapolates above 1, and clips to [0, 1]."""
+    """Returns factor * image + (1 - factor) * other, clipped to [0, 1].
+
+    A factor of 0 gives `other`, 1 the image, and more than 1 moves away from `other`. `other` is an image, a gray image
+    [H, W, 1] or a single value.
+    """
     return jnp.clip(factor * image + (1 - factor) * other, 0, 1)
 
 
 def blur(image: Array) -> Array:
-    """Smooths by a 3x3 kernel with weight 5 in the center and 1 elsewhere, except at the border: Pillow's SMOOTH."""
+    """Smooths the image by a 3x3 kernel, with weight 5/13 in the center and 1/13 elsewhere (Pillow's SMOOTH).
+
+    The outermost rows and columns stay unchanged, as does an image with a side below 3.
+    """
     if min(image.shape[:2]) < 3:
         return image
     rows = image[:-2] + image[1:-1] + image[2:]
@@ -39,7 +46,7 @@ def blur(image: Array) -> Array:
 
 
 def adjust_hue(image: Array, turn: Array | float) -> Array:
-    """Shifts the hue, in HSV, by `turn` as a fraction of the circle (1 is 360 degrees)."""
+    """Shifts the hue (of HSV) by `turn`, a fraction of the color circle: 1 is 360 degrees. Gray images stay as is."""
     if image.shape[-1] == 1:
         return image
     red, green, blue = image[..., 0], image[..., 1], image[..., 2]
@@ -54,45 +61,62 @@ def adjust_hue(image: Array, turn: Array | float) -> Array:
 
 
 def adjust_brightness(image: Array, factor: Array | float) -> Array:
-    """Blends with black: 0 is black, 1 the image."""
+    """Multiplies the image by `factor`, at least 0, and clips to [0, 1]."""
     return blend(0.0, image, factor)
 
 
 def adjust_contrast(image: Array, factor: Array | float) -> Array:
-    """Blends with the mean gray level: 0 is that gray, 1 the image."""
+    """Blends the image with its mean gray level: factor 0 gives that level, 1 the image, above 1 more contrast."""
     return blend(luma(image).mean(), image, factor)
 
 
 def adjust_saturation(image: Array, factor: Array | float) -> Array:
-    """Blends with the gray image: 0 is gray, 1 the image."""
+    """Blends the image with its gray version: factor 0 gives gray, 1 the image, above 1 stronger colors."""
     return blend(luma(image), image, factor)
 
 
 def _draw_factor(name: str, key: Array, amount: Amount) -> Array:
+    """Draws a factor uniformly from `amount` = (low, high), or from 1 - amount (at least 0) to 1 + amount: float32 [].
+
+    `name` is the operation, for errors.
+    """
     return uniform(name, key, amount, around=1, lower_limit=0)
 
 
 def _draw_turn(name: str, key: Array, amount: Amount) -> Array:
+    """Draws a hue shift uniformly from `amount` = (low, high), or from -amount to amount, within ±0.5: float32 [].
+
+    `name` is the operation, for errors.
+    """
     return uniform(name, key, amount, lower_limit=-0.5, upper_limit=0.5)
 
 
 def brightness(key: Array, image: Array, amount: Amount) -> Array:
-    """Multiplies the image by a random factor."""
+    """Multiplies the image by a random factor, and clips to [0, 1].
+
+    The factor is uniform in 1 ± `amount` (0.4: from 0.6 to 1.4), or in `amount` = (low, high).
+    """
     return adjust_brightness(image, _draw_factor("brightness", key, amount))
 
 
 def contrast(key: Array, image: Array, amount: Amount) -> Array:
-    """Changes the contrast by a random factor."""
+    """Changes the contrast by a random factor: 0 gives the mean gray level everywhere, 1 the image.
+
+    The factor is uniform in 1 ± `amount` (0.4: from 0.6 to 1.4), or in `amount` = (low, high).
+    """
     return adjust_contrast(image, _draw_factor("contrast", key, amount))
 
 
 def saturation(key: Array, image: Array, amount: Amount) -> Array:
-    """Changes the saturation by a random factor."""
+    """Changes the saturation by a random factor: 0 gives a gray image, 1 the image.
+
+    The factor is uniform in 1 ± `amount` (0.4: from 0.6 to 1.4), or in `amount` = (low, high).
+    """
     return adjust_saturation(image, _draw_factor("saturation", key, amount))
 
 
 def hue(key: Array, image: Array, amount: Amount) -> Array:
-    """Shifts the hue by a random fraction of the circle, from -amount to amount or (low, high), within ±0.5."""
+    """Shifts the hue by a random fraction of the color circle, uniform in ± `amount` or in (low, high), within ±0.5."""
     return adjust_hue(image, _draw_turn("hue", key, amount))
 
 
@@ -104,7 +128,12 @@ def color_jitter(
     saturation: Amount = 0.0,
     hue: Amount = 0.0,
 ) -> Array:
-    """Applies the four adjustments in a random order per image; 0 leaves one out (Howard 2013, arXiv:1312.5402)."""
+    """Changes brightness, contrast, saturation and hue at random, in a random order (Howard 2013, arXiv:1312.5402).
+
+    As in torchvision's ColorJitter, amounts and order are drawn anew for each image. brightness=0.4 draws a factor from
+    0.6 to 1.4, (0.5, 0.9) one from 0.5 to 0.9; the same holds for contrast and saturation. hue=0.1 draws a shift of
+    -0.1 to 0.1 of the color circle. 0 leaves an adjustment out.
+    """
     order_key, *keys = jax.random.split(key, 5)
     all_steps = [
         (brightness, adjust_brightness, functools.partial(_draw_factor, "color_jitter: brightness")),
@@ -127,16 +156,16 @@ def color_jitter(
 
 
 def grayscale(key: Array, image: Array, probability: float = 0.1) -> Array:
-    """Converts to gray, keeping the number of channels, with that probability."""
+    """Replaces the image, with the given probability, by its gray version in the same number of channels."""
     return jnp.where(bernoulli("grayscale", key, probability), luma(image), image)
 
 
 def pca_color(key: Array, image: Array, eigen: Array, sigma: float = 0.1) -> Array:
-    """Adds a random color to all pixels, along the principal components of the training split's colors.
+    """Adds one random color to all pixels, along the principal components of the training split's colors.
 
-    Each component is weighted by N(0, sigma) (Krizhevsky et al. 2012, sec. 4.1). The columns of `eigen` [3, 3] are the
-    eigenvectors of the covariance of RGB in [0, 1], times the square roots of their eigenvalues. As in the paper,
-    nothing is clipped.
+    The color is the sum of the columns of `eigen` [3, 3], each weighted by a draw from N(0, sigma) (Krizhevsky et al.
+    2012, sec. 4.1). A column is an eigenvector of the covariance of RGB in [0, 1], times the square root of its
+    eigenvalue. The result is not clipped to [0, 1], as in the paper.
     """
     if image.shape[-1] != 3:
         raise InputError(f"pca_color: the images have {image.shape[-1]} channel(s): expected 3")
@@ -149,28 +178,28 @@ def pca_color(key: Array, image: Array, eigen: Array, sigma: float = 0.1) -> Arr
 
 
 def levels(image: Array) -> Array:
-    """Rounds [0, 1] to the 256 gray levels of files: int32, 0 to 255."""
+    """Converts values in [0, 1] to 8-bit levels: int32, round(255 * value), clipped to 0 to 255."""
     return jnp.round(jnp.clip(image, 0, 1) * 255).astype(jnp.int32)
 
 
 def keep_bits(image: Array, bits: Array | int) -> Array:
-    """Keeps the highest `bits` of the 8 bits of each level."""
+    """Zeroes all but the highest `bits` (0 to 8) of the 8-bit level of each value. Returns values in [0, 1]."""
     return (levels(image) & -jnp.left_shift(1, 8 - bits)) / 255
 
 
 def invert_above(image: Array, threshold: Array | float) -> Array:
-    """Inverts the values whose level (0 to 255) is at least `threshold`."""
+    """Replaces each value v whose 8-bit level (0 to 255) is at least `threshold` by 1 - v."""
     return jnp.where(levels(image) >= threshold, 1 - image, image)
 
 
 def stretch_contrast(image: Array) -> Array:
-    """Scales each channel so that its darkest value is 0 and its brightest 1."""
+    """Scales each channel so that its darkest value is 0 and its brightest 1; a constant channel stays unchanged."""
     low, high = image.min(axis=(0, 1), keepdims=True), image.max(axis=(0, 1), keepdims=True)
     return jnp.where(high > low, (image - low) / jnp.where(high > low, high - low, 1), image)
 
 
 def equalize_histogram(image: Array) -> Array:
-    """Equalizes the histogram of each channel, on 256 levels, exactly as Pillow does."""
+    """Equalizes the histogram of each channel on 256 levels, exactly as Pillow does. Returns values in [0, 1]."""
     level = levels(image)
     channel = jnp.arange(image.shape[-1])
     count = jnp.zeros((image.shape[-1], 256), jnp.int32).at[channel.reshape(1, 1, -1), level].add(1)
@@ -183,36 +212,36 @@ def equalize_histogram(image: Array) -> Array:
 
 
 def posterize(key: Array, image: Array, bits: int, probability: float = 0.5) -> Array:
-    """Keeps the highest `bits` of the 8 bits of each level, with that probability."""
+    """Reduces each value, with the given probability, to the highest `bits` (0 to 8) of its 8 bits."""
     if not 0 <= bits <= 8:
         raise InputError(f"posterize: bits = {bits!r}: expected 0 to 8")
     return jnp.where(bernoulli("posterize", key, probability), keep_bits(image, bits), image)
 
 
 def solarize(key: Array, image: Array, threshold: float = 0.5, probability: float = 0.5) -> Array:
-    """Inverts the values of at least `threshold`, 0 to 1, with that probability."""
+    """Replaces each value v of at least `threshold` (0 to 1) by 1 - v, with the given probability per image."""
     if not 0 <= threshold <= 1:
         raise InputError(f"solarize: threshold = {threshold!r}: expected 0 to 1")
     return jnp.where(bernoulli("solarize", key, probability), invert_above(image, 255 * threshold), image)
 
 
 def autocontrast(key: Array, image: Array, probability: float = 0.5) -> Array:
-    """Stretches each channel to [0, 1], with that probability."""
+    """Stretches each channel to the full range [0, 1], with the given probability."""
     return jnp.where(bernoulli("autocontrast", key, probability), stretch_contrast(image), image)
 
 
 def equalize(key: Array, image: Array, probability: float = 0.5) -> Array:
-    """Equalizes the histogram of each channel, with that probability."""
+    """Equalizes the histogram of each channel, with the given probability."""
     return jnp.where(bernoulli("equalize", key, probability), equalize_histogram(image), image)
 
 
 def invert(key: Array, image: Array, probability: float = 0.5) -> Array:
-    """Inverts all values, with that probability."""
+    """Replaces each value v by 1 - v, with the given probability per image."""
     return jnp.where(bernoulli("invert", key, probability), 1 - image, image)
 
 
 def sharpness(key: Array, image: Array, factor: float, probability: float = 0.5) -> Array:
-    """Changes the sharpness, with that probability: factor 0 is blurred, 1 the image, above 1 sharper."""
+    """Changes the sharpness, with the given probability, by `factor`: 0 blurs, 1 changes nothing, above 1 sharpens."""
     if factor < 0:
         raise InputError(f"sharpness: factor = {factor!r}: expected at least 0")
     return jnp.where(bernoulli("sharpness", key, probability), blend(blur(image), image, factor), image)

@@ -12,9 +12,9 @@ Array = jax.Array
 
 
 def cutout(key: Array, image: Array, mean: Array, size: int) -> Array:
-    """Erases a square of `size` pixels per side, centered on any pixel (DeVries & Taylor 2017, sec. 3.2).
+    """Fills a square of `size` x `size` pixels with the mean color (DeVries & Taylor 2017, sec. 3.2).
 
-    It is cut off at the border and filled with the mean color.
+    The center of the square is a random pixel, so the square can extend beyond the border. `mean` is [1, 1, C].
     """
     if size < 1:
         raise InputError(f"cutout: size = {size!r}: expected at least 1")
@@ -32,12 +32,14 @@ def random_erasing(
     aspect: tuple[float, float] = (0.3, 10 / 3),
     mode: str = "const",
 ) -> Array:
-    """Erases a random rectangle (Zhong et al. 2020, sec. 3.2).
+    """Fills a random rectangle, with the given probability, with a color or with noise (Zhong et al. 2020, sec. 3.2).
 
-    Its area is a fraction of the image in `area`, its height / width in `aspect`, both (low, high). mode='const' fills
-    it with the mean color, 'rand' with one random color, 'pixel' with a random color per pixel: normal with the mean
-    and the deviation of the training split, and so 0 or N(0, 1) after normalization, as in timm. If none of ten
-    rectangles fits into the image, it stays unchanged.
+    `area` is the range (low, high) of the rectangle's area as a fraction of the image, `aspect` that of its height /
+    width. Up to ten rectangles are drawn; if none fits into the image, it stays unchanged.
+
+    mode='const' fills with the training split's mean color, 'rand' with one random color, 'pixel' with a random color
+    per pixel. Random colors are normal with the split's `mean` and `std` [1, 1, C]. So after the normalization
+    'mean_std' the rectangle is 0 or N(0, 1), as in timm.
     """
     height, width, channels = image.shape
     noise_shapes = {"const": (0, 0, 0), "rand": (1, 1, channels), "pixel": image.shape}
@@ -62,7 +64,7 @@ def random_erasing(
 
 
 def noise(key: Array, image: Array, sigma: float) -> Array:
-    """Adds Gaussian noise with standard deviation `sigma`, for values in [0, 1], and clips to [0, 1]."""
+    """Adds Gaussian noise of standard deviation `sigma` to each value of an image in [0, 1], and clips to [0, 1]."""
     if sigma < 0:
         raise InputError(f"noise: sigma = {sigma!r}: expected at least 0")
     return jnp.clip(image + sigma * jax.random.normal(key, image.shape), 0, 1)

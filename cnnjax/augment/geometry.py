@@ -14,20 +14,21 @@ INTERPOLATIONS = ("bilinear", "nearest")
 
 
 def flip_lr(key: Array, image: Array, probability: float = 0.5) -> Array:
-    """Flips the image left to right, with that probability."""
+    """Flips the image left to right, with the given probability."""
     return jnp.where(bernoulli("flip_lr", key, probability), image[:, ::-1], image)
 
 
 def flip_ud(key: Array, image: Array, probability: float = 0.5) -> Array:
-    """Flips the image top to bottom, with that probability."""
+    """Flips the image top to bottom, with the given probability."""
     return jnp.where(bernoulli("flip_ud", key, probability), image[::-1], image)
 
 
 def flip_alternating(image: Array, example: Array, epoch: Array) -> Array:
-    """Flips one half of the images left to right in even epochs, the other half in odd ones (Jordan 2024, sec. 3.6).
+    """Flips an image left to right in every second epoch (Jordan 2024, arXiv:2404.00498, sec. 3.6).
 
-    So any two consecutive epochs show both versions of every image (arXiv:2404.00498). The halves are the same in
-    every run.
+    About half of the images are flipped in even epochs, the others in odd ones, so any two consecutive epochs show both
+    versions of every image. `example`, int32 [], is the image's index in the split and decides its half, the same in
+    every run. `epoch`, int32 [], is how often the image was used before.
     """
     parity = jax.random.bits(jax.random.fold_in(jax.random.key(0), example)) + epoch.astype(jnp.uint32)
     return jnp.where(parity % 2 == 1, image[:, ::-1], image)
@@ -36,7 +37,8 @@ def flip_alternating(image: Array, example: Array, epoch: Array) -> Array:
 def pad_crop(key: Array, image: Array, mean: Array, pad: int, fill: str = "mean") -> Array:
     """Pads every side by `pad` pixels and crops a random window of the original size (He et al. 2016, sec. 4.2).
 
-    The padding is the mean color, or with fill='reflect' the image reflected at its border.
+    With fill='mean' the padding is the training split's mean color, `mean` [1, 1, C]; with fill='reflect' it mirrors
+    the image at its border.
     """
     height, width, channels = image.shape
     if fill not in ("mean", "reflect"):
@@ -54,18 +56,25 @@ def pad_crop(key: Array, image: Array, mean: Array, pad: int, fill: str = "mean"
 
 
 def shift(image: Array, mean: Array, rows: int = 0, columns: int = 0) -> Array:
-    """Shifts the image down by `rows` and right by `columns` pixels."""
+    """Shifts the image down by `rows` and right by `columns` pixels, the same for all images.
+
+    Negative numbers shift up and left. Uncovered pixels get `mean` [1, 1, C].
+    """
     return shifted(image, mean, jnp.int32(rows), jnp.int32(columns))
 
 
 def shifted(image: Array, mean: Array, rows: Array, columns: Array) -> Array:
-    """Shifts like `shift`, by traced int32 numbers."""
+    """Shifts like `shift`, with `rows` and `columns` as int32 arrays [] that may be traced."""
     inside = rectangle_mask(image.shape, rows, columns, *image.shape[:2])
     return jnp.where(inside, jnp.roll(image, jnp.stack([rows, columns]), axis=(0, 1)), mean)
 
 
 def translate(key: Array, image: Array, mean: Array, fraction: Amount) -> Array:
-    """Shifts the image randomly by whole pixels, up to a `fraction` of each side, or of (width, height)."""
+    """Shifts the image by random whole numbers of pixels, horizontally and vertically.
+
+    Each is uniform within ± `fraction` of that side; a tuple gives (horizontal, vertical) fractions, from 0 to 1.
+    Uncovered pixels get `mean` [1, 1, C].
+    """
     x, y = fraction if isinstance(fraction, tuple) else (fraction, fraction)
     if not (0 <= x <= 1 and 0 <= y <= 1):
         raise InputError(f"translate: fraction = {fraction!r}: expected 0 to 1, or (x, y) of these")
@@ -75,10 +84,11 @@ def translate(key: Array, image: Array, mean: Array, fraction: Amount) -> Array:
 
 
 def warp(image: Array, mean: Array, matrix: Array, interpolation: str = "bilinear") -> Array:
-    """Warps the image by an affine map: output(p) = image(matrix @ (p, 1)).
+    """Warps the image by an affine map: output(p) = image(matrix @ (p, 1)), where p = (x, y).
 
-    `matrix` [2, 3] maps (x, y, 1) of an output pixel to the input position, both relative to the center of the image:
-    the inverse of how the content moves. Positions outside the image get `mean`.
+    `matrix` [2, 3] maps the position of an output pixel to one in the input, which is the inverse of how the content
+    moves. Positions are in pixels from the center of the image, x to the right and y down. Positions outside the image
+    get `mean` [1, 1, C]. `interpolation` is 'bilinear' or 'nearest'.
     """
     if interpolation not in INTERPOLATIONS:
         raise unknown("interpolation", interpolation, INTERPOLATIONS)
@@ -102,21 +112,27 @@ def warp(image: Array, mean: Array, matrix: Array, interpolation: str = "bilinea
 
 
 def affine(a: Array | float, b: Array | float, c: Array | float, d: Array | float) -> Array:
-    """Returns the matrix for `warp` that maps (x, y) to (a x + b y, c x + d y): float32 [2, 3]."""
+    """Returns the `warp` matrix that maps (x, y) to (a x + b y, c x + d y), with no translation: float32 [2, 3]."""
     return jnp.stack(
         [jnp.stack([jnp.asarray(entry, jnp.float32) for entry in row]) for row in ((a, b, 0.0), (c, d, 0.0))]
     )
 
 
 def rotate(key: Array, image: Array, mean: Array, degrees: Amount, interpolation: str = "bilinear") -> Array:
-    """Rotates the image about its center by a random angle, -degrees to degrees or (low, high), counterclockwise."""
+    """Rotates the image counterclockwise about its center by a random angle; the size of the image stays.
+
+    The angle is uniform in ± `degrees`, or in `degrees` = (low, high). Uncovered pixels get `mean` [1, 1, C].
+    """
     angle = jnp.deg2rad(uniform("rotate", key, degrees))
     sine, cosine = jnp.sin(angle), jnp.cos(angle)
     return warp(image, mean, affine(cosine, -sine, sine, cosine), interpolation)
 
 
 def scale(key: Array, image: Array, mean: Array, low: float, high: float, interpolation: str = "bilinear") -> Array:
-    """Zooms about the center by a random factor in (low, high); the size of the image stays."""
+    """Zooms about the center by a random factor, uniform from `low` to `high`; the size of the image stays.
+
+    A factor above 1 magnifies. Below 1, uncovered pixels get `mean` [1, 1, C].
+    """
     if low <= 0:
         raise InputError(f"scale: low = {low!r}: expected more than 0")
     factor = uniform("scale", key, (low, high))
@@ -124,7 +140,11 @@ def scale(key: Array, image: Array, mean: Array, low: float, high: float, interp
 
 
 def shear(key: Array, image: Array, mean: Array, x: Amount, y: Amount = 0.0, interpolation: str = "bilinear") -> Array:
-    """Shears the image about its center by random degrees: along rows by -x to x, then along columns by -y to y."""
+    """Shears the image about its center by random angles: horizontally (drawn from `x`), then vertically (from `y`).
+
+    An angle is in degrees, uniform in ± the given number or in (low, high), within ±89. Uncovered pixels get `mean`
+    [1, 1, C].
+    """
     keys = jax.random.split(key)
     angles = (uniform("shear", k, v, lower_limit=-89, upper_limit=89) for k, v in zip(keys, (x, y), strict=True))
     along_x, along_y = (jnp.tan(jnp.deg2rad(angle)) for angle in angles)

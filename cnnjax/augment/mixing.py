@@ -16,16 +16,21 @@ Mixed = tuple[Array, Array]
 
 
 def mixup(key: Array, images: Array, target: Array, alpha: float, probability: float = 1.0) -> Mixed:
-    """Averages pairs of images and targets, weighted lam and 1 - lam, lam ~ Beta(alpha, alpha) (Zhang et al. 2018)."""
+    """Averages each image and its target with those of its partner, weighted lam and 1 - lam (Zhang et al. 2018).
+
+    The partner of image i is image N - 1 - i. One lam ~ Beta(alpha, alpha) serves the whole batch. `probability` is
+    that of mixing the batch at all.
+    """
     lam = _draw_lam("mixup", key, alpha, probability)
     return _interpolate(images, lam), _interpolate(target, lam)
 
 
 def cutmix(key: Array, images: Array, target: Array, alpha: float = 1.0, probability: float = 1.0) -> Mixed:
-    """Pastes a rectangle of the partner into each image; targets are weighted by area (Yun et al. 2019).
+    """Pastes into each image a rectangle of its partner, and averages the targets by area (Yun et al. 2019).
 
-    The rectangle has the image's aspect and a fraction 1 - lam of its area, lam ~ Beta(alpha, alpha), and is centered
-    anywhere. It is cut off at the border, and the target counts the area that remains.
+    The partner of image i is image N - 1 - i. One rectangle serves the whole batch. It has the image's aspect ratio and
+    a fraction 1 - lam of its area, lam ~ Beta(alpha, alpha). It is centered on a random pixel and cut off at the
+    border; the targets are weighted by the area that remains. `probability` is that of mixing the batch at all.
     """
     lam_key, center_key = jax.random.split(key)
     lam = _draw_lam("cutmix", lam_key, alpha, probability)
@@ -37,7 +42,10 @@ def cutmix(key: Array, images: Array, target: Array, alpha: float = 1.0, probabi
 
 
 def _draw_lam(name: str, key: Array, alpha: float, probability: float) -> Array:
-    """Draws the weight of an image itself; with 1 - `probability` it is 1, and the batch stays unmixed."""
+    """Draws lam ~ Beta(alpha, alpha) with the given probability, else returns 1, which means no mixing: float32 [].
+
+    `name` is the operation, for errors.
+    """
     if alpha <= 0:
         raise InputError(f"{name}: alpha = {alpha!r}: expected more than 0")
     keys = jax.random.split(key)
@@ -45,6 +53,7 @@ def _draw_lam(name: str, key: Array, alpha: float, probability: float) -> Array:
 
 
 def _interpolate(x: Array, lam: Array) -> Array:
+    """Averages `x` [N, ...] with its reverse along the batch: lam * x[i] + (1 - lam) * x[N - 1 - i]."""
     return lam * x + (1 - lam) * x[::-1]
 
 

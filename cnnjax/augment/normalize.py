@@ -19,58 +19,66 @@ GCN_SCALE, ZCA_BIAS = 55.0, 0.1  # Pylearn2's, used by Maxout networks on CIFAR-
 
 
 def mean_std(image: Array, mean: Array, std: Array) -> Array:
-    """Scales each channel to mean 0 and standard deviation 1 over the training split."""
+    """Subtracts the training split's mean per channel, and divides by its deviation per channel (both [1, 1, C])."""
     return (image - mean) / std
 
 
 def centered(image: Array, mean: Array) -> Array:
-    """Subtracts each channel's mean over the training split."""
+    """Subtracts the training split's mean per channel, [1, 1, C]. Does not scale."""
     return image - mean
 
 
 def symmetric(image: Array) -> Array:
-    """Maps [0, 1] to [-1, 1]."""
+    """Maps values from [0, 1] to [-1, 1] linearly."""
     return 2 * image - 1
 
 
 def range_to(image: Array, low: float, high: float) -> Array:
-    """Maps [0, 1] to [low, high]; LeNet-5 uses -0.1 and 1.175 (LeCun et al. 1998, II.B)."""
+    """Maps values from [0, 1] to [low, high] linearly; LeNet-5 uses -0.1 and 1.175 (LeCun et al. 1998, II.B)."""
     return low + (high - low) * image
 
 
 def constants(image: Array, means: Sequence[float], stds: Sequence[float]) -> Array:
-    """Normalizes like `mean_std`, with the given `means` [C] and `stds` [C] for pixels in [0, 1]."""
+    """Subtracts the given `means` [C] and divides by the given `stds` [C], both for pixels in [0, 1]."""
     return (image - per_channel(means)) / per_channel(stds)
 
 
 def imagenet(image: Array) -> Array:
-    """Normalizes by ImageNet's mean and standard deviation, as torchvision's and most published weights expect."""
+    """Normalizes by ImageNet's RGB mean and standard deviation, as torchvision's and most published weights expect.
+
+    These are constants; the statistics of the training split are not used.
+    """
     return constants(image, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def caffe(image: Array, bgr: bool = False) -> Array:
-    """Maps to [0, 255] and subtracts ImageNet's mean color (Simonyan & Zisserman 2015, 2.1; He et al. 2016).
+    """Scales to [0, 255] and subtracts ImageNet's mean color (Simonyan & Zisserman 2015, 2.1; He et al. 2016).
 
-    `bgr` reverses the channels to blue, green, red, as weights from Caffe expect.
+    Does not divide by a standard deviation. `bgr` then reverses the channels to blue, green, red, as weights from Caffe
+    expect.
     """
     image = 255 * image - per_channel((123.68, 116.779, 103.939))
     return image[:, :, ::-1] if bgr else image
 
 
 def mean_image(image: Array, mean_image: Array) -> Array:
-    """Subtracts the mean image of the training split (Krizhevsky et al. 2012, sec. 2)."""
+    """Subtracts `mean_image` [H, W, C], the average image of the training split (Krizhevsky et al. 2012, sec. 2)."""
     return image - mean_image
 
 
 def pixel_mean_std(image: Array, mean_image: Array, std_image: Array) -> Array:
-    """Scales each pixel of each channel to mean 0 and standard deviation 1 over the training split."""
+    """Standardizes each pixel of each channel: subtracts its mean over the training split and divides by its deviation.
+
+    `mean_image` and `std_image` are [H, W, C].
+    """
     return (image - mean_image) / std_image
 
 
 def gcn(image: Array, scale: float = GCN_SCALE) -> Array:
-    """Normalizes global contrast: subtracts the image's mean and scales its Euclidean norm to `scale`.
+    """Normalizes the global contrast: subtracts the image's own mean, then scales its Euclidean norm to `scale`.
 
-    As in Pylearn2, whose 55 is about the square root of CIFAR-10's 3,072 values. A constant image becomes 0.
+    One mean and one norm serve all channels. The default is Pylearn2's 55, about the square root of the 3,072 values of
+    a CIFAR-10 image, so that their standard deviation is about 1. A constant image becomes 0.
     """
     image = image - image.mean()
     norm = jnp.sqrt(jnp.square(image).sum())
@@ -80,15 +88,15 @@ def gcn(image: Array, scale: float = GCN_SCALE) -> Array:
 def gcn_zca(image: Array, zca: Array, zca_mean: Array) -> Array:
     """Applies `gcn`, then ZCA whitening (Goodfellow et al. 2013, Maxout Networks, sec. 5.2).
 
-    `zca` [HWC, HWC] is (covariance + ZCA_BIAS * I)^(-1/2) of the training split after `gcn`, `zca_mean` [HWC] its
-    mean. For images of at most `data.statistics.MAX_ZCA_VALUES` values.
+    `zca` [D, D] is (covariance + ZCA_BIAS * I)^(-1/2) of the training split after `gcn`, and `zca_mean` [D] its mean,
+    with D = H * W * C. D is at most `data.statistics.MAX_ZCA_VALUES`.
     """
     centered_values = gcn(image).reshape(-1) - zca_mean
     return jnp.dot(centered_values, zca, precision=jax.lax.Precision.HIGHEST).reshape(image.shape)
 
 
 def none(image: Array) -> Array:
-    """Returns the pixels unchanged, in [0, 1]."""
+    """Returns the image unchanged, with values in [0, 1]."""
     return image
 
 
@@ -98,18 +106,18 @@ NORMALIZE = {"mean_std": mean_std, "centered": centered, "symmetric": symmetric,
 
 
 def per_channel(values: Sequence[float]) -> Array:
-    """Converts [C] values to a float32 [1, 1, C] array."""
+    """Converts C values to a float32 array [1, 1, C], which broadcasts over an image [H, W, C]."""
     return jnp.array(values, jnp.float32).reshape(1, 1, -1)
 
 
-def statistics(known: Mapping[str, Any]) -> dict[str, Array]:
-    """Returns the statistics of a training split as float32 arrays, for operations and normalizations.
+def statistics(values: Mapping[str, Any]) -> dict[str, Array]:
+    """Converts a training split's statistics, by name, to the float32 arrays that operations and normalizations take.
 
-    "mean" and "std" become [1, 1, C]. "std" is at least 1e-6 and "std_image" at least 1/255, one gray level, so that
-    pixels that never vary do not divide by 0.
+    "mean" and "std" are required and become [1, 1, C]; the others of `STATISTICS` keep their shapes. "std" is raised to
+    at least 1e-6 and "std_image" to at least 1/255, one gray level, so that nothing is divided by 0.
     """
-    arrays = {name: jnp.asarray(known[name], jnp.float32) for name in STATISTICS if name in known}
-    arrays |= {"mean": per_channel(known["mean"]), "std": jnp.maximum(per_channel(known["std"]), 1e-6)}
+    arrays = {name: jnp.asarray(values[name], jnp.float32) for name in STATISTICS if name in values}
+    arrays |= {"mean": per_channel(values["mean"]), "std": jnp.maximum(per_channel(values["std"]), 1e-6)}
     if "std_image" in arrays:
         arrays["std_image"] = jnp.maximum(arrays["std_image"], 1 / 255)
     return arrays

@@ -42,16 +42,26 @@ OP_INDEX = {name: number for number, name in enumerate(OP_NAMES)}
 
 @dataclasses.dataclass(frozen=True)
 class StrengthSpace:
-    """The range of strengths of each operation in a policy, from none to a maximum."""
+    """Defines how strong each operation of a policy is at each bin, from none to a maximum.
 
-    maximum: dict[str, float]  # shear: pixels per pixel, rotate: degrees, blends: factor - 1, posterize: bits removed
-    translate_in_pixels: bool = False  # else the maximum of translations is a fraction of the side
-    bits: int = 8  # bits that posterize keeps at strength none
+    Attributes:
+        maximum: operation name -> strength at the last bin. Shears: pixels per pixel. Translations: a fraction of the
+            side, or pixels. rotate: degrees. brightness, color, contrast, sharpness: factor - 1. posterize: bits
+            removed. solarize is not listed: its threshold goes from 255 to 0.
+        translate_in_pixels: True if the maximum of translations is in pixels, not a fraction of the side.
+        bits: number of bits that posterize keeps at the first bin.
+    """
+
+    maximum: dict[str, float]
+    translate_in_pixels: bool = False
+    bits: int = 8
 
     def table(self, shape: tuple[int, ...], bins: int) -> Array:
-        """Returns the strengths of `OP_NAMES` by bin, float32 [15, bins], for images of `shape` [H, W, C].
+        """Returns the strength of each operation of `OP_NAMES` at each bin: float32 [15, bins], in equal steps.
 
-        Translations are in pixels, posterize in bits to keep, solarize in thresholds from 255 to 0.
+        Strengths go from 0 at the first bin to the maximum at the last; operations without a strength have 0. `shape`
+        is that of the images, [H, W, C], because translations are in pixels. posterize is in bits to keep, from `bits`
+        down; solarize in thresholds, from 255 down to 0.
         """
         fraction = np.linspace(0, 1, bins)
         sides = {"translate_x": shape[1], "translate_y": shape[0]}
@@ -65,6 +75,11 @@ class StrengthSpace:
 def _space(
     shear: float, translate: float, degrees: float, factor: float, bits_removed: int, **options: Any
 ) -> StrengthSpace:
+    """Builds a StrengthSpace from the maxima of all operations.
+
+    `shear` and `translate` are for both x and y. `factor` is the largest factor of brightness, color, contrast and
+    sharpness, minus 1. `options` are the other fields of StrengthSpace.
+    """
     maximum = {
         "shear_x": shear,
         "shear_y": shear,
@@ -82,7 +97,12 @@ AUGMIX_SPACE = _space(0.3, 1 / 3, 30, 0.9, 4, bits=4)
 
 
 def apply(image: Array, numbers: Array, strengths: Array, mean: Array, interpolation: str) -> Array:
-    """Applies M operations in sequence: `numbers` int32 [M] are indices into `OP_NAMES`, `strengths` float32 [M]."""
+    """Applies M operations in sequence to an image, float32 [H, W, C] in [0, 1].
+
+    `numbers`, int32 [M], are indices into `OP_NAMES` (0 is the identity), and `strengths`, float32 [M], are in the
+    units of `StrengthSpace.table`. `mean` [1, 1, C] fills pixels from outside the image. `interpolation`, 'nearest' or
+    'bilinear', is for shears, translations and rotations.
+    """
 
     def apply_all(image: Array, numbers: Array, strengths: Array, mean: Array) -> Array:
         def body(image: Array, operation: tuple[Array, Array]) -> tuple[Array, None]:
@@ -94,8 +114,10 @@ def apply(image: Array, numbers: Array, strengths: Array, mean: Array, interpola
 
 
 def _apply_one(image: Array, number: Array, strength: Array, mean: Array, interpolation: str) -> Array:
+    """Applies the operation of index `number` in `OP_NAMES`, int32 [], at `strength`, float32 []: see `apply`."""
+
     def index_among(names: Sequence[str]) -> Array:
-        """Returns the index of the operation in `names`, or their number if it is none of them."""
+        """Returns the index of the operation in `names`, or len(names) if it is none of them: int32 []."""
         return jnp.array([names.index(name) if name in names else len(names) for name in OP_NAMES])[number]
 
     def warped(image: Array) -> Array:  # shears are about the upper left corner, rotations about the center
@@ -119,17 +141,22 @@ def _apply_one(image: Array, number: Array, strength: Array, mean: Array, interp
 def choose_operations(
     units: Array, table: Array, names: Sequence[str], first_bin: int, num_bins: int = 1
 ) -> tuple[Array, Array]:
-    """Chooses M operations of `names` and their strengths, from bins `first_bin` to `first_bin + num_bins - 1`.
+    """Chooses M operations at random from `names`, and the strength of each at random from `num_bins` bins.
 
-    `units` [M, 3] are uniform in [0, 1): for the operation, the bin and the sign. `table` is a `StrengthSpace.table`.
-    Returns (numbers int32 [M], strengths float32 [M]).
+    The bins are `first_bin` to `first_bin + num_bins - 1` of `table`, a `StrengthSpace.table`. `units` [M, 3], uniform
+    draws from [0, 1), select the operation, the bin and the sign; further columns are ignored. Returns (numbers,
+    strengths) for `apply`: int32 [M] indices into `OP_NAMES` and float32 [M].
     """
     number = jnp.array([OP_INDEX[name] for name in names])[uniform_index(units[:, 0], len(names))]
     return number, signed(units[:, 2], number, table[number, first_bin + uniform_index(units[:, 1], num_bins)])
 
 
 def signed(unit: Array, number: Array, strength: Array) -> Array:
-    """Negates the strength if `unit` is below 0.5 and the operation, an affine map or a blend, allows it."""
+    """Negates each strength whose `unit` is below 0.5, if its operation has a sign.
+
+    `number` are indices into `OP_NAMES`. Shears, translations, rotations, brightness, color, contrast and sharpness
+    have a sign. `unit` is uniform in [0, 1), so half of their strengths are negated. The arguments have one shape.
+    """
     has_sign = jnp.array([name in (*AFFINE_OPS, *BLEND_OPS) for name in OP_NAMES])[number]
     return jnp.where(has_sign & (unit < 0.5), -strength, strength)
 
@@ -143,7 +170,12 @@ def rand_augment(
     bins: int = 31,
     interpolation: str = "nearest",
 ) -> Array:
-    """Applies `num_ops` random operations of 14, at the strength of bin `magnitude` (Cubuk et al. 2020)."""
+    """Applies `num_ops` random operations in sequence, all at the same strength (RandAugment, Cubuk et al. 2020).
+
+    `image` is float32 [H, W, C] in [0, 1]. Each operation is drawn from 14: all of `OP_NAMES` but invert. `magnitude`
+    is the strength: a bin, from 0 (none) to `bins` - 1 (the maximum). `mean` [1, 1, C] fills pixels from outside the
+    image. `interpolation`, 'nearest' or 'bilinear', is for shears, translations and rotations.
+    """
     _check_at_least("rand_augment", num_ops=(num_ops, 0), bins=(bins, 2))
     if not 0 <= magnitude < bins:
         raise InputError(f"rand_augment: magnitude = {magnitude!r}: expected 0 to {bins - 1}, of bins = {bins}")
@@ -153,7 +185,12 @@ def rand_augment(
 
 
 def trivial_augment(key: Array, image: Array, mean: Array, bins: int = 31, interpolation: str = "nearest") -> Array:
-    """Applies one random operation of 14 at a random strength (TrivialAugment Wide, Müller & Hutter 2021)."""
+    """Applies one random operation at a random strength (TrivialAugment Wide, Müller & Hutter 2021).
+
+    `image` is float32 [H, W, C] in [0, 1]. The operation is drawn from 14 (all of `OP_NAMES` but invert), the strength
+    from `bins` equal steps between none and the maximum. `mean` [1, 1, C] fills pixels from outside the image.
+    `interpolation`, 'nearest' or 'bilinear', is for shears, translations and rotations.
+    """
     _check_at_least("trivial_augment", bins=(bins, 2))
     table = WIDE_SPACE.table(image.shape, bins)
     numbers, strengths = choose_operations(jax.random.uniform(key, (1, 3)), table, OP_NAMES[:-1], 0, bins)
@@ -171,11 +208,13 @@ def augmix(
     all_ops: bool = True,
     interpolation: str = "bilinear",
 ) -> Array:
-    """Averages the image with `width` chains of operations on it (Hendrycks et al. 2020, Algorithm 1).
+    """Averages the image with `width` chains of random operations on it (AugMix, Hendrycks et al. 2020, Algorithm 1).
 
-    A chain has `depth` operations (0: 1 to 3 at random), with strengths from the first `severity` of ten bins.
-    all_ops=False excludes brightness, color, contrast and sharpness. The weights are drawn from Dirichlet(alpha) and
-    Beta(alpha, alpha). The paper's Jensen-Shannon loss is not implemented.
+    A chain applies `depth` operations in sequence (0: 1 to 3 at random), with strengths from the first `severity` of
+    ten bins. all_ops=False excludes brightness, color, contrast and sharpness. The chains are averaged with weights
+    from Dirichlet(alpha), and their average with the image by a weight from Beta(alpha, alpha). `mean` [1, 1, C] fills
+    pixels from outside the image. `interpolation`, 'nearest' or 'bilinear', is for shears, translations and rotations.
+    The paper's Jensen-Shannon loss is not implemented.
     """
     _check_at_least("augmix", severity=(severity, 1), width=(width, 1), depth=(depth, 0))
     if severity > 10:
@@ -198,7 +237,7 @@ def augmix(
 
 
 def _check_at_least(name: str, **limits: tuple[int, int]) -> None:
-    """Raises InputError for an argument=(value, minimum) below its minimum."""
+    """Raises InputError for an argument=(value, minimum) below its minimum. `name` is the operation, for errors."""
     for argument, (value, minimum) in limits.items():
         if value < minimum:
             raise InputError(f"{name}: {argument} = {value!r}: expected at least {minimum}")

@@ -13,7 +13,10 @@ Amount = float | tuple[float, float]  # see `uniform`
 
 
 def bernoulli(name: str, key: Array, probability: float) -> Array:
-    """Draws True with that probability: bool []. `name` is the operation, for errors."""
+    """Returns True with the given probability, from 0 to 1: bool [].
+
+    Raises InputError, which begins with the operation's `name`, for any other probability.
+    """
     if not 0 <= probability <= 1:
         raise InputError(f"{name}: probability = {probability!r}: expected 0 to 1")
     return jax.random.bernoulli(key, probability)
@@ -30,8 +33,8 @@ def uniform(
 ) -> Array:
     """Draws uniformly from `amount` = (low, high), or from `around` - amount to `around` + amount: float32 [].
 
-    `lower_limit` clips the latter. Raises InputError, beginning with the operation's `name`, for a range that is empty
-    or exceeds the limits.
+    For a single number, a lower end below `lower_limit` is raised to it. Raises InputError, which begins with the
+    operation's `name`, for a range that is empty, infinite or otherwise exceeds the limits.
     """
     if not isinstance(amount, tuple):
         low, high = max(around - amount, lower_limit), around + amount
@@ -45,21 +48,24 @@ def uniform(
 
 
 def uniform_index(unit: Array, count: Array | int) -> Array:
-    """Converts uniform draws from [0, 1) to uniform int32 indices in {0, ..., count - 1}."""
+    """Converts draws uniform in [0, 1) to indices uniform in {0, ..., count - 1}: int32, of the shape of `unit`."""
     return jnp.floor(unit * count).astype(jnp.int32)
 
 
 def rectangle_mask(shape: tuple[int, ...], top: Array, left: Array, height: Array | int, width: Array | int) -> Array:
-    """Returns bool [H, W, 1], True inside a rectangle; it may extend beyond the image of `shape` [H, W, C]."""
+    """Returns bool [H, W, 1]: True in the `height` x `width` rectangle whose upper left pixel is (top, left).
+
+    `shape` is the image's, [H, W, C]. The rectangle may extend beyond the image.
+    """
     rows, columns = jnp.arange(shape[0])[:, None, None] - top, jnp.arange(shape[1])[None, :, None] - left
     return (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
 
 
 def sequential_on_cpu(operation: Callable[..., Array]) -> Callable[..., Array]:
-    """Makes `vmap` of a function of arrays process the batch sequentially on a CPU, and as usual elsewhere.
+    """Wraps `operation` so that `jax.vmap` of it runs image after image on a CPU, and as usual on other devices.
 
-    Under vmap, `lax.switch` computes all branches for every image and selects one. That suits an accelerator; on a CPU
-    the unselected branches would take nearly all of the time.
+    All arguments of `operation` are arrays. Under vmap, `lax.switch` computes all branches for every image and selects
+    one. That suits an accelerator; on a CPU the unselected branches would take nearly all of the time.
     """
     single = jax.custom_batching.custom_vmap(operation)
 

@@ -26,10 +26,11 @@ _REPORT_SECONDS = 10
 
 
 def load(name: str, split: str, data_dir: str = "", log: Callable[[str], None] = print) -> Split:
-    """Opens a split of a data set, in TFDS's names and split syntax: load('mnist', 'train[:90%]').
+    """Opens a split of a data set by its name and TFDS's split syntax: load('mnist', 'train[:90%]').
 
-    Data sets are in the folder `data_dir` ('': see `store.data_dir`); one of the catalog is built on first use.
-    Raises InputError for a data set or a split that does not exist, or that has no labeled images.
+    `name` may include a config and a version: 'name/config:1.0.0'. Data sets are in the folder `data_dir` ('': see
+    `store.data_dir`). A data set of the catalog that is not there is built first, and `log` gets the lines on its
+    progress. Raises InputError for a data set or a split that does not exist, or that has no labeled images.
     """
     root = _data_dir(data_dir)
     try:
@@ -71,12 +72,15 @@ def build(
     log: Callable[[str], None] = print,
     overwrite: bool = False,
 ) -> pathlib.Path:
-    """Writes the data set `name` from its original files in the folder `source`, and returns its folder.
+    """Writes the data set `name` in TFDS's format, from its original files, and returns the folder written.
 
-    A data set of the catalog without a `source` is downloaded. For any other name, `source` is a tree of class folders
-    (see `folders`). An existing data set is left alone unless `overwrite`. It appears only when complete: a killed
-    build leaves nothing that could be read, and of two concurrent builds the second returns the first one's result.
-    Raises InputError for files that are missing, truncated or of another kind.
+    `source` is the folder of the original files. '' downloads those of a data set of the catalog. For a name that is
+    not in the catalog, `source` is a tree of class folders: see `folders.scan`. The data set is written to
+    <data_dir>/<name>/<VERSION>; '' is the default of `store.data_dir`. `log` gets lines on the progress.
+
+    An existing data set is returned as it is, unless `overwrite`. A data set appears only when complete: a killed build
+    leaves nothing that could be read, and of two concurrent builds the second returns the first one's result. Raises
+    InputError for files that are missing, truncated or of another kind.
     """
     root = _data_dir(data_dir)
     final = root / name / VERSION
@@ -121,7 +125,10 @@ _data_dir = data_dir  # the functions above have an argument of that name
 def _prepare(
     name: str, folder: pathlib.Path | None, work: pathlib.Path, staging: pathlib.Path, log: Callable[[str], None]
 ) -> tuple[pathlib.Path, int]:
-    """Writes the data set below `staging`. Returns its folder there and the number of images."""
+    """Writes the data set below the folder `staging`. Returns its folder there and the number of images.
+
+    `folder` has the original files; None downloads them to the folder `work`.
+    """
     if name in DATASETS:
         entry = DATASETS[name]
         if folder is None:
@@ -145,9 +152,9 @@ def _prepare(
 
 
 def _count_examples(name: str, split: str, examples: Examples, expected: int, log: Callable[[str], None]) -> Examples:
-    """Yields the examples with images as files, as TFDS takes them. Logs progress.
+    """Yields the examples, with the bytes of each image in a BytesIO as TFDS takes them, and logs progress.
 
-    Raises InputError at the end unless there were `expected` examples.
+    Raises InputError at the end unless there were `expected` examples. `name` and `split` are for messages.
     """
     count, report = 0, _progress_logger(f"{name} {split}", "images", log)
     for key, example in examples:
@@ -159,7 +166,10 @@ def _count_examples(name: str, split: str, examples: Examples, expected: int, lo
 
 
 def _progress_logger(label: str, unit: str, log: Callable[[str], None]) -> Callable[[int, int], None]:
-    """Returns a progress callback (done, total or 0) that logs a line every `_REPORT_SECONDS`."""
+    """Returns a callback (done, total) that logs a line every `_REPORT_SECONDS` at most, such as 'mnist: 5 of 9 bytes'.
+
+    A `total` of 0 is unknown, and left out. In the example, `label` is 'mnist' and `unit` is 'bytes'.
+    """
     last = time.monotonic()
 
     def report(done: int, total: int) -> None:
@@ -172,7 +182,11 @@ def _progress_logger(label: str, unit: str, log: Callable[[str], None]) -> Calla
 
 
 def _write(name: str, entry: Dataset, shape: tuple, splits: Splits, staging: pathlib.Path) -> pathlib.Path:
-    """Writes the splits with TFDS and returns the folder. A hash of the keys orders the examples."""
+    """Writes a data set with TFDS below the folder `staging`, and returns its folder there.
+
+    `shape` is that of the images, [H, W, C], with None for sides that differ. `splits` are the examples by split; TFDS
+    orders them by a hash of their keys. The rest of the description is from `entry`.
+    """
     import tensorflow_datasets as tfds
 
     labels = {"label": entry.classes, **entry.extra_labels}
@@ -181,7 +195,7 @@ def _write(name: str, entry: Dataset, shape: tuple, splits: Splits, staging: pat
 
     class Info(tfds.core.DatasetInfo):
         def initialize_from_bucket(self) -> None:
-            """Does nothing; TFDS's own asks Google's storage about a data set of this name."""
+            """Does nothing; TFDS's own method asks Google's storage about a data set of this name."""
 
     def info(self: Any) -> Any:
         return Info(
@@ -194,7 +208,7 @@ def _write(name: str, entry: Dataset, shape: tuple, splits: Splits, staging: pat
         )
 
     def silent(self: Any) -> None:
-        """Does nothing; TFDS's own prints to stdout."""
+        """Does nothing; TFDS's own method prints to stdout."""
 
     # TFDS takes the data set's name from the class. Unregistered classes can be created again.
     members = {

@@ -11,34 +11,53 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class SourceFile:
-    """An original file of a data set, as its authors publish it."""
+    """Describes an original file of a data set, as its authors publish it.
+
+    Attributes:
+        name: file name.
+        urls: where to download it, tried in order.
+        digest: 'md5:...', as published. Checked for downloads only: a user's own copy may be packed differently.
+    """
 
     name: str
-    urls: tuple[str, ...]  # tried in order
-    digest: str  # 'md5:...', as published; checked for downloads only: a user's own copy may be packed differently
+    urls: tuple[str, ...]
+    digest: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A data set of labeled images."""
+    """Describes a data set of labeled images that can be built by name.
 
-    reader: str  # a row of `cnnjax.data.readers.READERS`
-    shape: tuple[Any, Any, int]  # height, width, channels; height and width are None if images differ in size
-    splits: dict[str, int]  # name -> number of images
-    classes: tuple[str, ...]  # in the order of the labels; () if only the original files name them
+    Attributes:
+        reader: key of `cnnjax.data.readers.READERS`: the function that reads the original files.
+        shape: height, width and channels of the images; height and width are None if the images differ in size.
+        splits: split name -> number of images.
+        classes: class names in the order of the labels; () if only the original files name them.
+        description: a sentence for listings.
+        citation: reference to the publication; '' if there is none.
+        homepage: URL; '' if there is none.
+        files: original files to download; () if there is nothing to download, or if users have to bring the files.
+        extra_labels: further labels of each image: feature name -> class names.
+    """
+
+    reader: str
+    shape: tuple[Any, Any, int]
+    splits: dict[str, int]
+    classes: tuple[str, ...]
     description: str
     citation: str = ""
     homepage: str = ""
-    files: tuple[SourceFile, ...] = ()  # to download; () if users have to bring their own
-    # Further labels of each image: feature name -> classes.
+    files: tuple[SourceFile, ...] = ()
     extra_labels: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
 
 def _names(text: str) -> tuple[str, ...]:
+    """Splits a text at white space."""
     return tuple(text.split())
 
 
 def _files(mirrors: tuple[str, ...], digests: dict[str, str]) -> tuple[SourceFile, ...]:
+    """Builds a SourceFile for each file name -> digest in `digests`, with one URL per mirror: mirror + file name."""
     return tuple(SourceFile(name, tuple(m + name for m in mirrors), digest) for name, digest in digests.items())
 
 

@@ -25,12 +25,15 @@ def fetch(
     progress: Callable[[int, int], None] | None = None,
     hint: str = _HINT,
 ) -> pathlib.Path:
-    """Downloads the first of `urls` that works to `path` and returns it. A file with that digest is left alone.
+    """Downloads a file to `path` from the first of `urls` that works, and returns `path`.
 
-    `digest` is 'md5:...' or 'sha256:...', and may be a prefix, such as 'sha256:' alone. Received bytes are in
-    `path`.part until they are complete and their digest is right; the next call resumes from there.
-    `progress` is called with the bytes so far and in all (0 if the server does not tell); `hint` ends the error.
-    Raises InputError if no URL works, the digest is wrong or the disk is full.
+    A file at `path` that has the `digest` is left alone, any other is replaced. `digest` is 'md5:...' or 'sha256:...',
+    in full or only its beginning, such as 'sha256:', which any file has. Received bytes are in `path`.part until they
+    are complete and their digest is right; after an interruption, the next call resumes from there.
+
+    `log` gets the URL. `progress` is called with the bytes received and the bytes in total, which are 0 if the server
+    does not tell. `hint` ends the message of the error. Raises InputError if no URL works, the digest is wrong or the
+    disk is full.
     """
     partial = path.with_name(path.name + ".part")
     reasons = []
@@ -60,14 +63,18 @@ def fetch(
 
 
 def digest_of(path: pathlib.Path, like: str) -> str:
-    """Returns the file's digest, 'md5:...', by the algorithm that begins `like`."""
+    """Returns the digest of a file, as 'md5:...' or 'sha256:...', by the algorithm that `like` begins with."""
     algorithm = like.partition(":")[0]
     with open(path, "rb") as file:
         return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
 
 
 def _receive(url: str, partial: pathlib.Path, progress: Callable[[int, int], None] | None) -> None:
-    """Appends the missing bytes to `partial`; starts again if the server does not support ranges."""
+    """Downloads the bytes of `url` that the file `partial` lacks, and appends them.
+
+    Starts again from the first byte if the server does not support ranges. Calls progress(bytes so far, bytes in total
+    or 0). Raises OSError or HTTPException if the download fails or is cut. Does not check a digest.
+    """
     have = partial.stat().st_size if partial.exists() else 0
     headers = {"User-Agent": "cnnjax", "Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     try:

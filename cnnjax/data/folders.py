@@ -13,19 +13,27 @@ SUFFIXES = (".jpg", ".jpeg", ".png")  # case-insensitive
 
 @dataclasses.dataclass(frozen=True)
 class ClassFolders:
-    """The files in a tree of class folders."""
+    """Lists the image files in a tree of class folders.
+
+    Attributes:
+        folder: root of the tree.
+        classes: class names, sorted; a label is an index into them.
+        files: split name -> (path, label) of each image.
+        skipped: files that are not read: those outside class folders, and those without the suffix of an image.
+    """
 
     folder: pathlib.Path
-    classes: tuple[str, ...]  # sorted; a label is an index into them
-    files: dict[str, list[tuple[pathlib.Path, int]]]  # split -> (image, label) of each
-    skipped: list[pathlib.Path]  # files with another suffix
+    classes: tuple[str, ...]
+    files: dict[str, list[tuple[pathlib.Path, int]]]
+    skipped: list[pathlib.Path]
 
 
 def scan(folder: pathlib.Path) -> ClassFolders:
-    """Lists DIR/<split>/<class>/* or, as the one split 'train', DIR/<class>/*.
+    """Lists the images of <folder>/<split>/<class>/*, or of <folder>/<class>/* as a single split 'train'.
 
-    The classes are those of the split 'train', if there is one. Raises InputError for any other layout, naming the
-    folder that does not fit.
+    Splits are called train, val, validation or test. The classes are the folders of the split 'train', or of all splits
+    if there is no 'train'. No image is opened. Raises InputError for any other layout, naming the folder that does not
+    fit.
     """
     top = _folders_in(folder)
     roots = {path.name: path for path in top if path.name in SPLITS}
@@ -57,7 +65,10 @@ def scan(folder: pathlib.Path) -> ClassFolders:
 
 
 def find_images(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the image files anywhere below a folder, sorted by path."""
+    """Returns the files anywhere below a folder that have the suffix of a JPEG or PNG, sorted by path.
+
+    Hidden files and folders are left out.
+    """
     return [
         path
         for path in sorted(folder.rglob("*"))
@@ -68,22 +79,24 @@ def find_images(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _folders_in(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the folders directly in a folder, sorted, without hidden ones and those of file managers."""
     return [path for path in sorted(folder.iterdir()) if path.is_dir() and not _is_litter(path)]
 
 
 def _files_in(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the files directly in a folder, sorted, without hidden ones and those of file managers."""
     return [path for path in sorted(folder.iterdir()) if path.is_file() and not _is_litter(path)]
 
 
 def _is_litter(path: pathlib.Path) -> bool:
-    """Returns whether a file manager left this behind, as .DS_Store."""
+    """Returns True for a hidden file or folder, or one that a file manager leaves behind, such as Thumbs.db."""
     return path.name.startswith(".") or path.name in ("__MACOSX", "Thumbs.db", "desktop.ini")
 
 
 def common_shape(tree: ClassFolders) -> tuple[int | None, int | None, int]:
-    """Returns the [H, W, C] of all images, with 1 channel if all are gray; (None, None, 3) if their sizes differ.
+    """Returns the (height, width, channels) that all images share, or (None, None, 3) if their sizes differ.
 
-    Reads headers only, and stops at the first image of another size.
+    Channels are 1 if all images are gray, else 3. Reads headers only, and stops at the first image of another size.
     """
     size, channels = None, 1
     for files in tree.files.values():
@@ -97,9 +110,10 @@ def common_shape(tree: ClassFolders) -> tuple[int | None, int | None, int]:
 
 
 def read_examples(tree: ClassFolders) -> Splits:
-    """Yields the encoded images of each split unchanged, after decoding each once as a check.
+    """Returns, for each split, an iterator over (key, {"image": encoded bytes, "label": int}).
 
-    Raises InputError with the path of a broken one.
+    The bytes are those of the file, after one decoding as a check; the key is the path below the tree's root. The
+    iterator raises InputError, with the path, for a broken image.
     """
 
     def examples(split: str) -> Examples:

@@ -7,11 +7,12 @@ from cnnjax.errors import InputError
 
 
 def resolve_splits(config: Config, data_dir: str = "") -> tuple[str, str]:
-    """Returns the training and the validation split of a config, in TFDS's syntax.
+    """Returns the training and the validation split of a config, as two strings in TFDS's syntax.
 
-    With config.fold = 'K/N', train_split is cut, in order, into N folds whose sizes differ by at most one: fold K is
-    the validation split, the others are the training split. Raises InputError for a data set or a split that does not
-    exist, and for more folds than examples.
+    Without a config.fold, they are its train_split and val_split. With config.fold = 'K/N', K from 1 to N, train_split
+    is cut, in order, into N folds whose sizes differ by at most one: fold K is the validation split, the other folds
+    are the training split. Raises InputError for a data set or a split that does not exist, and for more folds than
+    examples.
     """
     if not config.fold:
         return config.train_split, config.val_split
@@ -26,7 +27,7 @@ def resolve_splits(config: Config, data_dir: str = "") -> tuple[str, str]:
 
 
 def _slice(ranges: list[ExampleRange], low: int, high: int) -> str:
-    """Returns the examples `low` to `high` - 1 of the concatenated ranges as a split string."""
+    """Returns the split string of the examples `low` to `high` - 1, counted across all `ranges`; '' for none."""
     slices, offset = [], 0
     for split, start, stop in ranges:
         first, last = max(low - offset, 0), min(high - offset, stop - start)

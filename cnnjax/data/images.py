@@ -28,17 +28,21 @@ _UNREADABLE = "not a readable JPEG or PNG"
 
 
 def decode(data: bytes, channels: int | None = None) -> np.ndarray:
-    """Decodes a JPEG or PNG, and turns it upright as its EXIF tag says. Returns uint8 [H, W, C].
+    """Decodes a JPEG or PNG to uint8 [H, W, C], turned upright as its EXIF tag says.
 
-    `channels` 1 or 3 converts; None keeps gray images gray and makes everything else RGB (alpha is dropped).
-    Raises InputError for bytes that are no image. A truncated file may pass: `verify` detects it.
+    `channels` = 3 makes gray images RGB, and 1 makes RGB images gray. None keeps gray images gray and makes everything
+    else RGB. Alpha is dropped. Raises InputError for bytes that are no image. A truncated file may pass without an
+    error: `verify` detects it.
     """
     image = _decode_with_opencv(data) if cv2 is not None and _parse_header(data) else None
     return to_channels(_decode_with_pillow(data) if image is None else image, channels)
 
 
 def to_channels(image: np.ndarray, channels: int | None) -> np.ndarray:
-    """Converts gray to RGB by repetition, or RGB to gray by luma; None returns the image unchanged."""
+    """Converts uint8 [H, W, C] from gray to RGB by repetition (`channels` = 3), or from RGB to gray by luma (1).
+
+    Returns an image that has as many channels already unchanged; None returns every image unchanged.
+    """
     if channels == 3 and image.shape[2] == 1:
         return np.repeat(image, 3, axis=2)
     if channels == 1 and image.shape[2] == 3:  # the luma weights of ITU-R 601, rounded
@@ -49,13 +53,20 @@ def to_channels(image: np.ndarray, channels: int | None) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class LazyJpeg:
-    """A JPEG that decodes only the window it is indexed with: lazy[top:bottom, left:right]."""
+    """A JPEG that is not decoded until it is indexed: lazy[top:bottom, left:right] decodes only that window.
+
+    Attributes:
+        data: encoded bytes.
+        shape: height, width and channels of the decoded image.
+        stored_channels: channels in the file; if those of `shape` differ, the decoded window is converted.
+    """
 
     data: bytes
-    shape: tuple[int, int, int]  # height, width and channels of the decoded image
-    stored_channels: int  # channels in the file
+    shape: tuple[int, int, int]
+    stored_channels: int
 
     def __getitem__(self, window: tuple[slice, slice]) -> np.ndarray:
+        """Decodes a window, given as slices of rows and columns without a step: uint8 [rows, columns, channels]."""
         (top, bottom, _), (left, right, _) = (side.indices(n) for side, n in zip(window, self.shape, strict=False))
         pixels = jpeg_window()(self.data, self.stored_channels, top, left, bottom - top, right - left)
         if pixels is None:  # damaged, perhaps in a way that OpenCV tolerates
@@ -64,7 +75,11 @@ class LazyJpeg:
 
 
 def open_for_window(data: bytes, channels: int | None = None) -> LazyJpeg | np.ndarray:
-    """Returns an object with the shape and the windows of `decode(data, channels)`, lazy if this JPEG allows it."""
+    """Opens an image to be cropped: returns a LazyJpeg where possible, else the array `decode(data, channels)`.
+
+    A LazyJpeg is returned for an upright 8-bit JPEG, gray or RGB, where `ops.jpeg` can be compiled. Both have a `shape`
+    and give the same pixels for [top:bottom, left:right].
+    """
     header = _parse_header(data)
     if header is None or data[:2] != _JPEG or jpeg_window() is None or (header.has_exif and _is_turned(data)):
         return decode(data, channels)
@@ -73,16 +88,20 @@ def open_for_window(data: bytes, channels: int | None = None) -> LazyJpeg | np.n
 
 @functools.cache
 def jpeg_window() -> Any:
-    """Returns `ops.jpeg.load()`; its import waits until the first window is decoded."""
+    """Returns the decoder of JPEG windows of `ops.jpeg.load`, or None if it cannot be compiled.
+
+    The first call imports and compiles it.
+    """
     from cnnjax.ops import jpeg
 
     return jpeg.load()
 
 
 def verify(data: bytes) -> tuple[int, int, int]:
-    """Returns the [height, width, channels] of `decode(data)`. Raises InputError unless the whole image is readable.
+    """Returns the (height, width, channels) of `decode(data)`, after decoding the image as a check.
 
-    Slower and stricter than `decode`: OpenCV silently fills the missing rest of a truncated file with gray.
+    Raises InputError unless all of the image is readable. Slower and stricter than `decode`: OpenCV silently fills the
+    missing rest of a truncated file with gray.
     """
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
@@ -93,7 +112,7 @@ def verify(data: bytes) -> tuple[int, int, int]:
 
 
 def read_shape(data: bytes) -> tuple[int, int, int]:
-    """Returns the [height, width, channels] of `decode(data)` from the header. Raises InputError for no image."""
+    """Returns the (height, width, channels) of `decode(data)` from the header alone. Raises InputError for no image."""
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
             width, height = image.size
@@ -105,7 +124,7 @@ def read_shape(data: bytes) -> tuple[int, int, int]:
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """Encodes uint8 [height, width] or [height, width, 1 or 3] as a PNG, without loss."""
+    """Encodes uint8 pixels, [H, W] or [H, W, 1] (gray) or [H, W, 3] (RGB), as the bytes of a PNG, without loss."""
     image = image[:, :, 0] if image.ndim == 3 and image.shape[2] == 1 else image
     if cv2 is not None:
         return cv2.imencode(".png", image[:, :, ::-1] if image.ndim == 3 else image)[1].tobytes()
@@ -116,18 +135,25 @@ def encode_png(image: np.ndarray) -> bytes:
 
 @dataclasses.dataclass(frozen=True)
 class _Header:
-    """The size and kind of an encoded image."""
+    """Describes an encoded image, as its header does.
 
-    height: int  # as stored, before the EXIF orientation
+    Attributes:
+        height: rows as stored, before the EXIF orientation is applied.
+        width: columns as stored.
+        channels: 1 (gray) or 3 (color).
+        has_exif: whether there are EXIF data, which may ask for a rotation.
+    """
+
+    height: int
     width: int
     channels: int
     has_exif: bool = False
 
 
 def _parse_header(data: bytes) -> _Header | None:
-    """Parses the header of an 8-bit gray or RGB image, without palette or alpha.
+    """Parses the header of an 8-bit gray or RGB image, JPEG or PNG, without palette or alpha.
 
-    Returns None for all others: OpenCV decodes those wrongly.
+    Returns None for all others, which OpenCV decodes wrongly.
     """
     if data[:8] == b"\x89PNG\r\n\x1a\n":
         channels = {b"\x08\x00": 1, b"\x08\x02": 3}.get(data[24:26])
@@ -145,17 +171,19 @@ def _parse_header(data: bytes) -> _Header | None:
 
 
 def _is_turned(data: bytes) -> bool:
-    """Returns whether the EXIF tag says that the image is not upright; True if the tag cannot be read."""
+    """Returns True if the EXIF tag of a JPEG says that the stored image is not upright, or if it cannot be read."""
     with contextlib.suppress(Exception), Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
         return image.getexif().get(_EXIF_ORIENTATION, 1) != 1
     return True
 
 
 def _is_gray(image: Image.Image) -> bool:
+    """Returns True for an image without color, of any depth."""
     return image.mode in ("1", "L") or image.mode.startswith(("I", "F"))
 
 
 def _decode_with_opencv(data: bytes) -> np.ndarray | None:
+    """Decodes to uint8 [H, W, 1 or 3], gray or RGB; returns None if OpenCV cannot decode the bytes."""
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_ANYCOLOR)
     if image is not None and image.ndim == 3:
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
@@ -163,6 +191,10 @@ def _decode_with_opencv(data: bytes) -> np.ndarray | None:
 
 
 def _decode_with_pillow(data: bytes) -> np.ndarray:
+    """Decodes a JPEG or PNG to uint8 [H, W, 1 or 3], gray or RGB, without alpha.
+
+    Raises InputError for bytes that are not a readable image.
+    """
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
             image, gray = ImageOps.exif_transpose(image), _is_gray(image)

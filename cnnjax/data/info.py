@@ -9,23 +9,34 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class DataInfo:
-    """Describes the training split of a run, or of published weights. A run's folder keeps it in data.json."""
+    """Describes the training data of a run, or of published weights. A run's folder keeps it in data.json.
 
-    classes: tuple[str, ...]  # in the order of the logits
-    shape: tuple[int, int, int]  # of an image after the host's operations: height, width, channels
-    statistics: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # 'mean', 'std' and those on demand
-    has_class_names: bool = True  # False: the classes are numbers, as in a weight file
-    source: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # identity of the split, and `augment`
+    Attributes:
+        classes: class names, in the order of the logits.
+        shape: height, width and channels of an image after the operations on the host, such as resizing.
+        statistics: statistics of the training split by name: 'mean' and 'std', and others that the run needs.
+        has_class_names: False if `classes` are mere numbers, as for a weight file without names.
+        source: identifies the data: `Split.identity`, and the call string 'augment' of the config. {} if unknown.
+    """
+
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    statistics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    has_class_names: bool = True
+    source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the keys and values of data.json; long statistics are arrays."""
+        """Converts to the keys and values of data.json, whose names differ from the fields: the inverse of `from_dict`.
+
+        Statistics are returned as they are: arrays are not converted to lists.
+        """
         named = {} if self.has_class_names else {"numbered": True}
         content = {"of": dict(self.source), "classes": list(self.classes), "shape": list(self.shape)}
         return content | named | dict(self.statistics)
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "DataInfo":
-        """Builds it from what `to_dict` returned. Raises KeyError or TypeError for anything else."""
+        """Builds a DataInfo from what `to_dict` returned. Raises KeyError or TypeError for anything else."""
         others = ("of", "classes", "shape", "numbered")
         statistics = {name: value for name, value in content.items() if name not in others}
         classes, (height, width, channels) = tuple(content["classes"]), content["shape"]
@@ -33,5 +44,5 @@ class DataInfo:
         return cls(classes, shape, statistics, not content.get("numbered", False), dict(content.get("of", {})))
 
     def statistic_arrays(self) -> dict[str, np.ndarray]:
-        """Returns the statistics as float32 arrays."""
+        """Returns the statistics by name, as float32 arrays of their own shapes."""
         return {name: np.asarray(value, np.float32) for name, value in self.statistics.items()}

@@ -20,18 +20,24 @@ ALL_HOST_OPS: Mapping[str, Callable[..., np.ndarray]] = collections.ChainMap(HOS
 
 @dataclasses.dataclass(frozen=True)
 class Operations:
-    """The operations of a pipeline, in order, by where they run: on the host, in the step, on whole batches."""
+    """Holds the parsed operations of a pipeline, in order, by where they run.
 
-    host: tuple[spec.Call, ...] = ()  # names of `HOST_OPS`: uint8 images, the size may change
-    step: tuple[spec.Call, ...] = ()  # names of `augment.OPS`: float32 images of one size, inside the compiled step
-    mixing: tuple[spec.Call, ...] = ()  # names of `augment.MIXING`: batches and their targets, after normalization
+    Attributes:
+        host: of `HOST_OPS`: on the host, on one uint8 image, whose size may change.
+        step: of `augment.OPS`: inside the compiled training step, on float32 images of one size.
+        mixing: of `augment.MIXING`: in the step after normalization, on whole batches and their targets.
+    """
+
+    host: tuple[spec.Call, ...] = ()
+    step: tuple[spec.Call, ...] = ()
+    mixing: tuple[spec.Call, ...] = ()
 
 
 def parse_operations(text: str) -> Operations:
-    """Parses a pipeline and checks the name, arguments and position of each operation; '' has no operations.
+    """Parses a pipeline such as 'random_crop(28)|flip_lr|mixup(0.2)'; '' has no operations.
 
-    Raises InputError for a name or an argument that does not exist or fit, for a host operation after one in the step,
-    and for a mixing operation before any other.
+    Raises InputError for an unknown name, for arguments that do not fit, and for a wrong order: host operations come
+    first and mixing operations last.
     """
     calls = spec.parse_pipeline(text)
     tables = {"host": HOST_OPS, "step": OPS, "mixing": MIXING}
@@ -55,14 +61,18 @@ def parse_operations(text: str) -> Operations:
 
 
 def parse_normalization(text: str) -> spec.Call:
-    """Parses a normalization, such as 'mean_std', and checks its name and arguments. Raises InputError."""
+    """Parses a normalization such as 'mean_std'. Raises InputError for an unknown name or arguments that do not fit."""
     call = spec.parse(text)
     spec.find("normalization", call, normalize.NORMALIZE, **dict.fromkeys(PROVIDED_ARGUMENTS))
     return call
 
 
 def required_statistics(*pipelines: str | Operations, normalization: str | spec.Call) -> set[str]:
-    """Returns the names in `normalize.ON_DEMAND` that these operations and this normalization take as arguments."""
+    """Returns the names of the statistics in `normalize.ON_DEMAND` that these pipelines or this normalization use.
+
+    An operation uses a statistic if its function has a parameter of that name. Pipelines and the normalization are call
+    strings, or already parsed.
+    """
     final = spec.parse(normalization) if isinstance(normalization, str) else normalization
     functions: list[Callable] = [normalize.NORMALIZE[final.name]]
     for pipeline in pipelines:
@@ -73,5 +83,5 @@ def required_statistics(*pipelines: str | Operations, normalization: str | spec.
 
 
 def is_random(calls: Sequence[spec.Call]) -> bool:
-    """Returns whether any of these host operations draws random numbers, that is, has a parameter `rng`."""
+    """Returns True if any of these host operations draws random numbers, which means that it has a parameter `rng`."""
     return any("rng" in inspect.signature(ALL_HOST_OPS[call.name]).parameters for call in calls)

@@ -14,25 +14,33 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Indices:
-    """The examples of a batch, in order. Both arrays are int32 [B]."""
+    """Identifies the examples of a batch, in order.
 
-    example: np.ndarray  # index in the split
-    epoch: np.ndarray  # number of times that the example was used before
+    Attributes:
+        example: index of each example in its split, int32 [B].
+        epoch: how often each example was used before, int32 [B].
+    """
+
+    example: np.ndarray
+    epoch: np.ndarray
 
 
 @functools.lru_cache(maxsize=4)
 def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
-    """Returns the order of `count` examples in an epoch, int64 [count].
+    """Returns the order of the examples in an epoch: int64 [count], a permutation of 0 to count - 1.
 
-    It is the argsort of Philox's raw bits, which are the same in every version of NumPy. It must never change: runs
-    could be neither repeated nor resumed.
+    It depends on the arguments alone: it is the argsort of Philox's raw bits, which are the same in every version of
+    NumPy. It must never change, or runs could be neither repeated nor resumed. Results are cached: do not modify them.
     """
     bits = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(count)
     return np.argsort(bits, kind="stable")
 
 
 def batch_indices(seed: int, step: int, batch_size: int, count: int, repeats: int = 1) -> Indices:
-    """Returns the examples in the batch of `step`, counted from 0, of a split of `count` examples.
+    """Returns the Indices of the training batch of `step`, counted from 0, in a split of `count` examples.
+
+    Every epoch is a new permutation of the split, drawn from `seed` and the epoch. Batches are cut from the endless
+    sequence of epochs, so a batch may contain the end of one epoch and the start of the next.
 
     With `repeats`, the batch is `batch_size // repeats` distinct examples, tiled `repeats` times. Each copy has an
     `epoch` of its own and so is augmented differently (Hoffer et al. 2020, Augment Your Batch).

@@ -49,23 +49,38 @@ _reader = concurrent.futures.ThreadPoolExecutor(1, "cnnjax-reader")  # reads who
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A split opened for batches. A split for device memory is read in the background; the first use waits for it."""
+    """Represents a split that is opened for batches. The first use of a split in device memory waits until it is read.
 
-    fetch: Callable[[Sequence[int], Callable[[int], Indices]], Iterator[Batch]]  # (steps, step -> indices) -> batches
-    device_split: Callable[[], Batch] | None  # all images and labels, replicated; None: read from the host as needed
+    Attributes:
+        fetch: function (steps, step -> Indices) -> iterator over the batches of these steps.
+        device_split: function that returns all images and labels as one batch, replicated in device memory. None if the
+            split is read from the host, batch by batch.
+        num_examples: number of examples of the split.
+        shape: shape of an image after the host operations: [H, W, C], or [V, H, W, C] with V views.
+        statistics: function (names) -> dict of 'mean', 'std' and the named statistics: see `statistics.derive`.
+    """
+
+    fetch: Callable[[Sequence[int], Callable[[int], Indices]], Iterator[Batch]]
+    device_split: Callable[[], Batch] | None
     num_examples: int
-    shape: tuple[int, ...]  # of an image after the host operations: [H, W, C], or [V, H, W, C] with V views
-    statistics: Callable[[Collection[str]], dict[str, Any]]  # mean, std and those named: see `statistics.derive`
+    shape: tuple[int, ...]
+    statistics: Callable[[Collection[str]], dict[str, Any]]
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class StepGroup:
-    """The input of up to K training steps in one device call, from a split in device memory."""
+    """Holds the input of one device call that runs up to K training steps, on a split in device memory.
 
-    num_steps: np.ndarray  # int32 []: how many of the K steps to take
-    indices: jax.Array  # int32 [2, K, B]: `example` and `epoch` of `Indices`; after `num_steps` they are padding
-    device_split: Batch  # the whole split
+    Attributes:
+        num_steps: how many of the K steps to run, int32 [].
+        indices: `example` and `epoch` of the `Indices` of each step, int32 [2, K, B]; zeros after `num_steps` steps.
+        device_split: images and labels of the whole split, from which the batches are gathered.
+    """
+
+    num_steps: np.ndarray
+    indices: jax.Array
+    device_split: Batch
 
 
 def cores() -> int:
@@ -74,11 +89,11 @@ def cores() -> int:
 
 
 def read(split: Split, calls: Sequence[spec.Call], indices: np.ndarray, positions: np.ndarray, seed: int) -> dict:
-    """Reads examples and applies host operations: {"image": uint8 [N, H, W, C], "label": int32 [N]}.
+    """Reads the examples at `indices` [N] of a split, and applies the host operations `calls` to each image.
 
-    With an operation that makes V views, images are [N, V, H, W, C]. `positions` [N] are the examples' places in the
-    training stream; each place and the seed make the random numbers of one example.
-    Raises InputError for images that end up with different sizes.
+    Returns {"image": uint8 [N, H, W, C], "label": int32 [N]}. With an operation that makes V views, images are
+    [N, V, H, W, C]. `positions` [N] are the examples' places in the training stream; each place and `seed` seed the
+    random numbers of one example. Raises InputError for images that end up with different sizes.
     """
     encoded, labels = split.read_encoded(indices)
     ops = [spec.find("operation", call, ALL_HOST_OPS, image=None, rng=None) for call in calls]
@@ -106,8 +121,10 @@ def read(split: Split, calls: Sequence[spec.Call], indices: np.ndarray, position
 def open_source(split: Split, calls: Sequence[spec.Call], *, cache: str, seed: int, mesh: Mesh) -> Source:
     """Opens a split for batches of images after the host operations `calls`.
 
-    `cache` is 'device' (device memory), 'host' (read as needed) or 'auto' (by size); the batches are the same, bit for
-    bit. Raises InputError for cache='device' with random operations, whose results differ from epoch to epoch.
+    `cache` is 'device' (the whole split in device memory), 'host' (read as needed) or 'auto': 'device' for at most
+    AUTO_CACHE_BYTES without random operations. The batches are the same either way, bit for bit. `seed` is for random
+    operations. Batches are distributed over the devices of `mesh`. Raises InputError for cache='device' with random
+    operations, whose results differ from epoch to epoch.
     """
     if cache == "device" and is_random(calls):
         name = next(call.name for call in calls if is_random([call]))
@@ -121,7 +138,10 @@ def open_source(split: Split, calls: Sequence[spec.Call], *, cache: str, seed: i
 
 
 def _read_split(split: Split, calls: Sequence[spec.Call]) -> dict[str, np.ndarray]:
-    """Returns all images and labels of a split after host operations, and the "histogram" of the images."""
+    """Reads a whole split, in parallel, and applies the host operations `calls`.
+
+    Returns "image" and "label" as `read` does, and "histogram", int64 [C, 256]: see `statistics.histogram`.
+    """
 
     def read_block(indices: np.ndarray) -> dict[str, np.ndarray]:
         block = read(split, calls, indices, indices, 0)
@@ -134,6 +154,8 @@ def _read_split(split: Split, calls: Sequence[spec.Call]) -> dict[str, np.ndarra
 
 
 def _open_on_device(split: Split, calls: Sequence[spec.Call], shape: tuple, mesh: Mesh) -> Source:
+    """Opens a split that a background thread reads into device memory; `shape` is after the host operations."""
+
     def load() -> tuple[Batch, np.ndarray]:
         arrays = split_cache.cached_arrays(split, calls, lambda: _read_split(split, calls))
         device_split = {name: sharding.put_replicated(mesh, arrays[name]) for name in ("image", "label")}
@@ -169,15 +191,24 @@ def _open_on_device(split: Split, calls: Sequence[spec.Call], shape: tuple, mesh
 
 
 def gather_batch(device_split: Batch, example: jax.Array, epoch: jax.Array) -> Batch:
-    """Returns the batch of `Indices` (`example`, `epoch`) of a split in device memory. For use inside `jax.jit`."""
+    """Gathers a batch from a split in device memory: its images and labels at the indices `example`, int32 [B].
+
+    The batch also holds `example` and `epoch`, int32 [B], themselves. For use inside `jax.jit`.
+    """
     return {name: array[example] for name, array in device_split.items()} | {"example": example, "epoch": epoch}
 
 
 def _in_blocks(indices: np.ndarray) -> list[np.ndarray]:
+    """Cuts an array into consecutive blocks of IMAGES_PER_BLOCK or somewhat more; a shorter array is one block."""
     return np.array_split(indices, max(1, len(indices) // IMAGES_PER_BLOCK))
 
 
 def _open_on_host(split: Split, calls: Sequence[spec.Call], shape: tuple, seed: int, mesh: Mesh) -> Source:
+    """Opens a split that is read batch by batch, in as many threads as cores; `shape` is after the host operations.
+
+    Its statistics are those of at most STATISTICS_SAMPLE evenly spaced images.
+    """
+
     def fetch(steps: Sequence[int], indices_of: Callable[[int], Indices]) -> Iterator[Batch]:
         import grain  # costs half a second
 
@@ -204,7 +235,10 @@ def _open_on_host(split: Split, calls: Sequence[spec.Call], shape: tuple, seed: 
 def train_batches(
     source: Source, *, seed: int, batch_size: int, repeats: int = 1, start: int, stop: int
 ) -> Iterator[Batch]:
-    """Yields the batches of the training steps `start` to `stop` - 1; `repeats` as in `batch_indices`."""
+    """Yields the batches of the training steps `start` to `stop` - 1, shuffled anew in each epoch.
+
+    `seed`, `batch_size` and `repeats` are as in `batch_indices`, which chooses the examples.
+    """
     return source.fetch(
         range(start, stop), lambda step: batch_indices(seed, step, batch_size, source.num_examples, repeats)
     )
@@ -213,10 +247,11 @@ def train_batches(
 def train_groups(
     source: Source, groups: Iterable[range], *, seed: int, batch_size: int, repeats: int, max_steps: int, mesh: Mesh
 ) -> Iterator[tuple[int, StepGroup]]:
-    """Yields, for each range of at most `max_steps` training steps, its end and its input.
+    """Yields (end, StepGroup) for each range of consecutive training steps in `groups`.
 
-    All groups have the same shapes, so that one compiled program takes any of them. The source has to be in device
-    memory.
+    `end` is the step after the last one of the range. A range has at most `max_steps` steps, the K of StepGroup. All
+    groups have the same shapes, so that one compiled program takes any of them. The source has to be in device memory.
+    `seed`, `batch_size` and `repeats` are as in `batch_indices`.
     """
     assert source.device_split is not None
     for steps in groups:
@@ -229,7 +264,10 @@ def train_groups(
 
 
 def image_shapes(split: Split) -> np.ndarray:
-    """Returns the shape to which each image of a split decodes, from its header: int [N, 3]."""
+    """Returns the (height, width, channels) of each decoded image of a split, without decoding it: int [N, 3].
+
+    If the images differ in size, the headers of all of them are read.
+    """
     if None not in split.shape:
         return np.tile(np.array(split.shape), (len(split), 1))
     shapes = []
@@ -241,9 +279,9 @@ def image_shapes(split: Split) -> np.ndarray:
 
 
 def group_by_shape(shapes: np.ndarray, calls: Sequence[spec.Call]) -> dict[tuple[int, ...], np.ndarray]:
-    """Groups images of these shapes, int [N, 3], by their shape after host operations: {shape: int32 [n], ascending}.
+    """Groups images by their shape after the host operations `calls`: {shape: int32 [n], ascending indices}.
 
-    The operations run on one blank image of each distinct shape.
+    `shapes`, int [N, 3], are the shapes before. The operations run on one blank image of each distinct shape.
     """
     groups: dict[tuple[int, ...], list[np.ndarray]] = {}
     distinct, inverse = np.unique(shapes, axis=0, return_inverse=True)
@@ -258,10 +296,11 @@ def group_by_shape(shapes: np.ndarray, calls: Sequence[spec.Call]) -> dict[tuple
 def eval_batches(
     source: Source, *, batch_size: int, mesh: Mesh, groups: Iterable[np.ndarray] | None = None
 ) -> Iterator[Batch]:
-    """Yields every example once, in order. "mask", bool [B], is False for the copies that fill up a batch.
+    """Yields batches that together hold every example once, in order, without shuffling.
 
-    `groups` are int32 arrays of indices that together hold each example once: no batch has examples of two groups,
-    whose images may differ in size. None: all examples are one group.
+    The last batch of a group is filled up with copies of its last example. The additional array "mask", bool [B], is
+    False for these copies. A batch has examples of one group only. `groups` are int32 arrays of indices that together
+    hold each example once, for instance those of images of one size. None: all examples are one group.
     """
     devices = mesh.shape["data"]
     chunks: list[np.ndarray] = []

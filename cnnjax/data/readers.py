@@ -1,9 +1,9 @@
-"""Readers of original files, as the authors of a data set publish them: encoded images and labels.
+"""Readers of original files, as the authors of a data set publish them.
 
 A reader takes a folder and the data set's row in the catalog. It returns the row, completed with the classes if only
 the files name them, and for each split an iterator over its examples in their original order: pairs
-(key, {"image": encoded bytes, "label": int}). It raises InputError, with the file, its content and what was expected,
-for files that are missing, truncated or of another kind. Other code may add rows to `READERS`.
+(key, {"image": encoded bytes, "label": int}). It raises InputError for files that are missing, truncated or of another
+kind. Other code may add rows to `READERS`.
 """
 
 import contextlib
@@ -29,14 +29,14 @@ Reader = Callable[[pathlib.Path, Dataset], tuple[Dataset, Splits]]
 
 
 def _encode(split: str, pixels: Iterable[np.ndarray], labels: dict[str, np.ndarray], first: int = 0) -> Examples:
-    """Yields examples with PNGs of uint8 [H, W, C] `pixels`; keys count from `first`."""
+    """Yields (key, {"image": PNG bytes, **labels}) for uint8 images [H, W, C]; keys, 'train_000000', from `first`."""
     for index, image in enumerate(pixels):
         example = {name: int(values[index]) for name, values in labels.items()}
         yield f"{split}_{first + index:06d}", {"image": images.encode_png(image), **example}
 
 
 def inspect_image(where: object, data: bytes, inspect: Callable[[bytes], Any] = images.verify) -> Any:
-    """Returns `inspect(data)` of an encoded image. Raises InputError that starts with `where` for a broken image."""
+    """Returns `inspect(data)`, and adds `where` (a path) to the InputError that it raises for a broken image."""
     try:
         return inspect(data)
     except InputError as error:
@@ -44,6 +44,7 @@ def inspect_image(where: object, data: bytes, inspect: Callable[[bytes], Any] = 
 
 
 def _check_labels(where: object, labels: np.ndarray, classes: int, count: int) -> None:
+    """Raises InputError, starting with `where`, unless there are `count` labels from 0 to `classes` - 1."""
     if labels.shape != (count,):
         raise InputError(f"{where}: {len(labels):,} labels, expected {count:,}")
     if labels.size and not 0 <= labels.min() <= labels.max() < classes:
@@ -51,11 +52,8 @@ def _check_labels(where: object, labels: np.ndarray, classes: int, count: int) -
         raise InputError(f"{where}: label {wrong}, expected 0 to {classes - 1}")
 
 
-# idx: MNIST and the data sets in the same format.
-
-
 def idx(folder: pathlib.Path, entry: Dataset) -> tuple[Dataset, Splits]:
-    """Reads {train,t10k}-{images-idx3,labels-idx1}-ubyte, gzipped or not, with a hyphen or a dot before "idx"."""
+    """Reads the four idx files of MNIST or alike, gzipped or not; returns `entry` and an example iterator per split."""
     paths = {
         (split, kind): _find_idx(folder, f"{prefix}-{kind}", f"idx{rank}-ubyte")
         for split, prefix in (("train", "train"), ("test", "t10k"))
@@ -73,6 +71,7 @@ def idx(folder: pathlib.Path, entry: Dataset) -> tuple[Dataset, Splits]:
 
 
 def _find_idx(folder: pathlib.Path, stem: str, suffix: str) -> pathlib.Path:
+    """Finds a file in `folder`, with a hyphen or a dot between `stem` and `suffix`, gzipped or not."""
     for name in (f"{stem}-{suffix}", f"{stem}.{suffix}"):
         for path in (folder / name, folder / f"{name}.gz"):
             if path.is_file():
@@ -81,7 +80,7 @@ def _find_idx(folder: pathlib.Path, stem: str, suffix: str) -> pathlib.Path:
 
 
 def _read_idx(path: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Reads an idx file of bytes: two zeros, the type 8, the rank, the sides (big-endian), the values."""
+    """Reads an idx file of `shape`: two zeros, the type 8 (uint8), the rank, the sides (big-endian), the values."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
             data = file.read()
@@ -106,15 +105,23 @@ def _format_shape(shape: tuple[int, ...]) -> str:
 
 
 # CIFAR: a binary and a Python version of the same pixels, in a folder or still in the archive.
-
-
 @dataclasses.dataclass(frozen=True)
 class _CifarFormat:
-    folder: str  # inside the archive
+    """Describes how one version of CIFAR, binary or pickled, is packed.
+
+    Attributes:
+        folder: name of the folder inside the archive.
+        archive: name of the archive.
+        files: split name -> names of its files, in order.
+        label_keys: keys of the labels in a pickled dict, in the order of `features`; () for the binary version.
+        features: names of our labels, in the order of the label bytes of a binary record.
+    """
+
+    folder: str
     archive: str
-    files: dict[str, tuple[str, ...]]  # split -> its files, in order
-    label_keys: tuple[str, ...]  # of a pickled dict, in the order of `features`; () for the binary version
-    features: tuple[str, ...]  # in the order of the label bytes of a binary record
+    files: dict[str, tuple[str, ...]]
+    label_keys: tuple[str, ...]
+    features: tuple[str, ...]
 
 
 _BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
@@ -134,16 +141,17 @@ _CIFAR100_FORMATS = (
 
 
 def cifar10(folder: pathlib.Path, entry: Dataset) -> tuple[Dataset, Splits]:
-    """Reads the binary or the Python version, in `folder`, in its subfolder, or in the .tar.gz that it comes in."""
+    """Reads CIFAR-10, binary or pickled, unpacked or as .tar.gz; returns `entry` and an example iterator per split."""
     return _cifar(folder, entry, _CIFAR10_FORMATS)
 
 
 def cifar100(folder: pathlib.Path, entry: Dataset) -> tuple[Dataset, Splits]:
-    """Reads like `cifar10`. "label" is the fine label; "coarse_label" is stored as well."""
+    """Reads CIFAR-100 like `cifar10`. "label" is one of 100 classes, "coarse_label" one of 20 superclasses."""
     return _cifar(folder, entry, _CIFAR100_FORMATS)
 
 
 def _cifar(folder: pathlib.Path, entry: Dataset, formats: tuple[_CifarFormat, ...]) -> tuple[Dataset, Splits]:
+    """Reads CIFAR in the first of `formats` that `folder` has; returns `entry` and an example iterator per split."""
     cifar_format, place = _find_cifar(folder, formats)
     names = [name for files in cifar_format.files.values() for name in files]
     if place.is_dir():
@@ -169,7 +177,7 @@ def _cifar(folder: pathlib.Path, entry: Dataset, formats: tuple[_CifarFormat, ..
 
 
 def _find_cifar(folder: pathlib.Path, formats: tuple[_CifarFormat, ...]) -> tuple[_CifarFormat, pathlib.Path]:
-    """Returns the first format that is there, and the folder with any of its files or else its archive."""
+    """Returns the first format that `folder` has, and where: a folder with any of its files, or else its archive."""
     for cifar_format in formats:
         for place in (folder, folder / cifar_format.folder):
             if any((place / name).is_file() for files in cifar_format.files.values() for name in files):
@@ -182,7 +190,7 @@ def _find_cifar(folder: pathlib.Path, formats: tuple[_CifarFormat, ...]) -> tupl
 
 
 def _read_tar(path: pathlib.Path, names: list[str]) -> dict[str, bytes]:
-    """Reads the members with these names, in any folder, in one pass (going back would decompress again)."""
+    """Reads the files with these names, in any folder of a .tar.gz, in one pass: going back would decompress again."""
     contents: dict[str, bytes] = {}
     try:
         with tarfile.open(path, "r:gz") as archive:
@@ -201,7 +209,7 @@ def _read_tar(path: pathlib.Path, names: list[str]) -> dict[str, bytes]:
 def _parse_binary(
     where: pathlib.Path, data: bytes, cifar_format: _CifarFormat, entry: Dataset, count: int
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Parses records of label bytes and then 3072 pixels, plane after plane."""
+    """Parses `count` records of label bytes, then pixels: returns uint8 [count, 3072] pixels and labels by feature."""
     num_labels = len(cifar_format.features)
     record = num_labels + int(np.prod(entry.shape))
     if len(data) != count * record:
@@ -216,7 +224,7 @@ def _parse_binary(
 def _parse_pickle(
     where: pathlib.Path, data: bytes, cifar_format: _CifarFormat, entry: Dataset, count: int
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Parses a pickled dict of the pixels, plane after plane, and lists of labels."""
+    """Parses a pickled dict of pixels and lists of labels. Returns the same as `_parse_binary`."""
     try:
         batch = safe_pickle.loads(data)
         batch = {key.decode() if isinstance(key, bytes) else key: value for key, value in batch.items()}
@@ -244,9 +252,10 @@ _META, _TRUTH = "meta.mat", "ILSVRC2012_validation_ground_truth.txt"
 
 
 def imagenet(folder: pathlib.Path, entry: Dataset) -> tuple[Dataset, Splits]:
-    """Reads the three archives of image-net.org without unpacking them; images keep their bytes.
+    """Reads the three archives of image-net.org without unpacking them; the JPEGs are not encoded anew.
 
-    The classes are the WordNet ids, sorted: the order of published weights, not of the development kit.
+    Returns `entry` with its classes, and an example iterator per split. The classes are the WordNet ids, sorted: the
+    order of published weights, not of the development kit.
     """
     for name in (_TRAIN, _VAL, _DEVKIT):
         if not (folder / name).is_file():
@@ -283,7 +292,7 @@ def imagenet(folder: pathlib.Path, entry: Dataset) -> tuple[Dataset, Splits]:
 
 
 def _read_devkit(path: pathlib.Path) -> tuple[dict[int, str], np.ndarray]:
-    """Returns WordNet ids by class number, counted from 1, and the class numbers of the validation images."""
+    """Returns WordNet ids by class number, from 1, and the class number of each validation image, int64 [N]."""
     from scipy.io import loadmat
 
     files = _read_tar(path, [_META, _TRUTH])
@@ -301,7 +310,7 @@ def _read_devkit(path: pathlib.Path) -> tuple[dict[int, str], np.ndarray]:
 
 @contextlib.contextmanager
 def _open_tar(where: pathlib.Path, file: Any = None) -> Iterator[tarfile.TarFile]:
-    """Opens an uncompressed archive: `file`, or else the path `where`."""
+    """Opens an uncompressed tar: `file`, or else the path `where`. Errors start with `where`."""
     try:
         with tarfile.open(None if file else where, "r:", file) as archive:
             yield archive
@@ -310,7 +319,7 @@ def _open_tar(where: pathlib.Path, file: Any = None) -> Iterator[tarfile.TarFile
 
 
 def _read_images(where: pathlib.Path, archive: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
-    """Yields the name and the bytes of each image in an archive, after decoding it as a check."""
+    """Yields the file name and the bytes of each image in an archive, after decoding it as a check."""
     for member in archive:
         if file := archive.extractfile(member):
             data = file.read()
@@ -318,11 +327,8 @@ def _read_images(where: pathlib.Path, archive: tarfile.TarFile) -> Iterator[tupl
             yield os.path.basename(member.name), data
 
 
-# scikit-learn's bundled data set.
-
-
 def digits(folder: pathlib.Path, entry: Dataset) -> tuple[Dataset, Splits]:
-    """Reads scikit-learn's digits, scaled from 0..16 to 0..255. Every fifth is a test image; `folder` is not used."""
+    """Returns scikit-learn's digits, scaled from 0..16 to 0..255; every fifth is a test image. `folder` is unused."""
     from sklearn.datasets import load_digits  # costs a second
 
     bundle: Any = load_digits()

@@ -18,18 +18,20 @@ Allowed = Mapping[tuple[str, str], Any]  # (module, name) -> the object that the
 
 
 def loads(data: bytes) -> Any:
-    """Returns the object in a pickle; strings written by Python 2 come back as bytes.
+    """Returns the object in a pickle of arrays, numbers, strings and containers of them.
 
-    Raises InputError, before any look-up, for a pickle that asks for another object. A damaged pickle raises whatever
-    `pickle` raises.
+    Strings written by Python 2 come back as bytes. Raises InputError, before anything is imported, for a pickle that
+    asks for any other object. A damaged pickle raises whatever `pickle` raises.
     """
     return load(io.BytesIO(data), _ALLOWED, encoding="bytes")
 
 
 def load(file: io.BytesIO, allowed: Allowed, find: Callable[[Any], Any] | None = None, encoding: str = "utf-8") -> Any:
-    """Returns the object in the pickle at the file's position, and moves the position to its end.
+    """Returns the object in the pickle at the file's position, and moves the position to the end of the pickle.
 
-    `find` maps the pickle's persistent ids to objects; `encoding` decodes the strings of Python 2. Raises as `loads`.
+    `allowed` maps (module, name), as the pickle asks for it, to the object that the pickle gets. `find` maps the
+    pickle's persistent ids to objects; None: there are none. `encoding` decodes the strings of Python 2. Raises
+    InputError for an object that is not allowed, and whatever `pickle` raises for a damaged pickle.
     """
     start = file.tell()
     for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
@@ -46,7 +48,10 @@ def load(file: io.BytesIO, allowed: Allowed, find: Callable[[Any], Any] | None =
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """Encodes as Python 3 does in pickles for Python 2. Any other codec would be a look-up by a name in the file."""
+    """Encodes a text as Latin-1. Raises InputError for any other `encoding`: a pickle must not choose a codec.
+
+    Stands for `_codecs.encode`, with which Python 3 writes bytes in pickles for Python 2.
+    """
     if encoding != "latin1":
         raise InputError(f"refused to unpickle bytes in the encoding {encoding!r}")
     return text.encode("latin1")
@@ -65,9 +70,12 @@ _ALLOWED["_codecs", "encode"] = _latin1
 
 
 class _Unpickler(pickle.Unpickler):
+    """Unpickles with the objects in `allowed`, a dict (module, name) -> object, and no others."""
+
     allowed: Allowed
 
     def find_class(self, module: str, name: str) -> Any:
+        """Returns the allowed object of this module and name (a function in a wrapper). Else raises InputError."""
         if (module, name) not in self.allowed:
             raise InputError(f"refused to unpickle {module}.{name}: the file may be malicious")
         value = self.allowed[module, name]

@@ -25,10 +25,11 @@ Arrays = dict[str, np.ndarray]
 
 
 def cached_arrays(split: Split, calls: Sequence[spec.Call], compute: Callable[[], Arrays], *key_parts: Any) -> Arrays:
-    """Returns the arrays of `compute()`, from the cache if they were computed before.
+    """Returns the arrays of `compute()`, from the cache on disk if they were computed before.
 
-    The key is the split and its files, the host operations `calls` and their code, and `key_parts`, which JSON must be
-    able to encode. A damaged file is computed again. A failure to write is ignored.
+    The key is the split with its files, the host operations `calls` and their code, and `key_parts`: further values
+    that JSON can encode. A damaged file is computed again. A failure to write is ignored. Computations of less than
+    MIN_SECONDS_TO_CACHE are not cached.
     """
     code = [inspect.getsource(module) for module in (images, transforms, views)]
     key = json.dumps([split.identity, split.files(), calls, code, *key_parts])
@@ -46,6 +47,7 @@ def cached_arrays(split: Split, calls: Sequence[spec.Call], compute: Callable[[]
 
 
 def _write(path: pathlib.Path, arrays: Arrays) -> None:
+    """Writes the arrays to `path`, and deletes the least recently used files of its folder beyond MAX_CACHE_BYTES."""
     path.parent.mkdir(parents=True, exist_ok=True)
     room = MAX_CACHE_BYTES - sum(array.nbytes for array in arrays.values())
     for old in sorted(path.parent.glob("*.npz"), key=lambda old: old.stat().st_mtime, reverse=True):

@@ -18,26 +18,30 @@ Sums = dict[str, np.ndarray]
 
 
 def histogram(images: np.ndarray) -> np.ndarray:
-    """Counts each pixel value in each channel: int64 [C, 256]."""
+    """Counts how often each value from 0 to 255 occurs in each channel of uint8 images [N, H, W, C]: int64 [C, 256]."""
     return np.stack([np.bincount(images[..., c].ravel(), minlength=256) for c in range(images.shape[-1])])
 
 
 def _channel_products(images: np.ndarray) -> np.ndarray:
-    """Sums the products of two channels over all pixels: [C, C]."""
+    """Sums, over all pixels, the product of each pair of channels: float64 [C, C]."""
     pixels = images.reshape(len(images), -1, images.shape[-1])
     products = (image.T @ image for image in (image.astype(np.float64) for image in pixels))  # integers: exact
     return np.sum([*products], axis=0)
 
 
 def _pixel_moments(images: np.ndarray) -> np.ndarray:
-    """Sums each value of an image, and its square, over the images: [2, H, W, C]."""
+    """Sums each value of an image, then its square, over the N images: int64 [2, H, W, C]."""
     return np.stack(
         [images.sum(axis=0, dtype=np.int64), np.square(images, dtype=np.uint16).sum(axis=0, dtype=np.int64)]
     )
 
 
 def _gcn_moments(images: np.ndarray) -> np.ndarray:
-    """Sums the values after `normalize.gcn`, and below them their products: [1 + D, D], D = H * W * C."""
+    """Sums the D = H * W * C values of each image after `normalize.gcn`, and their products over the images.
+
+    Returns float64 [1 + D, D]: the sums in the first row, below them the products of each pair of values. Raises
+    InputError for more than MAX_ZCA_VALUES values.
+    """
     if images[0].size > MAX_ZCA_VALUES:
         raise InputError(
             f"config.normalize: ZCA whitening is for at most {MAX_ZCA_VALUES:,} values per image; these are "
@@ -61,9 +65,10 @@ _SUM_OF_STATISTIC = {"mean": "histogram", "std": "histogram", "eigen": "channel_
 
 
 def accumulate(blocks: Iterable[np.ndarray], names: Collection[str], sums: Sums | None = None) -> Sums:
-    """Returns `sums` with those added that `derive` needs for mean, std and the statistics `names`.
+    """Returns the sums over all images that `derive` needs for mean, std and the statistics `names`.
 
-    Without anything to add, `blocks` are not read.
+    `blocks` are uint8 images [N, H, W, C]. `sums` are those that are known already (None: none): they are returned as
+    well, and not computed again. If no sum is missing, `blocks` are not read.
     """
     total: Sums = dict(sums or {})
     missing = {"histogram", *(_SUM_OF_STATISTIC[name] for name in names)} - total.keys()
@@ -74,11 +79,11 @@ def accumulate(blocks: Iterable[np.ndarray], names: Collection[str], sums: Sums 
 
 
 def derive(sums: Sums, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Returns the statistics that these sums over images of `shape` [H, W, C] allow, for pixels in [0, 1].
+    """Computes statistics, of pixels in [0, 1], from the sums of `accumulate` over images of `shape` [H, W, C].
 
-    "mean" and "std" [C]: per channel. "mean_image" and "std_image" [H, W, C]: per pixel and channel. "eigen" [C, C]:
-    its columns are the principal axes of the colors, each as long as the standard deviation along it. "zca" [D, D] and
-    "zca_mean" [D], D = H * W * C: see `normalize.gcn_zca`.
+    Returns those that the sums allow. "mean" and "std" [C]: per channel. "mean_image" and "std_image" [H, W, C]: per
+    pixel and channel. "eigen" [C, C]: its columns are the principal axes of the colors, each as long as the standard
+    deviation along it. "zca" [D, D] and "zca_mean" [D], D = H * W * C: see `normalize.gcn_zca`.
     """
     counts, values = sums["histogram"], np.arange(256) / 255
     pixels = counts.sum(axis=1)

@@ -20,23 +20,34 @@ FORMAT = "array_record"  # of TFDS's formats, the one with random access that ne
 
 
 def data_dir(folder: str = "") -> pathlib.Path:
-    """Returns the folder of all data sets: `folder`, or else $TFDS_DATA_DIR, or else TFDS's default."""
+    """Returns the folder of all data sets: `folder`; for '', $TFDS_DATA_DIR or else ~/tensorflow_datasets."""
     return pathlib.Path(folder or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
 @dataclasses.dataclass(frozen=True)
 class PreparedDataset:
-    """A data set on disk, as its dataset_info.json describes it."""
+    """Describes a data set on disk, as its dataset_info.json does.
 
-    name: str  # 'name' or 'name/config'
+    Attributes:
+        name: 'name', or 'name/config'.
+        version: such as '1.0.0'.
+        path: folder of this version.
+        formats: file formats, such as 'array_record'; the main one first.
+        splits: split name -> number of examples.
+    """
+
+    name: str
     version: str
     path: pathlib.Path
-    formats: tuple[str, ...]  # file formats: the main one first
-    splits: dict[str, int]  # name -> number of examples
+    formats: tuple[str, ...]
+    splits: dict[str, int]
 
 
 def find_prepared(root: pathlib.Path, name: str = "*") -> list[PreparedDataset]:
-    """Returns the data sets below `root` called `name`, sorted by name and version. Reads a small file for each."""
+    """Returns the data sets below `root`, sorted by name and version. Reads a small file for each.
+
+    `name` is a glob pattern for the part of the name before '/config'. Those that TFDS is still writing are left out.
+    """
     infos = [*root.glob(f"{name}/*/dataset_info.json"), *root.glob(f"{name}/*/*/dataset_info.json")]
     complete = [path for path in infos if not path.parent.name.startswith("incomplete.")]  # TFDS is still writing
     datasets = filter(None, map(_read_info, complete))
@@ -59,6 +70,7 @@ def _read_info(path: pathlib.Path) -> PreparedDataset | None:
 
 
 def _version_key(version: str) -> list[int]:
+    """Converts a version to a sort key: '1.10.0' to [1, 10, 0]."""
     return [int(number) if number.isdigit() else 0 for number in version.split(".")]
 
 
@@ -95,7 +107,7 @@ def find_newest(name: str, root: pathlib.Path) -> PreparedDataset | None:
 
 
 def _default_config(path: pathlib.Path) -> str:
-    """Returns the default config that TFDS recorded for a data set with several; '' if there is none."""
+    """Returns the default config's name that TFDS recorded in a data set's folder `path`; '' if there is none."""
     try:
         return json.loads((path / ".config" / "metadata.json").read_text())["default_config_name"]
     except (OSError, ValueError, KeyError):
@@ -103,7 +115,7 @@ def _default_config(path: pathlib.Path) -> str:
 
 
 class ExampleRange(NamedTuple):
-    """The examples `start` to `stop` - 1 of a split."""
+    """Identifies the examples `start` to `stop` - 1 of a split, such as 'train'."""
 
     split: str
     start: int
@@ -111,19 +123,22 @@ class ExampleRange(NamedTuple):
 
 
 class Split:
-    """A split of a data set, or a slice of one: `len(split)` examples, read by index in any order, from any thread.
+    """Gives random access to the examples of a split, or of a slice of one, from any thread: see `read`.
+
+    `len(split)` is the number of examples; there is no `split[i]`.
 
     Attributes:
-        name: the data set's name as given to `load`.
+        name: name of the data set, as given to `load`.
         split: the split in TFDS's syntax, such as 'train[:90%]'.
-        classes: the names of the classes, in the order of the labels.
-        shape: (height, width, channels) of the images; height and width are None if they differ.
-        ranges: the examples that it consists of, in order.
-        identity: JSON that identifies its content as far as TFDS knows it: full name, bytes per split, split.
+        classes: names of the classes, in the order of the labels.
+        shape: (height, width, channels) of the images; height and width are None if the images differ in size.
+        ranges: list of the ExampleRanges that form the split, in order.
+        identity: dict that identifies the content as far as TFDS knows it: 'dataset' (full name), 'bytes' (bytes of
+            each split) and 'split'. Can be encoded as JSON.
     """
 
     def __init__(self, name: str, split: str, path: pathlib.Path) -> None:
-        """Opens a split of the data set in the folder `path`.
+        """Opens the split `split` (in TFDS's syntax) of the data set in the folder `path`, called `name`.
 
         Raises InputError for a split that does not exist or is empty, and for a data set without an image and a label.
         """
@@ -155,7 +170,7 @@ class Split:
         return len(self._source)
 
     def files(self) -> list[tuple[str, int, int]]:
-        """Returns the path, the size in bytes and the modification time in ns of each file of the data set."""
+        """Returns the path, size (bytes) and modification time (ns) of each file of the data set, in all its splits."""
         files = [(path, path.stat()) for path in sorted(self._path.resolve().iterdir())]
         return [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in files]
 
@@ -166,7 +181,7 @@ class Split:
         return f"Split({self.name!r}, {self.split!r}): {len(self)} images {self.shape}, {len(self.classes)} classes"
 
     def read(self, indices: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-        """Returns the examples at `indices` [N]: uint8 images [H, W, C] and int32 labels [N].
+        """Returns the examples at `indices` [N]: a list of N decoded images, uint8 [H, W, C], and int32 labels [N].
 
         Raises InputError for a broken image, IndexError for an index out of range.
         """
@@ -178,7 +193,10 @@ class Split:
         return decoded, labels
 
     def read_encoded(self, indices: np.ndarray) -> tuple[list[bytes], np.ndarray]:
-        """Returns the examples at `indices` [N]: JPEG or PNG bytes as stored, and int32 labels [N]."""
+        """Returns the images at `indices` [N] as a list of N JPEG or PNG files (bytes), and their int32 labels [N].
+
+        Raises InputError for a damaged file, IndexError for an index out of range.
+        """
         rows = [int(index) for index in indices]
         if rows and not 0 <= min(rows) <= max(rows) < len(self):
             raise IndexError(f"indices {min(rows)} to {max(rows)} of {self!r}")
@@ -191,9 +209,10 @@ class Split:
         return [record["image"].bytes_list.value[0] for record in records], labels
 
     def decode(self, data: bytes, decoder: Callable[..., Any] | None = None) -> Any:
-        """Decodes an example with `decoder(data, channels)`, by default `images.decode`, and checks its shape.
+        """Decodes the bytes of an image with `decoder(data, channels)`, by default `images.decode`; checks the shape.
 
-        Returns uint8 [H, W, C], or the lazy image of another decoder. Raises InputError for no image or a wrong shape.
+        Returns what the decoder does: uint8 [H, W, C], or an `images.LazyJpeg`. Raises InputError for no image or a
+        shape that is not the split's.
         """
         image = (decoder or images.decode)(data, self.shape[2])
         if any(side not in (None, actual) for side, actual in zip(self.shape, image.shape, strict=True)):
@@ -202,7 +221,7 @@ class Split:
 
     @contextlib.contextmanager
     def input_errors(self, index: int) -> Iterator[None]:
-        """Adds the data set, the split and the index of the example to an InputError raised inside."""
+        """Adds the data set, the split and the example's `index` to the message of an InputError raised inside."""
         try:
             yield
         except InputError as error:
@@ -210,7 +229,10 @@ class Split:
 
 
 def _check_features(name: str, path: pathlib.Path, features: Any) -> tuple[tuple[Any, Any, int], list[str]]:
-    """Returns the image shape and the classes of a data set. Raises InputError if it is not for classification."""
+    """Returns the image shape and the class names of a data set, as its TFDS `features` describe them.
+
+    Raises InputError unless it has uint8 images of 1 or 3 channels and class labels.
+    """
     import tensorflow_datasets as tfds
 
     by_name = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
@@ -229,7 +251,10 @@ def _check_features(name: str, path: pathlib.Path, features: Any) -> tuple[tuple
 
 
 def _check_split(name: str, split: str, splits: Any) -> None:
-    """Raises InputError unless each term of a split string exists and has examples."""
+    """Raises InputError unless each term of a split such as 'train[:90%]+test' exists and has examples.
+
+    `splits` are TFDS's, by name.
+    """
     for term in split.split("+"):
         base = term.partition("[")[0].strip()
         if base not in (*splits, "all"):
@@ -246,26 +271,39 @@ def _check_split(name: str, split: str, splits: Any) -> None:
 
 
 def _feature_types(features: dict[str, Any]) -> str:
+    """Formats the names and types of features for a message."""
     return ", ".join(f"{name!r} ({type(feature).__name__})" for name, feature in features.items()) or "a nameless one"
 
 
 def _counts(splits: Any) -> str:
+    """Formats the names of splits and their numbers of examples for a message."""
     return ", ".join(f"{name} ({split.num_examples:,})" for name, split in splits.items())
 
 
 @dataclasses.dataclass(frozen=True)
 class AvailableDataset:
-    """A data set that can be loaded: on disk, or in the catalog and built on first use."""
+    """Describes a data set that is on disk, or that is in the catalog and is built on first use.
+
+    Attributes:
+        name: 'name', or 'name/config'.
+        version: such as '1.0.0'; '' if it is not built yet.
+        splits: split name -> number of examples.
+        path: its folder; None if it is not built yet.
+        note: its description, or why it cannot be read, or ''.
+    """
 
     name: str
     version: str
     splits: dict[str, int]
-    path: pathlib.Path | None  # None: not built yet
-    note: str  # a description, or why it cannot be read
+    path: pathlib.Path | None
+    note: str
 
 
 def available(folder: str = "") -> list[AvailableDataset]:
-    """Returns the data sets of the catalog, built or not, and then all others in the data folder."""
+    """Returns the data sets of the catalog, built or not, and then all others in the data folder, readable or not.
+
+    `folder` is the data folder ('': see `data_dir`). Older versions on disk are others as well.
+    """
     prepared = find_prepared(data_dir(folder))
     rows, listed = [], set()
     for name, entry in DATASETS.items():

@@ -17,7 +17,7 @@ Size = int | tuple[int, int]
 
 
 def resize(image: np.ndarray, size: Size) -> np.ndarray:
-    """Resizes the shorter side to an int `size` and keeps the aspect ratio, or resizes to (height, width) exactly.
+    """Resizes the shorter side to an int `size`, keeping the aspect ratio, or the image to exactly (height, width).
 
     Sides that shrink are averaged over area; sides that grow are interpolated linearly.
     """
@@ -29,9 +29,10 @@ def resize(image: np.ndarray, size: Size) -> np.ndarray:
 
 
 def random_resize(image: np.ndarray, rng: np.random.Generator, low: int, high: int) -> np.ndarray:
-    """Resizes the shorter side to a random length, uniform in {low, ..., high}: VGG's scale jitter (2015, sec. 3.1).
+    """Resizes the shorter side to a random length in {low, ..., high}, keeping the aspect ratio.
 
-    VGG uses 'random_resize(256, 512)|random_crop(224)', ResNet (He et al. 2016) 256 to 480.
+    This is VGG's scale jitter (Simonyan & Zisserman 2015, sec. 3.1): 'random_resize(256, 512)|random_crop(224)'. ResNet
+    (He et al. 2016) uses 256 to 480.
     """
     if not 0 < low <= high:
         raise InputError(f"random_resize({low}, {high}): expected two lengths, the first at least 1 and not the larger")
@@ -39,13 +40,19 @@ def random_resize(image: np.ndarray, rng: np.random.Generator, low: int, high: i
 
 
 def center_crop(image: np.ndarray, size: Size) -> np.ndarray:
-    """Crops the center; unequal margins have the smaller one above and to the left."""
+    """Crops the center, of `size` x `size` or (height, width) pixels.
+
+    Where the margins cannot be equal, the smaller one is above or to the left. Raises InputError for a smaller image.
+    """
     height, width, rows, columns = _crop_margins(image, size, "center_crop")
     return _crop(image, rows // 2, columns // 2, height, width)
 
 
 def pad(image: np.ndarray, size: Size, value: int = 0) -> np.ndarray:
-    """Pads to `size` with `value` (0 to 255), equally on both sides; an odd pixel goes below or to the right."""
+    """Pads to `size` x `size` or (height, width) pixels with `value` (0 to 255), equally on both sides.
+
+    An odd pixel goes below or to the right. Raises InputError for a larger image.
+    """
     height, width = _height_and_width(size)
     rows, columns = height - image.shape[0], width - image.shape[1]
     if min(rows, columns) < 0:
@@ -55,7 +62,7 @@ def pad(image: np.ndarray, size: Size, value: int = 0) -> np.ndarray:
 
 
 def random_crop(image: np.ndarray, rng: np.random.Generator, size: Size) -> np.ndarray:
-    """Crops a window of `size` at a position drawn uniformly."""
+    """Crops a window of `size` x `size` or (height, width) pixels at a random position. Does not pad."""
     height, width, rows, columns = _crop_margins(image, size, "random_crop")
     return _crop(image, int(rng.integers(rows + 1)), int(rng.integers(columns + 1)), height, width)
 
@@ -67,10 +74,11 @@ def random_resized_crop(
     scale: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> np.ndarray:
-    """Crops a window of random area (fraction in `scale`) and aspect (width / height in `ratio`), resized to `size`.
+    """Crops a window of random area and aspect ratio, and resizes it to `size` x `size` or (height, width) pixels.
 
-    The crop of Inception (Szegedy et al. 2015, sec. 6), without its random choice of interpolation. Up to ten windows
-    are drawn until one fits; otherwise it is the largest central window whose aspect is in `ratio`.
+    `scale` is the range of the area as a fraction of the image, `ratio` that of width / height. This is the crop of
+    Inception (Szegedy et al. 2015, sec. 6), without its random choice of interpolation. Up to ten windows are drawn
+    until one fits into the image; otherwise it is the largest central window whose aspect ratio is in `ratio`.
     """
     height, width = _height_and_width(size)
     rows, columns = image.shape[:2]
@@ -87,7 +95,7 @@ def random_resized_crop(
 
 
 def rgb(image: np.ndarray) -> np.ndarray:
-    """Repeats a gray image over three channels, for a network trained on RGB; an RGB image is returned unchanged."""
+    """Repeats a gray image over three channels, for a network trained on RGB; returns an RGB image unchanged."""
     return images.to_channels(image, 3)
 
 
@@ -105,6 +113,7 @@ WINDOW_OPS = {"center_crop", "random_crop", "random_resized_crop"}
 
 
 def _height_and_width(size: Size) -> tuple[int, int]:
+    """Converts a size, an int or (height, width), to (height, width). Raises InputError below 1 pixel."""
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < 1:
         raise InputError(f"size {size!r}: expected at least 1 pixel")
@@ -112,11 +121,15 @@ def _height_and_width(size: Size) -> tuple[int, int]:
 
 
 def _crop(image: np.ndarray | images.LazyJpeg, top: int, left: int, height: int, width: int) -> np.ndarray:
+    """Returns the `height` x `width` window whose upper left pixel is (top, left)."""
     return image[top : top + height, left : left + width]
 
 
 def _crop_margins(image: np.ndarray, size: Size, name: str) -> tuple[int, int, int, int]:
-    """Returns the height and width of a crop, and the rows and columns beside it. Raises InputError if it is larger."""
+    """Returns the height and width of a crop, then how many rows and columns of the image lie outside it.
+
+    Raises InputError, naming the operation `name`, for a crop that is larger than the image.
+    """
     height, width = _height_and_width(size)
     rows, columns = image.shape[0] - height, image.shape[1] - width
     if min(rows, columns) < 0:
@@ -127,7 +140,7 @@ def _crop_margins(image: np.ndarray, size: Size, name: str) -> tuple[int, int, i
 
 
 def _resample(image: np.ndarray, height: int, width: int, average: bool) -> np.ndarray:
-    """Resizes by area averaging, or else by bilinear interpolation."""
+    """Resizes to `height` x `width`: averages over area if `average`, else interpolates without antialiasing."""
     if (height, width) == image.shape[:2]:
         return image
     if cv2 := images.cv2:
@@ -144,16 +157,16 @@ def _resample(image: np.ndarray, height: int, width: int, average: bool) -> np.n
 
 
 def _resize_exactly(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Averages along the sides that shrink, then interpolates along the others."""
+    """Resizes to `height` x `width`: averages along the sides that shrink, then interpolates along the others."""
     rows, columns = image.shape[:2]
     image = _resample(image, min(rows, height), min(columns, width), average=True)
     return _resample(image, height, width, average=False)
 
 
 def _resize_fast(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Interpolates to a multiple of the new size, then averages whole pixels.
+    """Resizes to `height` x `width`: interpolates to a multiple of that size, then averages whole pixels.
 
-    Like `_resize_exactly` it skips no pixel, in 1/7 to 1/2 of the time: averaging fractions of pixels is slow.
+    Antialiased like `_resize_exactly`, in 1/7 to 1/2 of the time, because averaging fractions of pixels is slow.
     """
     rows, columns = (max(1, have // want) * want for have, want in zip(image.shape, (height, width), strict=False))
     return _resample(_resample(image, rows, columns, average=False), height, width, average=True)

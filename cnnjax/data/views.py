@@ -9,7 +9,7 @@ from cnnjax.errors import InputError
 
 
 def _check_crop_size(image: np.ndarray, size: int) -> None:
-    """Raises InputError unless crops of `size` are smaller than the image."""
+    """Raises InputError if the image is smaller than `size` x `size` pixels, or exactly of that size."""
     height, width = image.shape[:2]
     if size < 1:
         raise InputError(f"crops of {size!r}: expected at least 1 pixel")
@@ -21,7 +21,10 @@ def _check_crop_size(image: np.ndarray, size: int) -> None:
 
 
 def corners_and_center(image: np.ndarray, size: int) -> np.ndarray:
-    """Crops the four corners, row by row, and the center: uint8 [H, W, C] -> [5, size, size, C]."""
+    """Crops the four corners (upper left, upper right, lower left, lower right), then the center of an image.
+
+    Maps uint8 [H, W, C] to [5, size, size, C]. Raises InputError unless the image is larger than the crops.
+    """
     _check_crop_size(image, size)
     bottom, right = image.shape[0] - size, image.shape[1] - size
     corners = [image[y : y + size, x : x + size] for y in (0, bottom) for x in (0, right)]
@@ -33,7 +36,7 @@ def crops_of_squares(image: np.ndarray, size: int) -> np.ndarray:
 
     The image is resized to four scales, its shorter side 8/7, 9/7, 10/7 and 11/7 of `size` (256 to 352 for 224). Each
     scale gives three squares (both ends and the middle). Each square gives its corners, its center, and the whole
-    square resized to `size`. The other half of the 144 are the mirror images.
+    square resized to `size`. The other half of the 144 are the mirror images, which are not made here.
     """
     views = []
     for sevenths in (8, 9, 10, 11):
