@@ -76,9 +76,14 @@ INCEPTION_RESNET_V2 = {
 
 
 def _keras(table: dict[str, str]) -> NameMapping:
-    """Returns a mapping by `table`; other layers are matched in order to automatic names, and the head to any Dense."""
+    """Returns a mapping that names our layers by `table`, a table of `names_by_pattern`.
+
+    Layers that `table` does not name are matched, in order, to Keras's automatic names, such as conv2d_5. The head is
+    matched to the file's last fully connected layer if that has another name.
+    """
 
     def mapping(layers: Sequence[Layer], arrays: Arrays) -> dict[str, str]:
+        """Returns Keras's layer names by our path. `arrays` are those of the file; {} for an export."""
         names = names_by_pattern(table)(layers, arrays)
         for class_name in ("conv2d", "batch_normalization"):
             # Automatic names count all layers of a Python program, so a second network's start anywhere.
