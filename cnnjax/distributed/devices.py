@@ -29,7 +29,8 @@ def visible_cores() -> list[int]:
 def divide(items: Sequence[T], i: int, workers: int) -> list[T]:
     """Returns the items for worker `i`, from 0, when `items` are divided among `workers`: a contiguous slice.
 
-    With fewer items than workers, each worker gets one item, which several share. [] if there are no items.
+    With fewer items than workers, every worker gets one item, and several workers get the same one. Returns [] if there
+    are no items.
     """
     count = len(items)
     if count >= workers:

@@ -78,7 +78,7 @@ class ProcessGroup:
         self.starting = True
 
     def start(self) -> None:
-        """Starts all processes, and forwards signals to them from now on.
+        """Starts all processes, and forwards SIGINT, SIGTERM and SIGHUP to them from now on.
 
         Each process gets a session of its own, so that Ctrl-C in the terminal reaches it only through this launcher.
         """
@@ -92,7 +92,7 @@ class ProcessGroup:
             self.send(self.signals[-1])
 
     def _start_process(self, i: int, environment: dict[str, str]) -> subprocess.Popen[Any]:
-        """Starts process `i`. Its output goes to its log, but that of process 0, or a dry run, to the terminal."""
+        """Starts process `i`. Process 0 and dry runs write to the terminal, other processes to their logs."""
         with self._log(i).open("wb") as log:
             to_terminal = i == 0 or "--dry-run" in self.command[1:2]
             output: dict[str, Any] = {} if to_terminal else {"stdout": log, "stderr": log}
@@ -101,7 +101,7 @@ class ProcessGroup:
             )
 
     def _log(self, i: int) -> pathlib.Path:
-        """Returns the path of the output of process `i`."""
+        """Returns the path of the log of process `i`."""
         return self.logs / f"{i}.txt"
 
     def _forward(self, number: int, frame: object) -> None:

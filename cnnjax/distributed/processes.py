@@ -49,7 +49,7 @@ class Process:
       count: number of processes.
       index: index of this process, from 0.
       devices: indices of the GPUs of this host that this process uses; None for all.
-      source: launcher, such as 'Slurm', or environment variable that says so.
+      source: where this comes from: a launcher, such as 'Slurm', or an environment variable.
     """
 
     coordinator: str
@@ -170,7 +170,8 @@ _guards: list[subprocess.Popen[bytes]] = []  # at most one, in a multi-process r
 def _guard(text: str) -> None:
     """Starts a shell that prints `text` to stderr if this process is killed or aborted before `_dismiss` is called.
 
-    A shell, because JAX aborts without running any Python. It notices that its stdin is closed without a line.
+    This takes another process because JAX aborts without running any Python. The shell notices that its stdin is
+    closed.
     """
     command = ["sh", "-c", 'read -r _ || echo "error: $0" >&2', text]
     _guards.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))

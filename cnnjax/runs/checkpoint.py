@@ -35,7 +35,10 @@ ATTRIBUTES = {"watched": "monitors"}  # fields of the state that have another na
 
 
 def _items(state: TrainState) -> dict[str, dict[str, Tree]]:
-    """Returns {item of a checkpoint: {field: its tree}}, with the names that they have on disk."""
+    """Splits a state into the items of a checkpoint: {'model': {'params': tree, ...}, 'optimizer': {...}}.
+
+    Fields have the names that they have on disk. Empty ones in `OPTIONAL` are left out.
+    """
     return {
         item: {name: _attribute(state, name) for name in names if name not in OPTIONAL or _attribute(state, name)}
         for item, names in ITEMS.items()
@@ -43,7 +46,7 @@ def _items(state: TrainState) -> dict[str, dict[str, Tree]]:
 
 
 def _attribute(state: TrainState, name: str) -> Tree:
-    """Returns the field of `state` whose name on disk is `name`: 'watched' is `state.monitors`."""
+    """Returns the field of `state` that has this name on disk: 'watched' on disk is `state.monitors`."""
     return getattr(state, ATTRIBUTES.get(name, name))
 
 
@@ -161,7 +164,10 @@ class _KeepNewestAndBest:
         self.workdir, self.newest = workdir, newest
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """Returns whether to keep each of `checkpoints` (Orbax's infos); Orbax deletes the others."""
+        """Returns for each checkpoint whether to keep it. Orbax deletes the others.
+
+        Implements orbax.checkpoint.checkpoint_managers.PreservationPolicy. `context` is not used.
+        """
         metrics = {info.step: info.metrics or _metrics(self.workdir, info.step) for info in checkpoints}
         kept = {*sorted(metrics)[-self.newest :], _best(metrics)}
         return [info.step in kept for info in checkpoints]
@@ -191,7 +197,7 @@ def _silence_orbax() -> None:
     previous_hook = sys.unraisablehook
 
     def hook(args: Any) -> None:
-        """Ignores the errors of such coroutines, and passes others to the previous hook."""
+        """Replaces sys.unraisablehook: ignores the errors of such coroutines, and passes others to the previous hook."""
         error = args.exc_value
         if not (str(error) == "Event loop is closed" or isinstance(getattr(error, "__cause__", None), GeneratorExit)):
             previous_hook(args)
@@ -213,10 +219,13 @@ def best(workdir: pathlib.Path) -> int | None:
     return _best({step: _metrics(workdir, step) for step in steps(workdir)})
 
 
-def _best(found: dict[int, dict[str, float] | None]) -> int | None:
-    """Returns what `best` does, given {step: validation metrics, or None without validation}."""
+def _best(metrics_by_step: dict[int, dict[str, float] | None]) -> int | None:
+    """Returns the step with the highest accuracy, the latest of several; None if no step has metrics.
+
+    `metrics_by_step` has None for a checkpoint without validation metrics.
+    """
     sign = METRICS[METRIC].sign
-    scores = {step: (sign * metrics[METRIC], step) for step, metrics in found.items() if metrics}
+    scores = {step: (sign * metrics[METRIC], step) for step, metrics in metrics_by_step.items() if metrics}
     return max(scores, key=scores.__getitem__) if scores else None
 
 
@@ -229,15 +238,15 @@ def _metrics(workdir: pathlib.Path, step: int) -> dict[str, float] | None:
 
 
 def _folder(workdir: pathlib.Path, step: int) -> pathlib.Path:
-    """Returns the folder of the checkpoint of a step, as in checkpoints/00000500."""
+    """Returns the path of a checkpoint's folder, such as RUN/checkpoints/00000500 for step 500."""
     return workdir / FOLDER / f"{step:08d}"
 
 
 def _read(workdir: pathlib.Path, step: int, abstract: dict[str, dict[str, Tree]]) -> dict[str, dict[str, Tree]]:
-    """Restores a checkpoint into `abstract`, {item: {field: tree of ShapeDtypeStructs with shardings}}.
+    """Restores some items of a checkpoint, {item: {field: tree}} as `_items` returns, into the structure of `abstract`.
 
-    Reads only the items in `abstract` and returns the same structure with arrays. Raises DamagedError, or InputError if
-    the checkpoint is of another network or optimizer.
+    The leaves of `abstract` are ShapeDtypeStructs with the shardings of the result. Raises DamagedError if a checksum
+    differs or a file cannot be read, and InputError if the checkpoint is of another network or optimizer.
     """
     folder = _folder(workdir, step)
     saved = {item: read_section(folder, item, "arrays") for item in abstract}
@@ -268,7 +277,7 @@ def restore(
       workdir: the run's folder.
       abstract: a state of ShapeDtypeStructs, with the shardings of the result.
       log: called with a message for each damaged checkpoint.
-      set_aside: moves the damaged checkpoints to damaged/, so that the training can save these steps again.
+      set_aside: moves damaged checkpoints to damaged/, so that the resumed training can save these steps again.
 
     Raises InputError if all checkpoints are damaged, or if one is of another network or optimizer.
     """

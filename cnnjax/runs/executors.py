@@ -50,14 +50,17 @@ os.execvp(command[0], command)
 
 
 def _guarded(command: list[str], cores: Sequence[int]) -> list[str]:
-    """Returns a command line that runs `command` on these CPU cores (none: all) and ends it when this process dies."""
+    """Wraps a command line so that the command runs on these CPU cores and, on Linux, gets SIGTERM when this process dies.
+
+    No cores means all cores.
+    """
     return [sys.executable, "-ISc", _GUARD, str(os.getpid()), ",".join(map(str, cores)), *command]
 
 
 def _popen(command: list[str], log: pathlib.Path, cores: Sequence[int] = (), **environment: str) -> subprocess.Popen:
-    """Starts a command with its output appended to `log`, on these CPU cores ((): all). Does not wait for it.
+    """Starts a command, with its output appended to `log`, and returns without waiting for it.
 
-    The keywords are environment variables to set besides those of this process.
+    `cores` are the CPU cores that it may use, () for all; `environment` are variables to set besides this process's.
     """
     with log.open("ab") as file:
         return subprocess.Popen(
@@ -79,9 +82,9 @@ class Resources(NamedTuple):
 
 
 def local(workers: int) -> Start:
-    """Executor for this machine: returns a function that starts a command on one worker's part of the cores and GPUs.
+    """Returns a function start(command, log) that runs commands on this machine, up to `workers` at a time.
 
-    At most `workers` commands may run at a time.
+    The CPU cores and GPUs are divided among the workers, and each command gets those of one worker.
     """
     available = divide_machine(workers)
 
@@ -92,7 +95,7 @@ def local(workers: int) -> Start:
         released = False
 
         def poll() -> int | None:
-            """Returns the exit status, None while the command runs. At its end, frees the resources for another command."""
+            """Returns the exit status; None while the command runs. At its end, frees the worker's resources."""
             nonlocal released
             status = process.poll()
             if status is not None and not released:
@@ -143,7 +146,7 @@ def execute(command: list[str], log: str) -> int:
 
 
 def ray(workers: int, address: str = "", cpus: int = 0, gpus: float = 0.0) -> Start:
-    """Executor for a Ray cluster: returns a function that starts a command as a Ray task.
+    """Returns a function start(command, log) that runs a command as a task on a Ray cluster.
 
     The machines of the cluster have to share the runs' folder.
 
@@ -164,7 +167,7 @@ def ray(workers: int, address: str = "", cpus: int = 0, gpus: float = 0.0) -> St
         task = remote.remote(command, str(log.resolve()))
 
         def poll() -> int | None:
-            """Returns the exit status, None while the task runs; -9 if its worker died or it was cancelled."""
+            """Returns the exit status; None while the task runs, -9 if its worker died or the task was canceled."""
             if not library.wait([task], timeout=0)[0]:
                 return None
             try:
@@ -180,11 +183,11 @@ def ray(workers: int, address: str = "", cpus: int = 0, gpus: float = 0.0) -> St
 def slurm(
     workers: int, cluster: str = "slurm", partition: str = "", hours: float = 24.0, cpus: int = 4, gpus: int = 1
 ) -> Start:
-    """Executor for Slurm: returns a function that submits a command as a Slurm job, with submitit.
+    """Returns a function start(command, log) that submits a command as a Slurm job, with submitit.
 
     Args:
-      workers: not used: the jobs do not divide the machine.
-      cluster: 'slurm', or 'local' for processes on this machine, without Slurm.
+      workers: not used; the caller limits the number of jobs.
+      cluster: 'slurm', or 'local' to run the jobs as processes on this machine, without Slurm.
       partition: Slurm partition; '' for the default one.
       hours: time limit of a job.
       cpus: cores per job.
@@ -202,7 +205,7 @@ def slurm(
         job = executor.submit(execute, command, str(log.resolve()))
 
         def poll() -> int | None:
-            """Returns the exit status, None while the job runs; -9 if the job was cancelled or died."""
+            """Returns the exit status; None while the job waits or runs, -9 if the job died or was canceled."""
             if not job.done():
                 return None
             try:

@@ -11,7 +11,7 @@ AGREE_EVERY = 10  # steps between the exchanges of several processes
 
 
 class Interrupted(Exception):
-    """Raised when SIGINT or SIGTERM has ended a training, after its checkpoint is saved.
+    """Raised when SIGINT or SIGTERM has ended trainings, after their checkpoints are saved.
 
     The attribute `signal` is the signal's number.
     """
@@ -22,9 +22,9 @@ class Interrupted(Exception):
 
 
 class Signals:
-    """Context manager that records the first SIGINT or SIGTERM in `signal`, the signal's number; None before.
+    """Context manager that records the first SIGINT or SIGTERM, instead of ending the process.
 
-    A second signal has its usual effect: it ends the process.
+    The attribute `signal` is the number of the signal received, None so far. A second signal has its usual effect.
     """
 
     def __init__(self) -> None:

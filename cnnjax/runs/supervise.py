@@ -88,15 +88,15 @@ def supervise(
 ) -> None:
     """Runs trainings, several in parallel, until `next_run()` returns None and all have ended.
 
-    A run killed by a signal, though not by this function, is restarted, up to `MAX_STARTS` starts.
+    A run that is killed by a signal, though not by this function, is started again, at most `MAX_STARTS` times in all.
 
     Args:
-      next_run: returns the next run to start, or None for none at present.
-      start: starts a command, see `cnnjax.runs.executors`.
+      next_run: returns the next run to start, or None if there is none at present.
+      start: starts a command, as the functions in `cnnjax.runs.executors` return it.
       workers: the largest number of runs in parallel.
       stall_timeout: seconds without output after which a run is killed and counts as failed.
-      should_stop: called with a run whenever its metrics have grown; True stops the run.
-      on_end: called once with each run that has ended, and how.
+      should_stop: called with a run whenever its metrics have grown; if it returns True, the run is stopped.
+      on_end: called once for each run that has ended, with the run and how it ended.
       show: called at every poll with the runs in progress, to display them.
 
     Raises Interrupted after SIGINT or SIGTERM, once all runs have saved a checkpoint and exited; `on_end` is not called
@@ -171,9 +171,9 @@ def _status_from_folder(folder: pathlib.Path) -> int | None:
 
 
 def _metrics_grew(active: _Active) -> bool:
-    """Returns whether metrics.jsonl has changed since the last call and has a line; then reads it into `run.metrics`.
+    """Reads metrics.jsonl into `run.metrics` if it has changed since the last call.
 
-    Also notes the time of any new metrics or output in `last_output`.
+    Returns True if it has changed and has a line. Also updates `last_output` if the metrics or the output have changed.
     """
     stats = []
     for name in ("metrics.jsonl", OUTPUT):
@@ -209,13 +209,13 @@ def is_complete(folder: pathlib.Path) -> bool:
 
 
 def is_at_last_step(run: Run) -> bool:
-    """Returns whether the last metrics of a run are from the final step of its training. Needs at least one line."""
+    """Returns whether the last line of a run's metrics is from the final training step. There has to be a line."""
     last = run.metrics[-1]
     return last["step"] >= to_steps(run.config.duration, epoch=last["step"] / max(last["epoch"], 1e-9))
 
 
 def _end(active: _Active, status: int) -> End:
-    """Returns how a run with this exit status ended."""
+    """Describes how a run ended, given the exit status of its process."""
     if is_complete(active.run.folder) and status == 0:
         return End("complete")
     if active.stopping:

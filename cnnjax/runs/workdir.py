@@ -104,7 +104,7 @@ def claim(workdir: pathlib.Path, config: Config) -> None:
     """Makes `workdir` the folder of a run with this config: creates it and writes config.json and versions.json.
 
     If the folder belongs to an earlier run, the config may differ from that run's in `config.RESUMABLE` fields only.
-    Raises InputError for any other difference, and for a folder with files that is not a run's.
+    Raises InputError for any other difference, and if the folder has files but belongs to no run.
     """
     path = workdir / "config.json"
     if path.exists():
@@ -189,8 +189,8 @@ def _fingerprint(workdir: pathlib.Path) -> int:
 class MetricsWriter:
     """Context manager that writes metrics to metrics.jsonl and TensorBoard, and locks the run's folder meanwhile.
 
-    Writes only if `leader`, in one process of the run. When training resumes from step `first_step`, lines of later
-    steps, from an interrupted attempt, are removed, and so is the final test line, which will be written again. Raises
+    In a process that is not the `leader`, does nothing. When training resumes from step `first_step`, removes the lines
+    of later steps, which an interrupted attempt wrote, and the final test line, which will be written again. Raises
     InputError if another training runs in the folder.
     """
 
@@ -219,7 +219,7 @@ class MetricsWriter:
         self._open.close()
 
     def _open_board(self, folder: pathlib.Path, purge_step: int) -> Any:
-        """Opens a TensorBoard writer that hides events of an earlier attempt from `purge_step` on."""
+        """Opens a TensorBoard writer. TensorBoard will hide earlier events from `purge_step` on."""
         import tensorboardX  # only now, so that the first training step does not wait for it
 
         board = tensorboardX.SummaryWriter(str(folder), purge_step=purge_step)
@@ -243,7 +243,10 @@ def complete_lines(path: pathlib.Path) -> list[str]:
 
 
 def _is_kept(line: str, first_step: int) -> bool:
-    """Returns whether a line of metrics.jsonl is kept: up to `first_step` and not the test line, or no valid line."""
+    """Returns whether to keep a line of metrics.jsonl when training resumes from `first_step`.
+
+    False for lines of later steps and for the final test line.
+    """
     try:
         values = json.loads(line)
         return values["step"] <= first_step and "test/loss" not in values
