@@ -11,7 +11,7 @@ SUPPORTED = ((3, 11), (3, 13))  # the oldest and the newest version
 
 
 def probe():
-    """Returns 'ok PATH' if this Python can run cnnjax, else its version and, if so, that it lacks the module venv."""
+    """Returns 'ok PATH' if this Python can run cnnjax, else its version, with advice if its module venv is missing."""
     version = "{}.{}".format(*sys.version_info)
     try:
         import ensurepip, venv  # noqa: E401, F401, I001

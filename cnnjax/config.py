@@ -23,9 +23,9 @@ def setting(
     Args:
       default: default value, which also gives the type of the field.
       description: help text.
-      minimum: smallest valid value; None for any.
-      below: bound that the value has to be less than; checked only together with `minimum`.
-      choices: the valid values; () for any.
+      minimum: smallest valid number; None for no limits.
+      below: valid numbers are less than this; used only with `minimum`.
+      choices: the valid strings; () for any.
     """
     metadata = {"help": description, "minimum": minimum, "below": below, "choices": tuple(choices)}
     return dataclasses.field(default=default, metadata=metadata)
@@ -33,11 +33,11 @@ def setting(
 
 @dataclasses.dataclass
 class Config:
-    """The settings of a run, as plain data. `field_help` returns what each field means.
+    """The settings of a run, as plain data. `field_help` returns the meaning of each field.
 
-    Strings like 'name(arg, key=value)' are call strings (see `cnnjax.spec`). A duration is a string with its unit: '15
-    epochs', '64000 steps', or '50%' of the whole training. Learning rates are for a step of the global batch, whatever
-    the number of devices. Setting an unknown field raises InputError.
+    Strings like 'name(arg, key=value)' are call strings (see `cnnjax.spec`). A duration is a string with its unit, such
+    as '15 epochs', '64000 steps' or, of the whole training, '50%'. Learning rates are for a step of the global batch,
+    whatever the number of devices. Setting an unknown field raises InputError.
     """
 
     # Network and data.
@@ -256,8 +256,8 @@ def load(path: pathlib.Path) -> Config:
 def parse_duration(duration: str, *, epoch: float, total: int = 0) -> float:
     """Converts a duration such as '15 epochs', '64000 steps' or '50%' to a number of steps, which may be fractional.
 
-    `epoch` is the number of steps per epoch, and `total` that of the whole training, which '50%' needs. Raises
-    InputError for anything else.
+    `epoch` is the number of steps per epoch. `total` is the number of steps of the whole training; without it,
+    percentages give 0. Raises InputError for anything else.
     """
     unit = {"epochs": epoch, "epoch": epoch, "steps": 1, "step": 1, "%": total / 100}
     text = str(duration).strip()  # inside a call string it may be a number
@@ -272,7 +272,10 @@ def parse_duration(duration: str, *, epoch: float, total: int = 0) -> float:
 
 
 def to_steps(duration: str, *, epoch: float, total: int = 0) -> int:
-    """Converts a duration to whole steps, with the arguments of `parse_duration`: at least 1, but 0 for '0 steps'."""
+    """Converts a duration to a whole number of steps, at least 1, but 0 for a duration of 0.
+
+    The arguments and errors are those of `parse_duration`.
+    """
     value = parse_duration(duration, epoch=epoch, total=total)
     return max(1, round(value)) if value else 0
 

@@ -49,7 +49,7 @@ def read_config(
 
 
 def load_config(location: str, **changes: Any) -> Config:
-    """Loads a config from a file, or by name from configs/ here or in the package.
+    """Loads a config from a path, or by name from ./configs or the package.
 
     'digits_lenet5' loads digits_lenet5.py; 'mnist_lenet5:fashion_mnist' loads mnist_lenet5.py and passes
     'fashion_mnist' to its get_config(). `changes` are fields to replace, as in lr=0.2. Raises InputError for a file,
@@ -62,7 +62,7 @@ def load_config(location: str, **changes: Any) -> Config:
 
 
 def find_file(name: str, kind: str, what: str) -> pathlib.Path:
-    """Finds a config file or a study by path or name. A file in the current folder hides the package's.
+    """Finds a config file or a study by path or name. A file in the current folder takes precedence over the package's.
 
     Args:
       name: path, or name without folder and suffix, as in 'digits_lenet5'.
@@ -95,7 +95,10 @@ def bundled_files(kind: str) -> list[pathlib.Path]:
 
 
 def config_files() -> list[pathlib.Path]:
-    """Lists the config files in ./configs, then the package's. A local file hides the package's of the same name."""
+    """Lists the config files in ./configs, then the package's, each sorted by name.
+
+    The package's files that have the same name as a local file are left out.
+    """
     local = sorted(pathlib.Path("configs").glob("*.py"))
     names = {path.name for path in local}
     return [*local, *(path for path in bundled_files("configs") if path.name not in names)]
@@ -108,9 +111,10 @@ def _load_json(path: pathlib.Path) -> Config:
 
 
 def read_space(location: str) -> dict[str, Any]:
-    """Returns the search space of a sweep: what sweep() of the config file returns; {} if the file has no sweep().
+    """Returns the search space of a sweep: the dict that sweep() of a config file returns.
 
-    Raises InputError if the file is missing, or sweep() fails or returns no dict.
+    Returns {} if the file has no sweep() or is a run's config.json. Raises InputError if there is no such file, or
+    sweep() fails or returns no dict.
     """
     found = find_file(location.partition(":")[0], "configs", "config")
     if found.suffix == ".json":
@@ -171,7 +175,7 @@ def _module(path: str) -> types.ModuleType:
 
 @contextlib.contextmanager
 def _of_file(where: str, what: str = "config") -> Iterator[None]:
-    """Context manager that turns any exception into an InputError of one line, '<where> gives no <what>: ...'."""
+    """Context manager that turns any exception into an InputError: '<where> gives no <what>: ...'."""
     try:
         yield
     except Exception as error:

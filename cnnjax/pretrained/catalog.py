@@ -59,9 +59,9 @@ class PublishedWeights:
       top1: published top-1 accuracy in %; None if none was published.
       top5: published top-5 accuracy in %, likewise.
       license: license of the weights.
-      library: names and layouts of the arrays, a key of `cnnjax.pretrained.names.LIBRARIES`.
+      library: key of `cnnjax.pretrained.names.LIBRARIES`, for the names and layouts of the arrays.
       url: address of the file.
-      digest: 'sha256:0676ba61', with all hexadecimal digits or the first ones; '' if none was published.
+      digest: algorithm and all or the first hexadecimal digits, as in 'sha256:0676ba61'; '' if none was published.
       about: origin of the weights, in a sentence.
     """
 

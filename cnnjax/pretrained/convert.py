@@ -20,13 +20,13 @@ MAX_LISTED = 20  # arrays of each kind of mismatch in an error
 
 @dataclasses.dataclass(frozen=True)
 class ImportedVariables:
-    """The variables converted from another library's arrays, and the arrays that did not match.
+    """The variables converted from the arrays of a weight file, and the arrays that did not match.
 
     Attributes:
-      variables: float32 arrays by our path.
-      missing: {our path: (array name, shape)} that the file should have and lacks.
+      variables: float32 arrays by our path, such as 'params/conv1/kernel'.
+      missing: {our path: (array name, shape)} for arrays that the file should have and lacks.
       misshaped: {our path: (array name, expected shape, shape in the file)}.
-      unused: {array name: shape} in the file that our network does not use.
+      unused: {array name: shape} for arrays of the file that our network does not use.
       dropped_auxiliary: names of the file's arrays of auxiliary classifiers that our network lacks; not a mismatch.
     """
 
@@ -142,7 +142,7 @@ def export_variables(model: nn.Module, shape: Shape, variables: Arrays, library:
 
 
 def torch_libraries(model: nn.Module) -> list[str]:
-    """Returns the names of the PyTorch libraries whose names are known for networks of the model's family."""
+    """Returns the keys of `LIBRARIES` that are PyTorch's and have networks of the model's family."""
     return [name for name, spec in LIBRARIES.items() if spec.framework == "torch" and family(model) in spec.families]
 
 

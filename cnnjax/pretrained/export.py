@@ -56,7 +56,7 @@ def write(path: pathlib.Path, arrays: Arrays) -> None:
 
 
 def _write_safetensors(path: pathlib.Path, arrays: Arrays) -> None:
-    """Writes arrays by name in the safetensors format, marked as PyTorch's."""
+    """Writes arrays by name in the safetensors format, with the metadata {'format': 'pt'}."""
     path.write_bytes(save(arrays, metadata={"format": "pt"}))  # transformers refuses files without it
 
 

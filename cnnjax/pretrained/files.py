@@ -17,7 +17,8 @@ def read(path: pathlib.Path, model: nn.Module, shape: Shape, library: str = "") 
       path: the weight file.
       model: our network.
       shape: [height, width, channels] of its images.
-      library: tried first, a key of `LIBRARIES`; "" for none. The others of the file's framework are tried next.
+      library: key of `LIBRARIES` to try first, for the names of the arrays; "" for none. If it does not fit, the others
+        of the file's framework are tried.
 
     Raises InputError if the file is damaged, or of another network.
     """
@@ -28,17 +29,17 @@ def read(path: pathlib.Path, model: nn.Module, shape: Shape, library: str = "") 
 def match(
     model: nn.Module, shape: Shape, framework: str, arrays: Arrays, library: str = ""
 ) -> convert.ImportedVariables:
-    """Matches the arrays of a weight file to the variables of a network.
+    """Converts the arrays of a weight file to the variables of a network, by whichever library's names fit.
 
-    Arrays with our own names need no library. Otherwise tries `library` ("": none), then the other libraries of the
-    file's framework, and returns the first conversion without mismatches, else the one with the fewest.
+    Arrays with our own names need no library. Otherwise tries `library`, then the other libraries of the file's
+    framework, and returns the first conversion without mismatches, or else the one with the fewest.
 
     Args:
       model: our network.
       shape: [height, width, channels] of its images.
-      framework: of the file, as `formats.read` returns it: 'torch', 'keras', 'slim' or 'caffe'.
-      arrays: by their names in the file.
-      library: a key of `LIBRARIES`, or "".
+      framework: framework of the file, as `formats.read` returns it: 'torch', 'keras', 'slim' or 'caffe'.
+      arrays: arrays by their names in the file.
+      library: key of `LIBRARIES` to try first; "" for none.
 
     Raises InputError if no library has such a network.
     """

@@ -48,7 +48,7 @@ NameMapping = Callable[[Sequence[Layer], Arrays], Mapping[str, str]]
 def list_layers(model: nn.Module, shape: Sequence[int]) -> tuple[Layer, ...]:
     """Lists the layers of our network that have arrays, in the order in which they run, auxiliary classifiers included.
 
-    `shape` is [height, width, channels] of the images. Computes shapes only. The result is cached.
+    `shape` is [height, width, channels] of the images. Computes shapes only, and caches the result.
     """
     return _trace_layers(model, tuple(shape))
 
@@ -91,10 +91,11 @@ def _fc_input(module: nn.Module, input_shape: Shape) -> Shape:
 
 
 def names_by_pattern(table: Mapping[str, str]) -> Callable[[Sequence[Layer], Arrays], dict[str, str]]:
-    """Returns a mapping that names each layer by the first pattern in `table` that matches the whole path of the layer.
+    """Returns a function, for `Library.families`, that names each of our layers by the first matching pattern in `table`.
 
-    In `table`, {pattern: library's name}, a name may contain '{}' for the pattern's next group, and '{-1}' or '{+1}'
-    for the next group as a number, less or plus 1. A layer that no pattern matches is left out.
+    `table` is {regular expression on the whole path of our layer: library's name}. In a name, '{}' stands for the next
+    group of the expression, '{-1}' for the next group, a number, less 1, '{+1}' for it plus 1, and so on. A layer that
+    no expression matches is left out.
     """
 
     def names(layers: Sequence[Layer], arrays: Arrays) -> dict[str, str]:
@@ -111,26 +112,32 @@ def names_by_pattern(table: Mapping[str, str]) -> Callable[[Sequence[Layer], Arr
 
 
 def names_by_substitution(table: Mapping[str, str]) -> Callable[[Sequence[Layer], Arrays], dict[str, str]]:
-    """Returns a mapping that rewrites our paths to the library's names by all substitutions in `table`, in order.
+    """Returns a function, for `Library.families`, that names each of our layers by substitutions in its path.
 
-    Afterwards '/' becomes '.'. Keys and values of `table` are those of `substitute`.
+    Every substitution in `table` is applied, in order, as in `substitute`. Afterwards '/' becomes '.'.
     """
     return lambda layers, arrays: {layer.path: substitute(layer.path, table).replace("/", ".") for layer in layers}
 
 
 def substitute(name: str, table: Mapping[str, str]) -> str:
-    """Replaces every match of each pattern in `table`, in order. Replacements have '{}' as in `names_by_pattern`."""
+    """Replaces every match of each regular expression in `table`, {expression: replacement}, in order.
+
+    Replacements may contain '{}' and '{-1}', as in `names_by_pattern`.
+    """
     for pattern, replacement in table.items():
         name = re.sub(pattern, functools.partial(_fill, replacement), name)
     return name
 
 
 def _fill(template: str, match: re.Match[str]) -> str:
-    """Replaces '{}', '{-1}' and '{+1}' in `template` by the groups of `match`, in order: see `names_by_pattern`."""
+    """Replaces the placeholders '{}', '{-1}', '{+1}' in `template`, in order, by the groups of `match`.
+
+    A number in a placeholder is added to its group.
+    """
     groups = iter(match.groups())
 
     def fill(placeholder: re.Match[str]) -> str:
-        """Returns the text for one placeholder."""
+        """Returns the text that replaces one placeholder."""
         group = next(groups)
         return str(int(group) + int(placeholder[1])) if placeholder[1] else group
 
@@ -154,20 +161,21 @@ class Library:
     Patterns are regular expressions, searched in the library's array names.
 
     Attributes:
-      families: mapping to layer names by family, a module of cnnjax/models such as 'resnet'.
-      array_name: (layer, library's name of it, 'kernel') -> the library's name of that array.
-      export_layout: (our array, layer, library's name of it) -> array in the library's layout.
-      import_layout: (the library's array, layer, our shape) -> array in our layout.
+      families: {family, a module of cnnjax/models such as 'resnet': function (our layers, arrays of the file, {} in an
+        export) -> {our layer's path: library's layer name}}.
+      array_name: (our layer, library's layer name, 'kernel') -> library's array name.
+      export_layout: (our array, our layer, library's layer name) -> array in the library's layout.
+      import_layout: (library's array, our layer, our shape) -> array in our layout.
       ignored: pattern of arrays that are not weights, such as counters.
-      extra_arrays: (layer, library's name of it) -> the arrays, such as counters, that an export adds.
+      extra_arrays: (our layer, library's layer name) -> arrays that only an export adds, such as counters, by name.
       auxiliary: pattern of the arrays of auxiliary classifiers, dropped where our network has none.
-      takes_bgr: (family, layers) -> whether the library's network takes BGR images.
+      takes_bgr: (family, our layers) -> whether the library's network takes BGR images.
       background: pattern of arrays of the head, which may have a background class before ours; it is dropped.
       default_ones: pattern of arrays that are all 1 if the file has none, such as gamma with scale=False.
       folded_biases: {pattern of a bias before a BatchNorm, where our layer has none: name of the BatchNorm's mean}. The
         bias is subtracted from the mean.
       legacy_names: substitutions from array names in older files to today's.
-      framework: framework whose file formats hold these names, such as 'torch'; "" for formats of the library's own.
+      framework: framework whose file formats hold these names, such as 'torch'; "" for a format of the library's own.
     """
 
     families: Mapping[str, NameMapping]

@@ -104,7 +104,7 @@ def load(source: str | pathlib.Path, like: str = "", model: str = "") -> LoadedN
 
 
 def _no_variables(mesh: Mesh, step: str, log: Log) -> Restored:
-    """Stands for `LoadedNetwork.load_variables` of a network whose weights are not read yet. Raises AssertionError."""
+    """Stands for `load_variables` of a LoadedNetwork whose weights are not read yet. Raises AssertionError."""
     raise AssertionError("the variables are set once the file is read")
 
 
@@ -171,7 +171,7 @@ def _placed(arrays: formats.Arrays, mesh: Mesh, step: str) -> Restored:
 
 
 def _load_run(folder: pathlib.Path) -> LoadedNetwork:
-    """Returns the network of a run's folder. Its variables are restored when asked for."""
+    """Returns the network of a run's folder. Its variables are read when `load_variables` is called."""
     register.check_imports(folder)
     config, data = configs.load(folder / "config.json"), workdir.read_data_info(folder)
     model = create_model(config.model, len(data.classes), config.dtype)

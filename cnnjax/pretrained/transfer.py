@@ -35,7 +35,7 @@ def match_for_transfer(
 ) -> TransferPlan:
     """Plans a transfer: decides which arrays of our network are initialized from `source_network`.
 
-    All arrays are taken except the head, which stays new if the classes differ in number or name.
+    All arrays are taken, but not those of the head if the classes differ in number or name: the head stays new.
 
     Args:
       variables: our network's variables, or their shapes.
@@ -45,8 +45,8 @@ def match_for_transfer(
       partial: takes only the layers whose arrays agree in path and shape, as in Simonyan & Zisserman (2015, sec. 3.1),
         who initialized deep networks with layers of a shallow one.
 
-    Raises InputError, with the differing arrays, if arrays outside the head differ and `partial` is False, or none
-    agree.
+    Raises InputError, with the differing arrays, if no arrays agree, or if arrays outside the head differ and `partial`
+    is False.
     """
     theirs, ours_classes = list(source_network.data.classes), list(classes)
     ours, others = _shapes_by_path(variables), _shapes_by_path(_variable_shapes(source_network, len(theirs)))

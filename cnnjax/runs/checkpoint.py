@@ -35,10 +35,7 @@ ATTRIBUTES = {"watched": "monitors"}  # fields of the state that have another na
 
 
 def _items(state: TrainState) -> dict[str, dict[str, Tree]]:
-    """Splits a state into the items of a checkpoint: {'model': {'params': tree, ...}, 'optimizer': {...}}.
-
-    Fields have the names that they have on disk. Empty ones in `OPTIONAL` are left out.
-    """
+    """Splits a state into the items of a checkpoint: {item: {name of a field on disk: its tree}}, see `ITEMS`."""
     return {
         item: {name: _attribute(state, name) for name in names if name not in OPTIONAL or _attribute(state, name)}
         for item, names in ITEMS.items()
@@ -164,10 +161,7 @@ class _KeepNewestAndBest:
         self.workdir, self.newest = workdir, newest
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """Returns for each checkpoint whether to keep it. Orbax deletes the others.
-
-        Implements orbax.checkpoint.checkpoint_managers.PreservationPolicy. `context` is not used.
-        """
+        """Returns for each checkpoint whether to keep it, as Orbax asks. `context` is not used."""
         metrics = {info.step: info.metrics or _metrics(self.workdir, info.step) for info in checkpoints}
         kept = {*sorted(metrics)[-self.newest :], _best(metrics)}
         return [info.step in kept for info in checkpoints]
@@ -197,7 +191,7 @@ def _silence_orbax() -> None:
     previous_hook = sys.unraisablehook
 
     def hook(args: Any) -> None:
-        """Replaces sys.unraisablehook: ignores the errors of such coroutines, and passes others to the previous hook."""
+        """Stands in for sys.unraisablehook: ignores such errors, and passes others to the previous hook."""
         error = args.exc_value
         if not (str(error) == "Event loop is closed" or isinstance(getattr(error, "__cause__", None), GeneratorExit)):
             previous_hook(args)

@@ -50,7 +50,7 @@ os.execvp(command[0], command)
 
 
 def _guarded(command: list[str], cores: Sequence[int]) -> list[str]:
-    """Wraps a command line so that the command runs on these CPU cores and, on Linux, gets SIGTERM when this process dies.
+    """Wraps a command line: the command runs on these CPU cores and, on Linux, gets SIGTERM when this process dies.
 
     No cores means all cores.
     """

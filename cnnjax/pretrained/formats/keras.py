@@ -57,7 +57,7 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _arrays(file: Any, names: dict[str, str] | None = None) -> dict[str, np.ndarray]:
-    """Reads the arrays of an open HDF5 file by '<layer>/<variable>'. `names` is as in `_read_keras3`, None for {}."""
+    """Reads the arrays of an open HDF5 file by '<layer>/<variable>'. `names` is as in `_read_keras3`; None means {}."""
     layers = _read_keras3(file["layers"], names or {}) if "layers" in file else _read_keras2(file)
     arrays = {}
     for layer, variables in layers:

@@ -34,10 +34,10 @@ class _Storage(NamedTuple):
     """A flat array of numbers in the file, of which tensors are views.
 
     Attributes:
-      key: name of the storage in the file.
-      dtype: key of `_DTYPES`.
+      key: name of the array in the file.
+      dtype: key of `_DTYPES`, such as 'Float'.
       count: number of elements.
-      start: index of the first element; not 0 if this storage is a view of another one.
+      start: index of the first element; not 0 if this storage is a part of a larger one.
     """
 
     key: str

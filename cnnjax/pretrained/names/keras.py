@@ -76,10 +76,11 @@ INCEPTION_RESNET_V2 = {
 
 
 def _keras(table: dict[str, str]) -> NameMapping:
-    """Returns a mapping that names our layers by `table`, a table of `names_by_pattern`.
+    """Returns a function from our layers to Keras's layer names, for `Library.families`.
 
-    Layers that `table` does not name are matched, in order, to Keras's automatic names, such as conv2d_5. The head is
-    matched to the file's last fully connected layer if that has another name.
+    `table` is as in `names_by_pattern`. The layers that it does not name are matched, in order, to Keras's automatic
+    names, such as conv2d_5. The head is matched to the file's last fully connected layer if the file has no head of
+    that name.
     """
 
     def mapping(layers: Sequence[Layer], arrays: Arrays) -> dict[str, str]:

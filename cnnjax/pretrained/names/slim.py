@@ -11,7 +11,7 @@ from cnnjax.pretrained.names.tensorflow import tensorflow_layout
 
 
 def _with_scope(scope: Callable[[Sequence[Layer]], str], mapping: NameMapping) -> NameMapping:
-    """Returns `mapping` with a network's variable scope, such as 'resnet_v1_50', in front of each name.
+    """Returns a function as `mapping`, but with a variable scope such as 'resnet_v1_50/' in front of each layer name.
 
     `scope` computes the scope from our layers.
     """
@@ -147,10 +147,10 @@ EXCEPTIONS = {
 
 
 def _inception(scope_of: Callable[[Sequence[Layer]], str]) -> NameMapping:
-    """Returns a mapping for Inception networks, with a scope such as 'InceptionV3' before each name.
+    """Returns a function from the layers of an Inception network to Slim's layer names, for `Library.families`.
 
-    `scope_of` computes the scope from our layers. Slim names a convolution in a branch by its position, a letter, and
-    its kernel size, as in Conv2d_0b_3x3.
+    `scope_of` computes the variable scope, such as 'InceptionV3', from our layers. Slim names a convolution in a branch
+    by its position, a letter, and its kernel size, as in Conv2d_0b_3x3.
     """
 
     def mapping(layers: Sequence[Layer], arrays: Arrays) -> dict[str, str]:
