@@ -90,8 +90,8 @@ def bundled_files(kind: str) -> list[pathlib.Path]:
     if (checkout / "pyproject.toml").is_file():
         return sorted((checkout / kind).glob("*.py"))
     files = importlib.metadata.files("cnnjax") or []
-    found = [file for file in files if file.parts[-3:-1] == ("cnnjax", kind) and file.suffix == ".py"]
-    return sorted((pathlib.Path(str(file.locate())).resolve() for file in found), key=lambda path: path.name)
+    matching = [file for file in files if file.parts[-3:-1] == ("cnnjax", kind) and file.suffix == ".py"]
+    return sorted((pathlib.Path(str(file.locate())).resolve() for file in matching), key=lambda path: path.name)
 
 
 def config_files() -> list[pathlib.Path]:
@@ -116,12 +116,12 @@ def read_space(location: str) -> dict[str, Any]:
     Returns {} if the file has no sweep() or is a run's config.json. Raises InputError if there is no such file, or
     sweep() fails or returns no dict.
     """
-    found = find_file(location.partition(":")[0], "configs", "config")
-    if found.suffix == ".json":
+    file = find_file(location.partition(":")[0], "configs", "config")
+    if file.suffix == ".json":
         return {}
-    path = str(found)
-    with _of_file(path):
-        space = getattr(_module(path), "sweep", dict)()
+    path = str(file)
+    with _as_input_error(path):
+        space = getattr(_import_file(path), "sweep", dict)()
         if not isinstance(space, dict):
             raise InputError(f"sweep() returned a {type(space).__name__}, expected a dict of settings")
         return space
@@ -132,8 +132,8 @@ def _call_config_file(path: str, arg: str) -> Config:
 
     Raises InputError if that fails or returns no Config.
     """
-    with _of_file(path + (arg and f":{arg}")):
-        module = _module(path)
+    with _as_input_error(path + (arg and f":{arg}")):
+        module = _import_file(path)
         if not hasattr(module, "get_config"):
             raise InputError("it has no get_config()")
         if arg and not inspect.signature(module.get_config).parameters:
@@ -153,8 +153,8 @@ def read_study(path: str, budget: str) -> Any:
     from cnnjax.study import Study
 
     path = str(find_file(path, "experiments", "study"))
-    with _of_file(path, "study"):
-        module = _module(path)
+    with _as_input_error(path, "study"):
+        module = _import_file(path)
         if not hasattr(module, "get_study"):
             raise InputError("it has no get_study(budget)")
         study = module.get_study(budget)
@@ -163,7 +163,7 @@ def read_study(path: str, budget: str) -> Any:
     return study
 
 
-def _module(path: str) -> types.ModuleType:
+def _import_file(path: str) -> types.ModuleType:
     """Imports the Python file `path`. Lets any exception of its code through."""
     module_spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, path)
     if module_spec is None or module_spec.loader is None:
@@ -174,7 +174,7 @@ def _module(path: str) -> types.ModuleType:
 
 
 @contextlib.contextmanager
-def _of_file(where: str, what: str = "config") -> Iterator[None]:
+def _as_input_error(where: str, what: str = "config") -> Iterator[None]:
     """Context manager that turns any exception into an InputError: '<where> gives no <what>: ...'."""
     try:
         yield

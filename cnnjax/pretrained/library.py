@@ -91,7 +91,7 @@ def _fc_input(module: nn.Module, input_shape: Shape) -> Shape:
 
 
 def names_by_pattern(table: Mapping[str, str]) -> Callable[[Sequence[Layer], Arrays], dict[str, str]]:
-    """Returns a function, for `Library.families`, that names each of our layers by the first matching pattern in `table`.
+    """Returns a function, for `Library.families`, that names our layers by the first matching pattern in `table`.
 
     `table` is {regular expression on the whole path of our layer: library's name}. In a name, '{}' stands for the next
     group of the expression, '{-1}' for the next group, a number, less 1, '{+1}' for it plus 1, and so on. A layer that

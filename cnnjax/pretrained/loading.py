@@ -143,7 +143,7 @@ def _load_file(path: pathlib.Path, network: LoadedNetwork, library: str) -> Load
         network = network.replace(data=data, model=model)
         match = files.match(model, data.shape, kind, arrays, library)
     variables = match.check(str(path))
-    return network.replace(load_variables=lambda mesh, step, log: _placed(variables, mesh, step))
+    return network.replace(load_variables=lambda mesh, step, log: _put_variables(variables, mesh, step))
 
 
 def _numbered_classes(count: int) -> tuple[str, ...]:
@@ -154,10 +154,10 @@ def _numbered_classes(count: int) -> tuple[str, ...]:
 def _load_published(row: catalog.PublishedWeights, network: LoadedNetwork, mesh: Mesh, step: str, log: Log) -> Restored:
     """Downloads published weights, if needed, and puts them on the mesh. `step` has to be 'last'."""
     path = catalog.fetch(row, log)
-    return _placed(files.read(path, network.model, network.data.shape, row.library), mesh, step)
+    return _put_variables(files.read(path, network.model, network.data.shape, row.library), mesh, step)
 
 
-def _placed(arrays: formats.Arrays, mesh: Mesh, step: str) -> Restored:
+def _put_variables(arrays: formats.Arrays, mesh: Mesh, step: str) -> Restored:
     """Converts arrays by path to a tree of variables on the mesh. Raises InputError unless `step` is 'last'."""
     if step != "last":
         raise InputError(f"step {step!r}: only a run has several; leave it out")

@@ -172,7 +172,7 @@ def ray(workers: int, address: str = "", cpus: int = 0, gpus: float = 0.0) -> St
                 return None
             try:
                 return library.get(task)
-            except library.exceptions.RayError:  # its worker died, or it was cancelled
+            except library.exceptions.RayError:  # its worker died, or it was canceled
                 return -signal.SIGKILL
 
         return Job(poll, lambda kill: library.cancel(task, force=kill))
