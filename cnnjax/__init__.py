@@ -64,6 +64,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    """Imports a public name from its module when the name is first used."""
     if name not in _HOME:
         raise AttributeError(f"module 'cnnjax' has no attribute {name!r}; it has {', '.join(_HOME)}")
     value = getattr(importlib.import_module(_HOME[name]), name)
@@ -72,6 +73,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
+    """Returns the names of this module, including public names that are not imported yet."""
     return sorted([*globals(), *_HOME])
 
 

@@ -11,6 +11,7 @@ SUPPORTED = ((3, 11), (3, 13))  # the oldest and the newest version
 
 
 def probe():
+    """Returns 'ok PATH' if this Python can run cnnjax, else its version, with advice if its module venv is missing."""
     version = "{}.{}".format(*sys.version_info)
     try:
         import ensurepip, venv  # noqa: E401, F401, I001
@@ -20,6 +21,10 @@ def probe():
 
 
 def lock(folder):
+    """Locks file descriptor 9, opened by the shell, and waits as long as another process holds the lock.
+
+    `folder` is the folder to install into, for messages. On a file system without locks, prints advice and returns.
+    """
     import fcntl
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)

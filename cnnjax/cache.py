@@ -22,22 +22,25 @@ SECONDS_IN_USE = 3600.0  # a younger temporary folder may belong to a running pr
 
 @dataclasses.dataclass(frozen=True)
 class Usage:
-    """A number of files, and their size in bytes."""
+    """The contents of a cache: the number of its files, and their total size in bytes."""
 
     files: int = 0
     bytes: int = 0
 
 
 def folder(name: str) -> pathlib.Path:
-    """Returns the path of the cache's folder `name`, which may not exist yet."""
+    """Returns the path of a cache's folder, such as ~/.cache/cnnjax/weights. Does not create it.
+
+    `name` is a key of `CACHES`.
+    """
     return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "cnnjax", name)
 
 
 @contextlib.contextmanager
 def locked(path: pathlib.Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Holds an exclusive lock on the file `path`, which is created if missing and stays afterwards.
+    """Context manager that holds an exclusive lock on the file `path`. Creates the file if missing, and leaves it.
 
-    Calls `waiting` once if another process holds the lock. The system releases the lock of a process that dies.
+    Calls `waiting` once if another process holds the lock, then waits. The lock of a process that dies is released.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o664)
     try:
@@ -52,7 +55,7 @@ def locked(path: pathlib.Path, waiting: Callable[[], None]) -> Iterator[None]:
 
 
 def usage(name: str) -> Usage:
-    """Counts the files of a cache, without lock files. Follows no links."""
+    """Returns the number and size of the files in a cache, not counting lock files. `name` is a key of `CACHES`."""
     sizes = []
     for _, _, files, descriptor in _walk(name):
         for file in files:
@@ -62,9 +65,9 @@ def usage(name: str) -> Usage:
 
 
 def clear(name: str) -> Usage:
-    """Deletes the files of a cache, and returns how many and how large they were.
+    """Deletes the files of a cache; returns how many it deleted and their size. `name` is a key of `CACHES`.
 
-    Follows no links. Leaves lock files, folders whose lock another process holds, and recent temporary folders.
+    Leaves lock files, folders that another process has locked, and recent temporary folders. Follows no links.
     """
     sizes = []
     for path, subfolders, files, descriptor in _walk(name):
@@ -92,9 +95,10 @@ def clear(name: str) -> Usage:
 
 
 def _walk(name: str) -> Iterator[tuple[str, list[str], list[str], int]]:
-    """Yields (path, subfolders, files without locks, file descriptor) of each folder of a cache, inner ones first.
+    """Yields (path, subfolders, files, descriptor) of each folder of a cache, inner folders first. Omits lock files.
 
-    Files are meant to be opened relative to the descriptor: then a folder that is replaced by a link leads nowhere.
+    Files have to be opened relative to the open file descriptor of their folder: if a folder is meanwhile replaced by a
+    link, nothing outside the cache is reached.
     """
     top = folder(name)
     if not top.is_dir() or top.parent.is_symlink():
@@ -104,6 +108,6 @@ def _walk(name: str) -> Iterator[tuple[str, list[str], list[str], int]]:
 
 
 def _in_use(path: str, info: os.stat_result) -> bool:
-    """Returns whether a folder is a temporary one that a running process may have made."""
+    """Returns whether a folder may belong to a running process: a temporary folder changed in the last hour."""
     is_temporary = os.path.basename(path).startswith(tempfile.gettempprefix())
     return is_temporary and time.time() - info.st_mtime < SECONDS_IN_USE

@@ -18,18 +18,26 @@ def setting(
     below: float = math.inf,
     choices: Sequence[str] = (),
 ) -> Any:
-    """Declares a field of `Config`: its default, its help text and the values that `check` accepts."""
+    """Declares a field of `Config`: its default, its help text and the values that `check` accepts.
+
+    Args:
+      default: default value, which also gives the type of the field.
+      description: help text.
+      minimum: smallest valid number; None for no limits.
+      below: valid numbers are less than this; used only with `minimum`.
+      choices: the valid strings; () for any.
+    """
     metadata = {"help": description, "minimum": minimum, "below": below, "choices": tuple(choices)}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass
 class Config:
-    """The settings of a run, as plain data.
+    """The settings of a run, as plain data. `field_help` returns the meaning of each field.
 
-    Strings like 'name(arg, key=value)' are call strings (see `cnnjax.spec`). A duration is a string with its unit:
-    '15 epochs', '64000 steps', or '50%' of the whole training. Learning rates are per step of the global batch,
-    whatever the number of devices.
+    Strings like 'name(arg, key=value)' are call strings (see `cnnjax.spec`). A duration is a string with its unit, such
+    as '15 epochs', '64000 steps' or, of the whole training, '50%'. Learning rates are for a step of the global batch,
+    whatever the number of devices. Setting an unknown field raises InputError.
     """
 
     # Network and data.
@@ -118,6 +126,7 @@ class Config:
     log_every: str = setting("50 steps", "how often the mean training metrics are written")
 
     def __setattr__(self, name: str, value: Any) -> None:
+        """Sets a field, without checking its value. Raises InputError for an unknown field."""
         if name not in FIELDS:
             raise unknown_field(name)
         object.__setattr__(self, name, value)
@@ -174,26 +183,29 @@ HINTS = {
 
 
 def unknown_field(name: str) -> InputError:
-    """Returns the error for a field that does not exist, with the field that people usually mean by it."""
+    """Returns, without raising it, the error for an unknown config field. Suggests the field that is probably meant."""
     if name in HINTS:
         return InputError(f"unknown config field {name!r}; the field is {HINTS[name]}")
     return unknown("config field", name, FIELDS)
 
 
 def pick_recipe(argument: str, table: Mapping[str, Any]) -> Any:
-    """Returns the entry of a config file's table for its argument. Raises InputError that lists the valid ones."""
+    """Returns table[argument], for config files with several recipes. Raises InputError that lists the valid keys."""
     if argument not in table:
         raise unknown("argument", argument, table)
     return table[argument]
 
 
 def field_help() -> dict[str, str]:
-    """Returns the help text of each field."""
+    """Returns the help text of each field of `Config` by name."""
     return {name: field.metadata["help"] for name, field in FIELDS.items()}
 
 
 def check(config: Config) -> Config:
-    """Returns `config` if every field has its type and range; raises InputError that names the first that does not."""
+    """Returns `config` if all values are valid. An int in a field of type float is converted in place.
+
+    Does not parse call strings, durations or patterns. Raises InputError that names the first invalid field.
+    """
     for name in FIELDS:
         _check_field(config, name)
     if not config.train_split:
@@ -213,6 +225,7 @@ def check(config: Config) -> Config:
 
 
 def _check_field(config: Config, name: str) -> None:
+    """Checks the type and range of one field. Converts an integer to float if that is the field's type."""
     value, field = getattr(config, name), FIELDS[name]
     if type(field.default) is float and type(value) is int:
         setattr(config, name, value := float(value))
@@ -227,7 +240,10 @@ def _check_field(config: Config, name: str) -> None:
 
 
 def load(path: pathlib.Path) -> Config:
-    """Reads a run's config.json, of any version. Raises InputError when it is missing or damaged."""
+    """Reads a run's config.json, in which fields may have the names of older versions.
+
+    Raises InputError if the file is missing or damaged.
+    """
     try:
         values: dict[str, Any] = dict(json.loads(path.read_text()))
         return check(Config(**{ALIASES.get(name, name): value for name, value in values.items()}))
@@ -238,10 +254,10 @@ def load(path: pathlib.Path) -> Config:
 
 
 def parse_duration(duration: str, *, epoch: float, total: int = 0) -> float:
-    """Converts a duration to a number of steps, fractions included.
+    """Converts a duration such as '15 epochs', '64000 steps' or '50%' to a number of steps, which may be fractional.
 
-    `epoch` is the number of steps per epoch, `total` that of the whole training. Raises InputError for anything but
-    '<number> epochs', '<number> steps' or '<number>%'.
+    `epoch` is the number of steps per epoch. `total` is the number of steps of the whole training; without it,
+    percentages give 0. Raises InputError for anything else.
     """
     unit = {"epochs": epoch, "epoch": epoch, "steps": 1, "step": 1, "%": total / 100}
     text = str(duration).strip()  # inside a call string it may be a number
@@ -256,11 +272,17 @@ def parse_duration(duration: str, *, epoch: float, total: int = 0) -> float:
 
 
 def to_steps(duration: str, *, epoch: float, total: int = 0) -> int:
-    """Converts a duration to whole steps: at least 1, unless it is 0."""
+    """Converts a duration to a whole number of steps, at least 1, but 0 for a duration of 0.
+
+    The arguments and errors are those of `parse_duration`.
+    """
     value = parse_duration(duration, epoch=epoch, total=total)
     return max(1, round(value)) if value else 0
 
 
 def is_due(step: int, period: float) -> bool:
-    """Returns whether a multiple of `period` (in steps, with a fraction) falls on this step."""
+    """Returns whether an event that happens every `period` steps happens at step `step`.
+
+    A period may be fractional: 2.5 gives the steps 3, 5, 8, 10. A period below 1 counts as 1.
+    """
     return step // max(period, 1) > (step - 1) // max(period, 1)

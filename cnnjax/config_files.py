@@ -1,4 +1,4 @@
-"""Config files, sweep spaces and studies: Python files that users write, read with errors of one line."""
+"""Readers of config files, sweep spaces and studies: Python files that users write. Errors are one line."""
 
 import contextlib
 import importlib.metadata
@@ -17,10 +17,15 @@ from cnnjax.errors import InputError, nearest
 def read_config(
     location: str, overrides: Sequence[str] = (), flag_names: Iterable[str] = ("config", "workdir", "data_dir")
 ) -> Config:
-    """Reads the config of 'FILE[:arg]' and applies '--config.FIELD=VALUE' flags, as ml_collections does.
+    """Reads a config by path or name and applies flags such as '--config.lr=0.2', as ml_collections does.
 
-    A run's config.json works like a config file. `flag_names` are the command's own flags, for the error about an
-    unknown one. Raises InputError for a file, field or value that is not one.
+    Args:
+      location: 'FILE' or 'FILE:arg', where `arg` is passed to the file's get_config(); FILE is as in `find_file`, and
+        may be a run's config.json.
+      overrides: flags '--config.FIELD=VALUE'.
+      flag_names: the other flags of the command, to suggest one in the error about an unknown flag.
+
+    Raises InputError for a file, field or value that is not valid.
     """
     from absl import flags
     from ml_collections import config_flags
@@ -44,9 +49,11 @@ def read_config(
 
 
 def load_config(location: str, **changes: Any) -> Config:
-    """Loads a config: a file or the name of a recipe card, as in 'digits_lenet5' or 'mnist_lenet5:fashion_mnist'.
+    """Loads a config from a path, or by name from ./configs or the package.
 
-    `changes` are fields to set. Raises InputError for a file, field or value that does not exist.
+    'digits_lenet5' loads digits_lenet5.py; 'mnist_lenet5:fashion_mnist' loads mnist_lenet5.py and passes
+    'fashion_mnist' to its get_config(). `changes` are fields to replace, as in lr=0.2. Raises InputError for a file,
+    field or value that is not valid.
     """
     config = read_config(location)
     for name, value in changes.items():
@@ -55,9 +62,14 @@ def load_config(location: str, **changes: Any) -> Config:
 
 
 def find_file(name: str, kind: str, what: str) -> pathlib.Path:
-    """Finds a config or a study by path or name; a file in the current folder comes before one of the package.
+    """Finds a config file or a study by path or name. A file in the current folder takes precedence over the package's.
 
-    `kind` is 'configs' or 'experiments'. Raises InputError with the nearest valid name.
+    Args:
+      name: path, or name without folder and suffix, as in 'digits_lenet5'.
+      kind: folder to search, here and in the package: 'configs' or 'experiments'.
+      what: noun for the error: 'config' or 'study'.
+
+    Raises InputError that suggests the nearest valid name.
     """
     path = pathlib.Path(name)
     stem = path.stem if path.suffix == ".py" else path.name
@@ -73,44 +85,55 @@ def find_file(name: str, kind: str, what: str) -> pathlib.Path:
 
 
 def bundled_files(kind: str) -> list[pathlib.Path]:
-    """Lists the recipe cards ('configs') or studies ('experiments') that come with the package, sorted by name."""
+    """Lists the config files ('configs') or studies ('experiments') that come with the package, sorted by name."""
     checkout = pathlib.Path(__file__).resolve().parents[1]
     if (checkout / "pyproject.toml").is_file():
         return sorted((checkout / kind).glob("*.py"))
     files = importlib.metadata.files("cnnjax") or []
-    found = [file for file in files if file.parts[-3:-1] == ("cnnjax", kind) and file.suffix == ".py"]
-    return sorted((pathlib.Path(str(file.locate())).resolve() for file in found), key=lambda path: path.name)
+    matching = [file for file in files if file.parts[-3:-1] == ("cnnjax", kind) and file.suffix == ".py"]
+    return sorted((pathlib.Path(str(file.locate())).resolve() for file in matching), key=lambda path: path.name)
 
 
 def config_files() -> list[pathlib.Path]:
-    """Lists the config files of the current folder, and those of the package that it does not have."""
+    """Lists the config files in ./configs, then the package's, each sorted by name.
+
+    The package's files that have the same name as a local file are left out.
+    """
     local = sorted(pathlib.Path("configs").glob("*.py"))
     names = {path.name for path in local}
     return [*local, *(path for path in bundled_files("configs") if path.name not in names)]
 
 
 def _load_json(path: pathlib.Path) -> Config:
+    """Loads a run's config.json. Raises InputError if the run needs imported code that is not imported."""
     register.check_imports(path.parent)
     return load(path)
 
 
 def read_space(location: str) -> dict[str, Any]:
-    """Returns the space that sweep() of a config file gives, {} without one. Raises InputError when it fails."""
-    found = find_file(location.partition(":")[0], "configs", "config")
-    if found.suffix == ".json":
+    """Returns the search space of a sweep: the dict that sweep() of a config file returns.
+
+    Returns {} if the file has no sweep() or is a run's config.json. Raises InputError if there is no such file, or
+    sweep() fails or returns no dict.
+    """
+    file = find_file(location.partition(":")[0], "configs", "config")
+    if file.suffix == ".json":
         return {}
-    path = str(found)
-    with _of_file(path):
-        space = getattr(_module(path), "sweep", dict)()
+    path = str(file)
+    with _as_input_error(path):
+        space = getattr(_import_file(path), "sweep", dict)()
         if not isinstance(space, dict):
             raise InputError(f"sweep() returned a {type(space).__name__}, expected a dict of settings")
         return space
 
 
 def _call_config_file(path: str, arg: str) -> Config:
-    """Returns what get_config() of the file returns, or get_config(arg)."""
-    with _of_file(path + (arg and f":{arg}")):
-        module = _module(path)
+    """Returns the result of get_config() in a Python file; of get_config(arg) unless `arg` is ''.
+
+    Raises InputError if that fails or returns no Config.
+    """
+    with _as_input_error(path + (arg and f":{arg}")):
+        module = _import_file(path)
         if not hasattr(module, "get_config"):
             raise InputError("it has no get_config()")
         if arg and not inspect.signature(module.get_config).parameters:
@@ -122,12 +145,16 @@ def _call_config_file(path: str, arg: str) -> Config:
 
 
 def read_study(path: str, budget: str) -> Any:
-    """Returns the `cnnjax.study.Study` that get_study(budget) of the file returns. Raises InputError if it does not."""
+    """Returns the `cnnjax.study.Study` that get_study(budget) of a Python file returns.
+
+    `path` may also be a name as in `find_file`. Raises InputError if the function is missing, fails or returns no
+    Study.
+    """
     from cnnjax.study import Study
 
     path = str(find_file(path, "experiments", "study"))
-    with _of_file(path, "study"):
-        module = _module(path)
+    with _as_input_error(path, "study"):
+        module = _import_file(path)
         if not hasattr(module, "get_study"):
             raise InputError("it has no get_study(budget)")
         study = module.get_study(budget)
@@ -136,8 +163,8 @@ def read_study(path: str, budget: str) -> Any:
     return study
 
 
-def _module(path: str) -> types.ModuleType:
-    """Imports a Python file, which may raise anything."""
+def _import_file(path: str) -> types.ModuleType:
+    """Imports the Python file `path`. Lets any exception of its code through."""
     module_spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, path)
     if module_spec is None or module_spec.loader is None:
         raise InputError("expected a .py file with get_config()")
@@ -147,7 +174,8 @@ def _module(path: str) -> types.ModuleType:
 
 
 @contextlib.contextmanager
-def _of_file(where: str, what: str = "config") -> Iterator[None]:
+def _as_input_error(where: str, what: str = "config") -> Iterator[None]:
+    """Context manager that turns any exception into an InputError: '<where> gives no <what>: ...'."""
     try:
         yield
     except Exception as error:
@@ -156,7 +184,7 @@ def _of_file(where: str, what: str = "config") -> Iterator[None]:
 
 
 def _flag_error(error: Exception, overrides: Sequence[str], flag_names: Iterable[str]) -> InputError:
-    """Converts the error of a flag that absl or config_flags refused."""
+    """Returns an InputError for an exception of absl or config_flags about the flags `overrides`."""
     for word in overrides:
         name = word.split("=")[0].lstrip("-")
         if name.startswith("config.") and name.removeprefix("config.") not in FIELDS:

@@ -7,14 +7,14 @@ MAX_NAMES_SHOWN = 12  # in one message
 
 
 class InputError(ValueError):
-    """An invalid setting, name or file. The command line prints it without a traceback."""
+    """Raised for an invalid setting, name or file. The command line prints its message without a traceback."""
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """Returns the end of a message about an unknown name: 'did you mean 'vgg16'? valid: vgg11, vgg16'.
+    """Returns the end of a message about an unknown name, such as "did you mean 'vgg16'? valid: vgg11, vgg16".
 
-    Suggests a valid name that ends with `_name`, or else the most similar one, if any is similar enough. Lists all
-    valid names, or the most similar MAX_NAMES_SHOWN.
+    Suggests a valid name that ends in '_' and `name` ('mnist_lenet5' for 'lenet5'), else the most similar valid name if
+    it is similar enough. Lists all valid names, or the most similar `MAX_NAMES_SHOWN`.
     """
     valid = sorted(valid)
     with_prefix = sorted((word for word in valid if word.endswith(f"_{name}")), key=len)  # cifar_resnet20 for resnet20
@@ -28,5 +28,8 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> InputError:
-    """Returns the error for a `name` that is not one of the `valid` ones. `kind` is a noun, as in 'model'."""
+    """Returns, without raising it, the error for a `name` that is not among the `valid` ones.
+
+    `kind` is the noun for the message, as in 'model': "unknown model 'vgg17'; did you mean 'vgg16'? valid: ...".
+    """
     return InputError(f"unknown {kind} {name!r}; {nearest(name, valid)}")

@@ -15,7 +15,7 @@ from cnnjax.errors import InputError, nearest, unknown
 
 
 class Call(NamedTuple):
-    """A parsed call string."""
+    """A parsed call string: 'cutout(8, fill=0)' has the name 'cutout', args (8,) and kwargs {'fill': 0}."""
 
     name: str
     args: tuple
@@ -23,7 +23,7 @@ class Call(NamedTuple):
 
 
 def parse(text: str) -> Call:
-    """Parses 'name' or 'name(1, key="x")'. Raises InputError for anything else."""
+    """Parses a call string, 'name' or 'name(1, key="x")', whose arguments are literals. Raises InputError otherwise."""
     message = f"{text!r} is not a call string; expected name or name(value, key=value), literals only"
     try:
         node = ast.parse(text.strip(), mode="eval").body
@@ -44,7 +44,10 @@ def parse(text: str) -> Call:
 
 
 def parse_pipeline(text: str) -> list[Call]:
-    """Parses 'a|b(4)|c' into its calls; '' gives []. A '|' inside quotes does not split. Raises InputError."""
+    """Parses call strings joined by '|', such as 'a|b(4)|c', into a list of calls; '' gives [].
+
+    A '|' inside quotes does not separate calls. Raises InputError for anything else.
+    """
     if not text.strip():
         return []
     try:
@@ -59,7 +62,10 @@ def parse_pipeline(text: str) -> list[Call]:
 
 
 def _has_type(value: Any, annotation: Any) -> bool:
-    """Returns whether a literal has the annotated type; True for a type that no literal has."""
+    """Returns whether a literal has the annotated type. An int is a float, too, but a bool is not an int.
+
+    Checks bool, int, float, str, None, and unions, tuples and sequences of these; returns True for other annotations.
+    """
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is types.UnionType:
         return any(_has_type(value, argument) for argument in arguments)
@@ -76,11 +82,16 @@ def _has_type(value: Any, annotation: Any) -> bool:
 
 
 def find(kind: str, call: Call, table: Mapping[str, Callable[..., Any]], **given: Any) -> functools.partial[Any]:
-    """Looks a call up in `table`, checks its arguments, and returns them bound to its function, without calling it.
+    """Looks up the function of a call in `table` and binds the call's arguments to it, without calling the function.
 
-    `given` are arguments from the program: the function gets those that it declares, and the call string cannot set
-    them. `kind` is a noun for messages, as in 'optimizer'. Raises InputError for an unknown name or keyword, a value
-    of another type than annotated, or a wrong number of arguments.
+    Args:
+      kind: noun for messages, as in 'optimizer'.
+      call: the parsed call string.
+      table: functions by name.
+      given: arguments from the program. The function gets those that it declares; a call string cannot set these.
+
+    Raises InputError for an unknown name or keyword, a value that is not of the annotated type, or a wrong number of
+    arguments.
     """
     if call.name not in table:
         raise unknown(kind, call.name, table)
@@ -110,7 +121,10 @@ def find(kind: str, call: Call, table: Mapping[str, Callable[..., Any]], **given
 
 
 def build(kind: str, text: str, table: Mapping[str, Callable[..., Any]], **given: Any) -> Any:
-    """Parses the call string `text`, calls its function in `table`, and returns the result: see `find`."""
+    """Parses the call string `text`, calls the function that it names in `table`, and returns the result.
+
+    The arguments and errors are those of `find`.
+    """
     return find(kind, parse(text), table, **given)()
 
 
@@ -121,10 +135,10 @@ def render(call: Call) -> str:
 
 
 def with_argument(text: str, path: Sequence[str], value: Any) -> str:
-    """Returns the call string or pipeline `text` with one argument set to `value`.
+    """Returns the call string or pipeline `text` with one keyword argument set to `value`.
 
-    `path` is ('dropout',) for a single call, ('cutout', 'size') for a call of a pipeline. Raises InputError unless
-    exactly one call matches. Does not check that the function has the argument: `find` does.
+    `path` is ('dropout',) for a single call, and ('cutout', 'size') for the call cutout(...) of a pipeline. Raises
+    InputError unless exactly one call matches. Does not check that the function has such an argument.
     """
     calls = parse_pipeline(text)
     *names, argument = path

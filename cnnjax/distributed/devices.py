@@ -10,7 +10,10 @@ T = TypeVar("T")
 
 
 def visible_gpus() -> list[str]:
-    """Returns the NVIDIA GPUs that a child process may use: the entries of CUDA_VISIBLE_DEVICES, or '0', '1', ..."""
+    """Returns the NVIDIA GPUs that a child process may use: those in CUDA_VISIBLE_DEVICES or, if unset, '0', '1', ...
+
+    Returns [] on a machine without GPUs, and if CUDA_VISIBLE_DEVICES is ''.
+    """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None or not shutil.which("nvidia-smi"):
         return [name for name in (visible or "").split(",") if name]
@@ -19,14 +22,15 @@ def visible_gpus() -> list[str]:
 
 
 def visible_cores() -> list[int]:
-    """Returns the CPU cores that this process may run on; [] where the system cannot tell."""
+    """Returns the indices of the CPU cores that this process may run on; [] where the system does not tell."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def divide(items: Sequence[T], i: int, workers: int) -> list[T]:
-    """Returns the items of worker `i` out of `workers`: a contiguous slice or, with fewer items than workers, one.
+    """Returns the items for worker `i`, from 0, when `items` are divided among `workers`: a contiguous slice.
 
-    In the second case several workers get the same item. No items give [].
+    With fewer items than workers, every worker gets one item, and several workers get the same one. Returns [] if there
+    are no items.
     """
     count = len(items)
     if count >= workers:

@@ -30,16 +30,17 @@ LOG_LINES = 100  # of a failed process, shown on stderr
 
 
 def free_port() -> int:
-    """Returns a TCP port that nothing listens on."""
+    """Returns a TCP port of this machine that is not in use."""
     with socket.socket() as probe:
         probe.bind(("", 0))
         return probe.getsockname()[1]
 
 
 def environments(count: int, flavor: str) -> list[dict[str, str]]:
-    """Returns the environment of each process: this one's, with the variables that `jax.distributed` reads.
+    """Returns the environment of each of `count` processes: this process's, with the variables of `jax.distributed`.
 
-    With cuda, every process gets equally many GPUs; none is assigned when there are fewer GPUs than processes.
+    With `flavor` 'cuda', all processes get equally many GPUs. With fewer GPUs than processes, or another flavor, no
+    GPUs are assigned. A value of JAX_LOCAL_DEVICE_IDS that is already set stays.
     """
     address = f"localhost:{free_port()}"
     gpus = len(visible_gpus()) // count * count if flavor == "cuda" else 0
@@ -56,7 +57,17 @@ def environments(count: int, flavor: str) -> list[dict[str, str]]:
 
 
 class ProcessGroup:
-    """Starts, signals and awaits the processes of one distributed program."""
+    """Starts, signals and awaits the processes of one distributed program.
+
+    Attributes:
+      command: the command line that every process runs.
+      environments: the environment variables of each process.
+      logs: temporary folder with the output of each process but the first.
+      processes: the processes started so far.
+      signals: the signals received so far.
+      first_failed: index of the process that failed first; None so far.
+      starting: whether some processes are yet to be started.
+    """
 
     def __init__(self, command: Sequence[str], count: int, flavor: str) -> None:
         self.command, self.environments = command, environments(count, flavor)
@@ -67,7 +78,10 @@ class ProcessGroup:
         self.starting = True
 
     def start(self) -> None:
-        """Starts all processes, each in a session of its own, so that a terminal's Ctrl-C comes from here only."""
+        """Starts all processes, and forwards SIGINT, SIGTERM and SIGHUP to them from now on.
+
+        Each process gets a session of its own, so that Ctrl-C in the terminal reaches it only through this launcher.
+        """
         for number in SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._forward)
@@ -78,6 +92,7 @@ class ProcessGroup:
             self.send(self.signals[-1])
 
     def _start_process(self, i: int, environment: dict[str, str]) -> subprocess.Popen[Any]:
+        """Starts process `i`. Process 0 and dry runs write to the terminal, other processes to their logs."""
         with self._log(i).open("wb") as log:
             to_terminal = i == 0 or "--dry-run" in self.command[1:2]
             output: dict[str, Any] = {} if to_terminal else {"stdout": log, "stderr": log}
@@ -86,22 +101,28 @@ class ProcessGroup:
             )
 
     def _log(self, i: int) -> pathlib.Path:
+        """Returns the path of the log of process `i`."""
         return self.logs / f"{i}.txt"
 
     def _forward(self, number: int, frame: object) -> None:
+        """Signal handler: forwards the signal to all processes. The third signal kills them."""
         self.signals.append(number)
         if not self.starting:
             self.send(number if len(self.signals) < KILL_AFTER_SIGNALS else signal.SIGKILL)
 
     def send(self, number: int) -> None:
-        """Sends a signal to every process that is alive, and to its children."""
+        """Sends a signal to every process that is alive and to its children."""
         for process in self.processes:
             if process.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, number)
 
     def wait(self) -> int:
-        """Waits for all processes, and stops the others when one fails. Returns the status of the first that failed."""
+        """Waits for all processes and returns the exit status of the one that failed first; 0 if none failed.
+
+        When a process fails, the others are asked to stop, and killed if they do not. A process killed by signal n
+        counts as status 128 + n.
+        """
         deadline = None
         while None in [process.poll() for process in self.processes]:
             if deadline is None and (failed := self._failed()):
@@ -118,10 +139,14 @@ class ProcessGroup:
         return 128 - status if status < 0 else status
 
     def _failed(self) -> list[int]:
+        """Returns the indices of the processes that have ended with a status other than 0."""
         return [i for i, process in enumerate(self.processes) if process.returncode]
 
     def report(self, status: int) -> None:
-        """Prints why the program failed, with the output of failed processes. Keeps the logs only in that case."""
+        """Prints which process failed and the output of the failed processes, and keeps the logs.
+
+        Prints nothing, and deletes the logs, if `status` is 0 or a signal was received.
+        """
         if not status or self.signals:
             shutil.rmtree(self.logs, ignore_errors=True)
             return
@@ -139,7 +164,10 @@ class ProcessGroup:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command in argv[2:] as argv[0] processes of flavor argv[1]; returns the exit status."""
+    """Runs a command as several processes of one program; returns the exit status.
+
+    `argv` is [number of processes, 'cpu', 'cuda' or 'tpu', *command].
+    """
     group = ProcessGroup(argv[2:], int(argv[0]), argv[1])
     group.start()
     status = group.wait()

@@ -42,20 +42,29 @@ ADVICE = "set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, or 
 
 @dataclasses.dataclass(frozen=True)
 class Process:
-    """One process of a multi-process run."""
+    """This process's place in a multi-process run.
 
-    coordinator: str  # 'HOST:PORT', where process 0 listens
-    count: int  # number of processes
-    index: int  # of this one, from 0
-    devices: list[int] | None  # the GPUs of this host that it uses; None for all
-    source: str  # the launcher or the variable that defines it
+    Attributes:
+      coordinator: 'HOST:PORT', at which process 0 listens.
+      count: number of processes.
+      index: index of this process, from 0.
+      devices: indices of the GPUs of this host that this process uses; None for all.
+      source: where this comes from: a launcher, such as 'Slurm', or an environment variable.
+    """
+
+    coordinator: str
+    count: int
+    index: int
+    devices: list[int] | None
+    source: str
 
 
 def detect() -> Process | None:
-    """Returns the index and coordinator of this process; None if it runs alone.
+    """Detects this process's index, the number of processes and the coordinator; None if this process runs alone.
 
-    JAX_NUM_PROCESSES=1 means alone, under any launcher. Raises InputError if there are other processes according to
-    the environment, but the index or the coordinator is missing.
+    The variables `VARIABLES` come first, then the launchers that JAX knows. JAX_NUM_PROCESSES=1 means alone under any
+    launcher. Does not contact the other processes. Raises InputError if the environment says that there are others, but
+    not the index or the coordinator.
     """
     devices = _devices()
     if any(name in os.environ for name in VARIABLES):
@@ -80,6 +89,7 @@ def detect() -> Process | None:
 
 
 def _devices() -> list[int] | None:
+    """Returns the device indices in JAX_LOCAL_DEVICE_IDS, such as '0,1'; None if it is not set."""
     text = os.environ.get("JAX_LOCAL_DEVICE_IDS", "")
     try:
         return [int(word) for word in text.split(",")] if text else None
@@ -88,6 +98,10 @@ def _devices() -> list[int] | None:
 
 
 def _from_variables(devices: list[int] | None) -> Process | None:
+    """Returns the Process that `VARIABLES` define; None for JAX_NUM_PROCESSES=1.
+
+    Raises InputError if a variable is missing or invalid.
+    """
     if os.environ.get(VARIABLES[1]) == "1":
         return None
     values = {name: os.environ.get(name) for name in VARIABLES}
@@ -106,11 +120,12 @@ def _from_variables(devices: list[int] | None) -> Process | None:
 
 
 def _first_line(error: Exception) -> str:
+    """Returns the first line of an error's message, or the error's type if the message is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def describe(command: Sequence[str]) -> str:
-    """Returns one line for a dry run: the host, process index, coordinator, devices, environment and command.
+    """Describes a dry run in one line: this process's host, index, coordinator, devices and environment, and `command`.
 
     Raises the errors of `detect`.
     """
@@ -125,10 +140,10 @@ def describe(command: Sequence[str]) -> str:
 
 
 def initialize() -> None:
-    """Joins the other processes of this run, if there are any. Has to precede any use of JAX's devices.
+    """Joins the other processes of this run with `jax.distributed`, if there are any. Must precede any use of devices.
 
-    JAX aborts this process if the others do not join within `JOIN_SECONDS`, or if one sends no heartbeat for
-    `HEARTBEAT_SECONDS`; the last line of stderr then says so. Raises the errors of `detect`.
+    JAX aborts this process if the others do not join within `JOIN_SECONDS`, or later if a process sends no heartbeat
+    for `HEARTBEAT_SECONDS`. The last line of stderr then says so. Raises the errors of `detect`.
     """
     process = detect()
     if process is None:
@@ -153,15 +168,17 @@ _guards: list[subprocess.Popen[bytes]] = []  # at most one, in a multi-process r
 
 
 def _guard(text: str) -> None:
-    """Starts a shell that prints `text` if this process is killed or aborted, when its stdin closes without a line.
+    """Starts a shell that prints `text` to stderr if this process is killed or aborted before `_dismiss` is called.
 
-    JAX aborts without running any Python, after a page of its own output.
+    This takes another process because JAX aborts without running any Python. The shell notices that its stdin is
+    closed.
     """
     command = ["sh", "-c", 'read -r _ || echo "error: $0" >&2', text]
     _guards.append(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))
 
 
 def _dismiss() -> None:
+    """Ends the shell that `_guard` started, without its message. Does nothing if there is none."""
     while _guards:
         _guards.pop().communicate(b"\n")
 
@@ -172,14 +189,14 @@ def is_distributed() -> bool:
 
 
 def peer_failure(error: Exception) -> str | None:
-    """Returns the message for an error that JAX raises when communication between processes fails, else None."""
+    """Returns a message for the user if `error` looks like a failed communication between processes, else None."""
     if not re.match(r"(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED): ", str(error)):
         return None
     return f"{_first_line(error)}: most likely another process has exited or is unreachable. {RESTART}"
 
 
 def exit_now(status: int) -> NoReturn:
-    """Exits without JAX's shutdown, which would wait for the other processes while they wait for this one."""
+    """Exits at once, without JAX's shutdown, which would wait for other processes that wait for this one."""
     if jax.process_index() == 0:
         time.sleep(LINGER_SECONDS)
     _dismiss()

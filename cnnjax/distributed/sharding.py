@@ -31,10 +31,11 @@ RULES = (
 
 
 def make_mesh(devices: Sequence[Any] | None = None, text: str = "") -> Mesh:
-    """Returns the mesh of `devices` (default: all) with the axis sizes in `text`, as in 'data=4,model=2'.
+    """Returns the mesh of `devices` (None: all) with the axes `data` and `model`.
 
-    '' puts all devices along `data`. Raises InputError for an unknown axis, and if the product of the sizes is not the
-    number of devices.
+    `text` gives the sizes of the axes, as in 'data=4,model=2'; an axis that is left out has size 1, and '' puts all
+    devices along `data`. Raises InputError for an unknown axis, or if the product of the sizes is not the number of
+    devices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = dict.fromkeys(AXES, 1) | (_sizes(text) if text else {"data": len(devices)})
@@ -49,7 +50,7 @@ def make_mesh(devices: Sequence[Any] | None = None, text: str = "") -> Mesh:
 
 
 def _sizes(text: str) -> dict[str, int]:
-    """Parses a config's `mesh` into axis -> size."""
+    """Parses 'data=4,model=2' into {'data': 4, 'model': 2}. Raises InputError for anything else."""
     sizes: dict[str, int] = {}
     for axis in text.split(","):
         name, _, size = map(str.strip, axis.partition("="))
@@ -67,20 +68,27 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of a batch: its first axis divided along `data`."""
+    """Returns the sharding of a batch: its first axis is divided along the mesh axis `data`."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
 def state_sharding(shapes: Any, mesh: Mesh, zero: bool = False) -> Any:
-    """Returns the tree of shardings of a state by RULES. An axis whose size is not divisible is not sharded.
+    """Returns the sharding of each array of a training state, by `RULES`, as a tree like `shapes`.
 
-    The rules also apply to the average and the optimizer state of a parameter, because their paths end alike. With
-    `zero` the optimizer state is also sharded along `data`, by its first divisible axis: stage 1 of Rajbhandari et al.,
-    ZeRO, SC 2020, sec. 5.1. Raises InputError if the mesh has several devices along `model`, but nothing is sharded
-    along it.
+    An array that no rule matches is replicated, and so is an axis whose size is not divisible. A parameter's moving
+    average and optimizer state are sharded like the parameter, because their paths end alike.
+
+    Args:
+      shapes: a training state, or the variables of a network, as arrays or ShapeDtypeStructs.
+      mesh: the devices.
+      zero: also shards the optimizer state along `data`, each array by its first divisible axis (stage 1 of Rajbhandari
+        et al., ZeRO, SC 2020, sec. 5.1).
+
+    Raises InputError if the mesh has several devices along `model`, but nothing is sharded along that axis.
     """
 
     def sharding_of(path: tuple, x: Any) -> NamedSharding:
+        """Returns the sharding of the array at `path`."""
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         rule = next((spec for pattern, spec in RULES if re.search(pattern, name)), ())
         axes = [
@@ -103,14 +111,14 @@ def state_sharding(shapes: Any, mesh: Mesh, zero: bool = False) -> Any:
 
 
 def with_sharding(shapes: Any, shardings: Any) -> Any:
-    """Returns the tree of ShapeDtypeStructs with these shardings, into which a checkpoint is restored."""
+    """Combines a tree of shapes and a tree of shardings into ShapeDtypeStructs, to restore a checkpoint into."""
     return jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes, shardings
     )
 
 
 def local_bytes(tree: Any) -> int:
-    """Returns the bytes per device of a tree of arrays, or of the result of `with_sharding`."""
+    """Returns the bytes that a tree of sharded arrays, or of ShapeDtypeStructs with shardings, takes on each device."""
     return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
@@ -121,28 +129,28 @@ def check_batch(batch_size: int, mesh: Mesh) -> None:
 
 
 def local_rows(mesh: Mesh, count: int) -> np.ndarray:
-    """Returns the indices of the rows of a global batch of `count` that this process's devices hold, ascending."""
+    """Returns which rows of a global batch of `count` rows this process's devices hold: int [n], ascending indices."""
     slices = batch_sharding(mesh).addressable_devices_indices_map((count,)).values()
     return np.unique(np.concatenate([np.arange(count)[rows] for rows in slices if rows]))
 
 
 def put_batch(mesh: Mesh, rows: np.ndarray) -> jax.Array:
-    """Builds a global array sharded along `data` from this process's rows."""
+    """Builds a global batch, sharded along `data`, from the `rows` of it that this process holds (see `local_rows`)."""
     return jax.make_array_from_process_local_data(batch_sharding(mesh), rows)
 
 
 def put_replicated(mesh: Mesh, array: np.ndarray) -> jax.Array:
-    """Builds a global replicated array. Every process passes the whole array."""
+    """Builds a global array that every device holds in full. Every process passes the whole array."""
     return jax.make_array_from_process_local_data(replicated(mesh), array, array.shape)
 
 
 @functools.cache
 def compiler_options() -> dict[str, str] | None:
-    """Returns the compiler options for `jax.jit` on this backend; None for the defaults.
+    """Returns the `compiler_options` for `jax.jit` on this backend; None for the defaults.
 
-    On a CPU only reductions use YNNPACK: its convolution weight gradients are several times slower than XLA's own, but
-    so are XLA's reductions in batch normalization. The option is tested first, because options change between
-    versions. A value in XLA_FLAGS takes precedence.
+    On a CPU, the library YNNPACK is used for reductions only: its reductions in batch normalization are several times
+    faster than XLA's own, but its weight gradients of convolutions are several times slower. The option is not set if
+    this version of XLA does not have it, or if XLA_FLAGS sets it.
     """
     name = "xla_cpu_experimental_ynn_fusion_type"
     options = {name: "LIBRARY_FUSION_TYPE_REDUCE"}

@@ -19,16 +19,23 @@ from cnnjax.errors import unknown
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-    """The data set that published weights were trained on."""
+    """The data set that published weights were trained on.
 
-    name: str  # our name of the data set
-    split: str  # the split on which accuracies were measured
-    mean: tuple[float, float, float]  # RGB mean of the training images, in [0, 1]
-    std: tuple[float, float, float]  # their RGB standard deviation
+    Attributes:
+      name: our name of the data set, as in config.dataset.
+      split: the split on which accuracies were measured.
+      mean: mean of the training images per channel, RGB, in [0, 1].
+      std: standard deviation of the training images, likewise.
+    """
+
+    name: str
+    split: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Returns the class names of our data set, in the order of the logits."""
+        """Returns the names of the classes, in the order of the logits."""
         return DATASETS[self.name].classes or tuple(imagenet.names())
 
 
@@ -40,25 +47,41 @@ DATA_SETS = {
 
 @dataclasses.dataclass(frozen=True)
 class PublishedWeights:
-    """A row of the catalog."""
+    """Weights that a library or author has published: a row of catalog.toml.
 
-    name: str  # source and name, 'torchvision:resnet50.v1'
-    model: str  # call string of our network
-    params: int  # its number of parameters
-    classes: str  # key of `DATA_SETS`
-    preprocess: str  # config.preprocess
-    normalize: str  # config.normalize
-    top1: float | None  # published accuracy in %; None if there is none
+    Attributes:
+      name: source and name, as in 'torchvision:resnet50.v1'.
+      model: call string of our network.
+      params: number of parameters of our network.
+      classes: key of `DATA_SETS`: 'imagenet' or 'cifar10'.
+      preprocess: value of config.preprocess.
+      normalize: value of config.normalize.
+      top1: published top-1 accuracy in %; None if none was published.
+      top5: published top-5 accuracy in %, likewise.
+      license: license of the weights.
+      library: key of `cnnjax.pretrained.names.LIBRARIES`, for the names and layouts of the arrays.
+      url: address of the file.
+      digest: algorithm and all or the first hexadecimal digits, as in 'sha256:0676ba61'; '' if none was published.
+      about: origin of the weights, in a sentence.
+    """
+
+    name: str
+    model: str
+    params: int
+    classes: str
+    preprocess: str
+    normalize: str
+    top1: float | None
     top5: float | None
     license: str
-    library: str  # key of `cnnjax.pretrained.names.LIBRARIES`
+    library: str
     url: str
-    digest: str  # 'sha256:0676ba61', the first hexadecimal digits or all; '' if none was published
-    about: str  # origin of the weights, in a sentence
+    digest: str
+    about: str
 
     @property
     def path(self) -> pathlib.Path:
-        """Returns the place of the file in the cache, whether or not it was downloaded."""
+        """Returns the path of the weight file in the cache. The file may not be downloaded yet."""
         source, name = self.name.split(":")
         file = pathlib.PurePosixPath(urllib.parse.urlparse(self.url).path).name
         return cache.folder("weights") / source / name / file
@@ -66,7 +89,7 @@ class PublishedWeights:
 
 @functools.cache
 def rows() -> dict[str, PublishedWeights]:
-    """Returns all published weights by name."""
+    """Returns all published weights by name, as in 'torchvision:resnet50.v1'."""
     with pathlib.Path(__file__).with_name("catalog.toml").open("rb") as file:
         groups = tomllib.load(file)
     weights = {}
@@ -83,23 +106,24 @@ def rows() -> dict[str, PublishedWeights]:
 
 
 def is_name(text: str) -> bool:
-    """Returns True for a text that begins with a source of the catalog and a colon, even if there is no such row."""
+    """Returns whether a text begins with a source of the catalog and a colon. The weights may not exist."""
     source, colon, _ = text.partition(":")
     return bool(colon) and any(name.startswith(f"{source}:") for name in rows())
 
 
 def find(name: str) -> PublishedWeights:
-    """Returns a row by name. Raises InputError that suggests the nearest name."""
+    """Returns the published weights of this name. Raises InputError that suggests the nearest name."""
     if name not in rows():
         raise unknown("weights", name, rows())
     return rows()[name]
 
 
 def fetch(row: PublishedWeights, log: Callable[[str], None]) -> pathlib.Path:
-    """Returns the file of published weights, downloaded unless it is in the cache, after checking its digest.
+    """Downloads the file of published weights into the cache, unless it is there, and returns its path.
 
-    Without a published digest, that of the first download is stored beside the file and checked from then on. Raises
-    InputError as `data.download.fetch` does, with the folder in which to put a file obtained elsewhere.
+    Checks the file's digest. If none was published, the digest of the first download is stored beside the file and
+    checked from then on. Raises InputError as `data.download.fetch` does, with the folder in which to put a file that
+    was obtained elsewhere.
     """
     path = row.path
     digest_file = path.with_name(f"{path.name}.sha256")

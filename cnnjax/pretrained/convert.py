@@ -20,16 +20,27 @@ MAX_LISTED = 20  # arrays of each kind of mismatch in an error
 
 @dataclasses.dataclass(frozen=True)
 class ImportedVariables:
-    """Variables made of another library's arrays, and everything that did not match."""
+    """The variables converted from the arrays of a weight file, and the arrays that did not match.
 
-    variables: Arrays  # by our path, float32
-    missing: dict[str, tuple[str, Shape]]  # our path -> name and shape of the array that the file lacks
-    misshaped: dict[str, tuple[str, Shape, Shape]]  # our path -> its name in the file, expected shape, shape there
-    unused: dict[str, Shape]  # arrays of the file that our network has no use for
-    dropped_auxiliary: list[str]  # arrays of auxiliary classifiers that our network does not have
+    Attributes:
+      variables: float32 arrays by our path, such as 'params/conv1/kernel'.
+      missing: {our path: (array name, shape)} for arrays that the file should have and lacks.
+      misshaped: {our path: (array name, expected shape, shape in the file)}.
+      unused: {array name: shape} for arrays of the file that our network does not use.
+      dropped_auxiliary: names of the file's arrays of auxiliary classifiers that our network lacks; not a mismatch.
+    """
+
+    variables: Arrays
+    missing: dict[str, tuple[str, Shape]]
+    misshaped: dict[str, tuple[str, Shape, Shape]]
+    unused: dict[str, Shape]
+    dropped_auxiliary: list[str]
 
     def check(self, source: str) -> Arrays:
-        """Returns the variables. Raises InputError that lists the mismatches, if there is any."""
+        """Returns the variables if everything matched. Else raises InputError that lists the mismatches.
+
+        `source` names the file in the message.
+        """
         kinds = (
             [f"{path}: no {name} {list(shape)} in the file" for path, (name, shape) in self.missing.items()],
             [
@@ -48,19 +59,25 @@ class ImportedVariables:
 
     @property
     def mismatches(self) -> int:
-        """Returns how many arrays are missing, misshaped or unused."""
+        """Returns the number of arrays that are missing, misshaped or unused."""
         return len(self.missing) + len(self.misshaped) + len(self.unused)
 
 
 def family(model: nn.Module) -> str:
-    """Returns the name of the file of cnnjax/models that defines a network, such as 'resnet'."""
+    """Returns the name of the module in cnnjax/models that defines a network, such as 'resnet'."""
     return type(model).__module__.rpartition(".")[2]
 
 
 def import_variables(model: nn.Module, shape: Shape, arrays: Arrays, library: str) -> ImportedVariables:
-    """Converts a library's arrays to variables of our network, for images [height, width, channels].
+    """Converts a library's arrays to the variables of our network. Reports mismatches in the result.
 
-    Mismatches are in the result. Raises InputError if the library does not have such a network.
+    Args:
+      model: our network.
+      shape: [height, width, channels] of its images.
+      arrays: the arrays of a weight file by the library's names.
+      library: a key of `LIBRARIES`.
+
+    Raises InputError if the library is unknown or has no such network.
     """
     spec, variables, missing, misshaped, used = find_library(library), {}, {}, {}, {}
     arrays = {substitute(name, spec.legacy_names): array for name, array in arrays.items()}
@@ -95,7 +112,10 @@ def import_variables(model: nn.Module, shape: Shape, arrays: Arrays, library: st
 
 
 def import_own(model: nn.Module, shape: Shape, arrays: Arrays) -> ImportedVariables:
-    """Matches arrays in our own names and layouts to the variables of our network, as `import_variables` does."""
+    """Matches arrays with our own names and layouts to the variables of our network. Reports mismatches in the result.
+
+    `shape` is [height, width, channels] of the images.
+    """
     expected = {path: size for layer in list_layers(model, shape) for path, size in layer.arrays.items()}
     actual = {path: arrays[path].shape for path in expected if path in arrays}
     matching = [path for path, size in actual.items() if size == expected[path]]
@@ -109,7 +129,10 @@ def import_own(model: nn.Module, shape: Shape, arrays: Arrays) -> ImportedVariab
 
 
 def export_variables(model: nn.Module, shape: Shape, variables: Arrays, library: str) -> Arrays:
-    """Converts our variables, by path, to arrays in the library's names and layouts: the inverse of import."""
+    """Converts our variables, by path, to arrays with a library's names and layouts: the inverse of `import_variables`.
+
+    `shape` is [height, width, channels] of the images. Raises InputError if the library has no such network.
+    """
     spec, arrays = find_library(library), {}
     for match in _matches(model, shape, {}, library):
         array = _swap_red_and_blue(np.asarray(variables[match.path]), match)
@@ -119,12 +142,12 @@ def export_variables(model: nn.Module, shape: Shape, variables: Arrays, library:
 
 
 def torch_libraries(model: nn.Module) -> list[str]:
-    """Returns the names of the PyTorch libraries that have networks of the model's family."""
+    """Returns the keys of `LIBRARIES` that are PyTorch's and have networks of the model's family."""
     return [name for name, spec in LIBRARIES.items() if spec.framework == "torch" and family(model) in spec.families]
 
 
 def find_library(name: str) -> Library:
-    """Returns a library by name. Raises InputError that lists the valid names."""
+    """Returns the library of this name. Raises InputError that lists the valid names."""
     if name not in LIBRARIES:
         raise unknown("library", name, LIBRARIES)
     return LIBRARIES[name]
@@ -132,17 +155,29 @@ def find_library(name: str) -> Library:
 
 @dataclasses.dataclass(frozen=True)
 class _Match:
-    """One of our arrays and the name of the same array in a library."""
+    """Pairs one of our arrays with its name in another library.
+
+    Attributes:
+      layer: our layer that has the array.
+      path: our path of the array, as in 'params/conv1/kernel'.
+      array_name: the library's name of the array, as in 'conv1.weight'.
+      layer_name: the library's name of the layer, as in 'conv1'.
+      takes_bgr: whether the library's network takes BGR images.
+    """
 
     layer: Layer
-    path: str  # of our array
-    array_name: str  # in the library
-    layer_name: str  # in the library
+    path: str
+    array_name: str
+    layer_name: str
     takes_bgr: bool
 
 
 def _matches(model: nn.Module, shape: Shape, arrays: Arrays, library: str) -> Iterator[_Match]:
-    """Yields a match for each of our arrays. Raises InputError if the library has no name for a layer."""
+    """Yields a match for each array of our network on images of this shape, in the order of the layers.
+
+    `arrays` are those of the file to import, or {} for an export. Raises InputError if the library is unknown or has no
+    name for one of the layers.
+    """
     spec, model_family = find_library(library), family(model)
     if model_family not in spec.families:
         raise InputError(f"{library} has no network of the family {model_family!r}")
@@ -157,5 +192,8 @@ def _matches(model: nn.Module, shape: Shape, arrays: Arrays, library: str) -> It
 
 
 def _swap_red_and_blue(array: np.ndarray, match: _Match) -> np.ndarray:
-    """Reverses the input channels of the first kernel [height, width, 3, out] if the library's network takes BGR."""
+    """Reverses the input channels of the first layer's kernel [height, width, 3, out] if the library takes BGR.
+
+    Returns any other array unchanged.
+    """
     return array[:, :, ::-1] if match.takes_bgr and array.ndim == 4 and array.shape[2] == 3 else array

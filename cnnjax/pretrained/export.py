@@ -19,19 +19,20 @@ OWN = "own"  # stands for our names and layouts, in place of a library
 
 
 def to_state_dict(model: nn.Module, shape: Shape, variables: Arrays, library: str) -> Arrays:
-    """Returns our variables, by path, under the names and in the layouts of a PyTorch library's state dict.
+    """Converts our variables to a state dict of a PyTorch library.
 
-    A network of the library with the same layers loads it with strict=True. Equal layers do not mean equal outputs:
-    torchvision's resnet50 is our resnet50_v1_5, not our resnet50. `tests/parity` has the pairs that compute the same.
+    A network of that library with the same layers loads the result with strict=True. Equal layers do not mean equal
+    outputs: torchvision's resnet50 is our resnet50_v1_5, not our resnet50. `tests/parity` has the pairs that compute
+    the same.
 
     Args:
       model: our network.
       shape: [height, width, channels] of its images.
       variables: arrays by path, such as 'params/conv1/kernel'.
-      library: a key of `LIBRARIES`, or "own" for `variables` unchanged.
+      library: a key of `LIBRARIES`, or "own" to return `variables` unchanged.
 
     Raises:
-      InputError: a library that is not for PyTorch or has no such network.
+      InputError: the library is not for PyTorch or has no such network.
     """
     if library not in (valid := [*convert.torch_libraries(model), OWN]):
         raise unknown("library", library, valid)
@@ -39,9 +40,9 @@ def to_state_dict(model: nn.Module, shape: Shape, variables: Arrays, library: st
 
 
 def write(path: pathlib.Path, arrays: Arrays) -> None:
-    """Writes arrays to a file in the format of its suffix, atomically.
+    """Writes arrays by name to a .safetensors, .pth or .pt file, atomically. The suffix gives the format.
 
-    Raises InputError for an unknown suffix, or a path that cannot be written.
+    Raises InputError for another suffix, or a path that cannot be written.
     """
     if path.suffix not in WRITERS:
         raise unknown("suffix", path.suffix, WRITERS)
@@ -55,6 +56,7 @@ def write(path: pathlib.Path, arrays: Arrays) -> None:
 
 
 def _write_safetensors(path: pathlib.Path, arrays: Arrays) -> None:
+    """Writes arrays by name in the safetensors format, with the metadata {'format': 'pt'}."""
     path.write_bytes(save(arrays, metadata={"format": "pt"}))  # transformers refuses files without it
 
 
@@ -62,7 +64,10 @@ _STORAGES = {"float32": "FloatStorage", "float16": "HalfStorage", "float64": "Do
 
 
 def _write_torch(path: pathlib.Path, arrays: Arrays) -> None:
-    """Writes an uncompressed zip archive: a pickle that describes the tensors, and a file of numbers for each."""
+    """Writes arrays by name in the format of torch.save, an uncompressed zip archive.
+
+    The archive has a pickle that describes the tensors, and a file with the numbers of each tensor.
+    """
     tensors, storages = {}, {}
     for key, (name, array) in enumerate(arrays.items()):
         array = array.astype(array.dtype.newbyteorder("<"), copy=False)
@@ -82,33 +87,33 @@ def _write_torch(path: pathlib.Path, arrays: Arrays) -> None:
 
 
 class _Global(NamedTuple):
-    """A function or class, by name."""
+    """A function or class to be pickled by name, as in _Global('collections', 'OrderedDict')."""
 
     module: str
     name: str
 
 
 class _Call(NamedTuple):
-    """A call that the reader makes."""
+    """A function call to be pickled, which is made when the pickle is loaded."""
 
     function: _Global
     arguments: tuple[Any, ...]
 
 
 class _PersistentId(NamedTuple):
-    """The tuple by which PyTorch's reader finds a tensor's storage."""
+    """A persistent id to be pickled: the tuple by which PyTorch's reader finds the storage of a tensor."""
 
     identity: tuple[Any, ...]
 
 
 def _pickle(tensors: dict[str, _Call]) -> bytes:
-    """Returns a pickle of protocol 2. `pickle.dumps` would have to import the PyTorch objects that it names."""
+    """Returns a pickle, protocol 2, of a dict of tensors. Unlike `pickle.dumps`, it does not import PyTorch."""
     items = b"".join(_opcodes(name) + _opcodes(tensor) for name, tensor in tensors.items())
     return pickle.PROTO + b"\2" + pickle.EMPTY_DICT + pickle.MARK + items + pickle.SETITEMS + pickle.STOP
 
 
 def _opcodes(value: Any) -> bytes:
-    """Returns the opcodes that push a value on the pickle machine's stack."""
+    """Returns the pickle opcodes that push `value` on the stack. Raises TypeError for a type not needed here."""
     match value:
         case _Global(module, name):
             return pickle.GLOBAL + f"{module}\n{name}\n".encode()

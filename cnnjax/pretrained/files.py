@@ -11,10 +11,16 @@ from cnnjax.pretrained.names import LIBRARIES
 
 
 def read(path: pathlib.Path, model: nn.Module, shape: Shape, library: str = "") -> Arrays:
-    """Reads the variables of a network, by path, from a file with the names of `library` ("": of any that fits).
+    """Reads the variables of a network, by our path, from a weight file of any supported format.
 
-    `shape` is [height, width, channels] of the images. Raises InputError for a file that is damaged or of another
-    network.
+    Args:
+      path: the weight file.
+      model: our network.
+      shape: [height, width, channels] of its images.
+      library: key of `LIBRARIES` to try first, for the names of the arrays; "" for none. If it does not fit, the others
+        of the file's framework are tried.
+
+    Raises InputError if the file is damaged, or of another network.
     """
     framework, arrays = formats.read(path)
     return match(model, shape, framework, arrays, library).check(str(path))
@@ -23,10 +29,19 @@ def read(path: pathlib.Path, model: nn.Module, shape: Shape, library: str = "") 
 def match(
     model: nn.Module, shape: Shape, framework: str, arrays: Arrays, library: str = ""
 ) -> convert.ImportedVariables:
-    """Matches a file's arrays to a network's variables: in our own names, those of `library`, or of any that fits.
+    """Converts the arrays of a weight file to the variables of a network, by whichever library's names fit.
 
-    Tries all libraries of the file's `framework`. If none fits, returns the one with the fewest mismatches. Raises
-    InputError if no library has the network.
+    Arrays with our own names need no library. Otherwise tries `library`, then the other libraries of the file's
+    framework, and returns the first conversion without mismatches, or else the one with the fewest.
+
+    Args:
+      model: our network.
+      shape: [height, width, channels] of its images.
+      framework: framework of the file, as `formats.read` returns it: 'torch', 'keras', 'slim' or 'caffe'.
+      arrays: arrays by their names in the file.
+      library: key of `LIBRARIES` to try first; "" for none.
+
+    Raises InputError if no library has such a network.
     """
     if any(name.startswith("params/") for name in arrays):  # as `cnnjax export --names=own` writes them
         return convert.import_own(model, shape, arrays)
@@ -46,9 +61,9 @@ def match(
 
 
 def num_classes(imported: convert.ImportedVariables) -> int:
-    """Returns the number of classes in the file if only the head's shape differs from ours, else 0.
+    """Guesses the number of classes in a file whose head differs from ours: the common length of all misshaped biases.
 
-    That is so if the misshaped biases, arrays of one dimension, all have one length.
+    Returns 0 if no bias is misshaped, or if their lengths in the file differ.
     """
     lengths = {actual[0] for _, _, actual in imported.misshaped.values() if len(actual) == 1}
     return lengths.pop() if len(lengths) == 1 else 0

@@ -28,11 +28,17 @@ NOTHING = "$^"  # a pattern that matches no name
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A layer of our network that has arrays."""
+    """A layer of our network that has arrays.
 
-    path: str  # 'conv2_1/conv1'
-    arrays: dict[str, Shape]  # by path: {'params/conv2_1/conv1/kernel': (3, 3, 64, 64)}
-    fc_input: Shape  # of a fully connected layer: [height, width, channels] of the feature map it flattens; else ()
+    Attributes:
+      path: path of the layer, as in 'conv2_1/conv1'.
+      arrays: {path: shape} of its arrays, as in {'params/conv2_1/conv1/kernel': (3, 3, 64, 64)}.
+      fc_input: for a fully connected layer, (height, width, channels) of the feature map that it flattens; else ().
+    """
+
+    path: str
+    arrays: dict[str, Shape]
+    fc_input: Shape
 
 
 # (our layers in order, the file's arrays, or {} in export) -> the library's layer names by our layer paths
@@ -40,18 +46,20 @@ NameMapping = Callable[[Sequence[Layer], Arrays], Mapping[str, str]]
 
 
 def list_layers(model: nn.Module, shape: Sequence[int]) -> tuple[Layer, ...]:
-    """Lists the layers with arrays in the order in which they run on images [height, width, channels].
+    """Lists the layers of our network that have arrays, in the order in which they run, auxiliary classifiers included.
 
-    Includes auxiliary classifiers. Computes shapes only, once for each network and shape.
+    `shape` is [height, width, channels] of the images. Computes shapes only, and caches the result.
     """
     return _trace_layers(model, tuple(shape))
 
 
 @functools.lru_cache(maxsize=64)  # a large network traces for seconds, and a file is tried with several libraries
 def _trace_layers(model: nn.Module, shape: Shape) -> tuple[Layer, ...]:
+    """Does the work of `list_layers`, with a cache: `shape` has to be a tuple."""
     layers: dict[str, Layer] = {}
 
     def record(run: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+        """Interceptor of `nn.intercept_methods`: calls the method and records the layer if it has arrays."""
         out = run(*args, **kwargs)
         module = context.module
         path = "/".join(module.path)
@@ -72,7 +80,10 @@ def _trace_layers(model: nn.Module, shape: Shape) -> tuple[Layer, ...]:
 
 
 def _fc_input(module: nn.Module, input_shape: Shape) -> Shape:
-    """Returns `Layer.fc_input`; a layer applied to vectors, or at each position, flattens maps of 1x1."""
+    """Returns `Layer.fc_input` of a layer whose input has this shape, batch included.
+
+    A layer applied to vectors or at each position flattens a feature map of 1x1.
+    """
     if isinstance(module, FullyConnected):
         size = (module.window, module.window) if module.window else input_shape[1:3]
         return *size, input_shape[-1]
@@ -80,13 +91,15 @@ def _fc_input(module: nn.Module, input_shape: Shape) -> Shape:
 
 
 def names_by_pattern(table: Mapping[str, str]) -> Callable[[Sequence[Layer], Arrays], dict[str, str]]:
-    """Returns a mapping that names each layer by the first regular expression that matches its whole path.
+    """Returns a function, for `Library.families`, that names our layers by the first matching pattern in `table`.
 
-    In the name, '{}' is replaced by the next group of the expression and '{-1}' by that number less 1. A layer that
-    nothing matches gets no name, which is an error later.
+    `table` is {regular expression on the whole path of our layer: library's name}. In a name, '{}' stands for the next
+    group of the expression, '{-1}' for the next group, a number, less 1, '{+1}' for it plus 1, and so on. A layer that
+    no expression matches is left out.
     """
 
     def names(layers: Sequence[Layer], arrays: Arrays) -> dict[str, str]:
+        """Returns the library's layer names by our path. `arrays` is not used."""
         layer_names = {}
         for layer in layers:
             for pattern, name in table.items():
@@ -99,24 +112,32 @@ def names_by_pattern(table: Mapping[str, str]) -> Callable[[Sequence[Layer], Arr
 
 
 def names_by_substitution(table: Mapping[str, str]) -> Callable[[Sequence[Layer], Arrays], dict[str, str]]:
-    """Returns a mapping that rewrites our paths by all substitutions of `table`, in order, and '/' to '.' at the end.
+    """Returns a function, for `Library.families`, that names each of our layers by substitutions in its path.
 
-    Its replacements have '{}' and '{-1}' as in `names_by_pattern`.
+    Every substitution in `table` is applied, in order, as in `substitute`. Afterwards '/' becomes '.'.
     """
     return lambda layers, arrays: {layer.path: substitute(layer.path, table).replace("/", ".") for layer in layers}
 
 
 def substitute(name: str, table: Mapping[str, str]) -> str:
-    """Applies {regular expression: replacement} in order; see `names_by_substitution`."""
+    """Replaces every match of each regular expression in `table`, {expression: replacement}, in order.
+
+    Replacements may contain '{}' and '{-1}', as in `names_by_pattern`.
+    """
     for pattern, replacement in table.items():
         name = re.sub(pattern, functools.partial(_fill, replacement), name)
     return name
 
 
 def _fill(template: str, match: re.Match[str]) -> str:
+    """Replaces the placeholders '{}', '{-1}', '{+1}' in `template`, in order, by the groups of `match`.
+
+    A number in a placeholder is added to its group.
+    """
     groups = iter(match.groups())
 
     def fill(placeholder: re.Match[str]) -> str:
+        """Returns the text that replaces one placeholder."""
         group = next(groups)
         return str(int(group) + int(placeholder[1])) if placeholder[1] else group
 
@@ -124,48 +145,68 @@ def _fill(template: str, match: re.Match[str]) -> str:
 
 
 def _no_extra_arrays(layer: Layer, name: str) -> Arrays:
+    """Returns no arrays: the default of `Library.extra_arrays`."""
     return {}
 
 
 def _rgb_input(family: str, layers: Sequence[Layer]) -> bool:
+    """Returns False, for RGB images: the default of `Library.takes_bgr`."""
     return False
 
 
 @dataclasses.dataclass(frozen=True)
 class Library:
-    """Array names and layouts of another library. Patterns are regular expressions on its array names."""
+    """The array names and layouts of another library, compared with ours.
 
-    families: Mapping[str, NameMapping]  # by our family, a file of cnnjax/models: 'resnet'
-    array_name: Callable[[Layer, str, str], str]  # (layer, its name there, 'kernel') -> the array's name there
-    export_layout: Callable[[np.ndarray, Layer, str], np.ndarray]  # (our array, layer, its name there) -> their layout
-    import_layout: Callable[[np.ndarray, Layer, Shape], np.ndarray]  # (their array, layer, our shape) -> our layout
-    ignored: str = NOTHING  # arrays that are not weights, such as counters
-    extra_arrays: Callable[[Layer, str], Arrays] = (
-        _no_extra_arrays  # (layer, its name there) -> such arrays, for export
-    )
-    auxiliary: str = NOTHING  # arrays of auxiliary classifiers, dropped where our network has none
-    takes_bgr: Callable[[str, Sequence[Layer]], bool] = _rgb_input  # (family, layers): input channels are BGR there
-    background: str = NOTHING  # arrays of the head that may have a background class in front, which is dropped
-    default_ones: str = NOTHING  # arrays that are all 1 if the file has none, such as gamma with scale=False
-    # Biases before a BatchNorm, where our layers have none: pattern -> name of the mean from which they are subtracted.
+    Patterns are regular expressions, searched in the library's array names.
+
+    Attributes:
+      families: {family, a module of cnnjax/models such as 'resnet': function (our layers, arrays of the file, {} in an
+        export) -> {our layer's path: library's layer name}}.
+      array_name: (our layer, library's layer name, 'kernel') -> library's array name.
+      export_layout: (our array, our layer, library's layer name) -> array in the library's layout.
+      import_layout: (library's array, our layer, our shape) -> array in our layout.
+      ignored: pattern of arrays that are not weights, such as counters.
+      extra_arrays: (our layer, library's layer name) -> arrays that only an export adds, such as counters, by name.
+      auxiliary: pattern of the arrays of auxiliary classifiers, dropped where our network has none.
+      takes_bgr: (family, our layers) -> whether the library's network takes BGR images.
+      background: pattern of arrays of the head, which may have a background class before ours; it is dropped.
+      default_ones: pattern of arrays that are all 1 if the file has none, such as gamma with scale=False.
+      folded_biases: {pattern of a bias before a BatchNorm, where our layer has none: name of the BatchNorm's mean}. The
+        bias is subtracted from the mean.
+      legacy_names: substitutions from array names in older files to today's.
+      framework: framework whose file formats hold these names, such as 'torch'; "" for a format of the library's own.
+    """
+
+    families: Mapping[str, NameMapping]
+    array_name: Callable[[Layer, str, str], str]
+    export_layout: Callable[[np.ndarray, Layer, str], np.ndarray]
+    import_layout: Callable[[np.ndarray, Layer, Shape], np.ndarray]
+    ignored: str = NOTHING
+    extra_arrays: Callable[[Layer, str], Arrays] = _no_extra_arrays
+    auxiliary: str = NOTHING
+    takes_bgr: Callable[[str, Sequence[Layer]], bool] = _rgb_input
+    background: str = NOTHING
+    default_ones: str = NOTHING
     folded_biases: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    legacy_names: Mapping[str, str] = dataclasses.field(
-        default_factory=dict
-    )  # substitutions from the names in older files
-    framework: str = ""  # whose file formats hold these names ('torch'); "" for the library's own
+    legacy_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    framework: str = ""
 
 
 def torch_layout(fc_as_conv: str = NOTHING, legacy_names: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
-    """Returns the fields of a `Library` for PyTorch: kernels [out, in, height, width] and PyTorch's array names.
+    """Returns the keyword arguments of a `Library` for PyTorch's array names and layouts.
+
+    PyTorch's kernels are [out, in, height, width], and [out, in] in fully connected layers.
 
     Args:
-      fc_as_conv: pattern on 'our_path their_name' of our fully connected layers that are 1x1 convolutions there.
-      legacy_names: substitutions from the names in older files.
+      fc_as_conv: pattern on 'our_path their_name' of our fully connected layers that are convolutions there.
+      legacy_names: substitutions from array names in older files to today's.
     """
     leaves = {"kernel": "weight", "scale": "weight", "slope": "weight", "bias": "bias"}
     leaves |= {"mean": "running_mean", "var": "running_var"}
 
     def export_layout(array: np.ndarray, layer: Layer, name: str) -> np.ndarray:
+        """Converts our array to PyTorch's layout; see `Library.export_layout`."""
         if array.ndim == 4:
             return array.transpose(3, 2, 0, 1)
         if array.ndim == 2:
@@ -174,6 +215,7 @@ def torch_layout(fc_as_conv: str = NOTHING, legacy_names: Mapping[str, str] = Ma
         return array
 
     def import_layout(array: np.ndarray, layer: Layer, shape: Shape) -> np.ndarray:
+        """Converts PyTorch's array to our layout; see `Library.import_layout`."""
         if len(shape) == 4:
             return array.transpose(2, 3, 1, 0)
         if len(shape) == 2:
@@ -182,7 +224,7 @@ def torch_layout(fc_as_conv: str = NOTHING, legacy_names: Mapping[str, str] = Ma
         return array
 
     def batch_counters(layer: Layer, name: str) -> Arrays:
-        """Returns a BatchNorm's num_batches_tracked, which PyTorch reads only with momentum=None."""
+        """Returns num_batches_tracked = 0 for a BatchNorm, which strict=True expects; {} for other layers."""
         is_norm = any(path.endswith("/mean") for path in layer.arrays)
         return {f"{name}.num_batches_tracked": np.array(0)} if is_norm else {}
 

@@ -31,20 +31,32 @@ Log = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """The variables of a trained network, on a mesh."""
+    """The variables of a trained network, on the devices of a mesh.
 
-    step: int  # of the checkpoint; 0 for weights that are not a run's
-    variables: Tree  # {"params": ..., "batch_stats": ..., ...}
+    Attributes:
+      step: training step of the checkpoint; 0 for weights that are not a run's.
+      variables: Flax variables, {"params": ..., "batch_stats": ..., ...}, of sharded arrays.
+    """
+
+    step: int
+    variables: Tree
 
 
 @dataclasses.dataclass(frozen=True)
 class LoadedNetwork:
-    """A trained network and what it takes to score images with it. Its weights are read when asked for."""
+    """A trained network, with the config and data description needed to score images. Weights are read on request.
+
+    Attributes:
+      config: the config of the run; for other weights, one with their model and preprocessing.
+      data: classes, image shape and normalization statistics.
+      model: our network.
+      load_variables: (mesh, step, log) -> the variables, where step is 'last', 'best' or a number such as '500'.
+    """
 
     config: Config
     data: DataInfo
     model: nn.Module
-    load_variables: Callable[[Mesh, str, Log], Restored]  # (mesh, 'last', 'best' or a step, log) -> variables
+    load_variables: Callable[[Mesh, str, Log], Restored]
 
     def replace(self, **changes: Any) -> "LoadedNetwork":
         """Returns a copy with these fields replaced."""
@@ -52,11 +64,16 @@ class LoadedNetwork:
 
 
 def load(source: str | pathlib.Path, like: str = "", model: str = "") -> LoadedNetwork:
-    """Loads the network of a run's folder, of published weights ('torchvision:resnet50.v1'), or of a weight file.
+    """Loads a trained network from a run's folder, published weights, or a weight file of any supported library.
 
-    A weight file names neither its network nor its preprocessing, so pass `like=` the name of published weights that
-    share both; to initialize a training, the call string `model=` of the network is enough. Raises InputError when
-    the source does not exist, or a file does not fit its network.
+    A weight file names neither its network nor its preprocessing: pass `like` or `model`.
+
+    Args:
+      source: a run's folder, a name such as 'torchvision:resnet50.v1', or a weight file.
+      like: for a file: published weights with the same network and preprocessing; "" for none.
+      model: for a file: call string of the network, enough to initialize a training; "" for none. `like` comes first.
+
+    Raises InputError if the source does not exist, or a file does not fit its network.
     """
     path = pathlib.Path(source)
     if path.is_dir():
@@ -87,11 +104,12 @@ def load(source: str | pathlib.Path, like: str = "", model: str = "") -> LoadedN
 
 
 def _no_variables(mesh: Mesh, step: str, log: Log) -> Restored:
+    """Stands for `load_variables` of a LoadedNetwork whose weights are not read yet. Raises AssertionError."""
     raise AssertionError("the variables are set once the file is read")
 
 
 def _published_network(row: catalog.PublishedWeights) -> LoadedNetwork:
-    """Returns the network, config and data of published weights, without the weights."""
+    """Returns the network, config and data description of published weights, without the weights."""
     data_set = catalog.DATA_SETS[row.classes]
     config = Config(
         model=row.model,
@@ -112,7 +130,11 @@ def _published_network(row: catalog.PublishedWeights) -> LoadedNetwork:
 
 
 def _load_file(path: pathlib.Path, network: LoadedNetwork, library: str) -> LoadedNetwork:
-    """Reads a weight file into `network`, whose number of classes becomes that of the file."""
+    """Reads a weight file for `network`; returns the network with these weights.
+
+    If the file has another number of classes, the network gets that number, with classes named '0', '1', ... `library`
+    is as in `files.match`.
+    """
     kind, arrays = formats.read(path)
     match = files.match(network.model, network.data.shape, kind, arrays, library)
     if count := files.num_classes(match):
@@ -121,20 +143,22 @@ def _load_file(path: pathlib.Path, network: LoadedNetwork, library: str) -> Load
         network = network.replace(data=data, model=model)
         match = files.match(model, data.shape, kind, arrays, library)
     variables = match.check(str(path))
-    return network.replace(load_variables=lambda mesh, step, log: _placed(variables, mesh, step))
+    return network.replace(load_variables=lambda mesh, step, log: _put_variables(variables, mesh, step))
 
 
 def _numbered_classes(count: int) -> tuple[str, ...]:
+    """Returns the names '0', '1', ... of `count` classes."""
     return tuple(str(number) for number in range(count))
 
 
 def _load_published(row: catalog.PublishedWeights, network: LoadedNetwork, mesh: Mesh, step: str, log: Log) -> Restored:
+    """Downloads published weights, if needed, and puts them on the mesh. `step` has to be 'last'."""
     path = catalog.fetch(row, log)
-    return _placed(files.read(path, network.model, network.data.shape, row.library), mesh, step)
+    return _put_variables(files.read(path, network.model, network.data.shape, row.library), mesh, step)
 
 
-def _placed(arrays: formats.Arrays, mesh: Mesh, step: str) -> Restored:
-    """Puts arrays, by path, on the mesh as a tree of variables."""
+def _put_variables(arrays: formats.Arrays, mesh: Mesh, step: str) -> Restored:
+    """Converts arrays by path to a tree of variables on the mesh. Raises InputError unless `step` is 'last'."""
     if step != "last":
         raise InputError(f"step {step!r}: only a run has several; leave it out")
     tree = flax.traverse_util.unflatten_dict({tuple(path.split("/")): array for path, array in arrays.items()})
@@ -147,6 +171,7 @@ def _placed(arrays: formats.Arrays, mesh: Mesh, step: str) -> Restored:
 
 
 def _load_run(folder: pathlib.Path) -> LoadedNetwork:
+    """Returns the network of a run's folder. Its variables are read when `load_variables` is called."""
     register.check_imports(folder)
     config, data = configs.load(folder / "config.json"), workdir.read_data_info(folder)
     model = create_model(config.model, len(data.classes), config.dtype)
@@ -156,7 +181,10 @@ def _load_run(folder: pathlib.Path) -> LoadedNetwork:
 def _restore(
     folder: pathlib.Path, config: Config, data: DataInfo, model: nn.Module, mesh: Mesh, step: str, log: Log
 ) -> Restored:
-    """Restores the variables that a run's network is evaluated with."""
+    """Restores the variables with which a run's network is evaluated; averaged parameters replace the trained ones.
+
+    `step` is 'last', 'best' or a number, as in `checkpoint.restore_model`.
+    """
     image = np.zeros((1, *data.shape), np.float32)
     model_state = dict(jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), image))
     params = model_state.pop("params")

@@ -19,21 +19,34 @@ Shape = tuple[int, ...]
 
 @dataclasses.dataclass(frozen=True)
 class TransferPlan:
-    """The arrays that a network takes from another one."""
+    """The arrays that a network takes from another network.
 
-    paths: frozenset[str]  # of the arrays taken, as in 'params/conv1/kernel'
-    description: str  # what is taken, what is new and what is unused, for the log
+    Attributes:
+      paths: paths of these arrays, as in 'params/conv1/kernel'.
+      description: a line for the log: which arrays are taken, which are new and which of the source are not used.
+    """
+
+    paths: frozenset[str]
+    description: str
 
 
 def match_for_transfer(
     variables: Tree, source_network: LoadedNetwork, source: str, classes: Sequence[str], partial: bool = False
 ) -> TransferPlan:
-    """Plans a transfer: which arrays of our network can be taken from `source_network`.
+    """Plans a transfer: decides which arrays of our network are initialized from `source_network`.
 
-    `variables` are ours, or their shapes; `source` names the other network in messages. All arrays are taken except
-    the head, which stays new when the classes differ in number or in name. With `partial`, only the layers are taken
-    whose arrays agree in path and shape, as in Simonyan & Zisserman (2015, sec. 3.1), who initialized deep networks
-    with the layers of a shallow one. Raises InputError, with the differing arrays, for any other network.
+    All arrays are taken, but not those of the head if the classes differ in number or name: the head stays new.
+
+    Args:
+      variables: our network's variables, or their shapes.
+      source_network: the trained network.
+      source: name of the trained network, for messages.
+      classes: names of our classes.
+      partial: takes only the layers whose arrays agree in path and shape, as in Simonyan & Zisserman (2015, sec. 3.1),
+        who initialized deep networks with layers of a shallow one.
+
+    Raises InputError, with the differing arrays, if no arrays agree, or if arrays outside the head differ and `partial`
+    is False.
     """
     theirs, ours_classes = list(source_network.data.classes), list(classes)
     ours, others = _shapes_by_path(variables), _shapes_by_path(_variable_shapes(source_network, len(theirs)))
@@ -66,12 +79,16 @@ def match_for_transfer(
 
 
 def apply_transfer(variables: Tree, source_network: LoadedNetwork, plan: TransferPlan, mesh: Mesh, log: Log) -> Tree:
-    """Returns `variables` with the arrays of `plan` replaced by those of `source_network`, and logs the plan."""
+    """Returns `variables` with the arrays in `plan` replaced by those of `source_network`. Logs the plan.
+
+    The arrays keep the dtype and sharding of `variables`. Reads the source's last checkpoint.
+    """
     restored = source_network.load_variables(mesh, "last", log)
     others = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(restored.variables)}
     log(plan.description)
 
     def pick(path: tuple, ours: jax.Array) -> jax.Array:
+        """Returns the array at `path`, from the source if the plan has that path."""
         name = path_name(path)
         if name not in plan.paths:
             return ours
@@ -81,27 +98,33 @@ def apply_transfer(variables: Tree, source_network: LoadedNetwork, plan: Transfe
 
 
 def _variable_shapes(network: LoadedNetwork, num_classes: int) -> Tree:
+    """Returns the shapes of a network's variables, as ShapeDtypeStructs, if it had this number of classes."""
     image = np.zeros((1, *network.data.shape), np.float32)
     model = network.model.clone(num_classes=num_classes)
     return jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), image)
 
 
 def _shapes_by_path(tree: Tree) -> dict[str, Shape]:
+    """Returns {path: shape} of a tree of arrays."""
     return {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def _layer(path: str) -> str:
+    """Returns the path of the layer that has the array at `path`."""
     return path.rpartition("/")[0]
 
 
 def _short(path: str) -> str:
+    """Returns the path without 'params/' in front."""
     return path.removeprefix("params/")
 
 
 def _shown(shapes: dict[str, Shape], path: str) -> str:
+    """Returns the shape at `path` as text, such as '[3, 3, 64, 64]'; 'missing' if there is none."""
     return str(list(shapes[path])) if path in shapes else "missing"
 
 
 def _first_names(names: Sequence[str], separator: str) -> str:
+    """Joins the first `MAX_NAMES_SHOWN` names, and says how many more there are."""
     more = f" and {len(names) - MAX_NAMES_SHOWN} more" if len(names) > MAX_NAMES_SHOWN else ""
     return separator.join(names[:MAX_NAMES_SHOWN]) + more

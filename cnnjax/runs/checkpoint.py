@@ -1,18 +1,16 @@
 """Checkpoints: saved in a background thread with a digest, restored only if the digest matches.
 
 Orbax writes them atomically and deletes old ones. It does not detect a flipped bit, and takes an empty folder for a
-checkpoint. So each has a digest: the dtype, shape and CRC-32 of every array, verified when it is restored, and the
+checkpoint. So each checkpoint has a digest (`cnnjax.runs.digest`), verified when it is restored, which also holds the
 validation metrics. Orbax is imported in functions, so that the first training step does not wait for it.
 """
 
 import concurrent.futures
 import contextlib
 import functools
-import json
 import pathlib
 import sys
 import warnings
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -24,6 +22,7 @@ from jax.experimental import multihost_utils
 from cnnjax.distributed import processes
 from cnnjax.errors import InputError
 from cnnjax.metrics import METRICS
+from cnnjax.runs.digest import DamagedError, array_records, check_same_network, read_section, with_crc
 from cnnjax.state import TrainState, Tree, path_name
 
 FOLDER = "checkpoints"
@@ -36,7 +35,7 @@ ATTRIBUTES = {"watched": "monitors"}  # fields of the state that have another na
 
 
 def _items(state: TrainState) -> dict[str, dict[str, Tree]]:
-    """Returns the fields of each item of a checkpoint."""
+    """Splits a state into the items of a checkpoint: {item: {name of a field on disk: its tree}}, see `ITEMS`."""
     return {
         item: {name: _attribute(state, name) for name in names if name not in OPTIONAL or _attribute(state, name)}
         for item, names in ITEMS.items()
@@ -44,13 +43,15 @@ def _items(state: TrainState) -> dict[str, dict[str, Tree]]:
 
 
 def _attribute(state: TrainState, name: str) -> Tree:
+    """Returns the field of `state` that has this name on disk: 'watched' on disk is `state.monitors`."""
     return getattr(state, ATTRIBUTES.get(name, name))
 
 
 class Saver:
-    """Context manager that saves checkpoints of a run in a thread, one at a time. Its exit waits for the last one.
+    """Context manager that saves a run's checkpoints in a background thread, one at a time.
 
-    Keeps the newest `keep` checkpoints, and the best.
+    On exit it waits until the last checkpoint is on disk. Keeps the newest `keep` checkpoints and the best one, which
+    has the highest validation accuracy, and deletes the others.
     """
 
     def __init__(self, workdir: pathlib.Path, keep: int) -> None:
@@ -73,6 +74,7 @@ class Saver:
 
     @functools.cached_property
     def _manager(self) -> Any:
+        """Returns the Orbax CheckpointManager of the run's folder, made at the first save."""
         import orbax.checkpoint as ocp
 
         _silence_orbax()
@@ -84,9 +86,10 @@ class Saver:
         return ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, state: TrainState, metrics: dict[str, float] | None) -> None:
-        """Waits for the previous save, then starts to save `state` with its validation metrics (None: no validation).
+        """Waits for the previous save, then starts to save `state`. With several processes, also waits for this save.
 
-        Copies the state on the device first, so that the next step may overwrite it. Raises the errors of `finish` for
+        Copies the state on the device first, so that the next step may donate its buffers. `metrics` are validation
+        metrics to store, such as {'accuracy': 0.9}; None if there was no validation. Raises the errors of `finish` for
         the previous save.
         """
         self.finish()
@@ -95,10 +98,11 @@ class Saver:
             self._pending.result()
 
     def finish(self) -> None:
-        """Waits until everything is on disk.
+        """Waits until every checkpoint that `save` started is on disk.
 
-        Raises InputError if it cannot be written, and FloatingPointError, without saving, if a parameter or statistic
-        is not finite. (The training loop cannot tell: a step's loss is that of the parameters before it.)
+        Raises InputError if a checkpoint cannot be written. Raises FloatingPointError, and saves nothing, if a
+        parameter or running statistic is infinite or NaN: a step's loss does not show it, as it is computed before the
+        update.
         """
         pending, self._pending = self._pending, None
         if pending:
@@ -107,18 +111,19 @@ class Saver:
                 self._manager.wait_until_finished()
 
     def _write(self, state: TrainState, metrics: dict[str, float] | None) -> None:
+        """Writes one checkpoint in the saver's thread. Raises the errors described in `finish`."""
         with _as_input_error(self._folder):
             import orbax.checkpoint as ocp
 
             host_state = jax.tree.map(_to_host, state)
             _check_finite(host_state)
             step = int(host_state.step)
-            digest = {item: _with_crc("arrays", array_records(tree)) for item, tree in _items(host_state).items()}
+            digest = {item: with_crc("arrays", array_records(tree)) for item, tree in _items(host_state).items()}
             started = self._manager.save(
                 step,
                 args=ocp.args.Composite(
                     **{item: ocp.args.StandardSave(tree) for item, tree in _items(state).items()},
-                    digest=ocp.args.JsonSave(digest | {"metrics": _with_crc("values", metrics)}),
+                    digest=ocp.args.JsonSave(digest | {"metrics": with_crc("values", metrics)}),
                 ),
                 metrics=metrics,
             )
@@ -128,29 +133,35 @@ class Saver:
 
 @jax.jit
 def _copy(state: TrainState) -> TrainState:
+    """Copies every array of a state on its devices."""
     return jax.tree.map(jnp.copy, state)
 
 
 def _to_host(leaf: jax.Array) -> np.ndarray:
-    """Returns the global array as numpy. If it is sharded across processes, all of them have to call this."""
+    """Returns a global array as numpy. If it is sharded across processes, every process has to call this function."""
     if not (leaf.is_fully_replicated or leaf.is_fully_addressable):
         return multihost_utils.process_allgather(leaf, tiled=True)
     return np.asarray(leaf.addressable_data(0) if leaf.is_fully_replicated else leaf)
 
 
 def _check_finite(state: TrainState) -> None:
+    """Raises FloatingPointError, with the path and step, if a parameter or running statistic is infinite or NaN."""
     for path, leaf in jax.tree_util.tree_leaves_with_path((state.params, state.model_state)):
         if not np.isfinite(leaf).all():
             raise FloatingPointError(f"{path_name(path[1:])} became infinite or NaN by step {int(state.step)}")
 
 
 class _KeepNewestAndBest:
-    """Orbax preservation policy. Unlike Orbax's own, it tolerates metrics that cannot be read."""
+    """Orbax preservation policy: keeps the `newest` latest checkpoints and the best one.
+
+    Unlike Orbax's own policies, it tolerates metrics that cannot be read.
+    """
 
     def __init__(self, workdir: pathlib.Path, newest: int) -> None:
         self.workdir, self.newest = workdir, newest
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Returns for each checkpoint whether to keep it, as Orbax asks. `context` is not used."""
         metrics = {info.step: info.metrics or _metrics(self.workdir, info.step) for info in checkpoints}
         kept = {*sorted(metrics)[-self.newest :], _best(metrics)}
         return [info.step in kept for info in checkpoints]
@@ -158,7 +169,10 @@ class _KeepNewestAndBest:
 
 @contextlib.contextmanager
 def _as_input_error(folder: Any) -> Iterator[None]:
-    """Converts errors of saving to InputError, except FloatingPointError and failures of another process."""
+    """Context manager that turns an exception while saving in `folder` into an InputError.
+
+    Lets InputError, FloatingPointError and the failure of another process through unchanged.
+    """
     try:
         yield
     except (InputError, FloatingPointError):
@@ -172,11 +186,12 @@ def _as_input_error(folder: Any) -> Iterator[None]:
 
 @functools.cache
 def _silence_orbax() -> None:
-    """Silences the coroutines that Orbax leaves behind after a failed read or write: each prints a traceback."""
+    """Suppresses the tracebacks that coroutines of Orbax print when a read or write has failed. Stays in effect."""
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     previous_hook = sys.unraisablehook
 
     def hook(args: Any) -> None:
+        """Stands in for sys.unraisablehook: ignores such errors, and passes others to the previous hook."""
         error = args.exc_value
         if not (str(error) == "Event loop is closed" or isinstance(getattr(error, "__cause__", None), GeneratorExit)):
             previous_hook(args)
@@ -184,77 +199,53 @@ def _silence_orbax() -> None:
     sys.unraisablehook = hook
 
 
-def array_records(tree: Tree) -> dict[str, list]:
-    """Returns path -> [dtype, shape, CRC-32] of every array. The CRC-32 of a ShapeDtypeStruct is 0."""
-    return {
-        path_name(path): [str(leaf.dtype), list(leaf.shape), _crc(leaf)]
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
-
-
-def _crc(leaf: Any) -> int:
-    if isinstance(leaf, jax.ShapeDtypeStruct):
-        return 0
-    return zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).data) if leaf.size else 0
-
-
-def _with_crc(name: str, content: Any) -> dict[str, Any]:
-    return {name: content, "crc": zlib.crc32(json.dumps(content).encode())}
-
-
-def _read_digest(workdir: pathlib.Path, step: int, section: str, name: str) -> Any:
-    """Returns digest[section][name] of a checkpoint. Raises DamagedError if it cannot be read or its CRC differs."""
-    try:
-        content = json.loads((_folder(workdir, step) / "digest" / "metadata").read_text())[section]
-        if content == _with_crc(name, content[name]):
-            return content[name]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DamagedError(f"its digest cannot be read ({type(error).__name__})") from error
-    raise DamagedError("its digest has a wrong checksum")
-
-
-class DamagedError(Exception):
-    """Raised for a checkpoint that differs from what was saved. The message says where."""
-
-
 def steps(workdir: pathlib.Path) -> list[int]:
-    """Returns the steps of a run's checkpoints in ascending order, damaged ones included."""
+    """Returns the training steps of a run's checkpoints, ascending, damaged ones included; [] if there are none."""
     folder = workdir / FOLDER
     return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit()) if folder.is_dir() else []
 
 
 def best(workdir: pathlib.Path) -> int | None:
-    """Returns the step with the best validation metric, the latest of ties; None without any metrics."""
+    """Returns the step of the checkpoint with the highest validation accuracy, the latest of several.
+
+    Returns None if no checkpoint has validation metrics.
+    """
     return _best({step: _metrics(workdir, step) for step in steps(workdir)})
 
 
-def _best(found: dict[int, dict[str, float] | None]) -> int | None:
+def _best(metrics_by_step: dict[int, dict[str, float] | None]) -> int | None:
+    """Returns the step with the highest accuracy, the latest of several; None if no step has metrics.
+
+    `metrics_by_step` has None for a checkpoint without validation metrics.
+    """
     sign = METRICS[METRIC].sign
-    scores = {step: (sign * metrics[METRIC], step) for step, metrics in found.items() if metrics}
+    scores = {step: (sign * metrics[METRIC], step) for step, metrics in metrics_by_step.items() if metrics}
     return max(scores, key=scores.__getitem__) if scores else None
 
 
 def _metrics(workdir: pathlib.Path, step: int) -> dict[str, float] | None:
-    """Returns the validation metrics of a checkpoint; None if it was saved without, or they cannot be read."""
+    """Returns the validation metrics of a checkpoint; None if it has none or they cannot be read."""
     try:
-        return _read_digest(workdir, step, "metrics", "values")
+        return read_section(_folder(workdir, step), "metrics", "values")
     except DamagedError:
         return None
 
 
 def _folder(workdir: pathlib.Path, step: int) -> pathlib.Path:
+    """Returns the path of a checkpoint's folder, such as RUN/checkpoints/00000500 for step 500."""
     return workdir / FOLDER / f"{step:08d}"
 
 
 def _read(workdir: pathlib.Path, step: int, abstract: dict[str, dict[str, Tree]]) -> dict[str, dict[str, Tree]]:
-    """Restores the items in `abstract` of one checkpoint.
+    """Restores some items of a checkpoint, {item: {field: tree}} as `_items` returns, into the structure of `abstract`.
 
-    Raises DamagedError, or InputError if the checkpoint is of another network or optimizer.
+    The leaves of `abstract` are ShapeDtypeStructs with the shardings of the result. Raises DamagedError if a checksum
+    differs or a file cannot be read, and InputError if the checkpoint is of another network or optimizer.
     """
     folder = _folder(workdir, step)
-    saved = {item: _read_digest(workdir, step, item, "arrays") for item in abstract}
+    saved = {item: read_section(folder, item, "arrays") for item in abstract}
     for item, tree in abstract.items():
-        _check_same_network(folder, saved[item], array_records(tree))
+        check_same_network(folder, saved[item], array_records(tree))
     import orbax.checkpoint as ocp
 
     args = {item: ocp.args.StandardRestore(tree) for item, tree in abstract.items()}
@@ -271,28 +262,18 @@ def _read(workdir: pathlib.Path, step: int, abstract: dict[str, dict[str, Tree]]
     return {item: restored[item] for item in abstract}
 
 
-def _check_same_network(folder: pathlib.Path, saved: dict[str, list], expected: dict[str, list]) -> None:
-    for path in sorted(saved.keys() | expected.keys()):
-        there, here = (records[path][:2] if path in records else None for records in (saved, expected))
-        if there != here:
-            raise InputError(
-                f"{folder} is a checkpoint of another network or optimizer: {path} is "
-                f"{_describe(there)} there, {_describe(here)} in this config"
-            )
-
-
-def _describe(record: list | None) -> str:
-    return f"{record[0]}{record[1]}" if record else "missing"
-
-
 def restore(
     workdir: pathlib.Path, abstract: TrainState, log: Callable[[str], None], set_aside: bool = False
 ) -> TrainState | None:
-    """Restores the newest intact checkpoint; returns None if there is none at all.
+    """Restores the newest intact checkpoint; returns None if the run has no checkpoints.
 
-    `abstract` holds ShapeDtypeStructs with the shardings to restore into. Each damaged checkpoint is reported through
-    `log` and, with `set_aside`, moved to damaged/ so that its step can be saved again. Raises InputError if all
-    checkpoints are damaged, or they are of another network or optimizer.
+    Args:
+      workdir: the run's folder.
+      abstract: a state of ShapeDtypeStructs, with the shardings of the result.
+      log: called with a message for each damaged checkpoint.
+      set_aside: moves damaged checkpoints to damaged/, so that the resumed training can save these steps again.
+
+    Raises InputError if all checkpoints are damaged, or if one is of another network or optimizer.
     """
     newest = _newest(workdir, _items(abstract), log, set_aside)
     if newest is None:
@@ -304,10 +285,10 @@ def restore(
 def restore_model(
     workdir: pathlib.Path, abstract: dict[str, Tree], step: str, log: Callable[[str], None]
 ) -> tuple[int, dict[str, Tree]]:
-    """Returns the step and {"params", "model_state", "ema"} of a checkpoint; `step` is 'last', 'best' or a number.
+    """Returns the step of a checkpoint and its variables {"params": ..., "model_state": ..., "ema": ...}.
 
-    'last' skips damaged checkpoints and reports them through `log`. Raises InputError if there is none, or not the one
-    requested.
+    `abstract` has the same keys, with trees of ShapeDtypeStructs. `step` is 'last', 'best' or a number. 'last' skips
+    damaged checkpoints and reports them through `log`. Raises InputError if the checkpoint is missing or damaged.
     """
     available = steps(workdir)
     if step == "last":
@@ -327,13 +308,17 @@ def restore_model(
 
 
 def _list(numbers: list[int]) -> str:
+    """Joins numbers with commas; 'none' for []."""
     return ", ".join(map(str, numbers)) or "none"
 
 
 def _newest(
     workdir: pathlib.Path, abstract: dict[str, dict[str, Tree]], log: Callable[[str], None], set_aside: bool
 ) -> tuple[int, dict[str, Any]] | None:
-    """Returns the step and the items of the newest intact checkpoint; None if there are no checkpoints."""
+    """Returns (step, items) of the newest intact checkpoint, restored into `abstract` as in `_read`.
+
+    Returns None if there are no checkpoints. Raises InputError if all are damaged, or one is of another network.
+    """
     available, damaged = steps(workdir), []
     for step in reversed(available):
         try:
@@ -353,7 +338,7 @@ def _newest(
 
 
 def _set_aside(workdir: pathlib.Path, step: int) -> None:
-    """Moves a damaged checkpoint to the folder damaged/ of the run. Nothing is deleted."""
+    """Moves a damaged checkpoint to damaged/STEP-NUMBER in the run's folder. Overwrites and deletes nothing."""
     folder = workdir / "damaged"
     folder.mkdir(exist_ok=True)
     number = sum(1 for _ in folder.glob(f"{step:08d}*"))

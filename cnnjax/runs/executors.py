@@ -19,10 +19,15 @@ from cnnjax.errors import InputError
 
 
 class Job(NamedTuple):
-    """A started command."""
+    """A started command, as functions to poll and to stop it.
 
-    poll: Callable[[], int | None]  # its exit status, -n if signal n killed it; None while it runs
-    stop: Callable[[bool], None]  # False: asks it to checkpoint and exit; True: kills it
+    Attributes:
+      poll: returns the exit status, -n if signal n killed the command, or None while it runs.
+      stop: stop(False) asks the command to save a checkpoint and exit; stop(True) kills it.
+    """
+
+    poll: Callable[[], int | None]
+    stop: Callable[[bool], None]
 
 
 Start = Callable[[list[str], pathlib.Path], Job]
@@ -45,10 +50,18 @@ os.execvp(command[0], command)
 
 
 def _guarded(command: list[str], cores: Sequence[int]) -> list[str]:
+    """Wraps a command line: the command runs on these CPU cores and, on Linux, gets SIGTERM when this process dies.
+
+    No cores means all cores.
+    """
     return [sys.executable, "-ISc", _GUARD, str(os.getpid()), ",".join(map(str, cores)), *command]
 
 
 def _popen(command: list[str], log: pathlib.Path, cores: Sequence[int] = (), **environment: str) -> subprocess.Popen:
+    """Starts a command, with its output appended to `log`, and returns without waiting for it.
+
+    `cores` are the CPU cores that it may use, () for all; `environment` are variables to set besides this process's.
+    """
     with log.open("ab") as file:
         return subprocess.Popen(
             _guarded(command, cores), stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
@@ -57,22 +70,32 @@ def _popen(command: list[str], log: pathlib.Path, cores: Sequence[int] = (), **e
 
 
 class Resources(NamedTuple):
-    """Cores and GPUs of this machine that one worker may use."""
+    """The CPU cores and GPUs of this machine that one worker may use.
 
-    cores: list[int]  # [] for all
-    environment: dict[str, str]  # selects its GPUs
+    Attributes:
+      cores: indices of the CPU cores; [] for all.
+      environment: environment variables that select the GPUs; {} without GPUs.
+    """
+
+    cores: list[int]
+    environment: dict[str, str]
 
 
 def local(workers: int) -> Start:
-    """Starts processes on this machine, whose cores and GPUs are divided among the workers."""
+    """Returns a function start(command, log) that runs commands on this machine, up to `workers` at a time.
+
+    The CPU cores and GPUs are divided among the workers, and each command gets those of one worker.
+    """
     available = divide_machine(workers)
 
     def start(command: list[str], log: pathlib.Path) -> Job:
+        """Starts a command with the resources of a free worker."""
         resources = available.pop(0)
         process = _popen(command, log, resources.cores, **resources.environment)
         released = False
 
         def poll() -> int | None:
+            """Returns the exit status; None while the command runs. At its end, frees the worker's resources."""
             nonlocal released
             status = process.poll()
             if status is not None and not released:
@@ -86,7 +109,10 @@ def local(workers: int) -> Start:
 
 
 def divide_machine(workers: int) -> list[Resources]:
-    """Returns the cores and the GPUs of each worker."""
+    """Divides the CPU cores and GPUs of this machine among `workers`; returns the resources of each worker.
+
+    With fewer GPUs than workers, several workers share a GPU, and JAX is told not to preallocate its memory.
+    """
     cores, gpus = visible_cores(), visible_gpus()
     resources = []
     for i in range(workers):
@@ -101,7 +127,10 @@ def divide_machine(workers: int) -> list[Resources]:
 
 
 def execute(command: list[str], log: str) -> int:
-    """Runs a command and returns its exit status. When interrupted itself, it stops the command first."""
+    """Runs a command to its end, with its output appended to the file `log`; returns its exit status.
+
+    If this process is interrupted, the command gets SIGTERM and, `GRACE_SECONDS` later, SIGKILL.
+    """
     process = _popen(command, pathlib.Path(log))
     try:
         while process.poll() is None:
@@ -117,10 +146,15 @@ def execute(command: list[str], log: str) -> int:
 
 
 def ray(workers: int, address: str = "", cpus: int = 0, gpus: float = 0.0) -> Start:
-    """Starts tasks on the Ray cluster at `address`, as in 'ray://host:10001' or 'auto'; '' starts one on this machine.
+    """Returns a function start(command, log) that runs a command as a task on a Ray cluster.
 
-    Each run gets `cpus` cores (0: the cluster's, divided among the workers) and `gpus` GPUs, where 0.5 is half of one.
-    The machines have to share the runs' folder.
+    The machines of the cluster have to share the runs' folder.
+
+    Args:
+      workers: number of runs in parallel.
+      address: of the cluster, as in 'ray://host:10001' or 'auto'; '' starts Ray on this machine.
+      cpus: cores per run; 0 divides the cores of the cluster among the workers.
+      gpus: GPUs per run; 0.5 lets two runs share a GPU.
     """
     library = _import("ray", "ray")
     if not library.is_initialized():
@@ -129,14 +163,16 @@ def ray(workers: int, address: str = "", cpus: int = 0, gpus: float = 0.0) -> St
     remote = library.remote(max_retries=0, num_cpus=cores, num_gpus=gpus)(execute)
 
     def start(command: list[str], log: pathlib.Path) -> Job:
+        """Submits a command as a Ray task."""
         task = remote.remote(command, str(log.resolve()))
 
         def poll() -> int | None:
+            """Returns the exit status; None while the task runs, -9 if its worker died or the task was canceled."""
             if not library.wait([task], timeout=0)[0]:
                 return None
             try:
                 return library.get(task)
-            except library.exceptions.RayError:  # its worker died, or it was cancelled
+            except library.exceptions.RayError:  # its worker died, or it was canceled
                 return -signal.SIGKILL
 
         return Job(poll, lambda kill: library.cancel(task, force=kill))
@@ -147,10 +183,20 @@ def ray(workers: int, address: str = "", cpus: int = 0, gpus: float = 0.0) -> St
 def slurm(
     workers: int, cluster: str = "slurm", partition: str = "", hours: float = 24.0, cpus: int = 4, gpus: int = 1
 ) -> Start:
-    """Submits Slurm jobs, each with these hours, cores and GPUs. cluster='local' runs them here, without Slurm."""
+    """Returns a function start(command, log) that submits a command as a Slurm job, with submitit.
+
+    Args:
+      workers: not used; the caller limits the number of jobs.
+      cluster: 'slurm', or 'local' to run the jobs as processes on this machine, without Slurm.
+      partition: Slurm partition; '' for the default one.
+      hours: time limit of a job.
+      cpus: cores per job.
+      gpus: GPUs per job.
+    """
     submitit = _import("submitit", "slurm")
 
     def start(command: list[str], log: pathlib.Path) -> Job:
+        """Submits a command as a Slurm job."""
         executor = submitit.AutoExecutor(log.resolve().parent / "slurm", cluster=cluster)
         executor.update_parameters(
             name="cnnjax", timeout_min=int(hours * 60), cpus_per_task=cpus, gpus_per_node=gpus, tasks_per_node=1,
@@ -159,6 +205,7 @@ def slurm(
         job = executor.submit(execute, command, str(log.resolve()))
 
         def poll() -> int | None:
+            """Returns the exit status; None while the job waits or runs, -9 if the job died or was canceled."""
             if not job.done():
                 return None
             try:
@@ -172,6 +219,7 @@ def slurm(
 
 
 def _import(module: str, extra: str) -> Any:
+    """Imports an optional module. Raises InputError that names the extra of cnnjax to install."""
     try:
         return importlib.import_module(module)
     except ImportError:

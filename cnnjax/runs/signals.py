@@ -11,7 +11,10 @@ AGREE_EVERY = 10  # steps between the exchanges of several processes
 
 
 class Interrupted(Exception):
-    """Raised after a signal, once the state is saved. `signal` is the signal's number."""
+    """Raised when SIGINT or SIGTERM has ended trainings, after their checkpoints are saved.
+
+    The attribute `signal` is the signal's number.
+    """
 
     def __init__(self, signal_number: int, message: str) -> None:
         super().__init__(message)
@@ -19,7 +22,10 @@ class Interrupted(Exception):
 
 
 class Signals:
-    """Context manager that records the first SIGINT or SIGTERM; a second one has its usual effect."""
+    """Context manager that records the first SIGINT or SIGTERM, instead of ending the process.
+
+    The attribute `signal` is the number of the signal received, None so far. A second signal has its usual effect.
+    """
 
     def __init__(self) -> None:
         self.signal: int | None = None  # the number of the one received
@@ -33,11 +39,16 @@ class Signals:
             signal.signal(number, handler)
 
     def _record(self, number: int, _: FrameType | None) -> None:
+        """Signal handler: records the signal and restores the previous handlers."""
         self.signal = number
         self.__exit__()
 
     def should_stop(self, step: int) -> bool:
-        """Returns whether to stop after this step. Several processes agree on it, at multiples of `AGREE_EVERY`."""
+        """Returns whether a training should stop after `step` because a signal was received.
+
+        With several processes, all have to call this at every step. A signal to any of them counts for all, at the next
+        multiple of `AGREE_EVERY` steps.
+        """
         if jax.process_count() == 1:
             return self.signal is not None
         if step % AGREE_EVERY:

@@ -27,30 +27,51 @@ POLL_SECONDS = 0.05
 
 @dataclasses.dataclass
 class Run:
-    """A training to be started, or one in progress."""
+    """A training to be started, or one in progress.
+
+    Attributes:
+      config: the settings of the training.
+      folder: the run's folder.
+      data_dir: folder of the data sets, the flag --data_dir of `cnnjax train`; '' for the default.
+      metrics: the lines of metrics.jsonl so far, such as {"step": 100, "epoch": 1.0, "train/loss": 0.5}.
+    """
 
     config: Config
     folder: pathlib.Path
     data_dir: str = ""
-    metrics: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # the lines of metrics.jsonl
+    metrics: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
 class End:
-    """The end of a run: its kind and the reason."""
+    """The way in which a run ended.
 
-    kind: Literal["complete", "stopped", "failed"]  # 'stopped': on request
-    reason: str = ""  # why it failed
+    Attributes:
+      kind: 'complete', 'stopped' because `should_stop` asked for it, or 'failed'.
+      reason: for 'failed', the exit status or signal and the last lines of output; else ''.
+    """
+
+    kind: Literal["complete", "stopped", "failed"]
+    reason: str = ""
 
 
 @dataclasses.dataclass
 class _Active:
-    """A run in progress."""
+    """A run in progress.
+
+    Attributes:
+      run: the run.
+      job: its process.
+      last_output: time.monotonic() when metrics.jsonl or the output file last changed.
+      file_stats: (inode, size) of metrics.jsonl and of the output file at that time, None for a missing one.
+      stopping: whether the run was asked to stop.
+      failure: why the supervisor killed the run; '' if it did not.
+    """
 
     run: Run
     job: Job
-    last_output: float  # time.monotonic() when its metrics or its output last grew
-    file_stats: tuple = ()  # inode and size of both files at that time
+    last_output: float
+    file_stats: tuple = ()
     stopping: bool = False
     failure: str = ""
 
@@ -65,12 +86,21 @@ def supervise(
     on_end: Callable[[Run, End], None],
     show: Callable[[list[Run]], None] = lambda runs: None,
 ) -> None:
-    """Runs trainings from `next_run()`, at most `workers` in parallel, until it returns None and all have ended.
+    """Runs trainings, several in parallel, until `next_run()` returns None and all have ended.
 
-    `should_stop(run)` is called whenever the metrics of a run have grown, `on_end` once when it ends, `show` with the
-    runs in progress at every poll. A run killed by a signal is restarted, up to `MAX_STARTS` starts. One without output
-    for `stall_timeout` seconds is killed and counts as failed. Raises Interrupted after SIGINT or SIGTERM, once all
-    runs have saved a checkpoint and exited; `on_end` is not called for these.
+    A run that is killed by a signal, though not by this function, is started again, at most `MAX_STARTS` times in all.
+
+    Args:
+      next_run: returns the next run to start, or None if there is none at present.
+      start: starts a command, as the functions in `cnnjax.runs.executors` return it.
+      workers: the largest number of runs in parallel.
+      stall_timeout: seconds without output after which a run is killed and counts as failed.
+      should_stop: called with a run whenever its metrics have grown; if it returns True, the run is stopped.
+      on_end: called once for each run that has ended, with the run and how it ended.
+      show: called at every poll with the runs in progress, to display them.
+
+    Raises Interrupted after SIGINT or SIGTERM, once all runs have saved a checkpoint and exited; `on_end` is not called
+    for these runs.
     """
     active: list[_Active] = []
     starts: dict[pathlib.Path, int] = {}
@@ -80,6 +110,7 @@ def supervise(
     }
 
     def begin(run: Run) -> None:
+        """Starts a run, or starts it again."""
         starts[run.folder] = starts.get(run.folder, 0) + 1
         active.append(_Active(run, _launch(run, start), time.monotonic()))
 
@@ -116,6 +147,10 @@ def supervise(
 
 
 def _launch(run: Run, start: Start) -> Job:
+    """Starts `cnnjax train` in the run's folder, after writing config.json if it is missing.
+
+    If another process is already training in the folder, starts nothing and returns a job that follows the folder.
+    """
     run.folder.mkdir(parents=True, exist_ok=True)
     if not (run.folder / "config.json").exists():
         workdir.write_json(run.folder / "config.json", dataclasses.asdict(run.config))
@@ -126,14 +161,20 @@ def _launch(run: Run, start: Start) -> Job:
 
 
 def _status_from_folder(folder: pathlib.Path) -> int | None:
-    """Returns the exit status of a run that is not our child: 0 with a result, else as if SIGKILL had ended it."""
+    """Returns the exit status of a run that this process did not start; None while the run's folder is locked.
+
+    The status is 0 if the run has written its result, else -9, as if SIGKILL had ended it.
+    """
     if workdir.is_locked(folder):
         return None
     return 0 if is_complete(folder) else -signal.SIGKILL
 
 
 def _metrics_grew(active: _Active) -> bool:
-    """Reads the metrics of a run if they have grown; returns whether they have. Notes the time of any output."""
+    """Reads metrics.jsonl into `run.metrics` if it has changed since the last call.
+
+    Returns True if it has changed and has a line. Also updates `last_output` if the metrics or the output have changed.
+    """
     stats = []
     for name in ("metrics.jsonl", OUTPUT):
         try:
@@ -151,28 +192,30 @@ def _metrics_grew(active: _Active) -> bool:
 
 
 def _kill_if_stalled(active: _Active, stall_timeout: float) -> None:
+    """Kills a run that has had no output for `stall_timeout` seconds, and notes the reason in `failure`."""
     if time.monotonic() - active.last_output > stall_timeout and not active.failure:
         active.failure = f"no output for {stall_timeout:.0f} seconds"
         active.job.stop(True)
 
 
 def read_metrics(folder: pathlib.Path) -> list[dict[str, Any]]:
-    """Returns the complete lines of a run's metrics.jsonl."""
+    """Returns the complete lines of a run's metrics.jsonl, parsed; [] if there is no file."""
     return [json.loads(line) for line in workdir.complete_lines(folder / "metrics.jsonl")]
 
 
 def is_complete(folder: pathlib.Path) -> bool:
-    """Returns whether a run has finished, that is, has written its result.json."""
+    """Returns whether a run has finished: its folder contains result.json."""
     return (folder / "result.json").exists()
 
 
 def is_at_last_step(run: Run) -> bool:
-    """Returns whether the last metrics of a run in progress are those of its final step."""
+    """Returns whether the last line of a run's metrics is from the final training step. There has to be a line."""
     last = run.metrics[-1]
     return last["step"] >= to_steps(run.config.duration, epoch=last["step"] / max(last["epoch"], 1e-9))
 
 
 def _end(active: _Active, status: int) -> End:
+    """Describes how a run ended, given the exit status of its process."""
     if is_complete(active.run.folder) and status == 0:
         return End("complete")
     if active.stopping:
@@ -184,6 +227,7 @@ def _end(active: _Active, status: int) -> End:
 
 
 def _stop_all(active: list[_Active]) -> None:
+    """Asks all runs to stop and waits until they have exited; kills those left after `GRACE_SECONDS`."""
     for current in active:
         current.job.stop(False)
     deadline = time.monotonic() + GRACE_SECONDS

@@ -43,25 +43,29 @@ SYNC_SECONDS = 60  # a network file system may take this long to show process 0'
 
 
 def unique_path(name: str, root: str = "runs") -> pathlib.Path:
-    """Returns the path of a new folder, from name and time, as in runs/digits_lenet5-20261122-093015."""
+    """Returns an unused path for a run's folder: name and time, as in runs/digits_lenet5-20261122-093015.
+
+    Does not create the folder.
+    """
     started = f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
     names = (pathlib.Path(root) / f"{name}-{started}{suffix}" for suffix in ("", *(f"-{i}" for i in range(2, 1000))))
     return next(path for path in names if not path.exists())
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:
-    """Writes a JSON file atomically."""
+    """Writes `content` as a JSON file, atomically."""
     _write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def _write_atomically(path: pathlib.Path, content: bytes) -> None:
+    """Writes a file under a temporary name beside `path`, then renames it to `path`."""
     partial = path.with_name(path.name + ".part")
     partial.write_bytes(content)
     partial.replace(path)
 
 
 def read_json(path: pathlib.Path) -> Any:
-    """Reads a JSON file of a run's folder. Raises InputError if it is missing or damaged."""
+    """Reads a JSON file in a run's folder. Raises InputError if it is missing or damaged."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
@@ -71,7 +75,7 @@ def read_json(path: pathlib.Path) -> Any:
 
 
 def write_data_info(workdir: pathlib.Path, data: DataInfo) -> None:
-    """Writes data.json and, beside it, statistics.npz with the arrays of more than `MAX_JSON_VALUES` values."""
+    """Writes data.json, and beside it statistics.npz for the statistics of more than `MAX_JSON_VALUES` values."""
     content = data.to_dict()
     arrays = {name: value for name, value in content.items() if isinstance(value, np.ndarray)}
     long = {name: value for name, value in arrays.items() if value.size > MAX_JSON_VALUES}
@@ -85,7 +89,7 @@ def write_data_info(workdir: pathlib.Path, data: DataInfo) -> None:
 
 
 def read_data_info(workdir: pathlib.Path) -> DataInfo:
-    """Returns what `write_data_info` wrote. Raises InputError if a file is missing or damaged."""
+    """Reads what `write_data_info` wrote. Raises InputError if a file is missing or damaged."""
     content = read_json(workdir / "data.json")
     if digest := content.pop("statistics", ""):
         path = workdir / "statistics.npz"
@@ -97,10 +101,10 @@ def read_data_info(workdir: pathlib.Path) -> DataInfo:
 
 
 def claim(workdir: pathlib.Path, config: Config) -> None:
-    """Makes `workdir` the folder of a run with this config: writes config.json and versions.json.
+    """Makes `workdir` the folder of a run with this config: creates it and writes config.json and versions.json.
 
-    A run may be resumed with other values of `config.RESUMABLE` fields. Raises InputError if the folder belongs to a
-    run with another config, or contains other files.
+    If the folder belongs to an earlier run, the config may differ from that run's in `config.RESUMABLE` fields only.
+    Raises InputError for any other difference, and if the folder has files but belongs to no run.
     """
     path = workdir / "config.json"
     if path.exists():
@@ -128,19 +132,22 @@ def claim(workdir: pathlib.Path, config: Config) -> None:
 
 
 def _comparable(config: Config) -> dict[str, Any]:
-    """Returns the fields of a config, with the arguments of its model under today's names."""
+    """Returns the fields of a config as a dict, with arguments in `model` renamed from old names to today's."""
     model = spec.render(rename_arguments(spec.parse(config.model)))
     return dataclasses.asdict(config) | {"model": model}
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], ignored: Container[str]) -> str:
-    """Returns the entries of `new` that differ from `old`, as text; '' for none. Names in `ignored` may differ."""
+    """Returns text such as 'lr = 0.1 there, 0.2 now' for the entries of `new` that differ from `old`; '' for none.
+
+    Entries whose name is in `ignored` are not compared.
+    """
     changed = [name for name in new if old[name] != new[name] and name not in ignored]
     return ", ".join(f"{name} = {old[name]!r} there, {new[name]!r} now" for name in changed)
 
 
 def is_locked(workdir: pathlib.Path) -> bool:
-    """Returns whether a training is running in the folder."""
+    """Returns whether a training is running in the folder; False on a file system without locks."""
     try:
         with (workdir / LOCK).open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -152,10 +159,10 @@ def is_locked(workdir: pathlib.Path) -> bool:
 
 
 def check_shared(workdir: pathlib.Path) -> None:
-    """Waits until every process sees the run's folder as process 0 does, which has claimed it before.
+    """Waits until this process sees the same content of the run's folder as process 0, which has claimed the folder.
 
-    Raises InputError in a process that does not within `SYNC_SECONDS`: on a disk of its own, it would start from
-    scratch while the others resume.
+    Raises InputError after `SYNC_SECONDS`: with a disk of its own, this process would start from scratch while the
+    others resume. Does nothing if there is one process.
     """
     if jax.process_count() == 1:
         return
@@ -171,7 +178,7 @@ def check_shared(workdir: pathlib.Path) -> None:
 
 
 def _fingerprint(workdir: pathlib.Path) -> int:
-    """Returns a checksum of the folder as this process sees it: the time of the last claim, and the checkpoints."""
+    """Returns a checksum of config.json's modification time and the names of the checkpoints; 0 without config.json."""
     with contextlib.suppress(OSError):
         os.listdir(workdir.parent)  # makes a network file system refresh
         claimed = (workdir / "config.json").stat().st_mtime_ns
@@ -180,10 +187,11 @@ def _fingerprint(workdir: pathlib.Path) -> int:
 
 
 class MetricsWriter:
-    """Writes metrics to metrics.jsonl and to TensorBoard, in the leader process; locks the run's folder.
+    """Context manager that writes metrics to metrics.jsonl and TensorBoard, and locks the run's folder meanwhile.
 
-    Lines after `first_step`, the step that training resumes from, belong to a lost attempt and are removed, as is the
-    final test line, which will be written again. Raises InputError while another training runs in the folder.
+    In a process that is not the `leader`, does nothing. When training resumes from step `first_step`, removes the lines
+    of later steps, which an interrupted attempt wrote, and the final test line, which will be written again. Raises
+    InputError if another training runs in the folder.
     """
 
     def __init__(self, workdir: pathlib.Path, first_step: int, leader: bool) -> None:
@@ -211,13 +219,14 @@ class MetricsWriter:
         self._open.close()
 
     def _open_board(self, folder: pathlib.Path, purge_step: int) -> Any:
+        """Opens a TensorBoard writer. TensorBoard will hide earlier events from `purge_step` on."""
         import tensorboardX  # only now, so that the first training step does not wait for it
 
         board = tensorboardX.SummaryWriter(str(folder), purge_step=purge_step)
         return self._open.enter_context(contextlib.closing(board))
 
     def write(self, step: int, epoch: float, group: str, values: dict[str, float]) -> None:
-        """Appends one line, {"step": ..., "epoch": ..., "group/name": value, ...}."""
+        """Writes metrics of a step under 'group/name', in the line {"step": ..., "epoch": ..., "train/loss": ...}."""
         if not self._leader:
             return
         named = {f"{group}/{name}": value for name, value in values.items()}
@@ -227,13 +236,17 @@ class MetricsWriter:
 
 
 def complete_lines(path: pathlib.Path) -> list[str]:
-    """Returns the lines of a file without an unfinished last one; [] if there is no file."""
+    """Returns the lines of a text file, without empty ones and an unfinished last one; [] if there is no file."""
     if not path.exists():
         return []
     return [line for line in path.read_text().split("\n")[:-1] if line]
 
 
 def _is_kept(line: str, first_step: int) -> bool:
+    """Returns whether to keep a line of metrics.jsonl when training resumes from `first_step`.
+
+    False for lines of later steps and for the final test line.
+    """
     try:
         values = json.loads(line)
         return values["step"] <= first_step and "test/loss" not in values

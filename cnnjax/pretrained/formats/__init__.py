@@ -10,12 +10,19 @@ from cnnjax.pretrained.library import Arrays
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """A file format. Its module in this package has `read(path) -> Arrays`, which raises InputError."""
+    """A file format. The module of its name in this package has `read(path) -> Arrays`, which raises InputError.
 
-    framework: str  # whose names and layouts the arrays have, see `Library.framework`
+    Attributes:
+      framework: framework whose names and layouts the arrays have, as in `Library.framework`.
+      suffixes: usual suffixes of the files.
+      magic: bytes with which the files begin, one of these; () if they have none in common.
+      magic_offset: number of bytes before the magic.
+    """
+
+    framework: str
     suffixes: tuple[str, ...]
-    magic: tuple[bytes, ...] = ()  # first bytes of its files; () if they have none in common
-    magic_offset: int = 0  # bytes before the magic
+    magic: tuple[bytes, ...] = ()
+    magic_offset: int = 0
 
 
 READERS: dict[str, Format] = {
@@ -28,9 +35,9 @@ READERS: dict[str, Format] = {
 
 
 def read(path: str | pathlib.Path) -> tuple[str, Arrays]:
-    """Reads a weight file; returns its framework, such as "torch", and its arrays in the file's order.
+    """Reads a weight file; returns its framework, such as 'torch', and its arrays by name, in the file's order.
 
-    Raises InputError for a file in no format of `READERS`, that is damaged, or that asks to run code.
+    Runs no code from the file. Raises InputError for an unknown format, and for a damaged or malicious file.
     """
     path = pathlib.Path(path)
     name = _format(path)
@@ -38,7 +45,10 @@ def read(path: str | pathlib.Path) -> tuple[str, Arrays]:
 
 
 def _format(path: pathlib.Path) -> str:
-    """Returns the name of a format by suffix and first bytes, or by the first bytes alone for an unknown suffix."""
+    """Returns the key in `READERS` of a file's format, by suffix and first bytes; by the first bytes if these disagree.
+
+    Raises InputError if there is no such file or its format is unknown.
+    """
     if not path.is_file():
         raise InputError(f"there is no file {str(path)!r}")
     with path.open("rb") as file:

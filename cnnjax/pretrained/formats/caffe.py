@@ -36,7 +36,7 @@ REPEATED = ("dim", "data", "double_data", "blobs", "layers", "layer")
 
 @functools.cache
 def net_parameter() -> Any:
-    """Builds the message class NetParameter from MESSAGES."""
+    """Builds the protobuf message class NetParameter from `MESSAGES`."""
     file = descriptor_pb2.FileDescriptorProto(name="caffe.proto", package="caffe")
     for name, fields in MESSAGES.items():
         message_type = file.message_type.add(name=name)
@@ -53,7 +53,10 @@ def net_parameter() -> Any:
 
 
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Reads the arrays in the order of the layers. Raises InputError for a file that is damaged or not Caffe's."""
+    """Reads the arrays of a .caffemodel, by '<layer>/<blob number>', in the order of the layers.
+
+    Raises InputError for a file that is damaged or not Caffe's.
+    """
     try:
         net = net_parameter().FromString(path.read_bytes())
         arrays = {}
@@ -71,7 +74,10 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _array(blob: Any) -> np.ndarray:
-    """Returns a blob as an array. Raises ValueError if data and shape disagree."""
+    """Converts a BlobProto to an array. Raises ValueError if the data does not fit the shape.
+
+    The old form pads shapes to four sizes with 1 in front; these are removed.
+    """
     data, dtype = (blob.data, np.float32) if blob.data else (blob.double_data, np.float64)
     shape = list(blob.shape.dim)
     if not shape:  # the old form pads shapes to four sizes with 1 in front

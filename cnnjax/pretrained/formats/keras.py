@@ -32,7 +32,10 @@ VARIABLES: dict[tuple[int, ...], tuple[str, ...]] = {
 
 
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Reads the arrays in the order of the layers. Raises InputError for a file that is damaged or not Keras's."""
+    """Reads the arrays of a Keras file, by '<layer>/<variable>', in the order of the layers.
+
+    Raises InputError if h5py is missing, and for a file that is damaged or not Keras's.
+    """
     try:
         h5py: Any = importlib.import_module("h5py")
     except ImportError:
@@ -54,6 +57,7 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _arrays(file: Any, names: dict[str, str] | None = None) -> dict[str, np.ndarray]:
+    """Reads the arrays of an open HDF5 file by '<layer>/<variable>'. `names` is as in `_read_keras3`; None means {}."""
     layers = _read_keras3(file["layers"], names or {}) if "layers" in file else _read_keras2(file)
     arrays = {}
     for layer, variables in layers:
@@ -65,6 +69,7 @@ def _arrays(file: Any, names: dict[str, str] | None = None) -> dict[str, np.ndar
 
 
 def _read_keras2(file: Any) -> Iterator[tuple[str, list[np.ndarray]]]:
+    """Yields (layer name, its arrays) of an HDF5 file of Keras 1 or 2."""
     root = file.get("model_weights", file)
     for layer in _attribute(root, "layer_names"):
         if names := _attribute(root[layer], "weight_names"):
@@ -72,7 +77,11 @@ def _read_keras2(file: Any) -> Iterator[tuple[str, list[np.ndarray]]]:
 
 
 def _attribute(group: Any, name: str) -> list[str]:
-    """Returns a list of names; a list too long for one attribute is in several, 'layer_names0' and so on."""
+    """Returns a list of names that is an attribute of an HDF5 group.
+
+    A list too long for one attribute is stored in several: 'layer_names0', 'layer_names1' and so on. Raises InputError
+    if there is none.
+    """
     chunks = [group.attrs[name]] if name in group.attrs else []
     while f"{name}{len(chunks)}" in group.attrs:
         chunks.append(group.attrs[f"{name}{len(chunks)}"])
@@ -82,7 +91,10 @@ def _attribute(group: Any, name: str) -> list[str]:
 
 
 def _read_keras3(layers: Any, names: dict[str, str]) -> Iterator[tuple[str, list[np.ndarray]]]:
-    """Yields layer names and variables. Groups are named by class and number; `names` has the layers' own names."""
+    """Yields (layer name, its arrays) of an HDF5 file of Keras 3, where groups are named by class and number.
+
+    `names` has the layers' own names by group, as in {'conv2d_1': 'block1_conv2'}; {} if the file stores them itself.
+    """
     for group in sorted(layers, key=_class_and_number):
         if "layers" in layers[group]:  # a model as a layer
             yield from _read_keras3(layers[group]["layers"], {})
@@ -96,13 +108,17 @@ def _read_keras3(layers: Any, names: dict[str, str]) -> Iterator[tuple[str, list
 
 
 def _class_and_number(name: str) -> tuple[str, int]:
+    """Splits 'conv2d_10' into ('conv2d', 10), to sort groups by; the number is 0 if there is none."""
     match = re.fullmatch(r"(.*?)(?:_(\d+))?", name)
     assert match  # anything matches
     return match[1], int(match[2] or 0)
 
 
 def _names(config: dict[str, Any]) -> dict[str, str]:
-    """Returns the layer names of a .keras file by the group of their weights: 'conv2d_1' is the second Conv2D."""
+    """Returns {group of the weights: layer's own name} from the config of a .keras file.
+
+    The group 'conv2d_1', for example, has the weights of the second Conv2D.
+    """
     counts: dict[str, int] = {}
     names = {}
     for layer in config["config"]["layers"]:

@@ -10,7 +10,7 @@ from cnnjax.pretrained.formats import Arrays
 
 
 def read(path: pathlib.Path) -> Arrays:
-    """Reads the arrays in the order of their data. Raises InputError for a damaged file."""
+    """Reads the arrays of a .safetensors file, in the order of their data. Raises InputError for a damaged file."""
     try:
         with safetensors.safe_open(path, framework="np") as file:
             return {name: file.get_tensor(name) for name in file.offset_keys()}

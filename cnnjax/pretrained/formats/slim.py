@@ -21,10 +21,11 @@ DAMAGED = (OSError, ValueError, LookupError, RuntimeError, EOFError, zlib.error,
 
 
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Reads the arrays of a checkpoint by variable name, sorted.
+    """Reads the arrays of a TensorFlow checkpoint by variable name, sorted by name.
 
-    `path` is a .tar.gz with one checkpoint, the single file of version 1, or a file or the common prefix of version 2.
-    Raises InputError for a file that is damaged or not TensorFlow's.
+    `path` is a .tar.gz with one checkpoint, the single file of a checkpoint of version 1, or for version 2 one of its
+    files or their common prefix. Raises InputError if TensorFlow is missing, or the file is damaged or not
+    TensorFlow's.
     """
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # silences a warning at import
     try:
@@ -43,12 +44,15 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _prefix(path: pathlib.Path) -> pathlib.Path:
-    """Returns the common prefix of a checkpoint's files."""
+    """Returns the common prefix of a checkpoint's files, given one of the files or the prefix itself."""
     return path.with_suffix("") if path.suffix == ".index" or path.suffix.startswith(".data-") else path
 
 
 def _unpack(archive: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
-    """Extracts a checkpoint's files from any folders of an archive; returns their common prefix."""
+    """Extracts the files of the checkpoint in `archive` into `folder`; returns their common prefix.
+
+    Ignores the archive's folders. Raises ValueError unless there is exactly one checkpoint.
+    """
     extracted = []
     with tarfile.open(archive) as tar:
         for member in tar:
@@ -66,5 +70,6 @@ def _unpack(archive: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
 
 
 def _arrays(tf: Any, prefix: pathlib.Path) -> dict[str, np.ndarray]:
+    """Reads all variables of a checkpoint, sorted by name. `tf` is the module tensorflow."""
     reader = tf.train.load_checkpoint(str(prefix))
     return {name: reader.get_tensor(name) for name in sorted(reader.get_variable_to_shape_map())}

@@ -31,16 +31,23 @@ _DTYPES = {
 
 
 class _Storage(NamedTuple):
-    """A flat array of numbers that tensors are views of."""
+    """A flat array of numbers in the file, of which tensors are views.
+
+    Attributes:
+      key: name of the array in the file.
+      dtype: key of `_DTYPES`, such as 'Float'.
+      count: number of elements.
+      start: index of the first element; not 0 if this storage is a part of a larger one.
+    """
 
     key: str
-    dtype: str  # key of `_DTYPES`
+    dtype: str
     count: int
-    start: int  # not 0 for a view of another storage
+    start: int
 
 
 class _Tensor(NamedTuple):
-    """A strided view of a storage; offset and strides are in numbers."""
+    """A strided view of a storage. `offset` and `strides` are in elements, not bytes."""
 
     storage: _Storage
     offset: int
@@ -52,7 +59,11 @@ class _Tensor(NamedTuple):
 
 
 def _tensor(storage: _Storage, offset: int, shape: Any, strides: Any, *_: Any) -> _Tensor:
-    """Stands in for torch._utils._rebuild_tensor. Raises ValueError for arguments that describe no tensor."""
+    """Stands in for torch._utils._rebuild_tensor when unpickling.
+
+    `strides` and `offset` are in elements; further arguments are ignored. Raises ValueError for arguments that describe
+    no tensor.
+    """
     if type(storage) is not _Storage or len(shape) != len(strides):
         raise ValueError("a tensor without a storage")
     for number in (offset, *shape, *strides):
@@ -62,6 +73,7 @@ def _tensor(storage: _Storage, offset: int, shape: Any, strides: Any, *_: Any) -
 
 
 def _same(tensor: Any, *_: Any) -> Any:
+    """Stands in for the construction of a parameter when unpickling: returns its tensor."""
     return tensor
 
 
@@ -77,7 +89,7 @@ _ALLOWED = {
 
 
 def _storage(identity: Any) -> _Storage:
-    """Parses the persistent id of a storage. Raises ValueError for anything else."""
+    """Parses the persistent id by which a pickle refers to a storage. Raises ValueError for anything else."""
     kind, dtype, key, _, count, *view = identity
     _, start, count = view[0] if view and view[0] else (key, 0, count)
     if kind != "storage" or dtype not in _DTYPES or type(key) is not str or min(start, count) < 0:
@@ -86,10 +98,10 @@ def _storage(identity: Any) -> _Storage:
 
 
 def read(path: pathlib.Path) -> Arrays:
-    """Reads a state dict, also one under a key of `WRAPPERS`, as read-only arrays.
+    """Reads the state dict in a PyTorch file as read-only arrays. Runs no code from the file.
 
-    Tensors that share a storage share memory. Raises InputError for a file that is damaged, has no state dict, or asks
-    for anything but tensors.
+    The state dict may be the whole content or under a key of `WRAPPERS`. Tensors that share a storage share memory.
+    Raises InputError for a file that is damaged, has no state dict, or asks for anything but tensors.
     """
     try:
         data = path.read_bytes()
@@ -103,7 +115,7 @@ def read(path: pathlib.Path) -> Arrays:
 
 
 def _read_zip(data: bytes) -> tuple[Any, dict[str, np.ndarray]]:
-    """Returns the unpickled content and the storages by key."""
+    """Reads a zip archive of PyTorch 1.6 or later; returns the unpickled content and the storages by key."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         names = archive.namelist()
         pickled = next(name for name in names if name.count("/") == 1 and name.endswith("/data.pkl"))
@@ -112,6 +124,7 @@ def _read_zip(data: bytes) -> tuple[Any, dict[str, np.ndarray]]:
         described: dict[str, tuple[str, int]] = {}
 
         def persistent_load(identity: Any) -> _Storage:
+            """Returns the storage of a persistent id, and notes its dtype and size."""
             storage = _storage(identity)
             described[storage.key] = storage.dtype, storage.count
             return storage
@@ -135,10 +148,11 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
 
 
 def _read_stream(data: bytes) -> tuple[Any, dict[str, np.ndarray]]:
-    """Returns the unpickled content and the storages by key."""
+    """Reads the stream that PyTorch wrote before version 1.6; returns the unpickled content and the storages by key."""
     file, dtypes = io.BytesIO(data), {}
 
     def persistent_load(identity: Any) -> _Storage:
+        """Returns the storage of a persistent id, and notes its dtype."""
         storage = _storage(identity)
         dtypes[storage.key] = storage.dtype
         return storage
@@ -158,12 +172,16 @@ def _read_stream(data: bytes) -> tuple[Any, dict[str, np.ndarray]]:
 
 
 def _numbers(data: bytes, at: int, dtype: str, count: int, little: bool) -> np.ndarray:
+    """Returns `count` elements that start at byte `at` of `data`. `little` says whether they are little-endian."""
     numbers = np.frombuffer(data, _DTYPES[dtype], count, at)
     return numbers if little == (sys.byteorder == "little") else numbers.byteswap()
 
 
 def _state_dict(content: Any) -> dict[str, _Tensor]:
-    """Returns the tensors by name. Raises InputError if there is no state dict, or it holds anything else."""
+    """Finds the state dict in an unpickled content, by `WRAPPERS`.
+
+    Raises InputError if there is none, or if it holds anything but tensors.
+    """
     if isinstance(content, dict):
         content = next((content[name] for name in WRAPPERS if isinstance(content.get(name), dict)), content)
     if not isinstance(content, dict) or not any(isinstance(value, _Tensor) for value in content.values()):
@@ -176,7 +194,10 @@ def _state_dict(content: Any) -> dict[str, _Tensor]:
 
 
 def _array(tensor: _Tensor, storages: dict[str, np.ndarray], max_bytes: int) -> np.ndarray:
-    """Returns a tensor as a view. Raises InputError if it exceeds its storage, or `max_bytes` by strides of 0."""
+    """Returns a tensor as a read-only view of its storage.
+
+    Raises InputError if the tensor exceeds its storage, or exceeds `max_bytes`, as strides of 0 make possible.
+    """
     key, dtype, count, start = tensor.storage
     storage = storages[key][start : start + count]
     last = tensor.offset + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True))

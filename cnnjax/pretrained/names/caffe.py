@@ -64,7 +64,10 @@ SE_RESNET = {
 
 
 def _resnet(layers: Sequence[Layer], arrays: Arrays) -> dict[str, str]:
-    """Returns names such as res4b_branch2a; from ResNet-101 on, stages 3 and 4 number their blocks: res4b1_branch2a."""
+    """Returns Caffe's layer names, by our path, of a ResNet, such as 'res4b_branch2a'. `arrays` is not used.
+
+    From ResNet-101 on, stages 3 and 4 number their blocks: 'res4b1_branch2a'. SE-ResNets have names of their own.
+    """
     if any("/se/" in layer.path for layer in layers):
         return names_by_pattern(SE_RESNET)(layers, arrays)
     matches = [re.match(r"conv(\d)_(\d+)/", layer.path) for layer in layers]
@@ -83,7 +86,10 @@ def _resnet(layers: Sequence[Layer], arrays: Arrays) -> dict[str, str]:
 
 
 def _blob_name(layer: Layer, name: str, leaf: str) -> str:
-    """Returns '<layer>/<blob number>' of a leaf such as 'kernel'; a BatchNorm's scale and bias are in a Scale layer."""
+    """Returns '<layer>/<blob number>' of our array `leaf`, such as 'kernel', of the layer that Caffe calls `name`.
+
+    The scale and bias of a BatchNorm are in a layer of their own, of the type Scale.
+    """
     if not any(path.startswith("batch_stats/") for path in layer.arrays):
         return f"{name}/{('kernel', 'bias').index(leaf)}"
     if leaf in ("mean", "var"):

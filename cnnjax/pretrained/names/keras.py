@@ -76,9 +76,15 @@ INCEPTION_RESNET_V2 = {
 
 
 def _keras(table: dict[str, str]) -> NameMapping:
-    """Returns a mapping by `table`; other layers are matched in order to automatic names, and the head to any Dense."""
+    """Returns a function from our layers to Keras's layer names, for `Library.families`.
+
+    `table` is as in `names_by_pattern`. The layers that it does not name are matched, in order, to Keras's automatic
+    names, such as conv2d_5. The head is matched to the file's last fully connected layer if the file has no head of
+    that name.
+    """
 
     def mapping(layers: Sequence[Layer], arrays: Arrays) -> dict[str, str]:
+        """Returns Keras's layer names by our path. `arrays` are those of the file; {} for an export."""
         names = names_by_pattern(table)(layers, arrays)
         for class_name in ("conv2d", "batch_normalization"):
             # Automatic names count all layers of a Python program, so a second network's start anywhere.

@@ -6,7 +6,10 @@ from cnnjax.pretrained.library import Arrays, Layer, Library, names_by_substitut
 
 
 def _units(names: str, *sizes: int) -> dict[str, str]:
-    """Returns substitutions of our `names`, separated by spaces, by stages of `sizes` units in that order."""
+    """Returns substitutions that rename modules of ours to 'features/stageS/unitU', in order.
+
+    `names` are our modules, separated by spaces; `sizes` are the numbers of units in stage 1, 2, ...
+    """
     places = [(stage, unit) for stage, size in enumerate(sizes, start=1) for unit in range(1, size + 1)]
     pairs = zip(names.split(), places, strict=True)
     return {f"^{name}(?=/|$)": f"features/stage{stage}/unit{unit}" for name, (stage, unit) in pairs}
@@ -32,7 +35,10 @@ _WIDE_RESNET = _STAGES | _PRE | {"^conv1$": "features/init_block"}
 
 
 def _resnet_v2(layers: Sequence[Layer], arrays: Arrays) -> dict[str, str]:
-    """Returns the names of ImageNet's networks, which have a BatchNorm in the stem, or of CIFAR's, which have none."""
+    """Returns pytorchcv's layer names, by our path, of a pre-activation ResNet.
+
+    ImageNet's networks have a BatchNorm in the stem, CIFAR's do not. `arrays` is not used.
+    """
     both = {"norm1", "conv2_1/norm1"} <= {layer.path for layer in layers}
     stem = {"^conv1$": "features/init_block/conv", "^norm1$": "features/init_block/bn"}
     bare = {"^conv1$": "features/init_block", "^norm1$": "features/stage1/unit1/body/conv1/bn"}
@@ -50,7 +56,10 @@ _DENSENET = {
 
 
 def _densenet(layers: Sequence[Layer], arrays: Arrays) -> dict[str, str]:
-    """Returns the names of CIFAR's DenseNets. Without bottleneck, a unit's only convolution has no number."""
+    """Returns pytorchcv's layer names, by our path, of a CIFAR DenseNet. `arrays` is not used.
+
+    The only convolution of a unit without bottleneck has no number.
+    """
     if any(layer.path.endswith("/norm2") for layer in layers):
         return names_by_substitution(_DENSENET | {r"/(conv\d)$": "/{}/conv", r"/norm(\d)$": "/conv{}/bn"})(
             layers, arrays
@@ -70,7 +79,10 @@ _FIRES = " ".join(f"fire{i}" for i in range(2, 10))
 
 
 def _squeezenet(layers: Sequence[Layer], arrays: Arrays) -> dict[str, str]:
-    """Tells version 1.0 from 1.1, which pools earlier, by the size of the first kernel."""
+    """Returns pytorchcv's layer names, by our path, of a SqueezeNet. `arrays` is not used.
+
+    The size of the first kernel tells version 1.0 (7x7) from 1.1, which pools earlier.
+    """
     first = layers[0].arrays["params/conv1/conv/kernel"][0]
     units = _units(_FIRES, 3, 4, 1) if first == 7 else _units(_FIRES, 2, 2, 4)
     return names_by_substitution(units | {"^conv1/": "features/init_block/", "^conv10$": "output/final_conv"})(
@@ -151,6 +163,7 @@ _INCEPTION_RESNET_V2 = {
 
 
 def _inception_v4(layers: Sequence[Layer], arrays: Arrays) -> dict[str, str]:
+    """Returns pytorchcv's layer names, by our path, of an Inception-v4 or Inception-ResNet-v2. `arrays` is not used."""
     residual = any(layer.path.startswith("block35") for layer in layers)
     return names_by_substitution(_INCEPTION_RESNET_V2 if residual else _INCEPTION_V4)(layers, arrays)
 

@@ -11,12 +11,15 @@ from cnnjax.pretrained.names.tensorflow import tensorflow_layout
 
 
 def _with_scope(scope: Callable[[Sequence[Layer]], str], mapping: NameMapping) -> NameMapping:
-    """Returns `mapping` with the network's scope, such as 'resnet_v1_50', before each name."""
+    """Returns a function as `mapping`, but with a variable scope such as 'resnet_v1_50/' in front of each layer name.
+
+    `scope` computes the scope from our layers.
+    """
     return lambda layers, arrays: {path: f"{scope(layers)}/{name}" for path, name in mapping(layers, arrays).items()}
 
 
 def _count(layers: Sequence[Layer], pattern: str) -> int:
-    """Returns the number of layers whose path contains the pattern."""
+    """Returns the number of layers in whose path the regular expression is found."""
     return sum(re.search(pattern, layer.path) is not None for layer in layers)
 
 
@@ -62,10 +65,12 @@ MOBILENET = {
 
 
 def _resnet(version: int) -> Callable[[Sequence[Layer]], str]:
+    """Returns a function from our layers to the scope of a ResNet of version 1 or 2, such as 'resnet_v2_101'."""
     return lambda layers: f"resnet_v{version}_{_count(layers, '_[0-9]+/conv[0-9]$') + 2}"
 
 
 def _vgg(layers: Sequence[Layer]) -> str:
+    """Returns the scope of a VGG: 'vgg_a', 'vgg_16' or 'vgg_19'."""
     depth = _count(layers, r"^conv\d_\d/conv$") + 3
     return "vgg_a" if depth == 11 else f"vgg_{depth}"
 
@@ -142,9 +147,14 @@ EXCEPTIONS = {
 
 
 def _inception(scope_of: Callable[[Sequence[Layer]], str]) -> NameMapping:
-    """Returns a mapping that names the convolutions of a branch by position (a letter) and kernel size."""
+    """Returns a function from the layers of an Inception network to Slim's layer names, for `Library.families`.
+
+    `scope_of` computes the variable scope, such as 'InceptionV3', from our layers. Slim names a convolution in a branch
+    by its position, a letter, and its kernel size, as in Conv2d_0b_3x3.
+    """
 
     def mapping(layers: Sequence[Layer], arrays: Arrays) -> dict[str, str]:
+        """Returns Slim's layer names by our path. `arrays` is not used."""
         scope, branches = scope_of(layers), {}
         names = names_by_pattern(INCEPTIONS[scope])(
             [layer for layer in layers if not layer.path.endswith("/norm")], arrays

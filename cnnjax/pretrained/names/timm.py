@@ -86,10 +86,12 @@ _XCEPTION = (
 
 
 def _vgg(layers: Sequence[Layer], arrays: Arrays) -> dict[str, str]:
+    """Returns timm's layer names, by our path, of a VGG. `arrays` is not used."""
     return vgg_features(layers) | {"fc6": "pre_logits.fc1", "fc7": "pre_logits.fc2", "fc8": "head.fc"}
 
 
 def _inception_v4(layers: Sequence[Layer], arrays: Arrays) -> dict[str, str]:
+    """Returns timm's layer names, by our path, of an Inception-v4 or Inception-ResNet-v2. `arrays` is not used."""
     residual = any(layer.path.startswith("block35") for layer in layers)
     return names_by_substitution(_INCEPTION_RESNET_V2 if residual else _INCEPTION_V4)(layers, arrays)
 

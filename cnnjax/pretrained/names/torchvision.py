@@ -74,7 +74,10 @@ _ALEXNET = {f"^conv{i}$": f"features/{place}" for i, place in enumerate((0, 3, 6
 
 
 def vgg_features(layers: Sequence[Layer]) -> dict[str, str]:
-    """Returns the names of VGG's convolutions and BatchNorms: indices in a list that counts ReLUs and pools, too."""
+    """Returns torchvision's names of VGG's convolutions and BatchNorms, by our path, such as 'features.10'.
+
+    The numbers are indices in a list of modules that also counts ReLUs and pools.
+    """
     modules: list[str] = []
     stage = "1"
     for layer in layers:
@@ -87,11 +90,15 @@ def vgg_features(layers: Sequence[Layer]) -> dict[str, str]:
 
 
 def _vgg(layers: Sequence[Layer], arrays: Arrays) -> dict[str, str]:
+    """Returns torchvision's layer names, by our path, of a VGG. `arrays` is not used."""
     return vgg_features(layers) | {"fc6": "classifier.0", "fc7": "classifier.3", "fc8": "classifier.6"}
 
 
 def _squeezenet(layers: Sequence[Layer], arrays: Arrays) -> dict[str, str]:
-    """Tells version 1.0 from 1.1, which pools earlier, by the first kernel; indices count fires and pools."""
+    """Returns torchvision's layer names, by our path, of a SqueezeNet: 'features.3.squeeze', ... `arrays` is not used.
+
+    The size of the first kernel tells version 1.0 (7x7) from 1.1, which pools earlier.
+    """
     first = layers[0].arrays["params/conv1/conv/kernel"][0]
     fires = (3, 4, 5, 7, 8, 9, 10, 12) if first == 7 else (3, 4, 6, 7, 9, 10, 11, 12)
     table = {f"^fire{i}/(.+)/conv$": f"features/{place}/{{}}" for i, place in enumerate(fires, start=2)}
