@@ -328,7 +328,7 @@ class _Search:
         return not is_at_last_step(run) and trial.should_prune()
 
     def on_end(self, run: Run, end: End) -> None:
-        """Handles the end of a run: its trial goes on (if complete), is recorded as pruned (if stopped), or as failed."""
+        """Handles the end of a run: its trial goes on, or is recorded as pruned (run stopped) or as failed."""
         trial = self.trials.pop(run.folder)
         if end.kind == "complete":
             self.unfinished.insert(0, trial)
