@@ -20,7 +20,15 @@ from cnnjax.config import Config, pick_recipe
 
 
 class Recipe(NamedTuple):
-    """The settings in which the three recipes differ."""
+    """The settings in which A1, A2 and A3 differ.
+
+    Attributes:
+        mixup: alpha of mixup's Beta distribution.
+        side: height and width of the training crops, in pixels.
+        magnitude: strength of RandAugment's operations, 0 to 10.
+        repeated_augment: copies of each image in a batch, each augmented differently.
+        stochastic_depth: drop rate of the last residual block; rates grow linearly with depth.
+    """
 
     epochs: int
     lr: float

@@ -81,11 +81,11 @@ class Comparison:
 
 
 def compare(rows: Sequence[Row], records: Sequence[Record], tolerance: float) -> list[Comparison]:
-    """Compares each row with the newest comparable record of the baseline: the last with the same `KEY_COLUMNS`.
+    """Compares each row with the newest comparable record: the last with the same values in `KEY_COLUMNS`.
 
-    Times are 'slower' or 'faster' only if their quartile ranges do not overlap, and memory 'larger' or 'smaller' from a
-    difference of `SAME_MEMORY` on. Such a row is a regression if its ratio exceeds 1 + `tolerance`: 0.1 tolerates 10 %.
-    Raises InputError if no row has a comparable record.
+    `records` are the baseline, as `read` returns it. Times are 'slower' or 'faster' only if their quartile ranges do
+    not overlap, and memory 'larger' or 'smaller' from a difference of `SAME_MEMORY` on. Such a row is a regression if
+    its ratio exceeds 1 + `tolerance`: 0.1 tolerates 10 %. Raises InputError if no row has a comparable record.
     """
     comparisons = []
     for row in rows:

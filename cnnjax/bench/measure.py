@@ -96,7 +96,7 @@ class Program(NamedTuple):
     """A compiled step, and what XLA reports about it.
 
     Attributes:
-        run: runs a number of steps, and returns their seconds.
+        run: function: number of steps to run -> their seconds.
         text: the optimized HLO.
         compile_seconds: without tracing; with a persistent compilation cache, possibly the time to read from it.
         bytes_accessed: by a step on all devices together; 0 if unknown.
@@ -113,7 +113,7 @@ class Program(NamedTuple):
 
 
 def compile_step(setup: Setup, what: str) -> Program:
-    """Compiles a step for timing. Nothing is computed before the first call of the returned `run`.
+    """Compiles a step for timing, and returns it with a function that runs it. Computes nothing before the first run.
 
     `what` is 'train', the training step on the same batch again and again; 'loop', the training step on the next batch
     of the input pipeline each time; or 'forward', the network in evaluation mode on the same batch, after what training
@@ -246,14 +246,20 @@ def input_run(setup: Setup) -> Run:
 
 
 def steps_in_a_block(run: Run) -> int:
-    """Returns the number of steps that take about `BLOCK` seconds, from a few timed ones, which also warm up."""
+    """Returns the number of steps that take about `BLOCK` seconds, from a few timed ones, which also warm up.
+
+    `run` runs a number of steps and returns their seconds.
+    """
     run(1)
     few = max(1, min(10, int(BLOCK / run(1))))
     return max(1, round(BLOCK * few / run(few)))
 
 
 def blocks(run: Run, repeats: int) -> list[float]:
-    """Times `repeats` blocks of about `BLOCK` seconds. Returns the mean seconds of a step in each block."""
+    """Times `repeats` blocks of about `BLOCK` seconds.
+
+    Returns the mean seconds of a step in each block. `run` runs a number of steps and returns their seconds.
+    """
     steps = steps_in_a_block(run)
     return [run(steps) / steps for _ in range(repeats)]
 

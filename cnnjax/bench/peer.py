@@ -55,7 +55,7 @@ class Peer:
     """A network or an input pipeline of PyTorch, to compare ours with.
 
     Attributes:
-        run: runs a number of steps in the worker, and returns their seconds.
+        run: function: number of steps to run in the worker -> their seconds.
         source: libraries and versions, as in 'torchvision 0.26, torch 2.11'.
     """
 
@@ -188,7 +188,7 @@ def build_peer(
 
 
 def _fastest(runs: Sequence[Run]) -> Run:
-    """Returns the run with the shortest steps: the minimum over three rounds of two steps each, after a warm-up."""
+    """Returns the fastest of `runs`, by the minimum over three rounds of two steps each, after a warm-up."""
     if len(runs) == 1:
         return runs[0]
     for run in runs:
@@ -202,10 +202,11 @@ def _fastest(runs: Sequence[Run]) -> Run:
 
 
 def interleave(ours: Run, theirs: Run, pairs: int) -> tuple[list[float], list[float]]:
-    """Times `ours` and `theirs` in turns, one block of about a second each; the side that begins alternates.
+    """Times two runs in turns, by blocks of steps of about a second each. The side that begins a pair alternates.
 
-    Returns the seconds per step of our `pairs` blocks, and of theirs. Before each block one step runs untimed, to fill
-    the caches and get back memory that was released meanwhile.
+    `ours` and `theirs` run a number of steps and return their seconds. Returns the seconds per step in each of `pairs`
+    blocks of ours, and of theirs. Before each block one step runs untimed, to fill the caches and get back memory that
+    was released meanwhile.
     """
     sides = [(run, steps_in_a_block(run)) for run in (ours, theirs)]
     seconds: tuple[list[float], list[float]] = ([], [])

@@ -24,6 +24,7 @@ class Row:
         machine: name of the processor or accelerator.
         cores: CPU cores that the process may use.
         devices: number of JAX devices.
+        python: version of Python; `jax` and `jaxlib` are versions, too.
         convolutions: the library that computes convolutions.
         model: call string of the network.
         batch: images per step, on all devices together.
@@ -36,7 +37,7 @@ class Row:
         roofline: `flops_per_second` as a fraction of the roofline.
         memory_bytes: the most that a step holds on one device.
         peer: library and version of the network that ours is compared with.
-        ratio: our time / the peer's, median over `pairs` of blocks; `ratio_q1` and `ratio_q3` are the quartiles.
+        ratio: our time / the peer's, median over `pairs` pairs of blocks; `ratio_q1` and `ratio_q3` are the quartiles.
     """
 
     date: str
@@ -79,8 +80,9 @@ def new_row(config: Config, shape: tuple[int, ...], what: str) -> Row:
 
 
 def add_times(row: Row, seconds: Sequence[float]) -> None:
-    """Sets the median and the quartiles from the measured `seconds`, each of a step or a start; for steps, also the
-    steps and images per second.
+    """Sets the median and the quartiles from measured times, each the seconds of a step or of a start.
+
+    For steps, also sets the steps and images per second.
     """
     row.seconds_q1, row.seconds, row.seconds_q3 = quartiles(seconds)
     row.repeats = len(seconds)

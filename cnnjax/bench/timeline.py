@@ -50,8 +50,9 @@ class Span(NamedTuple):
 def record(folder: pathlib.Path, run: Run, hlo_text: str) -> tuple[dict[LayerOp, float], float]:
     """Profiles `TRACED_STEPS` steps, with a trace in `folder` for TensorBoard and Perfetto.
 
-    `hlo_text` is the compiled program that `run` executes. Returns the seconds per step of each operation, and the
-    seconds per step in which none ran. Raises InputError where the trace holds no times of instructions.
+    `run` runs a number of steps and returns their seconds; `hlo_text` is the compiled program that it executes. Returns
+    the seconds per step of each operation, and the seconds per step in which none ran. Raises InputError where the
+    trace holds no times of instructions.
     """
     run(2)
     with jax.profiler.trace(str(folder)):
@@ -84,7 +85,10 @@ def _spans(profile: Any) -> Iterator[Span]:
 
 
 def divide_time(spans: Iterable[Span]) -> dict[str, float]:
-    """Returns the total seconds of each instruction. Time in which several run is divided evenly among them."""
+    """Returns the total seconds of each instruction, by name.
+
+    Time in which several run is divided evenly among them.
+    """
     changes = sorted(
         (time, kind, number, span.instruction)
         for number, span in enumerate(spans)

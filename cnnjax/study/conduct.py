@@ -90,12 +90,12 @@ def conduct(
     stall_timeout: float,
     log: Callable[[str], None],
 ) -> list[str]:
-    """Runs the incomplete runs, `workers` in parallel, the first seed of every arm first.
+    """Runs the incomplete runs of a study, `workers` in parallel. Returns a text for each failed run.
 
-    Returns a text for each failed run. `runs` is the result of `all_runs`. Runs that start from another run's weights
-    come last. `start` launches a run's command, as an executor of `cnnjax.runs.executors` returns it. A run without
-    output for `stall_timeout` seconds fails. `log` gets a line when a run ends. Raises Interrupted after SIGINT or
-    SIGTERM.
+    `runs` is the result of `all_runs`. The first seed of every arm comes first, but runs that start from another run's
+    weights come after all others. `start` launches a run's command, as an executor of `cnnjax.runs.executors` returns
+    it. A run without output for `stall_timeout` seconds fails. `log` gets a line when a run ends. Raises Interrupted
+    after SIGINT or SIGTERM.
     """
     by_seed = [run for runs_of_seed in zip(*runs.values(), strict=True) for run in runs_of_seed]
     missing = [run for run in by_seed if not is_complete(run.folder)]

@@ -19,8 +19,9 @@ Results = Mapping[str, Sequence[Result]]  # arm -> one for each run
 def write(path: pathlib.Path, study: Study, results: Results, provenance: Sequence[str]) -> tuple[str, list[Finding]]:
     """Writes a study's report: `path`.md, `path`.csv (a row for each run) and `path`.png.
 
-    Returns the verdict on the claim (HELD, REFUTED or UNDECIDED) and the finding of each comparison. `provenance` is a
-    list of lines for the report: the command, the machine, the versions.
+    Returns the verdict on the claim (HELD, REFUTED or UNDECIDED) and the finding of each comparison. `results` is arm
+    -> one `Result` for each seed. `provenance` is a list of lines for the report: the command, the machine, the
+    versions.
     """
     values = {
         arm: {metric: [last_value(metric, result) for result in arm_results] for metric in study.metrics}
@@ -114,7 +115,10 @@ def _mean_and_sd(numbers: Sequence[float]) -> str:
 
 
 def draw(path: pathlib.Path, study: Study, results: Results) -> None:
-    """Draws the study's figure into a PNG file: a grid of its panels, with one color per arm."""
+    """Draws the study's figure into a PNG file: a grid of its panels, with one color per arm.
+
+    `results` is arm -> one `Result` for each seed.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator

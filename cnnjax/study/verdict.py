@@ -36,8 +36,7 @@ class Finding:
 
 
 def interval(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float]:
-    """Returns mean(a) - mean(b) and the lower and upper bound of its confidence interval of level `LEVEL`, by Welch's
-    t-test.
+    """Returns mean(a) - mean(b) and the bounds (low, high) of its 95 % confidence interval, by Welch's t-test.
 
     The bounds are infinite if `a` or `b` has a single value.
     """
@@ -53,7 +52,7 @@ def interval(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, floa
 
 
 def judge(comparison: Comparison, values: Values) -> Finding:
-    """Compares two arms in one metric.
+    """Compares two arms in one metric. `values` is arm -> metric -> one value for each seed.
 
     The verdict is HELD if the whole confidence interval is beyond the margin in the expected direction, REFUTED if none
     of it is, else UNDECIDED.
@@ -67,8 +66,6 @@ def judge(comparison: Comparison, values: Values) -> Finding:
 
 
 def overall_verdict(findings: Sequence[Finding]) -> str:
-    """Returns the verdict on the claim: REFUTED if any finding is REFUTED, HELD if all are HELD, else UNDECIDED (also
-    without findings).
-    """
+    """Returns the verdict on the claim: REFUTED if any finding is, HELD if all are, else (or without any) UNDECIDED."""
     verdicts = {finding.verdict for finding in findings}
     return REFUTED if REFUTED in verdicts else UNDECIDED if UNDECIDED in verdicts or not verdicts else HELD

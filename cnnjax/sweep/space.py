@@ -86,7 +86,7 @@ def current_name(setting: str) -> str:
 def with_settings(config: Config, values: Mapping[str, Any]) -> Config:
     """Returns a copy of `config` with these settings: config fields, or arguments in call strings ('model.dropout').
 
-    Raises InputError for an argument of a field that is not a call string, or that has no single call of that name.
+    Raises InputError for an argument if its field is not a call string, or does not contain the call exactly once.
     Whether the called function has the argument is not checked.
     """
     config = dataclasses.replace(config)
