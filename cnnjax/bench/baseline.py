@@ -55,7 +55,7 @@ def append(path: pathlib.Path, row: Row) -> None:
 
 
 def check_writable(path: pathlib.Path) -> None:
-    """Raises InputError if `append` would fail on the file. Called before time is spent on measuring."""
+    """Raises InputError if the file has other contents than `append` writes, or if its folder is missing."""
     if path.exists():
         if path.stat().st_size:
             read(path)

@@ -28,7 +28,7 @@ from cnnjax.training.step import jit_step
 BLOCK = 1.0  # seconds: long compared with clock resolution, short compared with other load on the machine
 NO_END = 2**40  # steps: more than any measurement takes
 
-Run = Callable[[int], float]  # runs this many steps; returns their seconds
+Run = Callable[[int], float]  # runs a number of steps; returns their seconds
 
 
 def of_model(text: str, classes: int, shape: tuple[int, int, int], batch: int, dtype: str) -> Setup:
@@ -39,7 +39,7 @@ def of_model(text: str, classes: int, shape: tuple[int, int, int], batch: int, d
     """
     mesh = sharding.make_mesh()
     sharding.check_batch(batch, mesh)
-    # A small rate: numbers that grow to infinity, or shrink to denormal ones, have times of their own.
+    # The learning rate is small, because infinite or denormal numbers would change the times.
     config = Config(model=text, batch_size=batch, dtype=dtype, optimizer="sgd(momentum=0.9)", lr=1e-3)
     rng = np.random.default_rng(0)
     rows = sharding.local_rows(mesh, batch)
@@ -129,7 +129,7 @@ def compile_step(setup: Setup, what: str) -> Program:
     compiled = lowered.compile()
     seconds = time.perf_counter() - begun
     inputs = itertools.chain([feed], stream) if what == "loop" else itertools.repeat(feed)
-    # Compiled and called at the first run alone: memory and compile time are known without it.
+    # Initializes the state at the first run only: memory and compile time are known without it.
     fresh = functools.cache(lambda: _initial_state(setup))
     run = _forward_run(compiled, fresh, inputs) if what == "forward" else _train_run(compiled, fresh, inputs, setup)
     stats = compiled.memory_analysis()
@@ -154,7 +154,7 @@ def lower_train(setup: Setup, feed: Any) -> Any:
 
 
 def _lower_forward(setup: Setup, batch: Any) -> Any:
-    """Lowers the network in evaluation mode: variables, images -> logits, split over the devices by rows."""
+    """Lowers the network in evaluation mode: (variables, images) -> logits, both split over the devices by image."""
 
     def forward(variables: Any, images: jax.Array) -> Any:
         return setup.model.apply(variables, setup.prepare(jax.random.key(0), images), train=False)
@@ -313,7 +313,8 @@ def roofline(flops: float, accessed: float, most: Peaks) -> float:
 
 
 def step_flops(setup: Setup, what: str) -> int:
-    """Returns the floating-point operations of a step on a whole batch: two for each multiply-accumulate.
+    """Returns the floating-point operations of a step on a whole batch: two for each multiply-accumulate of
+    convolutions and fully connected layers.
 
     `what` is 'forward', or 'train' or 'loop', for which the backward pass adds twice the operations of the forward
     pass.

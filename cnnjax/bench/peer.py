@@ -29,7 +29,7 @@ OPENMP_WAITING = ({}, {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"})
 MAX_FILES = 10_000  # encoded images exported for a worker: enough for any block, and written in seconds
 SETTLE_SECONDS = 0.25  # pause between turns, until busy threads of the other side sleep (Intel's after 0.2 s)
 EXIT_SECONDS = 5
-# Variables of our environment that would change a Python of another one.
+# Prefixes of our environment variables that would affect the other Python.
 OUR_VARIABLES = ("PYTHON", "OMP_", "GOMP_", "KMP_", "MKL_", "VIRTUAL_ENV", "GLIBC_TUNABLES")
 
 Ask = Callable[[dict[str, Any]], dict[str, Any]]

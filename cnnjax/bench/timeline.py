@@ -69,9 +69,7 @@ def record(folder: pathlib.Path, run: Run, hlo_text: str) -> tuple[dict[LayerOp,
 
 
 def _spans(profile: Any) -> Iterator[Span]:
-    """Yields every execution of an instruction, from all streams of the devices or, without these, from all threads of
-    the host.
-    """
+    """Yields every execution of an instruction: on all streams of the devices or, without any, on all host threads."""
     planes = list(profile.planes)
     planes = [plane for plane in planes if plane.name.startswith("/device:")] or planes
     for plane in planes:
@@ -145,8 +143,10 @@ def layer_ops(hlo_text: str) -> Mapping[str, LayerOp]:
 
 
 def parse_op_name(op_name: str) -> LayerOp:
-    """Parses op_name in the HLO's metadata: 'jit(train_step)/transpose(jvp(LeNet5))/c1/reduce_sum' is a 'reduce_sum' in
-    the 'backward' pass of layer 'c1'. Without a network's class, layer and direction are ''.
+    """Parses an op_name of the HLO's metadata, such as 'jit(train_step)/transpose(jvp(LeNet5))/c1/reduce_sum'.
+
+    This example is a 'reduce_sum' in the 'backward' pass of layer 'c1'. Without a network's class in the name, layer
+    and direction are ''.
     """
     *scopes, kind = op_name.split("/")
     network = next(((i, m) for i, scope in enumerate(scopes) if (m := _NETWORK.fullmatch(scope))), None)

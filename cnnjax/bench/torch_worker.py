@@ -165,7 +165,7 @@ _declared: list[Any] = []  # keeps the library object alive: torch drops its ope
 
 
 def make_network(library: str, name: str, arguments: dict[str, Any]) -> Any:
-    """Builds a network with random weights, in training mode, by the function `name` of 'torchvision', 'pytorchcv' or
+    """Builds a network with random weights, in training mode, by name(**arguments) of 'torchvision', 'pytorchcv' or
     'timm'. The library 'torch' stands for the functions of this file.
     """
     if library == "torch":
@@ -327,7 +327,7 @@ def timer(step: Any, device: str) -> Any:
 
 
 def main() -> None:
-    """Answers requests, each a line of JSON on standard input, until it ends. See the module's docstring."""
+    """Answers requests, each a line of JSON, until standard input ends. The module's docstring lists them."""
     global torch
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries may print; answers go to the duplicate

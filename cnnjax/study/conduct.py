@@ -129,7 +129,7 @@ def collect(run: Run, study: Study) -> Result:
 
 
 def last_value(metric: str, result: Result) -> float:
-    """Returns a metric as measured by the study's `measure` or, if that has none, its last value in metrics.jsonl.
+    """Returns the value that the study's `measure` gave a metric or, without one, the last in metrics.jsonl.
 
     Raises InputError if the run does not have the metric.
     """

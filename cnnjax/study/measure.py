@@ -43,10 +43,11 @@ def parameters(folder: pathlib.Path) -> int:
 def flow(folder: pathlib.Path, data_dir: str) -> dict[str, Any]:
     """Measures gradients and dead units of a run's network, before ('_start') and after ('_end') its training.
 
-    Uses the first `IMAGES` training images without augmentation, and the network in training mode. Returns these
-    entries, each with '_start' and '_end': 'gradient', the root mean square of the loss's gradient for each kernel,
-    first layer first; 'log_ratio', log10 of the first layer's value divided by the last layer's; 'dead', the fraction
-    of hidden units (channels) whose values over all images and positions differ by less than `DEAD_RANGE`.
+    Uses the first `IMAGES` training images without augmentation, and the network in training mode. The state before
+    training is initialized again. Returns these entries, each with '_start' and '_end': 'gradient', the root mean
+    square of the loss's gradient for each kernel, first layer first; 'log_ratio', log10 of the first layer's value
+    divided by the last layer's; 'dead', the fraction of hidden units (channels) whose values over all images and
+    positions differ by less than `DEAD_RANGE`.
     """
     network = pretrained.load(folder)
     config, data = network.config, network.data
@@ -78,7 +79,7 @@ def _silent(line: str) -> None:
 def _gradients(model: Any, variables: Any, images: Any, labels: Any, config: Config) -> list[float]:
     """Returns the root mean square of the mean loss's gradient for each kernel, first layer first.
 
-    The network is in training mode.
+    The network is in training mode. `images` are its input [N, H, W, C], `labels` int32 [N].
     """
     loss = losses.build(config.loss)
 

@@ -44,9 +44,7 @@ def write(path: pathlib.Path, study: Study, results: Results, provenance: Sequen
 def _page(
     name: str, study: Study, values: Values, findings: Sequence[Finding], verdict: str, provenance: Sequence[str]
 ) -> str:
-    """Returns the report in Markdown: claim, verdict, a table of the comparisons, a table of the arms' means, the
-    figure.
-    """
+    """Returns the report in Markdown: claim, verdict, tables of the comparisons and of the arms' means, figure."""
     runs = f"{study.seeds} runs each, ± their standard deviation" if study.seeds > 1 else "one run each"
     return "\n".join(
         [

@@ -66,7 +66,7 @@ def median(startup: int = 5, warmup: int = 0) -> optuna.pruners.BasePruner:
     """Returns Optuna's median pruner.
 
     It stops a trial whose best value so far is worse than the median of the complete trials at the same evaluation. No
-    trial is pruned until `startup` trials are complete, or before its own evaluation number `warmup`.
+    trial is pruned until `startup` trials are complete, and none before its evaluation number `warmup`.
     """
     return optuna.pruners.MedianPruner(n_startup_trials=startup, n_warmup_steps=warmup)
 
@@ -155,9 +155,9 @@ def check_settings(settings: Settings) -> dict[str, BaseDistribution]:
 def claim(folder: pathlib.Path, settings: Settings) -> None:
     """Makes `folder` the folder of this sweep: creates it and writes sweep.json.
 
-    A folder that has this sweep already is kept; only `trials` and `data_dir` may have changed. If its space uses
-    earlier names of the config's fields, `settings.space` is set to it, because Optuna's record has these names. Raises
-    InputError if the folder belongs to another sweep, or contains other files.
+    A folder that has this sweep already is kept; only `trials` and `data_dir` may have changed. If the space in
+    sweep.json has earlier names of config fields, it replaces `settings.space`, because Optuna's record has these
+    names, too. Raises InputError if the folder belongs to another sweep, or contains other files.
     """
     path = folder / "sweep.json"
     if path.exists():
@@ -178,8 +178,8 @@ def claim(folder: pathlib.Path, settings: Settings) -> None:
 def read(folder: pathlib.Path) -> Settings:
     """Reads the settings of the sweep in `folder`.
 
-    The config's fields get their present names if an earlier version wrote sweep.json. Raises InputError if it is
-    missing or damaged.
+    Config fields that an earlier version wrote get their present names. Raises InputError if sweep.json is missing or
+    damaged.
     """
     if not (folder / "sweep.json").exists():
         raise InputError(f"{folder} is not a sweep's folder: it has no sweep.json")
@@ -222,9 +222,7 @@ def open_study(folder: pathlib.Path, settings: Settings) -> optuna.Study:
 
 
 def run_folders(folder: pathlib.Path, settings: Settings, number: int) -> list[pathlib.Path]:
-    """Returns the folders of the runs of trial `number`: trials/0007, or trials/0007/seed0, seed1, ... if each trial
-    has several seeds.
-    """
+    """Returns the run folders of trial `number`: trials/0007 or, with several seeds, trials/0007/seed0, seed1, ..."""
     trial = folder / "trials" / f"{number:04}"
     first = settings.config["seed"]
     return [trial / f"seed{first + i}" for i in range(settings.seeds)] if settings.seeds > 1 else [trial]

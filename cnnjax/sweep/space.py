@@ -17,19 +17,19 @@ from cnnjax.errors import InputError, unknown
 
 
 def uniform(low: float, high: float) -> BaseDistribution:
-    """Returns the distribution of a float between `low` and `high`, uniform."""
+    """Returns the uniform distribution of floats from `low` to `high`."""
     return FloatDistribution(low, high)
 
 
 def log(low: float, high: float) -> BaseDistribution:
-    """Returns the distribution of a float between `low` and `high`, uniform in its logarithm."""
+    """Returns the log-uniform distribution of floats from `low` to `high`."""
     return FloatDistribution(low, high, log=True)
 
 
 def integer(low: int, high: int, step: int = 1, log: bool = False) -> BaseDistribution:
-    """Returns the distribution of an integer from `low` to `high`, both included, in multiples of `step` from `low`.
+    """Returns the uniform distribution of the integers `low`, `low` + `step`, ... up to and including `high`.
 
-    With `log`, it is uniform in its logarithm, and `step` has to be 1.
+    With `log`, the distribution is log-uniform, and `step` has to be 1.
     """
     return IntDistribution(low, high, log=log, step=step)
 
@@ -52,8 +52,9 @@ def distributions(space: Space, config: Config) -> dict[str, BaseDistribution]:
 
 
 def _distribution(name: str, values: Any, config: Config) -> BaseDistribution:
-    """Converts the values of the setting `name`: a call string of `RANGES` to a range; a list, or its text '[16, 32]',
-    to a categorical distribution. Checks each choice in `config`.
+    """Converts the values of the setting `name` to a distribution, and checks each choice in `config`.
+
+    A call string of `RANGES` gives a range; a list, or its text '[16, 32]', gives a categorical distribution.
     """
     field = current_name(name).partition(".")[0]
     if field not in FIELDS:
@@ -77,7 +78,7 @@ def _distribution(name: str, values: Any, config: Config) -> BaseDistribution:
 def current_name(setting: str) -> str:
     """Returns a setting with the present name of its field: 'clip_norm' as 'grad_clip_norm'.
 
-    A dotted argument stays.
+    An argument after a dot stays as it is.
     """
     field, dot, argument = setting.partition(".")
     return ALIASES.get(field, field) + dot + argument
