@@ -10,8 +10,8 @@ Its top-1/top-5 validation errors, one crop (pretrained/README.md): ResNet-18 30
 (Zagoruyko & Komodakis 2016): 21.9/6.03 % with one crop (pretrained/README.md of its code). Not run here yet.
 
 As in the original (datasets/imagenet.lua, train.lua, opts.lua): augmentation, Nesterov momentum, a learning rate
-divided by ten every 30 epochs, weight decay on every parameter. Unlike it: mean, standard deviation and color axes are those of all
-training images, and after ten failed tries a random crop becomes the largest central one.
+divided by ten every 30 epochs, weight decay on every parameter. Unlike it: mean, standard deviation and color axes are
+those of all training images, and after ten failed tries a random crop becomes the largest central one.
 """
 
 from cnnjax.config import Config
