@@ -2,9 +2,9 @@
 
     ./launch.sh train --config=configs/cifar10_googlenet.py
 
-The paper has no result on CIFAR-10. Ours, of a short trial (2,000 training images, 4 epochs, batch size 32, seed 0):
-loss 2.78 -> 2.05, test accuracy 19.4 % on 1,000 images. Two CPU cores (AMD EPYC, jax 0.10.2, oneDNN 3.2) train
-10 images/s.
+The paper has no result on CIFAR-10. Our result of a short trial (2,000 training images, 4 epochs, batch size 32, seed
+0): loss 2.78 -> 2.05, test accuracy 19.4 % on 1,000 images. Two CPU cores (AMD EPYC, jax 0.10.2, oneDNN 3.2) train 10
+images/s.
 
 Unlike the paper: conv1 is 3x3, and no layer before inception_3a has a stride, so that the modules see feature maps of
 32x32 to 8x8. As in the paper (Szegedy et al. 2015): auxiliary losses of weight 0.3, dropout, momentum 0.9; Glorot

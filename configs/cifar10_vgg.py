@@ -3,7 +3,7 @@
     ./launch.sh train --config=configs/cifar10_vgg.py
     ./launch.sh train --config=configs/cifar10_vgg.py:vgg_d
 
-The paper has no result on CIFAR-10. Ours, of a short run (VGG-A, 20,000 training images, 5 epochs, batch size 64,
+The paper has no result on CIFAR-10. Our result of a short run (VGG-A, 20,000 training images, 5 epochs, batch size 64,
 seed 0): loss 2.3 -> 1.1, test accuracy 60.0 % (CPU, jax 0.10.2). experiments/deep_vgg.py compares initializations of D,
 with some of which it does not learn at all.
 

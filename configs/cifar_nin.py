@@ -9,7 +9,7 @@ without (Table 2). Not run here yet.
 As in the paper (sec. 4): global contrast normalization and ZCA whitening, batch size 128, dropout between the mlpconv
 layers, a learning rate divided by ten, at most twice, when the error stops improving; it is measured on the last 10,000
 training images. The weights are initialized from a Gaussian with standard deviation 0.05, as in the authors' files for
-cuda-convnet. From memory, of their Caffe release: learning rate, weight decay and number of steps.
+cuda-convnet. Learning rate, weight decay and number of steps are those of their Caffe release, from memory.
 """
 
 from cnnjax.config import Config, pick_recipe

@@ -6,14 +6,14 @@
     ./launch.sh train --config=configs/imagenet_alexnet.py:zfnet
     ./launch.sh evaluate --workdir=runs/NAME --preprocess='resize(256)|center_crop(256)' --protocol='ten_crop(227)'
 
-Top-1/top-5 validation errors: AlexNet 40.7/18.2 % with ten crops (its Table 2, one network); ZFNet 38.3/16.4 % (its
-Table 2); Caffe's 42.9/19.8 % for AlexNet and 42.6/19.6 % for CaffeNet with the center crop (BVLC's readme.md). Not run
-here yet.
+Top-1/top-5 validation errors: AlexNet 40.7/18.2 % with ten crops (its paper's Table 2, one network); ZFNet 38.3/16.4 %
+(its paper's Table 2); in Caffe, AlexNet 42.9/19.8 % and CaffeNet 42.6/19.6 % with the center crop (BVLC's readme.md).
+Not run here yet.
 
 As in the papers: random crops and flips of the central 256x256, pixel values of 0 to 255, Gaussian initialization with
 standard deviation 0.01, dropout, a learning rate of 0.01 divided by ten when the validation error stops improving, 90
-epochs (AlexNet, sec. 5) or 70 (ZFNet, sec. 3). Caffe divides it every 100,000 of 450,000 steps; biases have twice the
-learning rate and no weight decay (bvlc_alexnet/solver.prototxt, train_val.prototxt). Unlike them: the mean color is
+epochs (AlexNet, sec. 5) or 70 (ZFNet, sec. 3). Caffe divides the rate every 100,000 of 450,000 steps; biases have twice
+the rate and no weight decay (bvlc_alexnet/solver.prototxt, train_val.prototxt). Unlike them: the mean color is
 subtracted instead of a mean image; ZFNet's filters are not renormalized, and its weight decay, which the paper does not
 give, is AlexNet's.
 """

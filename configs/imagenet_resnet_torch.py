@@ -9,9 +9,9 @@ Its top-1/top-5 validation errors, one crop (pretrained/README.md): ResNet-18 30
 101 22.44/6.21, 152 22.16/6.16 %; with ten crops 28.22/9.42, 24.76/7.35, 22.24/6.08, 21.08/5.35, 20.69/5.21 %. WRN-50-2
 (Zagoruyko & Komodakis 2016): 21.9/6.03 % with one crop (pretrained/README.md of its code). Not run here yet.
 
-As in its datasets/imagenet.lua, train.lua and opts.lua: augmentation, Nesterov momentum, a learning rate divided by ten
-every 30 epochs, weight decay on every parameter. Unlike it: mean, standard deviation and color axes are those of all
-training images, and after ten failed tries a random crop becomes the largest central one.
+As in the original (datasets/imagenet.lua, train.lua, opts.lua): augmentation, Nesterov momentum, a learning rate
+divided by ten every 30 epochs, weight decay on every parameter. Unlike it: mean, standard deviation and color axes are
+those of all training images, and after ten failed tries a random crop becomes the largest central one.
 """
 
 from cnnjax.config import Config

@@ -4,14 +4,14 @@
     ./launch.sh train --config=configs/imagenet_timm.py:a2
     ./launch.sh train --config=configs/imagenet_timm.py
 
-Their top-1 validation accuracy, one crop (arXiv:2110.00476, Table 2): A1 80.4 % (600 epochs), A2 79.8 % (300), A3 78.1
-% (100, trained at 160x160). Not run here yet.
+The paper's top-1 validation accuracy, one crop (arXiv:2110.00476, Table 2): A1 80.4 % (600 epochs), A2 79.8 % (300),
+A3 78.1 % (100, trained at 160x160). Not run here yet.
 
-As in its Table 2: LAMB with batch size 2,048 (2,046 with repeated augmentation), binary cross-entropy, RandAugment,
+As in Table 2: LAMB with batch size 2,048 (2,046 with repeated augmentation), binary cross-entropy, RandAugment,
 mixup or CutMix, repeated augmentation (three copies) and stochastic depth in A1 and A2, a cosine schedule after five
 epochs of warm-up. As in timm: no weight decay on biases and normalization, and targets above 0.2 count as 1 (from
-memory). Unlike it: the magnitude of RandAugment is fixed (its standard deviation is 0.5 in timm), and interpolation is
-linear, not bicubic.
+memory). Unlike timm: the magnitude of RandAugment is fixed (timm draws it with a standard deviation of 0.5), and
+interpolation is linear, not bicubic.
 """
 
 from typing import NamedTuple
@@ -20,7 +20,15 @@ from cnnjax.config import Config, pick_recipe
 
 
 class Recipe(NamedTuple):
-    """The settings in which the three recipes differ."""
+    """The settings in which A1, A2 and A3 differ.
+
+    Attributes:
+        mixup: alpha of mixup's Beta distribution.
+        side: height and width of the training crops, in pixels.
+        magnitude: strength of RandAugment's operations, 0 to 10.
+        repeated_augment: copies of each image in a batch, each augmented differently.
+        stochastic_depth: drop rate of the last residual block; rates grow linearly with depth.
+    """
 
     epochs: int
     lr: float

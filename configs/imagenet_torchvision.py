@@ -8,8 +8,8 @@ ResNeXt-50 (32x4d) 81.198, ResNeXt-101 (32x8d) 82.834, WRN-50-2 81.602 %. Not ru
 
 As in its references/classification: TrivialAugment, random erasing, mixup or CutMix, label smoothing, repeated
 augmentation with four copies, crops of 176 in training and 224 in tests, no weight decay on normalization, 600 epochs
-with a cosine schedule and five epochs of warm-up, averaged weights. Unlike it: torchvision updates the average every 32
-steps, with a decay computed from 0.99998; here every step updates it, with the decay that gives the same average.
+with a cosine schedule and five epochs of warm-up, averaged weights. Unlike torchvision, which updates the average every
+32 steps with a decay computed from 0.99998, every step updates it here, with the decay that gives the same average.
 """
 
 from cnnjax.config import Config

@@ -28,7 +28,10 @@ HALF = "features=(32, 64, 128, 256, 256)"
 
 
 def arm(network: str, initialization: str, budget: str) -> Config:
-    """Returns the config of an arm, with the paper's optimizer and learning rate (sec. 3.1)."""
+    """Returns the config of an arm, with the paper's optimizer and learning rate (sec. 3.1).
+
+    `network` is a name such as 'vgg_d'; `initialization` are further arguments of its call string.
+    """
     width = f"{HALF}, " if budget == "quick" else ""
     return Config(
         model=f"{network}(head='gap', {width}{initialization})",
@@ -48,6 +51,7 @@ def arm(network: str, initialization: str, budget: str) -> Config:
 
 
 def get_study(budget: str) -> Study:
+    """Returns the study for a budget, 'quick' (minutes on two CPU cores) or 'full' (a GPU)."""
     from_a = arm("vgg_d", "initializer='gaussian', initializer_std=0.1", budget)
     arms = {
         "A, He": arm("vgg_a", "initializer='he'", budget),

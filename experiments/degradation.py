@@ -20,10 +20,11 @@ DURATION = {"quick": "4 epochs", "full": "64000 steps"}
 
 
 def arm(kind: str, depth: int, budget: str) -> Config:
-    """Returns the config of an arm, with the paper's recipe (4.2).
+    """Returns the config of an arm: a CIFAR network of `kind` 'plain' or 'resnet' with `depth` layers.
 
-    45,000 images, SGD with momentum 0.9, weight decay 1e-4, learning rate 0.1, divided by 10 after 32k and 48k steps.
-    Quick: a tenth of the images, batches of 64, and a one-cycle schedule over the few epochs.
+    'full' is the paper's recipe (sec. 4.2): 45,000 images, SGD with momentum 0.9, weight decay 1e-4, learning rate 0.1,
+    divided by 10 after 32k and 48k steps. 'quick' uses a tenth of the images, batches of 64, and a one-cycle schedule
+    over four epochs.
     """
     quick = budget == "quick"
     return Config(
@@ -45,6 +46,7 @@ def arm(kind: str, depth: int, budget: str) -> Config:
 
 
 def get_study(budget: str) -> Study:
+    """Returns the study for a budget, 'quick' (minutes on two CPU cores) or 'full' (a GPU)."""
     kinds = {"plain": "plain", "residual": "resnet"}
     comparisons = [
         Comparison("plain-56", "higher", "plain-20", "train/loss"),

@@ -46,6 +46,11 @@ SMALLER = {"cifar_resnet20": "cifar_resnet20(depth=8)", "resnet18": "resnet18(fe
 
 
 def arm(name: str, budget: str, **trained: str) -> Config:
+    """Returns the config `name` of configs/transfer.py, such as 'similar_few', with other layers trained.
+
+    `trained` sets the fields `freeze`, `unfreeze` and `lr_factors`; '' where it does not. 'quick' uses a smaller
+    network and less data.
+    """
     config = read_config(f"{CARD}:{name}")
     changes = {"freeze": "", "unfreeze": "", "lr_factors": "", **trained}
     if budget == "quick":
@@ -54,7 +59,10 @@ def arm(name: str, budget: str, **trained: str) -> Config:
 
 
 def methods(block: str, stage: str, first: str, budget: str) -> dict[str, dict[str, str]]:
-    """Returns method -> the config fields that select the trained layers."""
+    """Returns the config fields that select the trained layers of each method, such as 'head' or 'gradual'.
+
+    `block` and `stage` are the names of the last ones, `first` is a pattern of the first stage's layers.
+    """
     block = block.replace("block3", "block1") if budget == "quick" else block
     gradual = {"freeze": "^(?!head)", "unfreeze": f"^{stage}:10% .*:20%", "lr_factors": f"^({first}):0.1"}
     return {
@@ -67,6 +75,7 @@ def methods(block: str, stage: str, first: str, budget: str) -> dict[str, dict[s
 
 
 def get_study(budget: str) -> Study:
+    """Returns the study for a budget, 'quick' (minutes on two CPU cores) or 'full' (a GPU)."""
     arms, starts = {}, {}
     for name, (source, *layers) in SETS.items():
         arms.setdefault(source, arm(source, budget))

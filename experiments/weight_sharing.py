@@ -31,6 +31,7 @@ SHIFT = 2  # pixels
 
 
 def arm(model: str, dataset: str, budget: str) -> Config:
+    """Returns the config of an arm: `model` is a call string of MODELS, `dataset` a key of DATASETS."""
     quick = budget == "quick"
     return Config(
         model=model,
@@ -48,9 +49,9 @@ def arm(model: str, dataset: str, budget: str) -> Config:
 
 
 def measure(folder: pathlib.Path, data_dir: str) -> dict[str, Any]:
-    """Returns the number of parameters and the test error, on the original images and on shifted ones.
+    """Returns the number of parameters of a run's network, and its test errors in [0, 1].
 
-    'shifted' is the mean error over shifts by `SHIFT` pixels in four directions.
+    'error' is that on the original images, 'shifted' the mean over shifts by `SHIFT` pixels in four directions.
     """
     from cnnjax.study import measure
 
@@ -61,6 +62,7 @@ def measure(folder: pathlib.Path, data_dir: str) -> dict[str, Any]:
 
 
 def get_study(budget: str) -> Study:
+    """Returns the study for a budget, 'quick' (minutes on two CPU cores) or 'full' (a GPU)."""
     arms, comparisons = {}, []
     for dataset, title in DATASETS.items():
         arms |= {f"{name}, {title}": arm(model, dataset, budget) for name, model in MODELS.items()}

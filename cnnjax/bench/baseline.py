@@ -18,7 +18,7 @@ Record = dict[str, str]  # a row of the file: column -> text
 
 
 def read(path: pathlib.Path) -> list[Record]:
-    """Returns the rows of a file that `append` wrote, in file order.
+    """Reads the rows of a CSV file that `append` wrote: column -> text, in file order.
 
     Raises InputError when the file cannot be read, lacks a column, or has text where a number is expected.
     """
@@ -45,7 +45,7 @@ def read(path: pathlib.Path) -> list[Record]:
 
 
 def append(path: pathlib.Path, row: Row) -> None:
-    """Appends a row to the file; creates the file with its header if it is missing or empty."""
+    """Appends a row to the CSV file. Creates the file with its header if it is missing or empty."""
     is_new = not path.exists() or not path.stat().st_size
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -55,7 +55,7 @@ def append(path: pathlib.Path, row: Row) -> None:
 
 
 def check_writable(path: pathlib.Path) -> None:
-    """Raises InputError if rows cannot be appended to the file, before time is spent on measuring."""
+    """Raises InputError if the file has other contents than `append` writes, or if its folder is missing."""
     if path.exists():
         if path.stat().st_size:
             read(path)
@@ -65,19 +65,27 @@ def check_writable(path: pathlib.Path) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A measurement compared with the newest comparable one of the baseline."""
+    """A measurement compared with the newest comparable one of the baseline.
+
+    Attributes:
+        row: the new measurement.
+        ratio: new / baseline, of seconds or, if only memory was measured, of bytes; None without a comparable baseline.
+        verdict: 'same', 'faster', 'slower', 'smaller', 'larger' or 'not in baseline'.
+        is_regression: whether it is slower or larger by more than the tolerance.
+    """
 
     row: Row
-    ratio: float | None  # new / baseline: of seconds, or of bytes if only memory was measured; None: no baseline
-    verdict: str  # 'same', 'faster', 'slower', 'smaller', 'larger' or 'not in baseline'
-    is_regression: bool  # worse by more than the tolerance, and outside of the spread
+    ratio: float | None
+    verdict: str
+    is_regression: bool
 
 
 def compare(rows: Sequence[Row], records: Sequence[Record], tolerance: float) -> list[Comparison]:
-    """Compares each row with the newest comparable record of the baseline.
+    """Compares each row with the newest comparable record: the last with the same values in `KEY_COLUMNS`.
 
-    `tolerance` is the relative slowdown, or growth of memory, from which on a row is a regression: 0.1 for 10 %.
-    Times are the 'same' where their quartiles overlap. Raises InputError if no row has a comparable record.
+    `records` are the baseline, as `read` returns it. Times are 'slower' or 'faster' only if their quartile ranges do
+    not overlap, and memory 'larger' or 'smaller' from a difference of `SAME_MEMORY` on. Such a row is a regression if
+    its ratio exceeds 1 + `tolerance`: 0.1 tolerates 10 %. Raises InputError if no row has a comparable record.
     """
     comparisons = []
     for row in rows:
@@ -97,6 +105,7 @@ def compare(rows: Sequence[Row], records: Sequence[Record], tolerance: float) ->
 
 
 def _compare(row: Row, record: Record, tolerance: float) -> Comparison:
+    """Compares a row with its baseline record: their seconds or, if one of them has none, their memory."""
     if row.seconds is None or not record["seconds"]:
         ratio = (row.memory_bytes or 0) / max(1.0, float(record["memory_bytes"] or 0))
         verdict = "same" if abs(ratio - 1) < SAME_MEMORY else "larger" if ratio > 1 else "smaller"

@@ -28,14 +28,18 @@ from cnnjax.training.step import jit_step
 BLOCK = 1.0  # seconds: long compared with clock resolution, short compared with other load on the machine
 NO_END = 2**40  # steps: more than any measurement takes
 
-Run = Callable[[int], float]  # runs this many steps; returns their seconds
+Run = Callable[[int], float]  # runs a number of steps; returns their seconds
 
 
 def of_model(text: str, classes: int, shape: tuple[int, int, int], batch: int, dtype: str) -> Setup:
-    """Sets up the network of a call string on one batch of random float32 images, with SGD and momentum 0.9."""
+    """Sets up the network of the call string `text` for timing, on random images of `shape` [H, W, C].
+
+    Every step takes the same batch of `batch` float32 images, which is on the devices already. The optimizer is SGD
+    with momentum 0.9; there is no augmentation or normalization. `dtype` is the type of the computation.
+    """
     mesh = sharding.make_mesh()
     sharding.check_batch(batch, mesh)
-    # A small rate: numbers that grow to infinity, or shrink to denormal ones, have times of their own.
+    # The learning rate is small, because infinite or denormal numbers would change the times.
     config = Config(model=text, batch_size=batch, dtype=dtype, optimizer="sgd(momentum=0.9)", lr=1e-3)
     rng = np.random.default_rng(0)
     rows = sharding.local_rows(mesh, batch)
@@ -78,7 +82,10 @@ def of_model(text: str, classes: int, shape: tuple[int, int, int], batch: int, d
 
 
 def of_config(config: Config, data_dir: str) -> Setup:
-    """Sets up the training of a config, with its data, augmentation, loss, optimizer and teacher."""
+    """Sets up the training of a config for timing, with its data, augmentation, loss, optimizer and teacher.
+
+    Prints nothing.
+    """
     return make_setup(parse_recipe(config), data_dir=data_dir, log=lambda line: None)
 
 
@@ -86,21 +93,32 @@ def of_config(config: Config, data_dir: str) -> Setup:
 
 
 class Program(NamedTuple):
-    """A compiled step, and what XLA says of it."""
+    """A compiled step, and what XLA reports about it.
+
+    Attributes:
+        run: function: number of steps to run -> their seconds.
+        text: the optimized HLO.
+        compile_seconds: without tracing; with a persistent compilation cache, possibly the time to read from it.
+        bytes_accessed: by a step on all devices together; 0 if unknown.
+        memory_bytes: the most that a step holds on one device: arguments, results and temporaries.
+        params: number of elements in the parameter arrays.
+    """
 
     run: Run
-    text: str  # the optimized HLO
-    compile_seconds: float  # without tracing; with a persistent compilation cache, it may be that of reading it
-    bytes_accessed: float  # by a step on all devices; 0: not known
-    memory_bytes: int  # the most that a step holds on a device: arguments, results and temporaries
+    text: str
+    compile_seconds: float
+    bytes_accessed: float
+    memory_bytes: int
     params: int
 
 
 def compile_step(setup: Setup, what: str) -> Program:
-    """Compiles the step of `what`: 'train', 'loop' or 'forward'. Nothing is computed before its first run.
+    """Compiles a step for timing, and returns it with a function that runs it. Computes nothing before the first run.
 
-    'train' and 'loop' are what a training compiles: 'train' runs it on one batch (or one group of batches) again and
-    again, 'loop' on the next one each time. 'forward' evaluates a batch.
+    `what` is 'train', the training step on the same batch again and again; 'loop', the training step on the next batch
+    of the input pipeline each time; or 'forward', the network in evaluation mode on the same batch, after what training
+    does to its images on the device. With several steps per call, 'train' and 'loop' take groups of batches, as in
+    training.
     """
     if what == "forward":
         setup = dataclasses.replace(setup, steps_per_call=1)
@@ -111,7 +129,7 @@ def compile_step(setup: Setup, what: str) -> Program:
     compiled = lowered.compile()
     seconds = time.perf_counter() - begun
     inputs = itertools.chain([feed], stream) if what == "loop" else itertools.repeat(feed)
-    # Compiled and called at the first run alone: memory and compile time are known without it.
+    # Initializes the state at the first run only: memory and compile time are known without it.
     fresh = functools.cache(lambda: _initial_state(setup))
     run = _forward_run(compiled, fresh, inputs) if what == "forward" else _train_run(compiled, fresh, inputs, setup)
     stats = compiled.memory_analysis()
@@ -128,11 +146,16 @@ def compile_step(setup: Setup, what: str) -> Program:
 
 
 def lower_train(setup: Setup, feed: Any) -> Any:
-    """Lowers the training step of a setup for a batch, or a group of batches, as `jit_step` takes it."""
+    """Lowers the training step of a setup.
+
+    `feed` is what `jit_step` takes: a batch, or a group of batches. Returns a jax.stages.Lowered.
+    """
     return jit_step(setup).lower(setup.shapes, feed, jax.random.key(1), _teacher_variables(setup))
 
 
 def _lower_forward(setup: Setup, batch: Any) -> Any:
+    """Lowers the network in evaluation mode: (variables, images) -> logits, both split over the devices by image."""
+
     def forward(variables: Any, images: jax.Array) -> Any:
         return setup.model.apply(variables, setup.prepare(jax.random.key(0), images), train=False)
 
@@ -147,17 +170,24 @@ def _lower_forward(setup: Setup, batch: Any) -> Any:
 
 
 def _initial_state(setup: Setup) -> TrainState:
-    """Initializes the state with a key that is quick to compile, however deep the network."""
+    """Initializes the training state. Its key, of the 'rbg' kind, is quick to compile for deep networks, too."""
     shape = setup.source.shape
     init = functools.partial(init_state, recipe=setup.recipe, model=setup.model, schedule=setup.schedule, shape=shape)
     return jax.jit(init, out_shardings=setup.shardings)(jax.random.key(0, impl="rbg"))
 
 
 def _teacher_variables(setup: Setup) -> Any:
+    """Returns the variables of the teacher for distillation; {} without one."""
     return setup.teacher.variables if setup.teacher else {}
 
 
 def _train_run(compiled: Any, fresh: Callable[[], TrainState], inputs: Iterator[Any], setup: Setup) -> Run:
+    """Returns a function that runs a number of training steps and returns their seconds.
+
+    `compiled` is the compiled training step; each call takes one of `inputs`. The state comes from `fresh()` at the
+    first run, and later from the run before. With K steps per call, the number of steps is rounded to whole calls, and
+    the seconds are scaled to the requested number.
+    """
     key, states, per_call = jax.random.key(1), [], setup.steps_per_call
     teacher_variables = _teacher_variables(setup)
 
@@ -177,6 +207,11 @@ def _train_run(compiled: Any, fresh: Callable[[], TrainState], inputs: Iterator[
 
 
 def _forward_run(compiled: Any, fresh: Callable[[], TrainState], batches: Iterator[Any]) -> Run:
+    """Returns a function that evaluates a number of batches and returns the seconds.
+
+    `compiled` takes the variables of the state that `fresh()` returns, and the images of one of `batches`.
+    """
+
     def run(steps: int) -> float:
         variables = fresh().variables
         begun, logits = time.perf_counter(), None
@@ -190,7 +225,10 @@ def _forward_run(compiled: Any, fresh: Callable[[], TrainState], batches: Iterat
 
 
 def input_run(setup: Setup) -> Run:
-    """Returns a run of batches alone, each waited for: what the input pipeline delivers when nobody computes."""
+    """Returns a function that reads a number of training batches and returns the seconds, without any computation.
+
+    Each batch is waited for, until it is on the devices. This is the highest speed of the input pipeline.
+    """
     config = setup.config
     order = {"seed": config.seed, "batch_size": config.batch_size, "repeats": config.repeated_augment}
     batches = pipeline.train_batches(setup.source, **order, start=0, stop=NO_END)
@@ -208,28 +246,42 @@ def input_run(setup: Setup) -> Run:
 
 
 def steps_in_a_block(run: Run) -> int:
-    """Returns the number of steps that take about BLOCK seconds, after some that warm up."""
+    """Returns the number of steps that take about `BLOCK` seconds, from a few timed ones, which also warm up.
+
+    `run` runs a number of steps and returns their seconds.
+    """
     run(1)
     few = max(1, min(10, int(BLOCK / run(1))))
     return max(1, round(BLOCK * few / run(few)))
 
 
 def blocks(run: Run, repeats: int) -> list[float]:
-    """Times `repeats` blocks of steps; returns the mean seconds of a step in each block."""
+    """Times `repeats` blocks of about `BLOCK` seconds.
+
+    Returns the mean seconds of a step in each block. `run` runs a number of steps and returns their seconds.
+    """
     steps = steps_in_a_block(run)
     return [run(steps) / steps for _ in range(repeats)]
 
 
 class Peaks(NamedTuple):
-    """The peak speeds of all devices together."""
+    """The measured peak speeds of all devices together.
 
-    flops: float  # a second
-    bytes: float  # a second, read and written
+    Attributes:
+        flops: floating-point operations per second.
+        bytes: bytes read and written per second.
+    """
+
+    flops: float
+    bytes: float
 
 
 @functools.cache
 def peaks(dtype: str) -> Peaks:
-    """Measures the speed of a large matrix product in `dtype`, and of a large copy: the best of five runs each."""
+    """Measures the peak speeds: of a large matrix product in `dtype`, and of a large copy.
+
+    Each is the best of five runs.
+    """
     cpu = jax.default_backend() == "cpu"
     side, size = (2048, 2**26) if cpu else (8192, 2**28)
     a = jnp.ones((side, side), dtype)
@@ -240,6 +292,8 @@ def peaks(dtype: str) -> Peaks:
 
 
 def _best(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> float:
+    """Returns the seconds of the fastest of five calls function(x), after one that compiles it."""
+
     def once() -> float:
         begun = time.perf_counter()
         jax.block_until_ready(function(x))
@@ -250,14 +304,20 @@ def _best(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> float:
 
 
 def roofline(flops: float, accessed: float, most: Peaks) -> float:
-    """Returns the FLOP/s that a step of `flops` operations and `accessed` bytes can reach (Williams et al., CACM 2009).
+    """Returns the FLOP/s that a step can reach at most (roofline model of Williams et al., CACM 2009).
 
-    `accessed` = 0 stands for unknown: then it is the peak of the arithmetic.
+    `flops` are the operations of the step and `accessed` the bytes that it reads and writes; with 0, for unknown, only
+    the peak of arithmetic limits it. `most` are the peak speeds.
     """
     return min(most.flops, flops / accessed * most.bytes) if accessed else most.flops
 
 
 def step_flops(setup: Setup, what: str) -> int:
-    """Returns the floating-point operations of a step: two per multiplication; backward takes twice as many."""
+    """Returns the floating-point operations of a step on a whole batch: two for each multiply-accumulate of
+    convolutions and fully connected layers.
+
+    `what` is 'forward', or 'train' or 'loop', for which the backward pass adds twice the operations of the forward
+    pass.
+    """
     macs = sum(row.macs for row in summarize.layers(setup.model, setup.data.shape))
     return 2 * macs * setup.config.batch_size * (1 if what == "forward" else 3)

@@ -29,7 +29,7 @@ OPENMP_WAITING = ({}, {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"})
 MAX_FILES = 10_000  # encoded images exported for a worker: enough for any block, and written in seconds
 SETTLE_SECONDS = 0.25  # pause between turns, until busy threads of the other side sleep (Intel's after 0.2 s)
 EXIT_SECONDS = 5
-# Variables of our environment that would change a Python of another one.
+# Prefixes of our environment variables that would affect the other Python.
 OUR_VARIABLES = ("PYTHON", "OMP_", "GOMP_", "KMP_", "MKL_", "VIRTUAL_ENV", "GLIBC_TUNABLES")
 
 Ask = Callable[[dict[str, Any]], dict[str, Any]]
@@ -37,26 +37,38 @@ Ask = Callable[[dict[str, Any]], dict[str, Any]]
 
 @dataclasses.dataclass(frozen=True)
 class Worker:
-    """A process that runs `torch_worker.py`."""
+    """A process in which another Python runs `torch_worker.py`.
 
-    python: str  # path of its interpreter
-    info: dict[str, Any]  # "torch": version, "cuda": whether it has a GPU
-    ask: Ask  # sends a request and returns the answer; raises InputError for a failure that the worker reports
+    Attributes:
+        python: path of its interpreter.
+        info: {"torch": version, "cuda": whether it has a GPU}.
+        ask: sends a request and returns the answer; raises InputError for a failure that the worker reports.
+    """
+
+    python: str
+    info: dict[str, Any]
+    ask: Ask
 
 
 @dataclasses.dataclass(frozen=True)
 class Peer:
-    """A network in PyTorch, or its input pipeline."""
+    """A network or an input pipeline of PyTorch, to compare ours with.
+
+    Attributes:
+        run: function: number of steps to run in the worker -> their seconds.
+        source: libraries and versions, as in 'torchvision 0.26, torch 2.11'.
+    """
 
     run: Run
-    source: str  # library and versions, as in 'torchvision 0.26, torch 2.11'
+    source: str
 
 
 @contextlib.contextmanager
 def start_workers(python: str) -> Iterator[list[Worker]]:
-    """Starts the workers, and ends them with the context.
+    """Starts the workers, and ends them when the context exits.
 
-    Raises InputError when `python` is not the path of a Python that has torch.
+    On a CPU there are two, with different settings of OpenMP (`OPENMP_WAITING`), else one. Raises InputError when
+    `python` is not the path of a Python that has torch.
     """
     environments = OPENMP_WAITING if jax.default_backend() == "cpu" else OPENMP_WAITING[:1]
     with contextlib.ExitStack() as stack:
@@ -65,6 +77,10 @@ def start_workers(python: str) -> Iterator[list[Worker]]:
 
 @contextlib.contextmanager
 def _start_worker(python: str, variables: dict[str, str]) -> Iterator[Worker]:
+    """Starts a worker with additional environment `variables`, and ends it when the context exits.
+
+    Variables that would affect another Python (`OUR_VARIABLES`) are not passed on.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(OUR_VARIABLES)} | variables
     with tempfile.TemporaryFile("w+", errors="replace") as stderr:
         try:
@@ -115,9 +131,9 @@ def _start_worker(python: str, variables: dict[str, str]) -> Iterator[Worker]:
 
 
 def export_data(folder: pathlib.Path, config: Config, data_dir: str) -> dict[str, Any]:
-    """Writes a config's training split into `folder`, and returns the "data" of a request to a worker.
+    """Writes a config's training split into `folder` for a worker, and returns the "data" of requests to build.
 
-    Images of one size are written decoded, as one array; of other data sets the first MAX_FILES, as encoded files.
+    Writes the decoded images as one array or, if they differ in size, the first `MAX_FILES` as encoded files.
     """
     examples = load(config.dataset, config.train_split, data_dir)
     indices = np.arange(len(examples))
@@ -141,11 +157,12 @@ def build_peer(
     compiled: bool = False,
     data: dict[str, Any] | None = None,
 ) -> Peer | None:
-    """Builds the same network in every worker, and returns the fastest; None where PyTorch has no such network.
+    """Builds the same network, or input pipeline, in every worker, and returns the fastest.
 
-    `what` is 'train', 'forward', 'loop' or 'input'; `params` the number of our network's parameters, 0 for 'input';
-    `compiled` uses torch.compile; `data` is as `export_data` returns it, for 'loop' and 'input'.
-    Raises InputError when the peer's number of parameters differs, or when we use a GPU and it has none.
+    `what` is 'train', 'forward', 'loop' or 'input'. `params` is the number of our network's parameters, 0 for 'input'.
+    `compiled` uses torch.compile. `data`, for 'loop' and 'input', is the result of `export_data`. Returns None if
+    PyTorch has no such network. Raises InputError when the peer's number of parameters differs, or when JAX uses a GPU
+    and torch has none.
     """
     device = "cpu" if jax.default_backend() == "cpu" else "cuda"
     config, python, info = setup.config, workers[0].python, workers[0].info
@@ -171,7 +188,7 @@ def build_peer(
 
 
 def _fastest(runs: Sequence[Run]) -> Run:
-    """Returns the run with the shortest step, of three rounds after a warm-up."""
+    """Returns the fastest of `runs`, by the minimum over three rounds of two steps each, after a warm-up."""
     if len(runs) == 1:
         return runs[0]
     for run in runs:
@@ -185,9 +202,11 @@ def _fastest(runs: Sequence[Run]) -> Run:
 
 
 def interleave(ours: Run, theirs: Run, pairs: int) -> tuple[list[float], list[float]]:
-    """Returns the seconds per step of ours and theirs, in `pairs` of blocks; who begins a pair alternates.
+    """Times two runs in turns, by blocks of steps of about a second each. The side that begins a pair alternates.
 
-    Before each block one step is run untimed, to fill the caches and get back memory that was released meanwhile.
+    `ours` and `theirs` run a number of steps and return their seconds. Returns the seconds per step in each of `pairs`
+    blocks of ours, and of theirs. Before each block one step runs untimed, to fill the caches and get back memory that
+    was released meanwhile.
     """
     sides = [(run, steps_in_a_block(run)) for run in (ours, theirs)]
     seconds: tuple[list[float], list[float]] = ([], [])

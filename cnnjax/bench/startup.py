@@ -18,8 +18,8 @@ POLL_SECONDS = 0.01
 def startup_seconds(config: Config, data_dir: str, cache_dir: pathlib.Path) -> float:
     """Starts `cnnjax train` in a new process, and returns the seconds until its first step is logged.
 
-    Compiled programs are read from and written to `cache_dir`. The process is killed then, and its folder deleted.
-    Raises InputError when the run ends before its first step.
+    Compiled programs are read from and written to `cache_dir`. The process is then killed, and the run's folder
+    deleted. Raises InputError when the run ends before its first step.
     """
     with tempfile.TemporaryDirectory(prefix="cnnjax-bench-") as name, tempfile.TemporaryFile("w+") as output:
         folder = pathlib.Path(name)

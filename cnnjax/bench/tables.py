@@ -13,7 +13,10 @@ MAX_PROFILE_LINES = 25
 
 
 def print_rows(console: Console, rows: Sequence[Row]) -> None:
-    """Prints the measurements, the ratios to PyTorch, and the machine."""
+    """Prints a table of the measurements, a line for each comparison with PyTorch, and a line about the machine.
+
+    `rows` are of one machine, at least one.
+    """
     table = _table("Speed and memory", {"model": "left", "batch": "right", "what": "left"} | dict.fromkeys(
         ("steps/s", "quartiles", "images/s", "GFLOP/s", "of roofline", "compilation", "memory"), "right"))  # fmt: skip
     for row in rows:
@@ -35,7 +38,7 @@ def print_rows(console: Console, rows: Sequence[Row]) -> None:
 
 
 def _speed_cells(row: Row) -> tuple[str, str, str]:
-    """Returns steps per second, their quartiles and images per second; for a startup, its seconds."""
+    """Returns the cells of a row for steps/s, quartiles and images/s; for a start, seconds and quartiles."""
     if row.seconds is None or row.seconds_q1 is None or row.seconds_q3 is None:
         return "", "", ""
     if row.steps_per_second is None:
@@ -45,6 +48,7 @@ def _speed_cells(row: Row) -> tuple[str, str, str]:
 
 
 def _cost_cells(row: Row) -> tuple[str, ...]:
+    """Returns the cells of a row for GFLOP/s, fraction of the roofline, compile time and memory; '' if not measured."""
     return (
         "" if row.flops_per_second is None else f"{row.flops_per_second / 1e9:,.1f}",
         "" if row.roofline is None else f"{row.roofline:.0%}",
@@ -54,7 +58,10 @@ def _cost_cells(row: Row) -> tuple[str, ...]:
 
 
 def print_profile(console: Console, title: str, seconds: Mapping[LayerOp, float], idle: float) -> None:
-    """Prints where the time of a step goes, in descending order; `idle` seconds are of no operation."""
+    """Prints a table of the seconds per step of each operation, longest first.
+
+    `idle` are the seconds in which no operation ran.
+    """
     total = sum(seconds.values()) + idle
     columns = {"layer": "left", "direction": "left", "operation": "left", "ms": "right", "fraction": "right"}
     table = _table(f"{title}: {total * 1e3:.2f} ms per step", columns)
@@ -68,7 +75,7 @@ def print_profile(console: Console, title: str, seconds: Mapping[LayerOp, float]
 
 
 def print_comparisons(console: Console, comparisons: Sequence[Comparison], title: str, tolerance: float) -> None:
-    """Prints how each measurement compares with the baseline."""
+    """Prints a table of the comparisons with the baseline. `tolerance` is shown with each regression."""
     columns = {"model": "left", "batch": "right", "what": "left", "new / baseline": "right", "verdict": "left"}
     table = _table(title, columns)
     for comparison in comparisons:
@@ -79,7 +86,7 @@ def print_comparisons(console: Console, comparisons: Sequence[Comparison], title
 
 
 def _table(title: str, columns: Mapping[str, str]) -> Table:
-    """Returns an empty table from heading -> justification. Only the first column may be wrapped."""
+    """Returns an empty table. `columns` is heading -> 'left' or 'right'. Only the first column may be wrapped."""
     table = Table(title=title, title_justify="left")
     for i, (heading, side) in enumerate(columns.items()):
         table.add_column(heading, justify="right" if side == "right" else "left", no_wrap=i > 0, overflow="fold")

@@ -20,26 +20,39 @@ TRACED_STEPS = 5
 
 
 class LayerOp(NamedTuple):
-    """A kind of operation in a layer."""
+    """A kind of operation in a layer.
 
-    layer: str  # path as in the parameters', or the network's class; '' outside of the network
-    direction: str  # 'forward', 'backward', or '' outside of the network
-    kind: str  # JAX's primitive, as in 'reduce_sum', or the HLO instruction where XLA added it
+    Attributes:
+        layer: path of the layer, as in the parameters ('stage1/block1/conv1'), or the network's class; '' outside of
+            the network.
+        direction: 'forward', 'backward', or '' outside of the network.
+        kind: JAX's primitive, as in 'reduce_sum', or the HLO instruction where XLA added it.
+    """
+
+    layer: str
+    direction: str
+    kind: str
 
 
 class Span(NamedTuple):
-    """One execution of an instruction."""
+    """One execution of an instruction.
+
+    Attributes:
+        instruction: its name in the HLO.
+        begin: in seconds, as `end`, on the profiler's clock.
+    """
 
     instruction: str
-    begin: float  # seconds
+    begin: float
     end: float
 
 
 def record(folder: pathlib.Path, run: Run, hlo_text: str) -> tuple[dict[LayerOp, float], float]:
-    """Traces a few steps into `folder`, for TensorBoard and Perfetto.
+    """Profiles `TRACED_STEPS` steps, with a trace in `folder` for TensorBoard and Perfetto.
 
-    `hlo_text` is the compiled program that `run` executes. Returns the seconds per step of each operation, and those
-    in which none ran. Raises InputError where the trace holds no times of instructions.
+    `run` runs a number of steps and returns their seconds; `hlo_text` is the compiled program that it executes. Returns
+    the seconds per step of each operation, and the seconds per step in which none ran. Raises InputError where the
+    trace holds no times of instructions.
     """
     run(2)
     with jax.profiler.trace(str(folder)):
@@ -56,7 +69,7 @@ def record(folder: pathlib.Path, run: Run, hlo_text: str) -> tuple[dict[LayerOp,
 
 
 def _spans(profile: Any) -> Iterator[Span]:
-    """Yields every execution of an instruction: of all streams of the devices, or else of all threads of the host."""
+    """Yields every execution of an instruction: on all streams of the devices or, without any, on all host threads."""
     planes = list(profile.planes)
     planes = [plane for plane in planes if plane.name.startswith("/device:")] or planes
     for plane in planes:
@@ -70,7 +83,10 @@ def _spans(profile: Any) -> Iterator[Span]:
 
 
 def divide_time(spans: Iterable[Span]) -> dict[str, float]:
-    """Returns the seconds of each instruction; time in which several run is divided evenly among them."""
+    """Returns the total seconds of each instruction, by name.
+
+    Time in which several run is divided evenly among them.
+    """
     changes = sorted(
         (time, kind, number, span.instruction)
         for number, span in enumerate(spans)
@@ -97,10 +113,10 @@ _NETWORK = re.compile(r"(?:transpose\()?jvp\((\w+)\)+|([A-Z]\w*)")  # its scope 
 
 
 def layer_ops(hlo_text: str) -> Mapping[str, LayerOp]:
-    """Returns the layer and operation of each instruction in a compiled program.
+    """Returns the layer and kind of each instruction in a compiled program: name in the HLO -> `LayerOp`.
 
-    A fusion belongs to the layer of its result. An instruction that XLA added, without a name, belongs to the layer
-    that it prepares: that of the first named instruction that uses it.
+    A fusion belongs to the layer of its result. An instruction that XLA added, without metadata, belongs to the layer
+    that it prepares: that of the first instruction with metadata that uses its result.
     """
     op_names: dict[str, str] = {}
     users: dict[str, list[str]] = collections.defaultdict(list)
@@ -127,7 +143,11 @@ def layer_ops(hlo_text: str) -> Mapping[str, LayerOp]:
 
 
 def parse_op_name(op_name: str) -> LayerOp:
-    """Splits an op_name: 'jit(train_step)/transpose(jvp(LeNet5))/c1/reduce_sum' is a sum in c1's backward pass."""
+    """Parses an op_name of the HLO's metadata, such as 'jit(train_step)/transpose(jvp(LeNet5))/c1/reduce_sum'.
+
+    This example is a 'reduce_sum' in the 'backward' pass of layer 'c1'. Without a network's class in the name, layer
+    and direction are ''.
+    """
     *scopes, kind = op_name.split("/")
     network = next(((i, m) for i, scope in enumerate(scopes) if (m := _NETWORK.fullmatch(scope))), None)
     if network is None:

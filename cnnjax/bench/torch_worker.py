@@ -31,12 +31,15 @@ torch: Any = None  # imported by main: importing this file for its tables needs 
 
 
 def perceptron() -> Any:
-    """Builds one fully connected layer."""
+    """Builds one fully connected layer with 10 outputs, for images of any size."""
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(10))
 
 
 def lenet5(act: str = "ReLU", pool: str = "MaxPool2d", padding: int = 2) -> Any:
-    """Builds LeNet-5 (LeCun et al. 1998) without the connection table and the RBF output."""
+    """Builds LeNet-5 (LeCun et al. 1998) without the connection table and the RBF output.
+
+    `act` and `pool` are classes of torch.nn; `padding` is that of the first convolution, 2 for images of 28x28.
+    """
     nn = torch.nn
     layers = []
     for inputs, channels, pad in ((1, 6, padding), (6, 16, 0), (16, 120, 0)):
@@ -162,7 +165,9 @@ _declared: list[Any] = []  # keeps the library object alive: torch drops its ope
 
 
 def make_network(library: str, name: str, arguments: dict[str, Any]) -> Any:
-    """Builds a network of a library with random weights, in training mode."""
+    """Builds a network with random weights, in training mode, by name(**arguments) of 'torchvision', 'pytorchcv' or
+    'timm'. The library 'torch' stands for the functions of this file.
+    """
     if library == "torch":
         return globals()[name](**arguments)
     _declare_operators()
@@ -177,9 +182,9 @@ def make_network(library: str, name: str, arguments: dict[str, Any]) -> Any:
 
 
 def _declare_operators() -> None:
-    """Declares torchvision's detection operators where its compiled ones do not load, as with another torch.
+    """Declares torchvision's detection operators if its compiled ones do not load, as with another version of torch.
 
-    torchvision, which timm imports, too, cannot be imported without them. Classification networks do not use them.
+    Without them torchvision, which timm imports, too, cannot be imported. Classification networks do not use them.
     """
     module = importlib.util.find_spec("torchvision")
     if module is None or not module.submodule_search_locations or _declared:
@@ -206,7 +211,10 @@ TRANSFORMS: dict[str, Any] = {
 
 
 class Examples:
-    """A map-style data set, like torchvision's CIFAR10 (an array in memory) or ImageFolder (files)."""
+    """A map-style data set of (transformed image, label), like torchvision's CIFAR10 or ImageFolder.
+
+    `folder` holds labels.npy and either images.npy, kept in memory, or encoded files '0', '1', ...
+    """
 
     def __init__(self, folder: str, transform: Any) -> None:
         import numpy as np
@@ -219,6 +227,7 @@ class Examples:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
+        """Returns the transformed image and the label of an example. `transform` gets an RGB or gray PIL image."""
         from PIL import Image
 
         if self.images is None:
@@ -230,7 +239,10 @@ class Examples:
 
 
 def batches(request: dict[str, Any]) -> Any:
-    """Yields the batches of a DataLoader, epoch after epoch, without end."""
+    """Yields batches (images float32 [B, C, H, W], labels int64 [B]) of a shuffling DataLoader, without end.
+
+    Raises ValueError for an augmentation of the request's "data" that torchvision does not have.
+    """
     _declare_operators()
     transforms = importlib.import_module("torchvision.transforms")
     data, sides = request["data"], request["input"][:2]
@@ -252,7 +264,7 @@ def batches(request: dict[str, Any]) -> Any:
 
 
 def build(request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-    """Returns the answer to a request to build, and a function: number of steps -> their seconds."""
+    """Returns the answer to a request to build, and a function: number of steps -> seconds (None without a peer)."""
     what, device = request["what"], request["device"]
     stream: Any = batches(request) if what in ("input", "loop") else iter(())
     if what == "input":
@@ -301,7 +313,7 @@ def build(request: dict[str, Any]) -> tuple[dict[str, Any], Any]:
 
 
 def timer(step: Any, device: str) -> Any:
-    """Returns a function that runs a number of steps, waits for the device, and returns the seconds."""
+    """Returns a function that calls `step()` a number of times, waits for the device, and returns the seconds."""
 
     def run(steps: int) -> float:
         start = time.perf_counter()
@@ -315,7 +327,7 @@ def timer(step: Any, device: str) -> Any:
 
 
 def main() -> None:
-    """Answers requests until standard input ends."""
+    """Answers requests, each a line of JSON, until standard input ends. The module's docstring lists them."""
     global torch
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries may print; answers go to the duplicate

@@ -48,6 +48,7 @@ the bytes that XLA counts for a step. Steps that fit in a processor's caches can
 
 
 def add_flags(parser: shared.Parser) -> None:
+    """Adds the arguments and flags of `cnnjax bench` to its parser."""
     parser.usage = "cnnjax bench [MODEL ...] [FLAGS], or cnnjax bench --config=FILE[:arg] [--config.FIELD=VALUE ...]"
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     lines = [f"  {name:10} {text}" for name, text in MEASUREMENTS.items()]
@@ -73,6 +74,10 @@ def add_flags(parser: shared.Parser) -> None:
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
+    """Runs `cnnjax bench`.
+
+    `overrides` are the --config.FIELD=VALUE arguments. Returns the exit status: 1 if --against finds a regression.
+    """
     config = _check_flags(args, overrides)
     if args.vs or "start" in args.what:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # another process needs GPU memory, too
@@ -106,7 +111,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _check_flags(args: argparse.Namespace, overrides: list[str]) -> Config | None:
-    """Returns the config of --config, or None; splits --what into a list.
+    """Checks the flags, splits `args.what` into a list, and returns the config of --config with all changes, or None.
 
     Raises InputError for flags that are out of range or exclude each other.
     """
@@ -139,7 +144,7 @@ def _check_flags(args: argparse.Namespace, overrides: list[str]) -> Config | Non
 
 
 def _setups(args: argparse.Namespace, config: Config | None) -> list[Callable[[], "Setup"]]:
-    """Returns a function per network that sets it up. Checks the names at once."""
+    """Returns a function for each network to measure, which sets it up. Checks the names of the networks at once."""
     from cnnjax import spec
     from cnnjax.bench import measure
     from cnnjax.models import MODELS, create_model
@@ -160,7 +165,11 @@ def _setups(args: argparse.Namespace, config: Config | None) -> list[Callable[[]
 
 
 def _measure(args: argparse.Namespace, setup: "Setup", what: str, workers: Any, console: "Console") -> list["Row"]:
-    """Measures one of MEASUREMENTS, and returns its row; for 'start', one with a cold and one with a warm cache."""
+    """Measures `what`, a key of MEASUREMENTS, and returns a row; for 'start', two: with an empty and a filled cache.
+
+    With --profile, also writes a trace and prints the time by layer. `workers` are the processes that run PyTorch; []
+    for no comparison.
+    """
     from cnnjax.bench import measure, rows, tables, timeline
 
     if what == "start":
@@ -187,7 +196,10 @@ def _measure(args: argparse.Namespace, setup: "Setup", what: str, workers: Any, 
 
 
 def _measure_starts(args: argparse.Namespace, setup: "Setup") -> list["Row"]:
-    """Returns the rows of a start with an empty compilation cache, and of --repeats starts with a filled one."""
+    """Times starts of `cnnjax train` until the first step.
+
+    Returns a row for one start with an empty compilation cache, and a row for --repeats starts with a filled one.
+    """
     from cnnjax.bench import rows, startup
 
     with tempfile.TemporaryDirectory(prefix="cnnjax-cache-") as cache:
@@ -203,7 +215,12 @@ def _measure_starts(args: argparse.Namespace, setup: "Setup") -> list["Row"]:
 def _add_times(
     args: argparse.Namespace, setup: "Setup", row: "Row", run: "Run", params: int, workers: Any, console: "Console"
 ) -> None:
-    """Measures `run` in blocks and adds the times to the row; with workers, in turns with PyTorch, and the ratios."""
+    """Times `run` in blocks and adds the times to `row`.
+
+    `run` runs a number of steps and returns their seconds. With `workers`, its blocks alternate with those of the same
+    network in PyTorch, and the ratios of the times are added, too. `params` is the number of our network's parameters,
+    which PyTorch's has to match; 0 for the input pipeline.
+    """
     from cnnjax.bench import measure, peer, rows
 
     with tempfile.TemporaryDirectory(prefix="cnnjax-bench-") as name:

@@ -8,6 +8,7 @@ from cnnjax.errors import unknown
 
 
 def add_flags(parser: shared.Parser) -> None:
+    """Adds the arguments and flags of `cnnjax cache` to its parser."""
     parser.usage = "cnnjax cache [list]\n       cnnjax cache clear [NAME ...]"
     parser.epilog = (
         "Whatever is deleted is made or downloaded again when it is needed. Data sets and runs are not here."
@@ -21,6 +22,7 @@ def add_flags(parser: shared.Parser) -> None:
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
+    """Runs `cnnjax cache`: lists the caches, or clears them. `overrides` is empty. Returns the exit status."""
     from cnnjax import cache
 
     for name in args.names:
@@ -52,7 +54,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _size(count: float) -> str:
-    """Formats a number of bytes: 1,500,000 as '1.5 MB'."""
+    """Formats a number of bytes: 1,500,000 as '1.5 MB' (10^6 bytes)."""
     for unit in ("bytes", "kB", "MB"):
         if count < 1000:
             return f"{count:.3g} {unit}"

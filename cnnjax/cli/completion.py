@@ -32,6 +32,7 @@ complete -o bashdefault -F _{name}_words {program}
 
 
 def add_flags(parser: shared.Parser) -> None:
+    """Adds the arguments and flags of `cnnjax completion` to its parser."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
         'bash: add to ~/.bashrc                     eval "$(cnnjax completion bash)"\n'
@@ -41,12 +42,13 @@ def add_flags(parser: shared.Parser) -> None:
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
+    """Runs `cnnjax completion`: prints the script. `overrides` is empty. Returns the exit status."""
     print(script(args.shell))
     return 0
 
 
 def script(shell: str) -> str:
-    """Returns the completion script for 'bash' or 'zsh'."""
+    """Returns the script that completes cnnjax's commands, flags and files in `shell`, 'bash' or 'zsh'."""
     import shtab
 
     from cnnjax.cli.main import COMMANDS, add_command_flags, command_module, main_parser

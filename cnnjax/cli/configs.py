@@ -11,11 +11,15 @@ from cnnjax.errors import InputError
 
 
 def add_flags(parser: shared.Parser) -> None:
+    """Adds the arguments and flags of `cnnjax configs` to its parser."""
     parser.accepts_overrides = True
     parser.add_argument("config", nargs="?", metavar="FILE[:arg]", help="config file to print (default: list them)")
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
+    """Runs `cnnjax configs`: lists the config files, or prints one with the --config.FIELD=VALUE changes in
+    `overrides`. Returns the exit status.
+    """
     console = shared.make_console()
     from rich.table import Column, Table
 
@@ -48,5 +52,5 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _docstring(path: pathlib.Path) -> str:
-    """Returns the docstring of a Python file, '' if it has none."""
+    """Returns the docstring of a Python file, '' if it has none. Does not execute the file."""
     return ast.get_docstring(ast.parse(path.read_text())) or ""

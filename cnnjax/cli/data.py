@@ -7,6 +7,7 @@ from cnnjax.cli import shared
 
 
 def add_flags(parser: shared.Parser) -> None:
+    """Adds the arguments and flags of `cnnjax data` to its parser."""
     parser.usage = """cnnjax data list [--data_dir=DIR]
        cnnjax data build NAME [--source=DIR] [--data_dir=DIR] [--overwrite]
        cnnjax data preview NAME [--augment=...] [--split=train] [--count=8] [--seed=0] [--out=FILE.png]"""
@@ -32,6 +33,7 @@ def add_flags(parser: shared.Parser) -> None:
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
+    """Runs `cnnjax data list`, `build` or `preview`. `overrides` is empty. Returns the exit status."""
     if args.action != "list" and not args.name:
         raise shared.UsageError(f"the data set's name is missing: cnnjax data {args.action} NAME")
     console = shared.make_console()

@@ -20,6 +20,7 @@ HARDEST_CLASSES = 10  # shown where there are more
 
 
 def add_flags(parser: shared.Parser) -> None:
+    """Adds the arguments and flags of `cnnjax evaluate` to its parser."""
     parser.usage = "cnnjax evaluate --workdir=DIR|--init=NAME [FLAGS]"
     parser.epilog = "With --init, the results are written to --workdir, or to runs/NAME."
     shared.add_network_flags(parser)
@@ -39,6 +40,10 @@ def add_flags(parser: shared.Parser) -> None:
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
+    """Runs `cnnjax evaluate`: evaluates, writes the results and prints them.
+
+    `overrides` is empty. Returns the exit status.
+    """
     shared.check_batch_size(args)
     folders = [pathlib.Path(name.strip()) for name in args.ensemble.split(",") if name.strip()]
     if args.workdir and not args.init:
@@ -80,7 +85,10 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _print_evaluation(console: "Console", result: dict[str, Any]) -> None:
-    """Prints the metrics, and the accuracy of each class or of the hardest ones."""
+    """Prints the metrics and the accuracy of each class or, with many classes, of the hardest ones.
+
+    `result` is what `evaluate` returns.
+    """
     from rich.table import Table
 
     from cnnjax.evaluation import report
@@ -115,4 +123,5 @@ def _print_evaluation(console: "Console", result: dict[str, Any]) -> None:
 
 
 def _format(value: float | None, form: str) -> str:
+    """Formats a number with the format specification `form`; None as '-'."""
     return "-" if value is None else format(value, form)

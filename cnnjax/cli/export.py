@@ -8,6 +8,7 @@ from cnnjax.errors import InputError
 
 
 def add_flags(parser: shared.Parser) -> None:
+    """Adds the arguments and flags of `cnnjax export` to its parser."""
     parser.usage = "cnnjax export --workdir=DIR|--init=NAME --to=FILE [FLAGS]"
     parser.epilog = (
         "FILE.safetensors, .pth and .pt hold the weights as a PyTorch state dict. FILE.stablehlo holds the whole "
@@ -24,6 +25,7 @@ def add_flags(parser: shared.Parser) -> None:
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
+    """Runs `cnnjax export`: writes the network as a file. `overrides` is empty. Returns the exit status."""
     source, path = shared.network_source(args), pathlib.Path(args.to)
     if not args.to:
         raise InputError("--to=FILE is missing, as in --to=network.stablehlo")

@@ -38,9 +38,9 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command line and returns the exit status.
+    """Runs a command line and returns the exit status. `argv` are the words after 'cnnjax'; None for those of sys.argv.
 
-    0: success; 1: an error; 2: a wrong flag; 128 + n: stopped by signal n.
+    The status is 0 for success, 1 for an error, 2 for a wrong flag, and 128 + n if signal n stopped the command.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: object, status: int = 1) -> int:
-    """Prints an error, tells the other processes of a distributed program, and returns the exit status."""
+    """Prints an error to stderr, ends the other processes of a distributed program, and returns the exit status."""
     if os.environ.get("CNNJAX_TRACEBACK"):
         traceback.print_exc()
     print(f"error: {message}", file=sys.stderr)
@@ -77,13 +77,16 @@ def _fail(message: object, status: int = 1) -> int:
 
 
 def _distributed() -> Any:
-    """Returns `cnnjax.distributed.processes` if this process is one of several, else None."""
+    """Returns the module `cnnjax.distributed.processes` if this process is one of several, else None.
+
+    Returns None, too, if the module is not imported yet.
+    """
     processes = sys.modules.get("cnnjax.distributed.processes")
     return processes if processes and processes.is_distributed() else None
 
 
 def main_parser() -> Parser:
-    """Builds the parser of what comes before a command: --help, --version and --dry-run."""
+    """Builds the parser of the words before a command: --help, --version and --dry-run."""
     parser = Parser(
         prog="cnnjax",
         description="Classical convolutional networks in JAX.",
@@ -106,12 +109,12 @@ def main_parser() -> Parser:
 
 
 def command_module(name: str) -> types.ModuleType:
-    """Imports the module of a command."""
+    """Imports the module of a command: 'train' is `cnnjax.cli.train`."""
     return importlib.import_module(f"cnnjax.cli.{name}")
 
 
 def add_command_flags(parser: argparse.ArgumentParser, module: types.ModuleType) -> None:
-    """Adds a command's flags to its parser, and those that all commands have."""
+    """Adds the flags of a command (of `module.add_flags`) and those of all commands (--import) to its parser."""
     module.add_flags(parser)
     parser.add_argument(
         "--import", action="append", default=[], dest="imports", metavar="FILE",
@@ -120,6 +123,7 @@ def add_command_flags(parser: argparse.ArgumentParser, module: types.ModuleType)
 
 
 def _run(argv: list[str]) -> int:
+    """Finds the command, parses its flags and runs it; returns its exit status. Errors are raised."""
     dry_run = argv[:1] == ["--dry-run"]
     argv = argv[dry_run:]
     if not argv or argv[0].startswith("-"):

@@ -7,6 +7,7 @@ from cnnjax.errors import unknown
 
 
 def add_flags(parser: shared.Parser) -> None:
+    """Adds the arguments and flags of `cnnjax models` to its parser."""
     parser.add_argument(
         "pattern", nargs="?", default="", metavar="PATTERN",
         help="list only names that contain or match this, as in 'vgg*_bn' (default: all)",
@@ -14,6 +15,7 @@ def add_flags(parser: shared.Parser) -> None:
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
+    """Runs `cnnjax models`: prints a table of the networks. `overrides` is empty. Returns the exit status."""
     console = shared.make_console()
     from rich.table import Table
 
@@ -38,7 +40,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _with_unit(number: float) -> str:
-    """Formats a number with three digits: 1,582,671,872 as '1.58 G'."""
+    """Formats a number with three digits and the unit k, M or G: 1,582,671,872 as '1.58 G'."""
     for unit in ("", " k", " M"):
         if number < 1000:
             return f"{number:.3g}{unit}"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 def add_flags(parser: shared.Parser) -> None:
+    """Adds the arguments and flags of `cnnjax predict` to its parser."""
     parser.usage = "cnnjax predict --workdir=DIR|--init=NAME [FLAGS] IMAGE ..."
     parser.epilog = "The exit status is 1 if an image cannot be classified; the others are classified all the same."
     parser.add_argument(
@@ -33,6 +34,10 @@ def add_flags(parser: shared.Parser) -> None:
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
+    """Runs `cnnjax predict`: classifies and prints one image after another.
+
+    `overrides` is empty. Returns the exit status, 1 if any image failed.
+    """
     source = shared.network_source(args)
     if args.top < 1:
         raise InputError(f"--top={args.top}: expected at least 1")
@@ -64,17 +69,22 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _read_paths() -> list[str]:
-    """Returns the paths on stdin, one per line, in any encoding."""
+    """Returns the paths on stdin, one per line. Empty lines are skipped; bytes of any encoding are kept."""
     return [os.fsdecode(line) for line in sys.stdin.buffer.read().splitlines() if line.strip()]
 
 
 def _log(line: str) -> None:
+    """Prints a line to stderr."""
     print(line, file=sys.stderr)
 
 
 def _print_prediction(
     console: "Console", prediction: "Prediction", classes: Sequence[str], as_json: bool, is_leader: bool
 ) -> None:
+    """Prints the top classes of one image to stdout, as text or as a line of JSON, or its error to stderr.
+
+    `classes` are the names by class index. Only the leader (process 0) prints.
+    """
     from rich.text import Text
 
     path = os.fsencode(prediction.path).decode(errors="backslashreplace")

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 
 def add_flags(parser: shared.Parser) -> None:
+    """Adds the arguments and flags of `cnnjax probe` to its parser."""
     parser.usage = "cnnjax probe --workdir=DIR|--init=NAME [FLAGS]"
     shared.add_network_flags(parser)
     parser.add_argument("--dataset", metavar="NAME", default="", help="data set to evaluate on (default: the run's)")
@@ -32,6 +33,10 @@ def add_flags(parser: shared.Parser) -> None:
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
+    """Runs `cnnjax probe`: evaluates features, writes the results and prints them.
+
+    `overrides` is empty. Returns the exit status.
+    """
     source = shared.network_source(args)
 
     console = shared.setup_jax()
@@ -61,7 +66,10 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _print_results(console: "Console", results: list[dict[str, Any]]) -> None:
-    """Prints the accuracies of the nearest-neighbor and the linear classifier, in this order in `results`."""
+    """Prints the metrics of two classifiers on features.
+
+    `results` are those of the nearest neighbors, then of the linear one.
+    """
     from rich.table import Table
 
     from cnnjax.metrics import METRICS

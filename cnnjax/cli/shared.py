@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 
 
 class UsageError(InputError):
-    """A missing or unexpected command-line argument. The exit status is 2, and the message points to --help."""
+    """A missing or unexpected command-line argument: exit status 2, and a message that points to --help."""
 
 
 class Parser(argparse.ArgumentParser):
     """An argparse parser with one-line errors and without abbreviated flags.
 
-    A command whose `accepts_overrides` is True gets the arguments that the parser does not know, such as
-    --config.lr=0.1; for the others an unknown argument is an error.
+    Attributes:
+        accepts_overrides: set to True by a command that takes arguments which the parser does not know, such as
+            --config.lr=0.1; for other commands these are an error.
     """
 
     accepts_overrides = False
@@ -31,16 +32,20 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, **options | {"allow_abbrev": False})
 
     def flag_names(self) -> list[str]:
-        """Returns the flags without their dashes, and without hidden ones."""
+        """Returns the names of the flags without dashes ('batch_size'). Hidden flags are left out."""
         actions = [action for action in self._actions if action.help != argparse.SUPPRESS]
         return [flag.lstrip("-") for action in actions for flag in action.option_strings]
 
     def error(self, message: str) -> Any:
+        """Prints an error in one line, and exits with status 2."""
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
 
 
 def add_hidden_alias(parser: argparse.ArgumentParser, flag: str, dest: str, kind: Any) -> None:
-    """Accepts `flag`, an earlier name of the flag that sets `dest`, without listing it in --help."""
+    """Adds a former name of a flag, `flag`, which is not listed in --help.
+
+    Its value, of type `kind`, is stored in `dest`.
+    """
     parser.add_argument(flag, dest=dest, type=kind, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
@@ -48,12 +53,12 @@ def add_hidden_alias(parser: argparse.ArgumentParser, flag: str, dest: str, kind
 
 
 def add_config_flag(parser: argparse.ArgumentParser, description: str) -> None:
-    """Adds --config=FILE[:arg]."""
+    """Adds --config=FILE[:arg]. `description` is its help."""
     parser.add_argument("--config", metavar="FILE[:arg]", help=description)
 
 
 def add_data_dir_flag(parser: argparse.ArgumentParser) -> None:
-    """Adds --data_dir=DIR."""
+    """Adds --data_dir=DIR, '' by default."""
     parser.add_argument("--data_dir", metavar="DIR", default="", help="folder of the data sets (default: TFDS's own)")
 
 
@@ -71,7 +76,7 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_preprocessing_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds --preprocess and --batch_size, for commands that feed images to a network."""
+    """Adds --preprocess (default: None) and --batch_size (default: 0), for commands that feed images to a network."""
     parser.add_argument("--preprocess", metavar="OPS", help="operations on each image (default: as in the run)")
     parser.add_argument(
         "--batch_size", type=int, default=0, metavar="N", help="images per batch (default: the run's eval_batch_size)"
@@ -79,7 +84,7 @@ def add_preprocessing_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def network_source(args: argparse.Namespace) -> str:
-    """Returns the --workdir or --init to load the network from.
+    """Returns the value of --workdir (a run's folder) or --init (published weights or a weight file).
 
     Raises InputError unless exactly one of them is given, or when --batch_size is negative.
     """
@@ -90,7 +95,7 @@ def network_source(args: argparse.Namespace) -> str:
 
 
 def check_batch_size(args: argparse.Namespace) -> None:
-    """Raises InputError when --batch_size is negative; 0 stands for the run's own."""
+    """Raises InputError when --batch_size is negative. 0 stands for the run's eval_batch_size."""
     if getattr(args, "batch_size", 0) < 0:
         raise InputError(f"--batch_size={args.batch_size}: expected at least 1")
 
@@ -107,7 +112,10 @@ def add_executor_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def build_executor(args: argparse.Namespace) -> Any:
-    """Returns the executor that --executor and --workers select. Raises InputError for invalid values."""
+    """Builds the executor of --executor, for --workers runs in parallel: a function that starts a run's command.
+
+    Raises InputError for invalid values, also of --stall_timeout.
+    """
     for name, minimum in (("workers", 1), ("stall_timeout", 0.01)):
         if not getattr(args, name) >= minimum:
             raise InputError(f"--{name}={getattr(args, name)}: expected at least {minimum}")
@@ -118,9 +126,9 @@ def build_executor(args: argparse.Namespace) -> Any:
 
 
 def parse_image_shape(text: str | None, default: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Converts --input='HxW' or 'HxWxC' to (height, width, channels); None gives `default`.
+    """Parses --input, 'HxW' or 'HxWxC', to (height, width, channels). None gives `default`.
 
-    Raises InputError for anything else.
+    Without C, the channels are those of `default`. Raises InputError for any other text.
     """
     words = text.lower().split("x") if text else list(map(str, default))
     if len(words) not in (2, 3) or not all(word.isdecimal() and int(word) for word in words):
@@ -130,7 +138,7 @@ def parse_image_shape(text: str | None, default: tuple[int, int, int]) -> tuple[
 
 
 def matching(pattern: str, names: Iterable[str]) -> list[str]:
-    """Returns the names that match a pattern with *, ? or [...], or that contain it if it has none of these."""
+    """Returns the names that match `pattern`, if it has *, ? or [...], else those that contain it; all for ''."""
     return fnmatch.filter(names, pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*")
 
 
@@ -138,16 +146,17 @@ def matching(pattern: str, names: Iterable[str]) -> list[str]:
 
 
 def make_console() -> "Console":
-    """Returns a rich console for standard output, 140 columns wide where that is not a terminal."""
+    """Returns a rich console for stdout: as wide as the terminal, or 140 columns without one."""
     from rich.console import Console
 
     return Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 
 
 def setup_jax(use_cache: bool = True) -> "Console":
-    """Configures JAX's compilation cache and logging, joins the other processes of the program, returns a console.
+    """Configures JAX for a command: compilation cache, logging, and the other processes of a distributed program.
 
-    The cache is JAX_COMPILATION_CACHE_DIR, or the per-user one; without `use_cache`, every program is compiled.
+    Compiled programs are cached in JAX_COMPILATION_CACHE_DIR or, by default, a folder of the user; without `use_cache`,
+    nowhere. Returns a console for the output.
     """
     import absl.logging
     import jax
@@ -166,7 +175,7 @@ def setup_jax(use_cache: bool = True) -> "Console":
 
 
 def broadcast_text(text: str) -> str:
-    """Returns process 0's `text`, at most 4096 bytes of UTF-8, in every process."""
+    """Returns the `text` of process 0 in every process. It may have up to 4096 bytes in UTF-8."""
     import jax
     import numpy as np
     from jax.experimental import multihost_utils
@@ -178,5 +187,5 @@ def broadcast_text(text: str) -> str:
 
 
 def program_name() -> str:
-    """Returns the command that started this program, './launch.sh' or 'cnnjax', to print commands with."""
+    """Returns the command that started this program, './launch.sh' or 'cnnjax', for commands in messages."""
     return os.environ.get("CNNJAX_COMMAND", "cnnjax")

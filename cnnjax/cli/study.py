@@ -18,6 +18,7 @@ BUDGETS = ("quick", "full")
 
 
 def add_flags(parser: shared.Parser) -> None:
+    """Adds the arguments and flags of `cnnjax study` to its parser."""
     parser.usage = "cnnjax study experiments/NAME.py [--budget=quick|full] [--workers=M] [FLAGS]"
     parser.epilog = "Complete runs are kept: the same command resumes a study, and rewrites its report."
     parser.add_argument("file", metavar="FILE", help="file with get_study(budget)")
@@ -31,6 +32,10 @@ def add_flags(parser: shared.Parser) -> None:
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
+    """Runs `cnnjax study`: runs what is missing, and writes the report.
+
+    `overrides` is empty. Returns the exit status.
+    """
     if args.budget not in BUDGETS:
         raise InputError(f"--budget={args.budget}: {nearest(args.budget, BUDGETS)}")
     study = config_files.read_study(args.file, args.budget)
@@ -67,7 +72,10 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _provenance(file: str, budget: str, run: pathlib.Path) -> list[str]:
-    """Returns the command with its date, and the machine with the versions; `run` is the folder of a run."""
+    """Returns two lines for the report: the command with its date, and the machine with the versions.
+
+    `run` is the folder of any run of the study.
+    """
     from cnnjax.bench.rows import machine_info
     from cnnjax.runs import workdir
 
@@ -80,6 +88,7 @@ def _provenance(file: str, budget: str, run: pathlib.Path) -> list[str]:
 
 
 def _print(console: "Console", verdict: str, findings: "list[Finding]") -> None:
+    """Prints the verdict on the claim, and a table of the findings."""
     from rich.table import Table
 
     table = Table(title=f"the claim: {verdict}", title_justify="left")

@@ -8,6 +8,7 @@ from cnnjax.errors import InputError, unknown
 
 
 def add_flags(parser: shared.Parser) -> None:
+    """Adds the arguments and flags of `cnnjax summary` to its parser."""
     parser.add_argument("model", metavar="MODEL", help="network, or its call string: 'vgg16(norm=\"batch\")'")
     parser.add_argument("--input", metavar="HxW[xC]", help="image size (default: the paper's)")
     parser.add_argument(
@@ -24,6 +25,7 @@ def add_flags(parser: shared.Parser) -> None:
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
+    """Runs `cnnjax summary`: prints a table of the layers, or CSV. `overrides` is empty. Returns the exit status."""
     if args.batch < 1:
         raise InputError(f"--batch={args.batch}: expected at least 1")
     console = shared.make_console()

@@ -26,6 +26,7 @@ SETTINGS = ("trials", "seeds", "sampler", "pruner", "metric", "storage", "data_d
 
 
 def add_flags(parser: shared.Parser) -> None:
+    """Adds the arguments and flags of `cnnjax sweep` to its parser."""
     parser.usage = (
         "cnnjax sweep --config=FILE[:arg] [--space.FIELD=VALUES ...] [--config.FIELD=VALUE ...] [--trials=N] ...\n"
         "       cnnjax sweep show --workdir=DIR    the leaderboard\n"
@@ -50,6 +51,10 @@ def add_flags(parser: shared.Parser) -> None:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
+    """Runs `cnnjax sweep`, `cnnjax sweep show` or `cnnjax sweep best`. Returns the exit status.
+
+    `rest` are the --config.FIELD=VALUE and --space.FIELD=VALUES arguments.
+    """
     action = args.action
     if action not in ("run", "show", "best"):
         raise InputError(f"cnnjax sweep {action!r}: {nearest(action, ['show', 'best'])}; or flags alone, to run one")
@@ -90,6 +95,10 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _check_show(args: argparse.Namespace, rest: list[str], action: str) -> None:
+    """Raises InputError if --workdir is missing, or if --config or overrides (`rest`) are given.
+
+    `action` is 'show' or 'best'; these take --workdir alone.
+    """
     if rest:
         raise InputError(f"unexpected argument {rest[0]!r}; cnnjax sweep {action} takes --workdir=DIR alone")
     if not args.workdir:
@@ -99,7 +108,7 @@ def _check_show(args: argparse.Namespace, rest: list[str], action: str) -> None:
 
 
 def _run(args: argparse.Namespace, folder: pathlib.Path, settings: "Settings") -> int:
-    """Runs or resumes the search, writes its report and prints the leaderboard."""
+    """Runs or resumes the search in `folder`, writes its report and prints the leaderboard. Returns the exit status."""
     from cnnjax.runs.signals import Interrupted
     from cnnjax.runs.supervise import OUTPUT
     from cnnjax.sweep import report, search
@@ -125,6 +134,7 @@ def _run(args: argparse.Namespace, folder: pathlib.Path, settings: "Settings") -
 
 
 def _show(console: "Console", rows: list[dict[str, Any]], settings: "Settings") -> None:
+    """Prints the leaderboard and, for a sweep over folds, the best settings by their mean over the folds."""
     from cnnjax.sweep import report
 
     console.print(_leaderboard(rows, settings))
@@ -133,7 +143,11 @@ def _show(console: "Console", rows: list[dict[str, Any]], settings: "Settings") 
 
 
 def _read_settings(location: str, rest: list[str], flags: dict[str, Any]) -> dict[str, Any]:
-    """Returns the fields of `search.Settings` from the config file, the overrides in `rest` and the flags."""
+    """Returns the fields of `search.Settings`, to be passed as keyword arguments.
+
+    `location` is that of the config file, FILE[:arg]; `rest` are the --config.FIELD=VALUE and --space.FIELD=VALUES
+    arguments; `flags` are other fields, from the command's flags.
+    """
     spaces = [word for word in rest if word.startswith("--space.")]
     overrides = [word for word in rest if not word.startswith("--space.")]
     valid_flags = ("config", "workdir", "workers", "executor", "stall_timeout", "space.FIELD", *SETTINGS)
@@ -150,20 +164,23 @@ def _read_settings(location: str, rest: list[str], flags: dict[str, Any]) -> dic
 
 
 def _overrides(source: str, config: Config) -> list[str]:
-    """Returns the flags that turn the config in the file into this one."""
+    """Returns the --config.FIELD=VALUE flags that turn the config of the file `source` into `config`."""
     old, new = dataclasses.asdict(config_files.read_config(source)), dataclasses.asdict(config)
     return [f"--config.{name}={value}" for name, value in new.items() if value != old[name]]
 
 
 def _quoted(word: str) -> str:
-    """Quotes a word for a shell, in double quotes if that is easier to read."""
+    """Quotes a word for a shell if necessary, in double quotes if it contains single ones."""
     return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
 
 
 def _search(
     console: "Console", folder: pathlib.Path, settings: "Settings", start: Any, workers: int, stall_timeout: float
 ) -> "optuna.Study":
-    """Runs the search. Prints a line for each trial that ends, and a live leaderboard on a terminal."""
+    """Runs the search and returns Optuna's study.
+
+    Prints a line for each trial that ends, and a live leaderboard if stdout is a terminal.
+    """
     from rich.live import Live
 
     from cnnjax.sweep import report, search
@@ -193,6 +210,7 @@ def _search(
 
 
 def _line(row: dict[str, Any], settings: "Settings") -> str:
+    """Formats a trial that ended, a row of `report.rows`, as in 'trial 3: accuracy 98.20% (lr = 0.05)'."""
     params = ", ".join(f"{name} = {_short(row[name])}" for name in settings.space)
     outcome = row["state"]
     if outcome == "complete":
@@ -205,12 +223,14 @@ def _line(row: dict[str, Any], settings: "Settings") -> str:
 
 
 def _cross_validated(row: dict[str, Any], settings: "Settings") -> str:
+    """Formats a row of `report.over_folds`: the metric's mean over the folds, and the settings."""
     params = ", ".join(f"{name} = {_short(row[name])}" for name in settings.space if name != "fold")
     outcome = f"{settings.metric} {_with_spread(row, settings)}, the mean over {row['folds']} folds"
     return f"{outcome} ({params})" if params else outcome
 
 
 def _with_spread(row: dict[str, Any], settings: "Settings") -> str:
+    """Formats the metric of a row, with '± standard deviation' if the row has one."""
     from cnnjax.metrics import METRICS
 
     metric = METRICS[settings.metric]
@@ -218,16 +238,19 @@ def _with_spread(row: dict[str, Any], settings: "Settings") -> str:
 
 
 def _short(value: Any) -> str:
+    """Formats a value as text, a float with four significant digits."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _cells(row: dict[str, Any], settings: "Settings") -> list[str]:
+    """Returns the cells of a row for `_table`: trial, state, metric, settings, evaluations and seconds."""
     metric = "" if row[settings.metric] is None else _with_spread(row, settings)
     params = [_short(row[name]) for name in settings.space]
     return [str(row["trial"]), row["state"], metric, *params, str(row["evaluations"]), _short(row["seconds"] or "")]
 
 
 def _table(title: str, settings: "Settings") -> "Table":
+    """Returns an empty table with the columns of the leaderboard."""
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
@@ -237,7 +260,7 @@ def _table(title: str, settings: "Settings") -> "Table":
 
 
 def _leaderboard(rows: list[dict[str, Any]], settings: "Settings") -> "Table":
-    """Returns the table of the best trials; its title counts the trials by state."""
+    """Returns a table of the best trials, the first MAX_ROWS of `rows`. Its title counts all trials by state."""
     counts = collections.Counter(row["state"] for row in rows)
     title = f"{len(rows)} trials: " + ", ".join(f"{count} {state}" for state, count in counts.items())
     table = _table(title, settings)
@@ -247,7 +270,7 @@ def _leaderboard(rows: list[dict[str, Any]], settings: "Settings") -> "Table":
 
 
 def _progress(rows: list[dict[str, Any]], active: "list[Run]", settings: "Settings") -> "RenderableType":
-    """Returns the leaderboard so far, and below it the runs in progress."""
+    """Returns the leaderboard so far and, below it, a line for each run in progress with its last metrics."""
     from rich.console import Group
 
     from cnnjax.metrics import METRICS, format_value

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 
 def add_flags(parser: shared.Parser) -> None:
+    """Adds the arguments and flags of `cnnjax train` to its parser."""
     parser.usage = "cnnjax train --config=FILE[:arg] [--config.FIELD=VALUE ...] [--workdir=DIR]"
     parser.epilog = "`cnnjax configs FILE` explains every config field. To resume a run, give --workdir=DIR alone."
     parser.accepts_overrides = True
@@ -22,6 +23,10 @@ def add_flags(parser: shared.Parser) -> None:
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
+    """Runs `cnnjax train`: starts or resumes a run.
+
+    `overrides` are the --config.FIELD=VALUE arguments. Returns the exit status, 128 + n if signal n stopped it.
+    """
     location = args.config or os.path.join(args.workdir or "", "config.json")
     if args.config is None and not (args.workdir and os.path.exists(location)):
         not_a_run = f", and {args.workdir} is not a run's folder" if args.workdir else ""
@@ -50,7 +55,10 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _print_result(console: "Console", result: dict[str, Any], folder: pathlib.Path) -> None:
-    """Prints the final metrics, the duration, and the command that evaluates the run."""
+    """Prints the final metrics, the duration, the run's folder, and the command that evaluates it.
+
+    `result` is the content of result.json.
+    """
     from rich.table import Table
 
     from cnnjax.metrics import METRICS

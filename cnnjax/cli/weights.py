@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 
 def add_flags(parser: shared.Parser) -> None:
+    """Adds the arguments and flags of `cnnjax weights` to its parser."""
     parser.add_argument(
         "name", nargs="?", default="", metavar="NAME|PATTERN",
         help="a full name, to print all about these weights; or what names contain or match, as in 'keras:*'",
@@ -18,6 +19,10 @@ def add_flags(parser: shared.Parser) -> None:
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
+    """Runs `cnnjax weights`: prints a table of published weights, or all about one entry.
+
+    `overrides` is empty. Returns the exit status.
+    """
     console = shared.make_console()
     from rich.table import Table
 
@@ -47,7 +52,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _details(row: "PublishedWeights") -> dict[str, str]:
-    """Returns all about some weights as text, by heading."""
+    """Returns all about an entry of the catalog: heading -> text."""
     return {
         "description": row.about,
         "network": row.model,
@@ -66,4 +71,5 @@ def _details(row: "PublishedWeights") -> dict[str, str]:
 
 
 def _percent(value: float | None) -> str:
+    """Formats an accuracy in percent: 76.13 as '76.13 %', None as '-'."""
     return "-" if value is None else f"{value:.2f} %"

@@ -22,14 +22,23 @@ FORMER_NAMES = {new: old for old, new in ALIASES.items()}  # of config fields
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """The metrics of a complete run."""
+    """The metrics of a complete run.
 
-    metrics: list[dict[str, Any]]  # the lines of metrics.jsonl
-    measured: dict[str, Any]  # by the study's `measure`
+    Attributes:
+        metrics: the parsed lines of metrics.jsonl.
+        measured: the result of the study's `measure`; {} without one.
+    """
+
+    metrics: list[dict[str, Any]]
+    measured: dict[str, Any]
 
 
 def check_study(study: Study) -> None:
-    """Raises InputError for an inconsistent study, before anything runs."""
+    """Checks a study before anything runs.
+
+    Raises InputError for fewer than one seed, an invalid config, an arm that starts from one that is not trained from
+    scratch, or a comparison of an unknown arm or metric.
+    """
     if study.seeds < 1:
         raise InputError(f"a study of {study.seeds} seeds: expected at least 1")
     for arm, config in study.arms.items():
@@ -49,9 +58,9 @@ def check_study(study: Study) -> None:
 
 
 def run_folder(root: pathlib.Path, arm: str, config: Config) -> pathlib.Path:
-    """Returns the folder of the run with this arm's config and seed. Its name has a digest of the config.
+    """Returns the folder of a run: `root`/<arm>-<digest>/seed<N>. The digest is that of the config without its seed.
 
-    Renamed fields count under their former names, so that the runs of earlier versions are found.
+    The digest uses the former names of renamed config fields, so that the runs of earlier versions are found.
     """
     values = {FORMER_NAMES.get(name, name): value for name, value in dataclasses.asdict(config).items()} | {"seed": 0}
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
@@ -59,7 +68,10 @@ def run_folder(root: pathlib.Path, arm: str, config: Config) -> pathlib.Path:
 
 
 def all_runs(root: pathlib.Path, study: Study, data_dir: str) -> dict[str, list[Run]]:
-    """Returns the runs of each arm, one for each seed. `study.starts` pairs runs with the same seed."""
+    """Returns all runs of a study, complete or not: arm -> one run for each seed. Starts nothing.
+
+    For an arm in `study.starts`, config.init is the folder of the other arm's run with the same seed.
+    """
     runs: dict[str, list[Run]] = {}
     for arm, arm_config in study.arms.items():
         configs = [dataclasses.replace(arm_config, seed=arm_config.seed + i) for i in range(study.seeds)]
@@ -78,9 +90,12 @@ def conduct(
     stall_timeout: float,
     log: Callable[[str], None],
 ) -> list[str]:
-    """Runs the missing runs, the first seed of every arm first; returns the failures as text.
+    """Runs the incomplete runs of a study, `workers` in parallel. Returns a text for each failed run.
 
-    Runs that are initialized from another run come last. Raises Interrupted, as `supervise` does.
+    `runs` is the result of `all_runs`. The first seed of every arm comes first, but runs that start from another run's
+    weights come after all others. `start` launches a run's command, as an executor of `cnnjax.runs.executors` returns
+    it. A run without output for `stall_timeout` seconds fails. `log` gets a line when a run ends. Raises Interrupted
+    after SIGINT or SIGTERM.
     """
     by_seed = [run for runs_of_seed in zip(*runs.values(), strict=True) for run in runs_of_seed]
     missing = [run for run in by_seed if not is_complete(run.folder)]
@@ -103,7 +118,10 @@ def conduct(
 
 
 def collect(run: Run, study: Study) -> Result:
-    """Returns the metrics of a complete run. `study.measure` is computed only once."""
+    """Returns the metrics of a complete run.
+
+    `study.measure` is called only the first time; its result is saved in measured.json.
+    """
     path = run.folder / MEASURED
     if study.measure is not None and not path.exists():
         workdir.write_json(path, study.measure(run.folder, run.data_dir))
@@ -111,7 +129,10 @@ def collect(run: Run, study: Study) -> Result:
 
 
 def last_value(metric: str, result: Result) -> float:
-    """Returns the last value of a metric. Raises InputError if the run has none."""
+    """Returns the value that the study's `measure` gave a metric or, without one, the last in metrics.jsonl.
+
+    Raises InputError if the run does not have the metric.
+    """
     if metric in result.measured:
         return float(result.measured[metric])
     for line in reversed(result.metrics):

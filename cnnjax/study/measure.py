@@ -26,24 +26,28 @@ DEAD_RANGE = 1e-4  # a unit is dead if its values over all images differ by less
 
 
 def accuracy(folder: pathlib.Path, data_dir: str, preprocess: str) -> float:
-    """Returns the accuracy in [0, 1] of a run on its test split, with these preprocessing operations."""
+    """Evaluates a run on its test split; returns the accuracy in [0, 1].
+
+    `preprocess` replaces the run's preprocessing, a pipeline such as 'shift(2, 0)'; '' stands for no operations.
+    """
     return evaluate(folder, data_dir=data_dir, preprocess=preprocess, log=_silent)["accuracy"]
 
 
 def parameters(folder: pathlib.Path) -> int:
-    """Returns the number of trainable parameters of a run's network."""
+    """Returns the number of elements in the parameter arrays of a run's network."""
     network = pretrained.load(folder)
     shapes = variable_shapes(network.model, network.data.shape)
     return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(shapes["params"]))
 
 
 def flow(folder: pathlib.Path, data_dir: str) -> dict[str, Any]:
-    """Measures gradients and dead units of a run's network before ('_start') and after ('_end') training.
+    """Measures gradients and dead units of a run's network, before ('_start') and after ('_end') its training.
 
-    'gradient_start', 'gradient_end': the root mean square of the loss's gradient for each kernel, first layer first, on
-    the first `IMAGES` training images without augmentation. 'log_ratio_start', 'log_ratio_end': log10 of the first
-    layer's over the last layer's. 'dead_start', 'dead_end': the fraction of hidden units whose values over these images
-    differ by less than `DEAD_RANGE`. The network is in training mode.
+    Uses the first `IMAGES` training images without augmentation, and the network in training mode. The state before
+    training is initialized again. Returns these entries, each with '_start' and '_end': 'gradient', the root mean
+    square of the loss's gradient for each kernel, first layer first; 'log_ratio', log10 of the first layer's value
+    divided by the last layer's; 'dead', the fraction of hidden units (channels) whose values over all images and
+    positions differ by less than `DEAD_RANGE`.
     """
     network = pretrained.load(folder)
     config, data = network.config, network.data
@@ -69,10 +73,14 @@ def flow(folder: pathlib.Path, data_dir: str) -> dict[str, Any]:
 
 
 def _silent(line: str) -> None:
-    pass
+    """Discards a line of progress."""
 
 
 def _gradients(model: Any, variables: Any, images: Any, labels: Any, config: Config) -> list[float]:
+    """Returns the root mean square of the mean loss's gradient for each kernel, first layer first.
+
+    The network is in training mode. `images` are its input [N, H, W, C], `labels` int32 [N].
+    """
     loss = losses.build(config.loss)
 
     @jax.jit
@@ -91,13 +99,20 @@ def _gradients(model: Any, variables: Any, images: Any, labels: Any, config: Con
 
 
 def _natural_key(name: str) -> list:
-    """Returns a sort key: 'hidden2' before 'hidden10', and names without a number (the last layer) last."""
+    """Returns a sort key for parameter names.
+
+    It puts 'hidden2' before 'hidden10', and names without a number, which are those of the last layer, at the end.
+    """
     numbers = [int(number) for number in re.findall(r"\d+", name)]
     return [not numbers, numbers, name]
 
 
 def _dead_fraction(feature_model: Any, variables: Any, images: Any) -> float:
-    """Returns the fraction of dead units. In training mode, because before training there are no running statistics."""
+    """Returns the fraction of channels of all feature maps whose values differ by less than `DEAD_RANGE`.
+
+    The range is over all images and positions. `feature_model` has `features_only`. Batch normalization uses batch
+    statistics, because there are no running statistics before training.
+    """
     mutable = [name for name in variables if name != "params"]
     apply = functools.partial(feature_model.apply, train=True, mutable=mutable, rngs={"dropout": jax.random.key(0)})
     features, _ = jax.jit(apply)(variables, images)

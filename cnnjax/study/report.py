@@ -17,9 +17,11 @@ Results = Mapping[str, Sequence[Result]]  # arm -> one for each run
 
 
 def write(path: pathlib.Path, study: Study, results: Results, provenance: Sequence[str]) -> tuple[str, list[Finding]]:
-    """Writes `path`.md, .csv and .png; returns the verdict on the claim and the findings behind it.
+    """Writes a study's report: `path`.md, `path`.csv (a row for each run) and `path`.png.
 
-    `provenance` is a list of lines: the command, the machine, the versions.
+    Returns the verdict on the claim (HELD, REFUTED or UNDECIDED) and the finding of each comparison. `results` is arm
+    -> one `Result` for each seed. `provenance` is a list of lines for the report: the command, the machine, the
+    versions.
     """
     values = {
         arm: {metric: [last_value(metric, result) for result in arm_results] for metric in study.metrics}
@@ -42,6 +44,7 @@ def write(path: pathlib.Path, study: Study, results: Results, provenance: Sequen
 def _page(
     name: str, study: Study, values: Values, findings: Sequence[Finding], verdict: str, provenance: Sequence[str]
 ) -> str:
+    """Returns the report in Markdown: claim, verdict, tables of the comparisons and of the arms' means, figure."""
     runs = f"{study.seeds} runs each, ± their standard deviation" if study.seeds > 1 else "one run each"
     return "\n".join(
         [
@@ -88,14 +91,20 @@ def _page(
 
 
 def _line(text: str) -> str:
+    """Joins the lines of a text to one line."""
     return " ".join(text.split())
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Formats a table in Markdown."""
     return "\n".join("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows])
 
 
 def _mean_and_sd(numbers: Sequence[float]) -> str:
+    """Formats numbers as 'mean ± standard deviation', the latter with two significant digits.
+
+    Formats the mean alone for one number, or for equal numbers.
+    """
     mean = statistics.fmean(numbers)
     if len(numbers) < 2 or not (sd := statistics.stdev(numbers)):
         return f"{mean:,.0f}" if mean >= 1000 else f"{mean:.4g}"
@@ -104,7 +113,10 @@ def _mean_and_sd(numbers: Sequence[float]) -> str:
 
 
 def draw(path: pathlib.Path, study: Study, results: Results) -> None:
-    """Draws the figure: a grid of panels, one color per arm."""
+    """Draws the study's figure into a PNG file: a grid of its panels, with one color per arm.
+
+    `results` is arm -> one `Result` for each seed.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -133,7 +145,10 @@ def draw(path: pathlib.Path, study: Study, results: Results) -> None:
 
 
 def _plot(axes: Any, panel: Panel, arm: str, position: int, arms: int, results: Sequence[Result]) -> None:
-    """Plots the mean over an arm's runs, and their range."""
+    """Plots one arm in a panel: the mean over its runs, and their range or, with bars, a point for each run.
+
+    `position` is the arm's index among the `arms` arms of the panel. It selects the color and the place of the bar.
+    """
     from matplotlib import colormaps
 
     color = colormaps["tab10"](position) if arms <= 10 else colormaps["turbo"]((position + 0.5) / arms)

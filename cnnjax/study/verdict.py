@@ -18,7 +18,15 @@ Values = Mapping[str, Mapping[str, Sequence[float]]]  # arm -> metric -> one val
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """The difference of two arms' means, its confidence interval, and the verdict on the comparison."""
+    """The outcome of one comparison.
+
+    Attributes:
+        comparison: what was expected.
+        difference: mean of arm `a` minus mean of arm `b`.
+        low: lower bound of the difference's confidence interval; -inf if an arm has a single run.
+        high: upper bound; inf if an arm has a single run.
+        verdict: HELD, REFUTED or UNDECIDED.
+    """
 
     comparison: Comparison
     difference: float
@@ -28,7 +36,7 @@ class Finding:
 
 
 def interval(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float]:
-    """Returns mean(a) - mean(b) and the bounds of its confidence interval, by Welch's t-test.
+    """Returns mean(a) - mean(b) and the bounds (low, high) of its 95 % confidence interval, by Welch's t-test.
 
     The bounds are infinite if `a` or `b` has a single value.
     """
@@ -44,9 +52,10 @@ def interval(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, floa
 
 
 def judge(comparison: Comparison, values: Values) -> Finding:
-    """Compares two arms.
+    """Compares two arms in one metric. `values` is arm -> metric -> one value for each seed.
 
-    HELD if the whole interval is beyond the margin, REFUTED if none of it is, else UNDECIDED.
+    The verdict is HELD if the whole confidence interval is beyond the margin in the expected direction, REFUTED if none
+    of it is, else UNDECIDED.
     """
     a, b = values[comparison.a][comparison.metric], values[comparison.b][comparison.metric]
     difference, low, high = interval(a, b)
@@ -57,6 +66,6 @@ def judge(comparison: Comparison, values: Values) -> Finding:
 
 
 def overall_verdict(findings: Sequence[Finding]) -> str:
-    """Returns the verdict on the claim: REFUTED if any comparison is, HELD if all are, else UNDECIDED."""
+    """Returns the verdict on the claim: REFUTED if any finding is, HELD if all are, else (or without any) UNDECIDED."""
     verdicts = {finding.verdict for finding in findings}
     return REFUTED if REFUTED in verdicts else UNDECIDED if UNDECIDED in verdicts or not verdicts else HELD

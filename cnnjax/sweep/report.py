@@ -27,7 +27,10 @@ PLOTS = {  # file -> function of optuna.visualization.matplotlib
 
 
 def ranked(study: optuna.Study, settings: Settings) -> list[FrozenTrial]:
-    """Returns all trials: the complete ones, best first, then the others."""
+    """Returns all trials: first the complete ones, then the pruned, running, waiting and failed ones.
+
+    Within each state, those with the best last value come first.
+    """
     sign = -METRICS[settings.metric].sign
     order = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING, TrialState.WAITING, TrialState.FAIL]
 
@@ -39,7 +42,12 @@ def ranked(study: optuna.Study, settings: Settings) -> list[FrozenTrial]:
 
 
 def rows(folder: pathlib.Path, study: optuna.Study, settings: Settings) -> list[dict[str, Any]]:
-    """Returns the leaderboard, a row of plain values for each trial."""
+    """Returns the leaderboard: a dict for each trial, in the order of `ranked`.
+
+    Its keys are 'place' (from 1), 'trial' (number), 'state', the metric's name, 'sd' (over the seeds, if there are
+    several), every setting of the space, 'evaluations' (number), 'seconds', 'folder' (of the first run) and 'failure'
+    (reason, or ''). A value that is not known (yet) is None.
+    """
     table = []
     for place, trial in enumerate(ranked(study, settings), 1):
         # Read the runs' files only if there is a standard deviation: this is called every second.
@@ -63,9 +71,10 @@ def rows(folder: pathlib.Path, study: optuna.Study, settings: Settings) -> list[
 
 
 def over_folds(table: list[dict[str, Any]], settings: Settings) -> list[dict[str, Any]]:
-    """Returns the mean and standard deviation over the complete folds for each choice of the other settings.
+    """Averages the metric over the folds of cross-validation, for each combination of the other settings.
 
-    Best first; [] unless "fold" is in the space.
+    `table` is the result of `rows`; only complete trials count. Returns dicts of these settings, the metric's mean,
+    'sd' (None for one fold) and 'folds' (number), best first; [] unless 'fold' is in the space.
     """
     others = [name for name in settings.space if name != "fold"]
     groups: dict[tuple, list[float]] = {}
@@ -82,7 +91,7 @@ def over_folds(table: list[dict[str, Any]], settings: Settings) -> list[dict[str
 
 
 def best(folder: pathlib.Path, study: optuna.Study, settings: Settings) -> Config:
-    """Returns the config of the best trial. Raises InputError if none is complete."""
+    """Returns the config of the best complete trial. Raises InputError if there is none."""
     trials = ranked(study, settings)[:1]
     if not trials or trials[0].state != TrialState.COMPLETE:
         raise InputError(f"{folder} has no complete trial yet")
@@ -90,7 +99,10 @@ def best(folder: pathlib.Path, study: optuna.Study, settings: Settings) -> Confi
 
 
 def write(folder: pathlib.Path, study: optuna.Study, settings: Settings) -> list[str]:
-    """Writes leaderboard.csv and the plots for which there are enough trials; returns the file names."""
+    """Writes leaderboard.csv, and the plots in `PLOTS` for which there are enough trials, into `folder`.
+
+    Returns the file names.
+    """
     table = rows(folder, study, settings)
     with (folder / "leaderboard.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(table[0]) if table else [])
@@ -103,6 +115,10 @@ def write(folder: pathlib.Path, study: optuna.Study, settings: Settings) -> list
 
 
 def _draw(study: optuna.Study, settings: Settings, plot: str, path: pathlib.Path) -> bool:
+    """Draws the function `plot` of optuna.visualization.matplotlib into a PNG file.
+
+    Returns False, without a file, if there are too few trials.
+    """
     if plot == "plot_intermediate_values" and not any(trial.intermediate_values for trial in study.trials):
         return False  # Optuna would draw an empty plot
     import matplotlib

@@ -33,45 +33,50 @@ from cnnjax.training.recipe import parse_recipe
 
 
 def tpe(seed: int, startup: int = 10) -> optuna.samplers.BaseSampler:
-    """Tree-structured Parzen estimator (Bergstra et al. 2011), after `startup` random trials."""
+    """Returns Optuna's TPE sampler (Bergstra et al. 2011); the first `startup` trials are random."""
     return optuna.samplers.TPESampler(n_startup_trials=startup, seed=seed, constant_liar=True)
 
 
 def random(seed: int) -> optuna.samplers.BaseSampler:
-    """Random search (Bergstra & Bengio 2012)."""
+    """Returns Optuna's random sampler (Bergstra & Bengio 2012)."""
     return optuna.samplers.RandomSampler(seed=seed)
 
 
 def grid(seed: int) -> optuna.samplers.BaseSampler:
-    """Grid search: every combination of a space of lists, once."""
+    """Returns a sampler that is never used: `sweep` itself enqueues every combination of the choices."""
     return optuna.samplers.RandomSampler(seed=seed)  # never samples: `sweep` enqueues all trials
 
 
 def cmaes(seed: int) -> optuna.samplers.BaseSampler:
-    """CMA-ES (Hansen 2016) for ranges; lists of choices are sampled at random."""
+    """Returns Optuna's CMA-ES sampler (Hansen 2016); settings with a list of choices are sampled at random."""
     return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
 
 
 def halton(seed: int) -> optuna.samplers.BaseSampler:
-    """Scrambled Halton sequence (Bousquet et al. 2017): covers the space more evenly than random search."""
+    """Returns Optuna's scrambled Halton sampler (Bousquet et al. 2017); lists of choices are sampled at random."""
     return optuna.samplers.QMCSampler(qmc_type="halton", scramble=True, seed=seed, warn_independent_sampling=False)
 
 
 def none() -> optuna.pruners.BasePruner:
-    """Never prunes a trial."""
+    """Returns a pruner that never stops a trial early."""
     return optuna.pruners.NopPruner()
 
 
 def median(startup: int = 5, warmup: int = 0) -> optuna.pruners.BasePruner:
-    """Prunes a trial worse than the median of the others at the same evaluation, after `warmup` evaluations.
+    """Returns Optuna's median pruner.
 
-    The first `startup` trials are never pruned.
+    It stops a trial whose best value so far is worse than the median of the complete trials at the same evaluation. No
+    trial is pruned until `startup` trials are complete, and none before its evaluation number `warmup`.
     """
     return optuna.pruners.MedianPruner(n_startup_trials=startup, n_warmup_steps=warmup)
 
 
 def hyperband(least: int = 1, factor: int = 3) -> optuna.pruners.BasePruner:
-    """Hyperband (Li et al. 2018): after `least` evaluations or more, keeps one trial in `factor` of each bracket."""
+    """Returns Optuna's Hyperband pruner (Li et al. 2018).
+
+    No trial is pruned before `least` evaluations; at each rung of successive halving, the best 1/`factor` of a
+    bracket's trials go on.
+    """
     return optuna.pruners.HyperbandPruner(min_resource=least, reduction_factor=factor)
 
 
@@ -84,25 +89,41 @@ JOURNAL = "journal.log"
 
 @dataclasses.dataclass
 class Settings:
-    """The settings of a sweep, stored in sweep.json."""
+    """The settings of a sweep, as stored in sweep.json.
+
+    Attributes:
+        config: the fields of the `Config` that trials start from.
+        source: the config file as given on the command line, 'FILE[:arg]'.
+        space: setting -> a list of choices, or a range such as 'log(1e-3, 1)'.
+        trials: number of trials to start, however they end.
+        seeds: runs of each trial, with consecutive seeds from config['seed'] on; a trial's value is their mean.
+        sampler: call string of a function in `SAMPLERS`.
+        pruner: call string of a function in `PRUNERS`.
+        metric: name of the validation metric to optimize, taken at the end of a run.
+        data_dir: folder of the data sets; '' for TFDS's default.
+        storage: URL of Optuna's database; '' for journal.log in the sweep's folder.
+    """
 
     config: dict[str, Any]
-    source: str  # the config file, as given on the command line
+    source: str
     space: dict[str, Any]
     trials: int = 20
-    seeds: int = 1  # runs of each trial, with seeds from config.seed on; its value is their mean
+    seeds: int = 1
     sampler: str = "tpe"
     pruner: str = "none"
-    metric: str = "accuracy"  # of the validation split, at the end of a run
+    metric: str = "accuracy"
     data_dir: str = ""
-    storage: str = ""  # the URL of a database; '' for the journal in the folder
+    storage: str = ""
 
 
 RESUMABLE = ("trials", "data_dir")  # may change when a sweep is resumed
 
 
 def check_settings(settings: Settings) -> dict[str, BaseDistribution]:
-    """Returns the distributions of the space. Raises InputError for invalid settings, before anything runs."""
+    """Checks settings before anything runs, and returns Optuna's distribution of each setting in the space.
+
+    Raises InputError for invalid settings, or without a validation split or fold.
+    """
     config = check(Config(**settings.config))
     if not (config.val_split or config.fold or "fold" in settings.space):
         raise InputError(
@@ -132,10 +153,11 @@ def check_settings(settings: Settings) -> dict[str, BaseDistribution]:
 
 
 def claim(folder: pathlib.Path, settings: Settings) -> None:
-    """Makes `folder` the folder of this sweep: writes sweep.json.
+    """Makes `folder` the folder of this sweep: creates it and writes sweep.json.
 
-    When the sweep is resumed, its space keeps the names of settings in the folder, because Optuna's record has them.
-    Raises InputError if the folder belongs to another sweep, or contains other files.
+    A folder that has this sweep already is kept; only `trials` and `data_dir` may have changed. If the space in
+    sweep.json has earlier names of config fields, it replaces `settings.space`, because Optuna's record has these
+    names, too. Raises InputError if the folder belongs to another sweep, or contains other files.
     """
     path = folder / "sweep.json"
     if path.exists():
@@ -154,7 +176,11 @@ def claim(folder: pathlib.Path, settings: Settings) -> None:
 
 
 def read(folder: pathlib.Path) -> Settings:
-    """Reads the settings of the sweep in `folder`, of any version. Raises InputError if there is none."""
+    """Reads the settings of the sweep in `folder`.
+
+    Config fields that an earlier version wrote get their present names. Raises InputError if sweep.json is missing or
+    damaged.
+    """
     if not (folder / "sweep.json").exists():
         raise InputError(f"{folder} is not a sweep's folder: it has no sweep.json")
     try:
@@ -166,11 +192,16 @@ def read(folder: pathlib.Path) -> Settings:
 
 
 def _with_current_names(space: dict[str, Any]) -> dict[str, Any]:
+    """Returns the space with the present names of renamed config fields."""
     return {current_name(name): values for name, values in space.items()}
 
 
 def open_study(folder: pathlib.Path, settings: Settings) -> optuna.Study:
-    """Creates or loads Optuna's study of the sweep. Raises InputError if its storage cannot be opened."""
+    """Creates or loads Optuna's study of a sweep, with its sampler and pruner.
+
+    The sampler is seeded with the number of trials so far, so that a resumed sweep does not sample the same settings
+    again. Raises InputError if the storage cannot be opened.
+    """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     pruner = spec.build("pruner", settings.pruner, PRUNERS)
     with warnings.catch_warnings(category=optuna.exceptions.ExperimentalWarning, action="ignore"):
@@ -191,19 +222,19 @@ def open_study(folder: pathlib.Path, settings: Settings) -> optuna.Study:
 
 
 def run_folders(folder: pathlib.Path, settings: Settings, number: int) -> list[pathlib.Path]:
-    """Returns the folders of a trial's runs, one for each seed."""
+    """Returns the run folders of trial `number`: trials/0007 or, with several seeds, trials/0007/seed0, seed1, ..."""
     trial = folder / "trials" / f"{number:04}"
     first = settings.config["seed"]
     return [trial / f"seed{first + i}" for i in range(settings.seeds)] if settings.seeds > 1 else [trial]
 
 
 def evaluations(lines: list[dict[str, Any]], metric: str) -> list[float]:
-    """Returns a metric of the validation split at each evaluation, from the lines of metrics.jsonl."""
+    """Returns the validation metric at each evaluation, in order, from the parsed lines of metrics.jsonl."""
     return [line[f"val/{metric}"] for line in lines if f"val/{metric}" in line]
 
 
 def final_values(folder: pathlib.Path, settings: Settings, number: int) -> list[float]:
-    """Returns the metric at the end of each complete run of a trial."""
+    """Returns the validation metric at the end of each complete run of trial `number`; leaves out others."""
     complete = [run for run in run_folders(folder, settings, number) if is_complete(run)]
     return [evaluations(read_metrics(run), settings.metric)[-1] for run in complete]
 
@@ -219,9 +250,10 @@ def sweep(
 ) -> optuna.Study:
     """Runs the missing trials of a sweep, `workers` runs in parallel, and returns Optuna's study.
 
-    The runs of a trial follow one another; only the first may be pruned. A trial fails if one of its runs fails, or if
-    its settings are invalid together. `show(study, runs in progress)` is called at every poll. Raises InputError for
-    invalid settings, and Interrupted after SIGINT or SIGTERM.
+    The runs of a trial (its seeds) follow one another; only the first may be pruned. A trial fails if one of its runs
+    fails, or if its combination of settings is invalid. `start` launches a run's command, as an executor of
+    `cnnjax.runs.executors` returns it. A run without output for `stall_timeout` seconds fails. `show(study, runs in
+    progress)` is called at every poll. Raises InputError for invalid settings, and Interrupted after SIGINT or SIGTERM.
     """
     check_settings(settings)
     claim(folder, settings)
@@ -234,7 +266,7 @@ def sweep(
 
 
 class _Search:
-    """The trials of a sweep in progress: gives out their runs, and tells Optuna the results."""
+    """A sweep in progress: passes runs to `supervise`, reports their metrics to Optuna, and records how trials end."""
 
     def __init__(self, folder: pathlib.Path, settings: Settings, study: optuna.Study) -> None:
         self.folder, self.settings, self.study = folder, settings, study
@@ -246,14 +278,14 @@ class _Search:
         self.trials: dict[pathlib.Path, Trial] = {}  # by the folder of the run in progress
 
     def enqueue_grid(self) -> None:
-        """Enqueues every combination of the choices, at most `settings.trials`."""
+        """Enqueues every combination of the choices in Optuna's study, at most `settings.trials` of them."""
         points = list(itertools.product(*(values.choices for values in self.space.values())))  # type: ignore[attr-defined]
         self.total = min(self.total, len(points))
         for point in points[: self.total]:
             self.study.enqueue_trial(dict(zip(self.space, point, strict=True)), skip_if_exists=True)
 
     def next_run(self) -> Run | None:
-        """Returns the next run of an unfinished trial, or the first of a new one; None if no trials are left."""
+        """Returns the next run to start, or None if no trials are left. Unfinished trials come before new ones."""
         while self.unfinished or _count_started(self.study) < self.total:
             trial = self.unfinished.pop(0) if self.unfinished else self.study.ask(self.space)
             if run := self._next_run_of(trial):
@@ -261,7 +293,11 @@ class _Search:
         return None
 
     def _next_run_of(self, trial: Trial) -> Run | None:
-        """Returns the trial's first missing run; if there is none, tells Optuna its value and returns None."""
+        """Returns the first incomplete run of a trial.
+
+        Returns None if there is none, after telling Optuna the trial's value, or if the settings are invalid together,
+        after recording that the trial failed.
+        """
         try:
             config = check(with_settings(self.config, trial.params))
             parse_recipe(config)
@@ -276,7 +312,10 @@ class _Search:
         return None
 
     def should_prune(self, run: Run) -> bool:
-        """Reports a run's evaluations to Optuna; returns whether to prune its trial."""
+        """Reports a run's new evaluations to Optuna, and returns whether to stop the run and prune its trial.
+
+        Returns False for runs after a trial's first, and at the last step.
+        """
         trial = self.trials[run.folder]
         if run.folder != run_folders(self.folder, self.settings, trial.number)[0]:
             return False
@@ -287,7 +326,7 @@ class _Search:
         return not is_at_last_step(run) and trial.should_prune()
 
     def on_end(self, run: Run, end: End) -> None:
-        """Records how a run ended: the trial has further runs, was pruned, or failed."""
+        """Handles the end of a run: its trial goes on, or is recorded as pruned (run stopped) or as failed."""
         trial = self.trials.pop(run.folder)
         if end.kind == "complete":
             self.unfinished.insert(0, trial)
@@ -297,10 +336,11 @@ class _Search:
             self._fail(trial, end.reason)
 
     def _fail(self, trial: Trial, reason: str) -> None:
+        """Records that a trial failed, with the reason as its attribute 'failure'."""
         trial.set_user_attr("failure", reason)
         self.study.tell(trial, state=TrialState.FAIL)
 
 
 def _count_started(study: optuna.Study) -> int:
-    """Returns the number of trials that were started, however they ended."""
+    """Returns the number of trials in any state but enqueued: running, complete, pruned or failed."""
     return len([trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING])

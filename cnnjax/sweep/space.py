@@ -17,17 +17,20 @@ from cnnjax.errors import InputError, unknown
 
 
 def uniform(low: float, high: float) -> BaseDistribution:
-    """Samples a float uniformly from `low` to `high`."""
+    """Returns the uniform distribution of floats from `low` to `high`."""
     return FloatDistribution(low, high)
 
 
 def log(low: float, high: float) -> BaseDistribution:
-    """Samples a float from `low` to `high`, log-uniformly."""
+    """Returns the log-uniform distribution of floats from `low` to `high`."""
     return FloatDistribution(low, high, log=True)
 
 
 def integer(low: int, high: int, step: int = 1, log: bool = False) -> BaseDistribution:
-    """Samples an integer from `low` to `high`, both included."""
+    """Returns the uniform distribution of the integers `low`, `low` + `step`, ... up to and including `high`.
+
+    With `log`, the distribution is log-uniform, and `step` has to be 1.
+    """
     return IntDistribution(low, high, log=log, step=step)
 
 
@@ -36,9 +39,10 @@ Space = Mapping[str, Any]  # setting -> a list of choices, or a call string of R
 
 
 def distributions(space: Space, config: Config) -> dict[str, BaseDistribution]:
-    """Converts a space to Optuna's distributions.
+    """Converts a space to Optuna's distributions: setting -> distribution.
 
-    Raises InputError for an empty space, a setting that `config` does not have, or an invalid range.
+    Raises InputError for an empty space, an unknown config field, an invalid choice (checked in `config`), or an
+    invalid range.
     """
     if not space:
         raise InputError(
@@ -48,6 +52,10 @@ def distributions(space: Space, config: Config) -> dict[str, BaseDistribution]:
 
 
 def _distribution(name: str, values: Any, config: Config) -> BaseDistribution:
+    """Converts the values of the setting `name` to a distribution, and checks each choice in `config`.
+
+    A call string of `RANGES` gives a range; a list, or its text '[16, 32]', gives a categorical distribution.
+    """
     field = current_name(name).partition(".")[0]
     if field not in FIELDS:
         raise unknown("config field", field, FIELDS)
@@ -68,13 +76,20 @@ def _distribution(name: str, values: Any, config: Config) -> BaseDistribution:
 
 
 def current_name(setting: str) -> str:
-    """Returns a setting with the present name of its field."""
+    """Returns a setting with the present name of its field: 'clip_norm' as 'grad_clip_norm'.
+
+    An argument after a dot stays as it is.
+    """
     field, dot, argument = setting.partition(".")
     return ALIASES.get(field, field) + dot + argument
 
 
 def with_settings(config: Config, values: Mapping[str, Any]) -> Config:
-    """Returns `config` with these settings. Raises InputError for an argument that its call string does not take."""
+    """Returns a copy of `config` with these settings: config fields, or arguments in call strings ('model.dropout').
+
+    Raises InputError for an argument if its field is not a call string, or does not contain the call exactly once.
+    Whether the called function has the argument is not checked.
+    """
     config = dataclasses.replace(config)
     for name, value in values.items():
         field, *path = current_name(name).split(".")
@@ -86,7 +101,7 @@ def with_settings(config: Config, values: Mapping[str, Any]) -> Config:
 
 
 def example_value(distribution: BaseDistribution) -> Any:
-    """Returns one value of a distribution, to check a config with it."""
+    """Returns one valid value to check a config with: the first choice, or the lower end of a range."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices[0]
     return distribution.low  # type: ignore[attr-defined]
