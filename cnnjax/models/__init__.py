@@ -62,8 +62,7 @@ _FAMILIES: tuple[types.ModuleType, ...] = (
 
 
 def _merge(families: tuple[types.ModuleType, ...]) -> dict[str, Variant]:
-    """Merges the families' VARIANTS tables into {name: variant}. Raises ValueError if two families use the same name.
-    """
+    """Merges the families' VARIANTS tables to {name: variant}. Raises ValueError if two families share a name."""
     models: dict[str, Variant] = {}
     for family in families:
         if clash := models.keys() & family.VARIANTS.keys():

@@ -14,7 +14,7 @@ class Layers(NamedTuple):
     """Layer constructors configured by the network's fields (norm, activation, dtype, ...), passed to its blocks.
 
     Attributes:
-      conv: `cnnjax.models.layers.conv`, whose default has no bias with norm='batch' or 'group', because the norm adds a bias.
+      conv: `cnnjax.models.layers.conv`, whose default has no bias with norm='batch' or 'group', as the norm has a bias.
       dense: flax.linen.Dense(features, name=...): acts on the last axis, so also at every position of feature maps.
       norm: norm(name=..., scale_init=...) builds the normalization layer; the identity for norm='none' and 'lrn'.
       lrn: local response normalization; the identity unless norm='lrn'.

@@ -54,8 +54,7 @@ class BNInception(Network):
 
     @nn.nowrap
     def _conv1(self, x: jax.Array, layers: Layers, padding: str | None) -> jax.Array:
-        """Applies conv1: one convolution with norm and activation, or with `separable` depthwise, 1x1 and activation.
-        """
+        """Applies conv1: a convolution, norm and activation, or with `separable` depthwise, 1x1 and activation."""
         kernel, stride = (3, 1) if self.small_images else (7, 2)
         if not self.separable:
             return ConvNormAct(layers, 64, kernel, stride, padding, name="conv1")(x)

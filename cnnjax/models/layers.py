@@ -34,7 +34,6 @@ def uniform(bound: ArrayLike) -> Initializer:
     """
 
     def init(key: jax.Array, shape: Any, dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:
-        """Draws an array of this shape; ignores `out_sharding`."""
         return jax.random.uniform(key, shape, dtype, -1.0, 1.0) * jnp.broadcast_to(jnp.asarray(bound, dtype), shape)
 
     return init
@@ -76,15 +75,9 @@ def convolve(
 ) -> jax.Array:
     """Convolves images NHWC with kernels HWIO; the function that every network's convolutions call.
 
-    Args:
-      x: images [N, H, W, C].
-      kernel: kernel [height, width, C / feature_group_count, output channels].
-      strides: (rows, columns).
-      padding: ((top, bottom), (left, right)) in pixels, or 'SAME' as in TensorFlow.
-      padding_mode: 'zeros' pads with zeros, 'edge' repeats the border pixels.
-      rhs_dilation: dilation of the kernel (rows, columns); None is (1, 1).
-      feature_group_count: number of groups.
-      **defaults: arguments that flax.linen.Conv always passes; ignored.
+    Pairs are (rows, columns). `padding` is ((top, bottom), (left, right)) in pixels, or 'SAME' as in TensorFlow.
+    `padding_mode` 'zeros' pads with zeros, 'edge' repeats the border pixels. `rhs_dilation` dilates the kernel; None
+    means (1, 1). `defaults`, the other arguments that flax.linen.Conv passes, is ignored.
     """
     dilation = rhs_dilation or (1, 1)
     windows = [(size - 1) * gap + 1 for size, gap in zip(kernel.shape[:2], dilation, strict=True)]
@@ -145,13 +138,8 @@ def conv(
 class SeparableConv(nn.Module):
     """Depthwise separable convolution: depthwise, then pointwise 1x1 (Sifre 2014; Chollet 2017, sec. 1).
 
-    Attributes:
-      conv: the network's constructor of convolutions, `Layers.conv`.
-      features: output channels.
-      kernel: kernel size of the depthwise convolution.
-      stride: its stride.
-      padding: its padding in pixels, or 'SAME'; None means half the kernel.
-      multiplier: depthwise output channels per input channel.
+    `conv` is the network's constructor `Layers.conv`, `features` the output channels. `kernel`, `stride` and `padding`
+    (None: half the kernel) belong to the depthwise convolution, which has `multiplier` outputs per input channel.
     """
 
     conv: Callable[..., nn.Module]
@@ -257,10 +245,7 @@ def step(x: jax.Array) -> jax.Array:
 
 
 class PReLU(nn.Module):
-    """ReLU with a learned negative slope per channel, the last axis (He et al. 2015, sec. 2.1).
-
-    Slopes are initialized to 0.25, and computed in `dtype`.
-    """
+    """ReLU with a learned slope per channel for negative values, initially 0.25 (He et al. 2015, sec. 2.1)."""
 
     dtype: DTypeLike = jnp.float32
 
@@ -288,9 +273,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 def lookup(kind: str, name: str, table: Mapping[str, Value]) -> Value:
-    """Returns `table[name]`. Raises ValueError that lists the valid names; `kind` is a noun for the message:
-    'activation'.
-    """
+    """Returns `table[name]`. Raises ValueError that lists the valid names; `kind` is what they name: 'activation'."""
     if name not in table:
         raise ValueError(f"unknown {kind} {name!r}; valid: {', '.join(map(str, table))}")
     return table[name]
@@ -320,11 +303,8 @@ class StochasticDepth(nn.Module):
 class SqueezeExcite(nn.Module):
     """Squeeze-and-excitation: channel attention from global average pooling (Hu, Shen, Sun: CVPR 2018, sec. 3.2).
 
-    Multiplies each channel by a sigmoid gate, computed by two fully connected layers with biases.
-
-    Attributes:
-      dense: the network's constructor of fully connected layers, `Layers.dense`.
-      ratio: reduction ratio: the hidden layer has channels / ratio units, at least 1.
+    Multiplies each channel by a sigmoid gate, computed by two fully connected layers with biases. The hidden one has
+    channels / `ratio` units, at least 1. `dense` is the network's constructor `Layers.dense`.
     """
 
     dense: Callable[..., nn.Module]
@@ -343,9 +323,8 @@ class FullyConnected(nn.Module):
 
     With `window` 0 it flattens: [batch, height, width, channels] -> [batch, features]. Otherwise it is a convolution
     with a window x window kernel and no padding: -> [batch, height - window + 1, width - window + 1, features]
-    (Sermanet et al.: OverFeat. ICLR 2014, sec. 3.5).
-
-    The kernel is [window * window * channels, features], or [height * width * channels, features] with `window` 0.
+    (Sermanet et al.: OverFeat. ICLR 2014, sec. 3.5). The kernel is stored flat, [height * width * channels, features],
+    with the window's sides if there is one.
     """
 
     features: int

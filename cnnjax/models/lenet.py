@@ -43,8 +43,7 @@ GLYPHS = """
 
 
 def codes() -> np.ndarray:
-    """Returns the target codes of the digits, drawn as 7x12 glyphs: float32 [10, 84] of +-1, row by row from the top.
-    """
+    """Returns the digits' target codes, 7x12 glyphs flattened row by row from the top: float32 [10, 84] of +-1."""
     rows = [line.split() for line in GLYPHS.split("\n") if line]
     glyphs = ["".join(lines) for lines in zip(*rows, strict=True)]
     return np.array([[1.0 if pixel == "#" else -1.0 for pixel in glyph] for glyph in glyphs], np.float32)
@@ -117,8 +116,7 @@ def _by_fan_in(fan_in: int | list[int]) -> Initializer:
 
 
 class SubSampling(nn.Module):
-    """Subsampling of S2 and S4: sums of 2x2 windows times a learned coefficient, plus a bias, per channel (sec. II.B).
-    """
+    """Subsampling S2 and S4: 2x2 sums times a learned coefficient, plus a learned bias, per channel (sec. II.B)."""
 
     dtype: DTypeLike = jnp.float32
 

@@ -231,16 +231,15 @@ class Network(nn.Module):
         bias_init: Initializer = nn.initializers.zeros,
         first: int = 6,
     ) -> jax.Array:
-        """Computes the float32 logits from feature maps x by hidden and output fully connected layers, as AlexNet and
-        VGG.
+        """Computes float32 logits from the last feature maps by fully connected layers, as AlexNet and VGG.
 
-        head='gap' has no hidden layers. `window` is the side of x at the paper's image size; head='conv' applies the
-        first layer as a convolution with a window x window kernel, and returns spatial logits.
+        head='fc' has the hidden layers `features`, head='gap' none. head='conv' has them too, applies the first as a
+        convolution with a window x window kernel, and returns spatial logits.
 
         Args:
           x: feature maps [N, H, W, C].
           layers: the network's layer constructors.
-          window: see above.
+          window: side of x at the paper's image size; used by head='conv' only.
           features: sizes of the hidden layers.
           bias_init: initializer of the hidden layers' biases.
           first: number of the first layer; the layers are named f'fc{first}', f'fc{first + 1}', ...

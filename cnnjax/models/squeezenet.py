@@ -53,8 +53,8 @@ class SqueezeNet(Network):
     Attributes:
       stem: channels and kernel of conv1: (96, 7) in version 1.0, (64, 3) in 1.1.
       pools: numbers of the fire modules, from 2 to 9, that a pool follows.
-      bypass: 'simple' adds a fire module's input to its output where the shapes agree; 'complex' also adds it elsewhere,
-          projected by a 1x1 convolution (Fig. 2).
+      bypass: 'simple' adds a fire module's input to its output where the shapes agree; 'complex' also adds it
+          elsewhere, projected by a 1x1 convolution (Fig. 2).
       padding: padding of conv10 in pixels; 1 in the authors' version 1.0 for Caffe, which changes the borders.
       small_images: for 32x32; conv1 is 3x3 with stride 1 and no pool follows it.
     """
