@@ -147,21 +147,17 @@ def _equations_of(jaxpr: Any, outputs: int) -> list[Any]:
 
 
 def _collect(
-    jaxpr: Any,
-    eqns: Sequence[Any],
-    input_views: Sequence[Any],
-    outer_path: tuple[str, ...],
-    operations: list[_Operation],
+    jaxpr: Any, eqns: Sequence[Any], views: Sequence[Any], prefix: tuple[str, ...], operations: list[_Operation]
 ) -> list[Any]:
-    """Appends the equations that depend on the image, also nested ones, to `operations`; returns the outputs' views."""
-    view_of = dict(zip(jaxpr.invars, input_views, strict=True))
+    """Appends the equations that depend on the image, nested ones too, to `operations`; returns the outputs' views."""
+    view_of = dict(zip(jaxpr.invars, views, strict=True))
 
     def view(atom: Any) -> Any:
         return _NOTHING if isinstance(atom, core.Literal) else view_of.get(atom, _NOTHING)
 
     for eqn in eqns:
         # Flax names each module, and after it its methods other than __call__, as 'block1.method'.
-        path = (*outer_path, *(name for name in str(eqn.source_info.name_stack).split("/") if name and "." not in name))
+        path = (*prefix, *(name for name in str(eqn.source_info.name_stack).split("/") if name and "." not in name))
         inputs = [view(atom) for atom in eqn.invars]
         if all(input_view == _NOTHING for input_view in inputs):
             continue
