@@ -44,7 +44,8 @@ class Program:
 
     Attributes:
       serialized: bytes for jax.export.deserialize.
-      facts: content of the JSON file beside the program: model, step, before, input, output, platforms, classes.
+      facts: content of the JSON file beside the program: 'model', 'step', 'before' (host operations that the caller
+          applies), 'input', 'output', 'platforms', 'classes'.
     """
 
     serialized: bytes
@@ -91,9 +92,9 @@ def export_program(network: pretrained.LoadedNetwork, step: str, log: Log, shape
 
 
 def _preprocessed_shape(shape: tuple[int, ...], calls: Sequence[spec.Call]) -> tuple[int, ...]:
-    """Returns the shape [H, W, C] of an image after the host operations `calls`.
+    """Returns the shape [H, W, C] of an image of shape `shape` after the host operations `calls`.
 
-    Returns `shape` itself if they do not fit it, as a crop larger than the image.
+    Returns `shape` itself if an operation does not fit, such as a crop larger than the image.
     """
     with contextlib.suppress(InputError):
         (shape,) = pipeline.group_by_shape(np.array([shape]), calls)

@@ -62,7 +62,7 @@ _NOTHING, _ALL = "nothing", "all"
 
 
 class _Operation(NamedTuple):
-    """A jaxpr equation `eqn`, the `path` of module names that contain it, and the `view` of its result."""
+    """A jaxpr equation, the path of module names that contain it, and the view of its result ('all': whole image)."""
 
     path: tuple[str, ...]
     eqn: Any
@@ -137,7 +137,7 @@ def _size(variables: Mapping[str, Any]) -> int:
 
 
 def _equations_of(jaxpr: Any, outputs: int) -> list[Any]:
-    """Returns the equations that the first outputs depend on: no auxiliary classifiers, which init also runs."""
+    """Returns the equations behind the first `outputs` outputs: no auxiliary classifiers, which init also runs."""
     required, equations = set(jaxpr.outvars[:outputs]), []
     for eqn in reversed(jaxpr.eqns):
         if required.intersection(eqn.outvars):

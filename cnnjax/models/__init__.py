@@ -75,7 +75,7 @@ MODELS: dict[str, Variant] = _merge(_FAMILIES)
 
 
 def list_models(pattern: str = "") -> list[str]:
-    """Lists the names of networks that contain `pattern`: 'resnet'.
+    """Lists the names of networks that contain `pattern`, such as 'resnet'.
 
     A pattern with wildcards (* ? [) must match the whole name: 'vgg*_bn'. '' lists all.
     """
@@ -91,7 +91,7 @@ ARGUMENT_ALIASES: tuple[tuple[str, str, str, str], ...] = (
 
 
 def rename_arguments(call: spec.Call) -> spec.Call:
-    """Returns a parsed model string with old argument names replaced by today's, as ARGUMENT_ALIASES lists them.
+    """Returns a parsed call string of a model with old argument names replaced by today's (ARGUMENT_ALIASES).
 
     Raises InputError if both the old and the new name are given.
     """

@@ -38,9 +38,10 @@ def whitening_kernel(images: jax.Array, epsilon: float = 5e-4) -> jax.Array:
 
 
 def identity_first(init: Initializer) -> Initializer:
-    """Wraps `init` so that the first output channels copy the input channels, the rest stay as drawn (sec. 3.3).
+    """Returns an initializer of kernels whose first output channels copy the input channels (sec. 3.3).
 
-    The initializer expects the kernel shape [height, width, inputs, outputs] and makes min(inputs, outputs) copies.
+    There are min(inputs, outputs) copies; `init` draws the other output channels. The kernel's shape is [height, width,
+    inputs, outputs].
     """
 
     def initialize(key: jax.Array, shape: Any, dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:

@@ -82,7 +82,7 @@ class DenseNet(Network):
       compression: fraction of the channels that a transition keeps (DenseNet-C); 1 keeps all.
       small_images: for CIFAR, as in the paper; the first convolution is 3x3 with stride 1, without norm, and no pool
           follows.
-      remat: recomputes activations inside the layers in the backward pass, to save memory; on a CPU this saves none.
+      remat: recomputes activations inside the layers in the backward pass; on a CPU this saves no memory.
     """
 
     stage_sizes: tuple[int, ...] = field((6, 12, 24, 16), minimum=1)

@@ -119,7 +119,7 @@ class GoogLeNet(Network):
         lrn = partial(local_response_norm, alpha=1e-4 / 5, k=1.0) if self.norm == "lrn" else identity
 
         def pool(x: jax.Array, window: int = 3) -> jax.Array:
-            """Applies max pooling with stride 2; an incomplete last window is kept."""
+            """Applies max pooling with stride 2, padded as 'SAME' or else keeping an incomplete last window."""
             return max_pool(x, window, 2, "SAME") if self.same else max_pool(x, window, 2, ceil=True)
 
         kernel, stride = (3, 1) if self.small_images else (7, 2)

@@ -20,15 +20,16 @@ CROSS = ((384, (1, 3)),), ((384, (3, 1)),)  # both on the same input
 
 
 def _wide(projected: int) -> tuple[Any, ...]:
-    """Returns the branches of the 35x35 modules (Fig. 5; torchvision's InceptionA), with one 5x5 as in the release.
+    """Returns the branches, as in `Branches`, of the 35x35 modules (Fig. 5; torchvision's InceptionA).
 
-    `projected` is the number of channels of the 1x1 convolution after the pool.
+    As in the authors' code, the second branch has one 5x5 convolution, not two 3x3. `projected` is the number of
+    channels of the 1x1 convolution after the pool.
     """
     return ((64,),), ((48,), (64, 5)), ((64,), (96, 3), (96, 3)), ("pool", (projected,))
 
 
 def _long(channels: int) -> tuple[Any, ...]:
-    """Returns the branches of the 17x17 modules (Fig. 6 with n = 7; torchvision's InceptionC).
+    """Returns the branches, as in `Branches`, of the 17x17 modules (Fig. 6 with n = 7; torchvision's InceptionC).
 
     `channels` is the number of channels of the inner convolutions.
     """

@@ -77,7 +77,8 @@ def convolve(
 
     Pairs are (rows, columns). `padding` is ((top, bottom), (left, right)) in pixels, or 'SAME' as in TensorFlow.
     `padding_mode` 'zeros' pads with zeros, 'edge' repeats the border pixels. `rhs_dilation` dilates the kernel; None
-    means (1, 1). `defaults`, the other arguments that flax.linen.Conv passes, is ignored.
+    means (1, 1). `defaults`, the other arguments that flax.linen.Conv passes, is ignored. Raises ValueError if the
+    kernel is larger than the padded images.
     """
     dilation = rhs_dilation or (1, 1)
     windows = [(size - 1) * gap + 1 for size, gap in zip(kernel.shape[:2], dilation, strict=True)]
@@ -160,8 +161,8 @@ class SeparableConv(nn.Module):
 class TiledConv(nn.Module):
     """Tiled convolution, stride 1: tiles x tiles kernels that alternate periodically over output positions.
 
-    Le, Ngiam, Chen, Chia, Koh, Ng: Tiled Convolutional Neural Networks. NIPS 2010, sec. 3. The output has the size of
-    the input, and `features` channels; `kernel` is the side of the square kernels.
+    Le, Ngiam, Chen, Chia, Koh, Ng: Tiled Convolutional Neural Networks. NIPS 2010, sec. 3. `features` is the number of
+    output channels, `kernel` the side of each kernel; if that is odd, the output has the size of the input.
     """
 
     features: int
@@ -273,7 +274,10 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 def lookup(kind: str, name: str, table: Mapping[str, Value]) -> Value:
-    """Returns `table[name]`. Raises ValueError that lists the valid names; `kind` is what they name: 'activation'."""
+    """Returns `table[name]`.
+
+    Raises ValueError that lists the valid names; `kind` is a noun for its message, such as 'activation'.
+    """
     if name not in table:
         raise ValueError(f"unknown {kind} {name!r}; valid: {', '.join(map(str, table))}")
     return table[name]
@@ -287,9 +291,9 @@ def activation(name: str) -> Callable[[jax.Array], jax.Array]:
 class StochasticDepth(nn.Module):
     """Stochastic depth ("drop path"): in training, zeroes x for an example with probability `rate`.
 
-    The other examples are divided by 1 - rate. `deterministic` returns x. In the paper, whole batches are dropped, and
-    the branch is scaled in evaluation instead (Huang, Sun, Liu, Sedra, Weinberger: Deep Networks with Stochastic Depth.
-    ECCV 2016, sec. 3).
+    The other examples are divided by 1 - rate. With `deterministic`, x is returned unchanged. In the paper, whole
+    batches are dropped, and the branch is scaled in evaluation instead (Huang, Sun, Liu, Sedra, Weinberger: Deep
+    Networks with Stochastic Depth. ECCV 2016, sec. 3).
     """
 
     rate: float

@@ -19,7 +19,7 @@ class MobileNet(Network):
       width: width multiplier on all channels (sec. 3.3).
       block: 'separable' for depthwise 3x3 and pointwise 1x1 convolutions, 'full' for plain 3x3 ones (Table 4).
       repeats: number of stride-1 blocks with 512 channels, at 14x14; 0 gives the shallow network of Table 5.
-      same: pads as TensorFlow's 'SAME' where there is a stride; for weights trained there, which also need relu6.
+      same: pads as TensorFlow's 'SAME'; differs with strides. For weights from there, which also need activation="relu6".
       small_images: for 32x32; the first convolution has stride 1.
       remat: recomputes the activations inside the layers in the backward pass, to save memory.
     """

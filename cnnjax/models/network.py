@@ -97,7 +97,7 @@ def limits(network: type[nn.Module], name: str) -> Mapping[str, Any]:
 
 
 def _check_field(name: str, value: Any, limits: Mapping[str, Any]) -> None:
-    """Raises ValueError, with the expected values, if `value` is outside of the limits of the field `name`."""
+    """Raises ValueError, which states what is expected, if `value` is outside of the field's `limits`."""
     if limits["choices"]:
         lookup(name, value, dict.fromkeys(limits["choices"]))
         return

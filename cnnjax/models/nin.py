@@ -20,11 +20,11 @@ class MLPConv(NamedTuple):
     """Shape of an mlpconv layer: a spatial convolution, then 1x1 convolutions (sec. 3.1).
 
     Attributes:
-      features: channels of the spatial and the 1x1 convolutions. The network's last layer omits its final 1x1
-          convolution, which has num_classes channels.
+      features: channels of the spatial and of the 1x1 convolutions. In the network's last layer one more 1x1
+          convolution follows, to num_classes channels.
       kernel: kernel of the spatial convolution.
-      stride: its stride.
-      padding: its padding in pixels; None means half the kernel.
+      stride: stride of the spatial convolution.
+      padding: padding of the spatial convolution in pixels; None means half the kernel.
       dropout: applies the network's dropout before the layer.
     """
 
@@ -49,7 +49,7 @@ IMAGENET = (
 class NIN(Network):
     """Network in Network: mlpconv layers with pools between them, the last with one channel per class.
 
-    head='gap' averages the class channels. head='fc' adds the fully connected layer that sec. 4.6 compares with that.
+    head='gap' averages the class channels. head='fc' flattens them and adds a fully connected layer (sec. 4.6).
 
     Attributes:
       stages: shapes of the mlpconv layers.

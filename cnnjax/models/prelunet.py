@@ -40,7 +40,7 @@ class PReLUNet(Network):
     """PReLU-net: a 7x7 convolution, stages of equal convolutions, pyramid pooling, three fully connected layers.
 
     Every convolution and hidden layer has one PReLU slope per channel (sec. 2.1), initialized to 0.25; do not decay the
-    slopes. Kernels are initialized as for ReLU (eq. 14); with the slopes (eq. 15) their deviation would be 3 % smaller.
+    slopes. Kernels are initialized for ReLU (eq. 14); for these slopes the deviation would be 3 % smaller.
     head="fc" accepts images of any size, because the pyramid has a fixed number of bins. head="conv" is not supported.
 
     Attributes:

@@ -56,7 +56,7 @@ def _options(x: jax.Array, window: int, stride: int, padding: Pairs) -> dict[str
 
 
 def _max_jvp(primals: Any, tangents: Any, *, role: str, **options: Any) -> Any:
-    """Differentiates max pooling with respect to the first operand of a role.
+    """Differentiates max pooling with respect to the first operand of `role` (see `_by_xla`).
 
     A second operand only locates the maxima, and has no gradient, as their locations are piecewise constant in x.
     """
@@ -68,14 +68,17 @@ def _max_jvp(primals: Any, tangents: Any, *, role: str, **options: Any) -> Any:
 
 
 def _max_transpose(cotangent: Any, tangent: Any, x: Any, *, role: str, shape: Any, **options: Any) -> Any:
-    """Transposes a role of max pooling that is linear in `tangent`; returns its cotangent, and None for x."""
+    """Transposes the roles of max pooling that are linear in `tangent`, their first operand.
+
+    Returns the cotangent of `tangent`, and None for x.
+    """
     if isinstance(cotangent, ad.Zero):
         return ad.Zero(tangent.aval), None
     return max_pool_p.bind(cotangent, x, role=MAX_TRANSPOSES[role], shape=tangent.aval.shape, **options), None
 
 
 def _sum_transpose(cotangent: Any, x: Any, *, role: str, shape: Any, **options: Any) -> Any:
-    """Transposes a role of sum pooling; returns the cotangent of x."""
+    """Transposes sum pooling, or its transpose; returns the cotangent of its operand x."""
     return [sum_pool_p.bind(cotangent, role=SUM_TRANSPOSES[role], shape=x.aval.shape, **options)]
 
 
@@ -100,10 +103,11 @@ ad.deflinear2(sum_pool_p, _sum_transpose)
 
 
 def _by_xla(*operands: Any, role: str, shape: Any, window: int, stride: int, padding: Pairs, is_max: bool) -> Any:
-    """Computes a role with XLA's reduce_window and JAX's derivatives of it.
+    """Computes a pool or a derivative of it, the `role`, with XLA's reduce_window and JAX's derivatives.
 
-    The last operand is x, or for the transpose of sum pooling the gradient. The one before it, if any, is the tangent
-    or the gradient that the role is linear in. `shape` is that of the result, and `is_max` tells max from sum pooling.
+    'output' is the pool of x, the only operand. 'images' is the gradient of x, from the output's gradient and, for max
+    pooling, x. 'tangent', of max pooling only, is the output's tangent, from x's tangent and x. `shape` is that of the
+    result, and `is_max` tells max from sum pooling.
     """
     *linear, x = operands
 
@@ -120,7 +124,7 @@ def _by_xla(*operands: Any, role: str, shape: Any, window: int, stride: int, pad
 
 
 def _by_onednn(*operands: Any, role: str, shape: Any, window: int, stride: int, padding: Pairs, is_max: bool) -> Any:
-    """Computes a role except 'tangent' with oneDNN in float32; arguments are those of `_by_xla`.
+    """Computes a role (see `_by_xla`) other than 'tangent' with oneDNN in float32.
 
     oneDNN has no sum pooling: it is computed as average pooling times the area of the window.
     """
@@ -138,10 +142,7 @@ def _by_onednn(*operands: Any, role: str, shape: Any, window: int, stride: int, 
 
 
 def _by_shifts(*operands: Any, role: str, shape: Any, window: int, stride: int, padding: Pairs, is_max: bool) -> Any:
-    """Computes a role by strided slices of the padded x, one per position in the window.
-
-    Arguments are those of `_by_xla`.
-    """
+    """Computes a role (see `_by_xla`) by strided slices of the padded operands, one per position in the window."""
     *linear, x = operands
     edges = ((0, 0), *padding, (0, 0))
     inside = tuple(slice(low, low + size) for (low, _), size in zip(padding, shape[1:3], strict=True))
@@ -208,7 +209,7 @@ def _scatter_windows(
 
 
 def _lower(context: Any, *operands: Any, role: str, window: int, padding: Pairs, **params: Any) -> Any:
-    """Lowers a pool for CPUs, to oneDNN where it can compute the role, else to shifted slices.
+    """Lowers a pool for CPUs: to oneDNN where that can compute the role, else to shifted slices.
 
     oneDNN has no role 'tangent', and no windows that lie in the padding alone.
     """
