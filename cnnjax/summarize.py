@@ -28,8 +28,8 @@ class Layer:
 
     `params` and `stats` count trainable parameters and running statistics. `output` is (height, width, channels) or
     (features,). `kernel`, `stride` and `padding` ((top, bottom), (left, right)) are None except for convolutions and
-    pools. `macs` include those with zero padding. `receptive_field` is the input pixels seen by one output unit, None
-    for all; `jump`, the cumulative stride, is the input pixels between neighboring output units.
+    pools. `macs` are multiply-accumulates, also those with zero padding. `receptive_field` is the input pixels seen by
+    one output unit, None for all; `jump`, the cumulative stride, is those between neighboring output units.
     """
 
     name: str
@@ -123,7 +123,7 @@ def _trace(model: nn.Module, input_shape: tuple[int, int, int]) -> tuple[Any, in
 
 
 def _owners(variables: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields (path, own variables) for each module with variables of its own, not only in submodules."""
+    """Yields (path, own variables) for each module with variables besides those of its submodules."""
     if own := {name: leaf for name, leaf in variables.items() if not isinstance(leaf, Mapping)}:
         yield "/".join(path), own
     for name, inner in variables.items():

@@ -151,8 +151,7 @@ class InceptionResNetV2(Network):
       stage_sizes: residual modules of each stage.
       aux: adds an auxiliary classifier after the second stage; in training it sows logits into 'aux_logits'.
       se: reduction ratio of squeeze-and-excitation in the residual modules; 0 means none.
-      stochastic_depth: drop probability of the last residual module; that of earlier residual modules is smaller,
-          linearly in depth.
+      stochastic_depth: drop probability of the last residual module; it rises linearly with depth.
       small_images: for about 32x32; nothing has a stride before mixed_6a, and all convolutions of the stem are padded.
       remat: recomputes the activations inside the modules in the backward pass, to save memory.
     """

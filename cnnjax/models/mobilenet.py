@@ -19,14 +19,14 @@ class MobileNet(Network):
       width: width multiplier on all channels (sec. 3.3).
       block: 'separable' for depthwise 3x3 and pointwise 1x1 convolutions, 'full' for plain 3x3 ones (Table 4).
       repeats: number of stride-1 blocks with 512 channels, at 14x14; 0 gives the shallow network of Table 5.
-      same: pads as TensorFlow's 'SAME'; differs with strides. For weights from there, which also need activation="relu6".
+      same: pads as TensorFlow's 'SAME', which differs with strides; for weights from there, with activation="relu6".
       small_images: for 32x32; the first convolution has stride 1.
       remat: recomputes the activations inside the layers in the backward pass, to save memory.
     """
 
     dropout: float = 0.001
     norm_epsilon: float = 1e-3
-    norm_momentum: float = 0.99
+    norm_momentum: float = 0.99  # the authors' 0.9997 needs tens of thousands of steps
     initializer: str = "truncated"
     initializer_std: float = 0.09
     width: float = field(1.0, above=0)

@@ -153,16 +153,17 @@ class Network(nn.Module):
     Attributes:
       num_classes: number of logits.
       dropout: dropout probability before fully connected layers.
-      activation: a key of ACTIVATIONS.
+      activation: a key of ACTIVATIONS: 'relu', 'prelu', 'gelu', ...
       norm: 'batch', 'group' (up to 32 groups) or 'none'; some families also have 'lrn', local response normalization.
       norm_epsilon: number added to the variance.
       norm_momentum: fraction of the running statistics kept at each step.
       norm_scale: has a learned scale (gamma); False as in TensorFlow's Inceptions.
       ghost_batch_size: images that norm='batch' normalizes together; 0 is the whole batch.
       padding_mode: what convolutions pad with: 'zeros', or 'edge' for copies of the border pixels.
-      initializer: a key of INITIALIZERS, for the kernels.
+      initializer: initializer of the kernels, a key of INITIALIZERS: 'he', 'xavier', 'gaussian', ...
       initializer_std: standard deviation of 'gaussian' and 'truncated'.
-      head: a key of HEADS: how logits are computed from the last feature maps.
+      head: 'gap' for global average pooling and a fully connected layer, 'fc' for fully connected layers on the
+          flattened feature maps, 'conv' for the same weights at every position, which gives spatial logits.
       features_only: returns {name: feature maps [batch, height, width, channels]} instead of logits.
       dtype: dtype of the computation; parameters are float32.
     """

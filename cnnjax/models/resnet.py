@@ -49,7 +49,7 @@ class Block(nn.Module):
     Attributes:
       layers: the network's layer constructors.
       convs: the convolutions of F, in order.
-      shortcut: a key of SHORTCUTS; 'none' makes a plain block, act(F(x)).
+      shortcut: 'A', 'B', 'C' or 'none', as in `ResNet`; 'none' makes a plain block, act(F(x)).
       se: reduction ratio of squeeze-and-excitation on F(x); 0 means none.
       drop_rate: probability of stochastic depth (timm's drop_path_rate), not of dropout.
       zero_init: initializes the scale of F's last norm to 0.
@@ -75,7 +75,7 @@ class Block(nn.Module):
         return layers.act(y if self.shortcut == "none" else y + self._shortcut(x))
 
     def _shortcut(self, x: jax.Array) -> jax.Array:
-        """Returns x in the shape of F(x), by the option `shortcut`."""
+        """Returns x in the shape of F(x): as it is, padded with zero channels, or projected, by `self.shortcut`."""
         features, stride = self.convs[-1].features, prod(conv.stride for conv in self.convs)
         extra = features - x.shape[-1]
         if self.shortcut == "C" or (self.shortcut == "B" and extra):
@@ -100,7 +100,7 @@ class ResNet(Network):
       se: reduction ratio of squeeze-and-excitation in each block; 0 means none.
       use_bias: gives convolutions biases even before a norm, as Keras.
       zero_init: initializes the scale of each block's last norm to 0 (Goyal et al. 2017, sec. 5.1).
-      stochastic_depth: drop probability of the last block; that of earlier blocks is smaller, linearly in depth.
+      stochastic_depth: drop probability of the last block; it rises linearly with depth.
       ceil_pool: uses no padding in the pool, which keeps an incomplete last window; for weights from Caffe.
       small_images: for about 32x32; conv1 is 3x3 with stride 1 and no pool follows.
       remat: recomputes the activations inside the blocks in the backward pass, to save memory.

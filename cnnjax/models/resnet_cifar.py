@@ -24,7 +24,7 @@ class Block(nn.Module):
       layers: the network's layer constructors.
       features: output channels.
       stride: stride of the first convolution and of the shortcut.
-      shortcut: a key of SHORTCUTS; 'none' makes a plain block, act(F(x)).
+      shortcut: 'A', 'B' or 'none', as in `CifarResNet`; 'none' makes a plain block, act(F(x)).
       se: reduction ratio of squeeze-and-excitation on F(x); 0 means none.
       drop_rate: probability of stochastic depth (timm's drop_path_rate), not of dropout.
     """
@@ -46,7 +46,7 @@ class Block(nn.Module):
         return layers.act(y if self.shortcut == "none" else self._shortcut(x) + y)
 
     def _shortcut(self, x: jax.Array) -> jax.Array:
-        """Returns x in the shape of F(x), by the option `shortcut`."""
+        """Returns x in the shape of F(x): as it is, padded with zero channels, or projected, by `self.shortcut`."""
         extra = self.features - x.shape[-1]
         if extra and self.shortcut == "B":
             x = self.layers.conv(self.features, 1, self.stride, name="shortcut_conv")(x)
@@ -64,7 +64,7 @@ class CifarResNet(Network):
       shortcut: 'A' pads with zero channels, 'B' projects where the shape changes, 'none' omits shortcuts (plain
           networks).
       se: reduction ratio of squeeze-and-excitation in each block; 0 means none.
-      stochastic_depth: drop probability of the last block; that of earlier blocks is smaller, linearly in depth.
+      stochastic_depth: drop probability of the last block; it rises linearly with depth.
       remat: recomputes the activations inside the blocks in the backward pass; on a CPU this saves memory only with
           `scan`.
       scan: runs a stage's blocks, except its first, as one loop, so that deep networks compile in seconds.

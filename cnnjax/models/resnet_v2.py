@@ -69,9 +69,9 @@ class Unit(nn.Module):
       strides: stride of each convolution.
       features: output channels.
       inner: channels between the convolutions.
-      shortcut: a key of SHORTCUTS.
+      shortcut: where the number of channels changes, 'A' pads with zero channels and 'B' projects.
       preactivate: has norm and activation before the first convolution.
-      use_bias: has biases in the last convolution and in that of the shortcut.
+      use_bias: has biases in the last convolution and in the shortcut's.
       se: reduction ratio of squeeze-and-excitation on F(x); 0 means none.
       drop_rate: probability of stochastic depth (timm's drop_path_rate), not of dropout.
     """
@@ -117,7 +117,7 @@ class ResNetV2(Network):
       stride: convolution of a unit that has its stride: '1x1' is the first, '3x3' the first with a 3x3 kernel.
       layout: a key of LAYOUTS: 'paper', 'bare' (timm), 'both' (pytorchcv), 'slim' (TF-Slim) or 'keras'.
       se: reduction ratio of squeeze-and-excitation in each unit; 0 means none.
-      stochastic_depth: drop probability of the last unit; that of earlier units is smaller, linearly in depth.
+      stochastic_depth: drop probability of the last unit; it rises linearly with depth.
       small_images: for CIFAR, as in the paper; conv1 is 3x3 with stride 1 and no pool follows.
       remat: recomputes the activations inside the units in the backward pass, to save memory.
       scan: runs a stage's units, except its first, as one loop, so that deep networks compile in seconds.

@@ -56,7 +56,7 @@ class CifarResNeXt(Network):
       groups: groups of the 3x3 convolutions (the cardinality).
       width: channels per group in the first stage; doubles with each stage.
       se: reduction ratio of squeeze-and-excitation in each block; 0 means none.
-      stochastic_depth: drop probability of the last block; that of earlier blocks is smaller, linearly in depth.
+      stochastic_depth: drop probability of the last block; it rises linearly with depth.
       remat: recomputes the activations inside the blocks in the backward pass, to save memory.
     """
 

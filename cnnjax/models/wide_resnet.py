@@ -54,7 +54,7 @@ class WideResNet(Network):
       width: factor on the channels of the blocks.
       block_dropout: dropout probability between a block's convolutions: 0.3 for CIFAR, 0.4 for SVHN.
       se: reduction ratio of squeeze-and-excitation in each block; 0 means none.
-      stochastic_depth: drop probability of the last block; that of earlier blocks is smaller, linearly in depth.
+      stochastic_depth: drop probability of the last block; it rises linearly with depth.
       remat: recomputes the activations inside the blocks in the backward pass, to save memory.
     """
 
