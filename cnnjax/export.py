@@ -40,17 +40,31 @@ Log = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A network as a serialized StableHLO program."""
+    """A network as a serialized StableHLO program.
+
+    Attributes:
+      serialized: bytes for jax.export.deserialize.
+      facts: content of the JSON file beside the program: 'model', 'step', 'before' (host operations that the caller
+          applies), 'input', 'output', 'platforms', 'classes'.
+    """
 
     serialized: bytes
-    facts: dict[str, Any]  # the content of the JSON file: model, step, input, output, platforms, classes
+    facts: dict[str, Any]
 
 
 def export_program(network: pretrained.LoadedNetwork, step: str, log: Log, shape: tuple[int, ...] = ()) -> Program:
     """Exports a network to a program: uint8 images [b, H, W, C] -> float32 logits [b, classes], for any b.
 
-    `step` is 'last', 'best' or a step number. `shape` is [H, W, C]; () means the size that the network's `preprocess`
-    makes of images like its training images. Raises InputError if the network does not accept that size.
+    The program includes normalization. Spatial logits are averaged.
+
+    Args:
+      network: the trained network.
+      step: checkpoint: 'last', 'best' or a step number.
+      log: receives messages.
+      shape: [H, W, C]. () means the size that the network's `preprocess` makes of images of its training set's size.
+
+    Raises:
+      InputError: the network does not accept that size.
     """
     recipe, data, model = parse_eval_recipe(network.config), network.data, network.model
     shape = shape or _preprocessed_shape(data.shape, recipe.operations.host)
@@ -59,6 +73,7 @@ def export_program(network: pretrained.LoadedNetwork, step: str, log: Log, shape
     prepare = augment.build(recipe.operations.step, recipe.normalization, data.statistics, shape)
 
     def logits(images: jax.Array) -> jax.Array:
+        """Computes the logits [b, classes] of uint8 images [b, H, W, C]."""
         scores: Any = model.apply(restored.variables, prepare(jax.random.key(0), images), train=False)
         return scores.mean(axis=tuple(range(1, scores.ndim - 1)))  # spatial logits are averaged
 
@@ -77,17 +92,26 @@ def export_program(network: pretrained.LoadedNetwork, step: str, log: Log, shape
 
 
 def _preprocessed_shape(shape: tuple[int, ...], calls: Sequence[spec.Call]) -> tuple[int, ...]:
-    """Returns the shape of an image after these operations, or `shape` itself if it is too small for them."""
+    """Returns the shape [H, W, C] of an image of shape `shape` after the host operations `calls`.
+
+    Returns `shape` itself if an operation does not fit, such as a crop larger than the image.
+    """
     with contextlib.suppress(InputError):
         (shape,) = pipeline.group_by_shape(np.array([shape]), calls)
     return tuple(map(int, shape))
 
 
 def state_dict(network: pretrained.LoadedNetwork, step: str, log: Log, names: str = "") -> dict[str, np.ndarray]:
-    """Returns the weights as the state dict of a PyTorch library, by `cnnjax.pretrained.export.to_state_dict`.
+    """Returns the weights as a state dict {name: array}, by `cnnjax.pretrained.export.to_state_dict`.
 
-    `names` is a library ('torchvision', 'timm', ...), 'own' for our parameter paths, or '' for the first library that
-    has the network, else 'own'. Logs the names used, and the normalization that the weights expect.
+    Logs the number of arrays, whose names they have, and the normalization that the weights expect.
+
+    Args:
+      network: the trained network.
+      step: checkpoint: 'last', 'best' or a step number.
+      log: receives messages.
+      names: a PyTorch library ('torchvision', 'timm', ...), or 'own' for our parameter paths. '' means the first
+          library that has the network, or else 'own'.
     """
     names = names or next(iter(convert.torch_libraries(network.model)), state_dicts.OWN)
     variables = network.load_variables(sharding.make_mesh(jax.local_devices()[:1]), step, log).variables
@@ -102,7 +126,10 @@ def state_dict(network: pretrained.LoadedNetwork, step: str, log: Log, names: st
 
 
 def check(path: pathlib.Path, names: str = "", shape: tuple[int, ...] | str | None = None) -> None:
-    """Raises InputError if the format is unknown, the folder does not exist, or the options do not fit the format."""
+    """Checks the options of an export to `path` before the work; `names` and `shape` are those of `write`.
+
+    Raises InputError if the suffix is unknown, the folder does not exist, or an option does not apply to the format.
+    """
     if path.suffix not in SUFFIXES:
         raise InputError(f"--to={path}: unknown format {path.suffix!r}; supported: {', '.join(SUFFIXES)}")
     if not path.parent.is_dir():
@@ -124,8 +151,18 @@ def write(
 ) -> list[pathlib.Path]:
     """Writes a network in the format of the file's suffix, atomically, and returns the paths of the written files.
 
-    `names` is as in `state_dict`, `shape` as in `export_program`. Raises InputError as `check` does, and for a network
-    that the format cannot hold.
+    `.safetensors`, `.pth` and `.pt` hold weights; `.stablehlo` holds a program and gets a JSON file beside it.
+
+    Args:
+      network: the trained network.
+      path: file to write.
+      step: checkpoint: 'last', 'best' or a step number.
+      names: naming of the weights, as in `state_dict`; only for weight files.
+      shape: [H, W, C], as in `export_program`; only for programs.
+      log: receives messages.
+
+    Raises:
+      InputError: as `check`, and for a network that the format cannot hold.
     """
     check(path, names, shape)
     if path.suffix != PROGRAM:

@@ -28,20 +28,26 @@ T = TypeVar("T", bound=Callable[..., Any])
 
 @dataclasses.dataclass(frozen=True)
 class Import:
-    """A file or module that this process has imported by `import_code`."""
+    """A file or module that this process has imported by `import_code`.
 
-    name: str  # as it was given: 'my_net.py' or 'my_package.nets'
-    path: pathlib.Path  # of the source
-    digest: str  # SHA-256 of the source
+    Attributes:
+      name: argument of `import_code`: 'my_net.py' or 'my_package.nets'.
+      path: absolute path of the source.
+      digest: SHA-256 of the source, hexadecimal.
+    """
+
+    name: str
+    path: pathlib.Path
+    digest: str
 
 
 _imports: dict[str, Import] = {}
 
 
 def import_code(name: str) -> None:
-    """Imports a Python file ('my_net.py') or an installed module ('my_package.nets'), once.
+    """Imports a Python file ('my_net.py') or an installed module ('my_package.nets'); a second call does nothing.
 
-    Raises InputError when it does not exist or fails.
+    Raises InputError when it does not exist, or raises an exception while being imported.
     """
     if name in _imports:
         return
@@ -66,12 +72,12 @@ def import_code(name: str) -> None:
 
 
 def flags() -> list[str]:
-    """Returns the flags that make another `cnnjax` process import the same code."""
+    """Returns the --import flags that make another `cnnjax` process import the same code."""
     return [f"--import={entry.path if entry.path.suffix == '.py' else entry.name}" for entry in _imports.values()]
 
 
 def keep_copies(folder: pathlib.Path) -> None:
-    """Copies the source of everything imported into a run's folder, with its digest."""
+    """Copies the sources imported by `import_code` into a run's folder, with their digests in imports.json."""
     if not _imports:
         return
     copies = folder / FOLDER
@@ -84,7 +90,10 @@ def keep_copies(folder: pathlib.Path) -> None:
 
 
 def check_imports(folder: pathlib.Path) -> None:
-    """Raises InputError when a run's folder was made with code that this process has not imported, or has changed."""
+    """Checks that this process has imported the code that the run in `folder` was made with.
+
+    Raises InputError if code is missing or its source has changed, and for a damaged imports.json.
+    """
     path = folder / FOLDER / "imports.json"
     if not path.is_file():
         return
@@ -104,6 +113,7 @@ def check_imports(folder: pathlib.Path) -> None:
 
 
 def _digest(path: pathlib.Path) -> str:
+    """Returns the SHA-256 of a file, hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -111,7 +121,10 @@ def _digest(path: pathlib.Path) -> str:
 
 
 def _add(kind: str, table: MutableMapping[str, Any], name: str, entry: Any) -> None:
-    """Adds an entry to a table. Raises InputError for a name that is taken, or cannot stand in a call string."""
+    """Adds `entry` to a table under `name`; `kind` is a noun for messages, such as 'model'.
+
+    Raises InputError for a name that is taken, or that is not an identifier, as call strings need.
+    """
     if not name.isidentifier():
         raise InputError(f"{kind} {name!r}: expected a name of letters, digits and underscores, as in 'tiny_net'")
     if name in table:
@@ -120,6 +133,8 @@ def _add(kind: str, table: MutableMapping[str, Any], name: str, entry: Any) -> N
 
 
 def _decorator(kind: str, table: MutableMapping[str, Any], name: str) -> Callable[[T], T]:
+    """Returns a decorator that adds a function to a table by `_add`, and returns the function."""
+
     def add(function: T) -> T:
         _add(kind, table, name, function)
         return function
@@ -130,15 +145,23 @@ def _decorator(kind: str, table: MutableMapping[str, Any], name: str) -> Callabl
 def register_model(
     name: str, *, input_shape: tuple[int, int, int], num_classes: int = 1000, paper: str = "", year: int = 0
 ) -> Callable[[T], T]:
-    """Registers a Flax module, or a function that builds one, as a network for `model=`.
+    """Returns a decorator that registers a flax module, or a function that builds one, as a network for `model=`.
 
-    Its fields are the arguments of the call string. It is given `num_classes` and `dtype` where it declares them, and
-    called as `module(images, train=...)`. `input_shape` [H, W, C] and `num_classes` are the defaults of `summary`.
+    The arguments of the call string are the module's fields or the function's parameters. `num_classes` and `dtype` are
+    also passed where they are declared. The network is called as `module(images, train=...)`.
+
+    Args:
+      name: name in call strings.
+      input_shape: [H, W, C]; default of `summary`.
+      num_classes: default of `create_model` and `summary`.
+      paper: citation, '' without one.
+      year: year of the paper, 0 without one.
     """
     from cnnjax.models import MODELS
     from cnnjax.models.network import Variant
 
     def add(build: T) -> T:
+        """Adds the network to MODELS, and returns it."""
         row = Variant(build, f"{paper}, {year}" if year else paper, input_shape, num_classes, {}, params=0, macs=0)
         _add("model", MODELS, name, row)
         return build
@@ -147,10 +170,11 @@ def register_model(
 
 
 def register_augmentation(name: str, stage: str = "step") -> Callable[[T], T]:
-    """Registers an operation for `augment=` and `preprocess=`.
+    """Returns a decorator that registers an operation for `augment=` and `preprocess=`.
 
-    `stage` is 'step' for `(key, image float32 [H, W, C] in [0, 1], ...) -> image` in the compiled step, 'batch' for
-    `(key, images, target, ...) -> (images, target)`, or 'host' for `(image uint8 [H, W, C], rng, ...) -> image`.
+    `stage` says where it runs, and so its signature: 'step' is `(key, image float32 [H, W, C] in [0, 1], ...) ->
+    image`, compiled with the training step; 'batch' is `(key, images, target, ...) -> (images, target)`, compiled too;
+    'host' is `(image uint8 [H, W, C], rng, ...) -> image`. Other parameters are arguments of the call string.
     """
     from cnnjax.augment import MIXING, OPS
     from cnnjax.data.transforms import HOST_OPS
@@ -162,10 +186,11 @@ def register_augmentation(name: str, stage: str = "step") -> Callable[[T], T]:
 
 
 def register_optimizer(name: str) -> Callable[[T], T]:
-    """Registers a function of its settings that returns an optax transformation, for `optimizer=`.
+    """Returns a decorator that registers an optimizer for `optimizer=`.
 
-    It is given `weight_decay`, a transformation that adds the decay, where it declares that. It does not apply the
-    learning rate.
+    The function's parameters are the arguments of the call string, and it returns an optax transformation, which does
+    not apply the learning rate. Where it declares a parameter `weight_decay`, it is given the transformation that adds
+    the weight decay to the updates, to chain before or after its own.
     """
     from cnnjax.optim import OPTIMIZERS
 
@@ -173,10 +198,11 @@ def register_optimizer(name: str) -> Callable[[T], T]:
 
 
 def register_schedule(name: str) -> Callable[[T], T]:
-    """Registers a function of its settings that returns an optax schedule from 0 to 1, for `schedule=`.
+    """Returns a decorator that registers a learning-rate schedule for `schedule=`.
 
-    It is given `steps`, which converts a duration to steps, and `total`, the steps of the training, where it declares
-    them.
+    The function's parameters are the arguments of the call string. It returns an optax schedule: the fraction, from 0
+    to 1, of the learning rate at each step. Where it declares them, it is given `steps`, which converts a duration such
+    as '5 epochs' to steps, and `total`, the number of steps of the training.
     """
     from cnnjax.optim import SCHEDULES
 
@@ -184,14 +210,20 @@ def register_schedule(name: str) -> Callable[[T], T]:
 
 
 def register_loss(name: str) -> Callable[[T], T]:
-    """Registers a function `(logits [N, K], target [N, K], ...) -> [N]` in float32, for `loss=`."""
+    """Returns a decorator that registers a loss for `loss=`: `(logits [N, K], target [N, K], ...) -> float32 [N]`.
+
+    `target` is a distribution over the K classes. Other parameters are arguments of the call string.
+    """
     from cnnjax.losses import LOSSES
 
     return _decorator("loss", LOSSES, name)
 
 
 def register_metric(metric: Any) -> Any:
-    """Registers a `cnnjax.metrics.Metric`: it is then logged, shown and can select the best checkpoint."""
+    """Registers a `cnnjax.metrics.Metric`, and returns it.
+
+    It is then logged and shown, and can select the best checkpoint.
+    """
     from cnnjax.metrics import METRICS
 
     _add("metric", METRICS, metric.name, metric)
@@ -199,9 +231,10 @@ def register_metric(metric: Any) -> Any:
 
 
 def register_dataset(name: str, entry: Any, reader: Callable[..., Any] | None = None) -> None:
-    """Registers a `cnnjax.data.catalog.Entry`, so that `cnnjax data build NAME` can make the data set.
+    """Registers a `cnnjax.data.catalog.Dataset`, so that `cnnjax data build NAME` can build the data set.
 
-    `reader` is the function that reads the original files, under the name entry.reader, unless that exists already.
+    `reader` reads the original files: `(folder, entry) -> (entry, splits)`. It is registered under the name
+    `entry.reader`. None means that a reader of this name exists already.
     """
     from cnnjax.data.catalog import DATASETS
     from cnnjax.data.readers import READERS
@@ -212,5 +245,5 @@ def register_dataset(name: str, entry: Any, reader: Callable[..., Any] | None = 
 
 
 def imported() -> Sequence[Import]:
-    """Returns what this process has imported by `import_code`."""
+    """Returns the files and modules that this process has imported by `import_code`."""
     return tuple(_imports.values())

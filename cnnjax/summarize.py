@@ -24,28 +24,34 @@ DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 
 @dataclasses.dataclass
 class Layer:
-    """A row of the table, for one image."""
+    """A row of the table: one layer of a network, for one image. Pairs are (rows, columns).
+
+    `params` and `stats` count trainable parameters and running statistics. `output` is (height, width, channels) or
+    (features,). `kernel`, `stride` and `padding` ((top, bottom), (left, right)) are None except for convolutions and
+    pools. `macs` are multiply-accumulates, also those with zero padding. `receptive_field` is the input pixels seen by
+    one output unit, None for all; `jump`, the cumulative stride, is those between neighboring output units.
+    """
 
     name: str
     kind: str
     params: int = 0
-    stats: int = 0  # numbers in running means and variances
-    output: tuple[int, ...] = ()  # (height, width, channels), or (features,)
+    stats: int = 0
+    output: tuple[int, ...] = ()
     kernel: Pair | None = None
     stride: Pair | None = None
-    padding: tuple[Pair, Pair] | None = None  # (top, bottom), (left, right)
-    macs: int = 0  # multiply-accumulates, those with zero padding included
-    receptive_field: Pair | None = None  # input pixels seen by one output unit; None: all
-    jump: Pair | None = None  # cumulative stride: input pixels between neighboring output units
+    padding: tuple[Pair, Pair] | None = None
+    macs: int = 0
+    receptive_field: Pair | None = None
+    jump: Pair | None = None
 
     @property
     def activations(self) -> int:
-        """The number of output values."""
+        """Returns the number of elements of the layer's output, for one image."""
         return math.prod(self.output) if self.output else 0
 
 
 class _View(NamedTuple):
-    """Windows of the image that the units of an array see: `receptive_field` pixels wide, `jump` pixels apart."""
+    """The pixels that an array's units see: windows of `receptive_field` pixels, `jump` pixels apart."""
 
     receptive_field: Pair
     jump: Pair
@@ -56,20 +62,21 @@ _NOTHING, _ALL = "nothing", "all"
 
 
 class _Operation(NamedTuple):
-    path: tuple[str, ...]  # of the module that contains it
+    """A jaxpr equation, the path of module names that contain it, and the view of its result ('all': whole image)."""
+
+    path: tuple[str, ...]
     eqn: Any
-    view: _View | str  # of its result
+    view: _View | str
 
 
-# Primitives that are layers, and the kinds that the table shows for them.
-KINDS = {
-    "convolution": "convolution",
-    "dot_general": "fully connected",
-    "max_pool": "max pool",
-    "sum_pool": "average pool",
-    "reduce_sum": "global average pool",
-}
+KINDS = {  # primitives that are layers, and the kinds that the table shows for them
+    "convolution": "convolution", "dot_general": "fully connected", "max_pool": "max pool",
+    "sum_pool": "average pool", "reduce_sum": "global average pool",
+}  # fmt: skip
 SCOPES = {"local_response_norm": "response norm"}  # named scopes that are layers without parameters
+COLUMNS = (
+    "layer", "kind", "output", "kernel", "stride", "padding", "parameters", "MACs", "bytes", "receptive field", "jump",
+)  # fmt: skip
 
 
 def layers(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Layer]:
@@ -116,7 +123,7 @@ def _trace(model: nn.Module, input_shape: tuple[int, int, int]) -> tuple[Any, in
 
 
 def _owners(variables: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields (path, own variables) for each module that has variables besides those of its submodules."""
+    """Yields (path, own variables) for each module with variables besides those of its submodules."""
     if own := {name: leaf for name, leaf in variables.items() if not isinstance(leaf, Mapping)}:
         yield "/".join(path), own
     for name, inner in variables.items():
@@ -125,11 +132,12 @@ def _owners(variables: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterato
 
 
 def _size(variables: Mapping[str, Any]) -> int:
+    """Returns the number of elements of these arrays."""
     return sum(math.prod(leaf.shape) for leaf in variables.values())
 
 
 def _equations_of(jaxpr: Any, outputs: int) -> list[Any]:
-    """Returns the equations that the first outputs depend on: without auxiliary classifiers, which init also runs."""
+    """Returns the equations behind the first `outputs` outputs: no auxiliary classifiers, which init also runs."""
     required, equations = set(jaxpr.outvars[:outputs]), []
     for eqn in reversed(jaxpr.eqns):
         if required.intersection(eqn.outvars):
@@ -139,9 +147,9 @@ def _equations_of(jaxpr: Any, outputs: int) -> list[Any]:
 
 
 def _collect(
-    jaxpr: Any, eqns: Sequence[Any], views: Sequence[Any], outer: tuple[str, ...], operations: list[_Operation]
+    jaxpr: Any, eqns: Sequence[Any], views: Sequence[Any], prefix: tuple[str, ...], operations: list[_Operation]
 ) -> list[Any]:
-    """Appends those of a jaxpr's equations that depend on the image to `operations`; returns the outputs' views."""
+    """Appends the equations that depend on the image, nested ones too, to `operations`; returns the outputs' views."""
     view_of = dict(zip(jaxpr.invars, views, strict=True))
 
     def view(atom: Any) -> Any:
@@ -149,7 +157,7 @@ def _collect(
 
     for eqn in eqns:
         # Flax names each module, and after it its methods other than __call__, as 'block1.method'.
-        path = (*outer, *(name for name in str(eqn.source_info.name_stack).split("/") if name and "." not in name))
+        path = (*prefix, *(name for name in str(eqn.source_info.name_stack).split("/") if name and "." not in name))
         inputs = [view(atom) for atom in eqn.invars]
         if all(input_view == _NOTHING for input_view in inputs):
             continue
@@ -164,7 +172,7 @@ def _collect(
 
 
 def _output_view(eqn: Any, inputs: Sequence[Any]) -> _View | str:
-    """Returns the view of an operation's result, from the views of its inputs."""
+    """Computes the view of an equation's result from the views of its inputs."""
     windows = [view for view in inputs if isinstance(view, _View)]
     if not windows:
         return _ALL
@@ -182,7 +190,7 @@ def _output_view(eqn: Any, inputs: Sequence[Any]) -> _View | str:
 
 
 def _window(eqn: Any) -> tuple[Pair, Pair, tuple[Pair, Pair], Pair] | None:
-    """Returns kernel, stride, padding and dilation of a convolution or a pool, None for other operations."""
+    """Returns (kernel, stride, padding, dilation) of a convolution or pool; None for other equations."""
     p = eqn.params
     if eqn.primitive.name == "convolution":
         return eqn.invars[1].aval.shape[:2], p["strides"], p["padding"], p["dilation"]
@@ -192,7 +200,7 @@ def _window(eqn: Any) -> tuple[Pair, Pair, tuple[Pair, Pair], Pair] | None:
 
 
 def _rows(operations: Sequence[_Operation], params: Mapping[str, Any]) -> dict[str, Layer]:
-    """Builds the rows: one for each module with parameters of its own, and one for each pool outside of these."""
+    """Builds {name: row}: one row for each module with parameters of its own, and one for each pool elsewhere."""
     rows: dict[str, Layer] = {}
     owners = dict(_owners(params))
     for path, group in itertools.groupby(operations, key=lambda operation: operation.path):
@@ -211,7 +219,7 @@ def _rows(operations: Sequence[_Operation], params: Mapping[str, Any]) -> dict[s
 
 
 def _kind(op: _Operation, own: Mapping[str, Any]) -> str | None:
-    """Returns the kind of layer of an operation in a module with these own parameters; None if it is not one."""
+    """Returns the kind of layer of an operation in a module with the parameters `own`; None if it is no layer."""
     kind = KINDS.get(op.eqn.primitive.name)
     if op.eqn.primitive.name == "reduce_sum" and (own or set(op.eqn.params["axes"]) != {1, 2}):
         kind = None  # part of a normalization
@@ -221,7 +229,7 @@ def _kind(op: _Operation, own: Mapping[str, Any]) -> str | None:
 
 
 def _update(row: Layer, op: _Operation, kind: str | None, own: Mapping[str, Any]) -> None:
-    """Enters the properties of one of a layer's operations in its row."""
+    """Enters the shapes and MACs of one operation in the row of its layer; `own` are the layer's parameters."""
     shape = op.eqn.outvars[0].aval.shape
     row.output = tuple(shape[1:])
     row.receptive_field, row.jump = op.view if isinstance(op.view, _View) else (None, None)
@@ -229,18 +237,12 @@ def _update(row: Layer, op: _Operation, kind: str | None, own: Mapping[str, Any]
         row.kernel, row.stride, row.padding = window[:3]
     if kind in ("convolution", "fully connected"):
         row.kind = kind
-        # LeNet-5's C3 computes its kernel from fewer weights; only these are counted.
-        weights = own.get("kernel", op.eqn.invars[1].aval)
+        weights = own.get("kernel", op.eqn.invars[1].aval)  # LeNet-5's C3 has fewer weights than its kernel
         row.macs += math.prod(weights.shape) * math.prod(shape[1:-1])
 
 
-COLUMNS = (
-    "layer", "kind", "output", "kernel", "stride", "padding", "parameters", "MACs", "bytes", "receptive field", "jump",
-)  # fmt: skip
-
-
 def cells(layer: Layer, scale: int) -> list[str]:
-    """Formats a row in the order of COLUMNS; `scale` is bytes per number times images. Equal sides are shown once."""
+    """Formats a row in the order of COLUMNS, (3, 3) as '3', without units; `scale` is that of the Summary."""
 
     def size(pair: Sequence[Any] | None, separator: str = "x") -> str:
         if pair is None:
@@ -255,7 +257,7 @@ def cells(layer: Layer, scale: int) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """A network's layers and their totals, for images of one size. Its repr is the table."""
+    """A network's layers and totals, for images [height, width, channels] of one size. Its repr is the table."""
 
     title: str
     layers: Sequence[Layer]
@@ -265,21 +267,21 @@ class Summary:
 
     @property
     def params(self) -> int:
-        """The number of trainable parameters."""
+        """Returns the number of trainable parameters."""
         return sum(row.params for row in self.layers)
 
     @property
     def macs(self) -> int:
-        """The number of multiply-accumulates per image."""
+        """Returns the number of multiply-accumulates per image."""
         return sum(row.macs for row in self.layers)
 
     @property
     def scale(self) -> int:
-        """Bytes of memory per activation: those of the dtype, times the batch."""
+        """Returns the bytes per activation of an image: the bytes of the dtype times the batch size."""
         return self.batch * DTYPE_BYTES[self.dtype]
 
     def table(self) -> Table:
-        """Builds the table; * marks the largest number of parameters and of bytes."""
+        """Builds the rich table; * marks the largest number of parameters and of bytes."""
         out = Table(title=self.title, title_justify="left")
         for column in COLUMNS:
             out.add_column(column, justify="left" if column in ("layer", "kind") else "right", no_wrap=True)
@@ -323,17 +325,15 @@ class Summary:
 
 
 def summary(
-    model: nn.Module | str,
-    input_shape: tuple[int, int, int] | None = None,
-    batch: int = 1,
-    dtype: str = "float32",
+    model: nn.Module | str, input_shape: tuple[int, int, int] | None = None, batch: int = 1, dtype: str = "float32",
     num_classes: int = 0,
-) -> Summary:
+) -> Summary:  # fmt: skip
     """Summarizes a network layer by layer: shapes, parameters, MACs, memory and receptive fields.
 
     `model` is a flax module, or a name or call string as in `create_model`. `input_shape` is (height, width, channels).
-    For a name, None, and 0 for `num_classes`, mean the paper's. `batch` and `dtype` ('float32' or 'bfloat16') determine
-    the memory. Raises InputError for an unknown name, and for images that do not fit the network.
+    With a name, None and `num_classes` 0 mean the paper's; a module needs `input_shape` and ignores `num_classes`.
+    `batch` and `dtype` ('float32' or 'bfloat16') determine the bytes. Raises InputError for an unknown name, and for
+    images that do not fit the network.
     """
     title = model if isinstance(model, str) else type(model).__name__
     if isinstance(model, str):

@@ -62,7 +62,7 @@ _FAMILIES: tuple[types.ModuleType, ...] = (
 
 
 def _merge(families: tuple[types.ModuleType, ...]) -> dict[str, Variant]:
-    """Merges the families' VARIANTS tables. Raises ValueError if two families use the same name."""
+    """Merges the families' VARIANTS tables to {name: variant}. Raises ValueError if two families share a name."""
     models: dict[str, Variant] = {}
     for family in families:
         if clash := models.keys() & family.VARIANTS.keys():
@@ -75,7 +75,10 @@ MODELS: dict[str, Variant] = _merge(_FAMILIES)
 
 
 def list_models(pattern: str = "") -> list[str]:
-    """Lists the names of networks that contain `pattern`, or match it if it has wildcards: 'vgg*_bn'. '' means all."""
+    """Lists the names of networks that contain `pattern`, such as 'resnet'.
+
+    A pattern with wildcards (* ? [) must match the whole name: 'vgg*_bn'. '' lists all.
+    """
     wildcard = any(sign in pattern for sign in "*?[")
     return fnmatch.filter(MODELS, pattern if wildcard else f"*{pattern}*")
 
@@ -88,7 +91,10 @@ ARGUMENT_ALIASES: tuple[tuple[str, str, str, str], ...] = (
 
 
 def rename_arguments(call: spec.Call) -> spec.Call:
-    """Returns a model's call with today's argument names. Raises InputError if both the old and the new are given."""
+    """Returns a parsed call string of a model with old argument names replaced by today's (ARGUMENT_ALIASES).
+
+    Raises InputError if both the old and the new name are given.
+    """
     kwargs = dict(call.kwargs)
     for kind, function, old, new in ARGUMENT_ALIASES:
         if kind == "model" and function in ("*", call.name) and old in kwargs:
@@ -101,8 +107,8 @@ def rename_arguments(call: spec.Call) -> spec.Call:
 def create_model(text: str, num_classes: int = 0, dtype: str = "float32") -> nn.Module:
     """Builds the network that a call string describes, such as 'cifar_resnet20(shortcut="B")'.
 
-    `num_classes` is by default that of the paper. `dtype` is that of the computation; parameters stay float32. Nothing
-    is computed. Raises InputError for an unknown
+    Returns a flax module without parameters; nothing is computed. `num_classes` 0 means that of the paper. `dtype` is
+    the dtype of the computation, 'float32' or 'bfloat16'; parameters stay float32. Raises InputError for an unknown
     network or field, with the nearest valid name, and for a value outside of its field's range.
     """
     call = rename_arguments(spec.parse(text))
@@ -122,7 +128,10 @@ def create_model(text: str, num_classes: int = 0, dtype: str = "float32") -> nn.
 
 
 def count_params(model: nn.Module, input_shape: tuple[int, int, int]) -> int:
-    """Returns the number of trainable parameters for images [height, width, channels]. Traces shapes only."""
+    """Returns the number of trainable parameters of `model` for images [height, width, channels].
+
+    Running statistics do not count. Only shapes are traced; no parameters are created.
+    """
     image = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
     variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), image)
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))

@@ -22,8 +22,10 @@ PATCH_SIZE = 2  # side of the whitened patches
 
 
 def whitening_kernel(images: jax.Array, epsilon: float = 5e-4) -> jax.Array:
-    """Computes the whitening kernel [2, 2, C, 8 C] of images [N, H, W, C]: all principal directions of their patches,
-    scaled to variance 1, then their negatives. `epsilon` is added to the variances (sec. 3.2).
+    """Computes the whitening kernel [2, 2, C, 8 C] from images [N, H, W, C] (sec. 3.2).
+
+    Its first 4 C output channels are the principal directions of all 2x2 patches, by falling variance, each divided by
+    its standard deviation. The other 4 C are their negatives. `epsilon` is added to the variances.
     """
     height, width, channels = images.shape[1:]
     shifts = [images[:, i : height - 1 + i, j : width - 1 + j] for i in range(PATCH_SIZE) for j in range(PATCH_SIZE)]
@@ -36,9 +38,14 @@ def whitening_kernel(images: jax.Array, epsilon: float = 5e-4) -> jax.Array:
 
 
 def identity_first(init: Initializer) -> Initializer:
-    """Returns an initializer whose first output channels copy the input channels (sec. 3.3); `init` sets the rest."""
+    """Returns an initializer of kernels whose first output channels copy the input channels (sec. 3.3).
+
+    There are min(inputs, outputs) copies; `init` draws the other output channels. The kernel's shape is [height, width,
+    inputs, outputs].
+    """
 
     def initialize(key: jax.Array, shape: Any, dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:
+        """Draws a kernel by `init`, then overwrites its first output channels with the identity."""
         copied = min(shape[2:])
         kernel = init(key, shape, dtype).at[..., :copied].set(0)
         return kernel.at[shape[0] // 2, shape[1] // 2, np.arange(copied), np.arange(copied)].set(1)
@@ -47,7 +54,11 @@ def identity_first(init: Initializer) -> Initializer:
 
 
 class Whitening(nn.Module):
-    """Convolution with a constant kernel, in the collection 'constants', and learned biases."""
+    """Convolution 2x2, stride 1, without padding, to 8 C channels, with a constant kernel and learned biases.
+
+    The kernel is the variable 'kernel' of the collection 'constants', which is not trained. It is random until
+    `Airbench.init_from_data` replaces it.
+    """
 
     dtype: DTypeLike
 
@@ -61,7 +72,14 @@ class Whitening(nn.Module):
 
 
 class Airbench(Network):
-    """Airbench94. `init_from_data` computes its whitening kernel from training images, before the first step."""
+    """Airbench94: a whitening convolution, three stages of two 3x3 convolutions, and a linear classifier.
+
+    The training calls `init_from_data` before the first step, to compute the whitening kernel from training images.
+
+    Attributes:
+      features: channels of each stage.
+      scale: factor on the logits.
+    """
 
     num_classes: int = 10
     activation: str = "gelu"
@@ -69,12 +87,15 @@ class Airbench(Network):
     norm_momentum: float = 0.6
     norm_scale: bool = False
     initializer: str = "torch"
-    features: Sequence[int] = field((64, 256, 256), minimum=1)  # channels of each stage
-    scale: float = 1 / 9  # factor on the logits
+    features: Sequence[int] = field((64, 256, 256), minimum=1)
+    scale: float = 1 / 9
 
     @nn.nowrap
     def init_from_data(self, model_state: dict[str, Any], images: jax.Array) -> dict[str, Any]:
-        """Returns `model_state` (the collections besides 'params') with the whitening kernel of images [N, H, W, C]."""
+        """Returns `model_state` with the whitening kernel of `images`, float32 [N, H, W, C] as the network sees them.
+
+        `model_state` maps collections besides 'params' to their variables; its collection 'constants' is replaced.
+        """
         return model_state | {"constants": {"whiten": {"kernel": whitening_kernel(images)}}}
 
     @nn.compact

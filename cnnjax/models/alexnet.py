@@ -26,21 +26,32 @@ class AlexNet(Network):
     The initialization of sec. 5 (normal, std 0.01) suits mean-subtracted images in [0, 255]. For images of variance 1
     it makes the logits vanish (0.0002 at 227x227): use initializer="he" for these, and for small images. norm="batch"
     or "group" follows each convolution.
+
+    Attributes:
+      features: channels of conv1 to conv5.
+      groups: groups of conv2, conv4 and conv5; 2 for the paper's two GPUs.
+      padding: padding of conv1 in pixels; 2 gives 224x224 images the feature maps that 0 gives 227x227 ones.
+      window: side of the last feature maps at the paper's image size, for head="conv".
+      bias: initial bias of conv2, conv4, conv5 and the hidden fully connected layers (sec. 5).
+      lrn_alpha: alpha of `local_response_norm` (sec. 3.3); Caffe divides its 1e-4 by the 5 channels: 2e-5.
+      lrn_k: k of `local_response_norm`; Caffe has 1.
+      pool_first: applies response normalization after the pool, as in CaffeNet, not before.
+      small_images: for 32x32 images; conv1 is 3x3 with stride 1 and no pool follows it.
     """
 
     dropout: float = 0.5
     norm: str = field("lrn", choices=NORMS_WITH_LRN)
     initializer: str = "gaussian"
     head: str = "fc"
-    features: Sequence[int] = field((96, 256, 384, 384, 256), minimum=1, length=len(KERNELS))  # channels of conv1 to 5
-    groups: int = field(2, minimum=1)  # of conv2, conv4 and conv5: the paper's two GPUs
-    padding: int = field(0, minimum=0)  # of conv1; 2 gives for 224x224 images the feature maps that 0 gives for 227x227
-    window: int = field(6, minimum=1)  # side of the last feature maps, for head="conv"
-    bias: float = 1.0  # initial bias of conv2, conv4, conv5 and the hidden fully connected layers (sec. 5)
-    lrn_alpha: float = 1e-4  # as in sec. 3.3; Caffe divides it by the 5 channels: 2e-5
-    lrn_k: float = 2.0  # Caffe: 1
-    pool_first: bool = False  # True: response normalization after the pool, as in CaffeNet
-    small_images: bool = False  # True: for 32x32 images, conv1 is 3x3 with stride 1 and without a pool
+    features: Sequence[int] = field((96, 256, 384, 384, 256), minimum=1, length=len(KERNELS))
+    groups: int = field(2, minimum=1)
+    padding: int = field(0, minimum=0)
+    window: int = field(6, minimum=1)
+    bias: float = 1.0
+    lrn_alpha: float = 1e-4
+    lrn_k: float = 2.0
+    pool_first: bool = False
+    small_images: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

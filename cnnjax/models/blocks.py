@@ -11,14 +11,24 @@ from cnnjax.models.layers import SqueezeExcite, StochasticDepth, avg_pool, globa
 
 
 class Layers(NamedTuple):
-    """Layer constructors configured by the network's fields (norm, activation, dtype, ...), passed to its blocks."""
+    """Layer constructors configured by the network's fields (norm, activation, dtype, ...), passed to its blocks.
 
-    conv: Callable[..., nn.Module]  # `cnnjax.models.layers.conv`; without bias where a norm with a bias follows
-    dense: Callable[..., nn.Module]  # (features, name=...), on vectors or at every position of feature maps
-    norm: Callable[..., Callable[[jax.Array], jax.Array]]  # (name=..., scale_init=...); identity for 'none' and 'lrn'
-    lrn: Callable[[jax.Array], jax.Array]  # identity unless norm='lrn'
+    Attributes:
+      conv: `cnnjax.models.layers.conv`, whose default has no bias with norm='batch' or 'group', as the norm has a bias.
+      dense: flax.linen.Dense(features, name=...): acts on the last axis, so also at every position of feature maps.
+      norm: norm(name=..., scale_init=...) builds the normalization layer; the identity for norm='none' and 'lrn'.
+      lrn: local response normalization; the identity unless norm='lrn'.
+      act: the activation function.
+      dropout: dropout with the network's rate `dropout`; the identity in evaluation.
+      train: whether the network is called for training.
+    """
+
+    conv: Callable[..., nn.Module]
+    dense: Callable[..., nn.Module]
+    norm: Callable[..., Callable[[jax.Array], jax.Array]]
+    lrn: Callable[[jax.Array], jax.Array]
     act: Callable[[jax.Array], jax.Array]
-    dropout: Callable[[jax.Array], jax.Array]  # with the network's `dropout`
+    dropout: Callable[[jax.Array], jax.Array]
     train: bool
 
 
@@ -28,29 +38,39 @@ def identity(x: jax.Array) -> jax.Array:
 
 
 def remat_if(enabled: bool, block: type[nn.Module]) -> Callable[..., nn.Module]:
-    """Returns the module class with rematerialization if enabled: activations are recomputed in the backward pass."""
+    """Returns the block class, wrapped in nn.remat if `enabled`: the backward pass then recomputes its activations."""
     return nn.remat(block) if enabled else block
 
 
 def drop_rates(last_rate: float, blocks: int) -> list[float]:
-    """Returns each block's stochastic-depth rate: linear in its depth, up to `last_rate` (Huang et al. 2016, eq. 4)."""
+    """Returns the drop probability of each of `blocks` blocks for stochastic depth (Huang et al. 2016, eq. 4).
+
+    It rises linearly: block i of L, counted from 1, has last_rate * i / L.
+    """
     return [last_rate * i / blocks for i in range(1, blocks + 1)]
 
 
 def drop_path(x: jax.Array, layers: Layers, rate: float) -> jax.Array:
-    """Applies stochastic depth to a residual branch, as the submodule 'drop' of the calling module."""
+    """Applies stochastic depth with drop probability `rate` to a residual branch x, active only in training.
+
+    The layer is the submodule 'drop' of the calling module.
+    """
     return StochasticDepth(rate, not layers.train, name="drop")(x)
 
 
 def squeeze_excite(x: jax.Array, layers: Layers, ratio: int) -> jax.Array:
-    """Applies squeeze-and-excitation, as the submodule 'se' of the calling module; ratio 0 returns x."""
+    """Applies squeeze-and-excitation with reduction ratio `ratio` to x [N, H, W, C]; ratio 0 returns x.
+
+    The layer is the submodule 'se' of the calling module.
+    """
     return SqueezeExcite(layers.dense, ratio, name="se")(x) if ratio else x
 
 
 def scan_blocks(block: nn.Module, count: int, x: jax.Array) -> jax.Array:
-    """Applies `count` copies of a block that keeps the shape of x, in sequence, as one loop (nn.scan).
+    """Applies `count` blocks with separate parameters in sequence, as one loop (nn.scan).
 
-    XLA compiles the block once; its parameters and statistics get a leading axis of length `count`.
+    `block` must keep the shape of x. XLA compiles it once; its parameters and statistics get a leading axis of length
+    `count`.
     """
     loop = nn.scan(
         lambda block, x, _: (block(x), None),
@@ -62,7 +82,18 @@ def scan_blocks(block: nn.Module, count: int, x: jax.Array) -> jax.Array:
 
 
 class ConvNormAct(nn.Module):
-    """Convolution, normalization and activation: most layers of most networks."""
+    """Convolution, normalization and activation.
+
+    Attributes:
+      layers: the network's layer constructors.
+      features: output channels.
+      kernel: kernel size, one number for a square.
+      stride: stride along both sides.
+      padding: pixels on both sides, one number or (rows, columns), or 'SAME' as in TensorFlow; None means half the
+          kernel.
+      groups: groups of the convolution.
+      act: False omits the activation.
+    """
 
     layers: Layers
     features: int
@@ -80,16 +111,20 @@ class ConvNormAct(nn.Module):
 
 
 class Branches(nn.Module):
-    """An Inception module: parallel branches whose outputs are concatenated (Szegedy et al. 2015, sec. 4).
+    """Inception module: parallel branches whose outputs are concatenated (Szegedy et al. 2015, sec. 4).
 
-    A branch is a tuple of steps. A step is the arguments of a ConvNormAct, as in (96, 3), or "pool", or a tuple of
-    branches in turn.
+    Attributes:
+      layers: the network's layer constructors.
+      branches: one tuple of steps per branch. A step is a tuple of ConvNormAct's arguments from `features` on, such as
+          (96, 3), or "pool", or a nested tuple of branches.
+      pool: function that the step "pool" applies.
+      se: reduction ratio of squeeze-and-excitation on the output; 0 means none.
     """
 
     layers: Layers
     branches: tuple[Any, ...]
     pool: Callable[[jax.Array], jax.Array] = identity
-    se: int = 0  # reduction ratio of squeeze-and-excitation on the output; 0: none
+    se: int = 0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -109,9 +144,10 @@ class Branches(nn.Module):
 
 
 class AuxHead(nn.Module):
-    """The auxiliary classifier of Inception-v3, -v4 and -ResNet-v2 (Szegedy et al. 2016, sec. 4, Fig. 8).
+    """Auxiliary classifier of Inception-v3, -v4 and -ResNet-v2 (Szegedy et al. 2016, sec. 4, Fig. 8).
 
-    Its 5x5 kernel shrinks with feature maps smaller than that, as in TF-Slim: the parameters fit one image size.
+    Returns logits [N, num_classes]. Its second convolution has a 5x5 kernel, which shrinks to smaller feature maps, as
+    in TF-Slim: the parameters then fit only that image size.
     """
 
     layers: Layers
@@ -126,9 +162,10 @@ class AuxHead(nn.Module):
 
 
 def sow_aux_logits(module: nn.Module, logits: Callable[[], jax.Array], train: bool) -> None:
-    """Adds the logits of an auxiliary classifier to the collection 'aux_logits', in training and if it is mutable.
+    """Adds the logits of an auxiliary classifier to the collection 'aux_logits' of `module`, if `train`.
 
-    `logits` applies the classifier. It is also called at initialization, to create the parameters.
+    `logits()` applies the classifier. It is called in training, and at initialization, to create the parameters. Sowing
+    has no effect unless the caller makes 'aux_logits' mutable.
     """
     if module.is_initializing():
         logits()

@@ -31,19 +31,30 @@ MODULES = {
 
 
 class BNInception(Network):
-    """Two convolutions with a 1x1 between them, ten Inception modules, and global average pooling."""
+    """BN-Inception (Fig. 5): conv1, conv2 with a 1x1 reduction before, ten Inception modules, and a linear classifier.
+
+    Attributes:
+      projected: channels of the 1x1 convolution after the pool in inception_4c and 4d: 128 as printed, 96 in TF-Slim,
+          which makes their output the printed 576.
+      separable: makes conv1 depthwise 7x7 (8 outputs per input channel), then 1x1, without normalization.
+      same: pads as TensorFlow's 'SAME'; differs from Caffe's padding with a stride, and in average pools.
+      se: reduction ratio of squeeze-and-excitation after each module; 0 means none.
+      small_images: for about 32x32; conv1 is 3x3, and nothing has a stride before inception_3c.
+      remat: recomputes the activations inside the modules in the backward pass, to save memory.
+    """
 
     dropout: float = 0.2
     norm_epsilon: float = 1e-3
-    projected: int = field(128, above=0)  # channels after the pools of inception_4c, 4d; their sum of 576 needs 96
-    separable: bool = False  # conv1 is depthwise 7x7 (8 channels per color), then 1x1, without normalization
-    same: bool = False  # TensorFlow's padding, which differs from Caffe's with a stride and in average pools
-    se: int = field(0, minimum=0)  # reduction ratio of squeeze-and-excitation after each module; 0: none
-    small_images: bool = False  # for about 32x32: conv1 is 3x3, and no stride before inception_3c
-    remat: bool = False  # recompute the modules' inner activations in the backward pass, to save memory
+    projected: int = field(128, above=0)
+    separable: bool = False
+    same: bool = False
+    se: int = field(0, minimum=0)
+    small_images: bool = False
+    remat: bool = False
 
     @nn.nowrap
     def _conv1(self, x: jax.Array, layers: Layers, padding: str | None) -> jax.Array:
+        """Applies conv1: a convolution, norm and activation, or with `separable` depthwise, 1x1 and activation."""
         kernel, stride = (3, 1) if self.small_images else (7, 2)
         if not self.separable:
             return ConvNormAct(layers, 64, kernel, stride, padding, name="conv1")(x)

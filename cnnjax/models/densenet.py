@@ -16,11 +16,22 @@ from cnnjax.models.network import Network, Variant, field
 
 
 def _dropout(layers: Layers, rate: float) -> nn.Dropout:
+    """Builds dropout with probability `rate`, active only in training."""
     return nn.Dropout(rate, deterministic=not layers.train)
 
 
 class Layer(nn.Module):
-    """Norm, activation, 3x3 convolution to `growth_rate` channels; with a bottleneck the same in 1x1 before."""
+    """Dense layer: norm, activation, and 3x3 convolution to `growth_rate` channels (DenseNet-B adds a 1x1 before).
+
+    It is called with the list of the block's input and the outputs of its earlier layers, and concatenates them.
+
+    Attributes:
+      layers: the network's layer constructors.
+      growth_rate: output channels.
+      bottleneck: adds norm, activation and 1x1 convolution to 4 * growth_rate channels before the 3x3 convolution's
+          norm.
+      dropout: dropout probability after each convolution.
+    """
 
     layers: Layers
     growth_rate: int
@@ -40,7 +51,13 @@ class Layer(nn.Module):
 
 
 class Transition(nn.Module):
-    """Transition between blocks: norm, activation, 1x1 convolution, 2x2 average pool."""
+    """Transition between blocks: norm, activation, 1x1 convolution, dropout, and 2x2 average pool.
+
+    Attributes:
+      layers: the network's layer constructors.
+      features: output channels.
+      dropout: dropout probability after the convolution.
+    """
 
     layers: Layers
     features: int
@@ -54,16 +71,28 @@ class Transition(nn.Module):
 
 
 class DenseNet(Network):
-    """Convolution and pool, dense blocks with transitions between them, classifier (Table 1)."""
+    """DenseNet (Table 1): a 7x7 convolution and a pool, dense blocks with transitions between, and a linear classifier.
 
-    stage_sizes: tuple[int, ...] = field((6, 12, 24, 16), minimum=1)  # layers of each block
+    Attributes:
+      stage_sizes: layers of each dense block.
+      growth_rate: channels that each layer adds.
+      features: channels of the first convolution: 2 * growth_rate, or 16 without bottlenecks.
+      block_dropout: dropout probability after each convolution except the first (sec. 4.2: 0.2).
+      bottleneck: adds a 1x1 convolution to 4 * growth_rate channels before each 3x3 one (DenseNet-B).
+      compression: fraction of the channels that a transition keeps (DenseNet-C); 1 keeps all.
+      small_images: for CIFAR, as in the paper; the first convolution is 3x3 with stride 1, without norm, and no pool
+          follows.
+      remat: recomputes activations inside the layers in the backward pass; on a CPU this saves no memory.
+    """
+
+    stage_sizes: tuple[int, ...] = field((6, 12, 24, 16), minimum=1)
     growth_rate: int = field(32, above=0)
-    features: int = field(64, above=0)  # channels of the first convolution: 2 * growth_rate, or 16 without bottlenecks
-    block_dropout: float = field(0.0, minimum=0, below=1)  # after each later convolution (sec. 4.2: 0.2)
-    bottleneck: bool = True  # a 1x1 convolution to 4 * growth_rate channels before each 3x3 one (DenseNet-B)
-    compression: float = field(0.5, above=0, maximum=1)  # fraction of the channels that a transition keeps (DenseNet-C)
-    small_images: bool = False  # for CIFAR, as in the paper: a bare 3x3 convolution with stride 1, no pool
-    remat: bool = False  # recompute the layers' activations in the backward pass; on a CPU this saves no memory
+    features: int = field(64, above=0)
+    block_dropout: float = field(0.0, minimum=0, below=1)
+    bottleneck: bool = True
+    compression: float = field(0.5, above=0, maximum=1)
+    small_images: bool = False
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array | dict[str, jax.Array]:
@@ -96,7 +125,7 @@ _CIFAR_ERROR = "CIFAR-10 test error {} %, CIFAR-100 {} %, with crops and flips"
 
 
 def _bottlenecks(layers: int, growth_rate: int) -> dict[str, Any]:
-    """Returns the fields of a DenseNet-BC for CIFAR (Table 2)."""
+    """Returns the fields of a DenseNet-BC for CIFAR (Table 2), with three blocks of `layers` layers each."""
     sizes = {"stage_sizes": (layers,) * 3, "growth_rate": growth_rate, "features": 2 * growth_rate}
     return sizes | {"small_images": True}
 

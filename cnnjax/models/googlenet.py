@@ -36,9 +36,13 @@ POOL = partial(max_pool, window=3, stride=1, padding=1)  # inside modules
 
 
 def _adaptive_avg_pool(x: jax.Array, size: int) -> jax.Array:
-    """Averages over size x size bins that cover x, and overlap where a side is not a multiple of `size` (PyTorch)."""
+    """Averages [N, H, W, C] over size x size bins, as PyTorch's AdaptiveAvgPool2d: -> [N, size, size, C].
+
+    The bins overlap where a side is not a multiple of `size`.
+    """
 
     def weights(side: int) -> jax.Array:
+        """Returns the averaging matrix [size, side] along one side."""
         index, pixel = np.arange(size)[:, None], np.arange(side)
         low, high = index * side // size, -(-(index + 1) * side // size)
         return jnp.asarray(((low <= pixel) & (pixel < high)) / (high - low), x.dtype)
@@ -47,9 +51,17 @@ def _adaptive_avg_pool(x: jax.Array, size: int) -> jax.Array:
 
 
 class AuxClassifier(nn.Module):
-    """Auxiliary classifier on an inner module, used only in training (sec. 5).
+    """Auxiliary classifier: feature maps of an inner module -> logits [N, num_classes]; for training only (sec. 5).
 
-    For images larger than the paper's, its fully connected layer slides over the feature maps, and the mean counts.
+    Its first fully connected layer expects pooled feature maps of 4x4. It slides over larger ones, and the activated
+    outputs are averaged.
+
+    Attributes:
+      layers: the network's layer constructors.
+      num_classes: number of logits.
+      dense_init: initializer of the first fully connected layer's kernel.
+      dropout: dropout probability before the last layer.
+      adaptive: pools feature maps of any size to 4x4, as torchvision; else by 5x5 windows with stride 3.
     """
 
     layers: Layers
@@ -69,21 +81,33 @@ class AuxClassifier(nn.Module):
 
 
 class GoogLeNet(Network):
-    """Two convolutions with a 1x1 between them, nine Inception modules, and global average pooling."""
+    """GoogLeNet (Table 1): conv1, conv2 with a 1x1 reduction before, nine Inception modules, and a linear classifier.
+
+    Attributes:
+      kernel: kernel of the branch that is 5x5 in the paper; 3 in TF-Slim and torchvision.
+      last_pool: window of the pool after inception_4e; 2 in TF-Slim and torchvision.
+      same: pads as TensorFlow's 'SAME'; differs from the paper's padding in conv1, and in pools on odd sides.
+      aux: adds auxiliary classifiers on inception_4a and 4d; in training they sow logits into 'aux_logits'.
+      aux_dropout: dropout probability of the auxiliary classifiers.
+      adaptive: pools feature maps of any size to 4x4 in auxiliary classifiers, as torchvision.
+      se: reduction ratio of squeeze-and-excitation after each module; 0 means none.
+      small_images: for about 32x32; conv1 is 3x3, and nothing has a stride before inception_3a.
+      remat: recomputes the activations inside the modules in the backward pass, to save memory.
+    """
 
     dropout: float = 0.4
     norm: str = field("lrn", choices=NORMS_WITH_LRN)
     norm_epsilon: float = 1e-3
     initializer: str = "xavier"
-    kernel: int = field(5, choices=(3, 5))  # of the widest branch; 3 in TF-Slim and torchvision
-    last_pool: int = field(3, choices=(2, 3))  # window of the last pool; 2 in TF-Slim and torchvision
-    same: bool = False  # TensorFlow's padding, which differs from the paper's in conv1, and in pools on odd sides
-    aux: bool = False  # auxiliary classifiers on inception_4a and 4d
+    kernel: int = field(5, choices=(3, 5))
+    last_pool: int = field(3, choices=(2, 3))
+    same: bool = False
+    aux: bool = False
     aux_dropout: float = field(0.7, minimum=0, below=1)
-    adaptive: bool = False  # auxiliary classifiers pool feature maps of any size to 4x4, as in torchvision
-    se: int = field(0, minimum=0)  # reduction ratio of squeeze-and-excitation after each module; 0: none
-    small_images: bool = False  # for about 32x32: conv1 is 3x3, and no stride before inception_3a
-    remat: bool = False  # recompute the modules' inner activations in the backward pass, to save memory
+    adaptive: bool = False
+    se: int = field(0, minimum=0)
+    small_images: bool = False
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array | dict[str, jax.Array]:
@@ -95,6 +119,7 @@ class GoogLeNet(Network):
         lrn = partial(local_response_norm, alpha=1e-4 / 5, k=1.0) if self.norm == "lrn" else identity
 
         def pool(x: jax.Array, window: int = 3) -> jax.Array:
+            """Applies max pooling with stride 2, padded as 'SAME' or else keeping an incomplete last window."""
             return max_pool(x, window, 2, "SAME") if self.same else max_pool(x, window, 2, ceil=True)
 
         kernel, stride = (3, 1) if self.small_images else (7, 2)

@@ -20,12 +20,19 @@ CROSS = ((384, (1, 3)),), ((384, (3, 1)),)  # both on the same input
 
 
 def _wide(projected: int) -> tuple[Any, ...]:
-    """Returns the branches of Fig. 5, with one 5x5 convolution as in the release."""
+    """Returns the branches, as in `Branches`, of the 35x35 modules (Fig. 5; torchvision's InceptionA).
+
+    As in the authors' code, the second branch has one 5x5 convolution, not two 3x3. `projected` is the number of
+    channels of the 1x1 convolution after the pool.
+    """
     return ((64,),), ((48,), (64, 5)), ((64,), (96, 3), (96, 3)), ("pool", (projected,))
 
 
 def _long(channels: int) -> tuple[Any, ...]:
-    """Returns the branches of Fig. 6, n = 7."""
+    """Returns the branches, as in `Branches`, of the 17x17 modules (Fig. 6 with n = 7; torchvision's InceptionC).
+
+    `channels` is the number of channels of the inner convolutions.
+    """
     across, down = (channels, (1, 7)), (channels, (7, 1))
     return (
         ((192,),),
@@ -55,15 +62,23 @@ MODULES = {
 
 
 class InceptionV3(Network):
-    """Five convolutions and two pools, eleven Inception modules, and global average pooling."""
+    """Inception-v3: a stem of five convolutions and two pools, eleven Inception modules, and a linear classifier.
+
+    Attributes:
+      count_padding: counts padding zeros in the means of the modules' average pools, as torchvision and timm.
+      aux: adds an auxiliary classifier on mixed_6e; in training it sows logits into 'aux_logits'.
+      se: reduction ratio of squeeze-and-excitation after each module; 0 means none.
+      small_images: for about 32x32; nothing has a stride before mixed_6a, and all convolutions of the stem are padded.
+      remat: recomputes the activations inside the modules in the backward pass, to save memory.
+    """
 
     dropout: float = 0.5
     norm_epsilon: float = 1e-3
-    count_padding: bool = False  # padding counts in the modules' average pools, as in torchvision and timm
-    aux: bool = False  # auxiliary classifier on mixed_6e
-    se: int = field(0, minimum=0)  # reduction ratio of squeeze-and-excitation after each module; 0: none
-    small_images: bool = False  # for about 32x32: no stride before mixed_6a, and all convolutions padded
-    remat: bool = False  # recompute the modules' inner activations in the backward pass, to save memory
+    count_padding: bool = False
+    aux: bool = False
+    se: int = field(0, minimum=0)
+    small_images: bool = False
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array | dict[str, jax.Array]:

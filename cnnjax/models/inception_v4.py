@@ -55,14 +55,21 @@ V4: dict[str, tuple[Any, ...]] = {
 
 
 class InceptionV4(Network):
-    """Three convolutions, a stem of three modules, and Inception modules at three resolutions (Fig. 9)."""
+    """Inception-v4 (Fig. 9): three convolutions, three stem modules, 16 Inception modules, and a linear classifier.
+
+    Attributes:
+      aux: adds an auxiliary classifier on mixed_6h; in training it sows logits into 'aux_logits'.
+      se: reduction ratio of squeeze-and-excitation after each of the 16 modules; 0 means none.
+      small_images: for about 32x32; nothing has a stride before mixed_6a, and all convolutions of the stem are padded.
+      remat: recomputes the activations inside the modules in the backward pass, to save memory.
+    """
 
     dropout: float = 0.2
     norm_epsilon: float = 1e-3
-    aux: bool = False  # auxiliary classifier on mixed_6h
-    se: int = field(0, minimum=0)  # reduction ratio of squeeze-and-excitation after each module; 0: none
-    small_images: bool = False  # for about 32x32: no stride before mixed_6a, and all convolutions padded
-    remat: bool = False  # recompute the modules' inner activations in the backward pass, to save memory
+    aux: bool = False
+    se: int = field(0, minimum=0)
+    small_images: bool = False
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array | dict[str, jax.Array]:
@@ -105,12 +112,23 @@ BLOCKS = {
 
 
 class Residual(nn.Module):
-    """Residual Inception module: the output, projected and scaled, is added to the input (sec. 3.2, 3.3, Fig. 20)."""
+    """Residual Inception module: x + scale * project(branches(x)), then activation (sec. 3.2, 3.3, Fig. 20).
+
+    The projection is a 1x1 convolution to the channels of x.
+
+    Attributes:
+      layers: the network's layer constructors.
+      branches: parallel branches, as in `Branches`.
+      scale: factor on the residual.
+      last: marks the network's last module, which has neither scale nor activation.
+      se: reduction ratio of squeeze-and-excitation on the residual; 0 means none.
+      drop_rate: probability of stochastic depth (timm's drop_path_rate), not of dropout.
+    """
 
     layers: Layers
     branches: tuple[Any, ...]
     scale: float
-    last: bool  # the network's last module has neither scale nor activation
+    last: bool
     se: int
     drop_rate: float
 
@@ -125,16 +143,27 @@ class Residual(nn.Module):
 
 
 class InceptionResNetV2(Network):
-    """Inception-v3's stem, an Inception module, and three stages of residual modules with reductions between them."""
+    """Inception-ResNet-v2: Inception-v3's stem, then three stages of residual modules, and a linear classifier.
+
+    A plain Inception module precedes each stage: mixed_5b keeps the size, mixed_6a and mixed_7a halve it.
+
+    Attributes:
+      stage_sizes: residual modules of each stage.
+      aux: adds an auxiliary classifier after the second stage; in training it sows logits into 'aux_logits'.
+      se: reduction ratio of squeeze-and-excitation in the residual modules; 0 means none.
+      stochastic_depth: drop probability of the last residual module; it rises linearly with depth.
+      small_images: for about 32x32; nothing has a stride before mixed_6a, and all convolutions of the stem are padded.
+      remat: recomputes the activations inside the modules in the backward pass, to save memory.
+    """
 
     dropout: float = 0.2
     norm_epsilon: float = 1e-3
-    stage_sizes: tuple[int, ...] = field((10, 20, 10), minimum=1, length=3)  # residual modules of each stage
-    aux: bool = False  # auxiliary classifier on block17
-    se: int = field(0, minimum=0)  # reduction ratio of squeeze-and-excitation of residual modules; 0: none
-    stochastic_depth: float = field(0.0, minimum=0, below=1)  # the last module's drop rate, linear in depth
-    small_images: bool = False  # for about 32x32: no stride before mixed_6a, and all convolutions padded
-    remat: bool = False  # recompute the modules' inner activations in the backward pass, to save memory
+    stage_sizes: tuple[int, ...] = field((10, 20, 10), minimum=1, length=3)
+    aux: bool = False
+    se: int = field(0, minimum=0)
+    stochastic_depth: float = field(0.0, minimum=0, below=1)
+    small_images: bool = False
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array | dict[str, jax.Array]:

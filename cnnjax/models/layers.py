@@ -28,7 +28,10 @@ he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 def uniform(bound: ArrayLike) -> Initializer:
-    """Returns an initializer uniform in [-bound, bound]; an array gives one bound per index of the last axis."""
+    """Returns an initializer that draws uniformly from [-bound, bound].
+
+    An array `bound` has one bound per index of the last axis.
+    """
 
     def init(key: jax.Array, shape: Any, dtype: Any = jnp.float32, out_sharding: Any = None) -> jax.Array:
         return jax.random.uniform(key, shape, dtype, -1.0, 1.0) * jnp.broadcast_to(jnp.asarray(bound, dtype), shape)
@@ -39,8 +42,9 @@ def uniform(bound: ArrayLike) -> Initializer:
 def output_size(size: int, window: int, stride: int, padding: tuple[int, int], ceil: bool = False) -> int:
     """Returns the output size along one side: (N - F + 2 pad) / stride + 1, rounded down, or up with `ceil`.
 
-    `padding` is (before, after). With `ceil`, a last window that would start in the padding is dropped, as in Caffe and
-    PyTorch. Raises ValueError, with the numbers in the formula, if the window is larger than the padded side.
+    N is `size`, F is `window`, and `padding` is (before, after) in pixels. With `ceil`, a last window that would start
+    in the padding after the side is dropped, as in Caffe and PyTorch. Raises ValueError, with the numbers in the
+    formula, if the window is larger than the padded side.
     """
     room = size - window + sum(padding)
     if room < 0:
@@ -53,7 +57,7 @@ def output_size(size: int, window: int, stride: int, padding: tuple[int, int], c
 
 
 def _same_padding(size: int, window: int, stride: int) -> tuple[int, int]:
-    """Returns TensorFlow's 'SAME' padding (before, after), for ceil(size / stride) outputs; the odd pixel is after."""
+    """Returns TensorFlow's 'SAME' padding (before, after) of a side, for ceil(size / stride) outputs."""
     padding = max((-(-size // stride) - 1) * stride + window - size, 0)
     return padding // 2, padding - padding // 2
 
@@ -71,8 +75,10 @@ def convolve(
 ) -> jax.Array:
     """Convolves images NHWC with kernels HWIO; the function that every network's convolutions call.
 
-    `padding` is ((top, bottom), (left, right)) in pixels, or 'SAME' as in TensorFlow. `padding_mode` fills it: 'zeros',
-    or 'edge', which repeats the border pixels. `defaults` absorbs the arguments that flax.linen.Conv always passes.
+    Pairs are (rows, columns). `padding` is ((top, bottom), (left, right)) in pixels, or 'SAME' as in TensorFlow.
+    `padding_mode` 'zeros' pads with zeros, 'edge' repeats the border pixels. `rhs_dilation` dilates the kernel; None
+    means (1, 1). `defaults`, the other arguments that flax.linen.Conv passes, is ignored. Raises ValueError if the
+    kernel is larger than the padded images.
     """
     dilation = rhs_dilation or (1, 1)
     windows = [(size - 1) * gap + 1 for size, gap in zip(kernel.shape[:2], dilation, strict=True)]
@@ -104,9 +110,10 @@ def conv(
 ) -> nn.Conv:
     """Builds the convolution layer of every network: flax.linen.Conv over `convolve`.
 
-    `padding` is in pixels on both sides, one number or (rows, columns); None pads by half the kernel. Use 'SAME' only
-    for networks published in TensorFlow: with a stride it pads one side more than the other, so weights from other
-    libraries fit in shape but give wrong numbers.
+    `padding` is in pixels on both sides, one number or (rows, columns); None pads by half the kernel. `padding_mode` is
+    'zeros' or 'edge', which repeats the border pixels. Use padding='SAME' only for networks published in TensorFlow:
+    with a stride it pads one side more than the other, so weights from other libraries fit in shape but give wrong
+    numbers.
     """
     size = (kernel, kernel) if isinstance(kernel, int) else kernel
     if padding is None:
@@ -130,14 +137,18 @@ def conv(
 
 
 class SeparableConv(nn.Module):
-    """Depthwise separable convolution: depthwise, then pointwise 1x1 (Sifre 2014; Chollet 2017, sec. 1)."""
+    """Depthwise separable convolution: depthwise, then pointwise 1x1 (Sifre 2014; Chollet 2017, sec. 1).
 
-    conv: Callable[..., nn.Module]  # the network's constructor: Layers.conv
+    `conv` is the network's constructor `Layers.conv`, `features` the output channels. `kernel`, `stride` and `padding`
+    (None: half the kernel) belong to the depthwise convolution, which has `multiplier` outputs per input channel.
+    """
+
+    conv: Callable[..., nn.Module]
     features: int
     kernel: int = 3
     stride: int = 1
     padding: int | str | None = None
-    multiplier: int = 1  # depthwise output channels per input channel
+    multiplier: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -148,9 +159,10 @@ class SeparableConv(nn.Module):
 
 
 class TiledConv(nn.Module):
-    """Tiled convolution, stride 1: `tiles` x `tiles` kernels that alternate periodically over output positions.
+    """Tiled convolution, stride 1: tiles x tiles kernels that alternate periodically over output positions.
 
-    Le, Ngiam, Chen, Chia, Koh, Ng: Tiled Convolutional Neural Networks. NIPS 2010, sec. 3.
+    Le, Ngiam, Chen, Chia, Koh, Ng: Tiled Convolutional Neural Networks. NIPS 2010, sec. 3. `features` is the number of
+    output channels, `kernel` the side of each kernel; if that is odd, the output has the size of the input.
     """
 
     features: int
@@ -170,7 +182,10 @@ class TiledConv(nn.Module):
 
 
 def _pool_geometry(x: jax.Array, window: int, stride: int | None, padding: int | str, ceil: bool) -> tuple[int, Any]:
-    """Returns the stride, and the padding ((top, bottom), (left, right)) that gives the requested output size."""
+    """Returns the stride (None means `window`) and the padding ((top, bottom), (left, right)) of a pool on x.
+
+    With `ceil` the padding is extended at the bottom and right, so that an incomplete last window fits.
+    """
     stride, pads = stride or window, []
     for size in x.shape[1:3]:
         low, high = _same_padding(size, window, stride) if isinstance(padding, str) else (padding, padding)
@@ -182,10 +197,10 @@ def _pool_geometry(x: jax.Array, window: int, stride: int | None, padding: int |
 def max_pool(
     x: jax.Array, window: int, stride: int | None = None, padding: int | str = 0, ceil: bool = False
 ) -> jax.Array:
-    """Applies max pooling over square windows; `stride` defaults to `window`.
+    """Applies max pooling over square windows to x [N, H, W, C]; `stride` None means `window`.
 
-    An incomplete last window is dropped, or with `ceil` kept, as in Caffe. `padding` is in pixels on both sides, or
-    'SAME' as in TensorFlow.
+    `padding` is in pixels on both sides, or 'SAME' as in TensorFlow. An incomplete last window is dropped, or with
+    `ceil` kept, as in Caffe and with PyTorch's ceil_mode.
     """
     stride, pads = _pool_geometry(x, window, stride, padding, ceil)
     return pooling.max_pool(x, window, stride, (pads[0], pads[1]))
@@ -201,7 +216,8 @@ def avg_pool(
 ) -> jax.Array:
     """Applies average pooling over square windows, with the arguments of `max_pool`.
 
-    With `count_padding` the zeros of an int `padding` count in the mean; those added by 'SAME' or `ceil` never do.
+    With `count_padding` the zeros of an int `padding` count in the mean. Padding that 'SAME' or `ceil` adds never
+    counts.
     """
     stride, pads = _pool_geometry(x, window, stride, padding, ceil)
     sums = pooling.sum_pool(x, window, stride, (pads[0], pads[1]))
@@ -215,7 +231,7 @@ def avg_pool(
 
 
 def global_avg_pool(x: jax.Array) -> jax.Array:
-    """Applies global average pooling: [batch, height, width, channels] -> [batch, channels]."""
+    """Averages feature maps over all positions: [batch, height, width, channels] -> [batch, channels]."""
     return jnp.mean(x, axis=(1, 2))
 
 
@@ -230,7 +246,7 @@ def step(x: jax.Array) -> jax.Array:
 
 
 class PReLU(nn.Module):
-    """ReLU with a learned negative slope per channel, initialized to 0.25 (He et al. 2015, sec. 2.1)."""
+    """ReLU with a learned slope per channel for negative values, initially 0.25 (He et al. 2015, sec. 2.1)."""
 
     dtype: DTypeLike = jnp.float32
 
@@ -258,22 +274,26 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 def lookup(kind: str, name: str, table: Mapping[str, Value]) -> Value:
-    """Returns `table[name]`. Raises ValueError that lists the valid names; `kind` says what is looked up."""
+    """Returns `table[name]`.
+
+    Raises ValueError that lists the valid names; `kind` is a noun for its message, such as 'activation'.
+    """
     if name not in table:
         raise ValueError(f"unknown {kind} {name!r}; valid: {', '.join(map(str, table))}")
     return table[name]
 
 
 def activation(name: str) -> Callable[[jax.Array], jax.Array]:
-    """Returns the activation function of that name in ACTIVATIONS. Raises ValueError that lists the valid names."""
+    """Returns the activation function of this name in ACTIVATIONS. Raises ValueError that lists the valid names."""
     return lookup("activation", name, ACTIVATIONS)
 
 
 class StochasticDepth(nn.Module):
-    """Stochastic depth ("drop path"): in training, zeroes x for an example with probability `rate`, else rescales it.
+    """Stochastic depth ("drop path"): in training, zeroes x for an example with probability `rate`.
 
-    Huang, Sun, Liu, Sedra, Weinberger: Deep Networks with Stochastic Depth. ECCV 2016, sec. 3. There whole batches are
-    dropped, and the branch is scaled in evaluation instead.
+    The other examples are divided by 1 - rate. With `deterministic`, x is returned unchanged. In the paper, whole
+    batches are dropped, and the branch is scaled in evaluation instead (Huang, Sun, Liu, Sedra, Weinberger: Deep
+    Networks with Stochastic Depth. ECCV 2016, sec. 3).
     """
 
     rate: float
@@ -285,12 +305,13 @@ class StochasticDepth(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Squeeze-and-excitation: channel attention from global average pooling (Hu, Shen, Sun: CVPR 2018).
+    """Squeeze-and-excitation: channel attention from global average pooling (Hu, Shen, Sun: CVPR 2018, sec. 3.2).
 
-    Two fully connected layers with biases (sec. 3.2); the hidden one has channels / `ratio` units.
+    Multiplies each channel by a sigmoid gate, computed by two fully connected layers with biases. The hidden one has
+    channels / `ratio` units, at least 1. `dense` is the network's constructor `Layers.dense`.
     """
 
-    dense: Callable[..., nn.Module]  # the network's constructor: Layers.dense
+    dense: Callable[..., nn.Module]
     ratio: int = 16
 
     @nn.compact
@@ -302,11 +323,12 @@ class SqueezeExcite(nn.Module):
 
 
 class FullyConnected(nn.Module):
-    """Fully connected layer on feature maps, which can also slide over larger maps with the same weights.
+    """Fully connected layer on feature maps, which can also slide over larger feature maps with the same weights.
 
-    With `window` 0 it flattens: [batch, height, width, channels] -> [batch, features]. Else it is a convolution with a
-    window x window kernel and no padding: -> [batch, height - window + 1, width - window + 1, features]
-    (Sermanet et al.: OverFeat. ICLR 2014, sec. 3.5).
+    With `window` 0 it flattens: [batch, height, width, channels] -> [batch, features]. Otherwise it is a convolution
+    with a window x window kernel and no padding: -> [batch, height - window + 1, width - window + 1, features]
+    (Sermanet et al.: OverFeat. ICLR 2014, sec. 3.5). The kernel is stored flat, [height * width * channels, features],
+    with the window's sides if there is one.
     """
 
     features: int

@@ -43,26 +43,32 @@ GLYPHS = """
 
 
 def codes() -> np.ndarray:
-    """Returns the glyphs as target codes: float32 [10, 84] of +-1, flattened row by row from the top."""
+    """Returns the digits' target codes, 7x12 glyphs flattened row by row from the top: float32 [10, 84] of +-1."""
     rows = [line.split() for line in GLYPHS.split("\n") if line]
     glyphs = ["".join(lines) for lines in zip(*rows, strict=True)]
     return np.array([[1.0 if pixel == "#" else -1.0 for pixel in glyph] for glyph in glyphs], np.float32)
 
 
 def _check_size(x: jax.Array, smallest: int) -> None:
+    """Raises ValueError if images x [N, H, W, C] have a side below `smallest` pixels."""
     if min(x.shape[1:3]) < smallest:
         raise ValueError(f"images of {x.shape[1]}x{x.shape[2]}: LeNet-5 needs at least {smallest}x{smallest} here")
 
 
 class LeNet5(Network):
-    """LeNet-5 as it is taught: plain pooling, C3 connected to all channels of S2, linear output. 61,706 parameters."""
+    """LeNet-5 as it is taught: plain pooling, C3 connected to all channels of S2, linear output. 61,706 parameters.
+
+    Attributes:
+      pool: kind of S2 and S4, 'max' or 'average'.
+      padding: padding of C1 in pixels: 2 for MNIST's 28x28, equivalent to the paper's 32x32; 0 for 32x32 images.
+    """
 
     num_classes: int = 10
     norm: str = "none"
     initializer: str = "lecun"
     head: str = "fc"
     pool: str = field("max", choices=POOLS)
-    padding: int = field(2, minimum=0)  # of C1: 2 for MNIST's 28x28, which gives the paper's 32x32; 0 for 32x32
+    padding: int = field(2, minimum=0)
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array | dict[str, jax.Array]:
@@ -82,7 +88,7 @@ class LeNet5(Network):
 
 
 class CaffeLeNet(Network):
-    """The LeNet of Caffe's MNIST example: more channels, and an activation only after the hidden layer."""
+    """LeNet of Caffe's MNIST example: 20 and 50 channels, max pools, 500 hidden units with the only activation."""
 
     num_classes: int = 10
     norm: str = "none"
@@ -102,12 +108,15 @@ class CaffeLeNet(Network):
 
 
 def _by_fan_in(fan_in: int | list[int]) -> Initializer:
-    """Returns the initializer of App. A: uniform in +-2.4 / fan_in, one fan-in per output if it is a list."""
+    """Returns the initializer of App. A, uniform in +-2.4 / fan_in.
+
+    `fan_in` is the number of inputs of each output, or a list with one number per index of the last axis.
+    """
     return uniform(2.4 / np.asarray(fan_in, np.float32))
 
 
 class SubSampling(nn.Module):
-    """Subsampling, S2 and S4: 2x2 sums times a learned coefficient, plus a bias, per channel (sec. II.B)."""
+    """Subsampling S2 and S4: 2x2 sums times a learned coefficient, plus a learned bias, per channel (sec. II.B)."""
 
     dtype: DTypeLike = jnp.float32
 
@@ -120,7 +129,10 @@ class SubSampling(nn.Module):
 
 
 class TableConv(nn.Module):
-    """C3: a 5x5 convolution with the connections of TABLE only; absent connections have no parameters."""
+    """C3: a 5x5 convolution from 6 to 16 channels with the connections of TABLE only, without padding.
+
+    The kernel is [5, 5, 60]: one 5x5 filter per connection; absent connections have no parameters.
+    """
 
     dtype: DTypeLike = jnp.float32
 
@@ -137,11 +149,16 @@ class TableConv(nn.Module):
 
 
 class LeNet5Original(nn.Module):
-    """LeNet-5 as published, with exactly 60,000 trainable parameters.
+    """LeNet-5 as published: 32x32 images, 10 classes, exactly 60,000 trainable parameters.
 
     Logits are minus the squared distances of F6 to the digits' codes (eq. 7), so softmax cross-entropy is the paper's
     criterion (eq. 9) without its constant j. They are tens to hundreds and need small learning rates: SGD with momentum
     0.9 trains with lr=0.001 and fails with 0.01.
+
+    Attributes:
+      num_classes: must be 10.
+      features_only: returns {name: feature maps} of c1 to c5 instead of logits.
+      dtype: dtype of the computation up to F6; logits are float32.
     """
 
     num_classes: int = 10
@@ -160,6 +177,7 @@ class LeNet5Original(nn.Module):
             raise ValueError(f"images of {x.shape[1]}x{x.shape[2]}: LeNet-5 of 1998 expects 32x32")
 
         def layer(features: int, inputs: int, name: str) -> nn.Conv:
+            """Builds a 5x5 convolution without padding, initialized as in App. A; `inputs` is its fan-in."""
             init = _by_fan_in(inputs)
             return conv(features, 5, padding=0, kernel_init=init, bias_init=init, dtype=self.dtype, name=name)
 

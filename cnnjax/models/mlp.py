@@ -17,7 +17,12 @@ from cnnjax.models.network import Network, Variant, field
 
 
 class MLP(Network):
-    """Multilayer perceptron with hidden layers of the sizes in `features`; a perceptron if there are none."""
+    """Multilayer perceptron on flattened images: hidden layers with activation and dropout, then a linear classifier.
+
+    Attributes:
+      features: sizes of the hidden layers; () makes a linear classifier.
+      init_bound: initial weights are uniform in [-init_bound, init_bound]; 0 means that `initializer` draws them.
+    """
 
     num_classes: int = 10
     norm: str = "none"
@@ -25,7 +30,7 @@ class MLP(Network):
     head: str = field("fc", choices=("fc",))
     padding_mode: str = field("zeros", choices=("zeros",))
     features: tuple[int, ...] = field((), minimum=1)
-    init_bound: float = field(0.0, minimum=0)  # initial weights are uniform in +-init_bound; 0: use `initializer`
+    init_bound: float = field(0.0, minimum=0)
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array | dict[str, jax.Array]:

@@ -13,19 +13,28 @@ from cnnjax.models.network import Network, Variant, field
 
 
 class MobileNet(Network):
-    """28 layers: a convolution, 13 pairs of a depthwise 3x3 and a pointwise 1x1 convolution (Fig. 3), classifier."""
+    """MobileNet v1 (Table 1): a convolution, 13 depthwise separable convolutions (Fig. 3), and a linear classifier.
+
+    Attributes:
+      width: width multiplier on all channels (sec. 3.3).
+      block: 'separable' for depthwise 3x3 and pointwise 1x1 convolutions, 'full' for plain 3x3 ones (Table 4).
+      repeats: number of stride-1 blocks with 512 channels, at 14x14; 0 gives the shallow network of Table 5.
+      same: pads as TensorFlow's 'SAME', which differs with strides; for weights from there, with activation="relu6".
+      small_images: for 32x32; the first convolution has stride 1.
+      remat: recomputes the activations inside the layers in the backward pass, to save memory.
+    """
 
     dropout: float = 0.001
     norm_epsilon: float = 1e-3
     norm_momentum: float = 0.99  # the authors' 0.9997 needs tens of thousands of steps
     initializer: str = "truncated"
     initializer_std: float = 0.09
-    width: float = field(1.0, above=0)  # the width multiplier (sec. 3.3)
-    block: str = field("separable", choices=("separable", "full"))  # 'full': plain 3x3 convolutions (Table 4)
-    repeats: int = field(5, minimum=0)  # layers with 512 channels, at 14x14; 0 is the shallow network of Table 5
-    same: bool = False  # TensorFlow's padding with strides: for weights trained there, which also need relu6
-    small_images: bool = False  # for 32x32: the first convolution has stride 1
-    remat: bool = False  # recompute activations in the backward pass, to save memory
+    width: float = field(1.0, above=0)
+    block: str = field("separable", choices=("separable", "full"))
+    repeats: int = field(5, minimum=0)
+    same: bool = False
+    small_images: bool = False
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array | dict[str, jax.Array]:
@@ -36,6 +45,7 @@ class MobileNet(Network):
         plan += [(512, 1)] * self.repeats + [(1024, 2), (1024, 1)]
 
         def scaled(channels: int) -> int:
+            """Returns `channels` times the width multiplier, rounded down, at least 8."""
             return max(8, int(channels * self.width))
 
         x = features["conv0"] = layer(scaled(32), 3, 1 if self.small_images else 2, padding, name="conv0")(x)

@@ -28,25 +28,36 @@ from cnnjax.models.normalization import BatchNorm, local_response_norm
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """A published network: a row of a family's VARIANTS table, under its published name."""
+    """A published network: a row of a family's VARIANTS table, under its published name.
+
+    Attributes:
+      network: the family's class, or a function that builds a module from keyword arguments.
+      paper: citation; ends with the year. '' if there is none.
+      input_shape: height, width and channels of the paper's images.
+      num_classes: number of classes in the paper.
+      fields: arguments of `network` that differ from its defaults.
+      params: number of trainable parameters, with num_classes.
+      macs: multiply-accumulates of convolutions and fully connected layers, for one image of input_shape.
+      published: the paper's result, with data and protocol; never a result of ours. '' if there is none.
+    """
 
     network: Callable[..., nn.Module]
-    paper: str  # citation, which ends with the year
-    input_shape: tuple[int, int, int]  # the paper's height, width, channels
-    num_classes: int  # the paper's
-    fields: Mapping[str, Any]  # of `network`, where they differ from its defaults
-    params: int  # trainable parameters, with num_classes
-    macs: int  # multiply-accumulates of convolutions and fully connected layers, for one image of input_shape
-    published: str = ""  # the paper's result, with data and protocol; never a result of ours
+    paper: str
+    input_shape: tuple[int, int, int]
+    num_classes: int
+    fields: Mapping[str, Any]
+    params: int
+    macs: int
+    published: str = ""
 
     @property
     def build(self) -> Callable[..., nn.Module]:
-        """The constructor of this network; keyword arguments override `fields`."""
+        """Returns the constructor of this network; keyword arguments override `fields`."""
         return partial(self.network, **self.fields)
 
     @property
     def year(self) -> int:
-        """The year of the paper; 0 without one."""
+        """Returns the year at the end of `paper`; 0 if there is none."""
         year = self.paper[-4:]
         return int(year) if year.isdecimal() else 0
 
@@ -63,8 +74,10 @@ def field(
 ) -> Any:
     """Declares a field of a Network: its default, and the values that the constructor accepts.
 
-    Ranges of a sequence hold for each of its numbers; it may be empty only if its default is. `length` is its exact
-    length. A subclass that gives a field another default keeps the range, unless it declares one.
+    Limits of None are not checked. `minimum` and `maximum` are included in the range, `above` and `below` are not. For
+    a sequence, the range holds for each of its numbers, `length` is its exact length, and it may be empty only if its
+    default is. With `choices`, only these values are valid. A subclass that gives a field another default keeps the
+    limits, unless it uses `field` again.
     """
     ranges = {"at least": minimum, "more than": above, "less than": below, "at most": maximum}
     limits = {"ranges": ranges, "length": length, "choices": tuple(choices), "optional": default == ()}
@@ -72,7 +85,10 @@ def field(
 
 
 def limits(network: type[nn.Module], name: str) -> Mapping[str, Any]:
-    """Returns what `field` declared of a field of a network, in its class or else in a base; {} if nothing."""
+    """Returns the limits that `field` declared for a field of a network: 'ranges', 'length', 'choices', 'optional'.
+
+    The class itself comes first, then its bases; {} if none of them declares limits.
+    """
     for cls in network.__mro__:
         declared = vars(cls).get("__dataclass_fields__", {}).get(name)
         if declared is not None and "limits" in declared.metadata:
@@ -81,7 +97,7 @@ def limits(network: type[nn.Module], name: str) -> Mapping[str, Any]:
 
 
 def _check_field(name: str, value: Any, limits: Mapping[str, Any]) -> None:
-    """Raises ValueError, with the expected values, if `value` is outside of the limits of the field `name`."""
+    """Raises ValueError, which states what is expected, if `value` is outside of the field's `limits`."""
     if limits["choices"]:
         lookup(name, value, dict.fromkeys(limits["choices"]))
         return
@@ -103,6 +119,7 @@ def _check_field(name: str, value: Any, limits: Mapping[str, Any]) -> None:
 
 
 def _both(initializer: Initializer) -> tuple[Initializer, Initializer]:
+    """Returns the initializer twice: for convolutions and for fully connected layers."""
     return initializer, initializer
 
 
@@ -127,25 +144,43 @@ HEADS = {
 
 
 class Network(nn.Module):
-    """The fields shared by all networks. A family overrides the defaults with its paper's.
+    """Base class of the networks, with the fields that all share. A family overrides the defaults with its paper's.
 
-    They are the arguments of call strings: `vgg16(norm="group", head="conv")`. Raises ValueError for a value outside of
-    its range.
+    The call `network(images [N, H, W, C], train=...)` returns float32 logits: [N, num_classes], or [N, rows, columns,
+    num_classes] with head="conv". The fields are the arguments of call strings: `vgg16(norm="group", head="conv")`. The
+    constructor raises ValueError for a value outside of its range.
+
+    Attributes:
+      num_classes: number of logits.
+      dropout: dropout probability before fully connected layers.
+      activation: a key of ACTIVATIONS: 'relu', 'prelu', 'gelu', ...
+      norm: 'batch', 'group' (up to 32 groups) or 'none'; some families also have 'lrn', local response normalization.
+      norm_epsilon: number added to the variance.
+      norm_momentum: fraction of the running statistics kept at each step.
+      norm_scale: has a learned scale (gamma); False as in TensorFlow's Inceptions.
+      ghost_batch_size: images that norm='batch' normalizes together; 0 is the whole batch.
+      padding_mode: what convolutions pad with: 'zeros', or 'edge' for copies of the border pixels.
+      initializer: initializer of the kernels, a key of INITIALIZERS: 'he', 'xavier', 'gaussian', ...
+      initializer_std: standard deviation of 'gaussian' and 'truncated'.
+      head: 'gap' for global average pooling and a fully connected layer, 'fc' for fully connected layers on the
+          flattened feature maps, 'conv' for the same weights at every position, which gives spatial logits.
+      features_only: returns {name: feature maps [batch, height, width, channels]} instead of logits.
+      dtype: dtype of the computation; parameters are float32.
     """
 
     num_classes: int = field(1000, above=0)
-    dropout: float = field(0.0, minimum=0, below=1)  # rate before fully connected layers, in training
+    dropout: float = field(0.0, minimum=0, below=1)
     activation: str = field("relu", choices=ACTIVATIONS)
     norm: str = field("batch", choices=NORMS)
     norm_epsilon: float = field(1e-5, above=0)
-    norm_momentum: float = field(0.9, minimum=0, below=1)  # fraction of the running statistics kept at each step
-    norm_scale: bool = True  # False: no learned scale (gamma), as in TensorFlow's Inceptions
-    ghost_batch_size: int = field(0, minimum=0)  # images normalized together by norm='batch'; 0: the whole batch
+    norm_momentum: float = field(0.9, minimum=0, below=1)
+    norm_scale: bool = True
+    ghost_batch_size: int = field(0, minimum=0)
     padding_mode: str = field("zeros", choices=("zeros", "edge"))
     initializer: str = field("he", choices=INITIALIZERS)
-    initializer_std: float = field(0.01, above=0)  # of 'gaussian' and 'truncated'
+    initializer_std: float = field(0.01, above=0)
     head: str = field("gap", choices=HEADS)
-    features_only: bool = False  # True: return {name: feature maps [batch, height, width, channels]}, not logits
+    features_only: bool = False
     dtype: DTypeLike = jnp.float32
 
     def __post_init__(self) -> None:
@@ -158,7 +193,7 @@ class Network(nn.Module):
 
     @nn.nowrap
     def layers(self, train: bool) -> Layers:
-        """Returns the layer constructors that the fields describe."""
+        """Returns the layer constructors that the fields describe, for training or (`train` False) for evaluation."""
         conv_init, dense_init = INITIALIZERS[self.initializer](self.initializer_std)
         return Layers(
             conv=partial(
@@ -178,6 +213,7 @@ class Network(nn.Module):
 
     @nn.nowrap
     def _norm(self, train: bool) -> Callable[..., Callable[[jax.Array], jax.Array]]:
+        """Returns the constructor norm(name=..., scale_init=...) of the normalization layers: see `Layers.norm`."""
         options = {"epsilon": self.norm_epsilon, "use_scale": self.norm_scale, "dtype": self.dtype}
         if self.norm == "batch":
             options |= {"momentum": self.norm_momentum, "ghost_batch_size": self.ghost_batch_size}
@@ -196,10 +232,18 @@ class Network(nn.Module):
         bias_init: Initializer = nn.initializers.zeros,
         first: int = 6,
     ) -> jax.Array:
-        """Returns the logits by fully connected layers of these sizes, as in AlexNet and VGG; head='gap' has only one.
+        """Computes float32 logits from the last feature maps by fully connected layers, as AlexNet and VGG.
 
-        `window` is the side of the last feature maps for the paper's image size, which head='conv' slides over larger
-        ones. The layers are named from f'fc{first}' on.
+        head='fc' has the hidden layers `features`, head='gap' none. head='conv' has them too, applies the first as a
+        convolution with a window x window kernel, and returns spatial logits.
+
+        Args:
+          x: feature maps [N, H, W, C].
+          layers: the network's layer constructors.
+          window: side of x at the paper's image size; used by head='conv' only.
+          features: sizes of the hidden layers.
+          bias_init: initializer of the hidden layers' biases.
+          first: number of the first layer; the layers are named f'fc{first}', f'fc{first + 1}', ...
         """
         if self.head == "gap":
             return self.linear_head(x, layers)
@@ -215,22 +259,25 @@ class Network(nn.Module):
 
     @nn.nowrap
     def linear_head(self, x: jax.Array, layers: Layers, name: str = "head") -> jax.Array:
-        """Returns the float32 logits of feature maps: `pool_or_flatten`, dropout and one fully connected layer."""
+        """Computes the float32 logits of feature maps x: `pool_or_flatten`, dropout and one fully connected layer."""
         return layers.dense(self.num_classes, name=name)(layers.dropout(self.pool_or_flatten(x))).astype(jnp.float32)
 
     @nn.nowrap
     def pool_or_flatten(self, x: jax.Array) -> jax.Array:
-        """Prepares feature maps for fully connected layers: head='gap' pools, 'fc' flattens, 'conv' keeps them."""
+        """Prepares feature maps x [N, H, W, C] for fully connected layers.
+
+        head='gap' averages them to [N, C], 'fc' flattens them to [N, H * W * C], 'conv' returns x.
+        """
         if self.head == "gap":
             return global_avg_pool(x)
         return x.reshape(x.shape[0], -1) if self.head == "fc" else x
 
     @nn.nowrap
     def conv_head(self, scores: jax.Array, layers: Layers, name: str = "head") -> jax.Array:
-        """Returns the float32 logits where the last convolution has one channel per class.
+        """Computes the float32 logits from `scores` [N, H, W, num_classes], the last convolution's output.
 
-        head='gap' averages them (Lin et al., Network In Network, sec. 3.2), 'conv' keeps them spatial, 'fc' adds a
-        fully connected layer.
+        head='gap' averages them (Lin et al., Network In Network, sec. 3.2), 'conv' returns them as spatial logits, 'fc'
+        adds a fully connected layer named `name`.
         """
         if self.head == "fc":
             return self.linear_head(scores, layers, name)

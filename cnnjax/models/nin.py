@@ -17,13 +17,22 @@ POOLS: dict[str, Callable[..., jax.Array]] = {"max": max_pool, "average": avg_po
 
 
 class MLPConv(NamedTuple):
-    """An mlpconv layer: a convolution and two 1x1 convolutions (sec. 3.1)."""
+    """Shape of an mlpconv layer: a spatial convolution, then 1x1 convolutions (sec. 3.1).
 
-    features: tuple[int, ...]  # channels of the three; the network's last has two, then num_classes
+    Attributes:
+      features: channels of the spatial and of the 1x1 convolutions. In the network's last layer one more 1x1
+          convolution follows, to num_classes channels.
+      kernel: kernel of the spatial convolution.
+      stride: stride of the spatial convolution.
+      padding: padding of the spatial convolution in pixels; None means half the kernel.
+      dropout: applies the network's dropout before the layer.
+    """
+
+    features: tuple[int, ...]
     kernel: int
     stride: int = 1
     padding: int | None = None
-    dropout: bool = True  # before the layer
+    dropout: bool = True
 
 
 # The structure is from sec. 4.1, the numbers are from the authors' cuda-convnet files.
@@ -38,7 +47,14 @@ IMAGENET = (
 
 
 class NIN(Network):
-    """Network in Network. head='fc' is the fully connected layer that sec. 4.6 compares with global average pooling."""
+    """Network in Network: mlpconv layers with pools between them, the last with one channel per class.
+
+    head='gap' averages the class channels. head='fc' flattens them and adds a fully connected layer (sec. 4.6).
+
+    Attributes:
+      stages: shapes of the mlpconv layers.
+      last_pool: pool before the last mlpconv layer, 'max' or 'average' (the authors' Caffe network for CIFAR).
+    """
 
     num_classes: int = 10
     dropout: float = 0.5
@@ -46,7 +62,7 @@ class NIN(Network):
     initializer: str = "gaussian"
     initializer_std: float = 0.05
     stages: Sequence[MLPConv] = CIFAR
-    last_pool: str = field("max", choices=POOLS)  # before the last stage; 'average' in the authors' Caffe CIFAR network
+    last_pool: str = field("max", choices=POOLS)
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array | dict[str, jax.Array]:

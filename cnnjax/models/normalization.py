@@ -16,9 +16,10 @@ from jax.typing import DTypeLike
 def local_response_norm(
     x: jax.Array, size: int = 5, alpha: float = 1e-4, beta: float = 0.75, k: float = 2.0
 ) -> jax.Array:
-    """Divides each value by (k + alpha * the sum of squares over `size` neighboring channels) ** beta.
+    """Divides each value of x [..., C] by (k + alpha * s) ** beta (Krizhevsky et al. 2012, sec. 3.3).
 
-    Krizhevsky et al. 2012, sec. 3.3. Caffe and PyTorch divide alpha by `size` and use k = 1: alpha=1e-4 / 5, k=1.
+    s is the sum of squares over `size` neighboring channels, centered on the value's own. Caffe and PyTorch divide
+    alpha by `size` and use k = 1: for their results pass alpha=1e-4 / 5, k=1.
     """
     with jax.named_scope("local_response_norm"):
         half, channels = size // 2, x.shape[-1]
@@ -31,13 +32,17 @@ def local_response_norm(
 def _normalize(
     x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, axes: tuple[int, ...]
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns x with mean `bias` and deviation `scale` over `axes`, and the mean and variance that it had."""
+    """Normalizes x over `axes`: returns scale * (x - mean) / sqrt(var + epsilon) + bias, mean and var.
+
+    `scale` and `bias` broadcast against x. `mean` and `var`, the biased variance, keep the reduced axes with length 1.
+    """
     mean, var = _moments(x, axes)
     factor = scale * jax.lax.rsqrt(var + epsilon)
     return (x - mean) * factor + bias, mean, var
 
 
 def _moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """Returns the mean and the biased variance of x over `axes`, which stay with length 1."""
     mean, square = (jnp.mean(values, axes, keepdims=True) for values in (x, jnp.square(x)))
     return mean, jnp.maximum(0.0, square - jnp.square(mean))
 
@@ -46,7 +51,7 @@ def _moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]
 def _normalize_jvp(epsilon: float, axes: tuple[int, ...], primals: Any, tangents: Any) -> Any:
     """Differentiates `_normalize` (Ioffe, Szegedy 2015, sec. 3). Transposed, it is two sums and one pass over x.
 
-    The moments feed only the running statistics, of which no gradient is taken.
+    The tangents of the mean and the variance are 0: they feed only the running statistics, which take no gradient.
     """
     (x, scale, _), (dx, dscale, dbias) = primals, tangents
     y, mean, var = _normalize(*primals, epsilon, axes)
@@ -60,21 +65,31 @@ def _normalize_jvp(epsilon: float, axes: tuple[int, ...], primals: Any, tangents
 class BatchNorm(nn.Module):
     """Batch normalization per channel, with learned scale and bias (Ioffe, Szegedy: ICML 2015).
 
-    Same as flax.linen.BatchNorm, with a hand-written gradient (3x fewer passes over memory). Statistics are float32;
-    the running ones are in the collection 'batch_stats', with the biased variance.
+    Computes the same as flax.linen.BatchNorm, with a hand-written gradient (3x fewer passes over memory). Statistics
+    are float32; the running ones are in the collection 'batch_stats', with the biased variance.
 
     With `ghost_batch_size`, each group of that many consecutive images is normalized by its own mean and variance
     (Hoffer, Hubara, Soudry: Train Longer, Generalize Better. NIPS 2017, Algorithm 1). The running statistics take the
     mean over the groups, as Keras does with virtual_batch_size; the paper updates them group after group.
 
-    `use_running_average` of a call may be a traced boolean: then both results are computed and one is selected.
+    Running statistics normalize if the field or the argument of the call `use_running_average` is True. The argument
+    may be a traced boolean: then both results are computed and one is selected.
+
+    Attributes:
+      use_running_average: normalizes by the running statistics and does not update them.
+      momentum: fraction of the running statistics kept at each step.
+      epsilon: number added to the variance.
+      use_scale: has a learned scale (gamma).
+      ghost_batch_size: images per group; it must divide the batch. 0 makes the whole batch one group.
+      scale_init: initializer of the scale.
+      dtype: dtype of the output.
     """
 
     use_running_average: bool
-    momentum: float = 0.9  # fraction of the running statistics kept at each step
+    momentum: float = 0.9
     epsilon: float = 1e-5
     use_scale: bool = True
-    ghost_batch_size: int = 0  # 0: the whole batch is one group
+    ghost_batch_size: int = 0
     scale_init: Initializer = nn.initializers.ones
     dtype: DTypeLike = jnp.float32
 
@@ -97,6 +112,7 @@ class BatchNorm(nn.Module):
         scale, bias, old_mean, old_var = (v.reshape(*ones, -1) for v in (scale, bias, mean.value, var.value))
 
         def by_running_statistics() -> jax.Array:
+            """Normalizes by the running statistics."""
             return (wide - old_mean) * (scale * jax.lax.rsqrt(old_var + self.epsilon)) + bias
 
         if not traced and by_average:

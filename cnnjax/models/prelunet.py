@@ -20,11 +20,13 @@ from cnnjax.models.network import Network, Variant, field
 def pyramid_pool(x: jax.Array, levels: Sequence[int]) -> jax.Array:
     """Max-pools n x n bins for each n in `levels`: [batch, height, width, channels] -> [batch, bins * channels].
 
-    Along a side, bin i ranges from floor(i / n * side) to ceil((i + 1) / n * side), so the bins cover feature maps of
-    any size (He, Zhang, Ren, Sun: Spatial Pyramid Pooling in Deep Convolutional Networks. TPAMI 2015, App. A).
+    `bins` is the sum of n * n. Along a side, bin i ranges from floor(i / n * side) to ceil((i + 1) / n * side), so the
+    bins cover feature maps of any size (He, Zhang, Ren, Sun: Spatial Pyramid Pooling in Deep Convolutional Networks.
+    TPAMI 2015, App. A).
     """
 
     def pool(x: jax.Array, bins: int) -> jax.Array:
+        """Max-pools [N, H, W, C] over bins x bins bins: -> [N, bins * bins * C]."""
         for axis in (1, 2):
             side = x.shape[axis]
             ranges = [(i * side // bins, -(-(i + 1) * side // bins)) for i in range(bins)]
@@ -35,11 +37,20 @@ def pyramid_pool(x: jax.Array, levels: Sequence[int]) -> jax.Array:
 
 
 class PReLUNet(Network):
-    """A 7x7 convolution with stride 2, stages of equal convolutions, pyramid pooling, three fully connected layers.
+    """PReLU-net: a 7x7 convolution, stages of equal convolutions, pyramid pooling, three fully connected layers.
 
-    Every convolution and hidden layer has one PReLU slope per channel (sec. 2.1), initialized to 0.25; do not decay
-    them. Kernels start from eq. 14, for ReLUs, which the slopes would change by 3 %. head="fc" accepts images of any
-    size, because the pyramid has a fixed number of bins; head="conv" does not exist.
+    Every convolution and hidden layer has one PReLU slope per channel (sec. 2.1), initialized to 0.25; do not decay the
+    slopes. Kernels are initialized for ReLU (eq. 14); for these slopes the deviation would be 3 % smaller.
+    head="fc" accepts images of any size, because the pyramid has a fixed number of bins. head="conv" is not supported.
+
+    Attributes:
+      stage_sizes: convolutions of each stage.
+      features: channels of conv1, then of each stage.
+      kernel: kernel of the stages' convolutions; with 2 the sides alternate between n - 1 and n pixels.
+      pool: window and stride of the pool after conv1; later pools have 2.
+      levels: bins per side of each level of the pyramid.
+      small_images: for 32x32; conv1 is 3x3 with stride 1 and no pool follows it.
+      remat: recomputes the activations inside the layers in the backward pass, to save memory.
     """
 
     dropout: float = 0.5
@@ -47,12 +58,12 @@ class PReLUNet(Network):
     norm: str = "none"
     head: str = field("fc", choices=("fc", "gap"))
     stage_sizes: Sequence[int] = field((5, 5, 5), minimum=1)
-    features: Sequence[int] = field((96, 256, 512, 512), minimum=1)  # channels of conv1 and of the stages
-    kernel: int = field(3, choices=(2, 3))  # of the stages; with 2 the sides alternate between n and n - 1
-    pool: int = field(2, minimum=1)  # window and stride of the pool after conv1
-    levels: Sequence[int] = field((7, 3, 2, 1), minimum=1)  # of the pyramid
-    small_images: bool = False  # for 32x32: conv1 is 3x3 with stride 1 and without a pool
-    remat: bool = False  # recompute activations in the backward pass, to save memory
+    features: Sequence[int] = field((96, 256, 512, 512), minimum=1)
+    kernel: int = field(3, choices=(2, 3))
+    pool: int = field(2, minimum=1)
+    levels: Sequence[int] = field((7, 3, 2, 1), minimum=1)
+    small_images: bool = False
+    remat: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

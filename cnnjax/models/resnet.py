@@ -35,7 +35,7 @@ STRIDES = {
 
 
 class Conv(NamedTuple):
-    """The shape of a convolution in a block."""
+    """Shape of a convolution in a block: output channels, kernel size, stride, groups; padding is half the kernel."""
 
     features: int
     kernel: int
@@ -44,7 +44,16 @@ class Conv(NamedTuple):
 
 
 class Block(nn.Module):
-    """Convolutions F and a shortcut (sec. 3.2): F(x) + x, or F(x) alone in a plain network."""
+    """Residual block (sec. 3.2): act(F(x) + shortcut(x)). F is `convs`, each with a norm, and activations between.
+
+    Attributes:
+      layers: the network's layer constructors.
+      convs: the convolutions of F, in order.
+      shortcut: 'A', 'B', 'C' or 'none', as in `ResNet`; 'none' makes a plain block, act(F(x)).
+      se: reduction ratio of squeeze-and-excitation on F(x); 0 means none.
+      drop_rate: probability of stochastic depth (timm's drop_path_rate), not of dropout.
+      zero_init: initializes the scale of F's last norm to 0.
+    """
 
     layers: Layers
     convs: tuple[Conv, ...]
@@ -66,6 +75,7 @@ class Block(nn.Module):
         return layers.act(y if self.shortcut == "none" else y + self._shortcut(x))
 
     def _shortcut(self, x: jax.Array) -> jax.Array:
+        """Returns x in the shape of F(x): as it is, padded with zero channels, or projected, by `self.shortcut`."""
         features, stride = self.convs[-1].features, prod(conv.stride for conv in self.convs)
         extra = features - x.shape[-1]
         if self.shortcut == "C" or (self.shortcut == "B" and extra):
@@ -75,22 +85,41 @@ class Block(nn.Module):
 
 
 class ResNet(Network):
-    """A 7x7 convolution, a pool, stages of residual blocks, and the classifier (Table 1)."""
+    """ResNet v1 (Table 1): a 7x7 convolution, a pool, stages of residual blocks, and a linear classifier.
 
-    stage_sizes: tuple[int, ...] = field((3, 4, 6, 3), minimum=1)  # blocks of each stage
+    Attributes:
+      stage_sizes: blocks of each stage.
+      block: 'basic' (two 3x3 convolutions) or 'bottleneck' (1x1, 3x3, 1x1).
+      features: channels of conv1. Stage s, from 0, outputs features * 2**s channels, with bottlenecks 4 times as many.
+      width: channels per group of the blocks' inner convolutions in the first stage; doubles with each stage.
+      groups: groups of the bottlenecks' 3x3 convolutions (ResNeXt's cardinality).
+      shortcut: 'A' pads with zero channels, 'B' projects where the channels change, 'C' always projects, 'none' omits
+          shortcuts (plain networks).
+      stride: place of the stride 2: '1x1' is a stage's first convolution (v1), '3x3' its first 3x3 convolution (v1.5,
+          torchvision), 'slim' the 3x3 convolution of the previous stage's last block (TF-Slim).
+      se: reduction ratio of squeeze-and-excitation in each block; 0 means none.
+      use_bias: gives convolutions biases even before a norm, as Keras.
+      zero_init: initializes the scale of each block's last norm to 0 (Goyal et al. 2017, sec. 5.1).
+      stochastic_depth: drop probability of the last block; it rises linearly with depth.
+      ceil_pool: uses no padding in the pool, which keeps an incomplete last window; for weights from Caffe.
+      small_images: for about 32x32; conv1 is 3x3 with stride 1 and no pool follows.
+      remat: recomputes the activations inside the blocks in the backward pass, to save memory.
+    """
+
+    stage_sizes: tuple[int, ...] = field((3, 4, 6, 3), minimum=1)
     block: str = field("bottleneck", choices=BLOCKS)
-    features: int = field(64, above=0)  # channels of conv1; blocks of stage s output BLOCKS[block] * 2**s times as many
-    width: int = field(64, above=0)  # channels per group of inner convolutions in the first stage; doubles per stage
-    groups: int = field(1, above=0)  # of the 3x3 convolutions of bottlenecks
+    features: int = field(64, above=0)
+    width: int = field(64, above=0)
+    groups: int = field(1, above=0)
     shortcut: str = field("B", choices=SHORTCUTS)
     stride: str = field("1x1", choices=STRIDES)
-    se: int = field(0, minimum=0)  # reduction ratio of squeeze-and-excitation; 0: none
-    use_bias: bool = False  # convolutions have biases even before a normalization, as in Keras
-    zero_init: bool = False  # zero scale in a block's last normalization (Goyal et al. 2017, sec. 5.1)
-    stochastic_depth: float = field(0.0, minimum=0, below=1)  # the last block's drop rate, linear in depth
-    ceil_pool: bool = False  # no padding, and the pool keeps its incomplete last window: for weights from Caffe
-    small_images: bool = False  # for about 32x32: conv1 is 3x3 with stride 1, no pool
-    remat: bool = False  # recompute the blocks' activations in the backward pass, to save memory
+    se: int = field(0, minimum=0)
+    use_bias: bool = False
+    zero_init: bool = False
+    stochastic_depth: float = field(0.0, minimum=0, below=1)
+    ceil_pool: bool = False
+    small_images: bool = False
+    remat: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -103,7 +132,10 @@ class ResNet(Network):
 
     @nn.nowrap
     def _convs(self, stage: int, first: bool, last: bool) -> tuple[Conv, ...]:
-        """Returns a block's convolutions; `stage` counts from 0, `first` and `last` are its place in the stage."""
+        """Returns the convolutions of one block.
+
+        `stage` counts from 0. `first` and `last` say whether the block is the first or the last of its stage.
+        """
         if self.stride == "slim":
             stride = 2 if last and stage < len(self.stage_sizes) - 1 else 1
         else:

@@ -18,7 +18,16 @@ SHORTCUTS = {
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions F and a shortcut (sec. 3.3): F(x) + x, or F(x) alone in a plain network."""
+    """Residual block (sec. 3.3): act(F(x) + shortcut(x)), where F is conv 3x3, norm, activation, conv 3x3, norm.
+
+    Attributes:
+      layers: the network's layer constructors.
+      features: output channels.
+      stride: stride of the first convolution and of the shortcut.
+      shortcut: 'A', 'B' or 'none', as in `CifarResNet`; 'none' makes a plain block, act(F(x)).
+      se: reduction ratio of squeeze-and-excitation on F(x); 0 means none.
+      drop_rate: probability of stochastic depth (timm's drop_path_rate), not of dropout.
+    """
 
     layers: Layers
     features: int
@@ -37,6 +46,7 @@ class Block(nn.Module):
         return layers.act(y if self.shortcut == "none" else self._shortcut(x) + y)
 
     def _shortcut(self, x: jax.Array) -> jax.Array:
+        """Returns x in the shape of F(x): as it is, padded with zero channels, or projected, by `self.shortcut`."""
         extra = self.features - x.shape[-1]
         if extra and self.shortcut == "B":
             x = self.layers.conv(self.features, 1, self.stride, name="shortcut_conv")(x)
@@ -47,16 +57,26 @@ class Block(nn.Module):
 
 
 class CifarResNet(Network):
-    """6n+2 layers: a 3x3 convolution, three stages of n blocks with 16, 32 and 64 channels, and the classifier."""
+    """ResNet for CIFAR: a 3x3 convolution, three stages of n blocks with 16, 32, 64 channels, a linear classifier.
+
+    Attributes:
+      depth: number of layers, 6n + 2.
+      shortcut: 'A' pads with zero channels, 'B' projects where the shape changes, 'none' omits shortcuts (plain
+          networks).
+      se: reduction ratio of squeeze-and-excitation in each block; 0 means none.
+      stochastic_depth: drop probability of the last block; it rises linearly with depth.
+      remat: recomputes the activations inside the blocks in the backward pass; on a CPU this saves memory only with
+          `scan`.
+      scan: runs a stage's blocks, except its first, as one loop, so that deep networks compile in seconds.
+    """
 
     num_classes: int = 10
     depth: int = 20
     shortcut: str = field("A", choices=SHORTCUTS)
-    se: int = field(0, minimum=0)  # reduction ratio of squeeze-and-excitation; 0: none
-    stochastic_depth: float = field(0.0, minimum=0, below=1)  # the last block's drop rate, linear in depth
-    # Recompute the blocks' activations in the backward pass. On a CPU this saves memory only together with `scan`.
+    se: int = field(0, minimum=0)
+    stochastic_depth: float = field(0.0, minimum=0, below=1)
     remat: bool = False
-    scan: bool = False  # a stage's blocks, except its first, are one loop: deep networks compile in seconds
+    scan: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -92,6 +112,7 @@ _SIZE = (32, 32, 3)
 
 
 def _plain(depth: int) -> dict[str, object]:
+    """Returns the fields of a plain network, without shortcuts."""
     return {"depth": depth, "shortcut": "none"}
 
 

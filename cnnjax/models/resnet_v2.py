@@ -29,13 +29,23 @@ STRIDES = {
 
 
 class Layout(NamedTuple):
-    """The differences between implementations. With the weights of another layout, outputs are silently wrong."""
+    """Differences between implementations of ResNet-v2; LAYOUTS names the known ones.
 
-    stem_norm: bool  # normalization and activation after conv1
-    first_norm: bool  # normalization and activation at the start of the first unit
-    use_bias: bool = False  # biases of the convolutions that no normalization follows
-    stride_last: bool = False  # the stride is in the last unit of a stage, not in the first of the next
-    pool: str = "symmetric"  # padding of the pool: see `_pool`
+    With weights from an implementation of another layout, outputs are silently wrong.
+
+    Attributes:
+      stem_norm: has norm and activation after conv1.
+      first_norm: has norm and activation at the start of the first unit.
+      use_bias: has biases in the convolutions that no norm follows.
+      stride_last: has the stride in the last unit of a stage, not in the first unit of the next stage.
+      pool: padding of the pool: see `_pool`.
+    """
+
+    stem_norm: bool
+    first_norm: bool
+    use_bias: bool = False
+    stride_last: bool = False
+    pool: str = "symmetric"
 
 
 LAYOUTS = {
@@ -48,16 +58,29 @@ LAYOUTS = {
 
 
 class Unit(nn.Module):
-    """Norm, activation and convolution, two or three times, and a shortcut, without activation after it (Fig. 4e).
+    """Pre-activation residual unit (Fig. 4e): shortcut(x) + F(x), where F is norm, activation, convolution, repeated.
 
-    Where the number of channels changes, the shortcut starts from the activated input, too (appendix).
+    Where the number of channels changes, the shortcut starts from the activated input, too (appendix). No activation
+    follows the sum.
+
+    Attributes:
+      layers: the network's layer constructors.
+      kernels: kernel size of each convolution.
+      strides: stride of each convolution.
+      features: output channels.
+      inner: channels between the convolutions.
+      shortcut: where the number of channels changes, 'A' pads with zero channels and 'B' projects.
+      preactivate: has norm and activation before the first convolution.
+      use_bias: has biases in the last convolution and in the shortcut's.
+      se: reduction ratio of squeeze-and-excitation on F(x); 0 means none.
+      drop_rate: probability of stochastic depth (timm's drop_path_rate), not of dropout.
     """
 
     layers: Layers
     kernels: tuple[int, ...]
-    strides: tuple[int, ...]  # of each convolution
-    features: int  # output channels
-    inner: int  # channels between the convolutions
+    strides: tuple[int, ...]
+    features: int
+    inner: int
     shortcut: str
     preactivate: bool
     use_bias: bool
@@ -84,19 +107,33 @@ class Unit(nn.Module):
 
 
 class ResNetV2(Network):
-    """A convolution, a pool, stages of residual units, a last normalization and activation, and the classifier."""
+    """Pre-activation ResNet: a convolution, a pool, stages of units, norm and activation, and a linear classifier.
 
-    stage_sizes: tuple[int, ...] = field((3, 4, 6, 3), minimum=1)  # units of each stage
+    Attributes:
+      stage_sizes: units of each stage.
+      block: 'basic' (two 3x3 convolutions) or 'bottleneck' (1x1, 3x3, 1x1; outputs 4 times its inner channels).
+      features: channels of conv1; the inner channels of stage s, from 0, are features * 2**s.
+      shortcut: where the number of channels changes, 'A' pads with zero channels and 'B' projects by a 1x1 convolution.
+      stride: convolution of a unit that has its stride: '1x1' is the first, '3x3' the first with a 3x3 kernel.
+      layout: a key of LAYOUTS: 'paper', 'bare' (timm), 'both' (pytorchcv), 'slim' (TF-Slim) or 'keras'.
+      se: reduction ratio of squeeze-and-excitation in each unit; 0 means none.
+      stochastic_depth: drop probability of the last unit; it rises linearly with depth.
+      small_images: for CIFAR, as in the paper; conv1 is 3x3 with stride 1 and no pool follows.
+      remat: recomputes the activations inside the units in the backward pass, to save memory.
+      scan: runs a stage's units, except its first, as one loop, so that deep networks compile in seconds.
+    """
+
+    stage_sizes: tuple[int, ...] = field((3, 4, 6, 3), minimum=1)
     block: str = field("bottleneck", choices=BLOCKS)
-    features: int = field(64, above=0)  # channels of conv1; the inner ones of stage s are 2**s times as many
+    features: int = field(64, above=0)
     shortcut: str = field("B", choices=SHORTCUTS)
     stride: str = field("3x3", choices=STRIDES)
     layout: str = field("paper", choices=LAYOUTS)
-    se: int = field(0, minimum=0)  # reduction ratio of squeeze-and-excitation; 0: none
-    stochastic_depth: float = field(0.0, minimum=0, below=1)  # the last unit's drop rate, linear in depth
-    small_images: bool = False  # for CIFAR, as in the paper: conv1 is 3x3 with stride 1, no pool
-    remat: bool = False  # recompute the units' activations in the backward pass, to save memory
-    scan: bool = False  # a stage's units, except its first, are one loop: deep networks compile in seconds
+    se: int = field(0, minimum=0)
+    stochastic_depth: float = field(0.0, minimum=0, below=1)
+    small_images: bool = False
+    remat: bool = False
+    scan: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -106,7 +143,7 @@ class ResNetV2(Network):
 
     @nn.nowrap
     def _strides(self, stage: int, unit: int) -> tuple[int, ...]:
-        """Returns the strides of the convolutions of a unit; `stage`, and `unit` in it, count from 0."""
+        """Returns the stride of each convolution of a unit. `stage`, and `unit` within the stage, count from 0."""
         if LAYOUTS[self.layout].stride_last:
             reduces = stage < len(self.stage_sizes) - 1 and unit == self.stage_sizes[stage] - 1
         else:
@@ -129,6 +166,7 @@ class ResNetV2(Network):
             x = features["pool1"] = _pool(x, layout.pool)
 
         def unit(stage: int, number: int, name: str, drop_rate: float) -> nn.Module:
+            """Builds unit `number` (from 0) of a stage."""
             inner = self.features * 2**stage
             channels = inner * 4 if self.block == "bottleneck" else inner
             strides, preactivate = self._strides(stage, number), layout.first_norm or stage + number > 0
@@ -148,7 +186,11 @@ class ResNetV2(Network):
 
 
 def _pool(x: jax.Array, kind: str) -> jax.Array:
-    """Applies the 3x3 max pool with stride 2. 'zeros' pads with zeros, which win over negative values, as in Keras."""
+    """Applies a 3x3 max pool with stride 2; `kind` is `Layout.pool`.
+
+    'symmetric' pads 1 pixel and 'SAME' as TensorFlow, both with -infinity. 'zeros' pads 1 pixel of zeros, which win
+    over negative values, as in Keras.
+    """
     if kind == "zeros":
         return max_pool(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), 3, 2)
     return max_pool(x, 3, 2, "SAME" if kind == "SAME" else 1)

@@ -12,7 +12,19 @@ from cnnjax.models.network import Network, Variant, field
 
 
 class Block(nn.Module):
-    """1x1, grouped 3x3 and 1x1 convolutions (Fig. 3c) and a shortcut, projected where the shape changes."""
+    """ResNeXt block: act(F(x) + shortcut(x)), where F is 1x1, grouped 3x3 and 1x1 convolutions with norms (Fig. 3c).
+
+    The shortcut is the identity, or a 1x1 convolution and a norm where the shape changes.
+
+    Attributes:
+      layers: the network's layer constructors.
+      features: output channels.
+      inner: channels of the first two convolutions, over all groups.
+      groups: groups of the 3x3 convolution.
+      stride: stride of the 3x3 convolution.
+      se: reduction ratio of squeeze-and-excitation on F(x); 0 means none.
+      drop_rate: probability of stochastic depth (timm's drop_path_rate), not of dropout.
+    """
 
     layers: Layers
     features: int
@@ -37,15 +49,24 @@ class Block(nn.Module):
 
 
 class CifarResNeXt(Network):
-    """9n+2 layers: a 3x3 convolution, three stages of n blocks with 256, 512 and 1024 channels, and the classifier."""
+    """ResNeXt for CIFAR: a 3x3 convolution, three stages of n blocks with 256, 512, 1024 channels, a linear classifier.
+
+    Attributes:
+      depth: number of layers, 9n + 2.
+      groups: groups of the 3x3 convolutions (the cardinality).
+      width: channels per group in the first stage; doubles with each stage.
+      se: reduction ratio of squeeze-and-excitation in each block; 0 means none.
+      stochastic_depth: drop probability of the last block; it rises linearly with depth.
+      remat: recomputes the activations inside the blocks in the backward pass, to save memory.
+    """
 
     num_classes: int = 10
     depth: int = 29
-    groups: int = field(8, above=0)  # the cardinality
-    width: int = field(64, above=0)  # channels per group in the first stage; doubles in each later one
-    se: int = field(0, minimum=0)  # reduction ratio of squeeze-and-excitation; 0: none
-    stochastic_depth: float = field(0.0, minimum=0, below=1)  # the last block's drop rate, linear in depth
-    remat: bool = False  # recompute the blocks' activations in the backward pass, to save memory
+    groups: int = field(8, above=0)
+    width: int = field(64, above=0)
+    se: int = field(0, minimum=0)
+    stochastic_depth: float = field(0.0, minimum=0, below=1)
+    remat: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -18,7 +18,16 @@ SQUEEZES = {2: 16, 3: 16, 4: 32, 5: 32, 6: 48, 7: 48, 8: 64, 9: 64}  # channels 
 
 
 class Fire(nn.Module):
-    """Fire module: 1x1 convolution to `squeeze` channels, then 1x1 and 3x3 to 4 * `squeeze` each (sec. 3.2, Fig. 1)."""
+    """Fire module: 1x1 convolution to `squeeze` channels, then 1x1 and 3x3 to 4 * `squeeze` each (sec. 3.2, Fig. 1).
+
+    The two outputs are concatenated: 8 * `squeeze` channels.
+
+    Attributes:
+      layers: the network's layer constructors.
+      squeeze: channels of the first convolution.
+      bypass: 'simple' adds the input where it has the output's shape, 'complex' also adds a 1x1 projection elsewhere,
+          'none' adds nothing.
+    """
 
     layers: Layers
     squeeze: int
@@ -39,17 +48,25 @@ class Fire(nn.Module):
 
 
 class SqueezeNet(Network):
-    """Version 1.0. The last convolution has one channel per class."""
+    """SqueezeNet: a convolution, eight fire modules, and a convolution with one channel per class. Defaults are v1.0.
+
+    Attributes:
+      stem: channels and kernel of conv1: (96, 7) in version 1.0, (64, 3) in 1.1.
+      pools: numbers of the fire modules, from 2 to 9, that a pool follows.
+      bypass: 'simple' adds a fire module's input to its output where the shapes agree; 'complex' also adds it
+          elsewhere, projected by a 1x1 convolution (Fig. 2).
+      padding: padding of conv10 in pixels; 1 in the authors' version 1.0 for Caffe, which changes the borders.
+      small_images: for 32x32; conv1 is 3x3 with stride 1 and no pool follows it.
+    """
 
     dropout: float = 0.5
     norm: str = "none"
     initializer: str = "xavier"
-    stem: Sequence[int] = field((96, 7), minimum=1, length=2)  # channels and kernel of conv1
-    pools: Sequence[int] = (4, 8)  # the fire modules followed by a pool
-    # Fig. 2: 'simple' adds the inputs of fire modules that keep the shape, 'complex' projects the others by 1x1.
+    stem: Sequence[int] = field((96, 7), minimum=1, length=2)
+    pools: Sequence[int] = (4, 8)
     bypass: str = field("none", choices=("none", "simple", "complex"))
-    padding: int = field(0, minimum=0)  # of conv10; 1 in the authors' version 1.0 for Caffe, which changes the borders
-    small_images: bool = False  # for 32x32: conv1 is 3x3 with stride 1 and without a pool
+    padding: int = field(0, minimum=0)
+    small_images: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array | dict[str, jax.Array]:

@@ -15,20 +15,26 @@ from cnnjax.models.network import NORMS_WITH_LRN, Network, Variant, field
 
 
 class VGG(Network):
-    """Five stages of convolutions, each followed by a pool, and three fully connected layers (Table 1).
+    """VGG: five stages of convolutions, each followed by a pool, and three fully connected layers (Table 1).
 
     The authors initialized deeper configurations with A's trained weights, later with Glorot's initialization (sec.
     3.1), which without normalization halves the variance at each ReLU; the default here is He's. 32x32 images leave 1x1
     feature maps: use head="gap" for them. With norm="batch" convolutions keep their biases, as in torchvision.
+
+    Attributes:
+      stage_sizes: convolutions of each stage.
+      features: channels of each stage.
+      third_kernel: kernel of each stage's third convolution; 1 in configuration C.
+      remat: recomputes the activations inside the layers in the backward pass, to save memory.
     """
 
     dropout: float = 0.5
     norm: str = field("none", choices=NORMS_WITH_LRN)
     head: str = "fc"
     stage_sizes: Sequence[int] = field((2, 2, 3, 3, 3), minimum=1)
-    features: Sequence[int] = field((64, 128, 256, 512, 512), minimum=1)  # channels of each stage
-    third_kernel: int = field(3, choices=(1, 3))  # of a stage's third convolution; 1 in configuration C
-    remat: bool = False  # recompute activations in the backward pass, to save memory
+    features: Sequence[int] = field((64, 128, 256, 512, 512), minimum=1)
+    third_kernel: int = field(3, choices=(1, 3))
+    remat: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

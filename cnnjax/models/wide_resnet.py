@@ -11,9 +11,17 @@ from cnnjax.models.network import Network, Variant, field
 
 
 class Block(nn.Module):
-    """Norm, activation and 3x3 convolution, twice, with dropout between (sec. 2.4), and a shortcut.
+    """Norm, activation and 3x3 convolution, twice, with dropout between (sec. 2.4), plus a shortcut.
 
     Where the shape changes, the shortcut is a 1x1 convolution of the activated input.
+
+    Attributes:
+      layers: the network's layer constructors.
+      features: output channels.
+      stride: stride of the first convolution and of the shortcut.
+      dropout: dropout probability before the second convolution.
+      se: reduction ratio of squeeze-and-excitation after the second convolution; 0 means none.
+      drop_rate: probability of stochastic depth (timm's drop_path_rate), not of dropout.
     """
 
     layers: Layers
@@ -39,15 +47,24 @@ class Block(nn.Module):
 
 
 class WideResNet(Network):
-    """6n+4 layers: a 3x3 convolution, three groups of n blocks with 16, 32 and 64 times `width` channels, head."""
+    """Wide ResNet: a 3x3 convolution, three groups of n blocks with (16, 32, 64) * width channels, a linear classifier.
+
+    Attributes:
+      depth: number of layers, 6n + 4.
+      width: factor on the channels of the blocks.
+      block_dropout: dropout probability between a block's convolutions: 0.3 for CIFAR, 0.4 for SVHN.
+      se: reduction ratio of squeeze-and-excitation in each block; 0 means none.
+      stochastic_depth: drop probability of the last block; it rises linearly with depth.
+      remat: recomputes the activations inside the blocks in the backward pass, to save memory.
+    """
 
     num_classes: int = 10
     depth: int = 28
     width: int = field(10, above=0)
-    block_dropout: float = field(0.0, minimum=0, below=1)  # between a block's convolutions: 0.3 for CIFAR, 0.4 for SVHN
-    se: int = field(0, minimum=0)  # reduction ratio of squeeze-and-excitation; 0: none
-    stochastic_depth: float = field(0.0, minimum=0, below=1)  # the last block's drop rate, linear in depth
-    remat: bool = False  # recompute the blocks' activations in the backward pass, to save memory
+    block_dropout: float = field(0.0, minimum=0, below=1)
+    se: int = field(0, minimum=0)
+    stochastic_depth: float = field(0.0, minimum=0, below=1)
+    remat: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -17,12 +17,25 @@ BLOCKS = ((128, 128), (256, 256), (728, 728), *((728, 728, 728),) * 8, (728, 102
 
 
 class Block(nn.Module):
-    """Separable convolutions, without activation between depthwise and pointwise (sec. 4.7), and a shortcut."""
+    """Xception block: separable convolutions with norms and activations, plus a shortcut.
+
+    There is no activation between a depthwise and its pointwise convolution (sec. 4.7). A block of two separable
+    convolutions ends with a 3x3 max pool of stride 2, and its shortcut is a 1x1 convolution with a norm; a block of
+    three keeps the shape, and its shortcut is the identity.
+
+    Attributes:
+      layers: the network's layer constructors.
+      features: output channels of each separable convolution.
+      first: marks the network's first block, whose input is activated already.
+      padding: padding of the pool in pixels, or 'SAME'.
+      shortcut: False omits the shortcut.
+      se: reduction ratio of squeeze-and-excitation before the sum; 0 means none.
+    """
 
     layers: Layers
     features: Sequence[int]
-    first: bool  # the network's first block: its input is activated already
-    padding: int | str  # of the pool
+    first: bool
+    padding: int | str
     shortcut: bool
     se: int
 
@@ -43,17 +56,26 @@ class Block(nn.Module):
 
 
 class Xception(Network):
-    """The entry flow (conv1 to block3), the middle flow (block4 to block11) and the exit flow (block12 to conv4)."""
+    """Xception (Fig. 5): entry flow (conv1 to block3), middle flow (block4 to block11), exit flow (block12 to conv4).
+
+    Attributes:
+      shortcut: has residual connections; False is the ablation of sec. 4.6.
+      se: reduction ratio of squeeze-and-excitation in each block; 0 means none.
+      same: pads pools as TensorFlow's 'SAME'; False pads 1 pixel on each side, as PyTorch ports, which differs on even
+          sides.
+      small_images: for 32x32; the first two convolutions keep the size.
+      remat: recomputes the activations inside the blocks in the backward pass, to save memory.
+    """
 
     dropout: float = 0.5
     norm_epsilon: float = 1e-3
     norm_momentum: float = 0.99
     initializer: str = "xavier"
-    shortcut: bool = True  # False: without residual connections (sec. 4.6)
-    se: int = field(0, minimum=0)  # reduction ratio of squeeze-and-excitation in each block; 0: none
-    same: bool = True  # TensorFlow's padding of pools; False: both sides, as in PyTorch ports, differs on even sides
-    small_images: bool = False  # for 32x32: the first two convolutions keep the size
-    remat: bool = False  # recompute activations in the backward pass, to save memory
+    shortcut: bool = True
+    se: int = field(0, minimum=0)
+    same: bool = True
+    small_images: bool = False
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array | dict[str, jax.Array]:

@@ -15,21 +15,26 @@ POOLED = (1, 2, 5)  # convolutions followed by a pool: 3x3, stride 2, which keep
 
 
 class ZFNet(Network):
-    """Five convolutions and three fully connected layers (Fig. 3), dropout after the two hidden ones.
+    """ZFNet: five convolutions and three fully connected layers (Fig. 3), dropout after the two hidden ones.
 
     Strides are the figure's; the paddings, which it omits, give its feature maps of 110, 55, 26, 13 and 6. The paper
     says of its contrast normalization only 'across feature maps': here it is AlexNet's. The initialization of sec. 3.1
     (normal, std 0.01) suits mean-subtracted images in [0, 255]: use initializer="he" for images of variance 1, and for
     small images. norm="batch" or "group" follows each convolution.
+
+    Attributes:
+      features: channels of conv1 to conv5.
+      pool_first: applies response normalization after the pool; False is before, as in AlexNet and most ports.
+      small_images: for 32x32; conv1 is 3x3 with stride 1 and no pool follows it.
     """
 
     dropout: float = 0.5
     norm: str = field("lrn", choices=NORMS_WITH_LRN)
     initializer: str = "gaussian"
     head: str = "fc"
-    features: Sequence[int] = field((96, 256, 384, 384, 256), minimum=1, length=5)  # channels of conv1 to conv5
-    pool_first: bool = True  # False: response normalization before the pool, as in AlexNet and most ports
-    small_images: bool = False  # for 32x32: conv1 is 3x3 with stride 1 and without a pool
+    features: Sequence[int] = field((96, 256, 384, 384, 256), minimum=1, length=5)
+    pool_first: bool = True
+    small_images: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array | dict[str, jax.Array]:

@@ -12,15 +12,16 @@ from cnnjax import cache
 
 
 def is_enabled() -> bool:
-    """Returns False if the environment variable CNNJAX_NATIVE is 0, which turns C++ off."""
+    """Returns whether C++ code may be used: False if the environment variable CNNJAX_NATIVE is '0'."""
     return os.environ.get("CNNJAX_NATIVE", "1") != "0"
 
 
 def compile_library(name: str, flags: Sequence[str] = (), dependencies: Sequence[str] = ()) -> pathlib.Path:
-    """Compiles `name`.cc beside this file to a shared library, unless the cache has it, and returns its path.
+    """Compiles `name`.cc of this folder to a shared library in the cache, unless it is there; returns its path.
 
-    It is compiled again if the source, the flags or `dependencies` (such as versions) change. Raises FileNotFoundError
-    without a compiler, subprocess.CalledProcessError if that fails, and OSError.
+    `flags` are arguments of the compiler ($CXX, or g++). A change of the source, the flags or `dependencies`, such as
+    versions of libraries, compiles it again. Raises FileNotFoundError without a compiler, subprocess.CalledProcessError
+    if compilation fails, subprocess.TimeoutExpired after 5 minutes, and OSError.
     """
     source = pathlib.Path(__file__).with_name(f"{name}.cc")
     key = hashlib.sha256("\n".join([source.read_text(), *flags, *dependencies]).encode()).hexdigest()[:16]

@@ -30,9 +30,10 @@ def convolution(
     x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[Sequence[int]],
     dilation: Sequence[int] = (1, 1), groups: int = 1,
 ) -> jax.Array:  # fmt: skip
-    """Convolves images NHWC with a kernel HWIO; `padding` is ((top, bottom), (left, right)) in pixels.
+    """Convolves images x [N, H, W, C] with a kernel [h, w, C / groups, O]: -> [N, H', W', O], in the dtype of x.
 
-    Raises TypeError or ValueError, as jax.lax.conv_general_dilated, for shapes that do not fit.
+    `strides` and the kernel's `dilation` are (rows, columns). `padding` is ((top, bottom), (left, right)) in pixels,
+    filled with zeros. Raises TypeError or ValueError, as jax.lax.conv_general_dilated, for shapes that do not fit.
     """
     options: dict[str, Any] = {
         "strides": tuple(strides),
@@ -45,6 +46,7 @@ def convolution(
 
 
 def _xla(x: Any, kernel: Any, *, strides: Any, padding: Pairs, dilation: Any, groups: int) -> Any:
+    """Convolves x with `kernel` by jax.lax.conv_general_dilated; `dilation` is that of the kernel."""
     return lax.conv_general_dilated(
         x, kernel, strides, padding, rhs_dilation=dilation, dimension_numbers=DIMENSIONS, feature_group_count=groups
     )
@@ -61,11 +63,19 @@ TRANSPOSED = {
 
 
 def _transpose_first(cotangent: Any, a: Any, b: Any, *, role: str, shape: Any, **options: Any) -> Any:
+    """Returns the cotangent of the first operand `a` of the product `role` (see `_by_xla`).
+
+    This is another of the three products: of `cotangent`, that of the output, and `b`.
+    """
     operands = (b, cotangent) if role == "kernel" else (cotangent, b)
     return convolution_p.bind(*operands, role=TRANSPOSED[role][0], shape=a.aval.shape, **options)
 
 
 def _transpose_second(cotangent: Any, a: Any, b: Any, *, role: str, shape: Any, **options: Any) -> Any:
+    """Returns the cotangent of the second operand `b` of the product `role` (see `_by_xla`).
+
+    This is another of the three products: of `cotangent`, that of the output, and `a`.
+    """
     operands = (cotangent, a) if role == "images" else (a, cotangent)
     return convolution_p.bind(*operands, role=TRANSPOSED[role][1], shape=b.aval.shape, **options)
 
@@ -74,7 +84,11 @@ ad.defbilinear(convolution_p, _transpose_first, _transpose_second)
 
 
 def _batched(operands: Any, axes: Any, *, role: str, shape: Any, groups: int, **options: Any) -> Any:
-    """Implements vmap: a batched x joins the batch axis; a batched kernel becomes groups of channels."""
+    """Implements vmap for `operands` mapped over `axes` (None: not mapped); returns the result and its mapped axis.
+
+    If only the first operand is mapped, and `role` is not 'kernel', the mapped axis joins the batch. Otherwise the
+    mapped examples become groups of channels.
+    """
     count = next(x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None)
     if role != "kernel" and axes[1] is None:
         a = jnp.moveaxis(operands[0], axes[0], 0)
@@ -99,7 +113,12 @@ batching.primitive_batchers[convolution_p] = _batched
 
 
 def _by_xla(a: Any, b: Any, *, role: str, shape: Any, **options: Any) -> Any:
-    """Computes a role with XLA's convolution, its gradients as JAX transposes it."""
+    """Computes the product `role` of a convolution with XLA's own convolution and JAX's transposes of it.
+
+    'output' is the output, from images a and kernel b. 'images' is the gradient of the images, from the output's
+    gradient a and kernel b. 'kernel' is the gradient of the kernel, from images a and the output's gradient b. `shape`
+    is that of the result.
+    """
     if role == "output":
         return _xla(a, b, **options)
     other = jax.ShapeDtypeStruct(shape, a.dtype)
@@ -111,9 +130,10 @@ def _by_xla(a: Any, b: Any, *, role: str, shape: Any, **options: Any) -> Any:
 def _by_plain_xla(
     a: Any, b: Any, *, role: str, shape: Any, strides: Any, padding: Pairs, dilation: Any, groups: int
 ) -> Any:
-    """Computes a role with NHWC/HWIO convolutions only: gradients first transpose the images and kernels.
+    """Computes the product `role` (see `_by_xla`) with XLA convolutions of images NHWC and kernels HWIO only.
 
-    In the body of a loop, XLA's code for any other form is several times slower on a CPU.
+    For gradients, the operands are transposed to these layouts: others are several times slower on a CPU in the body of
+    a loop. The gradient of a grouped kernel is left to `_by_xla`.
     """
     if role == "output" or (role == "kernel" and groups > 1):
         return _by_xla(a, b, role=role, shape=shape, strides=strides, padding=padding, dilation=dilation, groups=groups)
@@ -143,8 +163,8 @@ def _by_pixels(
 ) -> Any:
     """Computes the gradient of a grouped kernel as one matrix product per kernel position, for several devices.
 
-    XLA partitions the form that JAX writes wrongly: devices along a mesh axis that hold the same rows are each counted
-    (jaxlib 0.10.2). It also gathers all images on every device.
+    XLA partitions JAX's own transpose wrongly: devices along a mesh axis that hold the same rows are each counted
+    (jaxlib 0.10.2). It would also gather all images on every device.
     """
     del role
     x = lax.pad(a, np.zeros((), a.dtype), [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)])
@@ -161,7 +181,7 @@ def _by_pixels(
 def _by_onednn(
     a: Any, b: Any, *, role: str, shape: Any, strides: Any, padding: Pairs, dilation: Any, groups: int
 ) -> Any:
-    """Computes a role with oneDNN, in float32 for any dtype."""
+    """Computes the product `role` (see `_by_xla`) with oneDNN in float32; the result has the dtype of `a`."""
     call = jax.ffi.ffi_call(onednn.CONVOLVE, jax.ShapeDtypeStruct(shape, jnp.float32))
     out = call(
         a.astype(jnp.float32),
@@ -176,6 +196,7 @@ def _by_onednn(
 
 
 def _lower(context: Any, a: Any, b: Any, *, cpu: bool, role: str, **params: Any) -> Any:
+    """Lowers the primitive to MLIR by the implementation that fits the role, the platform and the number of devices."""
     if role == "kernel" and params["groups"] > 1 and device_count(context) > 1:
         implementation = _by_pixels
     elif cpu:
@@ -195,7 +216,7 @@ mlir.register_lowering(convolution_p, functools.partial(_lower, cpu=True), platf
 
 
 def implementation_name(devices: int) -> str:
-    """Returns what computes convolutions on that number of devices, for people: 'oneDNN 3.2.0', or 'XLA (reason)'."""
+    """Describes what computes convolutions on this number of devices: 'oneDNN 3.2.0', 'XLA', or 'XLA (reason)'."""
     if jax.default_backend() != "cpu":
         return "XLA"
     return onednn.load().text if devices == 1 else "XLA (several devices)"

@@ -15,10 +15,11 @@ DecodeWindow = Callable[[bytes, int, int, int, int, int], np.ndarray | None]
 
 @functools.cache
 def load() -> DecodeWindow | None:
-    """Returns the decoder (data, channels, top, left, height, width) -> uint8 [height, width, channels].
+    """Returns the function that decodes a window of a JPEG file, or None if it cannot be compiled.
 
-    None if it cannot be compiled. The decoder's pixels equal those of decoding the whole image; it returns None for an
-    image that is damaged or not a JPEG of 1 or 3 channels.
+    It maps (data, channels, top, left, height, width) to the pixels, uint8 [height, width, channels], which equal those
+    of decoding the whole image and cropping it. `channels` is 1 for grey or 3 for RGB. It returns None for data that is
+    damaged or not a JPEG of 1 or 3 channels.
     """
     if not compiler.is_enabled():
         return None
@@ -29,6 +30,7 @@ def load() -> DecodeWindow | None:
     function.argtypes = [ctypes.c_char_p, ctypes.c_size_t, *[ctypes.c_int] * 5, ctypes.c_void_p, ctypes.c_size_t]
 
     def window(data: bytes, channels: int, top: int, left: int, height: int, width: int) -> np.ndarray | None:
+        """Decodes one window; see `load`."""
         rows = np.empty((height, width + EXTRA_COLUMNS, channels), np.uint8)
         offset = function(data, len(data), channels, top, left, height, width, rows.ctypes.data, rows.strides[0])
         return None if offset < 0 else rows[:, offset : offset + width]

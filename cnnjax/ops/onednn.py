@@ -24,7 +24,12 @@ ROLES = ("output", "images", "kernel")  # numbered as in onednn.cc: which produc
 
 
 class Status(NamedTuple):
-    """The state of the oneDNN library: whether it computes convolutions on a CPU, and its version or the reason."""
+    """State of the oneDNN library.
+
+    Attributes:
+      ok: whether oneDNN computes convolutions and pools on a CPU.
+      text: 'oneDNN 3.2.0', or 'XLA (reason)' if not.
+    """
 
     ok: bool
     text: str
@@ -32,7 +37,10 @@ class Status(NamedTuple):
 
 @functools.cache
 def load() -> Status:
-    """Compiles the library, unless the cache has it, and registers it with XLA. Raises nothing."""
+    """Compiles the library, unless the cache has it, registers it with XLA, and returns the status.
+
+    Runs once per process. Raises nothing: the status holds the reason of a failure.
+    """
     if not compiler.is_enabled():
         return Status(False, "XLA (CNNJAX_NATIVE=0)")
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
@@ -55,6 +63,7 @@ def load() -> Status:
 
 
 def _compile() -> pathlib.Path:
+    """Compiles onednn.cc against the installed oneDNN wheels, and returns the library's path."""
     lib = _package_file(RUNTIME, "libdnnl.so.3")
     include = [f"-I{jax.ffi.include_dir()}", f"-I{_package_file(HEADERS, 'dnnl.hpp').parent}"]
     versions = [importlib.metadata.version(name) for name in ("jaxlib", RUNTIME, HEADERS)]
@@ -62,7 +71,7 @@ def _compile() -> pathlib.Path:
 
 
 def _package_file(package: str, name: str) -> pathlib.Path:
-    """Returns the path of a file of an installed package."""
+    """Returns the path of the file `name` in an installed package. Raises FileNotFoundError if it has none."""
     for file in importlib.metadata.files(package) or []:
         if file.name == name:
             return pathlib.Path(str(file.locate())).resolve()

@@ -30,19 +30,24 @@ SUM_TRANSPOSES = {"output": "images", "images": "output"}
 
 
 def max_pool(x: jax.Array, window: int, stride: int, padding: Pairs) -> jax.Array:
-    """Applies max pooling to [N, H, W, C]. `padding` is ((top, bottom), (left, right)), with -infinity.
+    """Applies max pooling over square windows: [N, H, W, C] -> [N, H', W', C].
 
-    The gradient goes to the first of equal values in a window.
+    `padding` is ((top, bottom), (left, right)) in pixels, filled with -infinity. Of equal maxima in a window, the
+    gradient goes to the first.
     """
     return max_pool_p.bind(x, role="output", **_options(x, window, stride, padding))
 
 
 def sum_pool(x: jax.Array, window: int, stride: int, padding: Pairs) -> jax.Array:
-    """Sums the windows of [N, H, W, C]. `padding` is ((top, bottom), (left, right)), with 0."""
+    """Sums over square windows: [N, H, W, C] -> [N, H', W', C].
+
+    `padding` is ((top, bottom), (left, right)) in pixels, filled with 0.
+    """
     return sum_pool_p.bind(x, role="output", **_options(x, window, stride, padding))
 
 
 def _options(x: jax.Array, window: int, stride: int, padding: Pairs) -> dict[str, Any]:
+    """Returns the primitive's parameters for images x [N, H, W, C], among them the output shape."""
     out = ((low + size + high - window) // stride + 1 for size, (low, high) in zip(x.shape[1:3], padding, strict=True))
     return {"shape": (x.shape[0], *out, x.shape[3]), "window": window, "stride": stride, "padding": padding}
 
@@ -51,7 +56,10 @@ def _options(x: jax.Array, window: int, stride: int, padding: Pairs) -> dict[str
 
 
 def _max_jvp(primals: Any, tangents: Any, *, role: str, **options: Any) -> Any:
-    """Differentiates by the first operand alone: the location of the maximum is piecewise constant in x."""
+    """Differentiates max pooling with respect to the first operand of `role` (see `_by_xla`).
+
+    A second operand only locates the maxima, and has no gradient, as their locations are piecewise constant in x.
+    """
     out = max_pool_p.bind(*primals, role=role, **options)
     if isinstance(tangents[0], ad.Zero):
         return out, jnp.zeros_like(out)
@@ -60,17 +68,22 @@ def _max_jvp(primals: Any, tangents: Any, *, role: str, **options: Any) -> Any:
 
 
 def _max_transpose(cotangent: Any, tangent: Any, x: Any, *, role: str, shape: Any, **options: Any) -> Any:
+    """Transposes the roles of max pooling that are linear in `tangent`, their first operand.
+
+    Returns the cotangent of `tangent`, and None for x.
+    """
     if isinstance(cotangent, ad.Zero):
         return ad.Zero(tangent.aval), None
     return max_pool_p.bind(cotangent, x, role=MAX_TRANSPOSES[role], shape=tangent.aval.shape, **options), None
 
 
 def _sum_transpose(cotangent: Any, x: Any, *, role: str, shape: Any, **options: Any) -> Any:
+    """Transposes sum pooling, or its transpose; returns the cotangent of its operand x."""
     return [sum_pool_p.bind(cotangent, role=SUM_TRANSPOSES[role], shape=x.aval.shape, **options)]
 
 
 def _batched(pool_p: Primitive, operands: Any, axes: Any, *, shape: Any, **options: Any) -> Any:
-    """Implements vmap by joining the mapped axis with the batch axis."""
+    """Implements vmap by joining the mapped axis with the batch axis; returns the result and its mapped axis."""
     count = next(x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None)
     operands = [
         jnp.broadcast_to(x[None], (count, *x.shape)) if axis is None else jnp.moveaxis(x, axis, 0)
@@ -90,7 +103,12 @@ ad.deflinear2(sum_pool_p, _sum_transpose)
 
 
 def _by_xla(*operands: Any, role: str, shape: Any, window: int, stride: int, padding: Pairs, is_max: bool) -> Any:
-    """Computes a role with XLA's own reduce_window and its derivatives."""
+    """Computes a pool or a derivative of it, the `role`, with XLA's reduce_window and JAX's derivatives.
+
+    'output' is the pool of x, the only operand. 'images' is the gradient of x, from the output's gradient and, for max
+    pooling, x. 'tangent', of max pooling only, is the output's tangent, from x's tangent and x. `shape` is that of the
+    result, and `is_max` tells max from sum pooling.
+    """
     *linear, x = operands
 
     def pool(x: Any) -> Any:
@@ -106,7 +124,10 @@ def _by_xla(*operands: Any, role: str, shape: Any, window: int, stride: int, pad
 
 
 def _by_onednn(*operands: Any, role: str, shape: Any, window: int, stride: int, padding: Pairs, is_max: bool) -> Any:
-    """Computes a role with oneDNN, in float32. oneDNN has no sum pooling; it is the average pool times the area."""
+    """Computes a role (see `_by_xla`) other than 'tangent' with oneDNN in float32.
+
+    oneDNN has no sum pooling: it is computed as average pooling times the area of the window.
+    """
     first, x = operands[0], operands[-1]
     out = jax.ffi.ffi_call(onednn.POOL, jax.ShapeDtypeStruct(shape, jnp.float32))(
         first.astype(jnp.float32),
@@ -121,7 +142,7 @@ def _by_onednn(*operands: Any, role: str, shape: Any, window: int, stride: int, 
 
 
 def _by_shifts(*operands: Any, role: str, shape: Any, window: int, stride: int, padding: Pairs, is_max: bool) -> Any:
-    """Computes a role with one strided slice of x per position in the window."""
+    """Computes a role (see `_by_xla`) by strided slices of the padded operands, one per position in the window."""
     *linear, x = operands
     edges = ((0, 0), *padding, (0, 0))
     inside = tuple(slice(low, low + size) for (low, _), size in zip(padding, shape[1:3], strict=True))
@@ -145,7 +166,10 @@ def _by_shifts(*operands: Any, role: str, shape: Any, window: int, stride: int, 
 
 
 def _window_positions(padded: jax.Array, window: int, stride: int) -> Iterator[jax.Array]:
-    """Yields, for each position in the window, row by row, the values there in all windows: [N, H', W', C]."""
+    """Yields one array [N, H', W', C] per position in the window, row by row: the values there in all windows.
+
+    `padded` is the padded input [N, H, W, C].
+    """
     rows, columns = ((size - window) // stride * stride + 1 for size in padded.shape[1:3])
     for i in range(window):
         for j in range(window):
@@ -156,10 +180,11 @@ def _window_positions(padded: jax.Array, window: int, stride: int) -> Iterator[j
 def _scatter_windows(
     g: jax.Array, first: jax.Array | None, window: int, stride: int, sides: Sequence[int]
 ) -> jax.Array:
-    """Computes the gradient of the padded input (of these sides): each pixel sums g over the windows that cover it.
+    """Computes the gradient of a pool's padded input, whose height and width are `sides`, from that of its output, g.
 
-    With `first`, the position of the maximum in each window, only the windows count whose maximum the pixel is. All
-    pixels of one phase, their position modulo the stride, are at the same positions of their windows.
+    Each pixel sums g over the windows that cover it. `first` is the position of the maximum in each window, numbered
+    row by row; then a window counts only for the pixel at that position. None (sum pooling) counts all. Pixels whose
+    positions agree modulo the stride are computed together: they are at the same positions of their windows.
     """
     rows, columns = (-(-side // stride) for side in sides)
     reach = (window - 1) // stride  # earlier windows that cover a pixel, besides its own
@@ -168,6 +193,7 @@ def _scatter_windows(
     first = None if first is None else jnp.pad(first, grow, constant_values=window**2)
 
     def phase(a: int, b: int) -> Any:
+        """Returns the gradient of the pixels at (a, b) modulo the stride."""
         gradient = jnp.zeros((), g.dtype)
         for i in range(a, window, stride):
             for j in range(b, window, stride):
@@ -183,7 +209,10 @@ def _scatter_windows(
 
 
 def _lower(context: Any, *operands: Any, role: str, window: int, padding: Pairs, **params: Any) -> Any:
-    """Lowers for CPUs. oneDNN has no tangent, and no windows that lie in the padding alone."""
+    """Lowers a pool for CPUs: to oneDNN where that can compute the role, else to shifted slices.
+
+    oneDNN has no role 'tangent', and no windows that lie in the padding alone.
+    """
     fits = role != "tangent" and max(map(max, padding)) < window
     by = _by_onednn if fits and uses_onednn(context) else _by_shifts
     compute = functools.partial(by, role=role, window=window, padding=padding, **params)

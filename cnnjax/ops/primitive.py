@@ -11,14 +11,16 @@ from cnnjax.ops import onednn
 
 
 def primitive(name: str) -> Primitive:
-    """Creates a primitive whose result has the shape of its parameter `shape` and the dtype of its first operand.
+    """Creates a JAX primitive whose result has the shape of its parameter `shape` and the dtype of its first operand.
 
-    The caller registers derivatives, batching and lowerings. Outside jit, each set of parameters is compiled once.
+    The caller registers derivatives, batching and lowerings. Outside jit, each call runs as its own jitted function,
+    which is compiled once per set of parameters and shapes.
     """
     result = Primitive(name)
 
     @functools.cache
     def compiled(**params: Any) -> Any:
+        """Returns the jitted function that binds the primitive with these parameters."""
         return jax.jit(functools.partial(result.bind, **params))
 
     result.def_impl(lambda *operands, **params: compiled(**params)(*operands))
@@ -27,15 +29,15 @@ def primitive(name: str) -> Primitive:
 
 
 def device_count(context: Any) -> int:
-    """Returns the number of devices of the program that is being lowered."""
+    """Returns the number of devices of the program that is being lowered; `context` is its LoweringRuleContext."""
     return getattr(context.module_context.axis_context, "num_devices", 1)
 
 
 def uses_onednn(context: Any) -> bool:
-    """Returns whether a lowering for a CPU may call oneDNN.
+    """Returns whether a lowering for a CPU may call oneDNN; `context` is its LoweringRuleContext.
 
-    It may not on several devices, where XLA can partition only its own operations, and not in an exported program,
-    which must run without our library.
+    False on several devices, because XLA can partition only its own operations; in an exported program, which must run
+    without our library; for a first operand other than float32 and bfloat16; and where oneDNN is not available.
     """
     if device_count(context) > 1 or context.module_context.lowering_parameters.for_export:
         return False
