@@ -73,7 +73,7 @@ def import_code(name: str) -> None:
 
 def flags() -> list[str]:
     """Returns the --import flags that make another `cnnjax` process import the same code."""
-    return [f"--import={entry.path if entry.path.suffix == '.py' else entry.name}" for entry in _imports.values()]
+    return [f"--import={entry.path if entry.name.endswith('.py') else entry.name}" for entry in _imports.values()]
 
 
 def keep_copies(folder: pathlib.Path) -> None:

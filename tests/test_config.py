@@ -241,9 +241,9 @@ def test_a_wrong_config_file_is_refused(source: str | None, message: str, tmp_pa
 @pytest.mark.parametrize(
     ("location", "message"),
     [
-        ("configs/digits_lenet.py", "did you mean 'configs/digits_lenet5.py'?"),
+        ("configs/digits_lenet.py", "did you mean 'digits_lenet5'?"),
         ("configs/digits_lenet5.py:x", "takes no argument, got 'x'"),
-        ("configs", "there is no config file 'configs'; "),
+        ("configs", "there is no config 'configs'; "),
         ("pyproject.toml", "pyproject.toml gives no config: expected a .py file with get_config()"),
     ],
 )

@@ -85,7 +85,7 @@ def input_errors(model: str, shape: tuple[int, ...]) -> Iterator[None]:
         raise
     except Exception as error:
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{model!r} does not take images of {list(shape)}: {reason}") from error
+        raise InputError(f"{model!r} does not take images of {tuple(shape)}: {reason}") from error
 
 
 def as_fully_convolutional(recipe: EvalRecipe, data: DataInfo, model: nn.Module) -> nn.Module:

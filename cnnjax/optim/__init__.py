@@ -251,10 +251,6 @@ def parse(config: Config) -> OptimRecipe:
     """
     optimizer, schedule = parse_optimizer(config.optimizer), parse_schedule(config.schedule)
     monitors = build_monitors(schedule, config.early_stop)
-    if monitors and not (config.val_split or config.fold):
-        raise InputError(
-            f"{next(iter(monitors))} monitors the validation split: give config.val_split, as in 'train[90%:]'"
-        )
     is_lbfgs = optimizer[0].name == "lbfgs"
     if config.sam_rho and is_lbfgs:
         raise InputError(

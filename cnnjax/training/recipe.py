@@ -53,15 +53,17 @@ def parse_recipe(config: Config) -> Recipe:
     for name in DURATIONS:
         if not parse_duration(getattr(config, name), epoch=1000, total=1_000_000):
             raise InputError(f"config.{name} = {getattr(config, name)!r}: expected more than 0")
-    if config.init_partial and not config.init:
-        raise InputError("config.init_partial = True: there is nothing to initialize from; give config.init")
+    update = optim.parse(config)
+    if update.monitors and not (config.val_split or config.fold):
+        name = next(iter(update.monitors))
+        raise InputError(f"{name} monitors the validation split: give config.val_split, as in 'train[90%:]'")
     return Recipe(
         config=config,
         operations=operations,
         normalization=normalization,
         statistics=frozenset(required_statistics(operations, evaluation.operations, normalization=normalization)),
         loss=evaluation.loss,
-        optim=optim.parse(config),
+        optim=update,
         distill=distill.parse(config.distill) if config.distill else None,
         evaluation=evaluation,
     )

@@ -123,6 +123,8 @@ def make_setup(
       InputError: a config, data set or network that does not fit.
     """
     config = recipe.config
+    if config.init_partial and not config.init:
+        raise InputError("config.init_partial = True: there is nothing to initialize from; give config.init")
     resuming = folder is not None and bool(checkpoint.steps(folder))
     init_network = pretrained.load(config.init, model=config.model) if config.init and not resuming else None
     if recipe.distill:

@@ -166,7 +166,7 @@ def test_a_damaged_file_of_statistics_is_named_and_computed_anew(digits_dir: str
     whole = path.read_bytes()
     for damaged in (b"", whole[:-9], whole[:300] + b"\xff" + whole[301:]):
         path.write_bytes(damaged)
-        with pytest.raises(InputError, match=r"statistics.npz is (damaged|missing); going on with the run writes it"):
+        with pytest.raises(InputError, match=r"statistics.npz is (damaged|missing); resuming the run rewrites it"):
             evaluate(tmp_path, data_dir=digits_dir)
         train(config("pixel_mean_std"), tmp_path, data_dir=digits_dir)
         jax.tree.map(np.testing.assert_array_equal, workdir.read_data_info(tmp_path).to_dict(), known.to_dict())

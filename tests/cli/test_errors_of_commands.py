@@ -19,7 +19,7 @@ def contents(folder: pathlib.Path) -> dict[str, bytes]:
 WRONG = {
     "command": ("tran", "unknown command 'tran'; did you mean 'train'?"),
     "no config": ("train", "--config=FILE is missing"),
-    "config file": ("train --config=configs/digit_lenet5.py", "did you mean 'configs/digits_lenet5.py'"),
+    "config file": ("train --config=configs/digit_lenet5.py", "did you mean 'digits_lenet5'"),
     "config argument": (f"train {DIGITS}:x", "takes no argument, got 'x'"),
     "flag": (f"train {DIGITS} --wrkdir=x", "unknown flag '--wrkdir=x'; did you mean 'workdir'?"),
     "field": (f"train {DIGITS} --config.bach_size=3", "unknown config field 'bach_size'; did you mean 'batch_size'?"),
@@ -51,7 +51,7 @@ WRONG = {
     "split": (f"train {DIGITS} --config.test_split=tets", "'tets'; did you mean 'test'?"),
     "no split": (f"train {DIGITS} --config.train_split=", "config.train_split = '': expected a split"),
     "empty split": (f"train {DIGITS} --config.train_split=train[5:5]", "is empty"),
-    "other config": (f"train {DIGITS} --workdir={{run}} --config.lr=7", "is the run of another config: "),
+    "other config": (f"train {DIGITS} --workdir={{run}} --config.lr=7", "holds a run with another config: "),
     "not a run": (f"train {DIGITS} --workdir=tests", "tests is not empty and not a run's folder"),
     "workdir is a file": (f"train {DIGITS} --workdir=README.md", "README.md"),
     "workdir cannot be": (f"train {DIGITS} --workdir=/proc/here", "/proc/here"),
@@ -80,8 +80,8 @@ WRONG = {
     ),
     "probe data": ("probe --workdir={run} --dataset=digts", "did you mean 'digits'?"),
     "export to": ("export --workdir={run}", "--to=FILE is missing"),
-    "export what": ("export --workdir={run} --to={tmp}/net.onnx", "its name does not say what to write; "),
-    "export folder": ("export --workdir={run} --to={tmp}/no/net.pth", "there is no folder {tmp}/no"),
+    "export what": ("export --workdir={run} --to={tmp}/net.onnx", "unknown format '.onnx'; supported: .stablehlo"),
+    "export folder": ("export --workdir={run} --to={tmp}/no/net.pth", "the folder {tmp}/no"),
     "export input": ("export --workdir={run} --to={tmp}/net.stablehlo --input=9", "--input=9: expected height, width"),
     "export size": ("export --workdir={run} --to={tmp}/net.stablehlo --input=9x9", "does not take images of (9, 9, 1)"),
     "wrong flag": (

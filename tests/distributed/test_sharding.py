@@ -154,7 +154,7 @@ def test_layers_are_divided_by_outputs_and_inputs_in_turns(model: str, mesh: str
 def test_a_mesh_that_divides_nothing_is_an_error(model: str, mesh: str) -> None:
     init, _ = state_of(model, (32, 32, 3), 10)
     shapes = jax.eval_shape(init, jax.random.key(0))
-    with pytest.raises(InputError, match=r"config\.mesh has model=[28], and no layer of this network .* use 'data=8'"):
+    with pytest.raises(InputError, match=r"config\.mesh has model=[28], but no layer of this network .* use 'data=8'"):
         sharding.state_sharding(shapes, sharding.make_mesh(text=mesh))
 
 

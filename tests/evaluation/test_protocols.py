@@ -373,7 +373,7 @@ def test_training_scores_by_any_protocol_of_one_size(ragged: str) -> None:
         )
         sums = scoring.make_scorer(parse_eval_recipe(config), data, examples, model, mesh)(variables_of(model, 27))
         want, labels = expected("ten_crop(27)", "probabilities", ragged)
-        assert (sums["count"], sums["top1"]) == (len(SIZES), (want.argmax(axis=1) == labels).sum())
+        assert (sums["count"], sums["accuracy"]) == (len(SIZES), (want.argmax(axis=1) == labels).sum())
         assert float(sums["loss"]) == pytest.approx(-want[np.arange(len(SIZES)), labels].sum(), rel=1e-5)
     with pytest.raises(InputError, match="in several sizes, which training does not: give it to `evaluate`"):
         scoring.make_scorer(parse_eval_recipe(config_with(protocol="multiscale(32, 36)")), data, examples, model, mesh)

@@ -85,12 +85,12 @@ def test_a_study_from_the_command_line(
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        ([], 2, "the following arguments are required: file"),
-        (["experiments/degradatoin.py"], 1, "did you mean 'experiments/degradation.py'?"),
+        ([], 2, "the following arguments are required: FILE"),
+        (["experiments/degradatoin.py"], 1, "did you mean 'degradation'?"),
         (["configs/digits_lenet5.py"], 1, "configs/digits_lenet5.py gives no study: it has no get_study(budget)"),
         (["experiments/degradation.py", "--budget=quik"], 1, "--budget=quik: did you mean 'quick'?"),
         (["experiments/degradation.py", "--workers=0"], 1, "--workers=0: expected at least 1"),
-        (["experiments/degradation.py", "--seeds=3"], 2, "unrecognized arguments: --seeds=3"),
+        (["experiments/degradation.py", "--seeds=3"], 2, "unknown flag '--seeds=3'"),
     ],
 )
 def test_wrong_arguments_are_one_line_errors(

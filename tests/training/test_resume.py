@@ -104,7 +104,7 @@ def test_settings_of_what_is_said_and_kept_may_change_and_no_others(digits_dir: 
     tiny.run(whole, digits_dir, **tiny.EVERYTHING)
     tiny.interrupt(other, digits_dir, 3, **tiny.EVERYTHING)
     before = {path: path.read_bytes() for path in other.rglob("*") if path.is_file()}
-    message = r"other is the run of another config: lr = 0.05 there, 0.1 now, seed = 0 there, 3 now\."
+    message = r"other holds a run with another config: lr = 0.05 there, 0.1 now, seed = 0 there, 3 now\."
     with pytest.raises(InputError, match=message):
         tiny.run(other, digits_dir, **tiny.EVERYTHING | {"lr": 0.1, "seed": 3})
     assert {path: path.read_bytes() for path in other.rglob("*") if path.is_file()} == before
@@ -115,7 +115,7 @@ def test_settings_of_what_is_said_and_kept_may_change_and_no_others(digits_dir: 
 
 def test_a_folder_that_is_no_runs_is_left_alone(digits_dir: str, tmp_path: pathlib.Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(InputError, match="is not empty and not a run's folder; give another --workdir"):
+    with pytest.raises(InputError, match="is not empty and not a run's folder; pass another --workdir"):
         tiny.run(tmp_path, digits_dir)
     assert [path.name for path in tmp_path.rglob("*")] == ["thesis.tex"]
 
