@@ -6,7 +6,7 @@
     net = cnnjax.load("runs/digits")                                 # a run, 'torchvision:resnet50.v1', or a file
     net.predict(images)                                              # uint8 [N, H, W, C] -> probabilities [N, classes]
     net.features(images, "conv4_x")                                  # named feature maps
-    result = cnnjax.train(cnnjax.Config(model="lenet5"), "runs/digits")
+    result = cnnjax.train(cnnjax.load_config("digits_lenet5"), "runs/digits")
     cnnjax.evaluate("runs/digits", step="best")
     images, labels = cnnjax.load_dataset("cifar10", "test")
 
@@ -74,7 +74,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """Returns the names of this module, including public names that are not imported yet."""
-    return sorted([*globals(), *_HOME])
+    return sorted(["__doc__", "__version__", *_HOME])
 
 
 if TYPE_CHECKING:

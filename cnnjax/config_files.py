@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from cnnjax import register
-from cnnjax.config import FIELDS, Config, check, load, unknown_field
+from cnnjax.config import FIELDS, HINTS, Config, check, load, unknown_field
 from cnnjax.errors import InputError, nearest
 
 
@@ -190,6 +190,8 @@ def _flag_error(error: Exception, overrides: Sequence[str], flag_names: Iterable
         if name.startswith("config.") and name.removeprefix("config.") not in FIELDS:
             return unknown_field(name.removeprefix("config."))
         if word.startswith("-") and not name.startswith("config."):
+            if name in FIELDS or name in HINTS:
+                return InputError(f"unknown flag {word!r}; settings are given as --config.{word.lstrip('-')}")
             return InputError(f"unknown flag {word!r}; {nearest(name, flag_names)}")
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return InputError(lines[0].removeprefix("flag --"))

@@ -28,10 +28,10 @@ T = TypeVar("T", bound=Callable[..., Any])
 
 @dataclasses.dataclass(frozen=True)
 class Import:
-    """A file or module that this process has imported by `import_code`.
+    """A file or module with registered code, as this process has imported it.
 
     Attributes:
-      name: argument of `import_code`: 'my_net.py' or 'my_package.nets'.
+      name: what --import needs: 'my_net.py' or 'my_package.nets'.
       path: absolute path of the source.
       digest: SHA-256 of the source, hexadecimal.
     """
@@ -41,7 +41,7 @@ class Import:
     digest: str
 
 
-_imports: dict[str, Import] = {}
+_imports: dict[pathlib.Path, Import] = {}  # by the path of the source
 
 
 def import_code(name: str) -> None:
@@ -49,7 +49,7 @@ def import_code(name: str) -> None:
 
     Raises InputError when it does not exist, or raises an exception while being imported.
     """
-    if name in _imports:
+    if any(entry.name == name for entry in _imports.values()):
         return
     path = pathlib.Path(name)
     try:
@@ -68,7 +68,7 @@ def import_code(name: str) -> None:
     except Exception as error:  # the code may raise anything
         kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
         raise InputError(f"--import={name}: {kind}{error}") from error
-    _imports[name] = Import(name, path.resolve(), _digest(path))
+    _imports[path.resolve()] = Import(name, path.resolve(), _digest(path))
 
 
 def flags() -> list[str]:
@@ -77,7 +77,7 @@ def flags() -> list[str]:
 
 
 def keep_copies(folder: pathlib.Path) -> None:
-    """Copies the sources imported by `import_code` into a run's folder, with their digests in imports.json."""
+    """Copies the sources of registered code into a run's folder, with their digests in imports.json."""
     if not _imports:
         return
     copies = folder / FOLDER
@@ -107,7 +107,7 @@ def check_imports(folder: pathlib.Path) -> None:
         if digest in have:
             continue
         copy = folder / FOLDER / file
-        if name in _imports or any(entry.path.name == file for entry in _imports.values()):
+        if any(name == entry.name or file == entry.path.name for entry in _imports.values()):
             raise InputError(f"{name} is not the code that {folder} was trained with: its copy is {copy}")
         raise InputError(f"{folder} needs --import={name}; its copy is {copy}")
 
@@ -120,23 +120,28 @@ def _digest(path: pathlib.Path) -> str:
 # ------------------------------------------------------------------------------------------------------- decorators
 
 
-def _add(kind: str, table: MutableMapping[str, Any], name: str, entry: Any) -> None:
-    """Adds `entry` to a table under `name`; `kind` is a noun for messages, such as 'model'.
+def _add(kind: str, table: MutableMapping[str, Any], name: str, entry: Any, function: Any) -> None:
+    """Adds `entry` to a table under `name`, and notes the source of `function`, which it is made from.
 
-    Raises InputError for a name that is taken, or that is not an identifier, as call strings need.
+    `kind` is a noun for messages, such as 'model'. Raises InputError for a name that is taken, or that is not an
+    identifier, as call strings need.
     """
     if not name.isidentifier():
         raise InputError(f"{kind} {name!r}: expected a name of letters, digits and underscores, as in 'tiny_net'")
     if name in table:
         raise InputError(f"there is a {kind} {name!r} already; choose another name")
     table[name] = entry
+    source = getattr(sys.modules.get(getattr(function, "__module__", None) or ""), "__file__", None)
+    if source and not function.__module__.startswith("cnnjax."):  # a notebook has no file to keep
+        path = pathlib.Path(source).resolve()
+        _imports.setdefault(path, Import(path.name, path, _digest(path)))
 
 
 def _decorator(kind: str, table: MutableMapping[str, Any], name: str) -> Callable[[T], T]:
     """Returns a decorator that adds a function to a table by `_add`, and returns the function."""
 
     def add(function: T) -> T:
-        _add(kind, table, name, function)
+        _add(kind, table, name, function, function)
         return function
 
     return add
@@ -163,7 +168,7 @@ def register_model(
     def add(build: T) -> T:
         """Adds the network to MODELS, and returns it."""
         row = Variant(build, f"{paper}, {year}" if year else paper, input_shape, num_classes, {}, params=0, macs=0)
-        _add("model", MODELS, name, row)
+        _add("model", MODELS, name, row, build)
         return build
 
     return add
@@ -226,7 +231,7 @@ def register_metric(metric: Any) -> Any:
     """
     from cnnjax.metrics import METRICS
 
-    _add("metric", METRICS, metric.name, metric)
+    _add("metric", METRICS, metric.name, metric, metric.batch_sum)
     return metric
 
 
@@ -240,10 +245,10 @@ def register_dataset(name: str, entry: Any, reader: Callable[..., Any] | None = 
     from cnnjax.data.readers import READERS
 
     if reader is not None:
-        _add("reader", READERS, entry.reader, reader)
-    _add("data set", DATASETS, name, entry)
+        _add("reader", READERS, entry.reader, reader, reader)
+    _add("data set", DATASETS, name, entry, reader)
 
 
 def imported() -> Sequence[Import]:
-    """Returns the files and modules that this process has imported by `import_code`."""
+    """Returns the files and modules with registered code that this process has imported."""
     return tuple(_imports.values())

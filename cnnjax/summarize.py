@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cnnjax import spec
-from cnnjax.errors import InputError, unknown
+from cnnjax.errors import InputError
 from cnnjax.models import MODELS, create_model
 
 Pair = tuple[int, int]  # (rows, columns)
@@ -57,8 +57,7 @@ class _View(NamedTuple):
     jump: Pair
 
 
-# In place of a _View: arrays that do not depend on the image, and arrays whose units see the whole image.
-_NOTHING, _ALL = "nothing", "all"
+_NOTHING, _ALL = "nothing", "all"  # in place of a _View: units that do not depend on the image, or see all of it
 
 
 class _Operation(NamedTuple):
@@ -70,8 +69,8 @@ class _Operation(NamedTuple):
 
 
 KINDS = {  # primitives that are layers, and the kinds that the table shows for them
-    "convolution": "convolution", "dot_general": "fully connected", "max_pool": "max pool",
-    "sum_pool": "average pool", "reduce_sum": "global average pool",
+    "convolution": "convolution", "conv_general_dilated": "convolution", "dot_general": "fully connected",
+    "max_pool": "max pool", "sum_pool": "average pool", "reduce_sum": "global average pool",
 }  # fmt: skip
 SCOPES = {"local_response_norm": "response norm"}  # named scopes that are layers without parameters
 COLUMNS = (
@@ -194,6 +193,10 @@ def _window(eqn: Any) -> tuple[Pair, Pair, tuple[Pair, Pair], Pair] | None:
     p = eqn.params
     if eqn.primitive.name == "convolution":
         return eqn.invars[1].aval.shape[:2], p["strides"], p["padding"], p["dilation"]
+    if eqn.primitive.name == "conv_general_dilated":  # flax's own, in a network from outside
+        axes = p["dimension_numbers"].rhs_spec[2:]
+        kernel = tuple(eqn.invars[1].aval.shape[axis] for axis in axes)
+        return kernel, p["window_strides"], p["padding"], p["rhs_dilation"]
     if eqn.primitive.name in ("max_pool", "sum_pool"):
         return (p["window"],) * 2, (p["stride"],) * 2, p["padding"], (1, 1)
     return None
@@ -337,11 +340,8 @@ def summary(
     """
     title = model if isinstance(model, str) else type(model).__name__
     if isinstance(model, str):
-        name = spec.parse(model).name
-        if name not in MODELS:
-            raise unknown("model", name, MODELS)
+        name, model = spec.parse(model).name, create_model(model, num_classes, dtype)
         input_shape = input_shape or MODELS[name].input_shape
-        model = create_model(model, num_classes or MODELS[name].num_classes, dtype)
     if input_shape is None:
         raise InputError("input_shape = None: expected (height, width, channels), which a module does not tell")
     if batch < 1 or dtype not in DTYPE_BYTES:

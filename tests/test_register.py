@@ -1,5 +1,6 @@
 """Code of one's own from outside the package: registered, trained with, kept in the run's folder, never run from it."""
 
+import importlib
 import pathlib
 import re
 import textwrap
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+import cnnjax
 from cnnjax import cli, config, errors, losses, metrics, models, optim, register
 from cnnjax.augment import MIXING, OPS
 from cnnjax.data import catalog, readers, transforms
@@ -147,3 +149,26 @@ def test_a_run_without_code_of_its_own_keeps_no_copies(tmp_path: pathlib.Path) -
     register.keep_copies(tmp_path)
     assert not list(tmp_path.iterdir())
     assert config.Config().model == "lenet5"
+
+
+def test_code_that_python_imports_is_kept_and_recognized(
+    tmp_path: pathlib.Path, digits_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, "my_own_net.py", TINY)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("my_own_net")
+    config = cnnjax.load_config("digits_lenet5", model="tiny(channels=2)", duration="2 steps")
+    cnnjax.train(config, "run", data_dir=digits_dir)
+    assert (tmp_path / "run/imports/my_own_net.py").read_text() == TINY
+    assert len(cnnjax.load("run").classes) == 10
+    register._imports.clear()
+    with pytest.raises(errors.InputError, match=r"run needs --import=my_own_net\.py"):
+        cnnjax.load("run")
+
+
+def test_a_network_from_outside_is_counted() -> None:
+    exec(TINY, {"__name__": "notebook"})
+    summary = cnnjax.summary("tiny")
+    assert summary.params == 80 + 28 * 28 * 8 * 10 + 10
+    assert summary.macs == 28 * 28 * 9 * 8 + 28 * 28 * 8 * 10

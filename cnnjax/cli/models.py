@@ -20,6 +20,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     from rich.table import Table
 
     from cnnjax.models import MODELS
+    from cnnjax.summarize import summary
 
     names = shared.matching(args.pattern, MODELS)
     if not names:
@@ -33,8 +34,12 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     for name in names:
         variant = MODELS[name]
         size = "x".join(map(str, variant.input_shape))
-        paper = f"{variant.paper.partition(',')[0]} {variant.year}"
-        table.add_row(name, f"{variant.params:,}", _with_unit(variant.macs), size, paper, variant.published)
+        paper = f"{variant.paper.partition(',')[0]} {variant.year}" if variant.year else variant.paper
+        params, macs = variant.params, variant.macs
+        if not params:  # registered from outside
+            network = summary(name)
+            params, macs = network.params, network.macs
+        table.add_row(name, f"{params:,}", _with_unit(macs), size, paper, variant.published)
     console.print(table)
     return 0
 

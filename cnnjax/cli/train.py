@@ -5,7 +5,7 @@ import os
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-from cnnjax import config_files
+from cnnjax import config_files, register
 from cnnjax.cli import shared
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _print_result(console: "Console", result: dict[str, Any], folder: pathlib.Pa
         rows = {"split": result["split"]}
         rows |= {row.heading: row.format(result[name]) for name, row in METRICS.items()}
     rows |= {"time": f"{minutes:.0f} min {seconds:.0f} s", "folder": str(folder)}
-    rows |= {"evaluate": f"{shared.program_name()} evaluate --workdir={folder}"}
+    rows |= {"evaluate": " ".join([shared.program_name(), "evaluate", f"--workdir={folder}", *register.flags()])}
     table = Table(show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")

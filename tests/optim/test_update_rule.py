@@ -126,7 +126,7 @@ def test_a_factor_scales_the_rate_and_leaves_the_decay(optimizer: str) -> None:
         ({"schedule": "piecewise((32000, 48000))"}, "at = (32000, 48000): expected Sequence[str]"),
         ({"schedule": "piecewise('50%', '75%')"}, "factor = '75%': expected float"),
         ({"optimizer": "sgd(momentum='0.9')"}, "momentum = '0.9': expected float"),
-        ({"schedule": "one_cycle(peak='100%')"}, "its peak at '100%' (step 1000000) is not before the end (step 1000000)"),
+        ({"schedule": "one_cycle(peak='100%')"}, "its peak at '100%' (step 1000000) is not before the end"),
     ],
 )
 def test_what_does_not_exist_is_refused(settings: dict[str, Any], message: str) -> None:
