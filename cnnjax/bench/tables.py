@@ -38,7 +38,10 @@ def print_rows(console: Console, rows: Sequence[Row]) -> None:
 
 
 def _speed_cells(row: Row) -> tuple[str, str, str]:
-    """Returns the cells of a row for steps/s, quartiles and images/s; for a start, seconds and quartiles."""
+    """Returns the cells of a row for steps/s, its quartiles and images/s; three '' if no time was measured.
+
+    A row that measures starting (`what` is 'start_cold' or 'start_warm') has seconds, their quartiles and '' instead.
+    """
     if row.seconds is None or row.seconds_q1 is None or row.seconds_q3 is None:
         return "", "", ""
     if row.steps_per_second is None:

@@ -264,9 +264,9 @@ def train_groups(
 
 
 def image_shapes(split: Split) -> np.ndarray:
-    """Returns the (height, width, channels) of each decoded image of a split, without decoding it: int [N, 3].
+    """Returns the (height, width, channels) of each image of a split, without decoding any: int [N, 3].
 
-    If the images differ in size, the headers of all of them are read.
+    If the split records no common size, the headers of all images are read.
     """
     if None not in split.shape:
         return np.tile(np.array(split.shape), (len(split), 1))

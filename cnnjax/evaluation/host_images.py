@@ -27,7 +27,10 @@ class HostImage:
 
     @property
     def view_count(self) -> int:
-        """Returns the number of views over all passes; 1 for an image with an error."""
+        """Returns how many views this image has, summed over the passes of the test protocol; flips are not counted.
+
+        An image that could not be read has none, but counts as 1.
+        """
         return sum(int(np.prod(views.shape[:-3])) for views in self.passes) or 1
 
 

@@ -34,7 +34,7 @@ def parse_optimizer(text: str) -> tuple[spec.Call, ...]:
     Returns one call (the optimizer) or two (the optimizer, then its wrapper). Raises InputError for an unknown name or
     argument, for several wrappers, and for schedule_free around an optimizer with momentum or b1 other than 0.
     """
-    calls: tuple[spec.Call, ...] = tuple(spec.parse_pipeline(text) or [spec.parse(text)])
+    calls = spec.parse_pipeline(text) or [spec.parse(text)]
     if len(calls) > 2:
         raise InputError(f"config.optimizer = {text!r}: expected an optimizer and one wrapper at most")
     optimizer, wrappers = calls[0], calls[1:]
@@ -47,7 +47,7 @@ def parse_optimizer(text: str) -> tuple[spec.Call, ...]:
         for name in ("momentum", "b1"):
             if bound.arguments.get(name):
                 raise InputError(f"schedule_free takes the place of momentum: use {optimizer.name}({name}=0.0)")
-    return calls
+    return tuple(calls)
 
 
 def build_optimizer(

@@ -100,9 +100,9 @@ class Saver:
     def finish(self) -> None:
         """Waits until every checkpoint that `save` started is on disk.
 
-        Raises InputError if a checkpoint cannot be written. Raises FloatingPointError, and saves nothing, if a
-        parameter or running statistic is infinite or NaN: a step's loss does not show it, as it is computed before the
-        update.
+        Raises InputError if a checkpoint cannot be written. Raises FloatingPointError if a parameter or running
+        statistic is infinite or NaN: that checkpoint is not written. The loss of a step does not show this, as it is
+        computed before the update.
         """
         pending, self._pending = self._pending, None
         if pending:

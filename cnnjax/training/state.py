@@ -52,9 +52,10 @@ def new_state(setup: Setup, log: Callable[[str], None]) -> TrainState:
 
 
 def _init_from_data(setup: Setup, state: TrainState) -> TrainState:
-    """Computes the network's data-dependent variables from the first INIT_IMAGES training images, without augmentation.
+    """Returns `state` with the network's data-dependent variables computed from the first INIT_IMAGES training images.
 
-    Host operations of config.augment still apply. Replaces `model_state` only; parameters stay.
+    The images are normalized. Of config.augment, only the operations that run on the host apply, random ones included;
+    those inside the training step do not. Replaces `model_state` only; parameters stay.
     """
     assert setup.splits is not None
     model: Any = setup.model

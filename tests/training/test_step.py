@@ -128,7 +128,7 @@ def test_dropout_differs_from_step_to_step_and_follows_the_seed() -> None:
 
 @pytest.mark.parametrize("devices", [1, 8])
 def test_a_network_is_primed_with_the_first_images_once(devices: int, digits_dir: str, tmp_path: pathlib.Path) -> None:
-    settings = {
+    settings: dict[str, Any] = {
         "model": "airbench94(features=(8, 8, 8))",
         "augment": "resize(32)|pad_crop(2)",
         "preprocess": "resize(32)",
