@@ -37,10 +37,10 @@ def _pixel_moments(images: np.ndarray) -> np.ndarray:
 
 
 def _gcn_moments(images: np.ndarray) -> np.ndarray:
-    """Sums the D = H * W * C values of each image after `normalize.gcn`, and their products over the images.
+    """Sums over the images, after `normalize.gcn`: each of the D = H * W * C values, and each product of two of them.
 
-    Returns float64 [1 + D, D]: the sums in the first row, below them the products of each pair of values. Raises
-    InputError for more than MAX_ZCA_VALUES values.
+    Returns float64 [1 + D, D]: the sums of the values in the first row, those of the products below. Raises InputError
+    if D is over MAX_ZCA_VALUES.
     """
     if images[0].size > MAX_ZCA_VALUES:
         raise InputError(

@@ -171,7 +171,10 @@ def _score_test(setup: Setup, state: TrainState, file: workdir.MetricsWriter, re
 
 
 def _update_monitors(setup: Setup, state: TrainState, val: dict[str, float]) -> TrainState:
-    """Returns the state with its monitors updated by `val`, the mean validation metrics."""
+    """Returns the state after an evaluation: its plateau and early-stop monitors, if any, updated by `val`.
+
+    `val` holds the mean validation metrics.
+    """
     monitors = optim.update_monitors(setup.recipe.optim.monitors, jax.device_get(state.monitors), val)
     placed = jax.tree.map(functools.partial(sharding.put_replicated, setup.mesh), monitors)
     return dataclasses.replace(state, monitors=placed)
