@@ -123,7 +123,7 @@ def test_without_one_of_its_processes_a_run_ends_and_can_go_on(
     assert status != 0
     last = err.splitlines()[-1]
     assert re.fullmatch(
-        rf"error: .*(process {1 - victim} of 2, on .*)?another process .*, and the run goes on", last
+        rf"error: .*(process {1 - victim} of 2, on .*)?another process .* Restart all processes to resume the run", last
     ), err
     processes[victim].kill()
     tiny.wait(processes[victim])
