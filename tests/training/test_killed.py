@@ -57,12 +57,12 @@ def killed_like_whole(
 ) -> list[str]:
     """Asserts that a run killed at each of these instants ends like one never killed; returns what it was doing."""
     whole, killed, phases = tmp_path / "whole", tmp_path / "killed", []
-    status, _, err = tiny.wait(tiny.start(config, whole, digits_dir))
+    status, _, err = tiny.wait(tiny.start(config, whole, digits_dir, XLA_FLAGS=""))
     assert status == 0, err
     for steps, seconds in kills:
-        phases.append(kill(tiny.start(config, killed, digits_dir), killed, steps, seconds))
+        phases.append(kill(tiny.start(config, killed, digits_dir, XLA_FLAGS=""), killed, steps, seconds))
         print(f"killed while {phases[-1]}, step {last_step(killed)}")
-    status, _, err = tiny.wait(tiny.start(config, killed, digits_dir))
+    status, _, err = tiny.wait(tiny.start(config, killed, digits_dir, XLA_FLAGS=""))
     assert status == 0, err
     total = configs.to_steps(config.duration, epoch=1)
     assert tiny.digest(killed, total) == tiny.digest(whole, total)
