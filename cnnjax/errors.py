@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Iterable
 
 MAX_NAMES_SHOWN = 12  # in one message
+REGISTRABLE = frozenset(("model", "operation", "optimizer", "schedule", "loss", "metric", "data set"))
 
 
 class InputError(ValueError):
@@ -18,7 +19,7 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     """
     valid = sorted(valid)
     with_prefix = sorted((word for word in valid if word.endswith(f"_{name}")), key=len)  # cifar_resnet20 for resnet20
-    suggestion = with_prefix[:1] or difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    suggestion = with_prefix[:1] or difflib.get_close_matches(name, valid, n=1, cutoff=0.6)
     hint = f"did you mean {suggestion[0]!r}? " if suggestion else ""
     if len(valid) <= MAX_NAMES_SHOWN:
         return f"{hint}valid: {', '.join(valid) or 'none'}"
@@ -30,6 +31,9 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 def unknown(kind: str, name: str, valid: Iterable[str]) -> InputError:
     """Returns, without raising it, the error for a `name` that is not among the `valid` ones.
 
-    `kind` is the noun for the message, as in 'model': "unknown model 'vgg17'; did you mean 'vgg16'? valid: ...".
+    `kind` is the noun for the message, as in 'model': "unknown model 'vgg17'; did you mean 'vgg16'? valid: ...". If no
+    valid name is similar and users can register their own, the message states how.
     """
-    return InputError(f"unknown {kind} {name!r}; {nearest(name, valid)}")
+    names = nearest(name, valid)
+    own = kind in REGISTRABLE and not names.startswith("did you mean")
+    return InputError(f"unknown {kind} {name!r}; {names}{'; --import=FILE adds your own' if own else ''}")

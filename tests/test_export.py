@@ -101,7 +101,7 @@ def test_the_size_of_the_images_may_be_given() -> None:
     trained = network('lenet5(head="gap")', (28, 28, 1))
     facts = export.export_program(trained, "last", print, (40, 36, 1)).facts
     assert facts["input"]["shape"] == ["b", 40, 36, 1]
-    with pytest.raises(InputError, match=r"does not take images of \[20, 20, 1\]"):
+    with pytest.raises(InputError, match=r"does not take images of \(20, 20, 1\)"):
         export.export_program(trained, "last", print, (20, 20, 1))
 
 

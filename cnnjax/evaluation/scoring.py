@@ -5,6 +5,8 @@ import contextlib
 import dataclasses
 import functools
 import math
+import re
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -12,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.errors import ScopeParamShapeError
 from jax.sharding import Mesh
 
 from cnnjax import augment, losses, metrics, spec
@@ -77,14 +80,23 @@ def view_logits(
 def input_errors(model: str, shape: tuple[int, ...]) -> Iterator[None]:
     """Context manager that turns any exception into an InputError: `model` does not take images of `shape` [H, W, C].
 
-    An InputError passes unchanged. `model` is the network's call string.
+    An InputError passes unchanged. `model` is the network's call string. An error in the network's own code, such as a
+    NameError, is given with its file and line.
     """
     try:
         yield
     except InputError:
         raise
+    except ScopeParamShapeError as error:
+        layer = re.search(r'in "/([^"]+)"', str(error))
+        reason = f"layer {layer[1] if layer else model} was made for another size"
+        raise InputError(f"{model!r} does not take images of {tuple(shape)}: {reason}") from error
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if not isinstance(error, ValueError):  # of the network's own code, as a NameError is
+            frames = traceback.extract_tb(error.__traceback__)
+            own = [frame for frame in frames if not re.search(r"[/\\](jax|flax|contextlib\.py)\b", frame.filename)]
+            reason = f"{type(error).__name__} in {own[-1].filename}, line {own[-1].lineno}: {reason}"
         raise InputError(f"{model!r} does not take images of {tuple(shape)}: {reason}") from error
 
 

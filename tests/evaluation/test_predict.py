@@ -151,7 +151,7 @@ def test_images_that_do_not_fit_have_an_error_each(tmp_path: pathlib.Path) -> No
     assert "center_crop(28): the image is 20x20" in small.error
     assert large.top
     small, large = predicted(network(protocol="dense"), paths)
-    assert "does not take images of [20, 20, 3]" in small.error
+    assert "does not take images of (20, 20, 3)" in small.error
     assert large.top
 
 

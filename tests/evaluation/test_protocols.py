@@ -343,8 +343,8 @@ def test_no_evaluation_overwrites_another(runs: pathlib.Path, ragged: str) -> No
         ("b", {"protocol": "ten_crop(33)"}, r"crops of 33x33 need a larger image than 32x32: .*'resize\(38\)'"),
         ("b", {"protocol": "five_crop(32)"}, "crops of 32x32 need a larger image than 32x32"),
         ("a", {"protocol": "dense", "preprocess": ""}, "unknown head 'conv'"),
-        ("a", {"protocol": "resize(32)", "preprocess": ""}, r"does not take images of \["),
-        ("b", {"protocol": "dense(20)", "preprocess": ""}, r"does not take images of \[20, 20, 3\]: "),
+        ("a", {"protocol": "resize(32)", "preprocess": ""}, r"does not take images of \(39, 32, 3\): .*hidden1"),
+        ("b", {"protocol": "dense(20)", "preprocess": ""}, r"does not take images of \(20, 20, 3\): "),
         ("a", {"ensemble": ["c"]}, r"a and .*c are no ensemble: their classes differ \('bee' and 'dog'\)"),
     ],
 )

@@ -245,7 +245,7 @@ def test_what_is_frozen_is_evaluated_from_the_run_alone(digits_dir: str, tmp_pat
                                                               "there are hidden1/bias, hidden1/kernel, hidden2/bias"),
         ({"freeze": "hidden1", "unfreeze": ".:1%", "optimizer": "lbfgs"}, "config.unfreeze goes with any optimizer"),
         ({"freeze": "hidden", "lr_factors": "hidden1:2"}, "'hidden1' matches no parameter that is trained; one is '"),
-        ({"init_partial": True}, "config.init_partial = True: there is nothing to start from; give config.init"),
+        ({"init_partial": True}, "config.init_partial = True: there is nothing to initialize from; give config.init"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_frozen_is_named(
