@@ -1,5 +1,6 @@
 """What holds for every test: eight fake CPU devices, no network, and nothing of the user's own files."""
 
+import gc
 import hashlib
 import http.server
 import os
@@ -37,6 +38,7 @@ if os.environ["JAX_PLATFORMS"] == "cpu" and "xla_backend_optimization_level" not
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
 for _name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "CNNJAX_COMMAND"):
     os.environ.pop(_name, None)
+gc.set_threshold(100_000, 50, 100)  # tracing makes millions of objects, and Python's collector looks at all of them
 if "jax" in sys.modules:
     raise pytest.UsageError("jax was imported before tests/conftest.py could set its devices")
 

@@ -17,7 +17,7 @@ BAD_CALLS = {
     "resnet20": "did you mean 'cifar_resnet20'?",
     "cifar_resnet20(scan=True, stochastic_depth=0.1)": "scan = True: expected stochastic_depth = 0",
     "resnet50_v2(scan=True, layout='slim')": "scan = True: the units of a loop must be equal",
-    "lenet5(foo=1)": "has no argument 'foo'; did you mean 'pool'? valid",
+    "lenet5(foo=1)": "has no argument 'foo'; valid, of 14: pool",
     "lenet5(num_classes=3)": "has no argument 'num_classes'",
     "lenet5(parent=None)": "has no argument 'parent'",
     'lenet5("max")': "expected arguments by name",

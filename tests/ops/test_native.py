@@ -6,7 +6,7 @@ import pathlib
 import random
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -204,16 +204,21 @@ POOLS = [
 ]
 
 
-@pytest.mark.parametrize("by", ["oneDNN", "shifts"])
+@pytest.fixture(scope="module", params=["oneDNN", "shifts"])
+def by(request: pytest.FixtureRequest) -> Iterator[str]:
+    """What computes the pools. Once for all tests of one, as JAX has to forget what it compiled for the other."""
+    if request.param == "oneDNN" and not HERE.ok:
+        pytest.skip(HERE.text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pooling, "uses_onednn", lambda context: request.param == "oneDNN")
+        jax.clear_caches()
+        yield request.param
+    jax.clear_caches()
+
+
 @pytest.mark.parametrize("kind", ["max", "sum"])
 @pytest.mark.parametrize(("shape", "window", "stride", "padding"), POOLS)
-def test_pools_are_those_of_jax(
-    shape: Any, window: int, stride: int, padding: Any, kind: str, by: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if by == "oneDNN" and not HERE.ok:
-        pytest.skip(HERE.text)
-    monkeypatch.setattr(pooling, "uses_onednn", lambda context: by == "oneDNN")
-    jax.clear_caches()
+def test_pools_are_those_of_jax(shape: Any, window: int, stride: int, padding: Any, kind: str, by: str) -> None:
     pool, start, join = {
         "max": (pooling.max_pool, -np.inf, jax.lax.max),
         "sum": (pooling.sum_pool, np.float32(0), jax.lax.add),
