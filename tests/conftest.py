@@ -11,7 +11,7 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -79,6 +79,10 @@ def pytest_unconfigure() -> None:
         shutil.rmtree(_HOME, ignore_errors=True)
 
 
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what was imported stays
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With CNNJAX_PART=K/N, of the tests marked `zoo` only every N-th from the K-th on, counted from 0.
 
@@ -90,6 +94,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = {id(item) for i, item in enumerate(counted) if i % parts != part % parts}
         config.hook.pytest_deselected(items=[item for item in items if id(item) in left_out])
         items[:] = [item for item in items if id(item) not in left_out]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_device_unless_a_test_asks_for_more() -> Iterator[None]:
+    """Makes one device the default mesh, not all eight: programs for eight compile and run several times longer."""
+    import jax
+
+    from cnnjax.distributed import sharding
+
+    make_mesh = sharding.make_mesh
+
+    def make(devices: Sequence[jax.Device] | None = None, text: str = "") -> jax.sharding.Mesh:
+        return make_mesh(jax.devices()[:1] if devices is None and not text else devices, text)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharding, "make_mesh", make)
+        yield
 
 
 @pytest.fixture(scope="session")

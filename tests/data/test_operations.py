@@ -9,9 +9,11 @@ import pytest
 
 from cnnjax import augment, spec
 from cnnjax.augment import mixing
+from cnnjax.config import Config
 from cnnjax.data import operations
 from cnnjax.data.transforms import HOST_OPS
 from cnnjax.errors import InputError
+from cnnjax.training.recipe import parse_recipe
 
 
 @pytest.mark.parametrize(
@@ -81,6 +83,12 @@ def test_statistics_are_those_of_the_operations_and_the_normalization() -> None:
     parsed = operations.parse_operations("resize(8)|pca_color")
     assert operations.required_statistics("resize(8)|pca_color", normalization="mean_std") == {"eigen"}
     assert operations.required_statistics(parsed, normalization=spec.parse("mean_image")) == {"eigen", "mean_image"}
+
+
+def test_statistics_of_a_mixing_operation_and_of_the_preprocessing_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(operations.MIXING, "mix_by_mean", lambda key, images, target, mean_image: (images, target))
+    assert operations.required_statistics("mix_by_mean", normalization="mean_std") == {"mean_image"}
+    assert parse_recipe(Config(preprocess="pca_color")).statistics == {"eigen"}
 
 
 def test_operations_from_outside_are_found_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,13 +67,13 @@ def test_a_mesh_has_the_sizes_it_names(text: str, devices: int, shape: tuple[int
 )
 def test_what_is_no_mesh_is_one_line(text: str, message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)) as error:
-        sharding.make_mesh(text=text)
+        sharding.make_mesh(jax.devices(), text)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(("text", "rows"), [("", 8), ("data=4,model=2", 4), ("data=1,model=8", 1)])
 def test_a_process_reads_the_rows_of_its_devices(text: str, rows: int) -> None:
-    mesh = sharding.make_mesh(text=text)
+    mesh = sharding.make_mesh(jax.devices(), text)
     assert sharding.local_rows(mesh, 16).tolist() == list(range(16))  # one process has them all
     held = sharding.put_batch(mesh, np.arange(16, dtype=np.int32))
     assert held.sharding.shard_shape(held.shape) == (16 // rows,)
@@ -120,7 +120,7 @@ def test_each_device_holds_what_the_rules_say(model: str) -> None:
 def test_zero_divides_the_optimizers_state_and_nothing_else(mesh: str, whole: int) -> None:
     """All of VGG-16's momentum, but for biases that are divided along `model` already."""
     init, _ = state_of("vgg16", (224, 224, 3), 1000)
-    state, on = jax.eval_shape(init, jax.random.key(0)), sharding.make_mesh(text=mesh)
+    state, on = jax.eval_shape(init, jax.random.key(0)), sharding.make_mesh(jax.devices(), mesh)
     plain, zero = (sharding.with_sharding(state, sharding.state_sharding(state, on, zero)) for zero in (False, True))
     assert sharding.local_bytes(zero.params) == sharding.local_bytes(plain.params) == sharding.local_bytes(zero.ema)
     momentum = sharding.local_bytes(plain.opt_state) - 4
@@ -141,7 +141,7 @@ def test_zero_divides_the_optimizers_state_and_nothing_else(mesh: str, whole: in
 )
 def test_layers_are_divided_by_outputs_and_inputs_in_turns(model: str, mesh: str, specs: dict[str, tuple]) -> None:
     init, _ = state_of(model, (224, 224, 3), 10)
-    where = sharding.state_sharding(jax.eval_shape(init, jax.random.key(0)), sharding.make_mesh(text=mesh))
+    where = sharding.state_sharding(jax.eval_shape(init, jax.random.key(0)), sharding.make_mesh(jax.devices(), mesh))
     for params in (where.params, where.ema, where.opt_state[1][1].trace):
         assert {name: params[name]["kernel"].spec for name in specs} == {
             name: PartitionSpec(*spec) for name, spec in specs.items()
@@ -155,7 +155,7 @@ def test_a_mesh_that_divides_nothing_is_an_error(model: str, mesh: str) -> None:
     init, _ = state_of(model, (32, 32, 3), 10)
     shapes = jax.eval_shape(init, jax.random.key(0))
     with pytest.raises(InputError, match=r"config\.mesh has model=[28], but no layer of this network .* use 'data=8'"):
-        sharding.state_sharding(shapes, sharding.make_mesh(text=mesh))
+        sharding.state_sharding(shapes, sharding.make_mesh(jax.devices(), mesh))
 
 
 # -------------------------------------------------------------------------------------------------- the compiled step
@@ -242,7 +242,7 @@ def test_the_gradients_of_a_convolution_are_those_of_one_device(
         return (convolution(x, kernel, strides, padding, dilation, groups) ** 2).sum()
 
     gradients = jax.grad(loss, (0, 1))
-    on = sharding.make_mesh(text=mesh)
+    on = sharding.make_mesh(jax.devices(), mesh)
     rows, whole = sharding.batch_sharding(on), sharding.replicated(on)
     divided = jax.jit(gradients, in_shardings=(rows, whole), out_shardings=(rows, whole))
     for got, want in zip(divided(x, kernel), jax.jit(gradients)(x, kernel), strict=True):

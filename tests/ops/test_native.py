@@ -110,7 +110,7 @@ def test_one_device_has_onednn_and_several_divide_xlas() -> None:
     x, w = draw(1, 8, 9, 9, 4), draw(2, 3, 3, 4, 8)
     options: dict[str, Any] = {"strides": (1, 1), "padding": ((1, 1), (1, 1))}
     step = jax.jit(lambda x, w: products(lambda x, w: convolution.convolution(x, w, **options), x, w))
-    mesh = sharding.make_mesh()
+    mesh = sharding.make_mesh(jax.devices())
     rows = NamedSharding(mesh, PartitionSpec("data"))
     divided = jax.device_put(x, rows), jax.device_put(w, NamedSharding(mesh, PartitionSpec()))
     one, several = (str(step.lower(*pair).compile().as_text()) for pair in ((x, w), divided))

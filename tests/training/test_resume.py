@@ -1,5 +1,6 @@
 """Resumed runs: interrupted, damaged or with other settings, they end with the same bits."""
 
+import functools
 import json
 import pathlib
 import shutil
@@ -160,21 +161,26 @@ def test_the_newest_and_the_best_by_the_written_metrics_are_kept(
 def test_the_statistics_of_a_run_are_computed_once_for_the_same_data(
     digits_dir: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tiny.run(tmp_path, digits_dir, duration="2 steps")
+    run = functools.partial(tiny.run, tmp_path, digits_dir, duration="2 steps", normalize="mean_image")
+    run()
     content = workdir.read_json(tmp_path / "data.json")
     computed: list[Any] = []
     derive = statistics.derive
     monkeypatch.setattr(statistics, "derive", lambda *args: computed.append(args) or derive(*args))
-    tiny.run(tmp_path, digits_dir, duration="2 steps")
+    run()
     assert not computed
     changed = {"dataset": "digits/0.9.0", "bytes": {"train": 1, "test": 1}, "split": "train", "augment": "resize(9)"}
     wrong = [content | {"of": content["of"] | {name: value}, "mean": [9.0]} for name, value in changed.items()]
     texts = [*map(json.dumps, [*wrong, {"mean": [9.0]}, []]), "{"]
     for number, text in enumerate(texts, start=1):
         (tmp_path / "data.json").write_text(text)
-        tiny.run(tmp_path, digits_dir, duration="2 steps")
+        run()
         assert len(computed) == number
         assert workdir.read_json(tmp_path / "data.json") == content
+    (tmp_path / "statistics.npz").unlink()  # with the mean image, which the normalization needs
+    run()
+    assert len(computed) == number + 1
+    assert (tmp_path / "statistics.npz").exists()
 
 
 def test_checkpoints_that_cannot_be_written_are_one_error(digits_dir: str, tmp_path: pathlib.Path) -> None:

@@ -133,10 +133,15 @@ def test_a_network_is_primed_with_the_first_images_once(devices: int, digits_dir
         "augment": "resize(32)|pad_crop(2)",
         "preprocess": "resize(32)",
     }
-    tiny.run(tmp_path, digits_dir, devices, duration="1 steps", train_split="train[:50]", **settings)
+    first, second = tmp_path / "first", tmp_path / "second"
+    tiny.run(first, digits_dir, devices, duration="1 steps", train_split="train[:50]", **settings)
     split = load("digits", "train[:50]", digits_dir)
     pixels = np.stack([transforms.resize(image, 32) for image in split.read(np.arange(50))[0]]).astype(np.float32)
     expected = airbench.whitening_kernel(jnp.asarray((pixels - pixels.mean()) / pixels.std()))
-    kernel = tiny.variables(tmp_path, (32, 32, 1))["model_state/constants/whiten/kernel"]
+    kernel = tiny.variables(first, (32, 32, 1))["model_state/constants/whiten/kernel"]
     assert kernel.shape == (2, 2, 1, 8)
     np.testing.assert_allclose(np.abs(kernel), np.abs(expected), rtol=1e-2, atol=1e-2)  # a direction has no sign
+    # A network that starts from this one has its kernel, not one of its own images.
+    tiny.run(second, digits_dir, devices, duration="1 steps", train_split="train[50:96]", init=str(first), **settings)
+    same = tiny.variables(second, (32, 32, 1))["model_state/constants/whiten/kernel"]
+    np.testing.assert_array_equal(same, kernel)
