@@ -36,6 +36,12 @@ def add_flags(parser: shared.Parser) -> None:
     parser.add_argument(
         "--average", default="", help="what is averaged over views: probabilities or logits (default: the run's)"
     )
+    parser.add_argument(
+        "--match_classes",
+        metavar="HOW",
+        default="",
+        help="for classes of other names than the network's: match them by name, or by position",
+    )
     shared.add_data_dir_flag(parser)
 
 
@@ -76,6 +82,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         average=args.average,
         batch_size=args.batch_size,
         preprocess=args.preprocess,
+        match_classes=args.match_classes,
         data_dir=args.data_dir,
         log=console.print if is_leader else lambda line: None,
     )

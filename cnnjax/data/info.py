@@ -46,3 +46,25 @@ class DataInfo:
     def statistic_arrays(self) -> dict[str, np.ndarray]:
         """Returns the statistics by name, as float32 arrays of their own shapes."""
         return {name: np.asarray(value, np.float32) for name, value in self.statistics.items()}
+
+
+def changed_since(data: DataInfo, split: Any) -> str:
+    """Describes how a data set differs from the one of a training; returns '' if it is the same or another data set.
+
+    `split` is a `data.store.Split` of the data set as it is now. Compared are its version, the bytes of all its splits
+    and the names of its classes with those that the training wrote to data.json.
+    """
+    before, now = data.source, split.identity
+    name, _, version = str(before.get("dataset", "")).partition("/")
+    if not name or name != now["dataset"].partition("/")[0]:
+        return ""
+    if before["dataset"] != now["dataset"]:
+        return f"the data set {name} was version {version} in the training, and is {now['dataset'].partition('/')[2]}"
+    if data.classes != tuple(split.classes):
+        pairs = zip(data.classes, split.classes, strict=False)
+        counts = f"{len(data.classes)} and now {len(split.classes)} classes"
+        difference = next((f"class {i} {a!r} and now {b!r}" for i, (a, b) in enumerate(pairs) if a != b), counts)
+        return f"the data set {name} was built again after the training: it had {difference}"
+    if before.get("bytes") != now["bytes"]:
+        return f"the data set {name} was built again after the training: its files have other sizes"
+    return ""

@@ -11,9 +11,9 @@ from jax.sharding import Mesh
 from cnnjax import losses, metrics, pretrained
 from cnnjax.data import folds
 from cnnjax.data.build import Split, load
-from cnnjax.data.info import DataInfo
+from cnnjax.data.info import DataInfo, changed_since
 from cnnjax.distributed import sharding
-from cnnjax.errors import InputError
+from cnnjax.errors import InputError, nearest
 from cnnjax.evaluation import protocols, report
 from cnnjax.evaluation.recipe import parse_eval_recipe, with_views
 from cnnjax.evaluation.scoring import Scores, collect, make_scores
@@ -34,6 +34,7 @@ def evaluate(
     average: str = "",
     batch_size: int = 0,
     preprocess: str | None = None,
+    match_classes: str = "",
     data_dir: str = "",
     mesh: Mesh | None = None,
     log: Callable[[str], None] = print,
@@ -52,6 +53,7 @@ def evaluate(
       average: what is averaged over views and networks, 'probabilities' or 'logits'; '' for the config's own.
       batch_size: views per device call; 0 for the config's own.
       preprocess: operations on the images, for all networks; None for each config's own, '' for none.
+      match_classes: how classes of other names than the network's are matched: see `matching_classes`.
       data_dir: folder of the data sets; '' for the default one.
       mesh: devices to use; None for all.
       log: called with lines of text.
@@ -77,23 +79,50 @@ def evaluate(
     if not split:
         raise InputError(f"{source} has no test_split in its config; give --split")
     examples = load(dataset, split, data_dir)
-    for name, network in networks.items():
-        if len(examples.classes) != (count := len(network.data.classes)):
-            raise InputError(f"{examples.name} has {len(examples.classes)} classes; the network of {name} {count}")
+    if remark := changed_since(networks[source].data, examples):
+        log(f"{source}: {remark}")
+    indices = matching_classes(examples, str(source), networks[source].data, match_classes)
 
     mesh = mesh or sharding.make_mesh()
     steps, results = {}, []
     for name, network in networks.items():
         steps[name], scores = score(network, examples, mesh, step, log)
         results.append(scores)
-    scores, labels = _averaged([result.scores for result in results], config.average), results[0].labels
+    scores, labels = _averaged([result.scores for result in results], config.average), indices[results[0].labels]
     subject: dict[str, Any] = {"dataset": dataset, "split": split, "step": steps[source], **changed}
     if init:
         subject["init"] = init
     if len(networks) > 1:
         subject["ensemble"] = ", ".join(f"{name} step {number}" for name, number in steps.items())
     means = metrics.evaluate(scores, labels, losses.build(config.loss))
-    return report.write(scores, labels, means, workdir, subject, examples.classes)
+    classes = networks[source].data.classes if match_classes == "name" else examples.classes
+    return report.write(scores, labels, means, workdir, subject, classes)
+
+
+def matching_classes(examples: Split, source: str, data: DataInfo, match: str = "") -> np.ndarray:
+    """Returns the index of the network's class for each class of a split, int64 [classes of the split].
+
+    `source` names the network in errors; `data` describes its training data. `match` is '' if both have the same class
+    names in the same order, 'name' to match equal names in any order, or 'position' to ignore the names. A network
+    without class names is matched by position. Raises InputError for another `match`, or for classes that do not match.
+    """
+    theirs, ours = list(examples.classes), list(data.classes)
+    if match not in ("", "name", "position"):
+        raise InputError(f"match_classes = {match!r}; {nearest(match, ('name', 'position'))}")
+    if match == "name" and data.has_class_names:
+        if missing := [name for name in theirs if name not in ours]:
+            names = ", ".join(map(repr, missing[:3])) + ", ..." * (len(missing) > 3)
+            raise InputError(f"{examples.name} has classes that {source} was not trained on: {names}")
+        return np.array([ours.index(name) for name in theirs])
+    if len(theirs) != len(ours):
+        raise InputError(f"{examples.name} has {len(theirs)} classes; the network of {source} {len(ours)}")
+    if not match and data.has_class_names and theirs != ours:
+        number = next(i for i, pair in enumerate(zip(theirs, ours, strict=True)) if pair[0] != pair[1])
+        raise InputError(
+            f"class {number} is {theirs[number]!r} in {examples.name}, and {ours[number]!r} in the training of "
+            f"{source}; give --match_classes=name or --match_classes=position"
+        )
+    return np.arange(len(ours))
 
 
 def score(

@@ -15,7 +15,7 @@ from cnnjax import augment
 from cnnjax.config import Config
 from cnnjax.data import folds, pipeline
 from cnnjax.data.build import Split, load
-from cnnjax.data.info import DataInfo
+from cnnjax.data.info import DataInfo, changed_since
 from cnnjax.errors import InputError
 from cnnjax.runs import workdir
 from cnnjax.training.recipe import Recipe
@@ -82,14 +82,20 @@ def data_info(recipe: Recipe, split: Split, source: pipeline.Source, folder: pat
 
     They are read from data.json in the run's `folder` if it describes the same split and augmentation, and has all
     statistics that the recipe needs. Otherwise, or if `folder` is None, the statistics are computed from `source`,
-    which may read the whole split. Does not write data.json.
+    which may read the whole split. Does not write data.json. Raises InputError if data.json describes the same data set
+    with other classes, another version or files of other sizes: it was built again since the run began.
     """
     identity = {**split.identity, "augment": recipe.config.augment}
+    saved = None
     if folder:
         with contextlib.suppress(InputError, KeyError, TypeError):
             saved = workdir.read_data_info(folder)
-            if saved.source == identity and recipe.statistics <= saved.statistics.keys():
-                return _same_on_all_processes(saved, recipe)
+    if saved and (change := changed_since(saved, split)):
+        raise InputError(
+            f"{folder}: {change}; a run goes on with the data that it began with, so pass another --workdir"
+        )
+    if saved and saved.source == identity and recipe.statistics <= saved.statistics.keys():
+        return _same_on_all_processes(saved, recipe)
     statistics = source.statistics(recipe.statistics)
     height, width, channels = source.shape
     data = DataInfo(tuple(split.classes), (height, width, channels), statistics, source=identity)

@@ -3,6 +3,7 @@
 import functools
 import json
 import pathlib
+import re
 import shutil
 import signal
 from typing import Any
@@ -169,8 +170,8 @@ def test_the_statistics_of_a_run_are_computed_once_for_the_same_data(
     monkeypatch.setattr(statistics, "derive", lambda *args: computed.append(args) or derive(*args))
     run()
     assert not computed
-    changed = {"dataset": "digits/0.9.0", "bytes": {"train": 1, "test": 1}, "split": "train", "augment": "resize(9)"}
-    wrong = [content | {"of": content["of"] | {name: value}, "mean": [9.0]} for name, value in changed.items()]
+    wrong = [content | {"of": content["of"] | {name: value}, "mean": [9.0]}
+             for name, value in {"split": "train", "augment": "resize(9)"}.items()]  # fmt: skip
     texts = [*map(json.dumps, [*wrong, {"mean": [9.0]}, []]), "{"]
     for number, text in enumerate(texts, start=1):
         (tmp_path / "data.json").write_text(text)
@@ -181,6 +182,31 @@ def test_the_statistics_of_a_run_are_computed_once_for_the_same_data(
     run()
     assert len(computed) == number + 1
     assert (tmp_path / "statistics.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"of": {"dataset": "digits/0.9.0"}}, "the data set digits was version 0.9.0 in the training, and is 1.0.0; a"),
+        ({"of": {"bytes": {"train": 1, "test": 1}}}, "the data set digits was built again after the training: its fil"),
+        ({"classes": list("abcdefghij")}, "built again after the training: it had class 0 'a' and now '0'; a run"),
+        ({"classes": list("0123")}, "built again after the training: it had 4 and now 10 classes; a run goes on"),
+    ],
+)
+def test_a_data_set_that_was_built_again_is_not_trained_on(
+    change: dict[str, Any], message: str, digits_dir: str, tmp_path: pathlib.Path
+) -> None:
+    tiny.run(tmp_path, digits_dir, duration="2 steps")
+    content = workdir.read_json(tmp_path / "data.json")
+    text = json.dumps(content | change | {"of": content["of"] | change.get("of", {})})
+    (tmp_path / "data.json").write_text(text)
+    with pytest.raises(InputError, match=re.escape(message)):
+        tiny.run(tmp_path, digits_dir, duration="2 steps")
+    assert (tmp_path / "data.json").read_text() == text
+    lines: list[str] = []
+    if "classes" not in change:  # with other names it is an error
+        evaluate(tmp_path, data_dir=digits_dir, log=lines.append)
+        assert message.partition(";")[0] in lines[0]
 
 
 def test_checkpoints_that_cannot_be_written_are_one_error(digits_dir: str, tmp_path: pathlib.Path) -> None:
