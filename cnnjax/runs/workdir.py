@@ -22,7 +22,7 @@ import platform
 import sys
 import time
 import zlib
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from typing import Any
 
 import jax
@@ -60,7 +60,9 @@ def write_json(path: pathlib.Path, content: Any) -> None:
 def _write_atomically(path: pathlib.Path, content: bytes) -> None:
     """Writes a file under a temporary name beside `path`, then renames it to `path`."""
     partial = path.with_name(path.name + ".part")
-    partial.write_bytes(content)
+    partial.unlink(missing_ok=True)  # of a killed process, or a link of somebody else
+    with partial.open("xb") as file:
+        file.write(content)
     partial.replace(path)
 
 
@@ -100,11 +102,13 @@ def read_data_info(workdir: pathlib.Path) -> DataInfo:
     return DataInfo.from_dict(content)
 
 
-def claim(workdir: pathlib.Path, config: Config) -> None:
-    """Makes `workdir` the folder of a run with this config: creates it and writes config.json and versions.json.
+@contextlib.contextmanager
+def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
+    """Context manager that makes `workdir` the folder of a run with this config, and locks it against other trainings.
 
-    If the folder belongs to an earlier run, the config may differ from that run's in `config.RESUMABLE` fields only.
-    Raises InputError for any other difference, and if the folder has files but belongs to no run.
+    Creates the folder and writes config.json and versions.json. If the folder belongs to an earlier run, the config may
+    differ from that run's in `config.RESUMABLE` fields only. Raises InputError for any other difference, if the folder
+    has files but belongs to no run, and if another training runs in it; it then has written nothing.
     """
     path = workdir / "config.json"
     if path.exists():
@@ -113,22 +117,47 @@ def claim(workdir: pathlib.Path, config: Config) -> None:
             raise InputError(
                 f"{workdir} holds a run with another config: {changes}. Pass another --workdir, or no --config"
             )
-    elif workdir.is_dir() and any(file.name != "config.json.part" for file in workdir.iterdir()):
+    elif workdir.is_dir() and any(file.name not in ("config.json.part", LOCK) for file in workdir.iterdir()):
         raise InputError(f"{workdir} is not empty and not a run's folder; pass another --workdir")
     workdir.mkdir(parents=True, exist_ok=True)
-    write_json(path, dataclasses.asdict(config))
+    with _lock(workdir):
+        write_json(path, dataclasses.asdict(config))
+        write_json(workdir / "versions.json", _versions())
+        yield
+
+
+@contextlib.contextmanager
+def _lock(workdir: pathlib.Path) -> Iterator[None]:
+    """Context manager that holds the lock of a run's folder. Raises InputError if another process holds it.
+
+    On a file system without locks, does nothing.
+    """
+    path = workdir / LOCK
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        raise InputError(f"{path} cannot be opened: {error.strerror}") from error
+    with open(descriptor) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process dies
+        except BlockingIOError:
+            raise InputError(f"{workdir} is in use: another training is running in it") from None
+        except OSError:
+            pass
+        yield
+
+
+def _versions() -> dict[str, Any]:
+    """Returns the contents of versions.json: the command, the versions of the packages, and the devices."""
     device = jax.devices()[0]
-    write_json(
-        workdir / "versions.json",
-        {
-            "command": sys.argv,
-            "cnnjax": __version__,
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in PACKAGES},
-            "devices": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
-            "processes": jax.process_count(),
-        },
-    )
+    return {
+        "command": sys.argv,
+        "cnnjax": __version__,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
+        "devices": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
+        "processes": jax.process_count(),
+    }
 
 
 def _comparable(config: Config) -> dict[str, Any]:
@@ -187,25 +216,16 @@ def _fingerprint(workdir: pathlib.Path) -> int:
 
 
 class MetricsWriter:
-    """Context manager that writes metrics to metrics.jsonl and TensorBoard, and locks the run's folder meanwhile.
+    """Context manager that writes metrics to metrics.jsonl and TensorBoard.
 
     In a process that is not the `leader`, does nothing. When training resumes from step `first_step`, removes the lines
-    of later steps, which an interrupted attempt wrote, and the final test line, which will be written again. Raises
-    InputError if another training runs in the folder.
+    of later steps, which an interrupted attempt wrote, and the final test line, which will be written again.
     """
 
     def __init__(self, workdir: pathlib.Path, first_step: int, leader: bool) -> None:
         self._open = contextlib.ExitStack()
         self._leader = leader
         if leader:
-            lock = self._open.enter_context((workdir / LOCK).open("w"))
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process dies
-            except BlockingIOError:
-                self._open.close()
-                raise InputError(f"{workdir} is in use: another training is running in it") from None
-            except OSError:
-                pass  # a file system without locks
             path = workdir / "metrics.jsonl"
             kept = [line + "\n" for line in complete_lines(path) if _is_kept(line, first_step)]
             _write_atomically(path, "".join(kept).encode())

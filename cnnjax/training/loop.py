@@ -1,5 +1,6 @@
 """The training loop: start reading at `train`, which runs the stages recipe -> setup -> state -> step."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -85,11 +86,24 @@ def train(
     log = functools.partial(console.print, soft_wrap=True, markup=False)
     recipe = parse_recipe(config)
     setup = make_setup(recipe, folder=folder, data_dir=data_dir, mesh=mesh, log=log)
-    if leader:
-        workdir.claim(folder, recipe.config)
-        workdir.write_data_info(folder, setup.data)
-        register.keep_copies(folder)
-    workdir.check_shared(folder)
+    with workdir.claim(folder, recipe.config) if leader else contextlib.nullcontext():
+        if leader:
+            workdir.write_data_info(folder, setup.data)
+            register.keep_copies(folder)
+        workdir.check_shared(folder)
+        state, result = _train(setup, folder, console, log, begun)
+    return TrainResult(state, result, read_history(folder) if leader else {})
+
+
+def _train(
+    setup: Setup, folder: pathlib.Path, console: Console, log: Log, begun: float
+) -> tuple[TrainState, dict[str, Any]]:
+    """Restores or initializes the state, trains it to the end and scores it. Returns it and what result.json has.
+
+    The folder is claimed. `begun` is the time.monotonic() from which the seconds of the result count. Raises
+    FloatingPointError and Interrupted as `train` does.
+    """
+    recipe, leader = setup.recipe, jax.process_index() == 0
     state = restore_or_init(setup, folder, log, set_aside=leader)
 
     start, end = int(state.step), setup.total_steps
@@ -120,7 +134,7 @@ def train(
             result["loop_seconds"] = {name: round(value, 3) for name, value in reporter.laps.seconds.items()}
         if leader:
             workdir.write_json(folder / "result.json", result)
-    return TrainResult(state, result, read_history(folder) if leader else {})
+    return state, result
 
 
 def _run_steps(

@@ -127,13 +127,42 @@ def test_a_run_killed_before_its_first_file_was_whole_starts_anew(digits_dir: st
     assert tiny.run(tmp_path, digits_dir, duration="1 steps")["step"] == 1
 
 
-def test_two_trainings_do_not_share_a_folder(tmp_path: pathlib.Path) -> None:
+def test_a_training_that_is_refused_writes_nothing_in_the_folder_of_another(
+    digits_dir: str, tmp_path: pathlib.Path
+) -> None:
+    tiny.run(tmp_path, digits_dir, duration="4 steps")
+    for path in (tmp_path / "checkpoints" / "00000004").rglob("_METADATA"):
+        path.write_text("")  # a damaged checkpoint is set aside
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with workdir.claim(tmp_path, configs.load(tmp_path / "config.json")):
+        during = {path: path.read_bytes() for path in before}
+        with pytest.raises(InputError, match="is in use: another training is running in it"):
+            tiny.run(tmp_path, digits_dir, duration="4 steps", keep_checkpoints=3)
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == during
+    assert tiny.run(tmp_path, digits_dir, duration="4 steps", keep_checkpoints=3)["step"] == 4
+
+
+def test_metrics_of_steps_to_be_taken_again_are_removed(tmp_path: pathlib.Path) -> None:
     with workdir.MetricsWriter(tmp_path, 0, leader=True) as log:
-        log.write(1, 0.1, "train", {"loss": 1.0})
-        with pytest.raises(InputError, match="is in use"):
-            workdir.MetricsWriter(tmp_path, 0, leader=True)
+        for step in (1, 2):
+            log.write(step, 0.1, "train", {"loss": 1.0})
     with workdir.MetricsWriter(tmp_path, 1, leader=True):
         assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["lock", "config.json.part", "data.json.part", "metrics.jsonl.part"])
+def test_no_link_in_a_folder_is_followed(name: str, digits_dir: str, tmp_path: pathlib.Path) -> None:
+    run, victim = tmp_path / "run", tmp_path / "victim"
+    tiny.run(run, digits_dir, duration="2 steps")
+    victim.write_text("precious")
+    (run / name).unlink(missing_ok=True)
+    (run / name).symlink_to(victim)
+    if name == "lock":
+        with pytest.raises(InputError, match=r"run/lock cannot be opened: Too many levels of symbolic links"):
+            tiny.run(run, digits_dir, duration="2 steps")
+    else:
+        tiny.run(run, digits_dir, duration="2 steps")
+    assert victim.read_text() == "precious"
 
 
 @pytest.mark.parametrize("keep", [1, 2])
