@@ -11,7 +11,8 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -105,7 +106,7 @@ def _one_device_unless_a_test_asks_for_more() -> Iterator[None]:
 
     make_mesh = sharding.make_mesh
 
-    def make(devices: Sequence[jax.Device] | None = None, text: str = "") -> jax.sharding.Mesh:
+    def make(devices: Any = None, text: str = "") -> Any:
         return make_mesh(jax.devices()[:1] if devices is None and not text else devices, text)
 
     with pytest.MonkeyPatch.context() as patch:

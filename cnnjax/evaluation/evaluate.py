@@ -95,7 +95,7 @@ def evaluate(
     if len(networks) > 1:
         subject["ensemble"] = ", ".join(f"{name} step {number}" for name, number in steps.items())
     means = metrics.evaluate(scores, labels, losses.build(config.loss))
-    classes = networks[source].data.classes if match_classes == "name" else examples.classes
+    classes = list(networks[source].data.classes) if match_classes == "name" else examples.classes
     return report.write(scores, labels, means, workdir, subject, classes)
 
 

@@ -34,7 +34,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_a_set_with_other_classes_is_scored_by_name_on_request(folders: str, tmp_path: pathlib.Path) -> None:
     run = tmp_path / "run"
-    splits = {"train_split": "train", "val_split": "", "test_split": "test"}
+    splits: dict[str, Any] = {"train_split": "train", "val_split": "", "test_split": "test"}
     tiny.run(run, folders, dataset="abc", duration="60 steps", checkpoint_every="60 steps", lr=0.3, **splits)
     score: Any = lambda dataset, **options: evaluate(run, dataset=dataset, data_dir=folders, log=print, **options)  # noqa: E731
     assert score("abc")["accuracy"] == 1
