@@ -322,7 +322,13 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_published_weights_are_evaluated(
     row: Any, saved: pathlib.Path, photographs: str, tmp_path: pathlib.Path
 ) -> None:
-    options: Any = {"dataset": "photographs", "split": "test", "data_dir": photographs, "log": silent}
+    options: Any = {
+        "dataset": "photographs",
+        "split": "test",
+        "data_dir": photographs,
+        "log": silent,
+        "match_classes": "position",
+    }
     result = evaluate.evaluate(tmp_path / "out", init=NAME, **options)
     assert (result["count"], result["step"], result["init"]) == (20, 0, NAME)
     assert (pathlib.Path(result["folder"]) / "metrics.json").is_file()
