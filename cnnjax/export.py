@@ -170,8 +170,6 @@ def write(
         return [path]
     program = export_program(network, step, log, shape)
     facts_path = path.with_name(path.name + ".json")
-    partial = path.with_name(path.name + ".part")
-    partial.write_bytes(program.serialized)
-    partial.replace(path)
+    workdir.write_atomically(path, program.serialized)
     workdir.write_json(facts_path, program.facts)
     return [path, facts_path]

@@ -1,7 +1,7 @@
 """Facts about the training data that a trained network needs: classes, image shape and statistics."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,15 @@ class DataInfo:
         return {name: np.asarray(value, np.float32) for name, value in self.statistics.items()}
 
 
+def class_difference(before: Sequence[str], now: Sequence[str]) -> tuple[int, str, str] | None:
+    """Returns the first number at which two lists of class names differ, and both names; None if there is none.
+
+    A list that only continues the other has no such number.
+    """
+    pairs = enumerate(zip(before, now, strict=False))
+    return next(((number, a, b) for number, (a, b) in pairs if a != b), None)
+
+
 def changed_since(data: DataInfo, split: Any) -> str:
     """Describes how a data set differs from the one of a training; returns '' if it is the same or another data set.
 
@@ -61,9 +70,9 @@ def changed_since(data: DataInfo, split: Any) -> str:
     if before["dataset"] != now["dataset"]:
         return f"the data set {name} was version {version} in the training, and is {now['dataset'].partition('/')[2]}"
     if data.classes != tuple(split.classes):
-        pairs = zip(data.classes, split.classes, strict=False)
-        counts = f"{len(data.classes)} and now {len(split.classes)} classes"
-        difference = next((f"class {i} {a!r} and now {b!r}" for i, (a, b) in enumerate(pairs) if a != b), counts)
+        difference = f"{len(data.classes)} and now {len(split.classes)} classes"
+        if first := class_difference(data.classes, split.classes):
+            difference = f"class {first[0]} {first[1]!r} and now {first[2]!r}"
         return f"the data set {name} was built again after the training: it had {difference}"
     if before.get("bytes") != now["bytes"]:
         return f"the data set {name} was built again after the training: its files have other sizes"

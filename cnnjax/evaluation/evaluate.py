@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from cnnjax import losses, metrics, pretrained
 from cnnjax.data import folds
 from cnnjax.data.build import Split, load
-from cnnjax.data.info import DataInfo, changed_since
+from cnnjax.data.info import DataInfo, changed_since, class_difference
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError, nearest
 from cnnjax.evaluation import protocols, report
@@ -79,8 +79,9 @@ def evaluate(
     if not split:
         raise InputError(f"{source} has no test_split in its config; give --split")
     examples = load(dataset, split, data_dir)
-    if remark := changed_since(networks[source].data, examples):
-        log(f"{source}: {remark}")
+    for name, network in networks.items():
+        if remark := changed_since(network.data, examples):
+            log(f"{name}: {remark}")
     indices = matching_classes(examples, str(source), networks[source].data, match_classes)
 
     mesh = mesh or sharding.make_mesh()
@@ -116,11 +117,10 @@ def matching_classes(examples: Split, source: str, data: DataInfo, match: str = 
         return np.array([ours.index(name) for name in theirs])
     if len(theirs) != len(ours):
         raise InputError(f"{examples.name} has {len(theirs)} classes; the network of {source} {len(ours)}")
-    if not match and data.has_class_names and theirs != ours:
-        number = next(i for i, pair in enumerate(zip(theirs, ours, strict=True)) if pair[0] != pair[1])
+    if not match and data.has_class_names and (first := class_difference(theirs, ours)):
         raise InputError(
-            f"class {number} is {theirs[number]!r} in {examples.name}, and {ours[number]!r} in the training of "
-            f"{source}; give --match_classes=name or --match_classes=position"
+            f"class {first[0]} is {first[1]!r} in {examples.name}, and {first[2]!r} in the training of {source}; "
+            "give --match_classes=name or --match_classes=position"
         )
     return np.arange(len(ours))
 
@@ -158,6 +158,6 @@ def _check_same_classes(data: Mapping[pathlib.Path | str, DataInfo]) -> None:
     for name, classes in others:
         if classes != expected:
             counts = f"{len(expected)} and {len(classes)}"
-            pairs = zip(expected, classes, strict=False)
-            difference = next((f"{a!r} and {b!r}" for a, b in pairs if a != b), counts)
+            first_pair = class_difference(expected, classes)
+            difference = f"{first_pair[1]!r} and {first_pair[2]!r}" if first_pair else counts
             raise InputError(f"{first} and {name} are no ensemble: their classes differ ({difference})")

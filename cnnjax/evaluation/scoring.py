@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import pathlib
 import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,6 +29,7 @@ from cnnjax.evaluation.recipe import EvalRecipe
 from cnnjax.models import create_model
 from cnnjax.state import Tree
 
+INSTALLED = str(pathlib.Path(jax.__file__).parents[1])  # the folder of JAX and its like, where no own network is
 Scorer = Callable[[Tree], Iterator[pipeline.Batch]]  # variables -> batches of scores
 
 
@@ -95,8 +97,8 @@ def input_errors(model: str, shape: tuple[int, ...]) -> Iterator[None]:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if not isinstance(error, ValueError):  # of the network's own code, as a NameError is
             frames = traceback.extract_tb(error.__traceback__)
-            own = [frame for frame in frames if not re.search(r"[/\\](jax|flax|contextlib\.py)\b", frame.filename)]
-            reason = f"{type(error).__name__} in {own[-1].filename}, line {own[-1].lineno}: {reason}"
+            last = ([frame for frame in frames if not frame.filename.startswith(INSTALLED)] or frames)[-1]
+            reason = f"{type(error).__name__} in {last.filename}, line {last.lineno}: {reason}"
         raise InputError(f"{model!r} does not take images of {tuple(shape)}: {reason}") from error
 
 

@@ -54,10 +54,10 @@ def unique_path(name: str, root: str = "runs") -> pathlib.Path:
 
 def write_json(path: pathlib.Path, content: Any) -> None:
     """Writes `content` as a JSON file, atomically."""
-    _write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
-def _write_atomically(path: pathlib.Path, content: bytes) -> None:
+def write_atomically(path: pathlib.Path, content: bytes) -> None:
     """Writes a file under a temporary name beside `path`, then renames it to `path`."""
     partial = path.with_name(path.name + ".part")
     partial.unlink(missing_ok=True)  # of a killed process, or a link of somebody else
@@ -85,7 +85,7 @@ def write_data_info(workdir: pathlib.Path, data: DataInfo) -> None:
     if long:
         buffer = io.BytesIO()
         np.savez(buffer, **long)  # pyright: ignore[reportArgumentType]
-        _write_atomically(workdir / "statistics.npz", buffer.getvalue())
+        write_atomically(workdir / "statistics.npz", buffer.getvalue())
         content["statistics"] = hashlib.sha256(buffer.getvalue()).hexdigest()
     write_json(workdir / "data.json", content)
 
@@ -228,7 +228,7 @@ class MetricsWriter:
         if leader:
             path = workdir / "metrics.jsonl"
             kept = [line + "\n" for line in complete_lines(path) if _is_kept(line, first_step)]
-            _write_atomically(path, "".join(kept).encode())
+            write_atomically(path, "".join(kept).encode())
             self._file = self._open.enter_context(path.open("a", buffering=1))
             self._board = functools.cache(functools.partial(self._open_board, workdir / "tensorboard", first_step + 1))
 

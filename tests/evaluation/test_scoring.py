@@ -8,10 +8,12 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from cnnjax.data import build, images
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
+from cnnjax.evaluation import scoring
 from cnnjax.evaluation.evaluate import evaluate
 from tests import tiny
 
@@ -106,3 +108,21 @@ def test_images_are_evaluated_as_other_operations_make_them(finished: pathlib.Pa
 def test_another_split_is_evaluated_by_its_name(finished: pathlib.Path, digits_dir: str) -> None:
     result = evaluate(finished, dataset="digits", split="train[96:196]", data_dir=digits_dir)
     assert (result["count"], result["split"], result["dataset"]) == (100, "train[96:196]", "digits")
+
+
+def test_an_error_in_the_code_of_a_network_has_its_line(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "jax" / "net.py"  # a folder of that name is not the library
+    path.parent.mkdir()
+    path.write_text("def call(x):\n    return x + undefined\n")
+    names: dict[str, Any] = {}
+    exec(compile(path.read_text(), str(path), "exec"), names)
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+            return names["call"](nn.Dense(3)(x))
+
+    with pytest.raises(InputError) as caught, scoring.input_errors("net", (4, 4, 1)):
+        scoring.variable_shapes(Net(), (4, 4, 1))
+    reason = f"NameError in {path}, line 2: name 'undefined' is not defined"
+    assert str(caught.value) == f"'net' does not take images of (4, 4, 1): {reason}"

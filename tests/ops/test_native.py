@@ -206,7 +206,7 @@ POOLS = [
 
 @pytest.fixture(scope="module", params=["oneDNN", "shifts"])
 def by(request: pytest.FixtureRequest) -> Iterator[str]:
-    """What computes the pools. Once for all tests of one, as JAX has to forget what it compiled for the other."""
+    """Sets what computes the pools, once for all tests of one: JAX has to forget what it compiled for the other."""
     if request.param == "oneDNN" and not HERE.ok:
         pytest.skip(HERE.text)
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""What a report averages, and what it does not."""
+"""Reports: the means over their steps, and the rate of the last one."""
 
 from typing import Any
 
