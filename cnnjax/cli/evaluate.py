@@ -40,7 +40,8 @@ def add_flags(parser: shared.Parser) -> None:
         "--match_classes",
         metavar="HOW",
         default="",
-        help="for classes of other names than the network's: match them by name, or by position",
+        help="how to match the classes if they are not the network's: 'name' matches equal names in any order, "
+        "'position' ignores the names (default: an error)",
     )
     shared.add_data_dir_flag(parser)
 

@@ -49,31 +49,33 @@ class DataInfo:
 
 
 def class_difference(before: Sequence[str], now: Sequence[str]) -> tuple[int, str, str] | None:
-    """Returns the first number at which two lists of class names differ, and both names; None if there is none.
+    """Returns (index, name in `before`, name in `now`) of the first class whose name differs.
 
-    A list that only continues the other has no such number.
+    Returns None if the lists are equal, or if one is the other with classes appended.
     """
     pairs = enumerate(zip(before, now, strict=False))
     return next(((number, a, b) for number, (a, b) in pairs if a != b), None)
 
 
 def changed_since(data: DataInfo, split: Any) -> str:
-    """Describes how a data set differs from the one of a training; returns '' if it is the same or another data set.
+    """Describes how a data set has changed since a training used it.
 
-    `split` is a `data.store.Split` of the data set as it is now. Compared are its version, the bytes of all its splits
-    and the names of its classes with those that the training wrote to data.json.
+    Compares the version, the class names, and the size in bytes of each split. Returns '' if these are the same, or if
+    the training used a data set of another name. `data` is what the training wrote to data.json; `split` is any
+    `data.store.Split` of the data set as it is now.
     """
     before, now = data.source, split.identity
     name, _, version = str(before.get("dataset", "")).partition("/")
     if not name or name != now["dataset"].partition("/")[0]:
         return ""
     if before["dataset"] != now["dataset"]:
-        return f"the data set {name} was version {version} in the training, and is {now['dataset'].partition('/')[2]}"
+        now_version = now["dataset"].partition("/")[2]
+        return f"the data set {name!r} had version {version} in the training, and has {now_version} now"
     if data.classes != tuple(split.classes):
-        difference = f"{len(data.classes)} and now {len(split.classes)} classes"
+        difference = f"it had {len(data.classes)} classes and now has {len(split.classes)}"
         if first := class_difference(data.classes, split.classes):
-            difference = f"class {first[0]} {first[1]!r} and now {first[2]!r}"
-        return f"the data set {name} was built again after the training: it had {difference}"
+            difference = f"class {first[0]} was {first[1]!r} and is now {first[2]!r}"
+        return f"the data set {name!r} was rebuilt since the training: {difference}"
     if before.get("bytes") != now["bytes"]:
-        return f"the data set {name} was built again after the training: its files have other sizes"
+        return f"the data set {name!r} was rebuilt since the training: its files have other sizes"
     return ""

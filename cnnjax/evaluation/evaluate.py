@@ -53,7 +53,7 @@ def evaluate(
       average: what is averaged over views and networks, 'probabilities' or 'logits'; '' for the config's own.
       batch_size: views per device call; 0 for the config's own.
       preprocess: operations on the images, for all networks; None for each config's own, '' for none.
-      match_classes: how classes of other names than the network's are matched: see `matching_classes`.
+      match_classes: how to match classes if they are not the network's: see `matching_classes`.
       data_dir: folder of the data sets; '' for the default one.
       mesh: devices to use; None for all.
       log: called with lines of text.
@@ -103,9 +103,10 @@ def evaluate(
 def matching_classes(examples: Split, source: str, data: DataInfo, match: str = "") -> np.ndarray:
     """Returns the index of the network's class for each class of a split, int64 [classes of the split].
 
-    `source` names the network in errors; `data` describes its training data. `match` is '' if both have the same class
-    names in the same order, 'name' to match equal names in any order, or 'position' to ignore the names. A network
-    without class names is matched by position. Raises InputError for another `match`, or for classes that do not match.
+    `source` names the network in errors; `data` describes its training data. `match` says how to match: '' requires the
+    same names in the same order; 'name' matches equal names in any order, and the split may lack classes; 'position'
+    matches by index, ignores the names, and requires the same number of classes. A network without class names is
+    matched by position. Raises InputError for another `match`, or for classes that do not match.
     """
     theirs, ours = list(examples.classes), list(data.classes)
     if match not in ("", "name", "position"):
@@ -118,9 +119,10 @@ def matching_classes(examples: Split, source: str, data: DataInfo, match: str = 
     if len(theirs) != len(ours):
         raise InputError(f"{examples.name} has {len(theirs)} classes; the network of {source} {len(ours)}")
     if not match and data.has_class_names and (first := class_difference(theirs, ours)):
+        by_name = "--match_classes=name to match equal names, or " if set(theirs) <= set(ours) else ""
         raise InputError(
-            f"class {first[0]} is {first[1]!r} in {examples.name}, and {first[2]!r} in the training of {source}; "
-            "give --match_classes=name or --match_classes=position"
+            f"class {first[0]} is {first[1]!r} in the data set {examples.name!r}, but {first[2]!r} in the data that "
+            f"{source} was trained on; give {by_name}--match_classes=position to ignore the names"
         )
     return np.arange(len(ours))
 

@@ -80,10 +80,11 @@ def view_logits(
 
 @contextlib.contextmanager
 def input_errors(model: str, shape: tuple[int, ...]) -> Iterator[None]:
-    """Context manager that turns any exception into an InputError: `model` does not take images of `shape` [H, W, C].
+    """Context manager that raises any exception as an InputError: "`model` does not take images of `shape`: ...".
 
-    An InputError passes unchanged. `model` is the network's call string. An error in the network's own code, such as a
-    NameError, is given with its file and line.
+    `model` is the network as in config.model, such as 'resnet18(groups=1)'; `shape` is [H, W, C]. If the exception is
+    not a ValueError, the network's code is at fault, and the message also names the file and line. An InputError passes
+    unchanged.
     """
     try:
         yield

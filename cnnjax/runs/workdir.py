@@ -107,8 +107,8 @@ def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
     """Context manager that makes `workdir` the folder of a run with this config, and locks it against other trainings.
 
     Creates the folder and writes config.json and versions.json. If the folder belongs to an earlier run, the config may
-    differ from that run's in `config.RESUMABLE` fields only. Raises InputError for any other difference, if the folder
-    has files but belongs to no run, and if another training runs in it; it then has written nothing.
+    differ from that run's in the fields `cnnjax.config.RESUMABLE` only. Raises InputError, before anything is written,
+    for any other difference, if the folder has files but belongs to no run, and if another training runs in it.
     """
     path = workdir / "config.json"
     if path.exists():
@@ -130,7 +130,7 @@ def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
 def _lock(workdir: pathlib.Path) -> Iterator[None]:
     """Context manager that holds the lock of a run's folder. Raises InputError if another process holds it.
 
-    On a file system without locks, does nothing.
+    Does nothing on a file system that does not support locks.
     """
     path = workdir / LOCK
     try:

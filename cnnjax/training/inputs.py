@@ -83,7 +83,7 @@ def data_info(recipe: Recipe, split: Split, source: pipeline.Source, folder: pat
     They are read from data.json in the run's `folder` if it describes the same split and augmentation, and has all
     statistics that the recipe needs. Otherwise, or if `folder` is None, the statistics are computed from `source`,
     which may read the whole split. Does not write data.json. Raises InputError if data.json describes the same data set
-    with other classes, another version or files of other sizes: it was built again since the run began.
+    with other classes, another version or files of other sizes: it was rebuilt since the run started.
     """
     identity = {**split.identity, "augment": recipe.config.augment}
     saved = None
@@ -92,7 +92,7 @@ def data_info(recipe: Recipe, split: Split, source: pipeline.Source, folder: pat
             saved = workdir.read_data_info(folder)
     if saved and (change := changed_since(saved, split)):
         raise InputError(
-            f"{folder}: {change}; a run goes on with the data that it began with, so pass another --workdir"
+            f"{folder}: {change}. A run resumes only with the data it started with; pass another --workdir"
         )
     if saved and saved.source == identity and recipe.statistics <= saved.statistics.keys():
         return _same_on_all_processes(saved, recipe)

@@ -98,10 +98,10 @@ def train(
 def _train(
     setup: Setup, folder: pathlib.Path, console: Console, log: Log, begun: float
 ) -> tuple[TrainState, dict[str, Any]]:
-    """Restores or initializes the state, trains it to the end and scores it. Returns it and what result.json has.
+    """Restores or initializes the state, trains to the last step, scores the test split and writes result.json.
 
-    The folder is claimed. `begun` is the time.monotonic() from which the seconds of the result count. Raises
-    FloatingPointError and Interrupted as `train` does.
+    The caller must have claimed `folder`. The seconds in the result are counted from `begun`, a time.monotonic().
+    Returns the final state and the contents of result.json. Raises FloatingPointError and Interrupted as `train` does.
     """
     recipe, leader = setup.recipe, jax.process_index() == 0
     state = restore_or_init(setup, folder, log, set_aside=leader)

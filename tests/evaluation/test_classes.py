@@ -39,7 +39,9 @@ def test_a_set_with_other_classes_is_scored_by_name_on_request(folders: str, tmp
     score: Any = lambda dataset, **options: evaluate(run, dataset=dataset, data_dir=folders, log=print, **options)  # noqa: E731
     assert score("abc")["accuracy"] == 1
     with pytest.raises(
-        InputError, match=r"class 0 is 'b' in bcd, and 'a' in the training of .*=name or --match_classes=position"
+        InputError,
+        match=r"class 0 is 'b' in the data set 'bcd', but 'a' in the data that .* was trained on; "
+        "give --match_classes=position to ignore",
     ):
         score("bcd")
     with pytest.raises(InputError, match=r"bcd has classes that .* was not trained on: .d."):
@@ -59,7 +61,14 @@ def test_a_set_with_other_classes_is_scored_by_name_on_request(folders: str, tmp
         ("abc", "cab", True, "name", [1, 2, 0]),
         ("ca", "abc", True, "name", [2, 0]),
         ("abc", "cab", True, "position", [0, 1, 2]),
-        ("abc", "cab", True, "", "class 0 is 'a' in set, and 'c' in the training of net"),
+        (
+            "abc",
+            "cab",
+            True,
+            "",
+            "class 0 is 'a' in the data set 'set', but 'c' in the data that net was trained on; "
+            "give --match_classes=name to match equal names, or --match_classes=position to ignore",
+        ),
         ("ab", "abc", True, "position", "set has 2 classes; the network of net 3"),
         ("ab", "ab", True, "nam", "match_classes = 'nam'; did you mean 'name'"),
     ],

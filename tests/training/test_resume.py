@@ -216,10 +216,19 @@ def test_the_statistics_of_a_run_are_computed_once_for_the_same_data(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"of": {"dataset": "digits/0.9.0"}}, "the data set digits was version 0.9.0 in the training, and is 1.0.0; a"),
-        ({"of": {"bytes": {"train": 1, "test": 1}}}, "the data set digits was built again after the training: its fil"),
-        ({"classes": list("abcdefghij")}, "built again after the training: it had class 0 'a' and now '0'; a run"),
-        ({"classes": list("0123")}, "built again after the training: it had 4 and now 10 classes; a run goes on"),
+        (
+            {"of": {"dataset": "digits/0.9.0"}},
+            "the data set 'digits' had version 0.9.0 in the training, and has 1.0.0 now. A",
+        ),
+        (
+            {"of": {"bytes": {"train": 1, "test": 1}}},
+            "the data set 'digits' was rebuilt since the training: its files have other si",
+        ),
+        (
+            {"classes": list("abcdefghij")},
+            "was rebuilt since the training: class 0 was 'a' and is now '0'. A run resumes",
+        ),
+        ({"classes": list("0123")}, "was rebuilt since the training: it had 4 classes and now has 10. A run"),
     ],
 )
 def test_a_data_set_that_was_built_again_is_not_trained_on(
@@ -235,7 +244,7 @@ def test_a_data_set_that_was_built_again_is_not_trained_on(
     lines: list[str] = []
     if "classes" not in change:  # with other names it is an error
         evaluate(tmp_path, data_dir=digits_dir, log=lines.append)
-        assert message.partition(";")[0] in lines[0]
+        assert message.partition(". ")[0] in lines[0]
 
 
 def test_checkpoints_that_cannot_be_written_are_one_error(digits_dir: str, tmp_path: pathlib.Path) -> None:
