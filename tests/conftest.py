@@ -14,7 +14,12 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import hypothesis
 import pytest
+
+# The same examples in every run, and no folder of found ones: a test that fails here fails everywhere.
+hypothesis.settings.register_profile("tests", derandomize=True, database=None, deadline=None)
+hypothesis.settings.load_profile("tests")
 
 # The first process of a test run makes the folder; pytest-xdist's workers inherit the variables.
 _OWNER = "CNNJAX_TEST_HOME" not in os.environ
