@@ -112,27 +112,27 @@ def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
     """
     path = workdir / "config.json"
     if path.exists():
-        old, new = (_comparable(settings) for settings in (configs.load(path), config))
-        if changes := differences(old, new, configs.RESUMABLE):
+        if changes := changed_settings(workdir, config):
             raise InputError(
                 f"{workdir} holds a run with another config: {changes}. Pass another --workdir, or no --config"
             )
     elif workdir.is_dir() and any(file.name not in ("config.json.part", LOCK) for file in workdir.iterdir()):
         raise InputError(f"{workdir} is not empty and not a run's folder; pass another --workdir")
     workdir.mkdir(parents=True, exist_ok=True)
-    with _lock(workdir):
+    with hold_lock(workdir, "training"):
         write_json(path, dataclasses.asdict(config))
         write_json(workdir / "versions.json", _versions())
         yield
 
 
 @contextlib.contextmanager
-def _lock(workdir: pathlib.Path) -> Iterator[None]:
-    """Context manager that holds the lock of a run's folder. Raises InputError if another process holds it.
+def hold_lock(folder: pathlib.Path, activity: str) -> Iterator[None]:
+    """Context manager that holds the lock of a folder, that of a run ('training'), a sweep or a study.
 
-    Does nothing on a file system that does not support locks.
+    Raises InputError if another process holds it, in which `activity` is the word for what runs there. Does nothing on
+    a file system that does not support locks.
     """
-    path = workdir / LOCK
+    path = folder / LOCK
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except OSError as error:
@@ -141,7 +141,7 @@ def _lock(workdir: pathlib.Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process dies
         except BlockingIOError:
-            raise InputError(f"{workdir} is in use: another training is running in it") from None
+            raise InputError(f"{folder} is in use: another {activity} is running in it") from None
         except OSError:
             pass
         yield
@@ -158,6 +158,15 @@ def _versions() -> dict[str, Any]:
         "devices": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
         "processes": jax.process_count(),
     }
+
+
+def changed_settings(workdir: pathlib.Path, config: Config, ignored: Container[str] = configs.RESUMABLE) -> str:
+    """Returns how `config` differs from the one in a run's folder, as text of `differences`; '' if they are the same.
+
+    Fields in `ignored` are not compared. Raises InputError if config.json is missing or damaged.
+    """
+    old, new = (_comparable(settings) for settings in (configs.load(workdir / "config.json"), config))
+    return differences(old, new, ignored)
 
 
 def _comparable(config: Config) -> dict[str, Any]:
