@@ -112,7 +112,7 @@ BROKEN_FILES = [
         lambda folder: write_imagenet(folder, "n02_1.JPEG"),
         [f"{TRAIN}/n02.tar/n02_1.JPEG (", "is not a rea"],
     ),
-    ("imagenet", lambda folder: (folder / TRAIN).write_bytes(packed({"n01.tar": b""})), ["3 archives", "in n02.tar"]),
+    ("imagenet", lambda folder: (folder / TRAIN).write_bytes(packed({"n01.tar": b""})), ["3 archives", "in 'n02.tar'"]),
     (
         "imagenet",
         lambda folder: (folder / VAL).write_bytes(packed({"5.JPEG": encoded((9, 9), "L", "JPEG")})),
