@@ -9,7 +9,7 @@ import types
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from cnnjax import register
+from cnnjax import paths, register
 from cnnjax.config import FIELDS, HINTS, Config, check, load, unknown_field
 from cnnjax.errors import InputError, nearest
 
@@ -30,7 +30,7 @@ def read_config(
     from absl import flags
     from ml_collections import config_flags
 
-    name, _, arg = location.partition(":")
+    name, arg = paths.split_argument(location)
     path = find_file(name, "configs", "config")
     config = _load_json(path) if path.suffix == ".json" else _call_config_file(str(path), arg)
     values = flags.FlagValues()
@@ -116,7 +116,7 @@ def read_space(location: str) -> dict[str, Any]:
     Returns {} if the file has no sweep() or is a run's config.json. Raises InputError if there is no such file, or
     sweep() fails or returns no dict.
     """
-    file = find_file(location.partition(":")[0], "configs", "config")
+    file = find_file(paths.split_argument(location)[0], "configs", "config")
     if file.suffix == ".json":
         return {}
     path = str(file)

@@ -20,6 +20,7 @@ SHARED = ("__init__", "blocks", "layers", "network", "normalization")  # of mode
 FAMILIES = [path for path in (PACKAGE / "models").glob("*.py") if path.stem not in SHARED]
 LEAVES = [
     "errors", "spec", "state", "losses", "distributed/sharding", "distributed/processes", "metrics", "config", "cache",
+    "paths",
 ]  # fmt: skip
 
 
@@ -115,7 +116,8 @@ def test_a_command_is_a_module_that_imports_nothing_heavy_by_itself() -> None:
     shared = ("__init__", "main", "shared")
     modules = [path for path in (PACKAGE / "cli").glob("*.py") if path.stem not in shared]
     assert {path.stem for path in modules} == set(cli.COMMANDS)
-    light = {"cnnjax.cli.shared", "cnnjax.config", "cnnjax.config_files", "cnnjax.errors", "cnnjax.register"}
+    names = ("cli.shared", "config", "config_files", "errors", "paths", "register")
+    light = {f"cnnjax.{name}" for name in names}
     assert all(ours(path, top_only=True) <= light for path in modules)
 
 

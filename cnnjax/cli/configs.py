@@ -4,7 +4,7 @@ import argparse
 import ast
 import pathlib
 
-from cnnjax import config_files
+from cnnjax import config_files, paths
 from cnnjax.cli import shared
 from cnnjax.config import Config, field_help
 from cnnjax.errors import InputError
@@ -24,10 +24,9 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     from rich.table import Column, Table
 
     if args.config:
-        from rich.text import Text
-
         config, default = config_files.read_config(args.config, overrides), Config()
-        console.print(_docstring(config_files.find_file(args.config.split(":")[0], "configs", "config")), markup=False)
+        name, _ = paths.split_argument(args.config)
+        console.print(_docstring(config_files.find_file(name, "configs", "config")))
         value_column = Column("value", overflow="fold")  # a pipeline is one long word
         table = Table(
             "field", value_column, "default, if different", "description", title="Config fields", title_justify="left"
@@ -35,9 +34,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         descriptions = field_help()
         for name, value in vars(config).items():
             default_value = getattr(default, name)
-            table.add_row(
-                name, repr(value), "" if value == default_value else repr(default_value), Text(descriptions[name])
-            )
+            table.add_row(name, repr(value), "" if value == default_value else repr(default_value), descriptions[name])
         console.print(table)
         return 0
     if overrides:

@@ -4,20 +4,20 @@ import argparse
 import collections
 import dataclasses
 import pathlib
-import shlex
 import time
 from typing import TYPE_CHECKING, Any
 
-from cnnjax import config_files
+from cnnjax import config_files, paths
 from cnnjax.cli import shared
 from cnnjax.config import FIELDS, Config
 from cnnjax.errors import InputError, nearest
 
 if TYPE_CHECKING:
     import optuna
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
     from rich.table import Table
 
+    from cnnjax.console import Console
     from cnnjax.runs.supervise import Run
     from cnnjax.sweep.search import Settings
 
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         values = dataclasses.asdict(search.read(pathlib.Path(args.workdir))) | values
     settings = search.Settings(**values)
     folder = pathlib.Path(
-        args.workdir or workdir.unique_path(pathlib.Path(settings.source.partition(":")[0]).stem, "sweeps")
+        args.workdir or workdir.unique_path(pathlib.Path(paths.split_argument(settings.source)[0]).stem, "sweeps")
     )
     if action == "run":
         return _run(args, folder, settings)
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         _show(shared.make_console(), report.rows(folder, study, settings), settings)
         return 0
     overrides = _overrides(settings.source, report.best(folder, study, settings))
-    print(shared.program_name(), "train", f"--config={settings.source}", *map(_quoted, overrides))
+    print(shared.command_line("train", f"--config={settings.source}", *overrides))
     return 0
 
 
@@ -119,7 +119,7 @@ def _run(args: argparse.Namespace, folder: pathlib.Path, settings: "Settings") -
     try:
         study = _search(console, folder, settings, start, args.workers, 60 * args.stall_timeout)
     except Interrupted as interrupted:
-        command = f"{shared.program_name()} sweep --workdir={folder} --workers={args.workers}"
+        command = shared.command_line("sweep", f"--workdir={folder}", f"--workers={args.workers}")
         console.print(f"{interrupted}; to resume:\n  {command}", soft_wrap=True)
         return 128 + interrupted.signal
     written = report.write(folder, study, settings)
@@ -127,7 +127,8 @@ def _run(args: argparse.Namespace, folder: pathlib.Path, settings: "Settings") -
     if all(trial.state.name == "FAIL" for trial in study.get_trials(deepcopy=False)):
         raise InputError(f"all trials failed; their output is in {folder}/trials/*/{OUTPUT}")
     console.print(f"wrote {', '.join(written)} to {folder}", soft_wrap=True)
-    console.print(f"to train the winner: {shared.program_name()} sweep best --workdir={folder}", soft_wrap=True)
+    command = shared.command_line("sweep", "best", f"--workdir={folder}")
+    console.print(f"to train the winner: {command}", soft_wrap=True)
     if not settings.storage:
         console.print(f"to browse the trials: optuna-dashboard {folder / search.JOURNAL}", soft_wrap=True)
     return 0
@@ -167,11 +168,6 @@ def _overrides(source: str, config: Config) -> list[str]:
     """Returns the --config.FIELD=VALUE flags that turn the config of the file `source` into `config`."""
     old, new = dataclasses.asdict(config_files.read_config(source)), dataclasses.asdict(config)
     return [f"--config.{name}={value}" for name, value in new.items() if value != old[name]]
-
-
-def _quoted(word: str) -> str:
-    """Quotes a word for a shell if necessary, in double quotes if it contains single ones."""
-    return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
 
 
 def _search(

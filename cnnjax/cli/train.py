@@ -5,11 +5,11 @@ import os
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-from cnnjax import config_files, register
+from cnnjax import config_files, paths, register
 from cnnjax.cli import shared
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from cnnjax.console import Console
 
 
 def add_flags(parser: shared.Parser) -> None:
@@ -40,13 +40,13 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     from cnnjax.runs.signals import Interrupted
     from cnnjax.training.loop import train
 
-    folder = args.workdir or workdir.unique_path(pathlib.Path(location.partition(":")[0]).stem)
+    folder = args.workdir or workdir.unique_path(pathlib.Path(paths.split_argument(location)[0]).stem)
     folder = pathlib.Path(shared.broadcast_text(str(folder)))
     try:
         result = train(config, folder, data_dir=args.data_dir, console=console)
     except Interrupted as interruption:
         if jax.process_index() == 0:
-            resume = f"{shared.program_name()} train --workdir={folder}"
+            resume = shared.command_line("train", f"--workdir={folder}", *register.flags())
             console.print(f"{interruption}. To resume:\n  {resume}", soft_wrap=True)
         return 128 + interruption.signal
     if jax.process_index() == 0:
@@ -69,7 +69,7 @@ def _print_result(console: "Console", result: dict[str, Any], folder: pathlib.Pa
         rows = {"split": result["split"]}
         rows |= {row.heading: row.format(result[name]) for name, row in METRICS.items()}
     rows |= {"time": f"{minutes:.0f} min {seconds:.0f} s", "folder": str(folder)}
-    rows |= {"evaluate": " ".join([shared.program_name(), "evaluate", f"--workdir={folder}", *register.flags()])}
+    rows |= {"evaluate": shared.command_line("evaluate", f"--workdir={folder}", *register.flags())}
     table = Table(show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")

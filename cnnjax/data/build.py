@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax import cache
+from cnnjax import cache, paths
 from cnnjax.data import download, folders
 from cnnjax.data.catalog import DATASETS, Dataset
 from cnnjax.data.readers import READERS, Examples, Splits
@@ -33,6 +33,7 @@ def load(name: str, split: str, data_dir: str = "", log: Callable[[str], None] =
     progress. Raises InputError for a data set or a split that does not exist, or that has no labeled images.
     """
     root = _data_dir(data_dir)
+    paths.check_utf8(root, "a data set")
     try:
         prepared = find_newest(name, root)
     except InputError:
@@ -83,6 +84,7 @@ def build(
     InputError for files that are missing, truncated or of another kind.
     """
     root = _data_dir(data_dir)
+    paths.check_utf8(root, "a data set")
     final = root / name / VERSION
     if name not in DATASETS:
         if not source and not final.exists():
@@ -188,6 +190,8 @@ def _write(name: str, entry: Dataset, shape: tuple, splits: Splits, staging: pat
     orders them by a hash of their keys. The rest of the description is from `entry`.
     """
     import tensorflow_datasets as tfds
+
+    paths.make_epath_literal()
 
     labels = {"label": entry.classes, **entry.extra_labels}
     features: dict[str, Any] = {key: tfds.features.ClassLabel(names=list(names)) for key, names in labels.items()}

@@ -15,6 +15,7 @@ import numpy as np
 from cnnjax.data import images
 from cnnjax.data.catalog import DATASETS
 from cnnjax.errors import InputError, unknown
+from cnnjax.paths import make_epath_literal
 
 FORMAT = "array_record"  # of TFDS's formats, the one with random access that needs no TensorFlow
 
@@ -146,6 +147,7 @@ class Split:
         from tensorflow_datasets.proto import tf_example_pb2
 
         self.name, self.split, self._path = name, split, path
+        make_epath_literal()
         try:
             builder: Any = tfds.builder_from_directory(path, file_format=FORMAT)
         except (ValueError, KeyError, AttributeError, ImportError, OSError) as error:

@@ -22,6 +22,7 @@ from jax.experimental import multihost_utils
 from cnnjax.distributed import processes
 from cnnjax.errors import InputError
 from cnnjax.metrics import METRICS
+from cnnjax.paths import check_run_folder, make_epath_literal
 from cnnjax.runs.digest import DamagedError, array_records, check_same_network, read_section, with_crc
 from cnnjax.state import TrainState, Tree, path_name
 
@@ -78,6 +79,7 @@ class Saver:
         import orbax.checkpoint as ocp
 
         _silence_orbax()
+        make_epath_literal()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=_KeepNewestAndBest(self._workdir, self._keep),
             step_format_fixed_length=8,
@@ -242,6 +244,8 @@ def _read(workdir: pathlib.Path, step: int, abstract: dict[str, dict[str, Tree]]
     The leaves of `abstract` are ShapeDtypeStructs with the shardings of the result. Raises DamagedError if a checksum
     differs or a file cannot be read, and InputError if the checkpoint is of another network or optimizer.
     """
+    check_run_folder(workdir)
+    make_epath_literal()
     folder = _folder(workdir, step)
     saved = {item: read_section(folder, item, "arrays") for item in abstract}
     for item, tree in abstract.items():

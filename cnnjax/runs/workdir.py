@@ -35,6 +35,7 @@ from cnnjax.config import Config
 from cnnjax.data.info import DataInfo
 from cnnjax.errors import InputError
 from cnnjax.models import rename_arguments
+from cnnjax.paths import check_run_folder
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "grain")
 MAX_JSON_VALUES = 20  # longer statistics go to statistics.npz
@@ -110,6 +111,7 @@ def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
     differ from that run's in the fields `cnnjax.config.RESUMABLE` only. Raises InputError, before anything is written,
     for any other difference, if the folder has files but belongs to no run, and if another training runs in it.
     """
+    check_run_folder(workdir)
     path = workdir / "config.json"
     if path.exists():
         if changes := changed_settings(workdir, config):
@@ -132,6 +134,7 @@ def hold_lock(folder: pathlib.Path, activity: str) -> Iterator[None]:
     Raises InputError if another process holds it, in which `activity` is the word for what runs there. Does nothing on
     a file system that does not support locks.
     """
+    check_run_folder(folder)
     path = folder / LOCK
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)

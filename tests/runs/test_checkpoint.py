@@ -13,9 +13,10 @@ import numpy as np
 import optax
 import pytest
 
+from cnnjax.config import Config
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
-from cnnjax.runs import checkpoint
+from cnnjax.runs import checkpoint, workdir
 from cnnjax.state import TrainState
 
 STEPS = (1, 2, 3)
@@ -67,6 +68,27 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 @pytest.fixture
 def copy(whole: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
     return shutil.copytree(whole, tmp_path / "copy")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a [x]", "a*b", "a**b", "a?b", "a{b}", "[/b]", ":smile:", "50%", "a#b", "$HOME", "~", "\x1b[31m", "é", "a\nb"],
+)
+def test_a_folder_may_have_any_name_in_utf8(name: str, tmp_path: pathlib.Path) -> None:
+    save(tmp_path / name, {1: 0.5, 2: 0.6})
+    found, said = restore(tmp_path / name)
+    assert equal(found, state(2))
+    assert said == ""
+
+
+@pytest.mark.parametrize("name", ["a\\b", "\udcff"])
+def test_a_name_in_which_nothing_could_be_saved_is_refused_before_the_training(
+    name: str, tmp_path: pathlib.Path
+) -> None:
+    refused = pytest.raises(InputError, match=r"the path of a run .*; choose another folder")
+    with refused, workdir.claim(tmp_path / name, Config()):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_restored_is_what_was_saved_to_the_bit(whole: pathlib.Path) -> None:
