@@ -15,6 +15,7 @@ CACHES = {
     "pixels": "decoded splits of data sets",
     "weights": "downloaded weights",
     "native": "compiled C++ libraries",
+    "tracebacks": "unexpected errors, for a report of them",
 }
 LOCK_FILE = "lock"  # of a folder in which one process at a time writes
 SECONDS_IN_USE = 3600.0  # a younger temporary folder may belong to a running process

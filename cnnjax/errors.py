@@ -1,14 +1,50 @@
 """The error that a user is meant to read: the value, what was expected, the nearest valid name."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 MAX_NAMES_SHOWN = 12  # in one message
+MAX_QUOTED, MAX_MESSAGE = 200, 1000  # characters of a quoted value, and of a message
 REGISTRABLE = frozenset(("model", "operation", "optimizer", "schedule", "loss", "metric", "data set"))
 
 
+# Control characters except tab and line feed, marks that reorder text, and bytes of a file name that are not UTF-8.
+_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_QUOTED = re.compile(rf"""'[^'\n]{{{MAX_QUOTED},}}'|"[^"\n]{{{MAX_QUOTED},}}\"""")
+
+
 class InputError(ValueError):
-    """Raised for an invalid setting, name or file. The command line prints its message without a traceback."""
+    """Raised for an invalid setting, name or file. The command line prints its message without a traceback.
+
+    The message is shortened if it holds a very long value.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(shorten(str(message)))
+
+
+def visible(text: str) -> str:
+    """Replaces characters that a terminal would obey instead of showing by escapes, such as '\\x1b'.
+
+    Tabs and line feeds stay.
+    """
+    return _INVISIBLE.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), text)
+
+
+def shorten(message: str) -> str:
+    """Cuts the middle out of long quoted values, and of a message that is longer than MAX_MESSAGE all the same."""
+    if len(message) <= MAX_MESSAGE:
+        return message
+    message = _QUOTED.sub(lambda match: _cut(match[0], MAX_QUOTED), message)
+    return _cut(message, MAX_MESSAGE)
+
+
+def _cut(text: str, length: int) -> str:
+    """Returns `text` without its middle, about `length` characters of it, two thirds of them from its beginning."""
+    if len(text) <= length:
+        return text
+    return f"{text[: 2 * length // 3]} ... ({len(text) - length:,} more characters) ... {text[-length // 3 :]}"
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
@@ -17,7 +53,7 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     Suggests a valid name that ends in '_' and `name` ('mnist_lenet5' for 'lenet5'), else the most similar valid name if
     it is similar enough. Lists all valid names, or the most similar `MAX_NAMES_SHOWN`.
     """
-    valid = sorted(valid)
+    valid, name = sorted(valid), name[:MAX_QUOTED]  # a comparison takes time proportional to the length
     with_prefix = sorted((word for word in valid if word.endswith(f"_{name}")), key=len)  # cifar_resnet20 for resnet20
     suggestion = with_prefix[:1] or difflib.get_close_matches(name, valid, n=1, cutoff=0.6)
     hint = f"did you mean {suggestion[0]!r}? " if suggestion else ""

@@ -11,10 +11,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.extend import core
-from rich.console import Console
 from rich.table import Table
 
 from cnnjax import spec
+from cnnjax.console import Console
 from cnnjax.errors import InputError
 from cnnjax.models import MODELS, create_model
 

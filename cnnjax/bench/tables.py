@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-from rich.console import Console
 from rich.table import Table
 
 from cnnjax.bench.baseline import Comparison
 from cnnjax.bench.rows import Row
 from cnnjax.bench.timeline import LayerOp
+from cnnjax.console import Console
 
 MAX_PROFILE_LINES = 25
 

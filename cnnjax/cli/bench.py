@@ -15,10 +15,9 @@ from cnnjax.config import Config, check
 from cnnjax.errors import InputError, unknown
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from cnnjax.bench.measure import Run
     from cnnjax.bench.rows import Row
+    from cnnjax.console import Console
     from cnnjax.training.setup import Setup
 
 # Measured by default: one network of each kind -> a batch size that fits a laptop's memory.

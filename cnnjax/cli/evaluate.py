@@ -10,7 +10,7 @@ from cnnjax.config import load
 from cnnjax.errors import InputError
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from cnnjax.console import Console
 
 PROTOCOLS = (
     "single, flip, center(S), five_crop(S), ten_crop(S), crop144(S), resize(S), dense(S) or multiscale(256, 384, 512)"

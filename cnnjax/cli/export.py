@@ -37,5 +37,5 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     network = pretrained.load(source, args.like)
     shape = shared.parse_image_shape(args.input, network.data.shape) if args.input else ()
     for file in export.write(network, path, step=args.step, names=args.names, shape=shape, log=console.print):
-        console.print(f"{file}: {file.stat().st_size:,} bytes", soft_wrap=True, markup=False)
+        console.print(f"{file}: {file.stat().st_size:,} bytes", soft_wrap=True)
     return 0

@@ -14,9 +14,9 @@ import types
 from collections.abc import Sequence
 from typing import Any
 
-from cnnjax import __version__, register
+from cnnjax import __version__, crash, register
 from cnnjax.cli.shared import Parser, UsageError, program_name
-from cnnjax.errors import InputError, nearest, unknown
+from cnnjax.errors import InputError, nearest, shorten, unknown, visible
 
 COMMANDS = {
     "train": "train a network from a config, or resume a run",
@@ -40,37 +40,60 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line and returns the exit status. `argv` are the words after 'cnnjax'; None for those of sys.argv.
 
-    The status is 0 for success, 1 for an error, 2 for a wrong flag, and 128 + n if signal n stopped the command.
+    The status is 0 for success, 1 for an error, 2 for a wrong flag, and 128 + n if signal n stopped the command. If the
+    reader of the output has exited, as in `cnnjax models | head -1`, that is 128 + SIGPIPE.
     """
+    if argv is None:
+        _prepare_process()
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _run(argv)
+        try:
+            return _run(argv)
+        finally:
+            sys.stdout.flush()
     except UsageError as error:
         return _fail(f"{error} (see cnnjax {' '.join(argv[:1])} --help)", 2)
     except InputError as error:
         return _fail(error)
     except FloatingPointError as error:
         return _fail(f"{error}; earlier checkpoints are intact. Try a smaller lr or grad_clip_norm")
-    except BrokenPipeError:  # the reader of our output has exited
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's own flush at exit would complain
+        return _end(128 + signal.SIGPIPE)
     except OSError as error:
         return _fail(error)
     except KeyboardInterrupt:
         return _fail("interrupted", 128 + signal.SIGINT)
     except Exception as error:
-        if not (processes := _distributed()):
-            raise
-        if not (reason := processes.peer_failure(error)):
-            traceback.print_exc()
-        return _fail(reason or f"{type(error).__name__}, as above")
+        processes = _distributed()
+        return _fail((processes and processes.peer_failure(error)) or crash.describe(error, argv))
+
+
+def _prepare_process() -> None:
+    """Makes Python use UTF-8 for texts and file names, and its output never fail for a character.
+
+    Where the locale is another, as in LC_ALL=C PYTHONUTF8=0, the process starts itself again with -X utf8, the default
+    from Python 3.15 on (PEP 686). A closed stdout or stderr is replaced by the null device.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode and sys.executable:
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+    for name in ("stdout", "stderr"):
+        if (stream := getattr(sys, name)) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        else:
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _fail(message: object, status: int = 1) -> int:
     """Prints an error to stderr, ends the other processes of a distributed program, and returns the exit status."""
     if os.environ.get("CNNJAX_TRACEBACK"):
         traceback.print_exc()
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {visible(shorten(str(message)))}", file=sys.stderr)
+    return _end(status)
+
+
+def _end(status: int) -> int:
+    """Returns the exit status. In one of several processes, ends at once instead, and so the others with it."""
     if processes := _distributed():
         processes.exit_now(status)
     return status

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cnnjax.cli import shared
-from cnnjax.errors import InputError
+from cnnjax.errors import InputError, visible
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from cnnjax.console import Console
     from cnnjax.evaluation.predict import Prediction
 
 
@@ -75,7 +74,7 @@ def _read_paths() -> list[str]:
 
 def _log(line: str) -> None:
     """Prints a line to stderr."""
-    print(line, file=sys.stderr)
+    print(visible(line), file=sys.stderr)
 
 
 def _print_prediction(
@@ -85,8 +84,6 @@ def _print_prediction(
 
     `classes` are the names by class index. Only the leader (process 0) prints.
     """
-    from rich.text import Text
-
     path = os.fsencode(prediction.path).decode(errors="backslashreplace")
     if not is_leader:
         return
@@ -96,6 +93,6 @@ def _print_prediction(
         top = [{"class": classes[i], "index": i, "probability": probability} for i, probability in prediction.top]
         print(json.dumps({"path": path, "top": top}))
     else:
-        console.print(Text(path, style="bold"), soft_wrap=True)
+        console.print(path, style="bold", soft_wrap=True)
         for i, probability in prediction.top:
-            console.print(Text(f"  {probability:8.2%}  {classes[i]}"), soft_wrap=True)
+            console.print(f"  {probability:8.2%}  {classes[i]}", soft_wrap=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from cnnjax.cli import shared
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from cnnjax.console import Console
 
 
 def add_flags(parser: shared.Parser) -> None:
@@ -83,4 +83,4 @@ def _print_results(console: "Console", results: list[dict[str, Any]]) -> None:
         table.add_row(name, *(row.format(result[metric]) for metric, row in METRICS.items()))
     console.print(table)
     for result in results:
-        console.print(f"more in {result['folder']}", soft_wrap=True, markup=False)
+        console.print(f"more in {result['folder']}", soft_wrap=True)

@@ -4,14 +4,15 @@ import argparse
 import fnmatch
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from cnnjax.errors import InputError
+from cnnjax.errors import InputError, shorten, visible
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from cnnjax.console import Console
 
 
 class UsageError(InputError):
@@ -38,7 +39,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> Any:
         """Prints an error in one line, and exits with status 2."""
-        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"error: {visible(shorten(message))} (see {self.prog} --help)\n")
 
 
 def add_hidden_alias(parser: argparse.ArgumentParser, flag: str, dest: str, kind: Any) -> None:
@@ -146,10 +147,10 @@ def matching(pattern: str, names: Iterable[str]) -> list[str]:
 
 
 def make_console() -> "Console":
-    """Returns a rich console for stdout: as wide as the terminal, or 140 columns without one."""
-    from rich.console import Console
+    """Returns a console for stdout: as wide as the terminal, or 140 columns without one."""
+    from cnnjax.console import Console
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+    return Console(width=None if sys.stdout.isatty() else 140)
 
 
 def setup_jax(use_cache: bool = True) -> "Console":
@@ -189,3 +190,18 @@ def broadcast_text(text: str) -> str:
 def program_name() -> str:
     """Returns the command that started this program, './launch.sh' or 'cnnjax', for commands in messages."""
     return os.environ.get("CNNJAX_COMMAND", "cnnjax")
+
+
+def command_line(*words: str) -> str:
+    """Returns the shell command that runs this program with these arguments, quoted for copying."""
+    return " ".join(map(_quote, (program_name(), *words)))
+
+
+def _quote(word: str) -> str:
+    """Quotes a word for a shell: as \'...\', as "..." if it has a single quote, as $\'...\' if it is not printable."""
+    if visible(word) != word or "\n" in word or "\t" in word:
+        shown = (
+            chr(byte) if 32 <= byte < 127 and byte not in b"\\'" else f"\\x{byte:02x}" for byte in os.fsencode(word)
+        )
+        return f"$'{''.join(shown)}'"
+    return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)

@@ -10,8 +10,7 @@ from cnnjax.cli import shared
 from cnnjax.errors import InputError, nearest
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from cnnjax.console import Console
     from cnnjax.study.verdict import Finding
 
 BUDGETS = ("quick", "full")
@@ -82,7 +81,7 @@ def _provenance(file: str, budget: str, run: pathlib.Path) -> list[str]:
     here, there = machine_info(), workdir.read_json(run / "versions.json")
     versions = ", ".join(f"{name} {there[name]}" for name in ("python", "jax", "flax", "optax"))
     return [
-        f"`{shared.program_name()} study {file} --budget={budget}`, {datetime.date.today():%d %B %Y}",
+        f"`{shared.command_line('study', str(file), f'--budget={budget}')}`, {datetime.date.today():%d %B %Y}",
         f"{here['machine']}, {here['cores']} cores; each run on {there['devices']}; {versions}",
     ]
 

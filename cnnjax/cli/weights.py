@@ -66,7 +66,7 @@ def _details(row: "PublishedWeights") -> dict[str, str]:
         "digest": row.digest or "none published",
         "file": str(row.path) if row.path.is_file() else f"not downloaded yet; will be {row.path}",
         "train from these": f'--config.init="{row.name}"',
-        "evaluate": f"{shared.program_name()} evaluate --init={row.name}",
+        "evaluate": shared.command_line("evaluate", f"--init={row.name}"),
     }
 
 

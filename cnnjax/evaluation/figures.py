@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from cnnjax.errors import visible
 from cnnjax.evaluation.classification import CURVE_GRID, ClassificationMetrics
 
 MAX_CLASS_CURVES = 12  # with more classes, only the worst have a curve of their own
@@ -19,6 +20,7 @@ def save_figures(result: ClassificationMetrics, class_names: list[str], title: s
     `title` begins the title of each figure.
     """
     overall = result.overall
+    class_names, title = [*map(plain_label, class_names)], plain_label(title)
     _save_confusion(result.confusion, class_names, f"{title}: {overall['accuracy']:.2%}", folder / "confusion.png")
     curves = {
         "roc.png": (result.roc, "AUC", "roc_auc", "false positive rate", "recall (true positive rate)"),
@@ -43,6 +45,12 @@ def new_figure(width: float, height: float) -> Any:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def plain_label(text: str) -> str:
+    """Returns a text that matplotlib shows as `text`: it reads $...$ as a formula, and hides what begins with '_'."""
+    text = visible(text).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
 
 
 def _save_confusion(matrix: np.ndarray, class_names: list[str], title: str, path: pathlib.Path) -> None:

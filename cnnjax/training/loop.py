@@ -12,10 +12,10 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from rich.console import Console
 
 from cnnjax import metrics, optim, register
 from cnnjax.config import Config, is_due, parse_duration
+from cnnjax.console import Console
 from cnnjax.data import pipeline
 from cnnjax.distributed import sharding
 from cnnjax.ops.convolution import implementation_name
@@ -82,8 +82,8 @@ def train(
     """
     begun, folder = time.monotonic(), pathlib.Path(folder)
     leader = jax.process_index() == 0
-    console = (console or Console(highlight=False)) if leader else Console(quiet=True)
-    log = functools.partial(console.print, soft_wrap=True, markup=False)
+    console = (console or Console()) if leader else Console(quiet=True)
+    log = functools.partial(console.print, soft_wrap=True)
     recipe = parse_recipe(config)
     setup = make_setup(recipe, folder=folder, data_dir=data_dir, mesh=mesh, log=log)
     with workdir.claim(folder, recipe.config) if leader else contextlib.nullcontext():

@@ -10,7 +10,7 @@ from cnnjax.config import Config
 from cnnjax.data import images, pipeline
 from cnnjax.data.build import load
 from cnnjax.distributed import sharding
-from cnnjax.errors import InputError
+from cnnjax.errors import InputError, visible
 from cnnjax.training.inputs import Splits, data_info, input_functions, open_train_source
 from cnnjax.training.recipe import parse_recipe
 
@@ -87,13 +87,13 @@ def _draw(rows: list[list[tuple[np.ndarray, str]]], title: str, path: pathlib.Pa
 
     figure = Figure(figsize=(INCHES * len(rows[0]), (INCHES + 0.25) * len(rows) + 0.4), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=9, wrap=True)
+    figure.suptitle(visible(title), fontsize=9, wrap=True, parse_math=False)
     grid = figure.subplots(len(rows), len(rows[0]), squeeze=False)
     for axes, (image, caption) in zip(grid.flat, itertools.chain(*rows), strict=True):
         white = 1 if image.dtype.kind == "f" else 255
         pixels = np.clip(image[:, :, 0] if image.shape[-1] == 1 else image, 0, white)
         interpolation = "nearest" if max(image.shape) < INCHES * DOTS_PER_INCH else "antialiased"
         axes.imshow(pixels, cmap="gray", vmin=0, vmax=white, interpolation=interpolation)
-        axes.set_title(caption, fontsize=7)
+        axes.set_title(visible(caption), fontsize=7, parse_math=False)
         axes.set_axis_off()
     figure.savefig(path, dpi=DOTS_PER_INCH)

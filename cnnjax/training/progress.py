@@ -2,10 +2,10 @@
 
 import time
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from cnnjax import metrics
+from cnnjax.console import Console
 
 LINE_SECONDS = 10  # between two plain lines
 LABELS = {"step": "training steps", "dispatch": "dispatching", "reports": "reporting"}  # of laps, where not their name
@@ -21,7 +21,8 @@ class Bar:
         self.console, self.step, self.total, self.epoch = console, start, total, epoch
         self.start, self.begun, self.last_line = start, time.monotonic(), time.monotonic()
         self.text = ""
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}"),
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=24),
+                   TextColumn("{task.fields[text]}", markup=False),
                    TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())  # fmt: skip
         self.live = Progress(*columns, console=console, transient=True) if console.is_terminal else None
         if self.live:
@@ -63,11 +64,11 @@ class Bar:
         elif time.monotonic() - self.last_line >= LINE_SECONDS or self.step == self.total:
             self.last_line = time.monotonic()
             left = (self.last_line - self.begun) / (self.step - self.start) * (self.total - self.step)
-            self.console.print(f"{self._where()}  {self.text}  {left:.0f} s left", soft_wrap=True, highlight=False)
+            self.console.print(f"{self._where()}  {self.text}  {left:.0f} s left", soft_wrap=True)
 
     def note(self, line: str) -> None:
         """Prints a line, above the bar if there is one."""
-        self.console.print(line, soft_wrap=True, highlight=False)
+        self.console.print(line, soft_wrap=True)
 
 
 class Laps:

@@ -5,9 +5,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from rich.console import Console
 
 from cnnjax import metrics
+from cnnjax.console import Console
 from cnnjax.runs import workdir
 from cnnjax.training.progress import Bar, Laps
 from cnnjax.training.setup import Setup
