@@ -16,7 +16,7 @@ from cnnjax.config import FIELDS
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cnnjax"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-SHARED = ("__init__", "blocks", "layers", "network", "normalization")  # of models/: what families share
+SHARED = ("__init__", "blocks", "layer_list", "layers", "network", "normalization")  # of models/: what families share
 FAMILIES = [path for path in (PACKAGE / "models").glob("*.py") if path.stem not in SHARED]
 LEAVES = [
     "errors", "spec", "state", "losses", "distributed/sharding", "distributed/processes", "metrics", "config", "cache",

@@ -27,6 +27,7 @@ from cnnjax.models import (
     resnet_cifar,
     resnet_v2,
     resnext_cifar,
+    sequential,
     squeezenet,
     vgg,
     wide_resnet,
@@ -35,7 +36,7 @@ from cnnjax.models import (
 )
 from cnnjax.models.network import Variant
 
-# In chronological order.
+# In chronological order; lists of layers come last.
 _FAMILIES: tuple[types.ModuleType, ...] = (
     mlp,
     lenet,
@@ -58,7 +59,11 @@ _FAMILIES: tuple[types.ModuleType, ...] = (
     xception,
     mobilenet,
     airbench,
+    sequential,
 )
+
+
+MAX_TEXT_SHOWN = 80  # characters of a call string in an error about one of its arguments
 
 
 def _merge(families: tuple[types.ModuleType, ...]) -> dict[str, Variant]:
@@ -112,10 +117,10 @@ def create_model(text: str, num_classes: int = 0, dtype: str = "float32") -> nn.
     network or field, with the nearest valid name, and for a value outside of its field's range.
     """
     call = rename_arguments(spec.parse(text))
-    if call.args:
-        raise InputError(f"model {text!r}: expected arguments by name, as in name(field=value)")
     if call.name not in MODELS:
         raise unknown("model", call.name, MODELS)
+    if call.args[call.name in sequential.VARIANTS :]:
+        raise InputError(f"model {text!r}: expected arguments by name, as in name(field=value)")
     table = {name: variant.build for name, variant in MODELS.items()}
     num_classes = num_classes or MODELS[call.name].num_classes
     # Flax adds `parent` and `name` to the fields of every module; like the given ones, call strings cannot set them.
@@ -124,7 +129,8 @@ def create_model(text: str, num_classes: int = 0, dtype: str = "float32") -> nn.
     try:
         return build()
     except (TypeError, ValueError) as error:
-        raise InputError(f"model {text!r}: {error}") from error
+        shown = text if len(text) <= MAX_TEXT_SHOWN else f"{call.name}(...)"
+        raise InputError(f"model {shown!r}: {error}") from error
 
 
 def count_params(model: nn.Module, input_shape: tuple[int, int, int]) -> int:

@@ -327,8 +327,7 @@ class FullyConnected(nn.Module):
 
     With `window` 0 it flattens: [batch, height, width, channels] -> [batch, features]. Otherwise it is a convolution
     with a window x window kernel and no padding: -> [batch, height - window + 1, width - window + 1, features]
-    (Sermanet et al.: OverFeat. ICLR 2014, sec. 3.5). The kernel is stored flat, [height * width * channels, features],
-    with the window's sides if there is one.
+    (Sermanet et al.: OverFeat. ICLR 2014, sec. 3.5). The kernel is stored flat: [height * width * channels, features].
     """
 
     features: int
@@ -336,14 +335,16 @@ class FullyConnected(nn.Module):
     kernel_init: Initializer = lecun_normal
     bias_init: Initializer = nn.initializers.zeros
     dtype: DTypeLike = jnp.float32
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        size = (self.window, self.window) if self.window else x.shape[1:3]
+        size, x = (self.window, self.window) if self.window else x.shape[1:3], x.astype(self.dtype)
         inputs = math.prod(size) * x.shape[-1]
         kernel = self.param("kernel", self.kernel_init, (inputs, self.features), jnp.float32).astype(self.dtype)
+        slide = self.window > 0
+        y = convolve(x, kernel.reshape(*size, x.shape[-1], -1)) if slide else x.reshape(x.shape[0], -1) @ kernel
+        if not self.use_bias:
+            return y
         bias = self.param("bias", self.bias_init, (self.features,), jnp.float32).astype(self.dtype)
-        x = x.astype(self.dtype)
-        if self.window:
-            return convolve(x, kernel.reshape(*size, x.shape[-1], self.features)) + bias.reshape(1, 1, 1, -1)
-        return x.reshape(x.shape[0], -1) @ kernel + bias.reshape(1, -1)
+        return y + bias.reshape((1,) * (y.ndim - 1) + (-1,))

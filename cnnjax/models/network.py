@@ -32,9 +32,9 @@ class Variant:
 
     Attributes:
       network: the family's class, or a function that builds a module from keyword arguments.
-      paper: citation; ends with the year. '' if there is none.
+      paper: citation; ends with the year. Without a paper, a few words or ''.
       input_shape: height, width and channels of the paper's images.
-      num_classes: number of classes in the paper.
+      num_classes: number of classes in the paper; 0 if the arguments of `network` say it.
       fields: arguments of `network` that differ from its defaults.
       params: number of trainable parameters, with num_classes.
       macs: multiply-accumulates of convolutions and fully connected layers, for one image of input_shape.
@@ -118,6 +118,13 @@ def _check_field(name: str, value: Any, limits: Mapping[str, Any]) -> None:
         raise ValueError(f"{name} = {value!r}: expected {expected}{' for each' * several}")
 
 
+def check_fields(network: nn.Module) -> None:
+    """Raises ValueError, which states what is expected, for a field of a network outside of the limits of `field`."""
+    for name in network.__dataclass_fields__:
+        if declared := limits(type(network), name):
+            _check_field(name, getattr(network, name), declared)
+
+
 def _both(initializer: Initializer) -> tuple[Initializer, Initializer]:
     """Returns the initializer twice: for convolutions and for fully connected layers."""
     return initializer, initializer
@@ -184,9 +191,7 @@ class Network(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     def __post_init__(self) -> None:
-        for name in self.__dataclass_fields__:
-            if declared := limits(type(self), name):
-                _check_field(name, getattr(self, name), declared)
+        check_fields(self)
         if self.ghost_batch_size and self.norm != "batch":
             raise ValueError(f"ghost_batch_size = {self.ghost_batch_size!r}: expected 0, or norm='batch'")
         super().__post_init__()

@@ -47,7 +47,7 @@ def parse_recipe(config: Config) -> Recipe:
     Raises InputError for an unknown name or argument, or a value out of its range.
     """
     config = configs.check(copy.copy(config))
-    create_model(config.model, 10, config.dtype)
+    create_model(config.model, dtype=config.dtype)
     evaluation = parse_eval_recipe(config)
     operations, normalization = parse_operations(config.augment), evaluation.normalization
     for name in DURATIONS:

@@ -21,6 +21,7 @@ BAD_CALLS = {
     "lenet5(num_classes=3)": "has no argument 'num_classes'",
     "lenet5(parent=None)": "has no argument 'parent'",
     'lenet5("max")': "expected arguments by name",
+    "sequential('conv(8, 3)|dense', 'relu')": "expected arguments by name",
     'lenet5(pool="mean")': "unknown pool 'mean'; valid: max, average",
     'lenet5(activation="rel")': "unknown activation 'rel'; valid: relu,",
     "lenet5(activation=3)": "activation = 3: expected str",
@@ -110,7 +111,7 @@ def test_two_families_cannot_use_one_name() -> None:
         cnnjax.models._merge(families)
 
 
-SHARED = ("__init__", "blocks", "layers", "network", "normalization")
+SHARED = ("__init__", "blocks", "layer_list", "layers", "network", "normalization")
 FAMILY_FILES = [path for path in pathlib.Path(cnnjax.models.__file__).parent.glob("*.py") if path.stem not in SHARED]
 
 
