@@ -274,7 +274,7 @@ def test_a_truncated_file_is_an_input_error(form, read, tmp_path, eighth) -> Non
         read(data[: eighth * len(data) // 8])
     safetensors.numpy.save_file({"x": np.ones(100)}, tmp_path / "whole")
     data = (tmp_path / "whole").read_bytes()
-    with pytest.raises(InputError, match=r"x\.safetensors \([\d,]+ bytes\) (is damaged|holds no weights)"):
+    with pytest.raises(InputError, match=r"x\.safetensors( \([\d,]+ bytes\))? (is .*damaged:|holds no weights)"):
         read(data[: eighth * len(data) // 8], "x.safetensors")
 
 

@@ -31,6 +31,7 @@ MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
     "LayerParameter": {"name": (1, "string"), "type": (2, "string"), "blobs": (7, "BlobProto")},
     "NetParameter": {"layers": (2, "V1LayerParameter"), "layer": (100, "LayerParameter")},
 }
+MAX_LAYERS = 100_000
 REPEATED = ("dim", "data", "double_data", "blobs", "layers", "layer")
 
 
@@ -59,15 +60,19 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     """
     try:
         net = net_parameter().FromString(path.read_bytes())
+        if len(net.layers) + len(net.layer) > MAX_LAYERS:
+            raise ValueError(f"more than {MAX_LAYERS:,} layers")
         arrays = {}
         for layer in (*net.layers, *net.layer):
             blobs = [_array(blob) for blob in layer.blobs]
             if getattr(layer, "type", "") == "BatchNorm":
                 *blobs, count = blobs
-                blobs = [blob / count if count else np.zeros_like(blob) for blob in blobs]
-            arrays |= {f"{layer.name}/{i}": blob for i, blob in enumerate(blobs)}
+                with np.errstate(all="ignore"):  # whoever uses the arrays refuses what is not finite
+                    blobs = [blob / count if count else np.zeros_like(blob) for blob in blobs]
+            for i, blob in enumerate(blobs):
+                arrays[f"{layer.name}/{i}"] = blob
     except (OSError, ValueError, message.DecodeError) as error:
-        raise InputError(f"{path}: not a .caffemodel, or damaged: {error}") from None
+        raise InputError(f"{path}: not a .caffemodel, or damaged: {str(error)[:200]}") from None
     if not arrays:
         raise InputError(f"{path}: not a .caffemodel: no layer with weights in it")
     return arrays

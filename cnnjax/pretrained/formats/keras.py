@@ -2,116 +2,100 @@
 
 Arrays are named '<layer>/<variable>' with Keras's names such as 'kernel', although older files have 'kernel:0' or
 'conv1_W_1:0' and newer ones '0'. Optimizer variables are left out. Needs h5py, of the extra [keras].
+
+HDF5 is read by keras_worker.py in a process of its own, since its library can crash or loop on a damaged file.
 """
 
 import importlib
-import io
 import json
+import os
 import pathlib
 import re
+import signal
+import subprocess
+import sys
+import tempfile
 import zipfile
-from collections.abc import Iterator
+import zlib
 from typing import Any
 
 import numpy as np
 
+from cnnjax import limits
 from cnnjax.errors import InputError
+from cnnjax.pretrained.formats import safetensors
 
-# Names of a layer's variables by their numbers of dimensions, in the order in which every version stores them.
-_MOVING = ("moving_mean", "moving_variance")
-VARIABLES: dict[tuple[int, ...], tuple[str, ...]] = {
-    (4,): ("kernel",),
-    (4, 1): ("kernel", "bias"),
-    (2,): ("kernel",),
-    (2, 1): ("kernel", "bias"),
-    (4, 4): ("depthwise_kernel", "pointwise_kernel"),
-    (4, 4, 1): ("depthwise_kernel", "pointwise_kernel", "bias"),
-    (1, 1, 1, 1): ("gamma", "beta", *_MOVING),
-    (1, 1, 1): ("beta", *_MOVING),  # with scale=False
-}
+_WORKER = pathlib.Path(__file__).with_name("keras_worker.py")
+_SECONDS, _BYTES_PER_SECOND = 5, 20 << 20  # of CPU time: to start, and to read
+_MEMORY = 1 << 30  # of addresses, beside the file and its arrays
+_MAX_CONFIG_BYTES = 1 << 25
+_CHUNK = 1 << 20
+_NO_END = (-signal.SIGXCPU, -signal.SIGKILL)  # return codes of a process that took too much time
 
 
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     """Reads the arrays of a Keras file, by '<layer>/<variable>', in the order of the layers.
 
-    Raises InputError if h5py is missing, and for a file that is damaged or not Keras's.
+    Compressed files may unpack to at most `limits.max_unpacked()`. Raises InputError if h5py is missing, and for a file
+    that is too large, damaged or not Keras's, or has parts in other files.
     """
     try:
-        h5py: Any = importlib.import_module("h5py")
+        importlib.import_module("h5py")
     except ImportError:
         raise InputError(
             f"{path}: reading it needs h5py, which is not installed: pip install 'cnnjax[keras]'"
         ) from None
     try:
         if not zipfile.is_zipfile(path):
-            with h5py.File(path, "r") as file:
-                return _arrays(file)
-        with zipfile.ZipFile(path) as archive:
-            config = json.loads(archive.read("config.json"))
-            with h5py.File(io.BytesIO(archive.read("model.weights.h5")), "r") as file:
-                return _arrays(file, _names(config))
+            return _read_hdf5(path, {})
+        with zipfile.ZipFile(path) as archive, tempfile.NamedTemporaryFile(suffix=".h5") as file:
+            config = json.loads(_open(archive, "config.json", _MAX_CONFIG_BYTES).read(_MAX_CONFIG_BYTES))
+            most = limits.max_unpacked()
+            weights = _open(archive, "model.weights.h5", most)
+            for _ in range(-(-most // _CHUNK)):
+                file.write(weights.read(_CHUNK))
+            file.flush()
+            return _read_hdf5(pathlib.Path(file.name), _names(config))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: not a file of Keras's weights, or damaged: {str(error).splitlines()[0]}") from None
+    except (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError, zlib.error) as error:
+        reason = f"{type(error).__name__}: {str(error)[:200]}".splitlines()[0]
+        raise InputError(f"{path}: not a file of Keras's weights, or damaged: {reason}") from None
+    except zipfile.BadZipFile as error:
+        raise InputError(f"{path}: not a file of Keras's weights, or damaged: {error}") from None
 
 
-def _arrays(file: Any, names: dict[str, str] | None = None) -> dict[str, np.ndarray]:
-    """Reads the arrays of an open HDF5 file by '<layer>/<variable>'. `names` is as in `_read_keras3`; None means {}."""
-    layers = _read_keras3(file["layers"], names or {}) if "layers" in file else _read_keras2(file)
-    arrays = {}
-    for layer, variables in layers:
-        variable_names = VARIABLES.get(tuple(array.ndim for array in variables), map(str, range(len(variables))))
-        arrays |= {f"{layer}/{name}": array for name, array in zip(variable_names, variables, strict=True)}
-    if not arrays:
-        raise InputError("no weights in it")
-    return arrays
+def _open(archive: zipfile.ZipFile, name: str, max_bytes: int) -> Any:
+    """Opens a file of an archive to read it. Raises InputError if there is none, or it claims more than `max_bytes`."""
+    if name not in archive.namelist():
+        raise InputError(f"not a file of Keras's weights, or damaged: no {name} in it")
+    limits.check_size(name, archive.getinfo(name).file_size, max_bytes)
+    return archive.open(name)
 
 
-def _read_keras2(file: Any) -> Iterator[tuple[str, list[np.ndarray]]]:
-    """Yields (layer name, its arrays) of an HDF5 file of Keras 1 or 2."""
-    root = file.get("model_weights", file)
-    for layer in _attribute(root, "layer_names"):
-        if names := _attribute(root[layer], "weight_names"):
-            yield layer.replace("/", "_"), [root[layer][name][()] for name in names]  # Keras 3 allows no '/' in names
-
-
-def _attribute(group: Any, name: str) -> list[str]:
-    """Returns a list of names that is an attribute of an HDF5 group.
-
-    A list too long for one attribute is stored in several: 'layer_names0', 'layer_names1' and so on. Raises InputError
-    if there is none.
-    """
-    chunks = [group.attrs[name]] if name in group.attrs else []
-    while f"{name}{len(chunks)}" in group.attrs:
-        chunks.append(group.attrs[f"{name}{len(chunks)}"])
-    if not chunks:
-        raise InputError(f"not a file of Keras's weights: no {name} in it")
-    return [text.decode() if isinstance(text, bytes) else str(text) for chunk in chunks for text in chunk]
-
-
-def _read_keras3(layers: Any, names: dict[str, str]) -> Iterator[tuple[str, list[np.ndarray]]]:
-    """Yields (layer name, its arrays) of an HDF5 file of Keras 3, where groups are named by class and number.
-
-    `names` has the layers' own names by group, as in {'conv2d_1': 'block1_conv2'}; {} if the file stores them itself.
-    """
-    for group in sorted(layers, key=_class_and_number):
-        if "layers" in layers[group]:  # a model as a layer
-            yield from _read_keras3(layers[group]["layers"], {})
-        variables = layers[group].get("vars", {})
-        if not len(variables):
-            continue
-        name = variables.attrs.get("name", names.get(group))
-        if name is None:
-            raise InputError("it has no layer names; save the model as .keras, which has them")
-        yield str(name), [variables[index][()] for index in sorted(variables, key=int)]
-
-
-def _class_and_number(name: str) -> tuple[str, int]:
-    """Splits 'conv2d_10' into ('conv2d', 10), to sort groups by; the number is 0 if there is none."""
-    match = re.fullmatch(r"(.*?)(?:_(\d+))?", name)
-    assert match  # anything matches
-    return match[1], int(match[2] or 0)
+def _read_hdf5(path: pathlib.Path, names: dict[str, str]) -> dict[str, np.ndarray]:
+    """Reads the arrays of an HDF5 file in another process. `names` is as in `keras_worker`."""
+    size = path.stat().st_size
+    max_bytes = max(size, limits.max_unpacked())
+    environment = os.environ | {"HDF5_PLUGIN_PRELOAD": "::", "OPENBLAS_NUM_THREADS": "1"}  # '::' loads no plugins
+    request = json.dumps([max_bytes, _SECONDS + size // _BYTES_PER_SECOND, _MEMORY + 2 * max_bytes, names])
+    with tempfile.TemporaryFile() as out:
+        process = subprocess.run(
+            [sys.executable, "-P", str(_WORKER), str(path)],
+            input=request.encode(),
+            stdout=out,
+            stderr=subprocess.PIPE,
+            env=environment,
+            check=False,
+        )
+        reason = process.stderr.decode(errors="replace").strip()
+        if process.returncode == 1 and len(reason.splitlines()) == 1:
+            raise InputError(reason)
+        if process.returncode:
+            ended = "found no end" if process.returncode in _NO_END else f"crashed ({process.returncode})"
+            raise InputError(f"not a file of Keras's weights, or damaged: HDF5 {ended}")
+        out.seek(0)
+        return safetensors.parse(out, "what HDF5 read")
 
 
 def _names(config: dict[str, Any]) -> dict[str, str]:
