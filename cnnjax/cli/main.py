@@ -7,6 +7,7 @@ heavy, and `run(args, overrides) -> exit status`. It is imported when it is call
 import argparse
 import importlib
 import os
+import re
 import signal
 import sys
 import traceback
@@ -18,6 +19,7 @@ from cnnjax import __version__, crash, register
 from cnnjax.cli.shared import Parser, UsageError, program_name
 from cnnjax.errors import InputError, nearest, shorten, unknown, visible
 
+SETTING = re.compile(r"--(config|space)\.[^ =]+=")
 COMMANDS = {
     "train": "train a network from a config, or resume a run",
     "sweep": "search for hyperparameters, with several trials in parallel",
@@ -165,7 +167,10 @@ def _run(argv: list[str]) -> int:
     module, text = command_module(name), COMMANDS[name]
     parser = Parser(prog=f"cnnjax {name}", description=f"{text[0].upper()}{text[1:]}.")
     add_command_flags(parser, module)
-    args, overrides = parser.parse_known_args(rest)
+    # argparse would take '--config.duration=4 steps', a flag that it does not know, for an argument: it has a space.
+    settings = [word for word in rest if parser.accepts_overrides and SETTING.match(word)]
+    args, overrides = parser.parse_known_args([word for word in rest if word not in settings])
+    overrides = settings + overrides
     if overrides and not parser.accepts_overrides:
         word = overrides[0]
         if not word.startswith("-"):

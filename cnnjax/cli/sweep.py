@@ -4,6 +4,7 @@ import argparse
 import collections
 import dataclasses
 import pathlib
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +14,13 @@ from cnnjax.config import FIELDS, Config
 from cnnjax.errors import InputError, nearest
 
 if TYPE_CHECKING:
-    import optuna
     from rich.console import RenderableType
     from rich.table import Table
 
     from cnnjax.console import Console
     from cnnjax.runs.supervise import Run
-    from cnnjax.sweep.search import Settings
+    from cnnjax.sweep.record import Sweep
+    from cnnjax.sweep.settings import Settings
 
 MAX_ROWS = 10  # of the leaderboard, in the terminal
 SETTINGS = ("trials", "seeds", "sampler", "pruner", "metric", "storage", "data_dir")  # flags stored in sweep.json
@@ -73,23 +74,24 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
     jax.config.update("jax_platforms", "cpu")
     from cnnjax.runs import workdir
-    from cnnjax.sweep import report, search
+    from cnnjax.sweep import record, report
+    from cnnjax.sweep.settings import Settings, read
 
     if "space" not in values:  # the sweep is resumed, or shown
         if rest:
             raise InputError(f"{rest[0]!r}: {args.workdir} has a space and a config already; pass --config as well")
-        values = dataclasses.asdict(search.read(pathlib.Path(args.workdir))) | values
-    settings = search.Settings(**values)
+        values = dataclasses.asdict(read(pathlib.Path(args.workdir))) | values
+    settings = Settings(**values)
     folder = pathlib.Path(
         args.workdir or workdir.unique_path(pathlib.Path(paths.split_argument(settings.source)[0]).stem, "sweeps")
     )
     if action == "run":
         return _run(args, folder, settings)
-    study = search.open_study(folder, settings)
+    sweep = record.open_sweep(folder, settings, log=lambda line: print(line, file=sys.stderr))
     if action == "show":
-        _show(shared.make_console(), report.rows(folder, study, settings), settings)
+        _show(shared.make_console(), report.rows(sweep), settings)
         return 0
-    overrides = _overrides(settings.source, report.best(folder, study, settings))
+    overrides = _overrides(settings.source, report.best(sweep))
     print(shared.command_line("train", f"--config={settings.source}", *overrides))
     return 0
 
@@ -110,28 +112,38 @@ def _check_show(args: argparse.Namespace, rest: list[str], action: str) -> None:
 def _run(args: argparse.Namespace, folder: pathlib.Path, settings: "Settings") -> int:
     """Runs or resumes the search in `folder`, writes its report and prints the leaderboard. Returns the exit status."""
     from cnnjax.runs.signals import Interrupted
-    from cnnjax.runs.supervise import OUTPUT
-    from cnnjax.sweep import report, search
+    from cnnjax.sweep import record, report
+    from cnnjax.sweep.settings import check_settings
 
     console = shared.make_console()
-    search.check_settings(settings)
+    check_settings(settings)
     start = shared.build_executor(args)
     try:
-        study = _search(console, folder, settings, start, args.workers, 60 * args.stall_timeout)
+        sweep = _search(console, folder, settings, start, args.workers, 60 * args.stall_timeout)
     except Interrupted as interrupted:
         command = shared.command_line("sweep", f"--workdir={folder}", f"--workers={args.workers}")
         console.print(f"{interrupted}; to resume:\n  {command}", soft_wrap=True)
         return 128 + interrupted.signal
-    written = report.write(folder, study, settings)
-    _show(console, report.rows(folder, study, settings), settings)
-    if all(trial.state.name == "FAIL" for trial in study.get_trials(deepcopy=False)):
-        raise InputError(f"all trials failed; their output is in {folder}/trials/*/{OUTPUT}")
+    written, rows = report.write(sweep), report.rows(sweep)
+    _show(console, rows, settings)
+    if all(row["state"] == "failed" for row in rows):
+        raise InputError(_all_failed(folder, rows))
     console.print(f"wrote {', '.join(written)} to {folder}", soft_wrap=True)
     command = shared.command_line("sweep", "best", f"--workdir={folder}")
     console.print(f"to train the winner: {command}", soft_wrap=True)
     if not settings.storage:
-        console.print(f"to browse the trials: optuna-dashboard {folder / search.JOURNAL}", soft_wrap=True)
+        console.print(f"to browse the trials: optuna-dashboard {folder / record.JOURNAL}", soft_wrap=True)
     return 0
+
+
+def _all_failed(folder: pathlib.Path, rows: list[dict[str, Any]]) -> str:
+    """Returns the error for a sweep whose trials, with these `rows` of the report, have all failed."""
+    from cnnjax.runs.supervise import OUTPUT, summarize
+
+    first = min(rows, key=lambda row: row["trial"])
+    output = pathlib.Path(first["folder"]) / OUTPUT
+    where = f" (output: {output})" if output.exists() else ""
+    return f"all trials failed; trial {first['trial']}: {summarize(first['failure'])}{where}"
 
 
 def _show(console: "Console", rows: list[dict[str, Any]], settings: "Settings") -> None:
@@ -144,7 +156,7 @@ def _show(console: "Console", rows: list[dict[str, Any]], settings: "Settings") 
 
 
 def _read_settings(location: str, rest: list[str], flags: dict[str, Any]) -> dict[str, Any]:
-    """Returns the fields of `search.Settings`, to be passed as keyword arguments.
+    """Returns the fields of a sweep's `Settings`, to be passed as keyword arguments.
 
     `location` is that of the config file, FILE[:arg]; `rest` are the --config.FIELD=VALUE and --space.FIELD=VALUES
     arguments; `flags` are other fields, from the command's flags.
@@ -172,8 +184,8 @@ def _overrides(source: str, config: Config) -> list[str]:
 
 def _search(
     console: "Console", folder: pathlib.Path, settings: "Settings", start: Any, workers: int, stall_timeout: float
-) -> "optuna.Study":
-    """Runs the search and returns Optuna's study.
+) -> "Sweep":
+    """Runs the search and returns the sweep.
 
     Prints a line for each trial that ends, and a live leaderboard if stdout is a terminal.
     """
@@ -181,28 +193,29 @@ def _search(
 
     from cnnjax.sweep import report, search
 
+    def log(line: str) -> None:
+        console.print(line, soft_wrap=True)
+
     printed: set[int] = set()
-    console.print(
-        f"{settings.trials} trials of {', '.join(settings.space)}, {workers} in parallel, in {folder}", soft_wrap=True
-    )
+    log(f"{settings.trials} trials of {', '.join(settings.space)}, {workers} in parallel, in {folder}")
     with Live(console=console, auto_refresh=False, transient=True) as live:
         state: dict[str, Any] = {"next": 0.0}
 
-        def show(study: "optuna.Study", active: "list[Run]") -> None:
+        def show(sweep: "Sweep", active: "list[Run]") -> None:
             if time.monotonic() < state["next"] and active:
                 return
             state["next"] = time.monotonic() + 1.0
-            rows = report.rows(folder, study, settings)
+            rows = report.rows(sweep)
             for row in sorted(rows, key=lambda row: row["trial"]):
                 if row["state"] in ("complete", "pruned", "failed") and row["trial"] not in printed:
                     printed.add(row["trial"])
-                    console.print(_line(row, settings), soft_wrap=True)
+                    log(_line(row, settings))
             if console.is_terminal:
                 live.update(_progress(rows, active, settings), refresh=True)
 
-        study = search.sweep(folder, settings, start, workers=workers, stall_timeout=stall_timeout, show=show)
-        show(study, [])
-    return study
+        sweep = search.sweep(folder, settings, start, workers=workers, stall_timeout=stall_timeout, show=show, log=log)
+        show(sweep, [])
+    return sweep
 
 
 def _line(row: dict[str, Any], settings: "Settings") -> str:

@@ -10,11 +10,12 @@ import pathlib
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any, Literal
 
 from cnnjax import register
-from cnnjax.config import Config, to_steps
+from cnnjax.config import RESUMABLE, Config, to_steps
+from cnnjax.errors import InputError
 from cnnjax.runs import workdir
 from cnnjax.runs.executors import GRACE_SECONDS, Job, Start
 from cnnjax.runs.signals import Interrupted
@@ -23,6 +24,7 @@ OUTPUT = "output.txt"  # in a run's folder: the stdout and stderr of its command
 MAX_STARTS = 3  # of a run that signals kill
 OUTPUT_LINES = 5  # of a failed run, in the message
 POLL_SECONDS = 0.05
+NEW = {OUTPUT, workdir.LOCK, "config.json.part", "slurm"}  # in the folder of a run that has not started
 
 
 @dataclasses.dataclass
@@ -208,6 +210,42 @@ def is_complete(folder: pathlib.Path) -> bool:
     return (folder / "result.json").exists()
 
 
+def has_result(run: Run, log: Callable[[str], None], resumable: Container[str] = RESUMABLE) -> bool:
+    """Returns whether a run is complete, after moving a folder that holds something else than this run out of the way.
+
+    A folder belongs to the run if its config.json agrees with `run.config` in all fields but the `resumable` ones.
+    Another is renamed, and `log` gets a line. Raises InputError if a training is running in such a folder.
+    """
+    if (run.folder / "config.json").exists():
+        try:
+            changes = workdir.changed_settings(run.folder, run.config, resumable)
+            other = changes and f"holds a run with another config: {changes}"
+        except InputError as error:  # damaged
+            other = f"cannot be compared with the config of this run: {error}"
+    else:
+        names = {path.name for path in run.folder.glob("*")}
+        other = f"has no config.json, but {min(names - NEW)}" if names - NEW else ""
+    if not other:
+        return is_complete(run.folder)
+    if workdir.is_locked(run.folder):
+        raise InputError(f"{run.folder} {other}, and a training is running in it")
+    aside = run.folder.rename(workdir.unused_path(run.folder.with_name(f"{run.folder.name}-aside")))
+    log(f"{run.folder} {other}; moved to {aside}")
+    return False
+
+
+def final_metrics(folder: pathlib.Path, name: str) -> dict[str, Any]:
+    """Returns the line of a complete run's metrics with metric `name` at the last step, such as 'val/accuracy'.
+
+    Raises InputError if there is none, because lines were lost or the run does not have the metric.
+    """
+    step = workdir.read_json(folder / "result.json").get("step")
+    lines = [line for line in read_metrics(folder) if name in line]
+    if not lines or step not in (None, lines[-1]["step"]):
+        raise InputError(f"{folder / 'metrics.jsonl'} lacks {name} at the last step{f', {step}' if step else ''}")
+    return lines[-1]
+
+
 def is_at_last_step(run: Run) -> bool:
     """Returns whether the last line of a run's metrics is from the final training step. There has to be a line."""
     last = run.metrics[-1]
@@ -224,6 +262,12 @@ def _end(active: _Active, status: int) -> End:
     output = path.read_text(errors="replace").strip().splitlines()[-OUTPUT_LINES:] if path.exists() else []
     how = active.failure or (f"killed by signal {-status}" if status < 0 else f"exit status {status}")
     return End("failed", "\n".join([how, *output]))
+
+
+def summarize(reason: str) -> str:
+    """Returns the `End.reason` of a failed run as one line: how it ended, and the last line of its output."""
+    how, *output = reason.splitlines()
+    return f"{how}, {output[-1].strip()}" if output else how
 
 
 def _stop_all(active: list[_Active]) -> None:

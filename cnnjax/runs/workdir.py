@@ -48,9 +48,13 @@ def unique_path(name: str, root: str = "runs") -> pathlib.Path:
 
     Does not create the folder.
     """
-    started = f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
-    names = (pathlib.Path(root) / f"{name}-{started}{suffix}" for suffix in ("", *(f"-{i}" for i in range(2, 1000))))
-    return next(path for path in names if not path.exists())
+    return unused_path(pathlib.Path(root) / f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
+
+
+def unused_path(path: pathlib.Path) -> pathlib.Path:
+    """Returns `path` or, if that exists, the first of `path`-2, `path`-3, ... that does not."""
+    suffixes = ("", *(f"-{i}" for i in range(2, 1000)))
+    return next(other for suffix in suffixes if not os.path.lexists(other := path.with_name(path.name + suffix)))
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:

@@ -1,7 +1,9 @@
 """A sweep's report: the leaderboard as rows and a CSV file, and plots."""
 
 import contextlib
+import copy
 import csv
+import io
 import pathlib
 import statistics
 import warnings
@@ -13,7 +15,9 @@ from optuna.trial import FrozenTrial, TrialState
 from cnnjax.config import Config
 from cnnjax.errors import InputError
 from cnnjax.metrics import METRICS
-from cnnjax.sweep.search import Settings, final_values, run_folders
+from cnnjax.runs import workdir
+from cnnjax.sweep.record import Sweep, final_values, run_folders
+from cnnjax.sweep.settings import Settings
 from cnnjax.sweep.space import with_settings
 
 STATES = {TrialState.FAIL: "failed"}
@@ -26,34 +30,46 @@ PLOTS = {  # file -> function of optuna.visualization.matplotlib
 }
 
 
-def ranked(study: optuna.Study, settings: Settings) -> list[FrozenTrial]:
+def ranked(sweep: Sweep) -> list[FrozenTrial]:
     """Returns all trials: first the complete ones, then the pruned, running, waiting and failed ones.
 
-    Within each state, those with the best last value come first.
+    Within each state, those with the best last value come first. A trial whose result does not count has failed.
     """
-    sign = -METRICS[settings.metric].sign
+    sign = -METRICS[sweep.settings.metric].sign
     order = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING, TrialState.WAITING, TrialState.FAIL]
 
     def rank(trial: FrozenTrial) -> tuple:
         last = trial.value if trial.value is not None else (list(trial.intermediate_values.values()) or [0.0])[-1]
         return order.index(trial.state), sign * last, trial.number
 
-    return sorted(study.get_trials(deepcopy=False), key=rank)
+    return sorted((_as_counted(sweep, trial) for trial in sweep.study.get_trials(deepcopy=False)), key=rank)
 
 
-def rows(folder: pathlib.Path, study: optuna.Study, settings: Settings) -> list[dict[str, Any]]:
+def _as_counted(sweep: Sweep, trial: FrozenTrial) -> FrozenTrial:
+    """Returns the trial itself, or a failed one in its place if its result does not count."""
+    if trial.number not in sweep.rejected:
+        return trial
+    trial = copy.deepcopy(trial)
+    trial.values, trial.state = None, TrialState.FAIL
+    trial.set_user_attr("failure", sweep.rejected[trial.number])
+    return trial
+
+
+def rows(sweep: Sweep) -> list[dict[str, Any]]:
     """Returns the leaderboard: a dict for each trial, in the order of `ranked`.
 
     Its keys are 'place' (from 1), 'trial' (number), 'state', the metric's name, 'sd' (over the seeds, if there are
     several), every setting of the space, 'evaluations' (number), 'seconds', 'folder' (of the first run) and 'failure'
     (reason, or ''). A value that is not known (yet) is None.
     """
-    table = []
-    for place, trial in enumerate(ranked(study, settings), 1):
+    table, settings = [], sweep.settings
+    for place, trial in enumerate(ranked(sweep), 1):
         # Read the runs' files only if there is a standard deviation: this is called every second.
         has_sd = settings.seeds > 1 and trial.state == TrialState.COMPLETE
-        values = final_values(folder, settings, trial.number) if has_sd else []
+        values = final_values(sweep, trial.number) if has_sd else []
         seconds = trial.duration.total_seconds() if trial.duration else None
+        if seconds and seconds < 0:  # the clock was set back meanwhile
+            seconds = None
         row = {
             "place": place,
             "trial": trial.number,
@@ -63,7 +79,7 @@ def rows(folder: pathlib.Path, study: optuna.Study, settings: Settings) -> list[
             **{name: trial.params.get(name) for name in settings.space},
             "evaluations": len(trial.intermediate_values),
             "seconds": seconds and round(seconds, 1),
-            "folder": str(run_folders(folder, settings, trial.number)[0]),
+            "folder": str(run_folders(sweep.folder, settings, trial.number)[0]),
             "failure": trial.user_attrs.get("failure", ""),
         }
         table.append(row)
@@ -90,28 +106,30 @@ def over_folds(table: list[dict[str, Any]], settings: Settings) -> list[dict[str
     return sorted(means, key=lambda row: row[settings.metric], reverse=METRICS[settings.metric].higher_is_better)
 
 
-def best(folder: pathlib.Path, study: optuna.Study, settings: Settings) -> Config:
+def best(sweep: Sweep) -> Config:
     """Returns the config of the best complete trial. Raises InputError if there is none."""
-    trials = ranked(study, settings)[:1]
+    trials = ranked(sweep)[:1]
     if not trials or trials[0].state != TrialState.COMPLETE:
-        raise InputError(f"{folder} has no complete trial yet")
-    return with_settings(Config(**settings.config), trials[0].params)
+        raise InputError(f"{sweep.folder} has no complete trial yet")
+    return with_settings(Config(**sweep.settings.config), trials[0].params)
 
 
-def write(folder: pathlib.Path, study: optuna.Study, settings: Settings) -> list[str]:
-    """Writes leaderboard.csv, and the plots in `PLOTS` for which there are enough trials, into `folder`.
+def write(sweep: Sweep) -> list[str]:
+    """Writes leaderboard.csv, and the plots in `PLOTS` for which there are enough trials, into the sweep's folder.
 
     Returns the file names.
     """
-    table = rows(folder, study, settings)
-    with (folder / "leaderboard.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(table[0]) if table else [])
-        writer.writeheader()
-        writer.writerows(table)
-    return [
-        "leaderboard.csv",
-        *(name for name, plot in PLOTS.items() if _draw(study, settings, plot, folder / name)),
-    ]
+    table, text = rows(sweep), io.StringIO()
+    writer = csv.DictWriter(text, list(table[0]) if table else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table)
+    workdir.write_atomically(sweep.folder / "leaderboard.csv", text.getvalue().encode(errors="surrogateescape"))
+    study = sweep.study
+    if sweep.rejected:
+        study = optuna.create_study(direction=sweep.study.direction)
+        study.add_trials([trial for trial in ranked(sweep) if trial.number not in sweep.rejected])
+    drawn = [name for name, plot in PLOTS.items() if _draw(study, sweep.settings, plot, sweep.folder / name)]
+    return ["leaderboard.csv", *drawn]
 
 
 def _draw(study: optuna.Study, settings: Settings, plot: str, path: pathlib.Path) -> bool:
@@ -135,8 +153,11 @@ def _draw(study: optuna.Study, settings: Settings, plot: str, path: pathlib.Path
         axes.grid(plot != "plot_parallel_coordinate")  # there it would cover the lines
         if plot == "plot_intermediate_values":
             axes.set(xlabel="evaluation", ylabel=f"validation {settings.metric}")
-            axes.legend_.set_visible(len(study.trials) <= MAX_LEGEND)
-        axes.figure.savefig(path, dpi=120, bbox_inches="tight")
+            if axes.legend_ and len(study.trials) > MAX_LEGEND:
+                axes.legend_.remove()
+        image = io.BytesIO()
+        axes.figure.savefig(image, dpi=120, bbox_inches="tight")
+        workdir.write_atomically(path, image.getvalue())
         pyplot.close(axes.figure)
         return True
     return False

@@ -6,7 +6,7 @@ A setting is a field of `Config`, or an argument in a field that is a call strin
 
 import ast
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -98,6 +98,26 @@ def with_settings(config: Config, values: Mapping[str, Any]) -> Config:
             raise InputError(f"{name!r}: config.{field} = {old!r} is not a call string")
         setattr(config, field, spec.with_argument(old, path, value) if path else value)
     return config
+
+
+def settings_in(config: Config, space: Iterable[str]) -> dict[str, Any]:
+    """Returns the values of the settings in `space` that a config has: the inverse of `with_settings`.
+
+    Raises InputError if a call string does not give the argument that a setting names.
+    """
+    settings: dict[str, Any] = {}
+    for name in space:
+        field, *path = current_name(name).split(".")
+        settings[name] = getattr(config, field)
+        if path:
+            calls = spec.parse_pipeline(settings[name])
+            given = [
+                call.kwargs[path[-1]] for call in calls if path[:-1] in ([], [call.name]) and path[-1] in call.kwargs
+            ]
+            if len(given) != 1:
+                raise InputError(f"config.{field} = {settings[name]!r} does not give the argument of {name!r}")
+            settings[name] = given[0]
+    return settings
 
 
 def example_value(distribution: BaseDistribution) -> Any:

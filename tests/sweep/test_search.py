@@ -6,14 +6,17 @@ import json
 import pathlib
 from typing import Any
 
-import optuna
 import pytest
 from optuna.trial import TrialState
 
 from cnnjax.config import ALIASES, Config
 from cnnjax.errors import InputError
 from cnnjax.runs.supervise import Run
-from cnnjax.sweep import report, search
+from cnnjax.sweep import record, report, search
+from cnnjax.sweep import settings as search_settings
+from cnnjax.sweep.record import Sweep
+from cnnjax.sweep.samplers import SAMPLERS
+from cnnjax.sweep.settings import Settings
 from tests.runs.fakes import FakeExecutor, fails, learns, write_metrics, write_result
 
 CONFIG = Config(
@@ -21,52 +24,59 @@ CONFIG = Config(
 )
 
 
-def settings(**changes: Any) -> search.Settings:
+def settings(**changes: Any) -> Settings:
     space = {"lr": "log(1e-3, 1)", "batch_size": [16, 32]}
-    return search.Settings(
-        **{"config": dataclasses.asdict(CONFIG), "source": "x.py", "space": space, "trials": 6} | changes
-    )
+    return Settings(**{"config": dataclasses.asdict(CONFIG), "source": "x.py", "space": space, "trials": 6} | changes)
 
 
-def run(folder: pathlib.Path, values: search.Settings, start: Any = None, workers: int = 2) -> optuna.Study:
+def run(folder: pathlib.Path, values: Settings, start: Any = None, workers: int = 2, **options: Any) -> Sweep:
     start = start or FakeExecutor(learns)
-    return search.sweep(folder, values, start, workers=workers, stall_timeout=60, show=lambda *_: None)
+    options = {"show": lambda *_: None, "log": lambda line: pytest.fail(line)} | options
+    return search.sweep(folder, values, start, workers=workers, stall_timeout=60, **options)
 
 
-def states(study: optuna.Study) -> list[str]:
-    return sorted(trial.state.name for trial in study.trials)
+def open_sweep(folder: pathlib.Path, values: Settings) -> Sweep:
+    return record.open_sweep(folder, values, log=lambda line: pytest.fail(line))
+
+
+def states(sweep: Sweep) -> list[str]:
+    return sorted(trial.state.name for trial in sweep.study.trials)
 
 
 def test_a_sweep_finds_the_best_and_writes_its_report(tmp_path: pathlib.Path) -> None:
-    study = run(tmp_path / "s", settings(trials=25))
-    assert states(study) == ["COMPLETE"] * 25
-    assert study.best_value > 0.95
-    written = report.write(tmp_path / "s", study, settings())
+    sweep = run(tmp_path / "s", settings(trials=25))
+    assert states(sweep) == ["COMPLETE"] * 25
+    assert sweep.study.best_value > 0.95
+    written = report.write(sweep)
     assert set(written) == {"leaderboard.csv", *report.PLOTS}
     rows = list(csv.DictReader((tmp_path / "s" / "leaderboard.csv").read_text().splitlines()))
     values = [float(row["accuracy"]) for row in rows]
     assert values == sorted(values, reverse=True)
-    assert float(rows[0]["lr"]) == pytest.approx(study.best_params["lr"])
-    assert json.loads((pathlib.Path(rows[0]["folder"]) / "config.json").read_text())["lr"] == study.best_params["lr"]
-    assert report.best(tmp_path / "s", study, settings()).lr == study.best_params["lr"]
+    assert float(rows[0]["lr"]) == pytest.approx(sweep.study.best_params["lr"])
+    assert (
+        json.loads((pathlib.Path(rows[0]["folder"]) / "config.json").read_text())["lr"] == sweep.study.best_params["lr"]
+    )
+    assert report.best(sweep).lr == sweep.study.best_params["lr"]
 
 
-@pytest.mark.parametrize("sampler", search.SAMPLERS)
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_gives_as_many_trials_as_requested(sampler: str, tmp_path: pathlib.Path) -> None:
-    study = run(
+    sweep = run(
         tmp_path / "s", settings(sampler=sampler, space={"lr": [0.1, 0.2], "batch_size": [16, 32, 64]}, trials=6)
     )
-    assert states(study) == ["COMPLETE"] * 6
-    points = {(trial.params["lr"], trial.params["batch_size"]) for trial in study.trials}
+    assert states(sweep) == ["COMPLETE"] * 6
+    points = {(trial.params["lr"], trial.params["batch_size"]) for trial in sweep.study.trials}
     assert sampler != "grid" or len(points) == 6
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "cmaes", "halton"])
 def test_every_sampler_stays_in_the_range(sampler: str, tmp_path: pathlib.Path) -> None:
     space = {"lr": "log(1e-3, 1)", "weight_decay": "uniform(0, 0.1)", "batch_size": "integer(8, 64)"}
-    study = run(tmp_path / "s", settings(sampler=sampler, space=space, trials=12))
-    assert all(1e-3 <= trial.params["lr"] <= 1 and 8 <= trial.params["batch_size"] <= 64 for trial in study.trials)
-    assert len({trial.params["lr"] for trial in study.trials}) == 12
+    sweep = run(tmp_path / "s", settings(sampler=sampler, space=space, trials=12))
+    assert all(
+        1e-3 <= trial.params["lr"] <= 1 and 8 <= trial.params["batch_size"] <= 64 for trial in sweep.study.trials
+    )
+    assert len({trial.params["lr"] for trial in sweep.study.trials}) == 12
 
 
 @pytest.mark.parametrize("pruner", ["median(startup=2)", "hyperband(least=1, factor=2)"])
@@ -82,19 +92,19 @@ def test_a_pruner_stops_the_bad_ones(pruner: str, tmp_path: pathlib.Path) -> Non
         (folder / "result.json").write_text("{}")
         return 0
 
-    study = run(tmp_path / "s", settings(pruner=pruner, trials=8), FakeExecutor(slowly), workers=1)
-    pruned = [trial.number for trial in study.trials if trial.state == TrialState.PRUNED]
+    sweep = run(tmp_path / "s", settings(pruner=pruner, trials=8), FakeExecutor(slowly), workers=1)
+    pruned = [trial.number for trial in sweep.study.trials if trial.state == TrialState.PRUNED]
     assert pruned
     assert min(pruned) >= 4
-    assert len(study.trials) == 8
+    assert len(sweep.study.trials) == 8
 
 
 def test_a_trial_of_several_seeds_counts_by_its_mean(tmp_path: pathlib.Path) -> None:
-    study = run(tmp_path / "s", settings(seeds=3, trials=2))
-    for trial in study.trials:
+    sweep = run(tmp_path / "s", settings(seeds=3, trials=2))
+    for trial in sweep.study.trials:
         best = 1 - abs(trial.params["lr"] - 0.1)
         assert trial.value == pytest.approx(best - 0.01)
-    rows = report.rows(tmp_path / "s", study, settings(seeds=3))
+    rows = report.rows(sweep)
     assert [row["sd"] for row in rows] == pytest.approx([0.01, 0.01])
     assert sorted(path.name for path in (tmp_path / "s" / "trials" / "0001").iterdir()) == ["seed0", "seed1", "seed2"]
 
@@ -107,25 +117,25 @@ def test_folds_have_a_mean_and_a_spread(tmp_path: pathlib.Path) -> None:
         config = json.loads((folder / "config.json").read_text())
         return write_result(folder, [1 - config["lr"] - 0.01 * int(config["fold"][0])])
 
-    study = run(tmp_path / "s", values, FakeExecutor(of_a_fold))
-    means = report.over_folds(report.rows(tmp_path / "s", study, values), values)
+    sweep = run(tmp_path / "s", values, FakeExecutor(of_a_fold))
+    means = report.over_folds(report.rows(sweep), values)
     assert [(row["lr"], row["folds"]) for row in means] == [(0.1, 3), (0.3, 3)]
     assert [row["accuracy"] for row in means] == pytest.approx([0.88, 0.68])
     assert [row["sd"] for row in means] == pytest.approx([0.01, 0.01])
-    assert report.over_folds(report.rows(tmp_path / "s", study, settings()), settings()) == []
+    assert report.over_folds(report.rows(sweep), settings()) == []
 
 
 def test_a_trial_that_fails_is_recorded_and_the_others_go_on(tmp_path: pathlib.Path) -> None:
-    study = run(tmp_path / "s", settings(), FakeExecutor(learns, fails, learns), workers=1)
-    assert states(study) == ["COMPLETE"] * 5 + ["FAIL"]
-    assert study.trials[1].user_attrs["failure"].endswith("error: it was wrong")
+    sweep = run(tmp_path / "s", settings(), FakeExecutor(learns, fails, learns), workers=1)
+    assert states(sweep) == ["COMPLETE"] * 5 + ["FAIL"]
+    assert sweep.study.trials[1].user_attrs["failure"].endswith("error: it was wrong")
 
 
 def test_settings_that_are_invalid_together_fail_without_a_run(tmp_path: pathlib.Path) -> None:
     space = {"batch_size": [16], "grad_accum_steps": "integer(1, 3)"}
     start = FakeExecutor(learns)
-    study = run(tmp_path / "s", settings(space=space, trials=9, sampler="random"), start)
-    failed = [trial for trial in study.trials if trial.state == TrialState.FAIL]
+    sweep = run(tmp_path / "s", settings(space=space, trials=9, sampler="random"), start)
+    failed = [trial for trial in sweep.study.trials if trial.state == TrialState.FAIL]
     assert {trial.params["grad_accum_steps"] for trial in failed} == {3}
     assert "expected a multiple of config.grad_accum_steps = 3" in failed[0].user_attrs["failure"]
     assert len(start.folders) + len(failed) == 9
@@ -137,18 +147,20 @@ def test_a_killed_sweep_resumes_its_trials(tmp_path: pathlib.Path) -> None:
     class Killed(Exception):
         pass
 
-    def show(study: optuna.Study, active: list[Run]) -> None:
-        if len([trial for trial in study.trials if trial.state == TrialState.COMPLETE]) >= 2:
+    def show(sweep: Sweep, active: list[Run]) -> None:
+        if len([trial for trial in sweep.study.trials if trial.state == TrialState.COMPLETE]) >= 2:
             raise Killed
 
     with pytest.raises(Killed):
-        search.sweep(tmp_path / "s", settings(), FakeExecutor(learns), workers=2, stall_timeout=60, show=show)
-    before = search.open_study(tmp_path / "s", settings()).trials
+        search.sweep(
+            tmp_path / "s", settings(), FakeExecutor(learns), workers=2, stall_timeout=60, show=show, log=print
+        )
+    before = open_sweep(tmp_path / "s", settings()).study.trials
     running = [trial.params for trial in before if trial.state == TrialState.RUNNING]
     assert running
-    study = run(tmp_path / "s", settings())
-    assert states(study) == ["COMPLETE"] * 6
-    assert [trial.params for trial in study.trials][: len(before)] == [trial.params for trial in before]
+    sweep = run(tmp_path / "s", settings())
+    assert states(sweep) == ["COMPLETE"] * 6
+    assert [trial.params for trial in sweep.study.trials][: len(before)] == [trial.params for trial in before]
     (tmp_path / "s").rename(tmp_path / "moved")
     assert states(run(tmp_path / "moved", settings(trials=8))) == ["COMPLETE"] * 8  # more trials may be added
     with pytest.raises(InputError, match="holds another sweep: sampler = 'tpe' there, 'random' now"):
@@ -157,12 +169,12 @@ def test_a_killed_sweep_resumes_its_trials(tmp_path: pathlib.Path) -> None:
 
 def test_trials_may_be_kept_in_a_database(tmp_path: pathlib.Path) -> None:
     values = settings(storage=f"sqlite:///{tmp_path}/trials.db", trials=3)
-    for study in (run(tmp_path / "s", values), search.open_study(tmp_path / "s", values)):
-        assert states(study) == ["COMPLETE"] * 3
-        storage: Any = study._storage
+    for sweep in (run(tmp_path / "s", values), open_sweep(tmp_path / "s", values)):
+        assert states(sweep) == ["COMPLETE"] * 3
+        storage: Any = sweep.study._storage
         storage.remove_session()
         storage._backend.engine.dispose()
-    assert not (tmp_path / "s" / search.JOURNAL).exists()
+    assert not (tmp_path / "s" / record.JOURNAL).exists()
 
 
 @pytest.mark.parametrize("url", ["nonsense", "nosuch://host/name", "sqlite:////nowhere/x.db"])
@@ -208,15 +220,15 @@ def test_a_sweep_of_an_earlier_version_resumes(tmp_path: pathlib.Path) -> None:
     stored["config"] = {former.get(name, name): value for name, value in stored["config"].items()}
     assert "accumulate" in stored["config"]
     (folder / "sweep.json").write_text(json.dumps(stored))
-    before = search.open_study(folder, settings()).trials
+    before = open_sweep(folder, search_settings.read(folder)).study.trials
     current = settings(space={"grad_accum_steps": [1, 2], "lr": [0.1, 0.2]}, sampler="grid", trials=4)
     start = FakeExecutor(learns)
-    study = run(folder, current, start)
-    assert states(study) == ["COMPLETE"] * 4
+    sweep = run(folder, current, start)
+    assert states(sweep) == ["COMPLETE"] * 4
     assert len(start.folders) == 1  # the missing trial alone
-    assert [trial.params for trial in study.trials[:3]] == [trial.params for trial in before]
-    points = {(row["accumulate"], row["lr"]) for row in report.rows(folder, study, current)}
+    assert [trial.params for trial in sweep.study.trials[:3]] == [trial.params for trial in before]
+    points = {(row["accumulate"], row["lr"]) for row in report.rows(sweep)}
     assert points == {(1, 0.1), (1, 0.2), (2, 0.1), (2, 0.2)}
-    assert search.read(folder).config == dataclasses.asdict(CONFIG)
+    assert search_settings.read(folder).config == dataclasses.asdict(CONFIG)
     with pytest.raises(InputError, match="holds another sweep: space"):
         run(folder, settings(space={"keep_checkpoints": [1, 2], "lr": [0.1, 0.2]}, sampler="grid", trials=4))

@@ -1,15 +1,17 @@
 """`cnnjax sweep`: its arguments, and a whole search with fake and with real trainings."""
 
 import json
+import math
 import pathlib
 import re
 import shlex
+from typing import Any
 
 import pytest
 
 from cnnjax import cli, config_files
 from cnnjax.runs.executors import EXECUTORS
-from tests.runs.fakes import FakeExecutor, keeps_running, learns
+from tests.runs.fakes import FakeExecutor, fails, keeps_running, learns, write_metrics, write_result
 
 FILE = """
 from cnnjax.config import Config
@@ -43,6 +45,7 @@ def file(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> str:
         (["--config=mine.py", "--stall_timeout=0"], 1, "--stall_timeout=0.0: expected at least 0.01"),
         (["--config=mine.py", "--silence=0"], 1, "--stall_timeout=0.0: expected at least 0.01"),  # its former name
         (["--config=mine.py", "--trials=x"], 2, "argument --trials: invalid int value: 'x'"),
+        (["--config=mine.py", "--config.lrr=4 steps"], 1, "unknown config field 'lrr'; did you mean 'lr'?"),
         (["--config=mine.py", "--space.lr"], 1, "'--space.lr': expected --space.FIELD=VALUES"),
         (["--config=mine.py", "--space.lrr=[1]"], 1, "config has no field 'lrr'; did you mean 'lr'?"),
         (["--config=mine.py", "--workrs=2"], 1, "unknown flag '--workrs=2'; did you mean 'workers'?"),
@@ -90,7 +93,8 @@ def test_a_sweep_from_the_command_line(
     file: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(EXECUTORS, "local", lambda workers: FakeExecutor(learns))
-    check_search(file, tmp_path, capsys, 3)
+    check_search(file, tmp_path, capsys, 3, "--config.duration=3 epochs")
+    assert json.loads((tmp_path / "s" / "sweep.json").read_text())["config"]["duration"] == "3 epochs"
 
 
 @pytest.mark.slow
@@ -106,12 +110,28 @@ def test_a_sweep_with_real_trainings(
     check_search(file, tmp_path, capsys, 2, f"--data_dir={digits_dir}")
 
 
-def test_a_sweep_that_only_fails_is_an_error(
-    file: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def diverges(folder: pathlib.Path) -> int:
+    """Fails after an evaluation, as a training does whose loss becomes NaN."""
+    write_metrics(folder, [0.1])
+    return fails(folder)
+
+
+@pytest.mark.parametrize(
+    ("training", "reason"),
+    [
+        (keeps_running, "no output for 1 seconds"),
+        (fails, "exit status 1, error: it was wrong (output: s/trials/0000/output.txt)"),
+        (diverges, "exit status 1, error: it was wrong (output: s/trials/0000/output.txt)"),
+        (lambda folder: write_result(folder, [0.1, math.nan]), "its accuracy is nan"),
+        (lambda folder: write_result(folder, []), "s/trials/0000/metrics.jsonl lacks val/accuracy at the last step"),
+    ],
+)
+def test_a_sweep_that_only_fails_ends_with_one_line(
+    training: Any, reason: str, file: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(EXECUTORS, "local", lambda workers: FakeExecutor(keeps_running))
-    arguments = ["--config=mine.py", "--trials=1", "--workdir=s", "--stall_timeout=0.01"]
+    monkeypatch.setitem(EXECUTORS, "local", lambda workers: FakeExecutor(training))
+    arguments = ["--config=mine.py", "--trials=2", "--workdir=s", "--stall_timeout=0.01"]
     assert cli.main(["sweep", *arguments]) == 1
     captured = capsys.readouterr()
-    assert "trial 0: failed: no output for 1 seconds" in captured.out
-    assert captured.err == "error: all trials failed; their output is in s/trials/*/output.txt\n"
+    assert "2 trials: 2 failed" in captured.out
+    assert captured.err == f"error: all trials failed; trial 0: {reason}\n"

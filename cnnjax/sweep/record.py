@@ -1,0 +1,192 @@
+"""The trials of a sweep: Optuna's record of them, and the runs in their folders, which have to agree.
+
+A trial is the run with its settings. So a result counts only if the config in the run's folder has them, and trials
+that the record has lost are read from their folders.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import pathlib
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.storages import JournalStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from cnnjax import config as configs
+from cnnjax import spec
+from cnnjax.config import RESUMABLE, Config, check
+from cnnjax.errors import InputError
+from cnnjax.metrics import METRICS
+from cnnjax.runs import workdir
+from cnnjax.runs.supervise import Run, final_metrics, is_complete
+from cnnjax.sweep.journal import Journal
+from cnnjax.sweep.samplers import PRUNERS
+from cnnjax.sweep.settings import Settings
+from cnnjax.sweep.space import current_name, distributions, settings_in, with_settings
+
+JOURNAL = "journal.log"
+UNSAMPLED = "the sweep was killed before the trial had all its settings"
+LOST = "the record of this trial is lost, and it has no run"
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """An open sweep.
+
+    Attributes:
+      folder: its folder.
+      settings: its settings.
+      study: Optuna's study, which has the trials.
+      journal: the journal in which Optuna keeps them; None for a database.
+      rejected: number of a trial -> why the result that it has in Optuna's record does not count.
+    """
+
+    folder: pathlib.Path
+    settings: Settings
+    study: optuna.Study
+    journal: Journal | None
+    rejected: dict[int, str] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def space(self) -> dict[str, BaseDistribution]:
+        """The distribution of each setting."""
+        return distributions(self.settings.space, Config(**self.settings.config))
+
+    @property
+    def resumable(self) -> tuple[str, ...]:
+        """The config fields that may differ between a trial and its run: not searched, without effect on results."""
+        searched = {current_name(name).partition(".")[0] for name in self.settings.space}
+        return tuple(name for name in RESUMABLE if name not in searched)
+
+    def transaction(self) -> contextlib.AbstractContextManager[None]:
+        """Context manager whose changes of the record all survive a kill, or none. Has no effect on a database."""
+        return self.journal.transaction() if self.journal else contextlib.nullcontext()
+
+    def is_sampled(self, trial: FrozenTrial) -> bool:
+        """Returns whether a trial has all its settings."""
+        return self.settings.space.keys() <= trial.params.keys()
+
+
+def open_sweep(folder: pathlib.Path, settings: Settings, log: Callable[[str], None], writable: bool = False) -> Sweep:
+    """Opens the record of a sweep, compares it with the runs in the folder, and adds the trials that it lacks.
+
+    Unless `writable`, all of this happens in memory, and no file changes. `log` gets a line about each disagreement.
+    Raises InputError if the storage cannot be opened.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    journal = None if settings.storage else Journal(folder / JOURNAL, writable)
+    pruner = spec.build("pruner", settings.pruner, PRUNERS)
+    try:
+        study = optuna.create_study(
+            storage=JournalStorage(journal) if journal else settings.storage,
+            study_name="sweep" if journal else str(folder.resolve()),  # a journal may move with its folder
+            direction="maximize" if METRICS[settings.metric].higher_is_better else "minimize",
+            pruner=pruner,
+            load_if_exists=True,
+        )
+    except Exception as error:  # from the file system, SQLAlchemy or a database driver
+        location = f"--storage={settings.storage}" if settings.storage else str(folder / JOURNAL)
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise InputError(f"{location}: {lines[0]}") from error
+    sweep = Sweep(folder, settings, study, journal)
+    if journal and journal.damage:
+        log(f"{journal.damage}; the trials from there on are read from their folders")
+    _recover(sweep, log)
+    for trial in study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]):
+        if reason := _why_rejected(sweep, trial):
+            sweep.rejected[trial.number] = reason
+            log(f"trial {trial.number} does not count: {reason}")
+    return sweep
+
+
+def run_folders(folder: pathlib.Path, settings: Settings, number: int) -> list[pathlib.Path]:
+    """Returns the run folders of trial `number`: trials/0007 or, with several seeds, trials/0007/seed0, seed1, ..."""
+    trial = folder / "trials" / f"{number:04}"
+    first = settings.config["seed"]
+    return [trial / f"seed{first + i}" for i in range(settings.seeds)] if settings.seeds > 1 else [trial]
+
+
+def trial_runs(sweep: Sweep, number: int, params: dict[str, Any]) -> list[Run]:
+    """Returns the runs of a trial with the settings `params`, one for each seed.
+
+    Raises InputError if a setting is invalid.
+    """
+    config = check(with_settings(Config(**sweep.settings.config), params))
+    folders = run_folders(sweep.folder, sweep.settings, number)
+    return [
+        Run(dataclasses.replace(config, seed=config.seed + i), folder, sweep.settings.data_dir)
+        for i, folder in enumerate(folders)
+    ]
+
+
+def evaluations(lines: list[dict[str, Any]], metric: str) -> list[float]:
+    """Returns the validation metric at each evaluation, in order, from the parsed lines of metrics.jsonl."""
+    return [line[f"val/{metric}"] for line in lines if f"val/{metric}" in line]
+
+
+def final_values(sweep: Sweep, number: int) -> list[float]:
+    """Returns the validation metric at the end of each complete run of trial `number`; leaves out others.
+
+    Raises InputError if the metrics of a complete run are not all there.
+    """
+    folders = run_folders(sweep.folder, sweep.settings, number)
+    name = f"val/{sweep.settings.metric}"
+    return [final_metrics(folder, name)[name] for folder in folders if is_complete(folder)]
+
+
+def _recover(sweep: Sweep, log: Callable[[str], None]) -> None:
+    """Adds to the record the trials whose folders are there, but whose numbers the record has not reached."""
+    first = len(sweep.study.get_trials(deepcopy=False))
+    names = {path.name for path in (sweep.folder / "trials").glob("*")}
+    recovered: list[int] = []
+    for number in range(first, first + sweep.settings.trials):
+        trial = _trial_of_folder(sweep, number) if f"{number:04}" in names else None
+        if trial is None:
+            continue  # `search` moves a folder of something else out of the way
+        with sweep.transaction():
+            for _ in range(len(sweep.study.get_trials(deepcopy=False)), number):
+                lost = {"failure": LOST}
+                sweep.study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL, user_attrs=lost))
+            sweep.study.add_trial(trial)
+        recovered.append(number)
+    if recovered:
+        numbers = f"trial{'s' * (len(recovered) > 1)} {', '.join(map(str, recovered))}"
+        log(f"the record lacks {numbers}; read from the runs in {sweep.folder}/trials")
+
+
+def _trial_of_folder(sweep: Sweep, number: int) -> FrozenTrial | None:
+    """Returns trial `number`, running, with the settings of the run in its folder.
+
+    Returns None if there is no run of this sweep.
+    """
+    for i, folder in enumerate(run_folders(sweep.folder, sweep.settings, number)):
+        with contextlib.suppress(ValueError):  # damaged, without the settings, or with others than those of the space
+            params = settings_in(configs.load(folder / "config.json"), sweep.space)
+            if not workdir.changed_settings(folder, trial_runs(sweep, number, params)[i].config, sweep.resumable):
+                space: dict[str, BaseDistribution] = dict(sweep.space)
+                return optuna.trial.create_trial(state=TrialState.RUNNING, params=params, distributions=space)
+    return None
+
+
+def _why_rejected(sweep: Sweep, trial: FrozenTrial) -> str:
+    """Returns why the result of a complete trial does not count; '' if its runs have its settings and its value.
+
+    A run whose folder was deleted is not missed.
+    """
+    if not sweep.is_sampled(trial):
+        return UNSAMPLED
+    try:
+        for run in trial_runs(sweep, trial.number, trial.params):
+            if run.folder.exists() and (changes := workdir.changed_settings(run.folder, run.config, sweep.resumable)):
+                return f"{run.folder} holds a run with another config: {changes}"
+        values = final_values(sweep, trial.number)
+    except InputError as error:
+        return str(error)
+    if len(values) == sweep.settings.seeds and statistics.fmean(values) != trial.value:
+        return f"its {sweep.settings.metric} is {trial.value} in the record, and {statistics.fmean(values)} in its run"
+    return ""
