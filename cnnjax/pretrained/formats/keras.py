@@ -49,11 +49,11 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
         if not zipfile.is_zipfile(path):
             return _read_hdf5(path, {})
         with zipfile.ZipFile(path) as archive, tempfile.NamedTemporaryFile(suffix=".h5") as file:
-            config = json.loads(_open(archive, "config.json", _MAX_CONFIG_BYTES).read(_MAX_CONFIG_BYTES))
-            most = limits.max_unpacked()
-            weights = _open(archive, "model.weights.h5", most)
-            for _ in range(-(-most // _CHUNK)):
-                file.write(weights.read(_CHUNK))
+            with _open(archive, "config.json", _MAX_CONFIG_BYTES) as member:
+                config = json.loads(member.read(_MAX_CONFIG_BYTES))
+            with _open(archive, "model.weights.h5", limits.max_unpacked()) as member:
+                while chunk := member.read(_CHUNK):  # no more than the size it claims
+                    file.write(chunk)
             file.flush()
             return _read_hdf5(pathlib.Path(file.name), _names(config))
     except InputError as error:

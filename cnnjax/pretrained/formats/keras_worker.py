@@ -18,7 +18,7 @@ from typing import IO, Any, NoReturn
 
 import h5py
 import numpy as np
-from h5py import h5l
+from h5py import h5l  # pyright: ignore[reportAttributeAccessIssue]
 
 # Names of a layer's variables by their numbers of dimensions, in the order in which every version stores them.
 _MOVING = ("moving_mean", "moving_variance")
