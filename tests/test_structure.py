@@ -20,6 +20,7 @@ SHARED = ("__init__", "blocks", "layer_list", "layers", "network", "normalizatio
 FAMILIES = [path for path in (PACKAGE / "models").glob("*.py") if path.stem not in SHARED]
 LEAVES = [
     "errors", "spec", "state", "losses", "distributed/sharding", "distributed/processes", "metrics", "config", "cache",
+    "tables",
     "paths",
 ]  # fmt: skip
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 from flax import linen as nn
 
-from cnnjax import cli, summarize
+from cnnjax import cli, summarize, tables
 from cnnjax.errors import InputError
 from cnnjax.models import MODELS, create_model, layers
 from cnnjax.models.network import Network
@@ -159,7 +160,7 @@ def test_recomputed_blocks_are_counted_once() -> None:
 
 def test_padding_on_one_side_shows() -> None:
     (row,) = of(lambda x: layers.conv(1, 3, 2, "SAME", name="c")(x), (8, 8, 1))
-    assert summarize.cells(row, 4) == ["c", "convolution", "4x4x1", "3", "2", "0+1", "10", "144", "64", "3", "2"]
+    assert summarize.cells(row, 4) == ["c", "convolution", "4x4x1", "3", "2", "0+1", "10", "1", "144", "64", "3", "2"]
 
 
 @pytest.mark.parametrize("text", ["lenet5_1998", "alexnet", "googlenet", "cifar_preresnet110", "densenet40_12"])
@@ -167,6 +168,57 @@ def test_rows_add_up_to_the_network(text: str) -> None:
     rows = table(text)
     assert sum(row.params for row in rows.values()) == MODELS[text].params
     assert all(math.prod(row.output) > 0 for row in rows.values())
+
+
+# ------------------------------------------------------------------------------------------------------ unseen pixels
+
+
+@pytest.mark.parametrize(
+    ("make", "size", "expected"),
+    [
+        # The quiz of many lectures: 3x3 filters on 7x7 images fit with stride 1 and 2, and not with 3.
+        (lambda x: layers.conv(1, 3, 1, 0, name="c")(x), (7, 7), ""),
+        (lambda x: layers.conv(1, 3, 2, 0, name="c")(x), (7, 7), ""),
+        (
+            lambda x: layers.conv(1, 3, 3, 0, name="c")(x),
+            (7, 7),
+            "c does not see row 7 and column 7 of its 7x7 input: (7 - 3) / 3 + 1 = 2.33, rounded down to 2 outputs",
+        ),
+        (lambda x: layers.conv(1, 3, 3, 1, name="c")(x), (7, 7), ""),  # (7 - 3 + 2) / 3 + 1 = 3
+        (lambda x: layers.conv(1, 7, 2, 3, name="c")(x), (224, 224), ""),  # padding alone is left over
+        (
+            lambda x: layers.max_pool(x, 2),
+            (5, 6),
+            "max_pool does not see row 5 of its 5x6 input: (5 - 2) / 2 + 1 = 2.50, rounded down to 2 outputs",
+        ),
+        (lambda x: layers.max_pool(x, 2, ceil=True), (5, 6), ""),
+        (
+            lambda x: layers.conv(1, 2, 4, 0, name="c")(x),
+            (12, 5),
+            "c does not see rows 3 to 4, 7 to 8, 11 to 12 and columns 3 to 5 of its 12x5 input: (12 - 2) / 4 + 1 = "
+            "3.50, rounded down to 3 outputs and (5 - 2) / 4 + 1 = 1.75, rounded down to 1 output",
+        ),
+        (lambda x: layers.conv(1, 1, 2, 0, name="c")(x), (8, 8), ""),  # as in the shortcuts of a ResNet
+        (
+            lambda x: layers.conv(1, 3, 3, 0, dilation=2, name="c")(x),
+            (9, 5),
+            "c does not see rows 2, 7, 9 and columns 2, 4 of its 9x5 input: (9 - 5) / 3 + 1 = 2.33, rounded down to 2 "
+            "outputs and (5 - 5) / 3 + 1 = 1 output",
+        ),
+    ],
+)
+def test_pixels_that_a_layer_does_not_see_are_named(make: Any, size: tuple[int, int], expected: str) -> None:
+    (row,) = of(make, (*size, 1))
+    assert summarize.unseen(row) == expected
+
+
+def test_unseen_pixels_stand_below_the_table_and_many_layers_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    out = shown(capsys, "sequential('conv(1, 3, stride=3)|dense(10)')", "--input=7x7")
+    assert "note: conv1 does not see row 7 and column 7 of its 7x7 input: (7 - 3) / 3 + 1 = 2.33, rounded down" in out
+    assert "note" not in shown(capsys, "resnet50")
+    many = summarize.summary(f"sequential('{'conv(1, 2, 2)|' * 7}gap|dense')", (382, 382, 1)).notes()
+    assert len(many) == 5
+    assert many[-1] == "note: and more pixels in 2 later layers"
 
 
 # --------------------------------------------------------------------------------------------------------- the command
@@ -179,7 +231,9 @@ def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 def test_the_table_marks_what_costs_most(capsys: pytest.CaptureFixture[str]) -> None:
     out = shown(capsys, "lenet5", "--batch=10")
-    line = {name: next(line for line in out.splitlines() if f" {name} " in line) for name in ("c1", "c5", "output")}
+    line = {
+        name: next(line for line in out.splitlines() if line.startswith(f"{name} ")) for name in ("c1", "c5", "output")
+    }
     assert "48,120 *" in line["c5"]
     assert f"{28 * 28 * 6 * 4 * 10:,} *" in line["c1"]
     assert "*" not in line["output"]
@@ -199,6 +253,71 @@ def test_input_and_classes_can_be_others(capsys: pytest.CaptureFixture[str]) -> 
     assert out.splitlines()[1].startswith("conv1,convolution,")
     assert "64x48x16" in out.splitlines()[1]
     assert out.splitlines()[-1].split(",")[2] == "3"
+
+
+def test_biases_are_counted_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    lecture = (
+        "sequential('conv(32, 5)|relu|max_pool(2)|conv(64, 5)|relu|conv(128, 5)|relu|gap|dense(500)|relu|dense(10)')"
+    )
+    out = shown(capsys, lecture)
+    assert "326,534 parameters; " in out
+    assert "325,800 parameters without the 734 biases" in out
+    rows = list(csv.DictReader(io.StringIO(shown(capsys, lecture, "--csv"))))
+    assert [int(row["biases"]) for row in rows] == [32, 0, 64, 128, 0, 500, 10]
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120, 200])
+@pytest.mark.parametrize("text", ["lenet5", "vgg16", "resnet18", "sequential"])
+def test_no_number_is_cut_at_any_width(
+    text: str, columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    out = shown(capsys, text)
+    assert "…" not in out
+    words, result = set(out.split()), summarize.summary(text)
+    for row in result.layers:
+        numbers = [f"{n:,}" for n in (row.params, row.biases, row.macs, row.activations * 4) if n]
+        assert {"x".join(map(str, row.output)), *numbers} <= words
+    lines = tables.as_text(result.table(), columns)
+    assert set(lines) <= set(out.splitlines())
+    assert columns < 80 or max(map(len, lines)) <= columns
+
+
+def test_two_networks_stand_side_by_side(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    out = shown(capsys, "resnet18", "resnet34")
+    assert "A: resnet18, 224x224x3, float32" in out
+    assert re.search(r"^parameters +11,689,512 +21,797,672 +1.86$", out, re.M)
+    assert re.search(r"^parameters without biases +11,683,712 +21,788,160 +1.86$", out, re.M)
+    assert re.search(r"^conv1 +112x112x64 +9,408 \| conv1 +112x112x64 +9,408$", out, re.M)
+    assert max(map(len, out.splitlines())) <= 80
+    for row in summarize.summary("resnet34").layers:
+        assert not row.params or f"{row.params:,}" in out
+
+
+def test_of_more_networks_the_totals_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    out = shown(capsys, "vgg11", "vgg13", "vgg16", "lenet5")
+    assert re.search(r"^parameters +132,863,336 +133,047,848 +138,357,544 +61,706$", out, re.M)
+    assert "conv1_1" not in out
+
+
+def test_several_networks_in_other_formats(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = list(csv.DictReader(io.StringIO(shown(capsys, "lenet5", "mlp", "--csv"))))
+    assert sum(int(row["parameters"]) for row in rows if row["network"] == "mlp") == 238_510
+    markdown = shown(capsys, "lenet5", "mlp", "--markdown")
+    assert "| parameters | 61,706 | 238,510 | 3.87 |" in markdown
+    assert "| f6 | 84 | 10,164 |  |  |  |" in markdown
+    assert r"parameters & 61,706 & 238,510 & 3.87 \\" in shown(capsys, "lenet5", "mlp", "--latex")
+
+
+def test_a_network_as_markdown_and_latex(capsys: pytest.CaptureFixture[str]) -> None:
+    markdown = shown(capsys, "lenet5", "--markdown").splitlines()
+    assert markdown[2] == "| c1 | convolution | 28x28x6 | 5 | 1 | 2 | 156 | 6 | 117,600 | 18,816 | 5 | 1 |"
+    assert {line.count("|") for line in markdown if line.startswith("|")} == {13}
+    assert "- 61,706 parameters; 416,520 MACs per image; 0 running statistics" in markdown
+    latex = shown(capsys, "lenet5", "--latex").splitlines()
+    assert r"max\_pool\_2 & max pool & 5x5x16 & 2 & 2 & 0 &  &  &  & 1,600 & 16 & 4 \\" in latex
+    assert all(line.startswith("% ") for line in latex[latex.index("\\end{tabular}") + 2 :])
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,10 @@ import argparse
 from cnnjax.cli import shared
 from cnnjax.errors import unknown
 
+HEADINGS = ("name", "parameters", "MACs", "input", "paper", "published result")
+MIN_WIDTH = 110  # columns of a terminal that shows all of them
+NAMES = frozenset(("name", "paper", "published result"))  # the columns of text
+
 
 def add_flags(parser: shared.Parser) -> None:
     """Adds the arguments and flags of `cnnjax models` to its parser."""
@@ -12,6 +16,7 @@ def add_flags(parser: shared.Parser) -> None:
         "pattern", nargs="?", default="", metavar="PATTERN",
         help="list only names that contain or match this, as in 'vgg*_bn' (default: all)",
     )  # fmt: skip
+    shared.add_format_flags(parser)
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
@@ -19,29 +24,48 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     console = shared.make_console()
     from rich.table import Table
 
+    from cnnjax import tables
     from cnnjax.models import MODELS
-    from cnnjax.summarize import summary
 
     names = shared.matching(args.pattern, MODELS)
     if not names:
         raise unknown("model", args.pattern, MODELS)
-    table = Table(title=f"Networks: {len(names)}", title_justify="left")
-    table.add_column("name", no_wrap=True)
-    for heading in ("parameters", "MACs", "input"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("paper", no_wrap=True)
-    table.add_column("published result")
-    for name in names:
-        variant = MODELS[name]
-        size = "x".join(map(str, variant.input_shape))
-        paper = f"{variant.paper.partition(',')[0]} {variant.year}" if variant.year else variant.paper
-        params, macs = variant.params, variant.macs
-        if not params:  # registered from outside
-            network = summary(name)
-            params, macs = network.params, network.macs
-        table.add_row(name, f"{params:,}", _with_unit(macs), size, paper, variant.published)
+    rows = [_cells(name, units=not args.format) for name in names]
+    if args.format:
+        for line in tables.FORMATS[args.format](tables.Table(HEADINGS, rows, NAMES)):
+            console.print(line, soft_wrap=True)
+        return 0
+    title = f"Networks: {len(names)}"
+    if console.width < MIN_WIDTH:  # room for the numbers only
+        numbers = tables.Table(HEADINGS[:4], [row[:4] for row in rows], NAMES)
+        where = f"papers and published results: in a terminal of {MIN_WIDTH} columns, or with --csv"
+        for line in (title, "", *tables.as_text(numbers, console.width), "", where):
+            console.print(line, soft_wrap=True)
+        return 0
+    table = Table(title=title, title_justify="left")
+    for heading in HEADINGS:
+        align = "left" if heading in NAMES else "right"
+        table.add_column(heading, justify=align, no_wrap=heading != HEADINGS[-1])
+    for row in rows:
+        table.add_row(*row)
     console.print(table)
     return 0
+
+
+def _cells(name: str, units: bool) -> list[str]:
+    """Returns a network's row of the table, in the order of HEADINGS. Without `units`, MACs are a plain number."""
+    from cnnjax.models import MODELS
+    from cnnjax.summarize import summary
+
+    variant = MODELS[name]
+    size = "x".join(map(str, variant.input_shape))
+    paper = f"{variant.paper.partition(',')[0]} {variant.year}" if variant.year else variant.paper
+    params, macs = variant.params, variant.macs
+    if not params:  # registered from outside
+        network = summary(name)
+        params, macs = network.params, network.macs
+    numbers = [f"{params:,}", _with_unit(macs)] if units else [str(params), str(macs)]
+    return [name, *numbers, size, paper if units else variant.paper, variant.published]
 
 
 def _with_unit(number: float) -> str:

@@ -6,7 +6,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cnnjax.errors import InputError, shorten, visible
@@ -61,6 +61,20 @@ def add_config_flag(parser: argparse.ArgumentParser, description: str) -> None:
 def add_data_dir_flag(parser: argparse.ArgumentParser) -> None:
     """Adds --data_dir=DIR, '' by default."""
     parser.add_argument("--data_dir", metavar="DIR", default="", help="folder of the data sets (default: TFDS's own)")
+
+
+def add_format_flags(parser: argparse.ArgumentParser, forms: Sequence[str] = ("csv", "markdown", "latex")) -> None:
+    """Adds --csv, --markdown and --latex, of which one may be given: `format` is its name, '' by default."""
+    words = {
+        "csv": "comma-separated values, numbers without units",
+        "markdown": "a Markdown table",
+        "latex": "a LaTeX table, for the package booktabs",
+    }
+    group = parser.add_mutually_exclusive_group()
+    for form in forms:
+        group.add_argument(
+            f"--{form}", action="store_const", const=form, dest="format", default="", help=f"print {words[form]}"
+        )
 
 
 def add_network_flags(parser: argparse.ArgumentParser) -> None:
@@ -147,10 +161,12 @@ def matching(pattern: str, names: Iterable[str]) -> list[str]:
 
 
 def make_console() -> "Console":
-    """Returns a console for stdout: as wide as the terminal, or 140 columns without one."""
+    """Returns a console for stdout: as wide as COLUMNS or the terminal, or 140 columns without these."""
     from cnnjax.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else 140)
+    columns = os.environ.get("COLUMNS", "")
+    known = sys.stdout.isatty() or (columns.isdecimal() and int(columns))
+    return Console(width=None if known else 140)
 
 
 def setup_jax(use_cache: bool = True) -> "Console":

@@ -1,15 +1,23 @@
-"""`cnnjax summary`: prints a network, layer by layer."""
+"""`cnnjax summary`: prints a network layer by layer, or several side by side."""
 
 import argparse
-import sys
+from typing import TYPE_CHECKING
 
 from cnnjax.cli import shared
 from cnnjax.errors import InputError, unknown
 
+if TYPE_CHECKING:
+    from cnnjax.summarize import Summary
+
+MAX_NETWORKS = 26  # each has a letter
+
 
 def add_flags(parser: shared.Parser) -> None:
     """Adds the arguments and flags of `cnnjax summary` to its parser."""
-    parser.add_argument("model", metavar="MODEL", help="network, or its call string: 'vgg16(norm=\"batch\")'")
+    parser.add_argument(
+        "models", metavar="MODEL", nargs="+",
+        help="network, or its call string: 'vgg16(norm=\"batch\")'; two are shown side by side, of more the totals",
+    )  # fmt: skip
     parser.add_argument("--input", metavar="HxW[xC]", help="image size (default: the paper's)")
     parser.add_argument(
         "--batch", type=int, default=1, metavar="N", help="images that memory is given for (default: 1)"
@@ -21,30 +29,63 @@ def add_flags(parser: shared.Parser) -> None:
     parser.add_argument(
         "--num_classes", type=int, default=0, metavar="N", help="number of classes (default: the paper's)"
     )
-    parser.add_argument("--csv", action="store_true", help="print comma-separated values, numbers without units")
+    shared.add_format_flags(parser)
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
-    """Runs `cnnjax summary`: prints a table of the layers, or CSV. `overrides` is empty. Returns the exit status."""
+    """Runs `cnnjax summary`: prints tables as text, or in another format. `overrides` is empty. Returns the status."""
     if args.batch < 1:
         raise InputError(f"--batch={args.batch}: expected at least 1")
     console = shared.make_console()
-    import csv
-
     from cnnjax import spec, summarize
     from cnnjax.models import MODELS
 
-    name = spec.parse(args.model).name
-    if name not in MODELS:
-        raise unknown("model", name, MODELS)
-    shape = shared.parse_image_shape(args.input, MODELS[name].input_shape)
-    result = summarize.summary(args.model, shape, args.batch, args.dtype, args.num_classes)
-    if args.csv:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(summarize.COLUMNS)
-        writer.writerows(summarize.cells(row, result.scale) for row in result.layers)
-        return 0
-    console.print(result.table())
-    for line in (MODELS[name].paper, *result.totals()):
+    if len(args.models) > MAX_NETWORKS:
+        raise InputError(f"{len(args.models)} networks: expected at most {MAX_NETWORKS}")
+    results = []
+    for text in args.models:
+        name = spec.parse(text).name
+        if name not in MODELS:
+            raise unknown("model", name, MODELS)
+        shape = shared.parse_image_shape(args.input, MODELS[name].input_shape)
+        results.append(summarize.summary(text, shape, args.batch, args.dtype, args.num_classes))
+    if len(results) == 1:
+        lines = _one(results[0], MODELS[spec.parse(args.models[0]).name].paper, args.format, console.width)
+    else:
+        lines = _several(args.models, results, args.format, console.width)
+    for line in lines:
         console.print(line, soft_wrap=True)
     return 0
+
+
+def _one(result: "Summary", paper: str, form: str, width: int) -> list[str]:
+    """Returns the lines of one network: its table, below it the paper and the totals. CSV is the table alone."""
+    from cnnjax import tables
+
+    if not form:
+        return [result.title, "", *tables.as_text(result.table(), width), "", *filter(None, [paper]), *result.totals()]
+    if form == "csv":
+        return tables.as_csv(result.table("plain"))
+    lines = [result.title, paper, *result.totals(legend=False)]
+    return [*tables.FORMATS[form](result.table("separated")), "", *tables.comments(filter(None, lines), form)]
+
+
+def _several(names: list[str], results: list["Summary"], form: str, width: int) -> list[str]:
+    """Returns the lines of several networks: their totals, and the layers of two beside each other.
+
+    `names` are their call strings. CSV has the layers of all, each with its network.
+    """
+    from cnnjax import summarize, tables
+
+    if form == "csv":
+        layers = [result.table("plain").rows for result in results]
+        rows = [[name, *row] for name, network in zip(names, layers, strict=True) for row in network]
+        return tables.as_csv(tables.Table(("network", *summarize.COLUMNS), rows))
+    totals = summarize.compare(results)
+    legend = [f"{letter}: {result.title}" for letter, result in zip(totals.headings[1:], results, strict=False)]
+    pair = [result.short_table() for result in results] if len(results) == 2 else []
+    if form:
+        both = [tables.FORMATS[form](table) for table in (totals, *([tables.joined(*pair)] if pair else []))]
+        return [*tables.comments(legend, form), *(line for lines in both for line in ("", *lines))]
+    beside = ["", *tables.side_by_side(pair[0], pair[1], width)] if pair else []
+    return [*legend, "", *tables.as_text(totals, width), *beside]

@@ -1,5 +1,7 @@
 """Commands that succeed: help, lists, the results of a run, and interruptions by a signal."""
 
+import csv
+import io
 import json
 import os
 import pathlib
@@ -13,6 +15,8 @@ from collections.abc import Callable
 import pytest
 
 from cnnjax import cli
+from cnnjax.cli import shared
+from cnnjax.models import MODELS
 
 ROOT = pathlib.Path(__file__).parents[2]
 DIGITS = "--config=configs/digits_lenet5.py"
@@ -35,13 +39,40 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_every_flag_is_explained(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from cnnjax.cli import shared
     from cnnjax.cli.main import add_command_flags, command_module
 
     assert cli.COMMANDS[name][1:] in " ".join(help_of(capsys, name).split())
     parser = shared.Parser(prog=name)
     add_command_flags(parser, command_module(name))
     assert [action.dest for action in parser._actions if not action.help] == []
+
+
+@pytest.mark.parametrize("columns", [60, 80, 140])
+def test_the_list_of_networks_cuts_no_number(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert cli.main(["models"]) == 0
+    shown = capsys.readouterr().out
+    assert "…" not in shown
+    words = set(shown.split())
+    for name, row in MODELS.items():
+        assert {name, f"{row.params:,}"} <= words
+    assert ("or with --csv" in shown) == (columns < 110)
+
+
+def test_the_list_of_networks_as_csv_has_plain_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["models", "--csv"]) == 0
+    rows = {row["name"]: row for row in csv.DictReader(io.StringIO(capsys.readouterr().out))}
+    assert rows.keys() == MODELS.keys()
+    assert (rows["vgg16"]["parameters"], rows["vgg16"]["MACs"]) == ("138357544", "15470264320")
+    assert rows["lenet5"]["paper"].endswith("Proc. IEEE 1998")
+
+
+def test_columns_is_the_width_of_what_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for columns, width in (("97", 97), ("", 140), ("0", 140), ("wide", 140)):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert shared.make_console().width == width
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A network as a table of its layers, read from the traced computation: shapes, parameters, MACs, receptive fields."""
+"""The layers of a network, read from the traced computation: shapes, parameters, MACs, receptive fields."""
 
 import dataclasses
 import functools
@@ -11,35 +11,34 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.extend import core
-from rich.table import Table
 
-from cnnjax import spec
-from cnnjax.console import Console
 from cnnjax.errors import InputError
-from cnnjax.models import MODELS, create_model
 
 Pair = tuple[int, int]  # (rows, columns)
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2}
 
 
 @dataclasses.dataclass
 class Layer:
     """A row of the table: one layer of a network, for one image. Pairs are (rows, columns).
 
-    `params` and `stats` count trainable parameters and running statistics. `output` is (height, width, channels) or
-    (features,). `kernel`, `stride` and `padding` ((top, bottom), (left, right)) are None except for convolutions and
-    pools. `macs` are multiply-accumulates, also those with zero padding. `receptive_field` is the input pixels seen by
-    one output unit, None for all; `jump`, the cumulative stride, is those between neighboring output units.
+    `params` and `stats` count trainable parameters, of which `biases` are biases, and running statistics. `output` is
+    (height, width, channels) or (features,). `kernel`, `stride`, `padding` ((top, bottom), (left, right)), `dilation`
+    and `input`, the size of the incoming feature maps, are None except for convolutions and pools. `macs` are
+    multiply-accumulates, also those with zero padding. `receptive_field` is the input pixels seen by one output unit,
+    None for all; `jump`, the cumulative stride, is those between neighboring output units.
     """
 
     name: str
     kind: str
     params: int = 0
+    biases: int = 0
     stats: int = 0
     output: tuple[int, ...] = ()
     kernel: Pair | None = None
     stride: Pair | None = None
     padding: tuple[Pair, Pair] | None = None
+    dilation: Pair | None = None
+    input: Pair | None = None
     macs: int = 0
     receptive_field: Pair | None = None
     jump: Pair | None = None
@@ -73,9 +72,6 @@ KINDS = {  # primitives that are layers, and the kinds that the table shows for 
     "max_pool": "max pool", "sum_pool": "average pool", "reduce_sum": "global average pool",
 }  # fmt: skip
 SCOPES = {"local_response_norm": "response norm"}  # named scopes that are layers without parameters
-COLUMNS = (
-    "layer", "kind", "output", "kernel", "stride", "padding", "parameters", "MACs", "bytes", "receptive field", "jump",
-)  # fmt: skip
 
 
 def layers(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Layer]:
@@ -93,7 +89,7 @@ def layers(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Layer]:
     rows = _rows(operations, params)
     for path, own in _owners(params):
         if path not in rows:  # an auxiliary classifier
-            rows[path] = Layer(path, "training only", _size(own))
+            rows[path] = _new_row(path, "training only", own)
     for path, own in _owners(variables.get("batch_stats", {})):
         rows[path].stats = _size(own)
     return list(rows.values())
@@ -216,9 +212,15 @@ def _rows(operations: Sequence[_Operation], params: Mapping[str, Any]) -> dict[s
             if row is None or not (own or scope):
                 name = "/".join(path if own or scope else (*path, kind.replace(" ", "_")))
                 name = next(name + end for i in itertools.count(1) if name + (end := f"_{i}" * (i > 1)) not in rows)
-                row = rows[name] = Layer(name, kind, _size(own))
+                row = rows[name] = _new_row(name, kind, own)
             _update(row, op, kind, own)
     return rows
+
+
+def _new_row(name: str, kind: str, own: Mapping[str, Any]) -> Layer:
+    """Returns the row of a layer with the parameters `own`, without shapes."""
+    biases = {leaf_name: leaf for leaf_name, leaf in own.items() if leaf_name == "bias"}
+    return Layer(name, kind, _size(own), _size(biases))
 
 
 def _kind(op: _Operation, own: Mapping[str, Any]) -> str | None:
@@ -237,114 +239,9 @@ def _update(row: Layer, op: _Operation, kind: str | None, own: Mapping[str, Any]
     row.output = tuple(shape[1:])
     row.receptive_field, row.jump = op.view if isinstance(op.view, _View) else (None, None)
     if window := _window(op.eqn):
-        row.kernel, row.stride, row.padding = window[:3]
+        row.kernel, row.stride, row.padding, row.dilation = window
+        row.input = tuple(op.eqn.invars[0].aval.shape[1:3])
     if kind in ("convolution", "fully connected"):
         row.kind = kind
         weights = own.get("kernel", op.eqn.invars[1].aval)  # LeNet-5's C3 has fewer weights than its kernel
         row.macs += math.prod(weights.shape) * math.prod(shape[1:-1])
-
-
-def cells(layer: Layer, scale: int) -> list[str]:
-    """Formats a row in the order of COLUMNS, (3, 3) as '3', without units; `scale` is that of the Summary."""
-
-    def size(pair: Sequence[Any] | None, separator: str = "x") -> str:
-        if pair is None:
-            return ""
-        low, high = (size(value, "+") if isinstance(value, tuple) else str(value) for value in pair)
-        return low if low == high else f"{low}{separator}{high}"
-
-    shapes = "x".join(map(str, layer.output)), size(layer.kernel), size(layer.stride), size(layer.padding)
-    numbers = str(layer.params), str(layer.macs), str(layer.activations * scale)
-    return [layer.name, layer.kind, *shapes, *numbers, size(layer.receptive_field) or "all", size(layer.jump)]
-
-
-@dataclasses.dataclass(frozen=True)
-class Summary:
-    """A network's layers and totals, for images [height, width, channels] of one size. Its repr is the table."""
-
-    title: str
-    layers: Sequence[Layer]
-    input_shape: tuple[int, int, int]
-    batch: int = 1
-    dtype: str = "float32"
-
-    @property
-    def params(self) -> int:
-        """Returns the number of trainable parameters."""
-        return sum(row.params for row in self.layers)
-
-    @property
-    def macs(self) -> int:
-        """Returns the number of multiply-accumulates per image."""
-        return sum(row.macs for row in self.layers)
-
-    @property
-    def scale(self) -> int:
-        """Returns the bytes per activation of an image: the bytes of the dtype times the batch size."""
-        return self.batch * DTYPE_BYTES[self.dtype]
-
-    def table(self) -> Table:
-        """Builds the rich table; * marks the largest number of parameters and of bytes."""
-        out = Table(title=self.title, title_justify="left")
-        for column in COLUMNS:
-            out.add_column(column, justify="left" if column in ("layer", "kind") else "right", no_wrap=True)
-        largest = {name: max(getattr(row, name) for row in self.layers) for name in ("params", "activations")}
-
-        def shown(row: Layer, name: str, scale: int = 1) -> str:
-            number = getattr(row, name)
-            return f"{number * scale:,}{' *' * (number == largest.get(name))}" if number else ""
-
-        for row in self.layers:
-            text = dict(zip(COLUMNS, cells(row, self.scale), strict=True))
-            text |= {"parameters": shown(row, "params"), "MACs": shown(row, "macs")}
-            out.add_row(*(text | {"bytes": shown(row, "activations", self.scale)}).values())
-        return out
-
-    def totals(self) -> list[str]:
-        """Returns the lines below the table: its legend, the parameters by kind of layer, and the sums."""
-        lines = [
-            "* largest value in its column",
-            "receptive field: input pixels seen by one output unit; jump: input pixels between neighboring units",
-        ]
-        for kind in dict.fromkeys(row.kind for row in self.layers if row.params):
-            count = sum(row.params for row in self.layers if row.kind == kind)
-            lines.append(f"  {kind:15} {count:>14,} parameters, {count / self.params:.1%}")
-        inputs = math.prod(self.input_shape)
-        activations = inputs + sum(row.activations for row in self.layers)
-        forward = activations * self.scale / 2**20
-        return [
-            *lines,
-            f"{self.params:,} parameters; {self.macs:,} MACs per image; "
-            f"{sum(row.stats for row in self.layers):,} running statistics",
-            f"{activations:,} activations per image (incl. {inputs:,} inputs): "
-            f"{forward:,.1f} MiB forward, {2 * forward:,.1f} MiB with gradients",
-        ]
-
-    def __repr__(self) -> str:
-        console = Console(width=200, color_system=None, force_jupyter=False)
-        with console.capture() as capture:
-            console.print(self.table())
-        return "\n".join([*(line.rstrip() for line in capture.get().splitlines()), *self.totals()])
-
-
-def summary(
-    model: nn.Module | str, input_shape: tuple[int, int, int] | None = None, batch: int = 1, dtype: str = "float32",
-    num_classes: int = 0,
-) -> Summary:  # fmt: skip
-    """Summarizes a network layer by layer: shapes, parameters, MACs, memory and receptive fields.
-
-    `model` is a flax module, or a name or call string as in `create_model`. `input_shape` is (height, width, channels).
-    With a name, None and `num_classes` 0 mean the paper's; a module needs `input_shape` and ignores `num_classes`.
-    `batch` and `dtype` ('float32' or 'bfloat16') determine the bytes. Raises InputError for an unknown name, and for
-    images that do not fit the network.
-    """
-    title = model if isinstance(model, str) else type(model).__name__
-    if isinstance(model, str):
-        name, model = spec.parse(model).name, create_model(model, num_classes, dtype)
-        input_shape = input_shape or MODELS[name].input_shape
-    if input_shape is None:
-        raise InputError("input_shape = None: expected (height, width, channels), which a module does not tell")
-    if batch < 1 or dtype not in DTYPE_BYTES:
-        raise InputError(f"batch = {batch!r}, dtype = {dtype!r}: expected at least 1, one of {', '.join(DTYPE_BYTES)}")
-    title += f", {f'{batch} x ' * (batch > 1)}{'x'.join(map(str, input_shape))}, {dtype}"
-    return Summary(title, layers(model, input_shape), input_shape, batch, dtype)
