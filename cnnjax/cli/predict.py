@@ -20,7 +20,10 @@ def add_flags(parser: shared.Parser) -> None:
     parser.usage = "cnnjax predict --workdir=DIR|--init=NAME [FLAGS] IMAGE ..."
     parser.epilog = "The exit status is 1 if an image cannot be classified; the others are classified all the same."
     parser.add_argument(
-        "images", nargs="*", metavar="IMAGE", help="JPEG or PNG file, folder of them, or - for a list of paths on stdin"
+        "images",
+        nargs="*",
+        metavar="IMAGE",
+        help="image file (JPEG, PNG, WebP, GIF, BMP, TIFF), folder of them, or - for a list of paths on stdin",
     )
     shared.add_network_flags(parser)
     parser.add_argument("--top", type=int, default=5, metavar="N", help="number of classes to print (default: 5)")
@@ -49,14 +52,15 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
     from cnnjax import pretrained
     from cnnjax.data import imagenet
-    from cnnjax.evaluation.predict import find_image_files, predict
+    from cnnjax.evaluation.image_paths import find_image_files
+    from cnnjax.evaluation.predict import predict
     from cnnjax.evaluation.recipe import with_views
 
     network = pretrained.load(source, args.like)
     views = {"preprocess": args.preprocess, "protocol": args.protocol, "average": args.average}
     network = network.replace(config=with_views(network.config, batch_size=args.batch_size, **views))
     classes = imagenet.readable(network.data.classes)
-    paths, failures = find_image_files(names)
+    paths, failures = find_image_files(names, _log)
     is_leader = jax.process_index() == 0
     for failure in failures:
         _print_prediction(console, failure, classes, args.json, is_leader)

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from cnnjax import cache, paths
-from cnnjax.data import download, folders
+from cnnjax.data import build_record, download, folders
 from cnnjax.data.catalog import DATASETS, Dataset
 from cnnjax.data.readers import READERS, Examples, Splits
-from cnnjax.data.store import FORMAT, Split, available, data_dir, find_newest
+from cnnjax.data.store import FORMAT, Split, available, data_dir, find_damaged, find_newest
 from cnnjax.errors import InputError, nearest, unknown
 
 __all__ = ["VERSION", "Split", "available", "build", "data_dir", "load", "load_dataset"]
@@ -43,6 +43,8 @@ def load(name: str, split: str, data_dir: str = "", log: Callable[[str], None] =
     if prepared:
         return Split(name, split, prepared.path)
     base, _, version = name.partition(":")
+    if damaged := find_damaged(base, root, version or VERSION):
+        return Split(name, split, damaged)  # raises the error that says what is damaged
     if base not in DATASETS or version not in ("", VERSION):
         on_disk = {row.name for row in available(data_dir) if row.path}
         raise InputError(f"no data set {name!r} in {root}; {nearest(name, on_disk | DATASETS.keys())}")
@@ -81,7 +83,7 @@ def build(
 
     An existing data set is returned as it is, unless `overwrite`. A data set appears only when complete: a killed build
     leaves nothing that could be read, and of two concurrent builds the second returns the first one's result. Raises
-    InputError for files that are missing, truncated or of another kind.
+    InputError for files that are missing, truncated or of another kind, and for a disk that is full.
     """
     root = _data_dir(data_dir)
     paths.check_utf8(root, "a data set")
@@ -95,30 +97,45 @@ def build(
     if folder and not folder.is_dir():
         raise InputError(f"{folder} is not a folder; expected the one that holds the original files of {name!r}")
     work = root / "downloads" / "cnnjax" / name
+    staging, former = work / "staging", work / "former"
     try:
         work.mkdir(parents=True, exist_ok=True)
         with cache.locked(work / "lock", lambda: log(f"{name}: waiting for another process that builds it")):
+            shutil.rmtree(staging, ignore_errors=True)  # left by a killed build; we hold the lock
+            _restore(final, former)
             if final.exists() and not overwrite:
                 if not (final / "dataset_info.json").is_file():
                     raise InputError(f"{final} is in the way: it is not a data set. Move it or build with overwrite")
                 log(f"{name} is in {final} already")
                 return final
-            staging = work / "staging"
-            shutil.rmtree(staging, ignore_errors=True)  # left by a killed build; we hold the lock
             try:
                 started = time.monotonic()
                 built, count = _prepare(name, folder, work, staging, log)
                 final.parent.mkdir(parents=True, exist_ok=True)
                 if final.exists():
-                    final.rename(staging / "old")
+                    final.rename(former)
                 built.rename(final)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
+                _restore(final, former)
             log(f"{name}: {count:,} images in {final} ({time.monotonic() - started:.0f} s)")
     except OSError as error:
-        reason = "no space left on the disk" if error.errno == errno.ENOSPC else error.strerror or error
-        raise InputError(f"{name}: {error.filename or root}: {reason}") from error
+        raise disk_error(name, error, root) from error
     return final
+
+
+def _restore(final: pathlib.Path, former: pathlib.Path) -> None:
+    """Moves the `former` data set back to the folder `final` if nothing has replaced it, or else deletes it."""
+    if former.exists() and not final.exists():  # ended between the two renames of a build
+        final.parent.mkdir(parents=True, exist_ok=True)
+        former.rename(final)
+    shutil.rmtree(former, ignore_errors=True)
+
+
+def disk_error(name: str, error: OSError, root: pathlib.Path) -> InputError:
+    """Returns, without raising it, the error for the data set `name` in the folder `root` that an OSError prevents."""
+    full = "no space left on the disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return InputError(f"{name}: {folders.printable(error.filename or root)}: {full or error.strerror or error}")
 
 
 _data_dir = data_dir  # the functions above have an argument of that name
@@ -131,6 +148,7 @@ def _prepare(
 
     `folder` has the original files; None downloads them to the folder `work`.
     """
+    bit_depth = None
     if name in DATASETS:
         entry = DATASETS[name]
         if folder is None:
@@ -143,23 +161,56 @@ def _prepare(
     else:
         assert folder is not None
         tree = folders.scan(folder)
-        shape, counts = folders.common_shape(tree), {split: len(files) for split, files in tree.files.items()}
-        entry = Dataset("", (0, 0, 0), counts, tree.classes, f"Images in the class folders of {folder.name}.")
+        counts = {split: len(files) for split, files in tree.files.items()}
         log(f"{name}: reading {sum(counts.values()):,} images of {len(tree.classes)} classes in {folder}")
-        if tree.skipped:
-            log(f"{name}: {len(tree.skipped)} other files are skipped, such as {tree.skipped[0]}")
-        splits = folders.read_examples(tree)
-    counted = {split: _count_examples(name, split, examples, counts[split], log) for split, examples in splits.items()}
-    return _write(name, entry, shape, counted, staging), sum(counts.values())
+        _log_remarks(name, tree, log)
+        checked = folders.check(tree, _progress_logger(f"{name}: checking", "images", log))
+        shape, bit_depth = checked.shape, checked.bit_depth
+        if bit_depth:
+            log(f"{name}: the images of more than 8 bits have {bit_depth} at most; the upper 8 of these are kept")
+        entry = Dataset("", (0, 0, 0), counts, tree.classes, f"Images in the class folders of {folder.name}.")
+        splits = folders.read_examples(tree, bit_depth)
+    digests = {split: build_record.ExamplesDigest() for split in splits}
+    counted = {
+        split: _count_examples(name, split, examples, counts[split], digests[split], log)
+        for split, examples in splits.items()
+    }
+    try:
+        built = _write(name, entry, shape, counted, staging)
+    except RuntimeError as error:  # of array_record's writer, which reports all of the disk's errors in this way
+        reason = re.search(r"failed: ([^;]*)", str(error)) or re.match("(.*)", str(error))
+        raise InputError(f"{name}: {staging.parent}: the examples cannot be written: {reason and reason[1]}") from error
+    build_record.write(built, {split: digest.hexdigest() for split, digest in digests.items()}, bit_depth)
+    return built, sum(counts.values())
 
 
-def _count_examples(name: str, split: str, examples: Examples, expected: int, log: Callable[[str], None]) -> Examples:
+def _log_remarks(name: str, tree: folders.ClassFolders, log: Callable[[str], None]) -> None:
+    """Logs what a person may not expect of a tree of class folders: files that are skipped, a single class."""
+    if tree.skipped:
+        log(
+            f"{name}: {len(tree.skipped):,} other files are no images and are skipped "
+            f"({folders.summarize_files(tree.skipped)}), such as {folders.printable(tree.skipped[0])}"
+        )
+    if len(tree.classes) == 1:
+        log(f"{name}: there is a single class, {tree.classes[0]!r}: any network scores 100 % on it")
+
+
+def _count_examples(
+    name: str,
+    split: str,
+    examples: Examples,
+    expected: int,
+    digest: build_record.ExamplesDigest,
+    log: Callable[[str], None],
+) -> Examples:
     """Yields the examples, with the bytes of each image in a BytesIO as TFDS takes them, and logs progress.
 
-    Raises InputError at the end unless there were `expected` examples. `name` and `split` are for messages.
+    Adds each example to `digest`. Raises InputError at the end unless there were `expected` examples. `name` and
+    `split` are for messages.
     """
     count, report = 0, _progress_logger(f"{name} {split}", "images", log)
     for key, example in examples:
+        digest.add(key, example)
         yield key, example | {"image": io.BytesIO(example["image"])}
         count += 1
         report(count, expected)

@@ -1,4 +1,4 @@
-"""JPEG and PNG bytes to pixels, and pixels to PNG bytes.
+"""Encoded images to pixels, and pixels to PNG bytes.
 
 Images are uint8 [height, width, channels] with 1 (gray) or 3 (RGB) channels. OpenCV decodes where it is installed and
 correct; Pillow decodes the rest.
@@ -10,11 +10,15 @@ import functools
 import importlib
 import io
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from cnnjax.data import image_formats
+from cnnjax.data.image_formats import JPEG, PNG
+from cnnjax.data.info import FULL_DEPTH
 from cnnjax.errors import InputError
 
 cv2: Any = None  # without it Pillow decodes to the same pixels, at about 0.6 of the speed
@@ -22,20 +26,26 @@ with contextlib.suppress(ImportError):
     cv2 = importlib.import_module("cv2")
     cv2.setNumThreads(0)  # the pipeline is parallel over images already
 
-_JPEG = b"\xff\xd8"
 _EXIF_ORIENTATION = 0x0112  # 1 is upright; from 5 on, height and width are swapped
-_UNREADABLE = "not a readable JPEG or PNG"
 
 
-def decode(data: bytes, channels: int | None = None) -> np.ndarray:
-    """Decodes a JPEG or PNG to uint8 [H, W, C], turned upright as its EXIF tag says.
+def decode(data: bytes, channels: int | None = None, bit_depth: int = FULL_DEPTH) -> np.ndarray:
+    """Decodes a JPEG, PNG, WebP, GIF, BMP or TIFF to uint8 [H, W, C], turned upright as its EXIF tag says.
 
-    `channels` = 3 makes gray images RGB, and 1 makes RGB images gray. None keeps gray images gray and makes everything
-    else RGB. Alpha is dropped. Raises InputError for bytes that are no image. A truncated file may pass without an
-    error: `verify` detects it.
+    Of an animation, the first frame is decoded. Alpha is dropped.
+
+    Args:
+      data: the encoded image.
+      channels: 3 makes gray images RGB, and 1 makes RGB images gray. None keeps gray images gray and makes everything
+        else RGB.
+      bit_depth: how many bits, 8 to 16, the values have in images that store more than 8 bits per channel. Of these,
+        the upper 8 are kept: a 12-bit value of a scanner in a 16-bit PNG is divided by 16. See `fitting_bit_depth`.
+
+    Raises InputError for bytes that are no image, for too many pixels, and for values over `bit_depth` bits. A
+    truncated file may pass without an error: `verify` detects it.
     """
     image = _decode_with_opencv(data) if cv2 is not None and _parse_header(data) else None
-    return to_channels(_decode_with_pillow(data) if image is None else image, channels)
+    return to_channels(_decode_with_pillow(data, bit_depth) if image is None else image, channels)
 
 
 def to_channels(image: np.ndarray, channels: int | None) -> np.ndarray:
@@ -81,7 +91,7 @@ def open_for_window(data: bytes, channels: int | None = None) -> LazyJpeg | np.n
     and give the same pixels for [top:bottom, left:right].
     """
     header = _parse_header(data)
-    if header is None or data[:2] != _JPEG or jpeg_window() is None or (header.has_exif and _is_turned(data)):
+    if header is None or data[:2] != JPEG or jpeg_window() is None or (header.has_exif and _is_turned(data)):
         return decode(data, channels)
     return LazyJpeg(data, (header.height, header.width, channels or header.channels), header.channels)
 
@@ -103,24 +113,42 @@ def verify(data: bytes) -> tuple[int, int, int]:
     Raises InputError unless all of the image is readable. Slower and stricter than `decode`: OpenCV silently fills the
     missing rest of a truncated file with gray.
     """
-    try:
-        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
-            image.verify()  # PNG: the checksum of every chunk
-    except Exception as error:  # on hostile bytes Pillow raises half a dozen types, SyntaxError among them
-        raise InputError(_UNREADABLE) from error
-    return _decode_with_pillow(data).shape
+    with image_formats.open_image(data) as image:
+        image.verify()  # PNG: the checksum of every chunk
+    return _decode_with_pillow(data, FULL_DEPTH).shape
 
 
 def read_shape(data: bytes) -> tuple[int, int, int]:
     """Returns the (height, width, channels) of `decode(data)` from the header alone. Raises InputError for no image."""
-    try:
-        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
-            width, height = image.size
-            turned = image.getexif().get(_EXIF_ORIENTATION, 1) >= 5
-            gray = _is_gray(image)
-    except Exception as error:
-        raise InputError(_UNREADABLE) from error
-    return (*((width, height) if turned else (height, width)), 1 if gray else 3)
+    with image_formats.open_image(data) as image:
+        width, height = image.size
+        if image.format != "TIFF" and _orientation(image, data) >= 5:  # Pillow turns the size of a TIFF itself
+            width, height = height, width
+        return height, width, 1 if _is_gray(image) else 3
+
+
+def is_stored_unchanged(data: bytes) -> bool:
+    """Returns whether a data set keeps these bytes: those of a JPEG, or of a PNG of at most 8 bits per channel.
+
+    Others are stored as PNGs of `decode(data, bit_depth=...)`, which any reader of TFDS data sets can decode.
+    """
+    return data[:2] == JPEG or (data[:8] == PNG and data[24] <= 8)
+
+
+def deep_maximum(data: bytes) -> int | None:
+    """Returns the largest value of an image with more than 8 bits per channel; None for all others.
+
+    Raises InputError if the image cannot be decoded.
+    """
+    if data[:8] != PNG and data[:2] not in (b"II", b"MM"):  # only PNG and TIFF have more than 8 bits
+        return None
+    with image_formats.open_image(data) as image:
+        return int(_deep_pixels(image, data).max()) if image_formats.sample_bits(image, data) > 8 else None
+
+
+def fitting_bit_depth(maximum: int) -> int:
+    """Returns the smallest usual bit depth (8, 10, 12, 14 or 16) whose values reach `maximum`, 0 to 65535."""
+    return next(bits for bits in (8, 10, 12, 14, 16) if maximum < 1 << bits)
 
 
 def encode_png(image: np.ndarray) -> bytes:
@@ -153,17 +181,20 @@ class _Header:
 def _parse_header(data: bytes) -> _Header | None:
     """Parses the header of an 8-bit gray or RGB image, JPEG or PNG, without palette or alpha.
 
-    Returns None for all others, which OpenCV decodes wrongly.
+    Returns None for all others, which OpenCV decodes wrongly. Raises InputError for too many pixels.
     """
-    if data[:8] == b"\x89PNG\r\n\x1a\n":
+    if data[:8] == PNG:
         channels = {b"\x08\x00": 1, b"\x08\x02": 3}.get(data[24:26])
         width, height = struct.unpack(">II", data[16:24].ljust(8))
+        if channels:
+            image_formats.check_pixels(height, width)
         return _Header(height, width, channels) if channels else None
     at, has_exif = 2, False
-    while data[:2] == _JPEG and at + 9 < len(data) and data[at] == 0xFF:
+    while data[:2] == JPEG and at + 9 < len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start-of-frame segment
             depth, height, width, channels = struct.unpack(">BHHB", data[at + 4 : at + 10])
+            image_formats.check_pixels(height, width)
             return _Header(height, width, channels, has_exif) if depth == 8 and channels in (1, 3) else None
         has_exif |= data[at + 4 : at + 8] == b"Exif"
         at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
@@ -172,9 +203,16 @@ def _parse_header(data: bytes) -> _Header | None:
 
 def _is_turned(data: bytes) -> bool:
     """Returns True if the EXIF tag of a JPEG says that the stored image is not upright, or if it cannot be read."""
-    with contextlib.suppress(Exception), Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-        return image.getexif().get(_EXIF_ORIENTATION, 1) != 1
+    with contextlib.suppress(InputError), image_formats.open_image(data) as image:
+        return _orientation(image, data) != 1
     return True
+
+
+def _orientation(image: Image.Image, data: bytes) -> int:
+    """Returns the EXIF orientation of an opened image, 1 to 8, or what else its file claims; 1 without EXIF data."""
+    if image.format == "PNG" and not any(name in data for name in (b"eXIf", b"Raw profile type exif")):
+        return 1  # Pillow would decode all pixels to look behind them
+    return image.getexif().get(_EXIF_ORIENTATION, 1)
 
 
 def _is_gray(image: Image.Image) -> bool:
@@ -190,19 +228,43 @@ def _decode_with_opencv(data: bytes) -> np.ndarray | None:
     return None if image is None else image[:, :, None]
 
 
-def _decode_with_pillow(data: bytes) -> np.ndarray:
-    """Decodes a JPEG or PNG to uint8 [H, W, 1 or 3], gray or RGB, without alpha.
+def _decode_with_pillow(data: bytes, bit_depth: int) -> np.ndarray:
+    """Decodes to uint8 [H, W, 1 or 3], gray or RGB, without alpha. `bit_depth` and errors are those of `decode`."""
+    with image_formats.open_image(data) as image:
+        if image_formats.sample_bits(image, data) > 8:
+            deep = _deep_pixels(image, data)
+            if deep.max() >= 1 << bit_depth:
+                raise InputError(
+                    f"the image has values up to {deep.max():,}: more than the {bit_depth} bits of the training images"
+                )
+            return (deep >> (bit_depth - 8)).astype(np.uint8)
+        image, gray = ImageOps.exif_transpose(image), _is_gray(image)
+        if "transparency" in image.info:  # Pillow warns when it converts this straight to RGB
+            image = image.convert("RGBA")
+        pixels = np.array(image.convert("L" if gray else "RGB"))
+        return pixels.reshape(*pixels.shape[:2], -1)
 
-    Raises InputError for bytes that are not a readable image.
-    """
-    try:
-        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
-            image, gray = ImageOps.exif_transpose(image), _is_gray(image)
-            if image.mode.startswith("I"):  # 16-bit gray, which convert("L") would clip
-                return (np.asarray(image) >> 8).astype(np.uint8)[:, :, None]
-            if "transparency" in image.info:  # Pillow warns when it converts this straight to RGB
-                image = image.convert("RGBA")
-            pixels = np.array(image.convert("L" if gray else "RGB"))
-    except Exception as error:
-        raise InputError(_UNREADABLE) from error
-    return pixels.reshape(*pixels.shape[:2], -1)
+
+def _deep_pixels(image: Image.Image, data: bytes) -> np.ndarray:
+    """Decodes an opened image of more than 8 bits per channel: uint16 [H, W, 1 or 3], gray or RGB, without alpha."""
+    if _is_gray(image):
+        return np.asarray(ImageOps.exif_transpose(image)).astype(np.uint16)[:, :, None]
+    orientation = _orientation(image, data)
+    deep = None if cv2 is None else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if deep is None or deep.dtype != np.uint16 or deep.ndim != 3:  # Pillow keeps the upper 8 of 16 bits
+        return np.asarray(ImageOps.exif_transpose(image).convert("RGB")).astype(np.uint16) << 8
+    rgb = deep[:, :, 2::-1]
+    return rgb if image.format == "TIFF" else _UPRIGHT.get(orientation, _UPRIGHT[1])(rgb)
+
+
+# EXIF orientation -> the operation on [H, W, C] that makes a stored image upright.
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    1: lambda x: x,
+    2: lambda x: x[:, ::-1],
+    3: lambda x: x[::-1, ::-1],
+    4: lambda x: x[::-1],
+    5: lambda x: x.swapaxes(0, 1),
+    6: lambda x: np.rot90(x, -1),
+    7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
+    8: lambda x: np.rot90(x),
+}

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+FULL_DEPTH = 16  # bits of a channel that is stored with more than 8
+
 
 @dataclasses.dataclass(frozen=True)
 class DataInfo:
@@ -17,6 +19,7 @@ class DataInfo:
         statistics: statistics of the training split by name: 'mean' and 'std', and others that the run needs.
         has_class_names: False if `classes` are mere numbers, as for a weight file without names.
         source: identifies the data: `Split.identity`, and the call string 'augment' of the config. {} if unknown.
+        bit_depth: bits of the original images with more than 8 bits per channel: see `images.decode`.
     """
 
     classes: tuple[str, ...]
@@ -24,24 +27,27 @@ class DataInfo:
     statistics: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     has_class_names: bool = True
     source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    bit_depth: int = FULL_DEPTH
 
     def to_dict(self) -> dict[str, Any]:
         """Converts to the keys and values of data.json, whose names differ from the fields: the inverse of `from_dict`.
 
         Statistics are returned as they are: arrays are not converted to lists.
         """
-        named = {} if self.has_class_names else {"numbered": True}
+        others = {} if self.has_class_names else {"numbered": True}
+        others |= {} if self.bit_depth == FULL_DEPTH else {"bit_depth": self.bit_depth}
         content = {"of": dict(self.source), "classes": list(self.classes), "shape": list(self.shape)}
-        return content | named | dict(self.statistics)
+        return content | others | dict(self.statistics)
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "DataInfo":
         """Builds a DataInfo from what `to_dict` returned. Raises KeyError or TypeError for anything else."""
-        others = ("of", "classes", "shape", "numbered")
+        others = ("of", "classes", "shape", "numbered", "bit_depth")
         statistics = {name: value for name, value in content.items() if name not in others}
         classes, (height, width, channels) = tuple(content["classes"]), content["shape"]
         shape = (height, width, channels)
-        return cls(classes, shape, statistics, not content.get("numbered", False), dict(content.get("of", {})))
+        source, bit_depth = dict(content.get("of", {})), content.get("bit_depth", FULL_DEPTH)
+        return cls(classes, shape, statistics, not content.get("numbered", False), source, bit_depth)
 
     def statistic_arrays(self) -> dict[str, np.ndarray]:
         """Returns the statistics by name, as float32 arrays of their own shapes."""
@@ -60,9 +66,9 @@ def class_difference(before: Sequence[str], now: Sequence[str]) -> tuple[int, st
 def changed_since(data: DataInfo, split: Any) -> str:
     """Describes how a data set has changed since a training used it.
 
-    Compares the version, the class names, and the size in bytes of each split. Returns '' if these are the same, or if
-    the training used a data set of another name. `data` is what the training wrote to data.json; `split` is any
-    `data.store.Split` of the data set as it is now.
+    Compares the version, the class names, the size in bytes of each split and, where both are recorded, the digests of
+    the examples. Returns '' if these are the same, or if the training used a data set of another name. `data` is what
+    the training wrote to data.json; `split` is any `data.store.Split` of the data set as it is now.
     """
     before, now = data.source, split.identity
     name, _, version = str(before.get("dataset", "")).partition("/")
@@ -78,4 +84,7 @@ def changed_since(data: DataInfo, split: Any) -> str:
         return f"the data set {name!r} was rebuilt since the training: {difference}"
     if before.get("bytes") != now["bytes"]:
         return f"the data set {name!r} was rebuilt since the training: its files have other sizes"
+    digests, digests_now = before.get("digests", {}), now.get("digests", {})
+    if changed := [split for split in digests if digests_now.get(split, digests[split]) != digests[split]]:
+        return f"the data set {name!r} was rebuilt since the training: the images of {changed[0]!r} are others"
     return ""

@@ -40,7 +40,7 @@ def inspect_image(where: object, data: bytes, inspect: Callable[[bytes], Any] = 
     try:
         return inspect(data)
     except InputError as error:
-        raise InputError(f"{where} ({len(data):,} bytes) is {error}, or is truncated") from error
+        raise InputError(f"{where} ({len(data):,} bytes): {error}") from error
 
 
 def _check_labels(where: object, labels: np.ndarray, classes: int, count: int) -> None:

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnnjax.data import images
+from cnnjax.data import build_record, images
 from cnnjax.data.catalog import DATASETS
+from cnnjax.data.info import FULL_DEPTH
 from cnnjax.errors import InputError, unknown
 from cnnjax.paths import make_epath_literal
 
@@ -68,6 +69,16 @@ def _read_info(path: pathlib.Path) -> PreparedDataset | None:
         return PreparedDataset(info["name"] + config, info["version"], path.parent, formats, splits)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def find_damaged(name: str, root: pathlib.Path, version: str) -> pathlib.Path | None:
+    """Returns the folder of a data set that was built here, if its dataset_info.json cannot be read any more.
+
+    Returns None if it can be read, or if there is no such data set below `root`.
+    """
+    folder = root / name / version
+    has_record = re.fullmatch(r"\w+", name) and (folder / build_record.FILE).exists()
+    return folder if has_record and not _read_info(folder / "dataset_info.json") else None
 
 
 def _version_key(version: str) -> list[int]:
@@ -134,8 +145,9 @@ class Split:
         classes: names of the classes, in the order of the labels.
         shape: (height, width, channels) of the images; height and width are None if the images differ in size.
         ranges: list of the ExampleRanges that form the split, in order.
-        identity: dict that identifies the content as far as TFDS knows it: 'dataset' (full name), 'bytes' (bytes of
-            each split) and 'split'. Can be encoded as JSON.
+        identity: dict that identifies the content: 'dataset' (full name), 'bytes' (bytes of each split), 'split' and,
+            if the data set was built here, 'digests' of the examples of each split. Can be encoded as JSON.
+        bit_depth: bits of the original images with more than 8 bits per channel: see `images.decode`.
     """
 
     def __init__(self, name: str, split: str, path: pathlib.Path) -> None:
@@ -149,9 +161,14 @@ class Split:
         self.name, self.split, self._path = name, split, path
         make_epath_literal()
         try:
+            record = build_record.read(path)
             builder: Any = tfds.builder_from_directory(path, file_format=FORMAT)
-        except (ValueError, KeyError, AttributeError, ImportError, OSError) as error:
-            raise InputError(f"data set {name!r} ({path}) is damaged, or not one of TFDS's: {error}") from error
+        except Exception as error:  # on damaged files TFDS and protobuf raise nearly anything
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise InputError(
+                f"data set {name!r} ({path}) is damaged, or none of TFDS: {reason}; build it again with --overwrite"
+            ) from error
+        self.bit_depth = (record and record.bit_depth) or FULL_DEPTH
         self.shape, self.classes = _check_features(name, path, builder.info.features)
         records: Any = tf_example_pb2
         self._parse = records.Example.FromString  # TFDS's own decoder takes as long for a record as PNG does
@@ -165,8 +182,11 @@ class Split:
             for part in tfds.core.ReadInstruction.from_spec(split).to_absolute(splits)
         ]
         self.identity = {"dataset": builder.info.full_name, "bytes": num_bytes, "split": split}
+        if record:
+            self.identity["digests"] = dict(record.digests)
         raw = tfds.decode.DeserializeMethod.RAW_BYTES
-        self._source: Any = builder.as_data_source(split, deserialize_method=raw)
+        with self._file_errors():
+            self._source: Any = builder.as_data_source(split, deserialize_method=raw)
 
     def __len__(self) -> int:
         return len(self._source)
@@ -202,10 +222,8 @@ class Split:
         rows = [int(index) for index in indices]
         if rows and not 0 <= min(rows) <= max(rows) < len(self):
             raise IndexError(f"indices {min(rows)} to {max(rows)} of {self!r}")
-        try:
+        with self._file_errors():
             raw = self._source.__getitems__(rows)
-        except (RuntimeError, OSError) as error:  # a file is gone, cut or altered: its records carry checksums
-            raise InputError(f"data set {self.name!r} ({self._path}) is damaged; build it again: {error}") from error
         records = [self._parse(record).features.feature for record in raw]
         labels = np.array([record["label"].int64_list.value[0] for record in records], np.int32)
         return [record["image"].bytes_list.value[0] for record in records], labels
@@ -220,6 +238,14 @@ class Split:
         if any(side not in (None, actual) for side, actual in zip(self.shape, image.shape, strict=True)):
             raise InputError(f"the image is {image.shape}, expected {self.shape}")
         return image
+
+    @contextlib.contextmanager
+    def _file_errors(self) -> Iterator[None]:
+        """Turns the errors about a file that is gone, cut or altered, as its checksums tell, into an InputError."""
+        try:
+            yield
+        except (RuntimeError, OSError, ValueError) as error:
+            raise InputError(f"data set {self.name!r} ({self._path}) is damaged; build it again: {error}") from error
 
     @contextlib.contextmanager
     def input_errors(self, index: int) -> Iterator[None]:

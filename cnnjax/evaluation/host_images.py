@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from cnnjax import spec
-from cnnjax.data import images, pipeline
+from cnnjax.data import image_formats, images, pipeline
 from cnnjax.errors import InputError
 
 
@@ -42,20 +42,20 @@ def read_in_threads(paths: list[pathlib.Path], read: Callable[[pathlib.Path], Ho
     return iter(grain.MapDataset.source(paths).map(read).to_iter_dataset(options))
 
 
-def read_views(path: pathlib.Path, prepare: Callable[[np.ndarray], tuple[np.ndarray, ...]], channels: int) -> HostImage:
+def read_views(
+    path: pathlib.Path, prepare: Callable[[np.ndarray], tuple[np.ndarray, ...]], channels: int, bit_depth: int
+) -> HostImage:
     """Decodes an image file, and applies `prepare`, which maps uint8 [H, W, C] to the views of each pass.
 
-    `channels` is 1 or 3; other images are converted. A missing or damaged file, or an image that `prepare` rejects,
-    gives a HostImage with an error; nothing is raised.
+    `channels` is 1 or 3; other images are converted. `bit_depth` is that of the training images: see `images.decode`. A
+    missing or damaged file, or an image that `prepare` rejects, gives a HostImage with an error; nothing is raised.
     """
     try:
-        data = path.read_bytes()
+        data = image_formats.read_file(path)
         images.verify(data)  # notices a truncated file, which `decode` may fill up
-        return HostImage(str(path), prepare(images.decode(data, channels)))
+        return HostImage(str(path), prepare(images.decode(data, channels, bit_depth)))
     except InputError as error:
         return HostImage(str(path), (), str(error))
-    except OSError as error:
-        return HostImage(str(path), (), error.strerror or str(error))
 
 
 def apply_operations(image: np.ndarray, calls: Sequence[spec.Call]) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cnnjax import augment, pretrained, spec
-from cnnjax.data import folders, images
+from cnnjax.data import images
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
 from cnnjax.evaluation import probe, protocols, scoring
@@ -73,7 +73,8 @@ class Predictor:
 
     def files(self, paths: Iterable[pathlib.Path], top: int = 5) -> Iterator[Prediction]:
         """Yields a Prediction with the `top` most probable classes of each file, in order; see `predict`."""
-        read = functools.partial(read_views, prepare=self._views, channels=self._shape[-1])
+        bit_depth = self.network.data.bit_depth
+        read = functools.partial(read_views, prepare=self._views, channels=self._shape[-1], bit_depth=bit_depth)
         for path, probabilities, error in self._classify(read_in_threads(list(paths), read)):
             most_probable = () if probabilities is None else _most_probable(probabilities, top)
             yield Prediction(pathlib.Path(path), most_probable, error)
@@ -224,23 +225,6 @@ class Predictor:
 
 
 # ------------------------------------------------------------------------------------------------------ the functions
-
-
-def find_image_files(names: Iterable[str]) -> tuple[list[pathlib.Path], list[Prediction]]:
-    """Expands names of files and folders to the image files, in order.
-
-    Returns these, and a Prediction with an error for each name that does not exist or is a folder without images.
-    """
-    paths: list[pathlib.Path] = []
-    missing: list[Prediction] = []
-    for path in map(pathlib.Path, names):
-        inside = folders.find_images(path) if path.is_dir() else [path]
-        paths += inside if path.exists() else []
-        if not path.exists():
-            missing.append(Prediction(path, (), "there is no such file or folder"))
-        elif not inside:
-            missing.append(Prediction(path, (), f"there are no images ({', '.join(folders.SUFFIXES)}) in this folder"))
-    return paths, missing
 
 
 def predict(

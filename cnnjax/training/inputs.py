@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -83,7 +83,7 @@ def data_info(recipe: Recipe, split: Split, source: pipeline.Source, folder: pat
     They are read from data.json in the run's `folder` if it describes the same split and augmentation, and has all
     statistics that the recipe needs. Otherwise, or if `folder` is None, the statistics are computed from `source`,
     which may read the whole split. Does not write data.json. Raises InputError if data.json describes the same data set
-    with other classes, another version or files of other sizes: it was rebuilt since the run started.
+    with other classes, images or version, or files of other sizes: it was rebuilt since the run started.
     """
     identity = {**split.identity, "augment": recipe.config.augment}
     saved = None
@@ -94,12 +94,22 @@ def data_info(recipe: Recipe, split: Split, source: pipeline.Source, folder: pat
         raise InputError(
             f"{folder}: {change}. A run resumes only with the data it started with; pass another --workdir"
         )
-    if saved and saved.source == identity and recipe.statistics <= saved.statistics.keys():
-        return _same_on_all_processes(saved, recipe)
+    if saved and _same_source(saved.source, identity) and recipe.statistics <= saved.statistics.keys():
+        return _same_on_all_processes(dataclasses.replace(saved, source=identity), recipe)
     statistics = source.statistics(recipe.statistics)
     height, width, channels = source.shape
-    data = DataInfo(tuple(split.classes), (height, width, channels), statistics, source=identity)
+    data = DataInfo(
+        tuple(split.classes), (height, width, channels), statistics, source=identity, bit_depth=split.bit_depth
+    )
     return _same_on_all_processes(data, recipe)
+
+
+def _same_source(saved: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
+    """Returns whether two `DataInfo.source` are equal, but for the digests: these were compared by `changed_since`.
+
+    Data sets and runs of earlier versions have none.
+    """
+    return {**saved, "digests": None} == {**identity, "digests": None}
 
 
 def _same_on_all_processes(data: DataInfo, recipe: Recipe) -> DataInfo:

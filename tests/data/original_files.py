@@ -4,7 +4,9 @@ import gzip
 import io
 import pathlib
 import pickle
+import struct
 import tarfile
+import zlib
 
 import numpy as np
 import scipy.io
@@ -71,6 +73,15 @@ def encoded(size: tuple[int, int], mode: str, kind: str, seed: int = 0, **option
     buffer = io.BytesIO()
     Image.fromarray(noise).convert(mode).save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def png_of(height: int, width: int, depth: int = 8, color: int = 0, rows: bytes = b"") -> bytes:
+    """A PNG by hand, whose header may claim any size."""
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    chunks = (struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+              for name, data in parts)  # fmt: skip
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 def write_tree(folder: pathlib.Path, splits: tuple[str, ...] = ("train", "val")) -> dict[str, bytes]:

@@ -192,7 +192,7 @@ def test_we_read_what_tfds_prepared(tmp_path):
 
 def test_a_folder_that_is_no_tree_is_refused(tmp_path):
     (tmp_path / "ants").mkdir()
-    with pytest.raises(InputError, match=r"has no class folders with images \(\.jpg, \.jpeg, \.png\)"):
+    with pytest.raises(InputError, match=r"has no class folders with images \(\.jpg, \.jpeg, "):
         folders.scan(tmp_path)
 
 

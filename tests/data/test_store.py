@@ -10,7 +10,7 @@ import threading
 import numpy as np
 import pytest
 
-from cnnjax.data import catalog, images
+from cnnjax.data import build_record, catalog, images
 from cnnjax.data.build import build, load
 from cnnjax.data.store import available, data_dir
 from cnnjax.errors import InputError
@@ -71,13 +71,24 @@ def test_data_dir_is_tfdss(monkeypatch):
 
 
 def edit(name: str, change):
-    """Alters a JSON file of the built digits."""
+    """Alters a JSON file of the digits, as if they were built elsewhere."""
 
     def harm(root: pathlib.Path) -> None:
+        (root / "digits" / "1.0.0" / build_record.FILE).unlink(missing_ok=True)
         path = root / "digits" / "1.0.0" / name
         content = json.loads(path.read_text())
         change(content)
         path.write_text(json.dumps(content))
+
+    return harm
+
+
+def replaced(name: str, old: str, new: str):
+    """Replaces a text in a file of the digits, wherever it is."""
+
+    def harm(root: pathlib.Path) -> None:
+        path = root / "digits" / "1.0.0" / name
+        path.write_text(path.read_text().replace(old, new))
 
     return harm
 
@@ -108,6 +119,21 @@ LOADS = [
     ("mine", "train", lambda root: (root / "digits").rename(root / "mine"), ["mine"]),
     ("digits:1.0.0", "train", edit("features.json", rename_feature), ["not for classification", "'picture' (Image)"]),
     ("digits", "train", lambda root: (root / "digits/1.0.0/features.json").unlink(), ["digits/1.0.0) is damaged"]),
+    (
+        "digits",
+        "train",
+        replaced("dataset_info.json", '"name"', '"name'),
+        ["dataset_info.json is damaged, or was changed"],
+    ),
+    (
+        "digits",
+        "train",
+        replaced("dataset_info.json", '"1438"', '"1338"'),
+        ["dataset_info.json is damaged, or was chan"],
+    ),
+    ("digits", "train", replaced("label.labels.txt", "7", "b"), ["label.labels.txt is damaged, or was changed"]),
+    ("digits", "train", replaced(build_record.FILE, "{", "["), ["cnnjax.json is damaged; build it again"]),
+    ("digits", "train", edit("dataset_info.json", lambda info: info.update(splits=3)), ["is damaged"]),
     ("digits", "train", shard(lambda path: os.truncate(path, 70_000)), ["'digits' (", "is damaged; build it again"]),
     ("digits", "train", shard(lambda path: path.unlink()), ["is damaged; build it again", "No such file"]),
 ]

@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 from cnnjax import cli, pretrained
-from cnnjax.data import images
+from cnnjax.data import image_formats, images
 from cnnjax.data.build import build, load
 from cnnjax.data.info import DataInfo
 from cnnjax.evaluation import evaluate, predict, protocols
+from cnnjax.evaluation.image_paths import find_image_files
 from tests.evaluation.networks import mesh_of, random_network
 
 SIZES = ((36, 40), (40, 36), (36, 40), (72, 80), (36, 40))
@@ -121,9 +122,9 @@ def test_a_file_may_be_any_image_that_a_data_set_may_hold(tmp_path: pathlib.Path
 
 # What is in a file, and what is said of it.
 BROKEN = {
-    "text": (b"no image", "not a readable JPEG or PNG"),
-    "nothing": (b"", "not a readable JPEG or PNG"),
-    "cut off": (encoded("JPEG", "RGB")[:-200], "not a readable JPEG or PNG"),
+    "text": (b"no image", image_formats.UNREADABLE),
+    "nothing": (b"", image_formats.UNREADABLE),
+    "cut off": (encoded("JPEG", "RGB")[:-200], image_formats.UNREADABLE),
     "of another size": (
         encoded("PNG", "RGB", (30, 32)),
         "the image is 30x32, the network was trained on 28x28: pass --preprocess='resize(28)|center_crop(28)'",
@@ -156,15 +157,22 @@ def test_images_that_do_not_fit_have_an_error_each(tmp_path: pathlib.Path) -> No
 
 
 def test_a_folder_stands_for_its_images(tmp_path: pathlib.Path) -> None:
-    for name in ("b/2.png", "b/10.JPG", "a/deep/1.jpeg", ".git/3.png", "b/.4.png", "notes.txt", "c.png"):
+    for name in (
+        "b/2.png", "b/10.JPG", "a/deep/1.jpeg", ".git/3.png", "b/.4.png", "notes.txt", "c.png", "d.WebP", "e.heic",
+        "@eaDir/thumb.png", "f.tif",
+    ):  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "empty").mkdir()
-    found, missing = predict.find_image_files(
-        [f"{tmp_path}/notes.txt", f"{tmp_path}", f"{tmp_path}/empty", f"{tmp_path}/no"]
-    )
+    (tmp_path / "b" / "up").symlink_to(tmp_path)
+    lines = []
+    names = [f"{tmp_path}/notes.txt", f"{tmp_path}", f"{tmp_path}/empty", f"{tmp_path}/no"]
+    found, missing = find_image_files(names, lines.append)
+    assert lines == [
+        f"{tmp_path}: 2 other files are no images and are skipped (1 .heic, 1 .txt), such as {tmp_path}/e.heic"
+    ]
     names = [str(path.relative_to(tmp_path)) for path in found]
-    assert names == ["notes.txt", "a/deep/1.jpeg", "b/10.JPG", "b/2.png", "c.png"]
+    assert names == ["notes.txt", "a/deep/1.jpeg", "b/10.JPG", "b/2.png", "c.png", "d.WebP", "f.tif"]
     assert [one.path.name for one in missing] == ["empty", "no"]
     assert [one.error.partition(" (")[0] for one in missing] == [
         "there are no images",
@@ -230,7 +238,7 @@ def test_a_list_of_paths_comes_on_stdin_and_a_broken_one_is_said(
     shown = capsys.readouterr()
     assert shown.err.splitlines() == [
         "error: nowhere.png: there is no such file or folder",
-        "error: README.md: not a readable JPEG or PNG",
+        f"error: README.md: {image_formats.UNREADABLE}",
     ]
     blocks = shown.out.splitlines()
     assert [blocks[0], blocks[4]] == list(map(str, good))
