@@ -166,7 +166,8 @@ class Split:
         except Exception as error:  # on damaged files TFDS and protobuf raise nearly anything
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise InputError(
-                f"data set {name!r} ({path}) is damaged, or none of TFDS: {reason}; build it again with --overwrite"
+                f"data set {name!r} ({path}) is damaged, or not one of TFDS's: {reason}; "
+                "build it again with --overwrite"
             ) from error
         self.bit_depth = (record and record.bit_depth) or FULL_DEPTH
         self.shape, self.classes = _check_features(name, path, builder.info.features)
