@@ -2,6 +2,7 @@
 # Installs the environment on first use, then runs a command of cnnjax, the tests or the linters in it.
 # Written for bash 3.2 and newer, Linux and macOS.
 set -euo pipefail
+export PYTHONSAFEPATH=1 # a file shutil.py in the current folder is not the module of that name
 
 usage() {
     cat <<'TEXT'
@@ -67,7 +68,7 @@ find_python() {
     set -- python3 python3.13 python3.12 python3.11 "${PYENV_ROOT:-${HOME:-}/.pyenv}"/versions/3.1[123].*/bin/python3
     if [ -n "${CNNJAX_PYTHON:-}" ]; then set -- "$CNNJAX_PYTHON"; fi
     for candidate in "$@"; do
-        answer=$("$candidate" "$root/cnnjax/bootstrap.py" probe 2>/dev/null) || continue
+        answer=$("$candidate" -I "$root/cnnjax/bootstrap.py" probe 2>/dev/null) || continue
         case $answer in
             ok\ *) echo "${answer#ok }" && return ;;
             *) [ "${found%"is $answer"*}" != "$found" ] || found="${found:+$found, }$candidate is $answer" ;;
@@ -85,7 +86,7 @@ install_environment() { # FLAVOR
     mkdir -p "$venv" || fail 1 "cannot create the folder $venv"
     # The lock belongs to the open file: it is released when this process and its children exit, however they exit.
     exec 9>>"$lock"
-    "$python" "$root/cnnjax/bootstrap.py" lock "$venv"
+    "$python" -I "$root/cnnjax/bootstrap.py" lock "$venv"
     if is_up_to_date "$flavor"; then
         exec 9>&-
         return
@@ -102,15 +103,15 @@ install_environment() { # FLAVOR
     fi
     if ! {
         { [ -n "$update" ] || find "$venv" -mindepth 1 -maxdepth 1 ! -name 'cnnjax.lo*' -exec rm -rf {} +; } &&
-            { [ -n "$update" ] || "$python" -m venv "$venv"; } &&
-            (cd "$root" && "$venv/bin/python" -m pip install --disable-pip-version-check --no-input \
+            { [ -n "$update" ] || "$python" -I -m venv "$venv"; } &&
+            (cd "$root" && "$venv/bin/python" -I -m pip install --disable-pip-version-check --no-input \
                 -c .ci/constraints.txt -e ".[$(extras "$flavor")]")
     } >"$pip_log" 2>&1 </dev/null; then
         tail -n 20 "$pip_log" >&2
         fail 1 "the installation failed; the end of its output is above, all of it in $pip_log"
     fi
     if [ "$flavor" = cpu ]; then # compile now rather than at the first training
-        "$venv/bin/python" -c 'from cnnjax.ops import jpeg, onednn; print("using " + onednn.load().text + " for CPU convolutions"); jpeg.load()' \
+        "$venv/bin/python" -I -c 'from cnnjax.ops import jpeg, onednn; print("using " + onednn.load().text + " for CPU convolutions"); jpeg.load()' \
             2>>"$pip_log" | sed 's/^/launch.sh: /' >&2 || true
     fi
     expected_stamp "$flavor" >"$stamp.new"

@@ -2,9 +2,13 @@
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
+import grp
 import os
 import pathlib
+import pwd
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -32,9 +36,42 @@ class Usage:
 def folder(name: str) -> pathlib.Path:
     """Returns the path of a cache's folder, such as ~/.cache/cnnjax/weights. Does not create it.
 
-    `name` is a key of `CACHES`.
+    `name` is a key of `CACHES`. For a user without a home, the cache is in the temporary folder.
     """
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "cnnjax", name)
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if root.startswith("~"):
+        root = os.path.join(tempfile.gettempdir(), f"cnnjax-{os.geteuid()}")
+    return pathlib.Path(root, "cnnjax", name)
+
+
+def private_folder(name: str) -> pathlib.Path:
+    """Returns a cache's folder as `folder` does, and creates it, for what is run or believed when it is read.
+
+    Raises PermissionError if another user can write in it, and OSError if it cannot be created.
+    """
+    path = folder(name)
+    path.parent.parent.mkdir(parents=True, exist_ok=True)
+    for each in (path.parent, path):
+        each.mkdir(mode=0o700, exist_ok=True)
+        check_private(each)
+    return path
+
+
+def check_private(path: pathlib.Path) -> None:
+    """Raises PermissionError if another user than this one and root can write to a file or a folder."""
+    info = path.stat()
+    by_group = info.st_mode & stat.S_IWGRP and not _is_own_group(info.st_gid)
+    if info.st_uid not in (0, os.geteuid()) or info.st_mode & stat.S_IWOTH or by_group:
+        raise PermissionError(errno.EPERM, "not used, as other users can write there; chmod go-w it", str(path))
+
+
+def _is_own_group(number: int) -> bool:
+    """Returns whether a group is the user's private one, as many systems have: of the user's name, without others."""
+    try:
+        user, group = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(number)
+    except KeyError:
+        return False
+    return group.gr_name == user and set(group.gr_mem) <= {user}
 
 
 @contextlib.contextmanager

@@ -105,3 +105,50 @@ def test_the_command_lists_and_clears(capsys: pytest.CaptureFixture[str], monkey
     assert cli.main(["cache", "clear"]) == 0
     assert "pixels: freed 1.5 MB in 1 files\n" in capsys.readouterr().out
     assert sum(cache.usage(name).files for name in cache.CACHES) == 0
+
+
+@pytest.mark.parametrize(
+    ("where", "mode", "private"),
+    [("native", 0o700, True), ("native", 0o755, True), ("native", 0o777, False), ("native", 0o1777, False),
+     ("", 0o703, False), ("native", 0o775, False)],
+)  # fmt: skip
+def test_a_folder_that_others_can_write_is_not_used(
+    where: str, mode: int, private: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "_is_own_group", lambda number: False)
+    path = cache.private_folder("native")
+    assert path.is_dir()
+    cache.folder(where).chmod(mode)
+    if private:
+        assert cache.private_folder("native") == path
+    else:
+        with pytest.raises(PermissionError, match="not used, as other users can write there; chmod go-w it"):
+            cache.private_folder("native")
+
+
+def test_a_folder_of_another_user_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = cache.private_folder("native")
+    monkeypatch.setattr("os.geteuid", lambda: path.stat().st_uid + 1)
+    if path.stat().st_uid:  # root may write everywhere anyway
+        with pytest.raises(PermissionError):
+            cache.check_private(path)
+    else:
+        cache.check_private(path)
+
+
+def test_new_folders_are_private_whatever_the_umask_and_a_private_group_may_write() -> None:
+    before = os.umask(0)
+    try:
+        path = cache.private_folder("xla")
+    finally:
+        os.umask(before)
+    assert [folder.stat().st_mode & 0o777 for folder in (path, path.parent)] == [0o700, 0o700]
+
+
+def test_a_user_without_a_home_has_a_cache_in_the_temporary_folder(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as it does where there is no home
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert cache.folder("xla") == tmp_path / f"cnnjax-{os.geteuid()}" / "cnnjax" / "xla"

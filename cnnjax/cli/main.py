@@ -72,13 +72,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _prepare_process() -> None:
-    """Makes Python use UTF-8 for texts and file names, and its output never fail for a character.
+    """Makes Python use UTF-8 for texts and file names, its output never fail, and its children import nothing foreign.
 
     Where the locale is another, as in LC_ALL=C PYTHONUTF8=0, the process starts itself again with -X utf8, the default
-    from Python 3.15 on (PEP 686). A closed stdout or stderr is replaced by the null device.
+    from Python 3.15 on (PEP 686). A closed stdout or stderr is replaced by the null device. The Pythons that a command
+    starts, such as the runs of a sweep, import from the current folder only if this one does.
     """
     if sys.getfilesystemencoding() != "utf-8" and not sys.flags.utf8_mode and sys.executable:
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+    if sys.path[:1] not in ([""], [os.getcwd()]):
+        os.environ.setdefault("PYTHONSAFEPATH", "1")
     for name in ("stdout", "stderr"):
         if (stream := getattr(sys, name)) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115

@@ -178,15 +178,15 @@ def setup_jax(use_cache: bool = True) -> "Console":
     import absl.logging
     import jax
 
-    from cnnjax import cache
+    from cnnjax import compilation_cache
     from cnnjax.distributed import processes
 
     absl.logging.set_verbosity(absl.logging.FATAL)  # failures are raised, and printed once
     logging.getLogger("jax").setLevel(logging.ERROR)
-    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(cache.folder("xla"))
-    jax.config.update("jax_compilation_cache_dir", folder if use_cache else None)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # many small programs add up at every start
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    if not use_cache:
+        jax.config.update("jax_compilation_cache_dir", None)
+    elif reason := compilation_cache.enable():
+        print(f"compiled programs are not cached: {visible(reason)}", file=sys.stderr)
     processes.initialize()
     return make_console()
 

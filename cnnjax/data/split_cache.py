@@ -19,6 +19,7 @@ from cnnjax.data import images, transforms, views
 from cnnjax.data.store import Split
 
 MAX_CACHE_BYTES = 4 * 2**30  # of all files; the least recently used are deleted first
+KEY = "cache_key"  # name of the array with the key, so that a file that was renamed is not believed
 MIN_SECONDS_TO_CACHE = 0.5  # faster computations are not cached
 
 Arrays = dict[str, np.ndarray]
@@ -32,23 +33,34 @@ def cached_arrays(split: Split, calls: Sequence[spec.Call], compute: Callable[[]
     MIN_SECONDS_TO_CACHE are not cached.
     """
     code = [inspect.getsource(module) for module in (images, transforms, views)]
-    key = json.dumps([split.identity, split.files(), calls, code, *key_parts])
-    path = cache.folder("pixels") / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
-    with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), path.open("rb") as file:
-        arrays = dict(np.load(file))  # checks their checksums
-        os.utime(path)
-        return arrays
+    key = hashlib.sha256(json.dumps([split.identity, split.files(), calls, code, *key_parts]).encode()).hexdigest()
+    with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return _read(_path(key), key)
     start = time.monotonic()
     arrays = compute()
     if time.monotonic() - start > MIN_SECONDS_TO_CACHE:
         with contextlib.suppress(OSError):
-            _write(path, arrays)
+            _write(_path(key), arrays | {KEY: np.array(key)})
+    return arrays
+
+
+def _path(key: str) -> pathlib.Path:
+    """Returns the path of a cached file. Raises OSError if the cache cannot be created, or others can write in it."""
+    return cache.private_folder("pixels") / f"{key[:32]}.npz"
+
+
+def _read(path: pathlib.Path, key: str) -> Arrays:
+    """Reads cached arrays, whose checksums numpy checks. Raises ValueError if they were written under another key."""
+    with path.open("rb") as file:
+        arrays = dict(np.load(file))
+    if str(arrays.pop(KEY)) != key:
+        raise ValueError(f"{path} is of another split")
+    os.utime(path)
     return arrays
 
 
 def _write(path: pathlib.Path, arrays: Arrays) -> None:
     """Writes the arrays to `path`, and deletes the least recently used files of its folder beyond MAX_CACHE_BYTES."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     room = MAX_CACHE_BYTES - sum(array.nbytes for array in arrays.values())
     for old in sorted(path.parent.glob("*.npz"), key=lambda old: old.stat().st_mtime, reverse=True):
         room -= old.stat().st_size

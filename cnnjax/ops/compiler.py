@@ -21,22 +21,44 @@ def compile_library(name: str, flags: Sequence[str] = (), dependencies: Sequence
 
     `flags` are arguments of the compiler ($CXX, or g++). A change of the source, the flags or `dependencies`, such as
     versions of libraries, compiles it again. Raises FileNotFoundError without a compiler, subprocess.CalledProcessError
-    if compilation fails, subprocess.TimeoutExpired after 5 minutes, and OSError.
+    if compilation fails, subprocess.TimeoutExpired after 5 minutes, and OSError, also for a cache in which other users
+    can write. A library whose digest is wrong or missing is compiled again: loading it could end the process.
     """
     source = pathlib.Path(__file__).with_name(f"{name}.cc")
     key = hashlib.sha256("\n".join([source.read_text(), *flags, *dependencies]).encode()).hexdigest()[:16]
-    path = cache.folder("native") / f"{name}-{key}.so"
-    if path.exists():
+    path = cache.private_folder("native") / f"{name}-{key}.so"
+    if _is_intact(path):
         return path
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
         raise FileNotFoundError("no C++ compiler (g++) found")
-    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # then an atomic move, as others may compile it too
         library = pathlib.Path(folder) / path.name
         subprocess.run(
             [compiler, "-O2", "-std=c++17", "-shared", "-fPIC", "-w", str(source), "-o", str(library), *flags],
             check=True, capture_output=True, text=True, timeout=300,
         )  # fmt: skip
+        digest = _digest_path(library)
+        digest.write_text(_digest(library))
         library.replace(path)
+        digest.replace(_digest_path(path))
     return path
+
+
+def _digest_path(library: pathlib.Path) -> pathlib.Path:
+    """Returns the path of the file with a library's digest, beside it."""
+    return library.with_name(f"{library.name}.sha256")
+
+
+def _digest(library: pathlib.Path) -> str:
+    """Returns the SHA-256 of a file, hexadecimal."""
+    return hashlib.sha256(library.read_bytes()).hexdigest()
+
+
+def _is_intact(library: pathlib.Path) -> bool:
+    """Returns whether a library exists with the right digest. Raises PermissionError if others can write to it."""
+    try:
+        cache.check_private(library)
+        return _digest_path(library).read_text() == _digest(library)
+    except (FileNotFoundError, ValueError):
+        return False

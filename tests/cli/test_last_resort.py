@@ -98,6 +98,17 @@ def test_what_is_known_has_a_line_of_its_own(
     assert not cache.folder("tracebacks").exists()
 
 
+@pytest.mark.parametrize(("first", "safe"), [("/usr/bin", "1"), ("", None), (os.getcwd(), None)])
+def test_the_pythons_of_a_command_import_from_the_current_folder_only_if_it_does(
+    first: str, safe: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONSAFEPATH", "")  # so that it is as before at the end
+    monkeypatch.delenv("PYTHONSAFEPATH")
+    monkeypatch.setattr("sys.path", [first, *sys.path])
+    sys.modules["cnnjax.cli.main"]._prepare_process()
+    assert os.environ.get("PYTHONSAFEPATH") == safe
+
+
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 

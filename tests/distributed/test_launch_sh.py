@@ -14,6 +14,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 # Python, as launch.sh sees it: found, makes environments of stand-ins, and has a pip that does as $STUB_PIP says.
 PYTHON = """#!/bin/sh
+[ "$1" != -I ] || shift
 case "$1 $2" in
     *bootstrap.py" "probe) echo "${STUB_PROBE:-ok $STUB_BIN/python3}" ;;
     "-m venv") echo venv >>"$STUB_BIN/calls"; mkdir -p "$3/bin"; cp "$STUB_BIN/stubs"/* "$STUB_BIN/python3" "$3/bin"
@@ -27,6 +28,7 @@ CNNJAX = """#!/bin/sh
 case $1 in
     --help) echo "commands of cnnjax" ;;
     tunables) printf '%s' "$GLIBC_TUNABLES" ;;
+    pythonpath) printf '%s' "$PYTHONPATH" ;;
     env) number=$JAX_PROCESS_ID/$JAX_NUM_PROCESSES
         echo "$number $JAX_COORDINATOR_ADDRESS [$JAX_LOCAL_DEVICE_IDS]" >"$2/$JAX_PROCESS_ID"
         echo "heard $JAX_PROCESS_ID" ;;
@@ -337,8 +339,9 @@ def test_first_starts_at_the_same_time_wait_for_one_another(place):
 
 def test_a_file_system_without_locks_is_named(place):
     broken = "import fcntl\ndef flock(*_): raise OSError(38, 'Function not implemented')\nfcntl.flock = flock\n"
-    place.write("sitecustomize.py", broken)  # for some Pythons have fcntl built in, which comes before any file
-    done = place.run("x", PYTHONPATH=str(place.bin))
+    script = place.root / "cnnjax/bootstrap.py"
+    script.write_text(broken + script.read_text())
+    done = place.run("x")
     assert (done.stdout, done.returncode) == ("<x>", 0)
     assert f"launch.sh: the file system of {place.venv} does not support locks: if several" in done.stderr
     assert place.run("x").stderr == ""
@@ -383,3 +386,41 @@ def test_processes_divide_the_gpus(place, tmp_path):
     done = place.run("--cuda", "--processes=2", "env", str(tmp_path), CUDA_VISIBLE_DEVICES="4,5,6,7")
     assert done.returncode == 0
     assert [(tmp_path / str(i)).read_text().split()[-1] for i in range(2)] == ["[0,1]", "[2,3]"]
+
+
+# --- the current folder
+
+
+def test_nothing_is_imported_from_the_current_folder(place, tmp_path):
+    """Python's own modules of these names are used: by the probe, the installation, the launcher and the command."""
+    folder = tmp_path / "of a stranger"
+    folder.mkdir()
+    names = (
+        "shutil",
+        "signal",
+        "socket",
+        "venv",
+        "pip",
+        "cnnjax",
+        "argparse",
+        "runpy",
+        "fcntl",
+        "tempfile",
+        "sitecustomize",
+    )
+    for name in names:
+        (folder / f"{name}.py").write_text(f"print('RAN {name}.py FROM THE CURRENT FOLDER')\n")
+    place.write("python3", '#!/bin/sh\necho "$@" >>"$STUB_BIN/pythons"\n' + PYTHON.partition("\n")[2])
+    place.write("stubs/cnnjax", f'#!/bin/sh\nexec "{sys.executable}" -m argparse\n')
+    for args in (["models"], ["--processes=2", "models"]):
+        command = [place.root / "launch.sh", *args]
+        done = subprocess.run(command, cwd=folder, env=place.environment(), capture_output=True, text=True)
+        assert "RAN" not in done.stdout + done.stderr
+        assert done.returncode == 0, done.stderr
+    started = (place.bin / "pythons").read_text().splitlines()
+    assert len(started) >= 5
+    assert all(line.startswith(("-I ", "-P ")) for line in started)
+
+
+def test_a_pythonpath_is_kept_for_the_command(shared):
+    assert shared.run("--processes=2", "pythonpath", PYTHONPATH=f"{ROOT}:/a b").stdout == f"{ROOT}:/a b"

@@ -163,7 +163,7 @@ def test_a_person_can_do_without(tmp_path: pathlib.Path) -> None:
     [
         ({"CXX": "/nowhere/g++"}, "XLA (no C++ compiler"),
         ({"CXX": "/bin/false"}, "XLA (the C++ compiler failed"),
-        ({"XDG_CACHE_HOME": "/dev/null"}, "XLA ([Errno 20] Not a directory"),
+        ({"XDG_CACHE_HOME": "/dev/null"}, "XLA ([Errno 17] File exists"),
     ],
 )
 def test_what_is_missing_is_said_and_xla_goes_on(env: dict[str, str], says: str, tmp_path: pathlib.Path) -> None:
