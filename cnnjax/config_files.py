@@ -84,6 +84,13 @@ def find_file(name: str, kind: str, what: str) -> pathlib.Path:
     raise InputError(f"there is no {kind_of_name} {name!r}; {nearest(stem, valid)}")
 
 
+def is_config(location: str) -> bool:
+    """Returns whether there is a config file of this path or name; an argument after it, ':arg', is not looked at."""
+    with contextlib.suppress(InputError):
+        return bool(find_file(paths.split_argument(location)[0], "configs", "config"))
+    return False
+
+
 def bundled_files(kind: str) -> list[pathlib.Path]:
     """Lists the config files ('configs') or studies ('experiments') that come with the package, sorted by name."""
     checkout = pathlib.Path(__file__).resolve().parents[1]

@@ -48,7 +48,7 @@ the bytes that XLA counts for a step. Steps that fit in a processor's caches can
 
 def add_flags(parser: shared.Parser) -> None:
     """Adds the arguments and flags of `cnnjax bench` to its parser."""
-    parser.usage = "cnnjax bench [MODEL ...] [FLAGS], or cnnjax bench --config=FILE[:arg] [--config.FIELD=VALUE ...]"
+    parser.usage = "cnnjax bench [MODEL ...] [FLAGS], or cnnjax bench NAME[:arg] [--config.FIELD=VALUE ...]"
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     lines = [f"  {name:10} {text}" for name, text in MEASUREMENTS.items()]
     parser.epilog = "\n".join(["--what is one or more of these, separated by commas:", *lines, "", ROOFLINE])
@@ -77,6 +77,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
     `overrides` are the --config.FIELD=VALUE arguments. Returns the exit status: 1 if --against finds a regression.
     """
+    if args.config is None and len(args.models) == 1 and config_files.is_config(args.models[0]):
+        args.config, args.models = args.models[0], []  # no config has the name of a network
     config = _check_flags(args, overrides)
     if args.vs or "start" in args.what:
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # another process needs GPU memory, too
@@ -155,7 +157,8 @@ def _setups(args: argparse.Namespace, config: Config | None) -> list[Callable[[]
         name = spec.parse(text).name
         if name not in MODELS:
             raise unknown("model", name, MODELS)
-        classes, shape = MODELS[name].num_classes, shared.parse_image_shape(args.input, MODELS[name].input_shape)
+        classes = MODELS[name].num_classes or create_model(text).num_classes  # a list of layers has its own
+        shape = shared.parse_image_shape(args.input, MODELS[name].input_shape)
         create_model(text, classes)
         batch = args.batch or ZOO.get(name) or (128 if shape[0] * shape[1] <= 64 * 64 else 16)
         arguments = (text, classes, shape, batch, args.dtype or "float32")

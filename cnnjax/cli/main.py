@@ -150,6 +150,12 @@ def add_command_flags(parser: argparse.ArgumentParser, module: types.ModuleType)
     )  # fmt: skip
 
 
+def _as_typed(words: Sequence[str], chosen: Sequence[str]) -> list[str]:
+    """Returns the `chosen` ones of `words` in the order of `words`; argparse puts unknown flags before other words."""
+    left = list(chosen)
+    return [left.pop(left.index(word)) for word in words if word in left]
+
+
 def _run(argv: list[str]) -> int:
     """Finds the command, parses its flags and runs it; returns its exit status. Errors are raised."""
     dry_run = argv[:1] == ["--dry-run"]
@@ -172,8 +178,8 @@ def _run(argv: list[str]) -> int:
     add_command_flags(parser, module)
     # argparse would take '--config.duration=4 steps', a flag that it does not know, for an argument: it has a space.
     settings = [word for word in rest if parser.accepts_overrides and SETTING.match(word)]
-    args, overrides = parser.parse_known_args([word for word in rest if word not in settings])
-    overrides = settings + overrides
+    args, others = parser.parse_known_args([word for word in rest if word not in settings])
+    overrides = _as_typed(rest, [*settings, *others])
     if overrides and not parser.accepts_overrides:
         word = overrides[0]
         if not word.startswith("-"):

@@ -55,7 +55,18 @@ def add_hidden_alias(parser: argparse.ArgumentParser, flag: str, dest: str, kind
 
 def add_config_flag(parser: argparse.ArgumentParser, description: str) -> None:
     """Adds --config=FILE[:arg]. `description` is its help."""
-    parser.add_argument("--config", metavar="FILE[:arg]", help=description)
+    parser.add_argument("--config", metavar="FILE[:arg]", help=f"{description}; a bare NAME before the flags does, too")
+
+
+def take_config_name(args: argparse.Namespace, overrides: list[str]) -> list[str]:
+    """Sets `args.config` to the first of `overrides` if that is no flag, as in `cnnjax train mnist_lenet5`.
+
+    Returns the other overrides; all of them if --config is given.
+    """
+    if args.config is not None or not overrides or overrides[0].startswith("-"):
+        return overrides
+    args.config = overrides[0]
+    return overrides[1:]
 
 
 def add_data_dir_flag(parser: argparse.ArgumentParser) -> None:

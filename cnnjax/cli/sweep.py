@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cnnjax.sweep.record import Sweep
     from cnnjax.sweep.settings import Settings
 
+ACTIONS = ("run", "show", "best")
 MAX_ROWS = 10  # of the leaderboard, in the terminal
 SETTINGS = ("trials", "seeds", "sampler", "pruner", "metric", "storage", "data_dir")  # flags stored in sweep.json
 
@@ -29,7 +30,7 @@ SETTINGS = ("trials", "seeds", "sampler", "pruner", "metric", "storage", "data_d
 def add_flags(parser: shared.Parser) -> None:
     """Adds the arguments and flags of `cnnjax sweep` to its parser."""
     parser.usage = (
-        "cnnjax sweep --config=FILE[:arg] [--space.FIELD=VALUES ...] [--config.FIELD=VALUE ...] [--trials=N] ...\n"
+        "cnnjax sweep NAME[:arg] [--space.FIELD=VALUES ...] [--config.FIELD=VALUE ...] [--trials=N] ...\n"
         "       cnnjax sweep show --workdir=DIR    the leaderboard\n"
         "       cnnjax sweep best --workdir=DIR    the command that trains the winner"
     )
@@ -57,8 +58,12 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     `rest` are the --config.FIELD=VALUE and --space.FIELD=VALUES arguments.
     """
     action = args.action
-    if action not in ("run", "show", "best"):
-        raise InputError(f"cnnjax sweep {action!r}: {nearest(action, ['show', 'best'])}; or flags alone, to run one")
+    if action not in ACTIONS:
+        hint = nearest(action, ["show", "best"])
+        misspelled = hint.startswith("did you mean") and not config_files.is_config(action)
+        if args.config is not None or misspelled:
+            raise InputError(f"cnnjax sweep {action!r}: {hint}; or the name of a config, or --config=FILE, to run one")
+        args.config, action = action, "run"  # a wrong name is an error below
     values = {name: getattr(args, name) for name in SETTINGS if getattr(args, name) is not None}
     if action != "run":
         _check_show(args, rest, action)

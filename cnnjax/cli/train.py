@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 
 def add_flags(parser: shared.Parser) -> None:
     """Adds the arguments and flags of `cnnjax train` to its parser."""
-    parser.usage = "cnnjax train --config=FILE[:arg] [--config.FIELD=VALUE ...] [--workdir=DIR]"
-    parser.epilog = "`cnnjax configs FILE` explains every config field. To resume a run, give --workdir=DIR alone."
+    parser.usage = (
+        "cnnjax train NAME[:arg] [--config.FIELD=VALUE ...] [--workdir=DIR]\n"
+        "       cnnjax train --workdir=DIR    resume a run; with --config.duration='30 epochs', extend it"
+    )
+    parser.epilog = "`cnnjax configs` lists the names of configs; `cnnjax configs NAME` explains every field of one."
     parser.accepts_overrides = True
     shared.add_config_flag(parser, "config file with get_config(), and its argument")
     parser.add_argument("--workdir", metavar="DIR", help="folder of the run (default: a new one under runs/)")
@@ -27,10 +30,11 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
     `overrides` are the --config.FIELD=VALUE arguments. Returns the exit status, 128 + n if signal n stopped it.
     """
+    overrides = shared.take_config_name(args, overrides)
     location = args.config or os.path.join(args.workdir or "", "config.json")
     if args.config is None and not (args.workdir and os.path.exists(location)):
         not_a_run = f", and {args.workdir} is not a run's folder" if args.workdir else ""
-        raise shared.UsageError(f"--config=FILE is missing{not_a_run}")
+        raise shared.UsageError(f"--config=FILE is missing{not_a_run}; or a name, as in `cnnjax train digits_lenet5`")
     config = config_files.read_config(location, overrides)
 
     console = shared.setup_jax()
