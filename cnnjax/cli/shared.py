@@ -13,6 +13,7 @@ from cnnjax.errors import InputError, shorten, visible
 
 if TYPE_CHECKING:
     from cnnjax.console import Console
+    from cnnjax.runs.supervise import Run
 
 
 class UsageError(InputError):
@@ -166,6 +167,16 @@ def parse_image_shape(text: str | None, default: tuple[int, int, int]) -> tuple[
 def matching(pattern: str, names: Iterable[str]) -> list[str]:
     """Returns the names that match `pattern`, if it has *, ? or [...], else those that contain it; all for ''."""
     return fnmatch.filter(names, pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*")
+
+
+def describe_run(run: "Run") -> str:
+    """Returns a line about a run in progress: its folder, epoch and last metrics."""
+    from cnnjax.metrics import METRICS, format_value
+
+    last = run.metrics[-1] if run.metrics else {}
+    shown = [name for name in last if (row := METRICS.get(name.rpartition("/")[2])) and row.in_progress]
+    values = ", ".join(f"{name} {format_value(name, last[name])}" for name in shown)
+    return f"{run.folder}: epoch {last.get('epoch', 0):.1f} of {run.config.duration} {values}"
 
 
 # -------------------------------------------------------------------------------------------------- console and JAX

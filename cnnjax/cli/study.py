@@ -3,6 +3,7 @@
 import argparse
 import datetime
 import pathlib
+import time
 from typing import TYPE_CHECKING
 
 from cnnjax import config_files
@@ -11,6 +12,8 @@ from cnnjax.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from cnnjax.console import Console
+    from cnnjax.runs.executors import Start
+    from cnnjax.runs.supervise import Run
     from cnnjax.study.verdict import Finding
 
 BUDGETS = ("quick", "full")
@@ -42,6 +45,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # the GPUs are for the runs
+    from cnnjax.runs import workdir
     from cnnjax.runs.signals import Interrupted
     from cnnjax.study import conduct, report
 
@@ -49,25 +53,54 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     file = pathlib.Path(args.file)
     conduct.check_study(study)
     start = shared.build_executor(args)
-    runs = conduct.all_runs(pathlib.Path(args.workdir or f"runs/studies/{file.stem}"), study, args.data_dir)
+    root = pathlib.Path(args.workdir or f"runs/studies/{file.stem}")
+    runs = conduct.all_runs(root, study, args.data_dir)
 
     def log(line: str) -> None:
         console.print(line, soft_wrap=True)
 
-    try:
-        failures = conduct.conduct(runs, start, workers=args.workers, stall_timeout=60 * args.stall_timeout, log=log)
-    except Interrupted as interrupted:
-        log(f"{interrupted}; rerun the same command to resume")
-        return 128 + interrupted.signal
-    if failures:
-        raise InputError(f"{len(failures)} runs failed, so there is no report; the first one: {failures[0]}")
-    first = next(iter(runs.values()))[0]
-    path = pathlib.Path(args.report or file.parent / "reports") / f"{file.stem}-{args.budget}"
-    results = {arm: [conduct.collect(run, study) for run in arm_runs] for arm, arm_runs in runs.items()}
-    verdict, findings = report.write(path, study, results, _provenance(args.file, args.budget, first.folder))
+    root.mkdir(parents=True, exist_ok=True)
+    with workdir.hold_lock(root, "study"):
+        try:
+            failures = _conduct(console, runs, start, args.workers, 60 * args.stall_timeout)
+        except Interrupted as interrupted:
+            log(f"{interrupted}; rerun the same command to resume")
+            return 128 + interrupted.signal
+        if failures:
+            total = sum(map(len, runs.values()))
+            raise InputError(f"{len(failures)} of {total} runs failed, so there is no report. {failures[0]}")
+        path = pathlib.Path(args.report or file.parent / "reports") / f"{file.stem}-{args.budget}"
+        results = {arm: [conduct.collect(run, study, log) for run in arm_runs] for arm, arm_runs in runs.items()}
+        first = next(iter(runs.values()))[0]
+        verdict, findings = report.write(path, study, results, _provenance(args.file, args.budget, first.folder))
     _print(console, verdict, findings)
     log(f"the report is {path}.md, with {path.name}.png and {path.name}.csv")
     return 0
+
+
+def _conduct(
+    console: "Console", runs: "dict[str, list[Run]]", start: "Start", workers: int, stall_timeout: float
+) -> list[str]:
+    """Runs the missing runs of a study, and returns a line for each that failed.
+
+    Prints a line for each run that ends and, if stdout is a terminal, a live view of those in progress.
+    """
+    from rich.console import Group
+    from rich.live import Live
+
+    from cnnjax.study import conduct
+
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        next_view = 0.0
+
+        def show(active: "list[Run]", progress: str) -> None:
+            nonlocal next_view
+            if console.is_terminal and time.monotonic() >= next_view:
+                next_view = time.monotonic() + 1.0
+                live.update(Group(*map(shared.describe_run, active), progress), refresh=True)
+
+        return conduct.conduct(runs, start, workers=workers, stall_timeout=stall_timeout,
+                               log=lambda line: console.print(line, soft_wrap=True), show=show)  # fmt: skip
 
 
 def _provenance(file: str, budget: str, run: pathlib.Path) -> list[str]:

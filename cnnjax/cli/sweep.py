@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cnnjax import config_files, paths
 from cnnjax.cli import shared
 from cnnjax.config import FIELDS, Config
-from cnnjax.errors import InputError, nearest
+from cnnjax.errors import InputError, nearest, visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     )
     if action == "run":
         return _run(args, folder, settings)
-    sweep = record.open_sweep(folder, settings, log=lambda line: print(line, file=sys.stderr))
+    sweep = record.open_sweep(folder, settings, log=lambda line: print(visible(line), file=sys.stderr))
     if action == "show":
         _show(shared.make_console(), report.rows(sweep), settings)
         return 0
@@ -287,12 +287,4 @@ def _progress(rows: list[dict[str, Any]], active: "list[Run]", settings: "Settin
     """Returns the leaderboard so far and, below it, a line for each run in progress with its last metrics."""
     from rich.console import Group
 
-    from cnnjax.metrics import METRICS, format_value
-
-    lines = []
-    for run in active:
-        last = run.metrics[-1] if run.metrics else {}
-        shown = [name for name in last if (row := METRICS.get(name.rpartition("/")[2])) and row.in_progress]
-        values = ", ".join(f"{name} {format_value(name, last[name])}" for name in shown)
-        lines.append(f"{run.folder}: epoch {last.get('epoch', 0):.1f} of {run.config.duration} {values}")
-    return Group(_leaderboard(rows, settings), *lines)
+    return Group(_leaderboard(rows, settings), *map(shared.describe_run, active))

@@ -6,6 +6,7 @@ supervising process may be killed and restarted, too.
 
 import dataclasses
 import json
+import os
 import pathlib
 import signal
 import sys
@@ -24,6 +25,7 @@ OUTPUT = "output.txt"  # in a run's folder: the stdout and stderr of its command
 MAX_STARTS = 3  # of a run that signals kill
 OUTPUT_LINES = 5  # of a failed run, in the message
 POLL_SECONDS = 0.05
+MAX_GAP = 60.0  # seconds between two polls; a longer gap is one in which this process did not run
 NEW = {OUTPUT, workdir.LOCK, "config.json.part", "slurm"}  # in the folder of a run that has not started
 
 
@@ -64,7 +66,9 @@ class _Active:
     Attributes:
       run: the run.
       job: its process.
-      last_output: time.monotonic() when metrics.jsonl or the output file last changed.
+      polled: time.monotonic() of the last look at metrics.jsonl and the output file.
+      silent: seconds since one of them changed. A gap between two looks counts as `MAX_GAP` at most: this process was
+        frozen meanwhile, and so may have been the run.
       file_stats: (inode, size) of metrics.jsonl and of the output file at that time, None for a missing one.
       stopping: whether the run was asked to stop.
       failure: why the supervisor killed the run; '' if it did not.
@@ -72,7 +76,8 @@ class _Active:
 
     run: Run
     job: Job
-    last_output: float
+    polled: float
+    silent: float = 0.0
     file_stats: tuple = ()
     stopping: bool = False
     failure: str = ""
@@ -91,6 +96,7 @@ def supervise(
     """Runs trainings, several in parallel, until `next_run()` returns None and all have ended.
 
     A run that is killed by a signal, though not by this function, is started again, at most `MAX_STARTS` times in all.
+    So is one that failed because another process began to train in its folder: that one is then waited for.
 
     Args:
       next_run: returns the next run to start, or None if there is none at present.
@@ -131,7 +137,7 @@ def supervise(
                     _kill_if_stalled(current, stall_timeout)
                     continue
                 active.remove(current)
-                killed = status < 0 or status >= 128
+                killed = status < 0 or status >= 128 or (status and workdir.is_locked(current.run.folder))
                 restartable = not current.stopping and not current.failure
                 if killed and restartable and starts[current.run.folder] < MAX_STARTS:
                     begin(current.run)
@@ -158,7 +164,10 @@ def _launch(run: Run, start: Start) -> Job:
         workdir.write_json(run.folder / "config.json", dataclasses.asdict(run.config))
     if workdir.is_locked(run.folder):  # an earlier supervisor started it, and it is still running: wait for it
         return Job(lambda: _status_from_folder(run.folder), lambda kill: None)
-    command = [sys.executable, "-m", "cnnjax", "train", f"--workdir={run.folder}", *register.flags()]
+    safe = (
+        [] if {"", os.getcwd()} & set(sys.path) else ["-P"]
+    )  # else a random.py in the current folder would be executed
+    command = [sys.executable, *safe, "-m", "cnnjax", "train", f"--workdir={run.folder}", *register.flags()]
     return start(command + ([f"--data_dir={run.data_dir}"] if run.data_dir else []), run.folder / OUTPUT)
 
 
@@ -175,9 +184,10 @@ def _status_from_folder(folder: pathlib.Path) -> int | None:
 def _metrics_grew(active: _Active) -> bool:
     """Reads metrics.jsonl into `run.metrics` if it has changed since the last call.
 
-    Returns True if it has changed and has a line. Also updates `last_output` if the metrics or the output have changed.
+    Returns True if it has changed and has a line. Also counts the seconds in which neither it nor the output changed.
     """
-    stats = []
+    now, stats = time.monotonic(), []
+    active.silent, active.polled = active.silent + min(now - active.polled, MAX_GAP), now
     for name in ("metrics.jsonl", OUTPUT):
         try:
             stat = (active.run.folder / name).stat()
@@ -187,7 +197,7 @@ def _metrics_grew(active: _Active) -> bool:
     if tuple(stats) == active.file_stats:
         return False
     grew = active.file_stats[:1] != tuple(stats[:1])
-    active.last_output, active.file_stats = time.monotonic(), tuple(stats)
+    active.silent, active.file_stats = 0.0, tuple(stats)
     if grew:
         active.run.metrics = read_metrics(active.run.folder)
     return grew and bool(active.run.metrics)
@@ -195,7 +205,7 @@ def _metrics_grew(active: _Active) -> bool:
 
 def _kill_if_stalled(active: _Active, stall_timeout: float) -> None:
     """Kills a run that has had no output for `stall_timeout` seconds, and notes the reason in `failure`."""
-    if time.monotonic() - active.last_output > stall_timeout and not active.failure:
+    if active.silent > stall_timeout and not active.failure:
         active.failure = f"no output for {stall_timeout:.0f} seconds"
         active.job.stop(True)
 
@@ -234,16 +244,14 @@ def has_result(run: Run, log: Callable[[str], None], resumable: Container[str] =
     return False
 
 
-def final_metrics(folder: pathlib.Path, name: str) -> dict[str, Any]:
-    """Returns the line of a complete run's metrics with metric `name` at the last step, such as 'val/accuracy'.
-
-    Raises InputError if there is none, because lines were lost or the run does not have the metric.
-    """
-    step = workdir.read_json(folder / "result.json").get("step")
-    lines = [line for line in read_metrics(folder) if name in line]
-    if not lines or step not in (None, lines[-1]["step"]):
-        raise InputError(f"{folder / 'metrics.jsonl'} lacks {name} at the last step{f', {step}' if step else ''}")
-    return lines[-1]
+def complete_metrics(folder: pathlib.Path) -> list[dict[str, Any]]:
+    """Returns the lines of a complete run's metrics.jsonl. Raises InputError if the last ones are lost."""
+    lines, result = read_metrics(folder), workdir.read_json(folder / "result.json")
+    last = lines[-1] if lines else {}
+    is_scored = "split" not in result or any(name.startswith("test/") for name in last)
+    if result.get("step", last.get("step")) != last.get("step") or not is_scored:
+        raise InputError(f"{folder / 'metrics.jsonl'} has lost its last lines")
+    return lines
 
 
 def is_at_last_step(run: Run) -> bool:

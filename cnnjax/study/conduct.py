@@ -1,19 +1,23 @@
 """Runs the missing runs of a study, and collects their metrics."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import pathlib
+import time
 from collections.abc import Callable
 from typing import Any
 
+from cnnjax import config as configs
 from cnnjax.config import ALIASES, Config
 from cnnjax.errors import InputError
 from cnnjax.metrics import format_value
 from cnnjax.runs import workdir
 from cnnjax.runs.executors import Start
-from cnnjax.runs.supervise import End, Run, is_complete, read_metrics, supervise
+from cnnjax.runs.supervise import End, Run, complete_metrics, has_result, summarize, supervise
 from cnnjax.study import Study
+from cnnjax.study.progress import Progress
 from cnnjax.training.recipe import parse_recipe
 
 MEASURED = "measured.json"  # in a run's folder: the result of the study's `measure`
@@ -36,11 +40,12 @@ class Result:
 def check_study(study: Study) -> None:
     """Checks a study before anything runs.
 
-    Raises InputError for fewer than one seed, an invalid config, an arm that starts from one that is not trained from
-    scratch, or a comparison of an unknown arm or metric.
+    Raises InputError for fewer than one seed, arm or panel, an invalid config, an arm that starts from one that is not
+    trained from scratch, or a comparison of an unknown arm or metric.
     """
-    if study.seeds < 1:
-        raise InputError(f"a study of {study.seeds} seeds: expected at least 1")
+    for name, number in (("seeds", study.seeds), ("arms", len(study.arms)), ("panels", len(study.panels))):
+        if number < 1:
+            raise InputError(f"a study of {number} {name}: expected at least 1")
     for arm, config in study.arms.items():
         try:
             parse_recipe(config)
@@ -82,6 +87,19 @@ def all_runs(root: pathlib.Path, study: Study, data_dir: str) -> dict[str, list[
     return runs
 
 
+def is_finished(run: Run, log: Callable[[str], None]) -> bool:
+    """Returns whether a run is complete, as `has_result`, which moves a run with another config out of the way.
+
+    A run that starts from another run's weights (config.init) may have been moved together with it.
+    """
+    resumable, path = configs.RESUMABLE, run.folder / "config.json"
+    if run.config.init and path.exists():
+        with contextlib.suppress(InputError):  # of a damaged file, which `has_result` handles
+            if pathlib.Path(configs.load(path).init).parts[-2:] == pathlib.Path(run.config.init).parts[-2:]:
+                resumable += ("init",)
+    return has_result(run, log, resumable)
+
+
 def conduct(
     runs: dict[str, list[Run]],
     start: Start,
@@ -89,43 +107,60 @@ def conduct(
     workers: int,
     stall_timeout: float,
     log: Callable[[str], None],
+    show: Callable[[list[Run], str], None] = lambda active, progress: None,
 ) -> list[str]:
-    """Runs the incomplete runs of a study, `workers` in parallel. Returns a text for each failed run.
+    """Runs the incomplete runs of a study, `workers` in parallel. Returns a line for each failed run.
 
     `runs` is the result of `all_runs`. The first seed of every arm comes first, but runs that start from another run's
     weights come after all others. `start` launches a run's command, as an executor of `cnnjax.runs.executors` returns
-    it. A run without output for `stall_timeout` seconds fails. `log` gets a line when a run ends. Raises Interrupted
-    after SIGINT or SIGTERM.
+    it. A run without output for `stall_timeout` seconds fails. `log` gets a line when a run ends, and `show` at every
+    poll the runs in progress and a line about the progress of all. Raises Interrupted after SIGINT or SIGTERM.
     """
     by_seed = [run for runs_of_seed in zip(*runs.values(), strict=True) for run in runs_of_seed]
-    missing = [run for run in by_seed if not is_complete(run.folder)]
+    missing = [run for run in by_seed if not is_finished(run, log)]
     failures: list[str] = []
+    folders = {run.folder for run in missing}
+    progress = Progress(runs, workers, complete={run.folder for run in by_seed if run.folder not in folders})
+    active: list[Run] = []
     log(f"{len(missing)} of {len(by_seed)} runs to do, {workers} in parallel")
 
     def on_end(run: Run, end: End) -> None:
+        progress.end(run, time.monotonic())
+        status = progress.line([other for other in active if other is not run], time.monotonic())
         if end.kind == "complete":
             last = run.metrics[-1] if run.metrics else {}
             values = ", ".join(f"{name} {format_value(name, value)}" for name, value in last.items() if "/" in name)
-            log(f"{run.folder}: {values}")
+            log(f"{run.folder}: {values} ({status})")
         else:
-            failures.append(f"{run.folder}: {end.reason}")
-            log(f"{run.folder} failed: {end.reason}")
+            failures.append(f"{run.folder}: {summarize(end.reason)}")
+            log(f"{run.folder} failed ({status}): {end.reason}")
+
+    def on_poll(now_active: list[Run]) -> None:
+        active[:] = now_active
+        show(active, progress.line(active, time.monotonic()))
 
     for queue in ([r for r in missing if not r.config.init], [r for r in missing if r.config.init]):
         supervise(lambda queue=queue: queue.pop(0) if queue else None, start, workers=workers,
-                  stall_timeout=stall_timeout, should_stop=lambda run: False, on_end=on_end)  # fmt: skip
+                  stall_timeout=stall_timeout, should_stop=lambda run: False, on_end=on_end, show=on_poll)  # fmt: skip
     return failures
 
 
-def collect(run: Run, study: Study) -> Result:
-    """Returns the metrics of a complete run.
+def collect(run: Run, study: Study, log: Callable[[str], None]) -> Result:
+    """Returns the metrics of a complete run. Raises InputError if some are lost.
 
-    `study.measure` is called only the first time; its result is saved in measured.json.
+    `study.measure` is called only the first time; its result is saved in measured.json. If that file is damaged, `log`
+    gets a line, and the run is measured again.
     """
     path = run.folder / MEASURED
-    if study.measure is not None and not path.exists():
-        workdir.write_json(path, study.measure(run.folder, run.data_dir))
-    return Result(read_metrics(run.folder), workdir.read_json(path) if path.exists() else {})
+    measured: dict[str, Any] = {}
+    if path.exists():
+        try:
+            measured = workdir.read_json(path)
+        except InputError as error:
+            log(f"{error}; the run is measured again")
+    if study.measure is not None and not measured:
+        workdir.write_json(path, measured := study.measure(run.folder, run.data_dir))
+    return Result(complete_metrics(run.folder), measured)
 
 
 def last_value(metric: str, result: Result) -> float:

@@ -1,6 +1,7 @@
 """A study's report: a Markdown page with the verdict, a CSV table and a figure."""
 
 import csv
+import io
 import math
 import pathlib
 import statistics
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cnnjax.runs import workdir
 from cnnjax.study import Panel, Study
 from cnnjax.study.conduct import Result, last_value
 from cnnjax.study.verdict import LEVEL, Finding, Values, judge, overall_verdict
@@ -30,14 +32,16 @@ def write(path: pathlib.Path, study: Study, results: Results, provenance: Sequen
     findings = [judge(comparison, values) for comparison in study.comparisons]
     verdict = overall_verdict(findings)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".csv").open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["arm", "run", *study.metrics])
-        for arm, metrics in values.items():
-            for i, row in enumerate(zip(*metrics.values(), strict=True)):
-                rows.writerow([arm, i, *row])
-    draw(path.with_suffix(".png"), study, results)
-    path.with_suffix(".md").write_text(_page(path.stem, study, values, findings, verdict, provenance))
+    text = io.StringIO()
+    rows = csv.writer(text)
+    rows.writerow(["arm", "run", *study.metrics])
+    for arm, metrics in values.items():
+        for i, row in enumerate(zip(*metrics.values(), strict=True)):
+            rows.writerow([arm, i, *row])
+    page = _page(path.name, study, values, findings, verdict, provenance)
+    workdir.write_atomically(path.with_name(f"{path.name}.csv"), text.getvalue().encode(errors="surrogateescape"))
+    draw(path.with_name(f"{path.name}.png"), study, results)
+    workdir.write_atomically(path.with_name(f"{path.name}.md"), page.encode(errors="surrogateescape"))
     return verdict, findings
 
 
@@ -141,7 +145,9 @@ def draw(path: pathlib.Path, study: Study, results: Results) -> None:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.grid(alpha=0.3)
             axes.legend(fontsize=7, ncols=1 + len(arms) // 10)
-    figure.savefig(path, dpi=110, bbox_inches="tight")  # titles may be long
+    image = io.BytesIO()
+    figure.savefig(image, dpi=110, bbox_inches="tight")  # titles may be long
+    workdir.write_atomically(path, image.getvalue())
 
 
 def _plot(axes: Any, panel: Panel, arm: str, position: int, arms: int, results: Sequence[Result]) -> None:

@@ -23,7 +23,7 @@ from cnnjax.config import RESUMABLE, Config, check
 from cnnjax.errors import InputError
 from cnnjax.metrics import METRICS
 from cnnjax.runs import workdir
-from cnnjax.runs.supervise import Run, final_metrics, is_complete
+from cnnjax.runs.supervise import Run, complete_metrics, is_complete
 from cnnjax.sweep.journal import Journal
 from cnnjax.sweep.samplers import PRUNERS
 from cnnjax.sweep.settings import Settings
@@ -132,11 +132,16 @@ def evaluations(lines: list[dict[str, Any]], metric: str) -> list[float]:
 def final_values(sweep: Sweep, number: int) -> list[float]:
     """Returns the validation metric at the end of each complete run of trial `number`; leaves out others.
 
-    Raises InputError if the metrics of a complete run are not all there.
+    Raises InputError if a complete run was not evaluated at its end, or its metrics are not all there.
     """
-    folders = run_folders(sweep.folder, sweep.settings, number)
-    name = f"val/{sweep.settings.metric}"
-    return [final_metrics(folder, name)[name] for folder in folders if is_complete(folder)]
+    values, name = [], f"val/{sweep.settings.metric}"
+    for folder in filter(is_complete, run_folders(sweep.folder, sweep.settings, number)):
+        lines = complete_metrics(folder)
+        last = [line for line in lines if name in line][-1:]
+        if not last or last[0]["step"] != lines[-1]["step"]:
+            raise InputError(f"{folder / 'metrics.jsonl'} lacks {name} at the last step")
+        values.append(last[0][name])
+    return values
 
 
 def _recover(sweep: Sweep, log: Callable[[str], None]) -> None:

@@ -107,3 +107,48 @@ def test_a_run_of_an_earlier_supervisor_is_waited_for(tmp_path: pathlib.Path) ->
                 lock.close()
 
         assert supervised([Run(CONFIG, tmp_path)], start, show=show) == [End("complete")]
+
+
+def test_a_run_that_another_supervisor_started_at_the_same_time_is_waited_for(tmp_path: pathlib.Path) -> None:
+    """Both found the folder free; ours ends with 'in use', the other's completes."""
+    with (tmp_path / "lock").open("w") as lock:
+
+        def start(command: list[str], log: pathlib.Path) -> Job:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return Job(lambda: 1, lambda kill: None)
+
+        def show(now: list[Run]) -> None:
+            completes(tmp_path)
+            lock.close()
+
+        assert supervised([Run(CONFIG, tmp_path)], start, show=show) == [End("complete")]
+
+
+def test_the_time_in_which_this_process_was_frozen_is_not_silence_of_its_runs(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour passes between two polls, as in a suspended container; the runs could not write either."""
+    hours = iter(range(100))
+    monkeypatch.setattr("time.monotonic", lambda: 3600.0 * next(hours))
+    polls: list[int] = []
+
+    def slow(folder: pathlib.Path) -> int | None:
+        polls.append(len(polls))
+        return completes(folder) if len(polls) == 5 else None
+
+    assert supervised([Run(CONFIG, tmp_path)], FakeExecutor(slow), stall_timeout=1800) == [End("complete")]
+
+
+@pytest.mark.parametrize(("paths", "safe"), [(["/usr/lib"], True), (["", "/usr/lib"], False)])
+def test_a_run_imports_nothing_from_the_current_folder_unless_this_process_does(
+    paths: list[str], safe: bool, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+
+    def start(command: list[str], log: pathlib.Path) -> Job:
+        commands.append(command)
+        return Job(lambda: completes(log.parent), lambda kill: None)
+
+    monkeypatch.setattr("sys.path", paths)
+    supervised([Run(CONFIG, tmp_path)], start)
+    assert ("-P" in commands[0]) == safe

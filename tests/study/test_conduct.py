@@ -1,8 +1,11 @@
 """Studies: which runs are done, what is collected from them, and the report, with fake trainings."""
 
 import dataclasses
+import fcntl
 import json
 import pathlib
+import shutil
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,7 +13,9 @@ import pytest
 from cnnjax.config import Config
 from cnnjax.errors import InputError
 from cnnjax.runs.executors import Job
+from cnnjax.runs.supervise import Run
 from cnnjax.study import Comparison, Panel, Study, conduct, report
+from cnnjax.study.progress import Progress
 from cnnjax.study.verdict import HELD
 
 CONFIG = Config(model="mlp(features=(8,))", duration="2 epochs")
@@ -53,8 +58,8 @@ class Instant:
         return Job(lambda: 0, lambda hard: None)
 
 
-def run(root: pathlib.Path, case: Study, start: Instant) -> list[str]:
-    return conduct.conduct(conduct.all_runs(root, case, ""), start, workers=2, stall_timeout=60, log=lambda line: None)
+def run(root: pathlib.Path, case: Study, start: Instant, log: Callable[[str], None] = lambda line: None) -> list[str]:
+    return conduct.conduct(conduct.all_runs(root, case, ""), start, workers=2, stall_timeout=60, log=log)
 
 
 def test_complete_runs_are_kept_and_other_configs_are_run(tmp_path: pathlib.Path) -> None:
@@ -75,7 +80,8 @@ def test_a_failed_run_is_reported_and_the_others_are_run(tmp_path: pathlib.Path)
     start = Instant("fast")
     failures = run(tmp_path, study(), start)
     assert len(failures) == 3
-    assert all("error: it was wrong" in line for line in failures)
+    assert all(line.endswith("exit status 1, error: it was wrong") for line in failures)
+    assert not any("\n" in line for line in failures)
     assert len(start.folders) == 6
 
 
@@ -94,12 +100,64 @@ def test_an_arm_may_start_from_the_weights_of_another(tmp_path: pathlib.Path) ->
     assert run(tmp_path / "a", case, Instant()) == []
 
 
+def edit(folder: pathlib.Path, **changes: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda folder: edit(folder, lr=0.9), "holds a run with another config: lr = 0.9 there, 0.1 now"),
+        (lambda folder: edit(folder, seed=7), "holds a run with another config: seed = 7 there, 0 now"),
+        (lambda folder: (folder / "config.json").write_text("{"), "config.json is damaged"),
+        (lambda folder: (folder / "config.json").write_bytes(b"\xff{}"), "config.json is damaged"),
+        (lambda folder: (folder / "config.json").unlink(), "has no config.json, but metrics.jsonl"),
+    ],
+)
+def test_an_arm_takes_no_run_with_another_config(
+    change: Callable[[pathlib.Path], Any], said: str, tmp_path: pathlib.Path
+) -> None:
+    run(tmp_path, study(), start := Instant())
+    folder = next(folder for folder in start.folders if "slow" in str(folder) and folder.name == "seed0")
+    change(folder)
+    lines: list[str] = []
+    assert run(tmp_path, study(), again := Instant(), lines.append) == []
+    assert again.folders == [folder]
+    assert said in lines[0]
+    assert lines[0].endswith(f"moved to {folder}-aside")
+    assert lines[1] == "1 of 6 runs to do, 2 in parallel"
+    assert folder.with_name("seed0-aside").is_dir()
+
+
+def test_a_folder_of_another_config_in_which_a_training_runs_is_left_alone(tmp_path: pathlib.Path) -> None:
+    run(tmp_path, study(), start := Instant())
+    edit(start.folders[0], lr=0.9)
+    with (start.folders[0] / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match=r"lr = 0.9 there, 0.1 now, and a training is running in it"):
+            run(tmp_path, study(), Instant())
+
+
+def test_an_arm_is_run_again_when_the_arm_that_it_starts_from_has_changed(tmp_path: pathlib.Path) -> None:
+    case = study(starts={"slow": "fast"})
+    run(tmp_path / "a", case, Instant())
+    changed = study(starts={"slow": "fast"}, arms={**case.arms, "fast": dataclasses.replace(CONFIG, lr=0.4)})
+    run(tmp_path / "a", changed, again := Instant())
+    assert ["fast" in str(folder) for folder in again.folders] == [True] * 3 + [False] * 3
+    shutil.move(tmp_path / "a", tmp_path / "b")  # all together
+    assert run(tmp_path / "b", changed, moved := Instant()) == []
+    assert moved.folders == []
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"starts": {"slow": "fsat"}}, "arm 'slow' starts from 'fsat': expected an arm"),
         ({"starts": {"slow": "fast", "fast": "slow"}}, "expected an arm that is trained from scratch"),
         ({"seeds": 0}, "a study of 0 seeds: expected at least 1"),
+        ({"arms": {}}, "a study of 0 arms: expected at least 1"),
+        ({"panels": ()}, "a study of 0 panels: expected at least 1"),
         ({"arms": {"a": Config(model="lenet6")}}, "arm 'a': unknown model 'lenet6'"),
         (
             {"comparisons": (Comparison("fats", "higher", "slow", "depth"),)},
@@ -117,7 +175,7 @@ def test_the_report_has_the_verdict_and_the_numbers(tmp_path: pathlib.Path) -> N
     case = study(remarks="Something\nelse.")
     run(tmp_path / "runs", case, Instant())
     runs = conduct.all_runs(tmp_path / "runs", case, "")
-    results = {arm: [conduct.collect(one, case) for one in arm_runs] for arm, arm_runs in runs.items()}
+    results = {arm: [conduct.collect(one, case, pytest.fail) for one in arm_runs] for arm, arm_runs in runs.items()}
     verdict, (finding,) = report.write(tmp_path / "out" / "mine-quick", case, results, ["by hand"])
     assert (verdict, finding.verdict) == (HELD, HELD)
     assert finding.difference == pytest.approx(0.4)
@@ -142,8 +200,61 @@ def test_the_report_has_the_verdict_and_the_numbers(tmp_path: pathlib.Path) -> N
 def test_a_run_is_measured_once(tmp_path: pathlib.Path) -> None:
     run(tmp_path, study(), Instant())
     one = conduct.all_runs(tmp_path, study(), "")["slow"][0]
-    first = conduct.collect(one, study())
-    assert conduct.collect(one, study(measure=lambda *_: pytest.fail("measured again"))) == first
+    first = conduct.collect(one, study(), pytest.fail)
+    assert conduct.collect(one, study(measure=lambda *_: pytest.fail("measured again")), pytest.fail) == first
+
+
+def test_a_damaged_measurement_is_made_again(tmp_path: pathlib.Path) -> None:
+    run(tmp_path, study(), Instant())
+    one = conduct.all_runs(tmp_path, study(), "")["slow"][0]
+    first = conduct.collect(one, study(), pytest.fail)
+    (one.folder / "measured.json").write_text("{")
+    lines: list[str] = []
+    assert conduct.collect(one, study(), lines.append) == first
+    assert "measured.json is damaged" in lines[0]
+    assert conduct.collect(one, study(), pytest.fail) == first
+
+
+@pytest.mark.parametrize("result", [{"step": 2, "split": "test"}, {"step": 3}])
+def test_a_run_that_lost_its_last_metrics_is_not_reported(result: dict[str, Any], tmp_path: pathlib.Path) -> None:
+    run(tmp_path, study(), Instant())
+    one = conduct.all_runs(tmp_path, study(), "")["slow"][0]
+    lines = (one.folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (one.folder / "metrics.jsonl").write_text("".join(lines[:2]))
+    (one.folder / "result.json").write_text(json.dumps(result))
+    with pytest.raises(InputError, match=r"metrics.jsonl has lost its last lines"):
+        conduct.collect(one, study(), pytest.fail)
+
+
+def test_the_progress_has_the_time_left() -> None:
+    """Two arms of two seeds, with two workers: a run of 'slow' takes 100 seconds, one of 'fast' 20."""
+    config = dataclasses.replace(CONFIG, duration="10 epochs")
+    runs = {arm: [Run(config, pathlib.Path(arm, str(i))) for i in range(2)] for arm in ("slow", "fast")}
+    (slow, last_slow), (fast, last_fast) = runs.values()
+    progress = Progress(runs, workers=2, complete=set())
+    assert progress.line([slow, fast], 0) == "0 of 4 runs complete"
+    slow.metrics, fast.metrics = [{"step": 30, "epoch": 1}], [{"step": 150, "epoch": 5}]
+    assert progress.line([slow, fast], 10) == "0 of 4 runs complete, about 2 minutes left"  # (90 + 100 + 10 + 20) / 2
+    progress.end(fast, 20)
+    slow.metrics = [{"step": 60, "epoch": 2}]
+    assert progress.line([slow, last_fast], 20) == "1 of 4 runs complete, about 2 minutes left"
+    progress.end(last_fast, 40)
+    progress.end(slow, 100)
+    last_slow.metrics = [{"step": 75, "epoch": 2.5}]
+    assert progress.line([last_slow], 100) == "3 of 4 runs complete, about 75 seconds left"
+    last_slow.metrics = [{"step": 285, "epoch": 9.5}]
+    assert progress.line([last_slow], 170) == "3 of 4 runs complete, about 5 seconds left"
+    progress.end(last_slow, 175)
+    assert progress.line([], 175) == "4 of 4 runs complete"
+
+
+def test_what_a_resumed_run_did_before_does_not_count_as_fast() -> None:
+    (done, run), (other,) = runs = [Run(CONFIG, pathlib.Path(name)) for name in "ab"], [Run(CONFIG, pathlib.Path("c"))]
+    run.metrics = [{"step": 75, "epoch": 1.5}]  # of two epochs
+    progress = Progress({"arm": runs[0], "other": runs[1]}, workers=1, complete={done.folder, other.folder})
+    assert progress.line([run], 0) == "2 of 3 runs complete"
+    run.metrics = [{"step": 85, "epoch": 1.7}]
+    assert progress.line([run], 20) == "2 of 3 runs complete, about 30 seconds left"
 
 
 def test_a_missing_metric_is_named(tmp_path: pathlib.Path) -> None:

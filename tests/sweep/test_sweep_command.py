@@ -116,6 +116,12 @@ def diverges(folder: pathlib.Path) -> int:
     return fails(folder)
 
 
+def has_no_metric(folder: pathlib.Path) -> int:
+    (folder / "metrics.jsonl").write_text('{"step": 2, "epoch": 1, "train/loss": 0.5}\n')
+    (folder / "result.json").write_text('{"step": 2}')
+    return 0
+
+
 @pytest.mark.parametrize(
     ("training", "reason"),
     [
@@ -123,7 +129,8 @@ def diverges(folder: pathlib.Path) -> int:
         (fails, "exit status 1, error: it was wrong (output: s/trials/0000/output.txt)"),
         (diverges, "exit status 1, error: it was wrong (output: s/trials/0000/output.txt)"),
         (lambda folder: write_result(folder, [0.1, math.nan]), "its accuracy is nan"),
-        (lambda folder: write_result(folder, []), "s/trials/0000/metrics.jsonl lacks val/accuracy at the last step"),
+        (lambda folder: write_result(folder, []), "s/trials/0000/metrics.jsonl has lost its last lines"),
+        (has_no_metric, "s/trials/0000/metrics.jsonl lacks val/accuracy at the last step"),
     ],
 )
 def test_a_sweep_that_only_fails_ends_with_one_line(
