@@ -201,7 +201,9 @@ def _declare_operators() -> None:
 
 # Our operation -> torchvision's transform, from `torchvision.transforms`, the image's (H, W) and our arguments.
 TRANSFORMS: dict[str, Any] = {
-    "resize": lambda t, sides, size: t.Resize(size),
+    "resize": lambda t, sides, size, filter="bilinear", antialias=True: t.Resize(  # noqa: A006
+        size, t.InterpolationMode("bilinear" if filter == "area" else filter), antialias=antialias
+    ),
     "center_crop": lambda t, sides, size: t.CenterCrop(size),
     "random_crop": lambda t, sides, size: t.RandomCrop(size),
     "random_resized_crop": lambda t, sides, size, **ranges: t.RandomResizedCrop(size, **ranges),

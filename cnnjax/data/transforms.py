@@ -10,22 +10,37 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from cnnjax.data import images
-from cnnjax.errors import InputError
+from cnnjax.data import image_formats, images
+from cnnjax.errors import InputError, unknown
 
 Size = int | tuple[int, int]
 
+FILTERS = ("area", "nearest", "bilinear", "bicubic")
 
-def resize(image: np.ndarray, size: Size) -> np.ndarray:
+
+def resize(image: np.ndarray, size: Size, filter: str = "area", antialias: bool = True) -> np.ndarray:  # noqa: A002
     """Resizes the shorter side to an int `size`, keeping the aspect ratio, or the image to exactly (height, width).
 
-    Sides that shrink are averaged over area; sides that grow are interpolated linearly.
+    `filter` is one of `FILTERS`: "area" averages sides that shrink over area, and interpolates sides that grow
+    linearly. The others are those of Pillow, and so of torchvision and timm: where a side shrinks, the filter of
+    "bilinear" and "bicubic" is as much wider. With "bilinear" and antialias=False it is not, as in TensorFlow 1 and in
+    OpenCV. Raises InputError for another filter, and for a result of too many pixels.
     """
     height, width = _height_and_width(size)
     if isinstance(size, int):
         short = min(image.shape[:2])
         height, width = (max(1, size * side // short) for side in image.shape[:2])
-    return _resize_exactly(image, height, width)
+    image_formats.check_pixels(height, width, f"resize({size!r}): the result")
+    if filter not in FILTERS:
+        raise unknown("filter of resize:", filter, FILTERS)
+    if not antialias:
+        if filter != "bilinear":
+            raise InputError(f"resize(filter={filter!r}, antialias=False): only 'bilinear' goes without antialiasing")
+        return _resample(image, height, width, average=False)
+    if filter == "area":
+        return _resize_exactly(image, height, width)
+    picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+    return np.array(picture.resize((width, height), Image.Resampling[filter.upper()])).reshape(height, width, -1)
 
 
 def random_resize(image: np.ndarray, rng: np.random.Generator, low: int, high: int) -> np.ndarray:

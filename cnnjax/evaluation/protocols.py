@@ -35,11 +35,14 @@ class Protocol:
     replaces: tuple[str, ...] = ()
 
 
-def _single_op(name: str, size: int) -> tuple[spec.Call, ...]:
-    """Returns a pass with one host operation, called with `size` in pixels. Raises InputError for a size below 1."""
+def _single_op(name: str, size: int, **options: str) -> tuple[spec.Call, ...]:
+    """Returns a pass with one host operation, called with `size` in pixels and with `options`.
+
+    Raises InputError for a size below 1.
+    """
     if size < 1:
         raise InputError(f"protocol size = {size!r}: expected at least 1 pixel")
-    return (spec.Call(name, (size,), {}),)
+    return (spec.Call(name, (size,), dict(options)),)
 
 
 def single() -> Protocol:
@@ -75,27 +78,31 @@ def crop144(size: int = 224) -> Protocol:
     return Protocol((_single_op("crops_of_squares", size),), flip=True, replaces=("resize", "center_crop"))
 
 
-def resized(size: int) -> Protocol:
+def resized(size: int, filter: str = "area") -> Protocol:  # noqa: A002
     """Protocol of one view: the whole image, with its shorter side resized to `size` pixels and its aspect ratio kept.
 
-    For networks that take images of any size. In call strings, this protocol is named 'resize'.
+    For networks that take images of any size. `filter` is that of the operation 'resize', as which this protocol is
+    named in call strings.
     """
-    return Protocol((_single_op("resize", size),), variable_size=True, replaces=("resize", "center_crop"))
+    return Protocol(
+        (_single_op("resize", size, filter=filter),), variable_size=True, replaces=("resize", "center_crop")
+    )
 
 
-def dense(*sizes: int, flip: bool = True) -> Protocol:
+def dense(*sizes: int, flip: bool = True, filter: str = "area") -> Protocol:  # noqa: A002
     """Protocol that applies the network at every position of the whole image (Simonyan & Zisserman 2015, sec. 3.2).
 
     The fully connected layers become convolutions, and logits are averaged over the positions. `sizes` are lengths in
     pixels to which the shorter side is resized; each is a pass, and passes are averaged as config.average says. Without
-    `sizes`, the image stays as preprocessed. With `flip`, the horizontal flip is scored as well.
+    `sizes`, the image stays as preprocessed. With `flip`, the horizontal flip is scored as well. `filter` is that of
+    the operation 'resize'.
     """
-    passes = tuple(_single_op("resize", size) for size in sizes) or ((),)
+    passes = tuple(_single_op("resize", size, filter=filter) for size in sizes) or ((),)
     replaces = ("resize", "center_crop") if sizes else ("center_crop",)
     return Protocol(passes, flip=flip, variable_size=True, fully_convolutional=True, replaces=replaces)
 
 
-def multiscale(*sizes: int, flip: bool = True) -> Protocol:
+def multiscale(*sizes: int, flip: bool = True, filter: str = "area") -> Protocol:  # noqa: A002
     """Same protocol as `dense`, but at least one size is required: multiscale(256, 384, 512).
 
     The example is table 4 of Simonyan & Zisserman (2015, VGG). `sizes` are lengths of the shorter side in pixels, whose
@@ -103,7 +110,7 @@ def multiscale(*sizes: int, flip: bool = True) -> Protocol:
     """
     if not sizes:
         raise InputError("protocol 'multiscale': expected the shorter sides, as in multiscale(256, 384, 512)")
-    return dense(*sizes, flip=flip)
+    return dense(*sizes, flip=flip, filter=filter)
 
 
 PROTOCOLS: dict[str, Callable[..., Protocol]] = {

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cnnjax import spec
 from cnnjax.data import images, transforms
@@ -48,6 +49,40 @@ def test_resizing_averages_down_and_interpolates_up(backend, monkeypatch):
     np.testing.assert_array_equal(transforms.resize(image, (8, 12)), image)
     ramp = np.tile(np.array([[[0], [100]]], np.uint8), (2, 1, 1))
     np.testing.assert_allclose(transforms.resize(ramp, (2, 4))[0, :, 0], [0, 25, 75, 100], atol=1)
+
+
+@pytest.mark.parametrize("size", [5, 16, 40, (9, 31), (50, 20)], ids=str)
+@pytest.mark.parametrize("filter_name", ["nearest", "bilinear", "bicubic"])
+def test_the_filters_are_those_of_pillow(filter_name: str, size: int | tuple[int, int]) -> None:
+    """And so those of torchvision and timm, which resize with Pillow, down and up, with the same rounding of sides."""
+    for shape in ((16, 23, 3), (23, 16, 1), (16, 16, 3)):
+        image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        got = transforms.resize(image, size, filter=filter_name)
+        short = min(shape[:2])
+        height, width = (int(size * side / short) for side in shape[:2]) if isinstance(size, int) else size
+        picture = Image.fromarray(image.squeeze())
+        wanted = np.asarray(picture.resize((width, height), Image.Resampling[filter_name.upper()]))
+        assert np.abs(got.astype(int) - wanted.reshape(height, width, -1)).max() <= 1
+
+
+def test_without_antialiasing_pixels_between_the_samples_do_not_count() -> None:
+    image = np.zeros((8, 8, 1), np.uint8)
+    image[:, 3::4] = 255  # the samples of 8 -> 2 are at 1.5 and 5.5: between the columns 1, 2 and 5, 6
+    assert transforms.resize(image, 2, filter="bilinear", antialias=False).max() == 0
+    assert transforms.resize(image, 2, filter="bilinear").min() > 40
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ("resize(8, filter='bilinaer')", "unknown filter of resize: 'bilinaer'; did you mean 'bilinear'"),
+        ("resize(8, filter='bicubic', antialias=False)", "only 'bilinear' goes without antialiasing"),
+        ("resize(90_000)", r"resize\(90000\): the result is 90000x90000, 8,100,000,000 pixels: more than the limit"),
+    ],
+)
+def test_what_cannot_be_resized(call: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        spec.build("operation", call, HOST_OPS, image=np.zeros((8, 8, 3), np.uint8), rng=None)
 
 
 def test_crops_are_windows_drawn_evenly_from_the_generator():

@@ -87,7 +87,9 @@ def test_torchvision_rows_match_its_own_table(shared: pathlib.Path) -> None:
             continue
         ours = ROWS[name]
         assert (ours.url, ours.top1, ours.top5) == (row["url"], row["metrics"]["acc@1"], row["metrics"]["acc@5"])
-        assert ours.preprocess == f"resize({row['resize'][0]})|center_crop({row['crop'][0]})"
+        interpolation = row["interp"].rpartition(".")[2].lower()
+        expected = f'resize({row["resize"][0]}, filter="{interpolation}")|center_crop({row["crop"][0]})'
+        assert ours.preprocess == expected
         if row["model"] not in ("googlenet", "inception_v3"):  # which count their auxiliary classifiers
             assert ours.params == row["num_params"]
 
