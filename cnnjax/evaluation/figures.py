@@ -10,6 +10,7 @@ from cnnjax.evaluation.classification import CURVE_GRID, ClassificationMetrics
 
 MAX_CLASS_CURVES = 12  # with more classes, only the worst have a curve of their own
 WORST_CURVES_SHOWN = 3
+CHANCE = "random guessing"  # the diagonal of a ROC curve
 BAND_QUANTILES = (0.1, 0.9)  # of the classes' curves, with more than MAX_CLASS_CURVES
 MAX_CLASSES_ANNOTATED = 30  # in the confusion matrix
 
@@ -28,9 +29,14 @@ def save_figures(result: ClassificationMetrics, class_names: list[str], title: s
     }
     for file, (values, short_name, metric, x_label, y_label) in curves.items():
         mean = overall[f"{metric}_macro"]
-        figure = new_figure(6.4, 5)
+        figure = new_figure(6, 6)
         axes = figure.add_subplot(title=f"{title}: mean {short_name} {mean:.4f}", xlabel=x_label, ylabel=y_label)
-        plot_class_curves(axes, values, result.per_class[metric], short_name, mean, class_names)
+        axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        grid = CURVE_GRID
+        if file == "roc.png":  # from (0, 0) to (1, 1), as the diagonal
+            axes.plot([0, 1], [0, 1], color="tab:gray", linestyle=":", linewidth=1, label=CHANCE)
+            grid, values = np.insert(grid, 0, 0.0), np.insert(values, 0, 0.0, axis=1)
+        plot_class_curves(axes, grid, values, result.per_class[metric], short_name, mean, class_names)
         figure.savefig(folder / file, dpi=110, bbox_inches="tight")
     _save_calibration(
         result.calibration, f"{title}: calibration error {overall['ece']:.2%}", folder / "calibration.png"
@@ -76,16 +82,23 @@ def _save_confusion(matrix: np.ndarray, class_names: list[str], title: str, path
 
 
 def plot_class_curves(
-    axes: Any, curves: np.ndarray, areas: np.ndarray, short_name: str, mean: float, class_names: list[str]
+    axes: Any,
+    grid: np.ndarray,
+    curves: np.ndarray,
+    areas: np.ndarray,
+    short_name: str,
+    mean: float,
+    class_names: list[str],
 ) -> None:
-    """Plots a curve per class over CURVE_GRID, in ascending order of area, and the mean of the curves.
+    """Plots a curve per class over `grid`, in ascending order of area, and the mean of the curves.
 
     With more than MAX_CLASS_CURVES classes, plots the WORST_CURVES_SHOWN classes of the smallest areas and a band
     between the BAND_QUANTILES of all.
 
     Args:
       axes: matplotlib axes.
-      curves: float [K, len(CURVE_GRID)]; classes whose area is NaN are left out.
+      grid: float [P], the points at which the curves are given.
+      curves: float [K, P]; classes whose area is NaN are left out.
       areas: float [K], the area under each curve.
       short_name: name of the area in the legend, such as "AUC".
       mean: mean area, for the legend.
@@ -96,16 +109,15 @@ def plot_class_curves(
         return
     if len(order) > MAX_CLASS_CURVES:
         low, high = np.quantile(curves[order], BAND_QUANTILES, axis=0)
-        axes.fill_between(CURVE_GRID, low, high, alpha=0.2, linewidth=0, label="10th to 90th percentile of the classes")
+        axes.fill_between(grid, low, high, alpha=0.2, linewidth=0, label="10th to 90th percentile of the classes")
     shown = order if len(order) <= MAX_CLASS_CURVES else order[:WORST_CURVES_SHOWN]
     for k in shown:
-        axes.plot(CURVE_GRID, curves[k], linewidth=1, label=f"{class_names[k]} ({short_name} {areas[k]:.4f})")
-    axes.plot(CURVE_GRID, curves[order].mean(axis=0), "k--", linewidth=2, label=f"mean ({short_name} {mean:.4f})")
+        axes.plot(grid, curves[k], linewidth=1, label=f"{class_names[k]} ({short_name} {areas[k]:.4f})")
+    axes.plot(grid, curves[order].mean(axis=0), "k--", linewidth=2, label=f"mean ({short_name} {mean:.4f})")
+    for line in axes.lines:
+        line.set_clip_on(False)  # a perfect curve lies on the frame
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
-    lowest = curves[shown].min(axis=0)
-    x_max = CURVE_GRID[np.flatnonzero(lowest < 1).max(initial=0)]  # leave out the flat end where every curve is 1
-    axes.set(xlim=(0, max(x_max, 0.02)), ylim=(np.floor(10 * lowest.min()) / 10, 1.005))
 
 
 def _save_calibration(bins: dict[str, np.ndarray], title: str, path: pathlib.Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib import figure
 
 from cnnjax.evaluation import classification, figures, report
 
@@ -191,6 +192,22 @@ def test_files_hold_the_metrics_for_any_number_of_classes(case: str, tmp_path: p
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_roc_curves_have_whole_axes_from_corner_to_corner_and_a_diagonal(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: dict[str, Any] = {}
+    monkeypatch.setattr(figure.Figure, "savefig", lambda self, path, **_: drawn.update({path.name: self.axes[0]}))
+    found = classification.classification_metrics(*example(3))
+    figures.save_figures(found, ["a", "b", "c"], "title", tmp_path)
+    for name in ("roc.png", "precision_recall.png"):
+        assert (drawn[name].get_xlim(), drawn[name].get_ylim(), drawn[name].get_aspect()) == ((0, 1), (0, 1), 1)
+    diagonal, *curves = drawn["roc.png"].lines
+    assert (diagonal.get_label(), diagonal.get_xydata().tolist()) == ("random guessing", [[0, 0], [1, 1]])
+    for curve in curves:
+        assert (curve.get_xydata()[0].tolist(), curve.get_xydata()[-1].tolist()) == ([0, 0], [1, 1])
+    assert "random guessing" not in [line.get_label() for line in drawn["precision_recall.png"].lines]
+
+
 @pytest.mark.parametrize(
     ("classes", "lines"),
     [(2, 2 + 1), (figures.MAX_CLASS_CURVES, figures.MAX_CLASS_CURVES + 1), (40, figures.WORST_CURVES_SHOWN + 1)],
@@ -199,7 +216,7 @@ def test_few_classes_have_a_curve_each_and_many_have_a_band(classes: int, lines:
     found = classification.classification_metrics(*example(classes, count=600))
     axes = figures.new_figure(4, 3).add_subplot()
     names = [f"class {k}" for k in range(classes)]
-    figures.plot_class_curves(axes, found.roc, found.per_class["roc_auc"], "AUC", 0.5, names)
+    figures.plot_class_curves(axes, classification.CURVE_GRID, found.roc, found.per_class["roc_auc"], "AUC", 0.5, names)
     assert len(axes.lines) == lines
     assert len(axes.collections) == (classes > figures.MAX_CLASS_CURVES)
     worst = names[int(found.per_class["roc_auc"].argmin())]
