@@ -139,6 +139,9 @@ RESUMABLE = (
     "mesh", "zero_1", "cache", "eval_batch_size", "eval_every", "checkpoint_every", "keep_checkpoints", "log_every",
 )  # fmt: skip
 
+# The same, and what may change besides where the steps already done stay the same: see `cnnjax.training.extend`.
+EXTENDABLE = (*RESUMABLE, "duration")
+
 # Names that config.json had before version 0.2.0 -> today's. `load` accepts both.
 ALIASES = {
     "accumulate": "grad_accum_steps",

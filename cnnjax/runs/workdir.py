@@ -112,13 +112,15 @@ def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
     """Context manager that makes `workdir` the folder of a run with this config, and locks it against other trainings.
 
     Creates the folder and writes config.json and versions.json. If the folder belongs to an earlier run, the config may
-    differ from that run's in the fields `cnnjax.config.RESUMABLE` only. Raises InputError, before anything is written,
-    for any other difference, if the folder has files but belongs to no run, and if another training runs in it.
+    differ from that run's in the fields `cnnjax.config.EXTENDABLE` only; the caller has checked the duration. Raises
+    InputError, before anything is written, for any other difference, if the folder has files but belongs to no run, and
+    if another training runs in it.
     """
     check_run_folder(workdir)
     path = workdir / "config.json"
     if path.exists():
-        if changes := changed_settings(workdir, config):
+        if changed_settings(workdir, config, configs.EXTENDABLE):
+            changes = changed_settings(workdir, config)
             raise InputError(
                 f"{workdir} holds a run with another config: {changes}. Pass another --workdir, or no --config"
             )
@@ -126,6 +128,8 @@ def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
         raise InputError(f"{workdir} is not empty and not a run's folder; pass another --workdir")
     workdir.mkdir(parents=True, exist_ok=True)
     with hold_lock(workdir, "training"):
+        if path.exists() and configs.load(path).duration != config.duration:
+            (workdir / "result.json").unlink(missing_ok=True)  # that of another length: the run is not complete
         write_json(path, dataclasses.asdict(config))
         write_json(workdir / "versions.json", _versions())
         yield

@@ -23,6 +23,7 @@ from cnnjax.optim import freezing
 from cnnjax.runs import checkpoint, workdir
 from cnnjax.runs.signals import Interrupted, Signals
 from cnnjax.state import TrainState
+from cnnjax.training.extend import check_duration
 from cnnjax.training.init import split_keys
 from cnnjax.training.recipe import parse_recipe
 from cnnjax.training.reporter import Reporter
@@ -65,6 +66,8 @@ def train(
 ) -> TrainResult:
     """Trains a network up to the last step, and resumes from the newest checkpoint in `folder` if there is one.
 
+    A run that exists may go on with another duration, even a finished one, where `extend.check_duration` allows it.
+
     Args:
       config: settings of the run.
       folder: the run's folder, which takes checkpoints, metrics.jsonl and result.json; it is created if needed.
@@ -86,6 +89,7 @@ def train(
     log = functools.partial(console.print, soft_wrap=True)
     recipe = parse_recipe(config)
     setup = make_setup(recipe, folder=folder, data_dir=data_dir, mesh=mesh, log=log)
+    check_duration(setup, folder)
     with workdir.claim(folder, recipe.config) if leader else contextlib.nullcontext():
         if leader:
             workdir.write_data_info(folder, setup.data)
