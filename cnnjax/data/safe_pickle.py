@@ -14,7 +14,7 @@ from typing import Any
 
 from cnnjax.errors import InputError
 
-MAX_OPERATIONS = 2_000_000  # the checkpoint of a ResNet-152 with its optimizer takes 0.1 million
+MAX_OPERATIONS = 1_000_000  # a second; the checkpoint of a ResNet-152 with its optimizer takes 0.1 million
 PERSISTENT_ID = "persistent id"  # name of a Record whose arguments are (the id,)
 
 

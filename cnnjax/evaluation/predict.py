@@ -184,7 +184,10 @@ class Predictor:
         for done in scoring.prefetch_to_host(map(self._classify_chunk, chunk_iterator)):
             rows = {i: row for indices, values in done["groups"] for i, row in zip(indices, values, strict=True)}
             for i, path in enumerate(done["paths"]):
-                yield path, rows.get(i), done["errors"].get(i, "")
+                row, error = rows.get(i), done["errors"].get(i, "")
+                if row is not None and not np.isfinite(row).all():
+                    row, error = None, "the network's scores are no finite numbers: its weights may be too large"
+                yield path, row, error
 
     def _classify_chunk(self, chunk: list[HostImage]) -> dict[str, Any]:
         """Starts the computation for a chunk of images; returns {"paths", "errors", "groups"} without waiting.

@@ -92,6 +92,12 @@ def test_arrays_that_are_no_images_are_refused(case: str) -> None:
         predict.predict_images(network(), pixels, mesh=mesh_of())
 
 
+def test_scores_that_are_no_finite_numbers_are_an_error() -> None:
+    trained = random_network(NET, DATA, kernel_scale=1e25)
+    with pytest.raises(InputError, match="image 0: the network's scores are no finite numbers"):
+        predict.predict_images(trained, photographs((28, 28)), mesh=mesh_of())
+
+
 def test_an_image_that_an_operation_refuses_is_named_by_its_index() -> None:
     with pytest.raises(InputError, match=r"image 1: .*center_crop\(28\): the image is 20x20"):
         predict.predict_images(

@@ -15,7 +15,6 @@ import resource
 import signal
 import struct
 import sys
-import time
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -66,6 +65,8 @@ PLACES = {
 def pickles() -> Files:
     """Every call in every place of both forms of PyTorch's files."""
     for (call, code), (place, put) in itertools.product(CALLS.items(), PLACES.items()):
+        if call == "operations" and place != "alone":
+            continue  # each takes two seconds
         content = put(code)
         for form, write in (("zip", as_zip), ("stream", as_stream)):
             yield f"{call}-{place}-{form}.pth", write(content, FLOATS if b"Float" in content else {})
@@ -93,7 +94,8 @@ def zips() -> Files:
         archive.writestr("a/data.pkl", b"}.")
     yield "members.pth", many.getvalue()
     yield "nested.keras", keras_zip(as_zip(PLAIN, FLOATS))
-    yield "bomb.keras", keras_zip(bytes(2 << 30))
+    yield "bomb.keras", keras_zip(bytes(300 << 20)).replace(struct.pack("<I", 300 << 20), struct.pack("<I", 4 << 29))
+    yield "large.keras", keras_zip(bytes(300 << 20))
     yield "config.keras", keras_zip(b"", json.dumps([0] * 10).encode())
     yield "deep.keras", keras_zip(b"", b"[" * 10**6)
     yield "traversal.keras", keras_zip(b"", b"{}", "../../mark.h5")
@@ -179,6 +181,12 @@ def files() -> Files:
         yield from kind()
 
 
+def cpu_seconds() -> float:
+    """Returns the CPU time of this process and of its children that have ended: the wall's is others', too."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
 def read_all(folder: pathlib.Path) -> None:
     """Reads the files of a folder. What would run code, start a process or write a file ends this process."""
     events = ("os.system", "os.exec", "os.posix_spawn", "os.mkdir", "pickle.find_class", "subprocess.Popen")
@@ -192,15 +200,16 @@ def read_all(folder: pathlib.Path) -> None:
             os._exit(9)
 
     def stop(number: int, frame: Any) -> None:
-        raise TimeoutError
+        raise KeyboardInterrupt  # which no reader catches
 
     pages = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MAX_BYTES,) * 2)
-    signal.signal(signal.SIGALRM, stop)
+    addresses = pages * resource.getpagesize() + MAX_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (addresses, addresses))
+    signal.signal(signal.SIGPROF, stop)
     sys.addaudithook(forbid)
     for path in sorted(folder.iterdir()):
-        start = time.monotonic()
-        signal.alarm(MAX_SECONDS)
+        start = cpu_seconds()
+        signal.setitimer(signal.ITIMER_PROF, MAX_SECONDS)
         try:
             arrays = formats.read(path)[1]
             outcome, text = "read", f"{sum(array.nbytes for array in arrays.values())}"
@@ -208,8 +217,8 @@ def read_all(folder: pathlib.Path) -> None:
             outcome, text = "refused", str(error)
         except BaseException as error:
             outcome, text = "fault", repr(error)[:1000]
-        signal.alarm(0)
-        print(json.dumps([path.name, outcome, round(time.monotonic() - start, 2), text]), flush=True)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        print(json.dumps([path.name, outcome, round(cpu_seconds() - start, 2), text]), flush=True)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ NUMBERS = [bytes(8), b"\xff" * 8, b"\xff" * 7 + b"\x7f", *((2**power).to_bytes(8
 
 _place = st.floats(0, 1, exclude_max=True)
 _bytes = st.one_of(st.binary(min_size=1, max_size=8), st.sampled_from(NUMBERS))
-_edit = st.tuples(st.sampled_from(["put", "insert", "cut", "copy", "end"]), _place, _place, _bytes)
+_edit = st.tuples(st.sampled_from(["put", "put", "put", "insert", "cut", "copy", "end"]), _place, _place, _bytes)
 
 
 def damaged(data: bytes, edits: list[tuple[str, float, float, bytes]]) -> bytes:
@@ -72,11 +72,12 @@ def test_a_damaged_file_is_read_or_refused(name: str, tmp_path: pathlib.Path, mo
     suffix, valid = VALID[name]
     path, counts = pathlib.Path(f"net{suffix}"), {"read": 0, "refused": 0}
 
-    @settings(max_examples=EXAMPLES[name], deadline=10_000, derandomize=True, database=None,
-              suppress_health_check=list(HealthCheck))  # fmt: skip
+    @settings(max_examples=EXAMPLES[name], deadline=None, derandomize=True, database=None,
+              suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])  # fmt: skip
     @given(st.sampled_from(valid), st.lists(_edit, min_size=1, max_size=4))
     def read(data: bytes, edits: list[tuple[str, float, float, bytes]]) -> None:
         path.write_bytes(damaged(data, edits))
+        start = hostile.cpu_seconds()
         try:
             arrays = formats.read(path)[1]
             counts["read"] += 1
@@ -85,6 +86,7 @@ def test_a_damaged_file_is_read_or_refused(name: str, tmp_path: pathlib.Path, mo
             check_message(str(error))
         else:
             assert sum(array.nbytes for array in arrays.values()) <= 100 * len(data)
+        assert hostile.cpu_seconds() - start < hostile.MAX_SECONDS
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     read()
@@ -116,7 +118,8 @@ def test_no_hostile_file_does_more_than_be_refused(tmp_path: pathlib.Path) -> No
     assert count >= 200
     assert [row for row in rows if row[1] == "fault"] == []
     assert max(rows, key=lambda row: row[2])[2] < hostile.MAX_SECONDS
-    for _, outcome, _, text in rows:
+    for name, outcome, _, text in rows:
         check_message(text if outcome == "refused" else "")
+        assert "crashed" not in text or name == "random.h5"
     print({outcome: sum(row[1] == outcome for row in rows) for outcome in ("read", "refused")})
     assert list((tmp_path / "work").iterdir()) + list((tmp_path / "tmp").iterdir()) == []

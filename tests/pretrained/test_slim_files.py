@@ -10,7 +10,7 @@ import types
 import numpy as np
 import pytest
 
-from cnnjax import pretrained
+from cnnjax import limits, pretrained
 from cnnjax.errors import InputError
 from cnnjax.pretrained import formats
 from cnnjax.pretrained.formats import keras, slim
@@ -77,6 +77,18 @@ def test_a_checkpoint_is_found_in_its_archive(tmp_path: pathlib.Path, tensorflow
     assert not (tmp_path.parent / "net.ckpt.data-00000-of-00001").exists()
     for wrong in ([], ["a.ckpt", "b.ckpt"]):
         assert "expected one checkpoint in it" in refusal(slim.read, archive(tmp_path / "net.tar.gz", wrong))
+
+
+def test_an_archive_does_not_unpack_beyond_the_limit(
+    tmp_path: pathlib.Path, tensorflow: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(limits.VARIABLE, "0.001")
+    path = tmp_path / "net.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        member = tarfile.TarInfo("net.ckpt")
+        member.size = 4 << 20
+        tar.addfile(member, io.BytesIO(bytes(member.size)))
+    assert "a file of 4,194,304 bytes, where at most 1,073,229 are left" in refusal(slim.read, path)
 
 
 def test_other_files_are_refused_in_one_line(tmp_path: pathlib.Path, tensorflow: list[str]) -> None:

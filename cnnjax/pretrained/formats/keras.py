@@ -78,7 +78,7 @@ def _read_hdf5(path: pathlib.Path, names: dict[str, str]) -> dict[str, np.ndarra
     size = path.stat().st_size
     max_bytes = max(size, limits.max_unpacked())
     environment = os.environ | {"HDF5_PLUGIN_PRELOAD": "::", "OPENBLAS_NUM_THREADS": "1"}  # '::' loads no plugins
-    request = json.dumps([max_bytes, _SECONDS + size // _BYTES_PER_SECOND, _MEMORY + 2 * max_bytes, names])
+    request = json.dumps([max_bytes, _SECONDS + size // _BYTES_PER_SECOND, _MEMORY + max_bytes, names])
     with tempfile.TemporaryFile() as out:
         process = subprocess.run(
             [sys.executable, "-P", str(_WORKER), str(path)],

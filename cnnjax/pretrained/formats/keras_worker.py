@@ -65,7 +65,8 @@ def main(path: str, max_bytes: int, names: dict[str, str], out: IO[bytes]) -> No
         encoded = json.dumps(header).encode()
         out.write(struct.pack("<Q", len(encoded)) + encoded)
         for dataset in datasets.values():
-            out.write(np.asarray(dataset[()], dataset.dtype.newbyteorder("<")).tobytes())
+            array = np.asarray(dataset[()], dataset.dtype.newbyteorder("<"), order="C")
+            out.write(array.reshape(-1).view(np.uint8).data)
 
 
 def check(name: str, dataset: Any, max_bytes: int) -> int:
@@ -171,10 +172,12 @@ def limit(seconds: int, addresses: int) -> None:
         import resource
     except ImportError:  # Windows
         return
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    values = {resource.RLIMIT_CPU: seconds, resource.RLIMIT_CORE: 0}
     if sys.platform == "linux":
-        resource.setrlimit(resource.RLIMIT_AS, (addresses, addresses))
+        values[resource.RLIMIT_AS] = addresses
+    for kind, value in values.items():
+        hard = resource.getrlimit(kind)[1]
+        resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
 
 
 if __name__ == "__main__":

@@ -3,21 +3,22 @@
 Needs TensorFlow, of the extra [tf].
 """
 
+import gzip
 import importlib
 import os
 import pathlib
-import shutil
-import tarfile
 import tempfile
-import zlib
 from typing import Any
 
 import numpy as np
 
+from cnnjax import limits
+from cnnjax.data import archives
 from cnnjax.errors import InputError
 
-# Raised by TensorFlow for a damaged file, and by tarfile for a damaged archive.
-DAMAGED = (OSError, ValueError, LookupError, RuntimeError, EOFError, zlib.error, tarfile.TarError)
+DAMAGED = (*archives.DAMAGED, LookupError, RuntimeError)  # the others are raised by TensorFlow
+_GZIP = b"\x1f\x8b"  # first bytes
+_CHUNK = 1 << 20
 
 
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -35,12 +36,21 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
             f"{path}: reading it needs TensorFlow, which is not installed: pip install 'cnnjax[tf]'"
         ) from None
     try:
-        if path.is_file() and tarfile.is_tarfile(path):
+        if _is_archive(path):
             with tempfile.TemporaryDirectory() as folder:
                 return _arrays(tf, _unpack(path, pathlib.Path(folder)))
         return _arrays(tf, _prefix(path))
     except (*DAMAGED, tf.errors.OpError) as error:
-        raise InputError(f"{path}: not a TensorFlow checkpoint, or damaged: {str(error).splitlines()[0]}") from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise InputError(f"{path}: not a TensorFlow checkpoint, or damaged: {reason}") from None
+
+
+def _is_archive(path: pathlib.Path) -> bool:
+    """Returns whether a file is compressed by gzip, as no checkpoint is."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_GZIP)) == _GZIP
 
 
 def _prefix(path: pathlib.Path) -> pathlib.Path:
@@ -51,18 +61,23 @@ def _prefix(path: pathlib.Path) -> pathlib.Path:
 def _unpack(archive: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
     """Extracts the files of the checkpoint in `archive` into `folder`; returns their common prefix.
 
-    Ignores the archive's folders. Raises ValueError unless there is exactly one checkpoint.
+    Ignores the archive's folders. Raises ValueError unless there is exactly one checkpoint, and the archive unpacks to
+    at most `limits.max_unpacked()`.
     """
     extracted = []
-    with tarfile.open(archive) as tar:
-        for member in tar:
+    with gzip.open(archive) as file:
+        for member in archives.members(file, 0, limits.max_unpacked()):
             name = pathlib.PurePosixPath(member.name).name
-            file = tar.extractfile(member) if member.isfile() else None
-            if file is None or name.startswith(".") or not (name.endswith((".ckpt", ".index")) or ".data-" in name):
+            if name.startswith(".") or not (name.endswith((".ckpt", ".index")) or ".data-" in name):
                 continue
             extracted.append(folder / name)
             with extracted[-1].open("wb") as out:
-                shutil.copyfileobj(file, out)
+                file.seek(member.start)
+                for start in range(0, member.size, _CHUNK):
+                    chunk = file.read(min(_CHUNK, member.size - start))
+                    out.write(chunk)
+            if extracted[-1].stat().st_size < member.size:
+                raise EOFError(f"{name} is cut")
     prefixes = {_prefix(file) for file in extracted}
     if len(prefixes) != 1:
         raise ValueError(f"expected one checkpoint in it, found {sorted(prefix.name for prefix in prefixes)}")
