@@ -145,7 +145,8 @@ def _read_keras3(layers: Any, names: dict[str, str], depth: int) -> Iterator[tup
     """
     if depth > MAX_DEPTH:
         refuse(f"models inside each other, {MAX_DEPTH} deep")
-    for key in sorted(layers, key=_class_and_number):
+    places = {name: place for place, name in enumerate(names)}  # the order of the layers, where it is known
+    for key in sorted(layers, key=lambda key: (places.get(key, len(places)), *_class_and_number(key))):
         group = member(layers, key, h5py.Group)
         if has(group, "layers"):  # a model as a layer
             yield from _read_keras3(member(group, "layers", h5py.Group), {}, depth + 1)
