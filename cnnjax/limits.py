@@ -29,6 +29,6 @@ def check_size(what: str, num_bytes: int, limit: int) -> None:
     If `limit` is `max_unpacked()`, the message says how to raise it.
     """
     if not 0 <= num_bytes <= limit:
-        more = f"; set {VARIABLE} to allow more" if limit == max_unpacked() else ""
+        more = f"; the environment variable {VARIABLE} raises it" if limit == max_unpacked() else ""
         size = f"{num_bytes:,} bytes" if num_bytes.bit_length() < 64 else "more than 2^63 bytes"
-        raise InputError(f"{what} claims {size}, and the limit is {limit:,}{more}")
+        raise InputError(f"{what} claims {size}, more than the limit of {limit:,}{more}")

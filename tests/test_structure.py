@@ -22,6 +22,7 @@ LEAVES = [
     "errors", "spec", "state", "losses", "distributed/sharding", "distributed/processes", "metrics", "config", "cache",
     "tables",
     "paths",
+    "limits",
 ]  # fmt: skip
 
 

@@ -80,7 +80,8 @@ def check(name: str, dataset: Any, max_bytes: int) -> int:
     if not plist.get_nfilters() and size > stored:
         refuse(f"{name!r} claims {size:,} bytes, of which the file has {stored:,}")
     if size > max_bytes:
-        refuse(f"{name!r} claims {size:,} bytes, of which the limit leaves {max_bytes:,}; {VARIABLE} raises it")
+        more = f"more than the limit leaves, {max_bytes:,}; the environment variable {VARIABLE} raises it"
+        refuse(f"{name!r} claims {size:,} bytes, {more}")
     return size
 
 
