@@ -27,10 +27,9 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         config, default = config_files.read_config(args.config, overrides), Config()
         name, _ = paths.split_argument(args.config)
         console.print(_docstring(config_files.find_file(name, "configs", "config")))
-        value_column = Column("value", overflow="fold")  # a pipeline is one long word
-        table = Table(
-            "field", value_column, "default, if different", "description", title="Config fields", title_justify="left"
-        )
+        names = "field", "value", "default, if different", "description"
+        columns = [Column(name, overflow="fold") for name in names]  # a pipeline is one long word
+        table = Table(*columns, title="Config fields", title_justify="left")
         descriptions = field_help()
         for name, value in vars(config).items():
             default_value = getattr(default, name)

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     if args.action != "list" and not args.name:
         raise shared.UsageError(f"the data set's name is missing: cnnjax data {args.action} NAME")
     console = shared.make_console()
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from cnnjax.data import build
 
@@ -61,7 +61,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
                       data_dir=args.data_dir)  # fmt: skip
         console.print(f"the preview is in {path}", soft_wrap=True)
         return 0
-    table = Table("name", "splits", "folder", "description", title="Data sets", title_justify="left")
+    columns = [Column(name, overflow="fold") for name in ("name", "splits", "folder", "description")]
+    table = Table(*columns, title="Data sets", title_justify="left")
     for row in build.available(args.data_dir):
         splits = ", ".join(f"{name} {count:,}" for name, count in row.splits.items())
         table.add_row(row.name, splits, str(row.path or "not built yet"), row.note)

@@ -133,6 +133,11 @@ def create_model(text: str, num_classes: int = 0, dtype: str = "float32") -> nn.
         raise InputError(f"model {shown!r}: {error}") from error
 
 
+def with_num_classes(model: nn.Module, num_classes: int) -> nn.Module:
+    """Returns a copy of `model` with another number of classes, whatever number its call string had."""
+    return model.clone(num_classes=num_classes) if hasattr(model, "num_classes") else model
+
+
 def count_params(model: nn.Module, input_shape: tuple[int, int, int]) -> int:
     """Returns the number of trainable parameters of `model` for images [height, width, channels].
 

@@ -20,7 +20,7 @@ from cnnjax.data.info import DataInfo
 from cnnjax.data.operations import parse_operations
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError, nearest
-from cnnjax.models import MODELS, create_model
+from cnnjax.models import MODELS, create_model, with_num_classes
 from cnnjax.optim import freezing
 from cnnjax.pretrained import catalog, files, formats
 from cnnjax.runs import checkpoint, workdir
@@ -91,7 +91,7 @@ def load(source: str | pathlib.Path, like: str = "", model: str = "") -> LoadedN
         row = catalog.find(like)
         return _load_file(path, _published_network(row), row.library)
     if model:
-        module = create_model(model, 1)  # first, since it names an unknown model
+        module = with_num_classes(create_model(model), 1)  # first, since it names an unknown model
         shape = MODELS[spec.parse(model).name].input_shape
         data = DataInfo(_numbered_classes(1), shape, has_class_names=False)
         return _load_file(path, LoadedNetwork(Config(model=model), data, module, _no_variables), "")
@@ -139,7 +139,7 @@ def _load_file(path: pathlib.Path, network: LoadedNetwork, library: str) -> Load
     match = files.match(network.model, network.data.shape, kind, arrays, library)
     if count := files.num_classes(match):
         data = dataclasses.replace(network.data, classes=_numbered_classes(count), has_class_names=False)
-        model = create_model(network.config.model, count, network.config.dtype)
+        model = with_num_classes(network.model, count)
         network = network.replace(data=data, model=model)
         match = files.match(model, data.shape, kind, arrays, library)
     variables = match.check(str(path))

@@ -69,6 +69,15 @@ def test_the_list_of_networks_as_csv_has_plain_numbers(capsys: pytest.CaptureFix
     assert rows["lenet5"]["paper"].endswith("Proc. IEEE 1998")
 
 
+@pytest.mark.parametrize("command", ["configs digits_lenet5", "configs", "data list", "weights", "cache"])
+def test_lists_cut_nothing_at_80_columns(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main(command.split(" ")) == 0
+    assert "…" not in capsys.readouterr().out
+
+
 def test_columns_is_the_width_of_what_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     for columns, width in (("97", 97), ("", 140), ("0", 140), ("wide", 140)):
         monkeypatch.setenv("COLUMNS", columns)

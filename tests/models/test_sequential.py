@@ -12,7 +12,9 @@ from cnnjax import pretrained, summarize
 from cnnjax.errors import InputError
 from cnnjax.evaluation import probe
 from cnnjax.models import count_params, create_model, layer_list
+from cnnjax.pretrained.export import write
 from cnnjax.pretrained.library import list_layers
+from cnnjax.state import path_name
 from tests import tiny
 from tests.models import calls, zoo
 
@@ -205,3 +207,13 @@ def test_a_list_trains_and_gives_its_layers_to_another_head(digits_dir: str, tmp
     plan = pretrained.match_for_transfer(ours, network, "run", ["a", "b"])
     assert "the head, 'dense1', is new" in plan.description
     assert len(plan.paths) == 8 - 2
+
+
+def test_a_file_of_other_classes_may_be_read_for_a_list_that_says_its_number(tmp_path: pathlib.Path) -> None:
+    model, path = build("conv(4, 3)|gap|dense(7)", 7), tmp_path / "net.safetensors"
+    variables = jax.jit(lambda x: model.init(zoo.key(), x, train=False))(np.zeros((1, 28, 28, 1), np.float32))
+    leaves = jax.tree_util.tree_leaves_with_path(variables)
+    write(path, {path_name(names): np.asarray(leaf) for names, leaf in leaves})
+    network = pretrained.load(str(path), model="sequential('conv(4, 3)|gap|dense(10)')")
+    assert network.model.num_classes == 7
+    assert len(network.data.classes) == 7

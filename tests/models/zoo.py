@@ -29,6 +29,7 @@ REDUCED = (
     "se_resnext50_32x4d(stage_sizes=(1, 1), features=16, groups=4, small_images=True)",
     "densenet40_12(stage_sizes=(2, 2), growth_rate=4)",
     'vgg11(features=(8, 8, 16, 16, 16), head="gap")',
+    "sequential(layers='conv(8, 3)|batch_norm|relu|max_pool(2)|conv(8, 3)|prelu|gap|dense(16)|tanh|dense')",
 )
 
 
