@@ -4,6 +4,7 @@ import gzip
 import io
 import pathlib
 import tarfile
+import zipfile
 
 import pytest
 
@@ -89,6 +90,13 @@ def test_an_archive_is_not_unpacked_beyond_what_its_data_set_needs(name: str, tm
     archive.write_bytes(gzip.compress(tar(files)))
     with pytest.raises(InputError, match=words):
         build("cifar10", str(archive.parent), str(tmp_path / "data"), silent)
+
+
+def test_a_zip_archive_with_a_long_directory_is_refused_before_it_is_read() -> None:
+    names = b"".join(b"PK\1\2" + bytes(24) + b"\7\0" + bytes(16) + b"%07d" % i for i in range(100_000))
+    end = b"PK\5\6" + bytes(8) + len(names).to_bytes(4, "little") + bytes(6)
+    with pytest.raises(zipfile.BadZipFile, match="its directory has 5,300,000 bytes, more than the limit of 4,194,304"):
+        archives.open_zip(io.BytesIO(names + end))
 
 
 def test_a_file_of_cifar_that_is_too_large_is_not_read(tmp_path: pathlib.Path) -> None:

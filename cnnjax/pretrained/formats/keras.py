@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from cnnjax import limits
+from cnnjax.data import archives
 from cnnjax.errors import InputError
 from cnnjax.pretrained.formats import safetensors
 
@@ -48,7 +49,11 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         if not zipfile.is_zipfile(path):
             return _read_hdf5(path, {})
-        with zipfile.ZipFile(path) as archive, tempfile.NamedTemporaryFile(suffix=".h5") as file:
+        with (
+            path.open("rb") as zipped,
+            archives.open_zip(zipped) as archive,
+            tempfile.NamedTemporaryFile(suffix=".h5") as file,
+        ):
             with _open(archive, "config.json", _MAX_CONFIG_BYTES) as member:
                 config = json.loads(member.read(_MAX_CONFIG_BYTES))
             with _open(archive, "model.weights.h5", limits.max_unpacked()) as member:

@@ -9,12 +9,12 @@ import pathlib
 import sys
 import zipfile
 from collections.abc import Callable
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from cnnjax import limits
-from cnnjax.data import safe_pickle
+from cnnjax.data import archives, safe_pickle
 from cnnjax.data.safe_pickle import Record
 from cnnjax.errors import InputError
 from cnnjax.pretrained.formats import Arrays, torch_pickles
@@ -53,9 +53,9 @@ def read(path: pathlib.Path) -> Arrays:
         raise InputError(f"{path} ({size:,} bytes) is truncated or no PyTorch state dict: {reason}") from error
 
 
-def _read_zip(file: IO[bytes], size: int) -> tuple[Any, Numbers]:
+def _read_zip(file: io.BufferedReader, size: int) -> tuple[Any, Numbers]:
     """Reads a zip archive of PyTorch 1.6 or later; returns the unpickled content and the numbers of its storages."""
-    archive = zipfile.ZipFile(file)
+    archive = archives.open_zip(file)
     names = archive.namelist()
     pickled = next((name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")), None)
     if pickled is None:
@@ -79,16 +79,17 @@ def _read_zip(file: IO[bytes], size: int) -> tuple[Any, Numbers]:
 
 def _member(archive: zipfile.ZipFile, name: str, max_bytes: int) -> bytes:
     """Reads a file of an archive. Refuses a compressed one: PyTorch writes none, and it might expand without limit."""
-    if name not in archive.NameToInfo:
-        raise InputError(f"is cut, or damaged: no {shown(name)} in it")
-    member = archive.getinfo(name)
+    try:
+        member = archive.getinfo(name)
+    except KeyError:
+        raise InputError(f"is cut, or damaged: no {shown(name)} in it") from None
     if member.compress_type != zipfile.ZIP_STORED:
         raise InputError(f"refused to unpack {shown(name)}: PyTorch does not compress it")
     limits.check_size(shown(name), member.file_size, max_bytes)
     return archive.read(member)
 
 
-def _read_stream(file: IO[bytes], size: int) -> tuple[Any, Numbers]:
+def _read_stream(file: io.BufferedReader, size: int) -> tuple[Any, Numbers]:
     """Reads the stream that PyTorch wrote before version 1.6, as `_read_zip` does."""
     file.seek(0)
     stream = io.BytesIO(file.read(size))
