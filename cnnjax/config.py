@@ -1,12 +1,12 @@
 """Every setting of a run, once: its name, default, help and range."""
 
 import dataclasses
-import json
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cnnjax import sealed
 from cnnjax.errors import InputError, nearest, unknown
 
 
@@ -247,12 +247,15 @@ def load(path: pathlib.Path) -> Config:
 
     Raises InputError if the file is missing or damaged.
     """
+    remedy = "Pass other settings as --config.FIELD=VALUE to a new run"
     try:
-        values: dict[str, Any] = dict(json.loads(path.read_text()))
+        values: dict[str, Any] = dict(sealed.read_json(path, remedy))
         return check(Config(**{ALIASES.get(name, name): value for name, value in values.items()}))
     except FileNotFoundError:
         raise InputError(f"{path.parent} is not a run's folder: it has no {path.name}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
+    except (ValueError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path} is damaged: {error}") from error
 
 

@@ -114,7 +114,7 @@ def config_files() -> list[pathlib.Path]:
 def _load_json(path: pathlib.Path) -> Config:
     """Loads a run's config.json. Raises InputError if the run needs imported code that is not imported."""
     register.check_imports(path.parent)
-    return load(path)
+    return load(path.resolve())  # a link that a person names is followed
 
 
 def read_space(location: str) -> dict[str, Any]:

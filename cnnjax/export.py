@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnnjax import augment, pretrained, spec
+from cnnjax import augment, pretrained, sealed, spec
 from cnnjax.data import imagenet, pipeline
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
@@ -28,7 +28,6 @@ from cnnjax.evaluation import scoring
 from cnnjax.evaluation.recipe import parse_eval_recipe
 from cnnjax.pretrained import convert
 from cnnjax.pretrained import export as state_dicts
-from cnnjax.runs import workdir
 from cnnjax.state import path_name
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")  # the program runs on each
@@ -170,6 +169,6 @@ def write(
         return [path]
     program = export_program(network, step, log, shape)
     facts_path = path.with_name(path.name + ".json")
-    workdir.write_atomically(path, program.serialized)
-    workdir.write_json(facts_path, program.facts)
+    sealed.write_atomically(path, program.serialized)
+    sealed.write_plain_json(facts_path, program.facts)
     return [path, facts_path]

@@ -12,13 +12,12 @@ import dataclasses
 import hashlib
 import importlib
 import importlib.util
-import json
 import pathlib
-import shutil
 import sys
 from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any, TypeVar
 
+from cnnjax import sealed
 from cnnjax.errors import InputError
 
 FOLDER = "imports"  # in a run's folder: the copies, and imports.json
@@ -84,9 +83,9 @@ def keep_copies(folder: pathlib.Path) -> None:
     copies.mkdir(parents=True, exist_ok=True)
     entries = []
     for entry in _imports.values():
-        shutil.copyfile(entry.path, copies / entry.path.name)
+        sealed.write_atomically(copies / entry.path.name, entry.path.read_bytes())
         entries.append({"name": entry.name, "file": entry.path.name, "digest": entry.digest})
-    (copies / "imports.json").write_text(json.dumps(entries, indent=2) + "\n")
+    sealed.write_json(copies / "imports.json", {"imports": entries})
 
 
 def check_imports(folder: pathlib.Path) -> None:
@@ -95,13 +94,14 @@ def check_imports(folder: pathlib.Path) -> None:
     Raises InputError if code is missing or its source has changed, and for a damaged imports.json.
     """
     path = folder / FOLDER / "imports.json"
-    if not path.is_file():
-        return
     try:
-        entries = json.loads(path.read_text())
+        content = sealed.read_json(path)
+        entries = content["imports"] if isinstance(content, dict) else content  # a list, before version 0.3
         needed = {entry["digest"]: (entry["name"], entry["file"]) for entry in entries}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is damaged: {error}") from error
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged: {error!r}") from error
     have = {entry.digest for entry in _imports.values()}
     for digest, (name, file) in needed.items():
         if digest in have:

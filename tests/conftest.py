@@ -78,6 +78,7 @@ def _refuse_network() -> None:
 
 
 _refuse_network()
+os.fsync = lambda descriptor: None  # no test loses power, and flushing to a busy disk takes longer than most tests
 
 
 def pytest_unconfigure() -> None:

@@ -6,13 +6,16 @@ import http.client
 import os
 import pathlib
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Sequence
 
+from cnnjax import sealed
 from cnnjax.errors import InputError
 
 _CHUNK_BYTES = 1 << 20
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
+_FULL_DIGITS = 32  # of an MD5, the shortest digest
 _TIMEOUT_SECONDS = 10  # without a byte
 _HINT = "Without a network, put the original files in a folder and give it as the source"
 
@@ -33,7 +36,7 @@ def fetch(
 
     `log` gets the URL. `progress` is called with the bytes received and the bytes in total, which are 0 if the server
     does not tell. `hint` ends the message of the error. Raises InputError if no URL works, the digest is wrong or the
-    disk is full.
+    disk is full. A URL whose content anybody on the way could replace is not used: see `_is_protected`.
     """
     partial = path.with_name(path.name + ".part")
     reasons = []
@@ -43,6 +46,9 @@ def fetch(
         reasons.append(f"{path} is another file: {path.stat().st_size:,} bytes with {actual}, expected {digest}")
     path.parent.mkdir(parents=True, exist_ok=True)
     for url in urls:
+        if not _is_protected(url, digest):
+            reasons.append(f"{url}: not used, because neither https nor a full digest protects what it sends")
+            continue
         log(f"downloading {url}")
         try:
             _receive(url, partial, progress)
@@ -62,6 +68,13 @@ def fetch(
     raise InputError(f"could not download {path.name}{kept}: {'; '.join(reasons)}. {hint}")
 
 
+def _is_protected(url: str, digest: str) -> bool:
+    """Returns whether nobody on the way can replace the content of a URL unseen: by https, or by the full digest."""
+    parts = urllib.parse.urlsplit(url)
+    is_local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    return parts.scheme == "https" or is_local or len(digest.partition(":")[2]) >= _FULL_DIGITS
+
+
 def digest_of(path: pathlib.Path, like: str) -> str:
     """Returns the digest of a file, as 'md5:...' or 'sha256:...', by the algorithm that `like` begins with."""
     algorithm = like.partition(":")[0]
@@ -73,8 +86,11 @@ def _receive(url: str, partial: pathlib.Path, progress: Callable[[int, int], Non
     """Downloads the bytes of `url` that the file `partial` lacks, and appends them.
 
     Starts again from the first byte if the server does not support ranges. Calls progress(bytes so far, bytes in total
-    or 0). Raises OSError or HTTPException if the download fails or is cut. Does not check a digest.
+    or 0). Raises OSError or HTTPException if the download fails, is cut, or is redirected from https to http. Does not
+    check a digest.
     """
+    if partial.is_symlink():  # not ours: what it leads to stays as it is
+        partial.unlink()
     have = partial.stat().st_size if partial.exists() else 0
     headers = {"User-Agent": "cnnjax", "Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     try:
@@ -85,11 +101,14 @@ def _receive(url: str, partial: pathlib.Path, progress: Callable[[int, int], Non
             return
         raise
     with response:
+        if url.startswith("https:") and not response.url.startswith("https:"):
+            raise ConnectionError(f"redirected to {response.url}, which is not https")
         if response.status != 206:
             have = 0
         length = int(response.headers.get("Content-Length") or 0)
         total = have + length if length else 0
-        with open(partial, "ab" if have else "wb") as file:
+        with sealed.append(partial) as file:
+            file.truncate(have)
             while chunk := response.read(_CHUNK_BYTES):
                 file.write(chunk)
                 have += len(chunk)

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cnnjax.distributed.devices import divide, visible_gpus
+from cnnjax.distributed.guard import guarded
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 KILL_AFTER_SIGNALS = 3  # the third signal kills
@@ -96,8 +97,9 @@ class ProcessGroup:
         with self._log(i).open("wb") as log:
             to_terminal = i == 0 or "--dry-run" in self.command[1:2]
             output: dict[str, Any] = {} if to_terminal else {"stdout": log, "stderr": log}
+            command = guarded(self.command)  # or it would outlive a launcher that is killed
             return subprocess.Popen(
-                self.command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True, **output
+                command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True, **output
             )
 
     def _log(self, i: int) -> pathlib.Path:

@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from cnnjax import sealed
 from cnnjax.evaluation.classification import classification_metrics
 from cnnjax.evaluation.figures import save_figures
-from cnnjax.runs import workdir as workdirs
 
 MAX_FOLDER_NAME = 120  # characters
 
@@ -28,7 +28,8 @@ def write(
 ) -> dict[str, Any]:
     """Writes the report of one evaluation: metrics.json, per_class.csv, confusion.csv, calibration.csv and the figures.
 
-    The folder is `workdir`/evaluations/NAME, where NAME is derived from `description`. Only process 0 writes.
+    The folder is `workdir`/evaluations/NAME, where NAME is derived from `description`. It gets its name once it is
+    complete, in place of an earlier one, so there is never half of a report. Only process 0 writes.
 
     Args:
       scores: float32 [N, K], logits or log-probabilities.
@@ -41,6 +42,8 @@ def write(
     Returns:
       The contents of metrics.json without the confusion matrix. A number that is not finite is None there, and empty in
       the CSV files.
+
+    Raises InputError if the folder cannot be written.
     """
     result = classification_metrics(scores, labels)
     folder = workdir / "evaluations" / _folder_name(**description)
@@ -54,13 +57,14 @@ def write(
         "folder": str(folder),
     }
     if jax.process_index() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        workdirs.write_json(folder / "metrics.json", content | {"confusion": result.confusion.tolist()})
-        _write_csv(folder / "per_class.csv", {"class": class_names, **result.per_class})
-        _write_csv(folder / "calibration.csv", result.calibration)
-        columns = dict(zip(class_names, result.confusion.T, strict=True))
-        _write_csv(folder / "confusion.csv", {"label \\ prediction": class_names, **columns})
-        save_figures(result, class_names, title(description), folder)
+        sealed.check_no_link(folder.parent)
+        with sealed.replacing_folder(folder) as new:
+            sealed.write_plain_json(new / "metrics.json", content | {"confusion": result.confusion.tolist()})
+            _write_csv(new / "per_class.csv", {"class": class_names, **result.per_class})
+            _write_csv(new / "calibration.csv", result.calibration)
+            columns = dict(zip(class_names, result.confusion.T, strict=True))
+            _write_csv(new / "confusion.csv", {"label \\ prediction": class_names, **columns})
+            save_figures(result, class_names, title(description), new)
     return content
 
 

@@ -11,7 +11,7 @@ import tomllib
 import urllib.parse
 from collections.abc import Callable
 
-from cnnjax import cache
+from cnnjax import cache, sealed
 from cnnjax.data import download, imagenet
 from cnnjax.data.catalog import DATASETS
 from cnnjax.errors import unknown
@@ -133,8 +133,6 @@ def fetch(row: PublishedWeights, log: Callable[[str], None]) -> pathlib.Path:
         download.fetch([row.url], path, digest, log, hint=f"Without a network, put that file into {path.parent}")
         if digest == "sha256:":
             digest = download.digest_of(path, digest)
-            partial = digest_file.with_name(f"{digest_file.name}.part")
-            partial.write_text(f"{digest}\n")
-            partial.replace(digest_file)
+            sealed.write_atomically(digest_file, f"{digest}\n".encode())
             log(f"{row.name}: no digest was published; from now on {path} must have {digest}")
     return path

@@ -11,7 +11,8 @@ import numpy as np
 from flax import linen as nn
 from safetensors.numpy import save
 
-from cnnjax.errors import InputError, unknown
+from cnnjax import sealed
+from cnnjax.errors import unknown
 from cnnjax.pretrained import convert
 from cnnjax.pretrained.library import Arrays, Shape
 
@@ -46,13 +47,8 @@ def write(path: pathlib.Path, arrays: Arrays) -> None:
     """
     if path.suffix not in WRITERS:
         raise unknown("suffix", path.suffix, WRITERS)
-    partial = path.with_name(path.name + ".part")
-    try:
-        WRITERS[path.suffix](partial, {name: np.asarray(array, order="C") for name, array in arrays.items()})
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    with sealed.replacing(path) as file:
+        WRITERS[path.suffix](pathlib.Path(file.name), {k: np.asarray(x, order="C") for k, x in arrays.items()})
 
 
 def _write_safetensors(path: pathlib.Path, arrays: Arrays) -> None:

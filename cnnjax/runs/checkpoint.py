@@ -27,6 +27,7 @@ from cnnjax.runs.digest import DamagedError, array_records, check_same_network, 
 from cnnjax.state import TrainState, Tree, path_name
 
 FOLDER = "checkpoints"
+Log = Callable[[str], None]
 METRIC = "accuracy"  # of the validation split: by it a checkpoint is the best
 
 # A checkpoint has two items, so that evaluation reads only the first and needs no optimizer.
@@ -207,12 +208,12 @@ def steps(workdir: pathlib.Path) -> list[int]:
     return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit()) if folder.is_dir() else []
 
 
-def best(workdir: pathlib.Path) -> int | None:
+def best(workdir: pathlib.Path, log: Log = print) -> int | None:
     """Returns the step of the checkpoint with the highest validation accuracy, the latest of several.
 
-    Returns None if no checkpoint has validation metrics.
+    Returns None if no checkpoint has validation metrics. `log` gets a line for each whose metrics are damaged.
     """
-    return _best({step: _metrics(workdir, step) for step in steps(workdir)})
+    return _best({step: _metrics(workdir, step, log) for step in steps(workdir)})
 
 
 def _best(metrics_by_step: dict[int, dict[str, float] | None]) -> int | None:
@@ -225,11 +226,12 @@ def _best(metrics_by_step: dict[int, dict[str, float] | None]) -> int | None:
     return max(scores, key=scores.__getitem__) if scores else None
 
 
-def _metrics(workdir: pathlib.Path, step: int) -> dict[str, float] | None:
-    """Returns the validation metrics of a checkpoint; None if it has none or they cannot be read."""
+def _metrics(workdir: pathlib.Path, step: int, log: Log = lambda line: None) -> dict[str, float] | None:
+    """Returns the validation metrics of a checkpoint; None if it has none or, after a line to `log`, if damaged."""
     try:
         return read_section(_folder(workdir, step), "metrics", "values")
-    except DamagedError:
+    except DamagedError as error:
+        log(f"checkpoint {_folder(workdir, step)} does not count for the best: {error}")
         return None
 
 
@@ -266,9 +268,7 @@ def _read(workdir: pathlib.Path, step: int, abstract: dict[str, dict[str, Tree]]
     return {item: restored[item] for item in abstract}
 
 
-def restore(
-    workdir: pathlib.Path, abstract: TrainState, log: Callable[[str], None], set_aside: bool = False
-) -> TrainState | None:
+def restore(workdir: pathlib.Path, abstract: TrainState, log: Log, set_aside: bool = False) -> TrainState | None:
     """Restores the newest intact checkpoint; returns None if the run has no checkpoints.
 
     Args:
@@ -286,9 +286,7 @@ def restore(
     return TrainState(**{ATTRIBUTES.get(name, name): tree for name, tree in fields.items()})
 
 
-def restore_model(
-    workdir: pathlib.Path, abstract: dict[str, Tree], step: str, log: Callable[[str], None]
-) -> tuple[int, dict[str, Tree]]:
+def restore_model(workdir: pathlib.Path, abstract: dict[str, Tree], step: str, log: Log) -> tuple[int, dict[str, Tree]]:
     """Returns the step of a checkpoint and its variables {"params": ..., "model_state": ..., "ema": ...}.
 
     `abstract` has the same keys, with trees of ShapeDtypeStructs. `step` is 'last', 'best' or a number. 'last' skips
@@ -300,7 +298,7 @@ def restore_model(
         if newest is None:
             raise InputError(f"{workdir} has no checkpoint yet")
         return newest[0], newest[1]["model"]
-    number = best(workdir) if step == "best" else int(step) if step.isdigit() else None
+    number = best(workdir, log) if step == "best" else int(step) if step.isdigit() else None
     if step == "best" and number is None:
         raise InputError(f"{workdir} has no best checkpoint: its config has no val_split; use --step=last")
     if number not in available:
@@ -317,7 +315,7 @@ def _list(numbers: list[int]) -> str:
 
 
 def _newest(
-    workdir: pathlib.Path, abstract: dict[str, dict[str, Tree]], log: Callable[[str], None], set_aside: bool
+    workdir: pathlib.Path, abstract: dict[str, dict[str, Tree]], log: Log, set_aside: bool
 ) -> tuple[int, dict[str, Any]] | None:
     """Returns (step, items) of the newest intact checkpoint, restored into `abstract` as in `_read`.
 

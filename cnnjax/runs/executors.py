@@ -9,12 +9,13 @@ import os
 import pathlib
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from cnnjax import sealed
 from cnnjax.distributed.devices import divide, visible_cores, visible_gpus
+from cnnjax.distributed.guard import guarded
 from cnnjax.errors import InputError
 
 
@@ -33,38 +34,17 @@ class Job(NamedTuple):
 Start = Callable[[list[str], pathlib.Path], Job]
 GRACE_SECONDS = 60.0  # from the request to stop until a run is killed
 
-# Executes a command that receives SIGTERM when its parent dies: the runs of a killed sweep would go on otherwise.
-_GUARD = """
-import ctypes, os, signal, sys
-parent, cores, *command = sys.argv[1:]
-try:
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG; it outlives exec
-except (AttributeError, OSError):
-    pass  # not Linux
-if os.getppid() != int(parent):
-    sys.exit(128 + signal.SIGTERM)
-if cores:
-    os.sched_setaffinity(0, [int(core) for core in cores.split(",")])
-os.execvp(command[0], command)
-"""
-
-
-def _guarded(command: list[str], cores: Sequence[int]) -> list[str]:
-    """Wraps a command line: the command runs on these CPU cores and, on Linux, gets SIGTERM when this process dies.
-
-    No cores means all cores.
-    """
-    return [sys.executable, "-ISc", _GUARD, str(os.getpid()), ",".join(map(str, cores)), *command]
-
 
 def _popen(command: list[str], log: pathlib.Path, cores: Sequence[int] = (), **environment: str) -> subprocess.Popen:
     """Starts a command, with its output appended to `log`, and returns without waiting for it.
 
+    The command gets SIGTERM when this process dies: the runs of a killed sweep would go on otherwise.
+
     `cores` are the CPU cores that it may use, () for all; `environment` are variables to set besides this process's.
     """
-    with log.open("ab") as file:
+    with sealed.append(log) as file:
         return subprocess.Popen(
-            _guarded(command, cores), stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
+            guarded(command, cores), stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
             env=os.environ | environment, start_new_session=True,
         )  # fmt: skip
 

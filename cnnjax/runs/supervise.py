@@ -5,7 +5,6 @@ supervising process may be killed and restarted, too.
 """
 
 import dataclasses
-import json
 import os
 import pathlib
 import signal
@@ -17,7 +16,7 @@ from typing import Any, Literal
 from cnnjax import register
 from cnnjax.config import RESUMABLE, Config, to_steps
 from cnnjax.errors import InputError
-from cnnjax.runs import workdir
+from cnnjax.runs import history, workdir
 from cnnjax.runs.executors import GRACE_SECONDS, Job, Start
 from cnnjax.runs.signals import Interrupted
 
@@ -159,11 +158,11 @@ def _launch(run: Run, start: Start) -> Job:
 
     If another process is already training in the folder, starts nothing and returns a job that follows the folder.
     """
+    if workdir.is_locked(run.folder):  # an earlier supervisor started it, and it is still running: wait for it
+        return Job(lambda: _status_from_folder(run.folder), lambda kill: None)
     run.folder.mkdir(parents=True, exist_ok=True)
     if not (run.folder / "config.json").exists():
         workdir.write_json(run.folder / "config.json", dataclasses.asdict(run.config))
-    if workdir.is_locked(run.folder):  # an earlier supervisor started it, and it is still running: wait for it
-        return Job(lambda: _status_from_folder(run.folder), lambda kill: None)
     safe = (
         [] if {"", os.getcwd()} & set(sys.path) else ["-P"]
     )  # else a random.py in the current folder would be executed
@@ -211,8 +210,8 @@ def _kill_if_stalled(active: _Active, stall_timeout: float) -> None:
 
 
 def read_metrics(folder: pathlib.Path) -> list[dict[str, Any]]:
-    """Returns the complete lines of a run's metrics.jsonl, parsed; [] if there is no file."""
-    return [json.loads(line) for line in workdir.complete_lines(folder / "metrics.jsonl")]
+    """Returns the complete and intact lines of a run's metrics.jsonl, parsed; [] if there is no file."""
+    return [line.values for line in history.read(folder).lines]
 
 
 def is_complete(folder: pathlib.Path) -> bool:
@@ -245,7 +244,9 @@ def has_result(run: Run, log: Callable[[str], None], resumable: Container[str] =
 
 
 def complete_metrics(folder: pathlib.Path) -> list[dict[str, Any]]:
-    """Returns the lines of a complete run's metrics.jsonl. Raises InputError if the last ones are lost."""
+    """Returns the lines of a complete run's metrics.jsonl. Raises InputError if any are damaged or lost."""
+    if not history.read(folder).is_whole:
+        raise InputError(f"{folder / history.FILE} has damaged or missing lines")
     lines, result = read_metrics(folder), workdir.read_json(folder / "result.json")
     last = lines[-1] if lines else {}
     is_scored = "split" not in result or any(name.startswith("test/") for name in last)

@@ -1,21 +1,22 @@
 """A run's folder: its config, data description, software versions, metrics and lock.
 
 config.json     every setting             metrics.jsonl   one JSON object per line, with its step
-data.json       classes, shape, mean      tensorboard/    the same metrics, for TensorBoard
-statistics.npz  long statistics           checkpoints/    see `cnnjax.runs.checkpoint`
-versions.json   packages, devices         evaluations/    see `cnnjax.evaluation.scoring`
-result.json     the final metrics
+data.json       classes, shape, mean      metrics.crc     checksums of these lines: see `cnnjax.runs.history`
+statistics.npz  long statistics           tensorboard/    the same metrics, for TensorBoard
+versions.json   packages, devices         checkpoints/    see `cnnjax.runs.checkpoint`
+result.json     the final metrics         evaluations/    see `cnnjax.evaluation.report`
+damaged/        what was found damaged    imports/        see `cnnjax.register`
+
+The JSON files are sealed (`cnnjax.sealed`); data.json has the digest of statistics.npz.
 """
 
 import contextlib
 import dataclasses
 import datetime
 import fcntl
-import functools
 import hashlib
 import importlib.metadata
 import io
-import json
 import os
 import pathlib
 import platform
@@ -29,16 +30,19 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from cnnjax import __version__, spec
+from cnnjax import __version__, sealed, spec
 from cnnjax import config as configs
 from cnnjax.config import Config
 from cnnjax.data.info import DataInfo
 from cnnjax.errors import InputError
 from cnnjax.models import rename_arguments
 from cnnjax.paths import check_run_folder
+from cnnjax.sealed import write_atomically, write_json
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets", "grain")
 MAX_JSON_VALUES = 20  # longer statistics go to statistics.npz
+MAX_STATISTICS_BYTES = 1 << 32
+FOLDERS = ("checkpoints", "damaged", "imports", "tensorboard")  # in a run's folder: what a training writes into
 LOCK = "lock"  # held by the training in the folder
 SYNC_SECONDS = 60  # a network file system may take this long to show process 0's files on other hosts
 
@@ -57,30 +61,6 @@ def unused_path(path: pathlib.Path) -> pathlib.Path:
     return next(other for suffix in suffixes if not os.path.lexists(other := path.with_name(path.name + suffix)))
 
 
-def write_json(path: pathlib.Path, content: Any) -> None:
-    """Writes `content` as a JSON file, atomically."""
-    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
-
-
-def write_atomically(path: pathlib.Path, content: bytes) -> None:
-    """Writes a file under a temporary name beside `path`, then renames it to `path`."""
-    partial = path.with_name(path.name + ".part")
-    partial.unlink(missing_ok=True)  # of a killed process, or a link of somebody else
-    with partial.open("xb") as file:
-        file.write(content)
-    partial.replace(path)
-
-
-def read_json(path: pathlib.Path) -> Any:
-    """Reads a JSON file in a run's folder. Raises InputError if it is missing or damaged."""
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise InputError(f"{path.parent} is not the folder of a run that has started: it has no {path.name}") from None
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: {error}") from error
-
-
 def write_data_info(workdir: pathlib.Path, data: DataInfo) -> None:
     """Writes data.json, and beside it statistics.npz for the statistics of more than `MAX_JSON_VALUES` values."""
     content = data.to_dict()
@@ -95,30 +75,60 @@ def write_data_info(workdir: pathlib.Path, data: DataInfo) -> None:
     write_json(workdir / "data.json", content)
 
 
+def read_json(path: pathlib.Path, remedy: str = "") -> Any:
+    """Reads a JSON file in a run's folder. `remedy` says what to do about a damaged one.
+
+    Raises InputError if the file is missing or damaged.
+    """
+    try:
+        return sealed.read_json(path, remedy)
+    except FileNotFoundError:
+        raise InputError(f"{path.parent} is not the folder of a run that has started: it has no {path.name}") from None
+
+
 def read_data_info(workdir: pathlib.Path) -> DataInfo:
     """Reads what `write_data_info` wrote. Raises InputError if a file is missing or damaged."""
-    content = read_json(workdir / "data.json")
-    if digest := content.pop("statistics", ""):
-        path = workdir / "statistics.npz"
-        data = path.read_bytes() if path.exists() else b""
-        if hashlib.sha256(data).hexdigest() != digest:
-            raise InputError(f"{path} is {'damaged' if data else 'missing'}; resuming the run rewrites it")
-        content |= np.load(io.BytesIO(data))
-    return DataInfo.from_dict(content)
+    content = read_json(workdir / "data.json", "Resuming the run rewrites it")
+    path = workdir / "statistics.npz"
+    try:
+        if digest := content.pop("statistics", ""):
+            data = sealed.read(path, MAX_STATISTICS_BYTES)
+            if hashlib.sha256(data).hexdigest() != digest:
+                raise InputError(f"{path} is damaged; resuming the run rewrites it")
+            content |= np.load(io.BytesIO(data))
+        return DataInfo.from_dict(content)
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; resuming the run rewrites it") from None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{workdir / 'data.json'} is damaged: {error!r}; resuming the run rewrites it") from error
 
 
 @contextlib.contextmanager
 def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
     """Context manager that makes `workdir` the folder of a run with this config, and locks it against other trainings.
 
-    Creates the folder and writes config.json and versions.json. If the folder belongs to an earlier run, the config may
-    differ from that run's in the fields `cnnjax.config.EXTENDABLE` only; the caller has checked the duration. Raises
-    InputError, before anything is written, for any other difference, if the folder has files but belongs to no run, and
-    if another training runs in it.
+    Creates the folder and writes config.json. If the folder belongs to an earlier run, the config may differ from that
+    run's in the fields `cnnjax.config.EXTENDABLE` only; the caller has checked the duration. Raises InputError, before
+    anything is written, for any other difference, if the folder has files but belongs to no run, if another training
+    runs in it, and if a link leads out of it.
     """
     check_run_folder(workdir)
-    path = workdir / "config.json"
-    if path.exists():
+    _check_claim(workdir, config)
+    workdir.mkdir(parents=True, exist_ok=True)
+    with hold_lock(workdir, "training"):
+        _check_claim(workdir, config)  # once more: another training may have come and gone since
+        path = workdir / "config.json"
+        if path.exists() and configs.load(path).duration != config.duration:
+            (workdir / "result.json").unlink(missing_ok=True)  # that of another length: the run is not complete
+        write_json(path, dataclasses.asdict(config))
+        yield
+
+
+def _check_claim(workdir: pathlib.Path, config: Config) -> None:
+    """Raises InputError if `workdir` cannot become the folder of a run with this config, as `claim` describes."""
+    if os.path.lexists(workdir / "config.json"):
         if changed_settings(workdir, config, configs.EXTENDABLE):
             changes = changed_settings(workdir, config)
             raise InputError(
@@ -126,13 +136,10 @@ def claim(workdir: pathlib.Path, config: Config) -> Iterator[None]:
             )
     elif workdir.is_dir() and any(file.name not in ("config.json.part", LOCK) for file in workdir.iterdir()):
         raise InputError(f"{workdir} is not empty and not a run's folder; pass another --workdir")
-    workdir.mkdir(parents=True, exist_ok=True)
-    with hold_lock(workdir, "training"):
-        if path.exists() and configs.load(path).duration != config.duration:
-            (workdir / "result.json").unlink(missing_ok=True)  # that of another length: the run is not complete
-        write_json(path, dataclasses.asdict(config))
-        write_json(workdir / "versions.json", _versions())
-        yield
+    for folder in (workdir / name for name in FOLDERS):
+        sealed.check_no_link(folder)
+        for path in folder.iterdir() if folder.is_dir() else ():
+            sealed.check_no_link(path)
 
 
 @contextlib.contextmanager
@@ -158,10 +165,13 @@ def hold_lock(folder: pathlib.Path, activity: str) -> Iterator[None]:
         yield
 
 
-def _versions() -> dict[str, Any]:
-    """Returns the contents of versions.json: the command, the versions of the packages, and the devices."""
+def write_versions(workdir: pathlib.Path) -> None:
+    """Writes versions.json: the command, the versions of the packages, and the devices.
+
+    Comes after the other sealed files: from then on none of them may lack its seal.
+    """
     device = jax.devices()[0]
-    return {
+    content = {
         "command": sys.argv,
         "cnnjax": __version__,
         "python": platform.python_version(),
@@ -169,6 +179,7 @@ def _versions() -> dict[str, Any]:
         "devices": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
         "processes": jax.process_count(),
     }
+    write_json(workdir / sealed.WITNESS, content)
 
 
 def changed_settings(workdir: pathlib.Path, config: Config, ignored: Container[str] = configs.RESUMABLE) -> str:
@@ -198,7 +209,7 @@ def differences(old: dict[str, Any], new: dict[str, Any], ignored: Container[str
 def is_locked(workdir: pathlib.Path) -> bool:
     """Returns whether a training is running in the folder; False on a file system without locks."""
     try:
-        with (workdir / LOCK).open() as lock:
+        with open(os.open(workdir / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)) as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -233,62 +244,3 @@ def _fingerprint(workdir: pathlib.Path) -> int:
         claimed = (workdir / "config.json").stat().st_mtime_ns
         return zlib.crc32(repr((claimed, sorted(path.name for path in workdir.glob("checkpoints/*")))).encode())
     return 0
-
-
-class MetricsWriter:
-    """Context manager that writes metrics to metrics.jsonl and TensorBoard.
-
-    In a process that is not the `leader`, does nothing. When training resumes from step `first_step`, removes the lines
-    of later steps, which an interrupted attempt wrote, and the final test line, which will be written again.
-    """
-
-    def __init__(self, workdir: pathlib.Path, first_step: int, leader: bool) -> None:
-        self._open = contextlib.ExitStack()
-        self._leader = leader
-        if leader:
-            path = workdir / "metrics.jsonl"
-            kept = [line + "\n" for line in complete_lines(path) if _is_kept(line, first_step)]
-            write_atomically(path, "".join(kept).encode())
-            self._file = self._open.enter_context(path.open("a", buffering=1))
-            self._board = functools.cache(functools.partial(self._open_board, workdir / "tensorboard", first_step + 1))
-
-    def __enter__(self) -> "MetricsWriter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._open.close()
-
-    def _open_board(self, folder: pathlib.Path, purge_step: int) -> Any:
-        """Opens a TensorBoard writer. TensorBoard will hide earlier events from `purge_step` on."""
-        import tensorboardX  # only now, so that the first training step does not wait for it
-
-        board = tensorboardX.SummaryWriter(str(folder), purge_step=purge_step)
-        return self._open.enter_context(contextlib.closing(board))
-
-    def write(self, step: int, epoch: float, group: str, values: dict[str, float]) -> None:
-        """Writes metrics of a step under 'group/name', in the line {"step": ..., "epoch": ..., "train/loss": ...}."""
-        if not self._leader:
-            return
-        named = {f"{group}/{name}": value for name, value in values.items()}
-        self._file.write(json.dumps({"step": step, "epoch": round(epoch, 4), **named}) + "\n")
-        for name, value in named.items():
-            self._board().add_scalar(name, value, step)
-
-
-def complete_lines(path: pathlib.Path) -> list[str]:
-    """Returns the lines of a text file, without empty ones and an unfinished last one; [] if there is no file."""
-    if not path.exists():
-        return []
-    return [line for line in path.read_text().split("\n")[:-1] if line]
-
-
-def _is_kept(line: str, first_step: int) -> bool:
-    """Returns whether to keep a line of metrics.jsonl when training resumes from `first_step`.
-
-    False for lines of later steps and for the final test line.
-    """
-    try:
-        values = json.loads(line)
-        return values["step"] <= first_step and "test/loss" not in values
-    except (ValueError, KeyError, TypeError):
-        return True  # not a line of ours

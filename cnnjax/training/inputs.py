@@ -1,6 +1,5 @@
 """The input of a training: its splits, the source of its batches, the data statistics and the operations on images."""
 
-import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
@@ -77,19 +76,28 @@ def input_functions(recipe: Recipe, data: DataInfo) -> InputFunctions:
     return InputFunctions(prepare, augment.build_mixing(recipe.operations.mixing, len(data.classes)))
 
 
-def data_info(recipe: Recipe, split: Split, source: pipeline.Source, folder: pathlib.Path | None) -> DataInfo:
+def data_info(
+    recipe: Recipe,
+    split: Split,
+    source: pipeline.Source,
+    folder: pathlib.Path | None,
+    log: Callable[[str], None] = print,
+) -> DataInfo:
     """Returns the classes, image shape and statistics of the training split.
 
     They are read from data.json in the run's `folder` if it describes the same split and augmentation, and has all
     statistics that the recipe needs. Otherwise, or if `folder` is None, the statistics are computed from `source`,
-    which may read the whole split. Does not write data.json. Raises InputError if data.json describes the same data set
-    with other classes, images or version, or files of other sizes: it was rebuilt since the run started.
+    which may read the whole split. `log` gets a line if data.json is damaged. Does not write data.json. Raises
+    InputError if data.json describes the same data set with other classes, images or version, or files of other sizes:
+    it was rebuilt since the run started.
     """
     identity = {**split.identity, "augment": recipe.config.augment}
     saved = None
-    if folder:
-        with contextlib.suppress(InputError, KeyError, TypeError):
+    if folder and (folder / "data.json").exists():
+        try:
             saved = workdir.read_data_info(folder)
+        except InputError:
+            log(f"{folder}: data.json or statistics.npz is damaged, and is made again from the data set")
     if saved and (change := changed_since(saved, split)):
         raise InputError(
             f"{folder}: {change}. A run resumes only with the data it started with; pass another --workdir"

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import json
 import pathlib
 import time
 from collections.abc import Iterable, Iterator
@@ -13,14 +12,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from cnnjax import metrics, optim, register
+from cnnjax import metrics, optim, register, sealed
 from cnnjax.config import Config, is_due, parse_duration
 from cnnjax.console import Console
 from cnnjax.data import pipeline
 from cnnjax.distributed import sharding
 from cnnjax.ops.convolution import implementation_name
 from cnnjax.optim import freezing
-from cnnjax.runs import checkpoint, workdir
+from cnnjax.runs import checkpoint, history, workdir
 from cnnjax.runs.signals import Interrupted, Signals
 from cnnjax.state import TrainState
 from cnnjax.training.extend import check_duration
@@ -94,6 +93,7 @@ def train(
         if leader:
             workdir.write_data_info(folder, setup.data)
             register.keep_copies(folder)
+            workdir.write_versions(folder)
         workdir.check_shared(folder)
         state, result = _train(setup, folder, console, log, begun)
     return TrainResult(state, result, read_history(folder) if leader else {})
@@ -115,7 +115,7 @@ def _train(
         end = start
     _announce(setup, folder, log, start, end)
     with (
-        workdir.MetricsWriter(folder, start, leader) as file,
+        history.MetricsWriter(folder, start, leader, log) as file,
         checkpoint.Saver(folder, recipe.config.keep_checkpoints) as saver,
         Signals() as signals,
         Reporter(setup, file, console, start, end) as reporter,
@@ -137,7 +137,7 @@ def _train(
             log(reporter.laps.line())
             result["loop_seconds"] = {name: round(value, 3) for name, value in reporter.laps.seconds.items()}
         if leader:
-            workdir.write_json(folder / "result.json", result)
+            sealed.write_json(folder / "result.json", result)
     return state, result
 
 
@@ -179,7 +179,7 @@ def _run_steps(
     return state
 
 
-def _score_test(setup: Setup, state: TrainState, file: workdir.MetricsWriter, reporter: Reporter) -> dict[str, float]:
+def _score_test(setup: Setup, state: TrainState, file: history.MetricsWriter, reporter: Reporter) -> dict[str, float]:
     """Scores the test split, writes its mean metrics to metrics.jsonl, and returns them."""
     values = metrics.means(setup.scorers["test"](state.variables))
     step = int(state.step)
@@ -258,12 +258,11 @@ def _size(tree: Any) -> int:
 
 def read_history(folder: pathlib.Path) -> dict[str, dict[str, list[float]]]:
     """Reads a run's metrics.jsonl as columns: {'train': {'step': [...], 'epoch': [...], 'loss': [...]}, 'val': ...}."""
-    history: dict[str, dict[str, list[float]]] = {}
-    for line in workdir.complete_lines(folder / "metrics.jsonl"):
-        values = json.loads(line)
-        for group in {name.partition("/")[0] for name in values if "/" in name}:
-            columns = history.setdefault(group, {})
-            for name, value in values.items():
+    columns: dict[str, dict[str, list[float]]] = {}
+    for line in history.read(folder).lines:
+        for group in {name.partition("/")[0] for name in line.values if "/" in name}:
+            group_columns = columns.setdefault(group, {})
+            for name, value in line.values.items():
                 if "/" not in name or name.startswith(f"{group}/"):
-                    columns.setdefault(name.removeprefix(f"{group}/"), []).append(value)
-    return history
+                    group_columns.setdefault(name.removeprefix(f"{group}/"), []).append(value)
+    return columns

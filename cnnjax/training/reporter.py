@@ -8,7 +8,7 @@ import numpy as np
 
 from cnnjax import metrics
 from cnnjax.console import Console
-from cnnjax.runs import workdir
+from cnnjax.runs import history
 from cnnjax.training.progress import Bar, Laps
 from cnnjax.training.setup import Setup
 
@@ -19,7 +19,7 @@ class Reporter:
     Shows a live progress bar on a terminal. `start` is the step from which the run goes on, `total` its last step.
     """
 
-    def __init__(self, setup: Setup, file: workdir.MetricsWriter, console: Console, start: int, total: int) -> None:
+    def __init__(self, setup: Setup, file: history.MetricsWriter, console: Console, start: int, total: int) -> None:
         self.laps = Laps()
         self._file, self._epoch, self._batch_size = file, setup.steps_per_epoch, setup.config.batch_size
         self._bar = Bar(console, start, total, setup.steps_per_epoch)

@@ -149,7 +149,7 @@ def make_setup(
     init_from = _plan_transfer(config, init_network, shapes, classes) if init_network else None
 
     # Statistics of the training split, which was read meanwhile.
-    data = data_info(recipe, splits.train, source, folder)
+    data = data_info(recipe, splits.train, source, folder, log)
     functions = input_functions(recipe, data)
     held_out = {"val": splits.val, "test": splits.test}
     scorers = {

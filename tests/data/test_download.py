@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+import io
+import resource
 import tarfile
 
 import pytest
@@ -56,9 +58,50 @@ def test_download_tries_the_mirrors_in_order(server, tmp_path):
 
 
 def test_a_full_disk_is_said(server, tmp_path):
-    (tmp_path / "file.part").symlink_to("/dev/full")
-    with pytest.raises(InputError, match=r"file\.part: No space left on device"):
-        download.fetch([server.url], tmp_path / "file", server.digest, silent)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"file\.part: File too large"):
+            download.fetch([server.url], tmp_path / "file", server.digest, silent)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_link_in_place_of_the_part_is_not_followed(server, tmp_path):
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "file.part").symlink_to(tmp_path / "victim")
+    assert download.fetch([server.url], tmp_path / "file", server.digest, silent).read_bytes() == server.content
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("url", "digest", "is_used"),
+    [
+        ("https://example.org/x", "sha256:", True),
+        ("http://example.org/x", "sha256:", False),
+        ("http://example.org/x", "sha256:0676ba61", False),
+        ("http://example.org/x", "md5:" + "0" * 32, True),
+        ("http://localhost/x", "sha256:", True),
+        ("http://localhost.example.org/x", "sha256:", False),
+        ("ftp://example.org/x", "sha256:", False),
+    ],
+)
+def test_without_a_digest_https_is_needed(url, digest, is_used, tmp_path):
+    asked = []
+    with pytest.raises(InputError, match="could not download x") as error:
+        download.fetch([url], tmp_path / "x", digest, asked.append)
+    assert asked == ([f"downloading {url}"] if is_used else [])
+    assert ("neither https nor a full digest protects what it sends" in str(error.value)) != is_used
+
+
+def test_a_redirection_from_https_to_http_is_refused(tmp_path, monkeypatch):
+    class Response(io.BytesIO):
+        url, status, headers = "http://example.org/x", 200, {}
+
+    monkeypatch.setattr(download.urllib.request, "urlopen", lambda *_, **__: Response(b"evil"))
+    with pytest.raises(InputError, match=r"redirected to http://example.org/x, which is not https"):
+        download.fetch(["https://example.org/x"], tmp_path / "x", "sha256:", silent)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_data_set_is_downloaded_and_built(server, tmp_path, monkeypatch):

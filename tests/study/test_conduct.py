@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cnnjax import sealed
 from cnnjax.config import Config
 from cnnjax.errors import InputError
 from cnnjax.runs.executors import Job
@@ -102,7 +103,7 @@ def test_an_arm_may_start_from_the_weights_of_another(tmp_path: pathlib.Path) ->
 
 def edit(folder: pathlib.Path, **changes: Any) -> None:
     path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    sealed.write_json(path, sealed.read_json(path) | changes)
 
 
 @pytest.mark.parametrize(

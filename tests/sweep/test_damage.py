@@ -262,7 +262,7 @@ def test_a_folder_of_another_run_is_moved_out_of_the_way(
 
 def edit(folder: pathlib.Path, field: str, value: Any) -> None:
     path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    workdir.write_json(path, workdir.read_json(path) | {field: value})
 
 
 def test_a_result_whose_run_has_another_config_does_not_count(

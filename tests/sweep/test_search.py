@@ -219,6 +219,7 @@ def test_a_sweep_of_an_earlier_version_resumes(tmp_path: pathlib.Path) -> None:
     stored = json.loads((folder / "sweep.json").read_text())
     stored["config"] = {former.get(name, name): value for name, value in stored["config"].items()}
     assert "accumulate" in stored["config"]
+    del stored["seal"]  # it had none
     (folder / "sweep.json").write_text(json.dumps(stored))
     before = open_sweep(folder, search_settings.read(folder)).study.trials
     current = settings(space={"grad_accum_steps": [1, 2], "lr": [0.1, 0.2]}, sampler="grid", trials=4)

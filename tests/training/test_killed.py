@@ -87,6 +87,7 @@ def test_a_run_killed_twenty_times_ends_bit_for_bit_like_one_never_killed(
         model="lenet5", augment="resize(28)|pad_crop(2)", preprocess="resize(28)", train_split="train[:90%]",
         val_split="train", test_split="test", schedule="one_cycle", ema=0.99, duration="1000 steps", batch_size=64,
         eval_batch_size=8, log_every="5 steps", checkpoint_every="10 steps", eval_every="10 steps", keep_checkpoints=2,
+        freeze="^c[13]", unfreeze="^c3:100 steps ^c1:250 steps",
     )  # fmt: skip
     rng = random.Random(0)
     starting = [(0, rng.uniform(0, 12)) for _ in range(4)]

@@ -14,7 +14,7 @@ from cnnjax import config as configs
 from cnnjax.data import statistics
 from cnnjax.errors import InputError
 from cnnjax.evaluation.evaluate import evaluate
-from cnnjax.runs import checkpoint, workdir
+from cnnjax.runs import checkpoint, history, workdir
 from tests import tiny
 
 
@@ -143,10 +143,10 @@ def test_a_training_that_is_refused_writes_nothing_in_the_folder_of_another(
 
 
 def test_metrics_of_steps_to_be_taken_again_are_removed(tmp_path: pathlib.Path) -> None:
-    with workdir.MetricsWriter(tmp_path, 0, leader=True) as log:
+    with history.MetricsWriter(tmp_path, 0, leader=True) as log:
         for step in (1, 2):
             log.write(step, 0.1, "train", {"loss": 1.0})
-    with workdir.MetricsWriter(tmp_path, 1, leader=True):
+    with history.MetricsWriter(tmp_path, 1, leader=True):
         assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
 
 
@@ -236,8 +236,8 @@ def test_a_data_set_that_was_built_again_is_not_trained_on(
 ) -> None:
     tiny.run(tmp_path, digits_dir, duration="2 steps")
     content = workdir.read_json(tmp_path / "data.json")
-    text = json.dumps(content | change | {"of": content["of"] | change.get("of", {})})
-    (tmp_path / "data.json").write_text(text)
+    workdir.write_json(tmp_path / "data.json", content | change | {"of": content["of"] | change.get("of", {})})
+    text = (tmp_path / "data.json").read_text()
     with pytest.raises(InputError, match=re.escape(message)):
         tiny.run(tmp_path, digits_dir, duration="2 steps")
     assert (tmp_path / "data.json").read_text() == text

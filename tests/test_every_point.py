@@ -1,0 +1,151 @@
+"""Commands that are ended at every write, rename, unlink and creation in their folder, and then go on.
+
+A command runs once, and its folder is copied at each of these points: the copies are what killed processes leave. In
+each copy the command is run again, to the result of one that was never killed. With CNNJAX_PART=K/N only every N-th.
+"""
+
+import functools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cnnjax import export, pretrained
+from cnnjax.data import build
+from cnnjax.evaluation.evaluate import evaluate
+from tests import faults, tiny
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.slow
+
+
+def every_point(folder: pathlib.Path, *arguments: str) -> list[pathlib.Path]:
+    """Runs a command of cnnjax to its end; returns the distinct copies of `folder`, or this commit's part of them."""
+    copies, log = folder.with_name("copies"), folder.with_name("log")
+    environment = os.environ | faults.watch(folder, log, copies=copies) | {"JAX_NUM_CPU_DEVICES": "1"}
+    command = [sys.executable, "-m", "cnnjax", *arguments]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
+    distinct = faults.distinct(copies)
+    part, parts = map(int, os.environ.get("CNNJAX_PART", "0/1").split("/"))
+    chosen = distinct[part % parts :: parts]
+    print(f"{faults.summary(faults.points(log))}; {len(distinct)} states, {len(chosen)} of them gone on from")
+    return chosen
+
+
+RESUME = """
+import json, pathlib, sys
+from tests import tiny
+settings, data_dir, *folders = sys.argv[1:]
+for folder in map(pathlib.Path, folders):
+    lines = []
+    result = tiny.run(folder, data_dir, lines=lines, **json.loads(settings))
+    print(json.dumps([tiny.digest(folder, result["step"]), tiny.metrics_of(folder), tiny.numbers(result), lines]))
+"""
+
+
+def resumed(folders: list[pathlib.Path], digits_dir: str, changes: dict[str, Any]) -> list[list[Any]]:
+    """Resumes runs in one process; returns of each the checkpoint's digest, metrics, result and lines of output."""
+    command = [sys.executable, "-c", RESUME, json.dumps(changes), digits_dir, *map(str, folders)]
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+
+
+@pytest.mark.parametrize("finished", [False, True], ids=["new", "resumed"])
+def test_a_run_ended_at_any_point_ends_bit_for_bit_like_one_never_ended(
+    finished: bool, digits_dir: str, tmp_path: pathlib.Path
+) -> None:
+    changes = tiny.EVERYTHING | {"duration": "8 steps", "checkpoint_every": "4 steps", "keep_checkpoints": 1}
+    config, folder = tmp_path / "config.json", tmp_path / "run"
+    config.write_text(json.dumps(tiny.CONFIG | changes))
+    if finished:
+        tiny.interrupt(folder, digits_dir, 5, **changes)
+    copies = every_point(folder, "train", f"--config={config}", f"--workdir={folder}", f"--data_dir={digits_dir}")
+    (expected,) = resumed([tmp_path / "whole"], digits_dir, changes)
+    for copy, found in zip(copies, resumed(copies, digits_dir, changes), strict=True):
+        assert found[:3] == expected[:3], copy
+        assert not any("damaged" in line for line in found[3]), copy
+        assert not (copy / "damaged").exists()
+        assert not list(copy.glob("*.part"))
+        assert not list(copy.glob("checkpoints/*tmp*"))
+
+
+def test_a_data_set_whose_build_is_ended_at_any_point_is_built(tmp_path: pathlib.Path) -> None:
+    folder = tmp_path / "data"
+    copies = every_point(folder, "data", "build", "digits", f"--data_dir={folder}")
+
+    def content(data_dir: pathlib.Path) -> list[tuple[str, bytes]]:
+        path = data_dir / "digits"
+        return [(str(file.relative_to(path)), file.read_bytes()) for file in sorted(path.rglob("*")) if file.is_file()]
+
+    for copy in copies:
+        build.build("digits", data_dir=str(copy), log=lambda line: None)
+        assert content(copy) == content(folder), copy
+
+
+def content(folder: pathlib.Path, skip: str = "") -> dict[str, Any]:
+    """Returns the files in a folder by name; JSON files without the entry `skip`, and the members of archives."""
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        data: Any = path.read_bytes() if path.is_file() else b""
+        if path.suffix == ".json":
+            data = {name: value for name, value in json.loads(data).items() if name != skip}
+        if path.suffix == ".pth":  # an archive has the time, too
+            with zipfile.ZipFile(path) as archive:
+                data = {name: archive.read(name) for name in archive.namelist()}
+        files[str(path.relative_to(folder))] = data
+    return files
+
+
+def again(copies: list[pathlib.Path], expected: dict[str, Any], run: Callable[[pathlib.Path], dict[str, Any]]) -> None:
+    """Asserts that `run` leaves in each copy what the command left."""
+    for copy in copies:
+        assert run(copy) == expected, copy
+
+
+def test_an_evaluation_ended_at_any_point_has_a_whole_report_or_none(digits_dir: str, tmp_path: pathlib.Path) -> None:
+    folder = tmp_path / "run"
+    tiny.run(folder, digits_dir, duration="2 steps")
+    evaluate(folder, data_dir=digits_dir, mesh=tiny.mesh())
+    expected = content(folder / "evaluations", skip="folder")
+    copies = every_point(folder, "evaluate", f"--workdir={folder}", f"--data_dir={digits_dir}")
+    names = {name.partition("/")[0] for name in expected}
+    for copy in copies:
+        present = content(copy / "evaluations", skip="folder")
+        report = {name: value for name, value in present.items() if name.partition("/")[0] in names}
+        assert not report or report == expected, copy
+
+    def run(copy: pathlib.Path) -> dict[str, Any]:
+        evaluate(copy, data_dir=digits_dir, mesh=tiny.mesh())
+        return content(copy / "evaluations", skip="folder")
+
+    again(copies, expected, run)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".stablehlo"])
+def test_an_export_ended_at_any_point_is_a_whole_file_or_none(
+    suffix: str, digits_dir: str, tmp_path: pathlib.Path
+) -> None:
+    run, folder = tmp_path / "run", tmp_path / "exported"
+    tiny.run(run, digits_dir, duration="2 steps")
+    folder.mkdir()
+    name = f"network{suffix}"
+    write = functools.partial(export.write, pretrained.load(run), log=lambda line: None)
+    write(folder / name)
+    expected = content(folder)
+    copies = every_point(folder, "export", f"--workdir={run}", f"--to={folder / name}")
+    for copy in copies:
+        assert content(copy)[name] == expected[name], copy
+
+    def export_again(copy: pathlib.Path) -> dict[str, Any]:
+        write(copy / name)
+        return content(copy)
+
+    again(copies, expected, export_again)
