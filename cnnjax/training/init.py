@@ -1,5 +1,7 @@
 """New states: a network's variables, and the optimizer state that belongs to them."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import optax
 from cnnjax import optim
 from cnnjax.config import Config
 from cnnjax.errors import InputError
+from cnnjax.models.normalization import BatchNorm
 from cnnjax.optim import freezing
 from cnnjax.state import TrainState, Tree
 from cnnjax.training.recipe import Recipe
@@ -41,6 +44,41 @@ def first_state(variables: Tree, *, recipe: Recipe, schedule: optax.Schedule) ->
     opt_state = optim.build(recipe.optim, trainable, schedule).init(trainable)
     monitors = jax.tree.map(jnp.asarray, optim.init_monitors(recipe.optim.monitors))
     return TrainState(jnp.zeros((), jnp.int32), params, model_state, opt_state, ema, monitors)
+
+
+def check_batch_statistics(recipe: Recipe, model: nn.Module, state: TrainState, shape: tuple[int, ...]) -> None:
+    """Raises InputError if a BatchNorm layer would take the mean and variance of a single value per channel.
+
+    Its output would be its bias whatever the image, so that nothing below it learns. This happens where each image is
+    normalized on its own and has been reduced to a 1x1 feature map. `state` are arrays or their shapes; `shape` is that
+    of an image, [H, W, C].
+    """
+    config, lonely = recipe.config, []
+    rows = config.batch_size // config.grad_accum_steps
+    if (getattr(model, "ghost_batch_size", 0) or rows) > 1:
+        return
+
+    def intercept(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        module = context.module
+        if isinstance(module, BatchNorm) and context.method_name == "__call__":
+            by_average = module.use_running_average or kwargs.get("use_running_average", False)
+            if by_average is not True and args[0].size == args[0].shape[-1] * rows:
+                lonely.append("/".join(module.path))
+        return call(*args, **kwargs)
+
+    def apply(state: TrainState) -> Any:
+        frozen = freezing.freeze_batch_stats(recipe.optim.freezing, state.params, {}, state.step)
+        with frozen, nn.intercept_methods(intercept):  # the former is asked first
+            images, keys = jnp.zeros((rows, *shape)), {"dropout": jax.random.key(0)}
+            return model.apply(state.variables, images, train=True, mutable=True, rngs=keys)
+
+    jax.eval_shape(apply, state)
+    if lonely:
+        raise InputError(
+            f"config.batch_size = {config.batch_size}: the batch normalization {lonely[0]!r} would see a single value "
+            "per channel (one image, a 1x1 feature map), and nothing would be learned; use at least 2 images per "
+            "micro-batch and ghost batch, larger images, or another normalization"
+        )
 
 
 def split_keys(config: Config) -> tuple[jax.Array, jax.Array]:

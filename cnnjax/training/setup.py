@@ -26,7 +26,7 @@ from cnnjax.pretrained import LoadedNetwork, TransferPlan, match_for_transfer
 from cnnjax.runs import checkpoint
 from cnnjax.state import TrainState, Tree
 from cnnjax.training.distill import Teacher, load_teacher
-from cnnjax.training.init import init_state
+from cnnjax.training.init import check_batch_statistics, init_state
 from cnnjax.training.inputs import Splits, data_info, input_functions, load_splits, open_train_source
 from cnnjax.training.recipe import Recipe
 
@@ -141,8 +141,11 @@ def make_setup(
     classes = splits.train.classes
     model = create_model(config.model, len(classes), config.dtype)
     _check_ghost_batches(config, model)
+    if len(classes) == 1:
+        log(f"the data set has a single class, {classes[0]!r}: any network scores 100 % on it")
     schedule = optim.build_schedule(recipe.optim, steps_per_epoch, total_steps)
     shapes = state_shapes(recipe, model, schedule, source.shape, mesh)
+    check_batch_statistics(recipe, model, shapes, source.shape)
     unfreeze_steps = freezing.unfreeze_steps(
         recipe.optim.freezing, shapes.params, epoch=steps_per_epoch, total=total_steps
     )

@@ -83,16 +83,17 @@ def train_step(
     unfreeze_steps = unfreeze_steps or {}
     count = config.grad_accum_steps
 
+    # The whole batch is augmented and mixed before it is split, so that micro-batches do not change what is drawn.
+    augment_key, mix_key = (jax.random.fold_in(key, 0) for key in (keys[0], keys[2]))
+    drawn = augment_key, batch["image"], batch["example"], batch["epoch"]
+    inputs, targets = mix(mix_key, prepare(*drawn), batch["label"])
+    teacher_inputs = mix(mix_key, teacher.prepare(*drawn), batch["label"])[0] if teacher else None
+
     def microbatch(i: int) -> Microbatch:
-        rows = {name: x.reshape(-1, count, *x.shape[1:])[:, i] for name, x in batch.items()}
-        augment_key, dropout_key, mix_key = (jax.random.fold_in(key, i) for key in keys)
-        drawn = augment_key, rows["image"], rows["example"], rows["epoch"]
-        inputs, targets = mix(mix_key, prepare(*drawn), rows["label"])
-        teacher_logits = None
-        if teacher:
-            teacher_inputs, _ = mix(mix_key, teacher.prepare(*drawn), rows["label"])
-            teacher_logits = teacher.logits(teacher_variables, teacher_inputs)
-        return Microbatch(inputs, rows["label"], targets, teacher_logits, dropout_key)
+        take = lambda x: x.reshape(-1, count, *x.shape[1:])[:, i]  # noqa: E731
+        teacher_logits = teacher.logits(teacher_variables, take(teacher_inputs)) if teacher else None
+        dropout_key = jax.random.fold_in(keys[1], i)
+        return Microbatch(take(inputs), take(batch["label"]), take(targets), teacher_logits, dropout_key)
 
     def loss_fn(params: Tree, model_state: Tree, rows: Microbatch) -> tuple[Array, tuple[Tree, Sums]]:
         variables = {"params": merge_trees(state.params, params), **model_state}

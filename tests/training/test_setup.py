@@ -5,11 +5,14 @@ import pathlib
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
 
 from cnnjax import config as configs
 from cnnjax.bench import measure
 from cnnjax.config import Config
+from cnnjax.data.build import build
+from cnnjax.data.images import encode_png
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
 from cnnjax.training import loop
@@ -90,3 +93,47 @@ def test_a_config_of_an_older_version_loads(old: str, tmp_path: pathlib.Path) ->
     value = {"int": "3", "float": "0.5", "bool": "true"}[type(configs.FIELDS[new].default).__name__]
     (tmp_path / "config.json").write_text(f'{{"{old}": {value}, "batch_size": 12, "init": "x"}}')
     assert getattr(configs.load(tmp_path / "config.json"), new) == {"3": 3, "0.5": 0.5, "true": True}[value]
+
+
+LONELY: dict[str, tuple[dict[str, Any], str]] = {
+    "fully connected": ({"model": "mlp(features=(8,), norm='batch')", "batch_size": 1}, "'norm1' would see a single"),
+    "micro-batches of one": (
+        {"model": "resnet18(stage_sizes=(1, 1, 1, 1), features=4)", "batch_size": 4, "grad_accum_steps": 4},
+        "config.batch_size = 4: the batch normalization '.*' would see a single value per channel",
+    ),
+    "ghost batches of one": (
+        {"model": "resnet18(stage_sizes=(1, 1, 1, 1), features=4, ghost_batch_size=1)", "batch_size": 4},
+        "single value",
+    ),
+    "two images": ({"model": "mlp(features=(8,), norm='batch')", "batch_size": 2}, ""),
+    "larger maps": ({"model": "resnet18(stage_sizes=(1,), features=4, small_images=True)", "batch_size": 1}, ""),
+    "frozen statistics": (
+        {"model": "mlp(features=(8,), norm='batch')", "batch_size": 1, "freeze": "^(hidden1|norm1)/"}, "",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LONELY)
+def test_batch_normalization_over_a_single_value_is_refused(case: str, digits_dir: str) -> None:
+    settings, message = LONELY[case]
+    recipe = parse_recipe(Config(**{**SMALL, **settings}))
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    if message:
+        with pytest.raises(InputError, match=message):
+            make_setup(recipe, data_dir=digits_dir, mesh=mesh)
+    else:
+        make_setup(recipe, data_dir=digits_dir, mesh=mesh)
+
+
+def test_a_single_class_is_said(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "only" / "cat").mkdir(parents=True)
+    (tmp_path / "only" / "cat" / "1.png").write_bytes(encode_png(np.zeros((8, 8, 1), np.uint8)))
+    build("only", str(tmp_path / "only"), str(tmp_path), log=lambda line: None)
+    lines: list[str] = []
+    config = Config(
+        **{**SMALL, "dataset": "only", "train_split": "train", "val_split": "", "test_split": "", "batch_size": 1}
+    )
+    make_setup(
+        parse_recipe(config), data_dir=str(tmp_path), mesh=sharding.make_mesh(jax.devices()[:1]), log=lines.append
+    )
+    assert "the data set has a single class, 'cat': any network scores 100 % on it" in lines

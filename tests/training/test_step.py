@@ -20,9 +20,11 @@ from cnnjax.runs import checkpoint
 from tests import tiny
 
 
-def test_accumulated_parts_give_the_update_of_the_whole(digits_dir: str, tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("augment", ["", "pad_crop(2)|flip_lr|noise(0.1)", "pad_crop(2)|mixup(0.5)|cutmix(1.0)"])
+def test_accumulated_parts_give_the_update_of_the_whole(augment: str, digits_dir: str, tmp_path: pathlib.Path) -> None:
+    """Also of images that are augmented at random, and mixed: the draws are those of the whole batch."""
     for parts in (1, 4):
-        tiny.run(tmp_path / str(parts), digits_dir, grad_accum_steps=parts, log_every="1 steps")
+        tiny.run(tmp_path / str(parts), digits_dir, grad_accum_steps=parts, log_every="1 steps", augment=augment)
     tiny.assert_close(tiny.variables(tmp_path / "4"), tiny.variables(tmp_path / "1"), 1e-5)
     for line, other in zip(tiny.metrics_of(tmp_path / "1"), tiny.metrics_of(tmp_path / "4"), strict=True):
         assert other == pytest.approx(line, rel=1e-4)
