@@ -80,7 +80,7 @@ class Config:
     )
     eval_batch_size: int = setting(500, "views per evaluation batch; changes no result", minimum=1)
     grad_accum_steps: int = setting(
-        1, "gradient-accumulation steps: micro-batches per batch, to save memory", minimum=1
+        1, "gradient-accumulation steps: micro-batches per batch, to save memory; augmented as one batch", minimum=1
     )
 
     # Loss and optimizer.
