@@ -168,7 +168,9 @@ def _prepare(
         shape, bit_depth = checked.shape, checked.bit_depth
         if bit_depth:
             log(f"{name}: the images of more than 8 bits have {bit_depth} at most; the upper 8 of these are kept")
-        entry = Dataset("", (0, 0, 0), counts, tree.classes, f"Images in the class folders of {folder.name}.")
+        entry = Dataset(
+            "", (0, 0, 0), counts, tree.classes, f"Images in the class folders of {folders.printable(folder.name)}."
+        )
         splits = folders.read_examples(tree, bit_depth)
     digests = {split: build_record.ExamplesDigest() for split in splits}
     counted = {

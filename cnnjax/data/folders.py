@@ -133,11 +133,12 @@ def _check_that_each_class_has_images(tree: ClassFolders, class_folders: dict[st
 def find_images(folder: pathlib.Path) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
     """Returns the image files anywhere below a folder, and all other files, each sorted by path.
 
-    Image files are those with one of `SUFFIXES`. Links to folders are followed. Hidden files and `LITTER` are in
-    neither list.
+    Image files are those with one of `SUFFIXES`. Links to folders are followed. A folder that cannot be read is among
+    the other files. Hidden files and `LITTER` are in neither list.
     """
     paths, visited = [], set()
-    for root, subfolders, files in os.walk(folder, followlinks=True):
+    add_unreadable = lambda error: paths.append(pathlib.Path(error.filename))  # noqa: E731
+    for root, subfolders, files in os.walk(folder, onerror=add_unreadable, followlinks=True):
         visited.add(_identity(root))
         subfolders[:] = [
             name for name in sorted(subfolders)

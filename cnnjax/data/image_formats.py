@@ -7,6 +7,7 @@ import os
 import pathlib
 import stat
 import struct
+import threading
 from collections.abc import Iterator
 
 from PIL import Image
@@ -22,7 +23,8 @@ SUFFIXES = (
 )  # of file names, case-insensitive # fmt: skip
 UNREADABLE = "not a readable JPEG, PNG, WebP, GIF, BMP or TIFF image, or truncated"
 
-MAX_PIXELS = 89_478_485  # height * width; Pillow's own limit. As RGB, 0.25 GB, and about four times that while decoding
+MAX_PIXELS = 89_478_485  # height * width; Pillow's own limit. As RGB, 0.25 GB, and up to six times that while decoding
+LARGE_PIXELS = MAX_PIXELS // 2  # larger images are decoded one at a time, so that threads do not multiply the memory
 MAX_BYTES_PER_PIXEL = 8  # of a file: four channels of 16 bits
 MAX_PIXELS_VARIABLE = "CNNJAX_MAX_PIXELS"
 MAX_SCANS = 20  # of a JPEG with MAX_PIXELS; proportionally more of a smaller one. Progressive JPEGs have about 10
@@ -32,6 +34,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 _START_OF_SCAN = b"\xff\xda"
 _TIFF_BITS, _TIFF_TILE_SIDES, _TIFF_SAMPLE_FORMAT = 258, (322, 323), 339
 _UNSIGNED = 1
+_one_large_image = threading.RLock()
 
 
 def max_pixels() -> int:
@@ -87,7 +90,8 @@ def open_image(data: bytes) -> Iterator[Image.Image]:
             raise InputError(UNREADABLE)
         with Image.OPEN[accepted][0](io.BytesIO(data), b"") as image:
             _check_header(image, data)
-            yield image
+            with _one_large_image if image.height * image.width > LARGE_PIXELS else contextlib.nullcontext():
+                yield image
     except InputError:
         raise
     except MemoryError as error:

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import threading
 import unicodedata
 from collections.abc import Callable
 
@@ -190,3 +191,28 @@ def test_deep_images_are_scaled_by_the_bit_depth_of_the_data_set(tmp_path: pathl
         "high": 1240 // 16, "highest": 250, "low": 200 // 16,
     }  # fmt: skip
     assert (data.bit_depth, data.shape) == (12, (8, 8, 1))
+
+
+def test_a_source_may_have_any_name(tmp_path: pathlib.Path) -> None:
+    source = write(tmp_path / os.fsdecode(b"caf\xe9 [1]\n"), "a/1.png", "b/1.png")
+    lines: list[str] = []
+    build("mine", str(source), str(tmp_path / "data"), lines.append)
+    assert len(load("mine", "train", str(tmp_path / "data"), silent)) == 2
+
+
+def test_large_images_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_formats, "LARGE_PIXELS", 10)
+    data, opened, order = encoded((8, 8), "RGB", "BMP"), threading.Event(), []
+
+    def other() -> None:
+        opened.wait()
+        order.append(images.verify(data)[0])
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    with image_formats.open_image(data):
+        opened.set()
+        thread.join(0.2)
+        assert order == []
+    thread.join()
+    assert order == [8]

@@ -133,6 +133,7 @@ LOADS = [
     ),
     ("digits", "train", replaced("label.labels.txt", "7", "b"), ["label.labels.txt is damaged, or was changed"]),
     ("digits", "train", replaced(build_record.FILE, "{", "["), ["cnnjax.json is damaged; build it again"]),
+    ("digits", "train", replaced(build_record.FILE, "null", "12"), ["cnnjax.json is damaged; build it again"]),
     ("digits", "train", edit("dataset_info.json", lambda info: info.update(splits=3)), ["is damaged"]),
     ("digits", "train", shard(lambda path: os.truncate(path, 70_000)), ["'digits' (", "is damaged; build it again"]),
     ("digits", "train", shard(lambda path: path.unlink()), ["is damaged; build it again", "No such file"]),
