@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnnjax import config_files, paths
 from cnnjax.cli import shared
-from cnnjax.config import FIELDS, Config
+from cnnjax.config import ALIASES, FIELDS, Config
 from cnnjax.errors import InputError, nearest, visible
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ def add_flags(parser: shared.Parser) -> None:
     )
     parser.epilog = (
         "VALUES: a list, [16, 32], or a range: log(1e-3, 1), uniform(0, 0.5), integer(1, 8). FIELD may be an argument "
-        "in a call string: model.dropout. To resume a sweep, pass --workdir=DIR alone, or with more --trials."
+        'in a call string: model.dropout. Cross-validation: --space.fold=\'["1/3", "2/3", "3/3"]\' --sampler=grid. '
+        "To resume a sweep, pass --workdir=DIR alone, or with more --trials."
     )
     parser.accepts_overrides = True
     parser.add_argument("action", nargs="?", default="run", metavar="show|best", help="default: run the sweep")
@@ -175,9 +176,17 @@ def _read_settings(location: str, rest: list[str], flags: dict[str, Any]) -> dic
         name, equals, values = word.removeprefix("--space.").partition("=")
         if not equals:
             raise InputError(f"{word!r}: expected --space.FIELD=VALUES, as in --space.lr='log(1e-3, 1)'")
-        if name.partition(".")[0] not in FIELDS:
-            raise InputError(f"{word!r}: config has no field {name!r}; {nearest(name.partition('.')[0], FIELDS)}")
+        field = name.partition(".")[0]
+        if field not in FIELDS and field not in ALIASES:
+            raise InputError(f"{word!r}: config has no field {name!r}; {nearest(field, FIELDS)}")
         space[name] = values
+    if "fold" in space and config.val_split and not any(word.startswith("--config.val_split=") for word in overrides):
+        shared.make_console().print(
+            f"cross-validation: each fold is cut from {config.train_split!r}, and config.val_split = "
+            f"{config.val_split!r} is not used",
+            soft_wrap=True,
+        )
+        config.val_split = ""
     return {"config": dataclasses.asdict(config), "source": location, "space": space, **flags}
 
 

@@ -107,11 +107,22 @@ def over_folds(table: list[dict[str, Any]], settings: Settings) -> list[dict[str
 
 
 def best(sweep: Sweep) -> Config:
-    """Returns the config of the best complete trial. Raises InputError if there is none."""
+    """Returns the config of the best complete trial; with cross-validation, that of the best mean over all folds.
+
+    In the latter, config.fold is '': the winner is trained on all of the training split. Raises InputError if there is
+    none yet.
+    """
+    settings, config = sweep.settings, Config(**sweep.settings.config)
+    if "fold" in settings.space:
+        folds = len(sweep.space["fold"].choices)  # type: ignore[attr-defined]
+        means = [row for row in over_folds(rows(sweep), settings) if row["folds"] >= folds]
+        if not means:
+            raise InputError(f"{sweep.folder} has no settings yet with a complete trial for each of the {folds} folds")
+        return with_settings(config, {name: means[0][name] for name in settings.space if name != "fold"})
     trials = ranked(sweep)[:1]
     if not trials or trials[0].state != TrialState.COMPLETE:
         raise InputError(f"{sweep.folder} has no complete trial yet")
-    return with_settings(Config(**sweep.settings.config), trials[0].params)
+    return with_settings(config, trials[0].params)
 
 
 def write(sweep: Sweep) -> list[str]:

@@ -122,7 +122,11 @@ def test_folds_have_a_mean_and_a_spread(tmp_path: pathlib.Path) -> None:
     assert [(row["lr"], row["folds"]) for row in means] == [(0.1, 3), (0.3, 3)]
     assert [row["accuracy"] for row in means] == pytest.approx([0.88, 0.68])
     assert [row["sd"] for row in means] == pytest.approx([0.01, 0.01])
+    assert (report.best(sweep).lr, report.best(sweep).fold) == (0.1, "")
     assert report.over_folds(report.rows(sweep), settings()) == []
+    few = run(tmp_path / "few", dataclasses.replace(values, trials=2), FakeExecutor(of_a_fold))
+    with pytest.raises(InputError, match="no settings yet with a complete trial for each of the 3 folds"):
+        report.best(few)
 
 
 def test_a_trial_that_fails_is_recorded_and_the_others_go_on(tmp_path: pathlib.Path) -> None:

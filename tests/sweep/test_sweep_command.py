@@ -97,6 +97,23 @@ def test_a_sweep_from_the_command_line(
     assert json.loads((tmp_path / "s" / "sweep.json").read_text())["config"]["duration"] == "3 epochs"
 
 
+def test_cross_validation_of_a_config_with_a_validation_split(
+    file: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The example in the README and in --help."""
+    pathlib.Path(file).write_text(FILE.partition("def sweep")[0])
+    monkeypatch.setitem(EXECUTORS, "local", lambda workers: FakeExecutor(learns))
+    folds = """--space.fold=["1/3", "2/3", "3/3"]"""
+    assert cli.main(["sweep", f"--config={file}", folds, "--sampler=grid", "--workdir=s"]) == 0
+    output = capsys.readouterr().out
+    assert "each fold is cut from 'train[:80%]', and config.val_split = 'train[80%:]' is not used" in output
+    assert "accuracy 100.00% ± 0.00%, the mean over 3 folds" in output
+    assert cli.main(["sweep", "best", "--workdir=s"]) == 0
+    assert capsys.readouterr().out == "cnnjax train --config=mine.py --config.val_split=\n"
+    assert cli.main(["sweep", f"--config={file}", folds, "--config.val_split=test", "--workdir=t"]) == 1
+    assert "is the validation split; pass --config.val_split='' as well" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_sweep_with_real_trainings(
     file: str,
