@@ -235,12 +235,22 @@ def has_result(run: Run, log: Callable[[str], None], resumable: Container[str] =
         names = {path.name for path in run.folder.glob("*")}
         other = f"has no config.json, but {min(names - NEW)}" if names - NEW else ""
     if not other:
-        return is_complete(run.folder)
+        return is_complete(run.folder) and _is_intact(run.folder / "result.json", log)
     if workdir.is_locked(run.folder):
         raise InputError(f"{run.folder} {other}, and a training is running in it")
     aside = run.folder.rename(workdir.unused_path(run.folder.with_name(f"{run.folder.name}-aside")))
     log(f"{run.folder} {other}; moved to {aside}")
     return False
+
+
+def _is_intact(path: pathlib.Path, log: Callable[[str], None]) -> bool:
+    """Returns whether a run's result.json can be read. If not, `log` gets a line: the run, resumed, writes it again."""
+    try:
+        workdir.read_json(path)
+    except InputError as error:
+        log(f"{error}; the run is resumed, and writes it again")
+        return False
+    return True
 
 
 def complete_metrics(folder: pathlib.Path) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+from cnnjax.runs import workdir
 from cnnjax.runs.executors import Job
 
 Training = Callable[[pathlib.Path], int | None]  # run's folder -> what Job.poll returns
@@ -37,7 +38,7 @@ def write_metrics(folder: pathlib.Path, accuracies: list[float]) -> None:
 def write_result(folder: pathlib.Path, accuracies: list[float]) -> int:
     """Completes a run."""
     write_metrics(folder, accuracies)
-    (folder / "result.json").write_text(json.dumps({"step": len(accuracies)}))
+    workdir.write_json(folder / "result.json", {"step": len(accuracies)})
     return 0
 
 

@@ -13,6 +13,7 @@ import pytest
 from cnnjax import sealed
 from cnnjax.config import Config
 from cnnjax.errors import InputError
+from cnnjax.runs import workdir
 from cnnjax.runs.executors import Job
 from cnnjax.runs.supervise import Run
 from cnnjax.study import Comparison, Panel, Study, conduct, report
@@ -55,7 +56,7 @@ class Instant:
         lines = [{"step": i, "epoch": i, "val/loss": 1 / i} for i in (1, 2)]
         lines.append({"step": 2, "epoch": 2, "test/accuracy": accuracy})
         (log.parent / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        (log.parent / "result.json").write_text("{}")
+        workdir.write_json(log.parent / "result.json", {})
         return Job(lambda: 0, lambda hard: None)
 
 
@@ -129,6 +130,15 @@ def test_an_arm_takes_no_run_with_another_config(
     assert lines[0].endswith(f"moved to {folder}-aside")
     assert lines[1] == "1 of 6 runs to do, 2 in parallel"
     assert folder.with_name("seed0-aside").is_dir()
+
+
+def test_a_run_with_a_damaged_result_is_resumed_in_its_folder(tmp_path: pathlib.Path) -> None:
+    run(tmp_path, study(), start := Instant())
+    (start.folders[3] / "result.json").write_text("{")
+    lines: list[str] = []
+    run(tmp_path, study(), again := Instant(), lines.append)
+    assert again.folders == [start.folders[3]]
+    assert "result.json is damaged" in lines[0]
 
 
 def test_a_folder_of_another_config_in_which_a_training_runs_is_left_alone(tmp_path: pathlib.Path) -> None:
