@@ -9,6 +9,7 @@ from cnnjax.pretrained import formats
 from tests.parity.harness import torch_module
 
 DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
+NEW_DTYPES = ("float8_e4m3fn", "float8_e5m2", "uint16", "uint32")
 
 
 @pytest.mark.slow
@@ -32,6 +33,33 @@ def test_what_torch_saves_is_read_as_torch_reads_it(tmp_path: pathlib.Path, new:
         for name, tensor in theirs.items():
             assert (ours[name].shape, ours[name].dtype.name) == (tuple(tensor.shape), str(tensor.dtype)[6:]), name
             np.testing.assert_array_equal(ours[name].astype(np.float64), tensor.detach().double().numpy())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("form", ["new types", "whole", "scripted", "traced", "arrays of NumPy"])
+def test_other_forms_are_read_as_torch_has_them(tmp_path: pathlib.Path, form: str) -> None:
+    pytest.importorskip("torch")
+    torch, path = torch_module(), tmp_path / "x.pt"
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Sequential(torch.nn.BatchNorm2d(4))).eval()
+    theirs = net.state_dict()
+    match form:
+        case "new types":
+            theirs = {name: torch.arange(1, 5).float().to(getattr(torch, name)) for name in NEW_DTYPES}
+            torch.save(theirs, path)
+        case "whole":
+            torch.save({"model": net, "epoch": 3}, path)
+        case "scripted":
+            torch.jit.script(net).save(str(path))
+        case "traced":
+            torch.jit.trace(net, torch.zeros(1, 3, 8, 8)).save(str(path))
+        case _:
+            torch.save({name: tensor.numpy() for name, tensor in theirs.items()}, path)
+    ours = formats.read(path)[1]
+    assert sorted(ours) == sorted(theirs)
+    for name, tensor in theirs.items():
+        assert (ours[name].shape, ours[name].dtype.name) == (tuple(tensor.shape), str(tensor.dtype)[6:]), name
+        np.testing.assert_array_equal(ours[name].astype(np.float64), tensor.double().numpy())
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ import pytest
 
 from cnnjax.errors import InputError
 from cnnjax.pretrained import formats
+from cnnjax.pretrained.formats import torch_pickles
 from tests.pretrained.test_weight_files import FLOATS, PLAIN, as_stream, as_zip, ask, push, state_dict, tensor
 
 
@@ -109,6 +110,18 @@ def test_an_array_of_objects_is_no_weight(tmp_path: pathlib.Path) -> None:
     (tmp_path / "x.pth").write_bytes(as_zip(state_dict({"a": numpy_array(np.array([None], object))}), {}))
     with pytest.raises(InputError, match=r"x.pth: the pickle has an object that is no valid array of numbers"):
         formats.read(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("name", torch_pickles._NEW_DTYPES)
+def test_every_type_of_untyped_storages_comes_back(name: str, tmp_path: pathlib.Path) -> None:
+    numbers = np.array([1, 2, 4, 8]).astype(torch_pickles._NEW_DTYPES[name])
+    storage = b"((" + push("storage") + ask("torch.storage", "UntypedStorage") + push("0") + push("cpu")
+    storage += push(numbers.nbytes) + b"tQ"
+    rest = push(1) + push((2,)) + push((2,)) + push(False) + ask("collections", "OrderedDict") + b")R"
+    value = ask("torch._utils", "_rebuild_tensor_v3") + storage + rest + ask(*name.split(".")) + b"tR"
+    (tmp_path / "x.pth").write_bytes(as_zip(state_dict({"x": value}), {"0": numbers}))
+    found = formats.read(tmp_path / "x.pth")[1]["x"]
+    assert (found.dtype, found.tolist()) == (numbers.dtype, numbers[1::2].tolist())
 
 
 WEIGHT, BIAS = tensor("7", "Float", 12, 0, (2, 3), (3, 1)), tensor("7", "Float", 12, 6, (2,), (1,))

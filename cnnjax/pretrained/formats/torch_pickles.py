@@ -81,7 +81,8 @@ class Tensor:
         sides = zip(self.shape, self.strides, strict=True)
         strides = tuple(array.itemsize * stride if side > 1 else 0 for side, stride in sides)
         first = 0 if 0 in self.shape else self.offset
-        return np.lib.stride_tricks.as_strided(array[first:], self.shape, strides, writeable=False)
+        raw = array[first:].view(f"V{array.itemsize}")  # as_strided does not know types of 8 bits
+        return np.lib.stride_tricks.as_strided(raw, self.shape, strides, writeable=False).view(self.dtype)
 
 
 def parse_storage(identity: Any) -> Storage:
