@@ -7,6 +7,7 @@ that the record has lost are read from their folders.
 import contextlib
 import dataclasses
 import functools
+import math
 import pathlib
 import statistics
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.storages import JournalStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from cnnjax import config as configs
 from cnnjax import spec
@@ -23,7 +24,7 @@ from cnnjax.config import RESUMABLE, Config, check
 from cnnjax.errors import InputError
 from cnnjax.metrics import METRICS
 from cnnjax.runs import workdir
-from cnnjax.runs.supervise import Run, complete_metrics, is_complete
+from cnnjax.runs.supervise import Run, complete_metrics, is_complete, read_metrics
 from cnnjax.sweep.journal import Journal
 from cnnjax.sweep.samplers import PRUNERS
 from cnnjax.sweep.settings import Settings
@@ -96,7 +97,10 @@ def open_sweep(folder: pathlib.Path, settings: Settings, log: Callable[[str], No
     sweep = Sweep(folder, settings, study, journal)
     if journal and journal.damage:
         log(f"{journal.damage}; the trials from there on are read from their folders")
-    _recover(sweep, log)
+    if writable or journal:
+        _recover(sweep, log)
+    if journal and not writable:
+        _tell_finished(sweep)
     for trial in study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]):
         if reason := _why_rejected(sweep, trial):
             sweep.rejected[trial.number] = reason
@@ -144,6 +148,41 @@ def final_values(sweep: Sweep, number: int) -> list[float]:
     return values
 
 
+def report_evaluations(sweep: Sweep, trial: Trial, metrics: list[dict[str, Any]]) -> None:
+    """Reports to Optuna those evaluations in the metrics of a trial's first run that are new to it."""
+    reported = sweep.study.get_trials(deepcopy=False)[trial.number].intermediate_values
+    with sweep.transaction():
+        for number, value in enumerate(evaluations(metrics, sweep.settings.metric), 1):
+            if number not in reported and math.isfinite(value):
+                trial.report(value, number)
+
+
+def tell_result(sweep: Sweep, trial: Trial) -> None:
+    """Records the result of a trial whose runs are complete.
+
+    Raises InputError if it is infinite or NaN, or the metrics of a run are not all there.
+    """
+    report_evaluations(sweep, trial, read_metrics(run_folders(sweep.folder, sweep.settings, trial.number)[0]))
+    value = statistics.fmean(final_values(sweep, trial.number))
+    if not math.isfinite(value):
+        raise InputError(f"its {sweep.settings.metric} is {value}")
+    sweep.study.tell(trial, value)
+
+
+def _tell_finished(sweep: Sweep) -> None:
+    """Records the results of running trials whose runs are complete, as resuming the sweep does."""
+    for frozen in filter(sweep.is_sampled, sweep.study.get_trials(states=[TrialState.RUNNING])):
+        with contextlib.suppress(InputError):  # which resuming says
+            runs = trial_runs(sweep, frozen.number, frozen.params)
+            if all(is_complete(run.folder) and not _changes(sweep, run) for run in runs):
+                tell_result(sweep, Trial(sweep.study, frozen._trial_id))
+
+
+def _changes(sweep: Sweep, run: Run) -> str:
+    """Returns how the config of a trial's run differs from the one in its folder, as `workdir.changed_settings`."""
+    return workdir.changed_settings(run.folder, run.config, sweep.resumable)
+
+
 def _recover(sweep: Sweep, log: Callable[[str], None]) -> None:
     """Adds to the record the trials whose folders are there, but whose numbers the record has not reached."""
     first = len(sweep.study.get_trials(deepcopy=False))
@@ -172,7 +211,7 @@ def _trial_of_folder(sweep: Sweep, number: int) -> FrozenTrial | None:
     for i, folder in enumerate(run_folders(sweep.folder, sweep.settings, number)):
         with contextlib.suppress(ValueError):  # damaged, without the settings, or with others than those of the space
             params = settings_in(configs.load(folder / "config.json"), sweep.space)
-            if not workdir.changed_settings(folder, trial_runs(sweep, number, params)[i].config, sweep.resumable):
+            if not _changes(sweep, trial_runs(sweep, number, params)[i]):
                 space: dict[str, BaseDistribution] = dict(sweep.space)
                 return optuna.trial.create_trial(state=TrialState.RUNNING, params=params, distributions=space)
     return None
@@ -187,7 +226,7 @@ def _why_rejected(sweep: Sweep, trial: FrozenTrial) -> str:
         return UNSAMPLED
     try:
         for run in trial_runs(sweep, trial.number, trial.params):
-            if run.folder.exists() and (changes := workdir.changed_settings(run.folder, run.config, sweep.resumable)):
+            if run.folder.exists() and (changes := _changes(sweep, run)):
                 return f"{run.folder} holds a run with another config: {changes}"
         values = final_values(sweep, trial.number)
     except InputError as error:

@@ -5,11 +5,8 @@ each trial (and seed); and the report. A sweep resumes from its folder alone.
 """
 
 import itertools
-import math
 import pathlib
-import statistics
 from collections.abc import Callable
-from typing import Any
 
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -17,7 +14,7 @@ from cnnjax import spec
 from cnnjax.errors import InputError
 from cnnjax.runs.executors import Start
 from cnnjax.runs.supervise import End, Run, has_result, is_at_last_step, read_metrics, supervise
-from cnnjax.sweep.record import UNSAMPLED, Sweep, evaluations, final_values, open_sweep, run_folders, trial_runs
+from cnnjax.sweep.record import UNSAMPLED, Sweep, open_sweep, report_evaluations, run_folders, tell_result, trial_runs
 from cnnjax.sweep.samplers import SAMPLERS
 from cnnjax.sweep.settings import Settings, check_settings, claim
 from cnnjax.training.recipe import parse_recipe
@@ -121,15 +118,9 @@ class _Search:
                     self.on_end(run, End("stopped"))
                     return None
                 return run
-            self._report_evaluations(trial, read_metrics(runs[0].folder))
-            value = statistics.fmean(final_values(self.sweep, trial.number))
+            tell_result(self.sweep, trial)
         except InputError as error:
             self._fail(trial, str(error))
-            return None
-        if math.isfinite(value):
-            self.study.tell(trial, value)
-        else:
-            self._fail(trial, f"its {self.settings.metric} is {value}")
         return None
 
     def should_prune(self, run: Run) -> bool:
@@ -140,16 +131,8 @@ class _Search:
         trial = self.trials[run.folder]
         if run.folder != run_folders(self.sweep.folder, self.settings, trial.number)[0]:
             return False
-        self._report_evaluations(trial, run.metrics)
+        report_evaluations(self.sweep, trial, run.metrics)
         return not is_at_last_step(run) and trial.should_prune()
-
-    def _report_evaluations(self, trial: Trial, metrics: list[dict[str, Any]]) -> None:
-        """Reports to Optuna those evaluations in the metrics of a trial's first run that are new to it."""
-        reported = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
-        with self.sweep.transaction():
-            for number, value in enumerate(evaluations(metrics, self.settings.metric), 1):
-                if number not in reported and math.isfinite(value):
-                    trial.report(value, number)
 
     def on_end(self, run: Run, end: End) -> None:
         """Handles the end of a run: its trial goes on, or is recorded as pruned (run stopped) or as failed."""
