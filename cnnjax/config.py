@@ -247,7 +247,7 @@ def load(path: pathlib.Path) -> Config:
 
     Raises InputError if the file is missing or damaged.
     """
-    remedy = "Pass other settings as --config.FIELD=VALUE to a new run"
+    remedy = "other settings are passed to a new run as --config.FIELD=VALUE"
     try:
         values: dict[str, Any] = dict(sealed.read_json(path, remedy))
         return check(Config(**{ALIASES.get(name, name): value for name, value in values.items()}))

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import stat
 from collections.abc import Iterator
@@ -43,18 +44,16 @@ def write_plain_json(path: pathlib.Path, content: Any) -> None:
 def read_json(path: pathlib.Path, remedy: str = "") -> Any:
     """Reads a JSON file, and returns its content without the seal.
 
-    `remedy` ends the message about a damaged file: what to do. Raises FileNotFoundError if there is no file, and
+    `remedy` begins what the message about a damaged file says to do. Raises FileNotFoundError if there is no file, and
     InputError if it is damaged, edited or no regular file.
     """
     content = _parsed(path)
     seal = content.pop(SEAL, None) if isinstance(content, dict) else None
-    edited = f'if it is right as it is, set its "{SEAL}" to "{EDITED}"'
-    if seal is None and path.name != WITNESS and _is_sealed(path.with_name(WITNESS)):
-        raise InputError(f'{path} is damaged: it has no "{SEAL}". {remedy or edited.capitalize()}')
+    advice = "; ".join(filter(None, (remedy, f'if it is right as it is, set its "{SEAL}" to "{EDITED}"')))
+    if seal is None and (_ends_in_a_seal(content) or (path.name != WITNESS and _is_sealed(path.with_name(WITNESS)))):
+        raise InputError(f'{path} is damaged or was edited: it has no "{SEAL}" ({advice})')
     if seal not in (None, EDITED, seal_of(content)):
-        raise InputError(
-            f"{path} is damaged or was edited: it does not match its seal. {remedy}{remedy and '; '}{edited}"
-        )
+        raise InputError(f"{path} is damaged or was edited: it does not match its seal ({advice})")
     return content
 
 
@@ -66,6 +65,12 @@ def _parsed(path: pathlib.Path) -> Any:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is damaged: {error}") from error
+
+
+def _ends_in_a_seal(content: Any) -> bool:
+    """Returns whether the last entry of an object looks like a seal, whose own name may be damaged."""
+    last = next(reversed(content.values()), None) if isinstance(content, dict) else None
+    return isinstance(last, str) and re.fullmatch("[0-9a-f]{16}", last) is not None
 
 
 def _is_sealed(path: pathlib.Path) -> bool:

@@ -64,6 +64,8 @@ static int is_watched_file(int descriptor, char *absolute) {
 
 static void copy_folder(long number) {
   char target[PATH_MAX];
+  struct stat status;
+  if (stat(setting("FAULTS_FOLDER"), &status) < 0) return; /* not made yet */
   snprintf(target, sizeof target, "%s/%05ld", setting("FAULTS_COPIES"), number);
   char *const arguments[] = {"cp", "-a", "--", (char *)setting("FAULTS_FOLDER"), target, NULL};
   char *const environment[] = {"PATH=/usr/bin:/bin", NULL};

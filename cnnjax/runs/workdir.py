@@ -88,7 +88,7 @@ def read_json(path: pathlib.Path, remedy: str = "") -> Any:
 
 def read_data_info(workdir: pathlib.Path) -> DataInfo:
     """Reads what `write_data_info` wrote. Raises InputError if a file is missing or damaged."""
-    content = read_json(workdir / "data.json", "Resuming the run rewrites it")
+    content = read_json(workdir / "data.json", "resuming the run rewrites it")
     path = workdir / "statistics.npz"
     try:
         if digest := content.pop("statistics", ""):

@@ -204,7 +204,9 @@ def test_the_statistics_of_a_run_are_computed_once_for_the_same_data(
     texts = [*map(json.dumps, [*wrong, {"mean": [9.0]}, []]), "{"]
     for number, text in enumerate(texts, start=1):
         (tmp_path / "data.json").write_text(text)
-        run()
+        lines: list[str] = []
+        run(lines=lines)
+        assert any("data.json or statistics.npz is damaged, and is made again" in line for line in lines)
         assert len(computed) == number
         assert workdir.read_json(tmp_path / "data.json") == content
     (tmp_path / "statistics.npz").unlink()  # with the mean image, which the normalization needs
