@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from cnnjax import sealed
 from cnnjax.errors import InputError
 
 FILE = "cnnjax.json"
@@ -49,7 +50,7 @@ class ExamplesDigest:
 def write(folder: pathlib.Path, digests: Mapping[str, str], bit_depth: int | None) -> None:
     """Writes the record into the folder of a data set whose other files are complete."""
     content = dataclasses.asdict(BuildRecord(digests, bit_depth, _file_digests(folder)))
-    (folder / FILE).write_text(json.dumps(content | {"seal": _seal(content)}, indent=2) + "\n")
+    sealed.write_json(folder / FILE, content)
 
 
 def read(folder: pathlib.Path) -> BuildRecord | None:
@@ -59,9 +60,7 @@ def read(folder: pathlib.Path) -> BuildRecord | None:
     """
     path = folder / FILE
     try:
-        content = json.loads(path.read_text())
-        if content.pop("seal") != _seal(content):
-            raise ValueError("the seal does not match")
+        content = sealed.read_json(path)
         record = BuildRecord(dict(content["digests"]), content["bit_depth"], dict(content["files"]))
     except FileNotFoundError:
         return None
@@ -71,11 +70,6 @@ def read(folder: pathlib.Path) -> BuildRecord | None:
     if wrong := sorted(name for name, digest in record.files.items() if actual.get(name) != digest):
         raise InputError(f"{folder / wrong[0]} is damaged, or was changed since it was built")
     return record
-
-
-def _seal(content: Mapping[str, Any]) -> str:
-    """Returns the SHA-256 of the record's content, by which damage to the record itself is noticed."""
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def _file_digests(folder: pathlib.Path) -> dict[str, str]:
