@@ -126,6 +126,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(limit: int, tmp_path: pathli
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 1, done.stderr
     assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("error: digits: ")
     assert "File too large" in done.stderr
     assert [row for row in available(str(tmp_path)) if row.path] == []
     assert not list(tmp_path.rglob("*.array_record*"))
