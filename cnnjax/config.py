@@ -3,11 +3,14 @@
 import dataclasses
 import math
 import pathlib
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cnnjax import sealed
 from cnnjax.errors import InputError, nearest, unknown
+
+MAX_INT = 2**31 - 1  # of a count; steps are int32 on the devices
 
 
 def setting(
@@ -15,7 +18,7 @@ def setting(
     description: str,
     *,
     minimum: float | None = None,
-    below: float = math.inf,
+    below: float | None = None,
     choices: Sequence[str] = (),
 ) -> Any:
     """Declares a field of `Config`: its default, its help text and the values that `check` accepts.
@@ -24,9 +27,11 @@ def setting(
       default: default value, which also gives the type of the field.
       description: help text.
       minimum: smallest valid number; None for no limits.
-      below: valid numbers are less than this; used only with `minimum`.
+      below: valid numbers are less than this; used only with `minimum`. By default MAX_INT + 1 for integers.
       choices: the valid strings; () for any.
     """
+    if below is None:
+        below = MAX_INT + 1 if type(default) is int else math.inf
     metadata = {"help": description, "minimum": minimum, "below": below, "choices": tuple(choices)}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -111,7 +116,7 @@ class Config:
     dtype: str = setting(
         "float32", "type of the computation; parameters and statistics stay float32", choices=("float32", "bfloat16")
     )
-    seed: int = setting(0, "seed of initialization, data order, augmentation and dropout", minimum=0)
+    seed: int = setting(0, "seed of initialization, data order, augmentation and dropout", minimum=0, below=2**63)
 
     # Devices. These fields, `cache`, `eval_batch_size` and those below may change when a run is resumed.
     mesh: str = setting(
@@ -230,7 +235,7 @@ def check(config: Config) -> Config:
 def _check_field(config: Config, name: str) -> None:
     """Checks the type and range of one field. Converts an integer to float if that is the field's type."""
     value, field = getattr(config, name), FIELDS[name]
-    if type(field.default) is float and type(value) is int:
+    if type(field.default) is float and type(value) is int and abs(value) <= sys.float_info.max:
         setattr(config, name, value := float(value))
     if type(value) is not type(field.default):
         raise InputError(f"config.{name} = {value!r}: expected {type(field.default).__name__}, as in {field.default!r}")
@@ -263,26 +268,31 @@ def parse_duration(duration: str, *, epoch: float, total: int = 0) -> float:
     """Converts a duration such as '15 epochs', '64000 steps' or '50%' to a number of steps, which may be fractional.
 
     `epoch` is the number of steps per epoch. `total` is the number of steps of the whole training; without it,
-    percentages give 0. Raises InputError for anything else.
+    percentages give 0. Raises InputError for anything else, such as more than MAX_INT epochs or steps, or than 100%.
     """
     unit = {"epochs": epoch, "epoch": epoch, "steps": 1, "step": 1, "%": total / 100}
     text = str(duration).strip()  # inside a call string it may be a number
     number, _, word = (text[:-1], "", "%") if text.endswith("%") else text.partition(" ")
     try:
-        value = float(number) * unit[word.strip()]
-        if not 0 <= value < float("inf"):
+        count, most = float(number), 100 if word == "%" else MAX_INT
+        if not 0 <= count < math.inf:
             raise ValueError
+        value = count * unit[word.strip()]
     except (ValueError, KeyError):
         raise InputError(f"{duration!r} is not a duration; expected '15 epochs', '64000 steps' or '50%'") from None
+    if count > most:
+        raise InputError(f"{duration!r} is too long; expected at most {most:,}{'%' if word == '%' else ''}")
     return value
 
 
 def to_steps(duration: str, *, epoch: float, total: int = 0) -> int:
     """Converts a duration to a whole number of steps, at least 1, but 0 for a duration of 0.
 
-    The arguments and errors are those of `parse_duration`.
+    The arguments and errors are those of `parse_duration`; more than MAX_INT steps are an error, too.
     """
     value = parse_duration(duration, epoch=epoch, total=total)
+    if value > MAX_INT:
+        raise InputError(f"{duration!r} is too long: {value:.3g} steps, expected at most {MAX_INT:,}")
     return max(1, round(value)) if value else 0
 
 

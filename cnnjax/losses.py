@@ -13,12 +13,13 @@ import optax
 
 from cnnjax import spec
 from cnnjax.errors import InputError
+from cnnjax.spec import BelowOne, Fraction, NonNegative, Positive
 
 Array = jax.Array
 
 
 def cross_entropy(
-    logits: Array, target: Array, label_smoothing: float = 0.0, class_weights: Sequence[float] = ()
+    logits: Array, target: Array, label_smoothing: Fraction = 0.0, class_weights: Sequence[NonNegative] = ()
 ) -> Array:
     """Softmax cross-entropy of logits [N, K] and target distributions [N, K], float32 [N].
 
@@ -27,19 +28,16 @@ def cross_entropy(
     by the number of examples, not by the sum of their weights: with weights whose mean over the training split is 1,
     the learning rate need not change.
     """
-    target = _smooth("cross_entropy", target, label_smoothing)
+    target = optax.smooth_labels(target, label_smoothing)
     if class_weights:
         classes = logits.shape[-1]
-        if len(class_weights) != classes or min(class_weights) < 0:
-            raise InputError(
-                f"cross_entropy: class_weights = {class_weights!r}: expected {classes} numbers of at least 0, "
-                "one per class"
-            )
+        if len(class_weights) != classes:
+            raise InputError(f"class_weights = {class_weights!r}: expected {classes} numbers, one per class")
         target = target * jnp.array(class_weights, jnp.float32)[None]
     return -(target * jax.nn.log_softmax(logits.astype(jnp.float32))).sum(axis=-1)
 
 
-def mse(logits: Array, target: Array, of: str = "softmax", scale: float = 1.0) -> Array:
+def mse(logits: Array, target: Array, of: str = "softmax", scale: Positive = 1.0) -> Array:
     """Squared error of probabilities or logits, averaged over the K classes: float32 [N].
 
     With of='softmax' the output compared with the target [N, K] is the softmax of `logits`. With of='logits' the logits
@@ -55,62 +53,44 @@ def mse(logits: Array, target: Array, of: str = "softmax", scale: float = 1.0) -
     return jnp.square(out - scale * target).mean(axis=-1)
 
 
-def hinge(logits: Array, target: Array, margin: float = 1.0, squared: bool = False) -> Array:
+def hinge(logits: Array, target: Array, margin: Positive = 1.0, squared: bool = False) -> Array:
     """Multi-class hinge loss (Weston & Watkins 1999), float32 [N]. Same as PyTorch's MultiMarginLoss.
 
     It sums max(0, margin + wrong logit - true logit) over the wrong classes, and divides by K. With `squared` the terms
     are squared, as in the L2-SVM (Tang 2013, arXiv:1306.0239, there one-vs-rest). For a mixed target, it is the mean of
     the losses of all classes, weighted by the target.
     """
-    if margin <= 0:
-        raise InputError(f"hinge: margin = {margin!r}: expected more than 0")
     power, logits = 2 if squared else 1, logits.astype(jnp.float32)
     excess = jnp.maximum(margin + logits[:, None, :] - logits[:, :, None], 0) ** power  # [N, true class, other class]
     by_true_class = (excess.sum(axis=-1) - margin**power) / logits.shape[-1]  # without the true class's own term
     return (target * by_true_class).sum(axis=-1)
 
 
-def binary(logits: Array, target: Array, label_smoothing: float = 0.0, threshold: float | None = None) -> Array:
+def binary(logits: Array, target: Array, label_smoothing: Fraction = 0.0, threshold: BelowOne | None = None) -> Array:
     """Sigmoid cross-entropy of each class, averaged over the K classes: float32 [N]. Same as timm's BinaryCrossEntropy.
 
     `label_smoothing` is the fraction of the target that is spread over all classes. `threshold` then makes the target
     binary: 1 where it is larger, else 0. None leaves the target as it is. Recipes A1-A3 of Wightman et al. 2021,
     arXiv:2110.00476, sec. 2, use 0.2.
     """
-    target = _smooth("binary", target, label_smoothing)
+    target = optax.smooth_labels(target, label_smoothing)
     if threshold is not None:
-        if not 0 <= threshold < 1:
-            raise InputError(f"binary: threshold = {threshold!r}: expected at least 0 and less than 1")
         target = (target > threshold).astype(jnp.float32)
     return optax.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), target).mean(axis=-1)
 
 
-def focal(logits: Array, target: Array, gamma: float = 2.0, alpha: float | None = 0.25) -> Array:
+def focal(logits: Array, target: Array, gamma: NonNegative = 2.0, alpha: Fraction | None = 0.25) -> Array:
     """Focal loss (Lin et al. 2017, arXiv:1708.02002, sec. 3), averaged over the K classes: float32 [N].
 
     It multiplies each class's sigmoid cross-entropy by (1 - p) ** gamma, where p is the probability given to the right
     answer for that class. `alpha` weights the term of the true class, and 1 - alpha the terms of the others; None
     weights no term.
     """
-    if gamma < 0:
-        raise InputError(f"focal: gamma = {gamma!r}: expected at least 0")
-    if alpha is not None and not 0 <= alpha <= 1:
-        raise InputError(f"focal: alpha = {alpha!r}: expected 0 to 1, or None")
     logits = logits.astype(jnp.float32)
     positive, negative = (
         optax.sigmoid_focal_loss(logits, jnp.full_like(logits, label), alpha=alpha, gamma=gamma) for label in (1, 0)
     )
     return (target * positive + (1 - target) * negative).mean(axis=-1)
-
-
-def _smooth(name: str, target: Array, fraction: float) -> Array:
-    """Returns (1 - fraction) * target + fraction / K. Raises InputError unless 0 <= fraction <= 1.
-
-    `name` is the loss's, for the error.
-    """
-    if not 0 <= fraction <= 1:
-        raise InputError(f"{name}: label_smoothing = {fraction!r}: expected 0 to 1")
-    return optax.smooth_labels(target, fraction)
 
 
 Loss = Callable[[Array, Array], Array]  # (logits [N, K], target [N, K]) -> float32 [N]

@@ -50,6 +50,18 @@ def test_anything_but_literals_is_refused(text: str) -> None:
         spec.parse(text)
 
 
+@pytest.mark.parametrize("depth", [200, 2000, 9000, 100_000])
+@pytest.mark.parametrize("sign", ["-", "(", "[", "f(", "{1: ", "not ", "a|", "f(x=", "'"])
+def test_what_is_nested_too_deeply_is_refused_in_a_short_message(sign: str, depth: int) -> None:
+    for parse in (spec.parse, spec.parse_pipeline):
+        with pytest.raises(InputError, match=r"is not a (pipeline|call string); expected") as error:
+            parse(f"f({sign * depth}1")
+        assert len(str(error.value)) < 1200
+    if sign in "-not (":
+        with pytest.raises(InputError, match=r"is not a (pipeline|call string); expected"):
+            spec.parse(sign * depth + "1")
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

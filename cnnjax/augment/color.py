@@ -3,15 +3,20 @@
 An `amount` is a range of factors: brightness(0.4) draws from 0.6 to 1.4, brightness((0.5, 0.9)) from 0.5 to 0.9.
 """
 
-import functools
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
-from cnnjax.augment.random import Amount, bernoulli, sequential_on_cpu, uniform
+from cnnjax.augment.random import sequential_on_cpu, uniform
 from cnnjax.errors import InputError
+from cnnjax.spec import Ascending, Fraction, NonNegative, Range
 
 Array = jax.Array
+
+_HalfTurn = Annotated[float, Range(-0.5, 0.5)]
+Factor = NonNegative | Annotated[tuple[NonNegative, NonNegative], Ascending()]
+Turn = Annotated[float, Range(0, 0.5)] | Annotated[tuple[_HalfTurn, _HalfTurn], Ascending()]
 
 LUMA = (0.2989, 0.587, 0.114)  # weights of red, green and blue
 
@@ -75,58 +80,47 @@ def adjust_saturation(image: Array, factor: Array | float) -> Array:
     return blend(luma(image), image, factor)
 
 
-def _draw_factor(name: str, key: Array, amount: Amount) -> Array:
-    """Draws a factor uniformly from `amount` = (low, high), or from 1 - amount (at least 0) to 1 + amount: float32 [].
-
-    `name` is the operation, for errors.
-    """
-    return uniform(name, key, amount, around=1, lower_limit=0)
+def _draw_factor(key: Array, amount: Factor) -> Array:
+    """Draws a factor uniformly from (low, high), or from 1 - amount (at least 0) to 1 + amount: float32 []."""
+    return uniform(key, amount, around=1, lowest=0)
 
 
-def _draw_turn(name: str, key: Array, amount: Amount) -> Array:
-    """Draws a hue shift uniformly from `amount` = (low, high), or from -amount to amount, within ±0.5: float32 [].
-
-    `name` is the operation, for errors.
-    """
-    return uniform(name, key, amount, lower_limit=-0.5, upper_limit=0.5)
-
-
-def brightness(key: Array, image: Array, amount: Amount) -> Array:
+def brightness(key: Array, image: Array, amount: Factor) -> Array:
     """Multiplies the image by a random factor, and clips to [0, 1].
 
     The factor is uniform in 1 ± `amount` (0.4: from 0.6 to 1.4), or in `amount` = (low, high).
     """
-    return adjust_brightness(image, _draw_factor("brightness", key, amount))
+    return adjust_brightness(image, _draw_factor(key, amount))
 
 
-def contrast(key: Array, image: Array, amount: Amount) -> Array:
+def contrast(key: Array, image: Array, amount: Factor) -> Array:
     """Changes the contrast by a random factor: 0 gives the mean gray level everywhere, 1 the image.
 
     The factor is uniform in 1 ± `amount` (0.4: from 0.6 to 1.4), or in `amount` = (low, high).
     """
-    return adjust_contrast(image, _draw_factor("contrast", key, amount))
+    return adjust_contrast(image, _draw_factor(key, amount))
 
 
-def saturation(key: Array, image: Array, amount: Amount) -> Array:
+def saturation(key: Array, image: Array, amount: Factor) -> Array:
     """Changes the saturation by a random factor: 0 gives a gray image, 1 the image.
 
     The factor is uniform in 1 ± `amount` (0.4: from 0.6 to 1.4), or in `amount` = (low, high).
     """
-    return adjust_saturation(image, _draw_factor("saturation", key, amount))
+    return adjust_saturation(image, _draw_factor(key, amount))
 
 
-def hue(key: Array, image: Array, amount: Amount) -> Array:
+def hue(key: Array, image: Array, amount: Turn) -> Array:
     """Shifts the hue by a random fraction of the color circle, uniform in ± `amount` or in (low, high), within ±0.5."""
-    return adjust_hue(image, _draw_turn("hue", key, amount))
+    return adjust_hue(image, uniform(key, amount))
 
 
 def color_jitter(
     key: Array,
     image: Array,
-    brightness: Amount = 0.0,
-    contrast: Amount = 0.0,
-    saturation: Amount = 0.0,
-    hue: Amount = 0.0,
+    brightness: Factor = 0.0,
+    contrast: Factor = 0.0,
+    saturation: Factor = 0.0,
+    hue: Turn = 0.0,
 ) -> Array:
     """Changes brightness, contrast, saturation and hue at random, in a random order (Howard 2013, arXiv:1312.5402).
 
@@ -136,10 +130,10 @@ def color_jitter(
     """
     order_key, *keys = jax.random.split(key, 5)
     all_steps = [
-        (brightness, adjust_brightness, functools.partial(_draw_factor, "color_jitter: brightness")),
-        (contrast, adjust_contrast, functools.partial(_draw_factor, "color_jitter: contrast")),
-        (saturation, adjust_saturation, functools.partial(_draw_factor, "color_jitter: saturation")),
-        (hue, adjust_hue, functools.partial(_draw_turn, "color_jitter: hue")),
+        (brightness, adjust_brightness, _draw_factor),
+        (contrast, adjust_contrast, _draw_factor),
+        (saturation, adjust_saturation, _draw_factor),
+        (hue, adjust_hue, uniform),
     ]
     steps = [step for step in all_steps if step[0]]
     if not steps:
@@ -155,12 +149,12 @@ def color_jitter(
     return sequential_on_cpu(adjust)(image, order, amounts)
 
 
-def grayscale(key: Array, image: Array, probability: float = 0.1) -> Array:
+def grayscale(key: Array, image: Array, probability: Fraction = 0.1) -> Array:
     """Replaces the image, with the given probability, by its gray version in the same number of channels."""
-    return jnp.where(bernoulli("grayscale", key, probability), luma(image), image)
+    return jnp.where(jax.random.bernoulli(key, probability), luma(image), image)
 
 
-def pca_color(key: Array, image: Array, eigen: Array, sigma: float = 0.1) -> Array:
+def pca_color(key: Array, image: Array, eigen: Array, sigma: NonNegative = 0.1) -> Array:
     """Adds one random color to all pixels, along the principal components of the training split's colors.
 
     The color is the sum of the columns of `eigen` [3, 3], each weighted by a draw from N(0, sigma) (Krizhevsky et al.
@@ -169,8 +163,6 @@ def pca_color(key: Array, image: Array, eigen: Array, sigma: float = 0.1) -> Arr
     """
     if image.shape[-1] != 3:
         raise InputError(f"pca_color: the images have {image.shape[-1]} channel(s): expected 3")
-    if sigma < 0:
-        raise InputError(f"pca_color: sigma = {sigma!r}: expected at least 0")
     return image + (eigen * (sigma * jax.random.normal(key, (1, 3)))).sum(axis=1).reshape(1, 1, 3)
 
 
@@ -211,40 +203,34 @@ def equalize_histogram(image: Array) -> Array:
     return jnp.minimum(table, 255)[channel.reshape(1, 1, -1), level] / 255
 
 
-def posterize(key: Array, image: Array, bits: int, probability: float = 0.5) -> Array:
+def posterize(key: Array, image: Array, bits: Annotated[int, Range(0, 8)], probability: Fraction = 0.5) -> Array:
     """Reduces each value, with the given probability, to the highest `bits` (0 to 8) of its 8 bits."""
-    if not 0 <= bits <= 8:
-        raise InputError(f"posterize: bits = {bits!r}: expected 0 to 8")
-    return jnp.where(bernoulli("posterize", key, probability), keep_bits(image, bits), image)
+    return jnp.where(jax.random.bernoulli(key, probability), keep_bits(image, bits), image)
 
 
-def solarize(key: Array, image: Array, threshold: float = 0.5, probability: float = 0.5) -> Array:
+def solarize(key: Array, image: Array, threshold: Fraction = 0.5, probability: Fraction = 0.5) -> Array:
     """Replaces each value v of at least `threshold` (0 to 1) by 1 - v, with the given probability per image."""
-    if not 0 <= threshold <= 1:
-        raise InputError(f"solarize: threshold = {threshold!r}: expected 0 to 1")
-    return jnp.where(bernoulli("solarize", key, probability), invert_above(image, 255 * threshold), image)
+    return jnp.where(jax.random.bernoulli(key, probability), invert_above(image, 255 * threshold), image)
 
 
-def autocontrast(key: Array, image: Array, probability: float = 0.5) -> Array:
+def autocontrast(key: Array, image: Array, probability: Fraction = 0.5) -> Array:
     """Stretches each channel to the full range [0, 1], with the given probability."""
-    return jnp.where(bernoulli("autocontrast", key, probability), stretch_contrast(image), image)
+    return jnp.where(jax.random.bernoulli(key, probability), stretch_contrast(image), image)
 
 
-def equalize(key: Array, image: Array, probability: float = 0.5) -> Array:
+def equalize(key: Array, image: Array, probability: Fraction = 0.5) -> Array:
     """Equalizes the histogram of each channel, with the given probability."""
-    return jnp.where(bernoulli("equalize", key, probability), equalize_histogram(image), image)
+    return jnp.where(jax.random.bernoulli(key, probability), equalize_histogram(image), image)
 
 
-def invert(key: Array, image: Array, probability: float = 0.5) -> Array:
+def invert(key: Array, image: Array, probability: Fraction = 0.5) -> Array:
     """Replaces each value v by 1 - v, with the given probability per image."""
-    return jnp.where(bernoulli("invert", key, probability), 1 - image, image)
+    return jnp.where(jax.random.bernoulli(key, probability), 1 - image, image)
 
 
-def sharpness(key: Array, image: Array, factor: float, probability: float = 0.5) -> Array:
+def sharpness(key: Array, image: Array, factor: NonNegative, probability: Fraction = 0.5) -> Array:
     """Changes the sharpness, with the given probability, by `factor`: 0 blurs, 1 changes nothing, above 1 sharpens."""
-    if factor < 0:
-        raise InputError(f"sharpness: factor = {factor!r}: expected at least 0")
-    return jnp.where(bernoulli("sharpness", key, probability), blend(blur(image), image, factor), image)
+    return jnp.where(jax.random.bernoulli(key, probability), blend(blur(image), image, factor), image)
 
 
 OPS = {

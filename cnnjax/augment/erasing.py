@@ -1,23 +1,22 @@
 """Operations that erase a region of the image, or add noise to it."""
 
-import math
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
-from cnnjax.augment.random import bernoulli, rectangle_mask, uniform_index
-from cnnjax.errors import InputError, unknown
+from cnnjax.augment.random import rectangle_mask, uniform_index
+from cnnjax.errors import unknown
+from cnnjax.spec import Ascending, Fraction, NonNegative, Pixels, Positive, PositiveFraction
 
 Array = jax.Array
 
 
-def cutout(key: Array, image: Array, mean: Array, size: int) -> Array:
+def cutout(key: Array, image: Array, mean: Array, size: Pixels) -> Array:
     """Fills a square of `size` x `size` pixels with the mean color (DeVries & Taylor 2017, sec. 3.2).
 
     The center of the square is a random pixel, so the square can extend beyond the border. `mean` is [1, 1, C].
     """
-    if size < 1:
-        raise InputError(f"cutout: size = {size!r}: expected at least 1")
     row, column = jax.random.randint(key, (2,), 0, jnp.array(image.shape[:2]))
     return jnp.where(rectangle_mask(image.shape, row - size // 2, column - size // 2, size, size), mean, image)
 
@@ -27,9 +26,9 @@ def random_erasing(
     image: Array,
     mean: Array,
     std: Array,
-    probability: float = 0.5,
-    area: tuple[float, float] = (0.02, 1 / 3),
-    aspect: tuple[float, float] = (0.3, 10 / 3),
+    probability: Fraction = 0.5,
+    area: Annotated[tuple[PositiveFraction, PositiveFraction], Ascending()] = (0.02, 1 / 3),
+    aspect: Annotated[tuple[Positive, Positive], Ascending()] = (0.3, 10 / 3),
     mode: str = "const",
 ) -> Array:
     """Fills a random rectangle, with the given probability, with a color or with noise (Zhong et al. 2020, sec. 3.2).
@@ -45,10 +44,6 @@ def random_erasing(
     noise_shapes = {"const": (0, 0, 0), "rand": (1, 1, channels), "pixel": image.shape}
     if mode not in noise_shapes:
         raise unknown("random_erasing: mode", mode, noise_shapes)
-    for name, (low, high), limit in (("area", area, 1.0), ("aspect", aspect, math.inf)):
-        if not 0 < low <= high <= limit:
-            bound = "at most 1" if limit == 1 else "more than 0"
-            raise InputError(f"random_erasing: {name} = {(low, high)!r}: expected (low, high), {bound}, low <= high")
     keys = jax.random.split(key, 4)
     units = jax.random.uniform(keys[0], (2, 10))
     pixels = (area[0] + (area[1] - area[0]) * units[0]) * height * width
@@ -60,13 +55,11 @@ def random_erasing(
     top, left = uniform_index(jax.random.uniform(keys[1], (2,)), jnp.array([height, width]) + 1 - size)
     fill = mean if mode == "const" else mean + std * jax.random.normal(keys[2], noise_shapes[mode])
     erased = jnp.where(rectangle_mask(image.shape, top, left, size[0], size[1]), fill, image)
-    return jnp.where(fits[first] & bernoulli("random_erasing", keys[3], probability), erased, image)
+    return jnp.where(fits[first] & jax.random.bernoulli(keys[3], probability), erased, image)
 
 
-def noise(key: Array, image: Array, sigma: float) -> Array:
+def noise(key: Array, image: Array, sigma: NonNegative) -> Array:
     """Adds Gaussian noise of standard deviation `sigma` to each value of an image in [0, 1], and clips to [0, 1]."""
-    if sigma < 0:
-        raise InputError(f"noise: sigma = {sigma!r}: expected at least 0")
     return jnp.clip(image + sigma * jax.random.normal(key, image.shape), 0, 1)
 
 

@@ -1,26 +1,35 @@
 """Operations that move pixels: flips, crops and affine maps. New pixels get the mean color of the training split."""
 
-import math
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
-from cnnjax.augment.random import Amount, bernoulli, rectangle_mask, uniform
+from cnnjax.augment.random import rectangle_mask, uniform
 from cnnjax.errors import InputError, unknown
+from cnnjax.spec import Ascending, Fraction, Positive, Range
 
 Array = jax.Array
 
 INTERPOLATIONS = ("bilinear", "nearest")
 
+Padding = Annotated[int, Range(0, 1024)]  # pixels
+Offset = Annotated[int, Range(-65_535, 65_535)]  # pixels
+# A number a stands for the interval (-a, a).
+_Turn = Annotated[float, Range(-360, 360)]
+_Tilt = Annotated[float, Range(-89, 89)]
+Degrees = Annotated[float, Range(0, 360)] | Annotated[tuple[_Turn, _Turn], Ascending()]
+ShearAngle = Annotated[float, Range(0, 89)] | Annotated[tuple[_Tilt, _Tilt], Ascending()]
 
-def flip_lr(key: Array, image: Array, probability: float = 0.5) -> Array:
+
+def flip_lr(key: Array, image: Array, probability: Fraction = 0.5) -> Array:
     """Flips the image left to right, with the given probability."""
-    return jnp.where(bernoulli("flip_lr", key, probability), image[:, ::-1], image)
+    return jnp.where(jax.random.bernoulli(key, probability), image[:, ::-1], image)
 
 
-def flip_ud(key: Array, image: Array, probability: float = 0.5) -> Array:
+def flip_ud(key: Array, image: Array, probability: Fraction = 0.5) -> Array:
     """Flips the image top to bottom, with the given probability."""
-    return jnp.where(bernoulli("flip_ud", key, probability), image[::-1], image)
+    return jnp.where(jax.random.bernoulli(key, probability), image[::-1], image)
 
 
 def flip_alternating(image: Array, example: Array, epoch: Array) -> Array:
@@ -34,7 +43,7 @@ def flip_alternating(image: Array, example: Array, epoch: Array) -> Array:
     return jnp.where(parity % 2 == 1, image[:, ::-1], image)
 
 
-def pad_crop(key: Array, image: Array, mean: Array, pad: int, fill: str = "mean") -> Array:
+def pad_crop(key: Array, image: Array, mean: Array, pad: Padding, fill: str = "mean") -> Array:
     """Pads every side by `pad` pixels and crops a random window of the original size (He et al. 2016, sec. 4.2).
 
     With fill='mean' the padding is the training split's mean color, `mean` [1, 1, C]; with fill='reflect' it mirrors
@@ -43,10 +52,9 @@ def pad_crop(key: Array, image: Array, mean: Array, pad: int, fill: str = "mean"
     height, width, channels = image.shape
     if fill not in ("mean", "reflect"):
         raise InputError(f"pad_crop: fill = {fill!r}; valid: mean, reflect")
-    if not 0 <= pad < (min(height, width) if fill == "reflect" else math.inf):
-        limit = f" and less than the image's sides, {height}x{width}" if pad > 0 else ""
-        raise InputError(f"pad_crop: pad = {pad!r}: expected at least 0{limit}")
     if fill == "reflect":
+        if pad >= min(height, width):
+            raise InputError(f"pad_crop: pad = {pad!r}: expected less than the image's sides, {height}x{width}")
         padded = jnp.pad(image, ((pad, pad), (pad, pad), (0, 0)), mode="reflect")
     else:
         frame = jnp.broadcast_to(mean, (height + 2 * pad, width + 2 * pad, channels))
@@ -55,7 +63,7 @@ def pad_crop(key: Array, image: Array, mean: Array, pad: int, fill: str = "mean"
     return jax.lax.dynamic_slice(padded, (top, left, 0), image.shape)
 
 
-def shift(image: Array, mean: Array, rows: int = 0, columns: int = 0) -> Array:
+def shift(image: Array, mean: Array, rows: Offset = 0, columns: Offset = 0) -> Array:
     """Shifts the image down by `rows` and right by `columns` pixels, the same for all images.
 
     Negative numbers shift up and left. Uncovered pixels get `mean` [1, 1, C].
@@ -69,15 +77,13 @@ def shifted(image: Array, mean: Array, rows: Array, columns: Array) -> Array:
     return jnp.where(inside, jnp.roll(image, jnp.stack([rows, columns]), axis=(0, 1)), mean)
 
 
-def translate(key: Array, image: Array, mean: Array, fraction: Amount) -> Array:
+def translate(key: Array, image: Array, mean: Array, fraction: Fraction | tuple[Fraction, Fraction]) -> Array:
     """Shifts the image by random whole numbers of pixels, horizontally and vertically.
 
     Each is uniform within ± `fraction` of that side; a tuple gives (horizontal, vertical) fractions, from 0 to 1.
     Uncovered pixels get `mean` [1, 1, C].
     """
     x, y = fraction if isinstance(fraction, tuple) else (fraction, fraction)
-    if not (0 <= x <= 1 and 0 <= y <= 1):
-        raise InputError(f"translate: fraction = {fraction!r}: expected 0 to 1, or (x, y) of these")
     limits = jnp.array([y * image.shape[0], x * image.shape[1]])
     rows, columns = jnp.round(jax.random.uniform(key, (2,), minval=-limits, maxval=limits)).astype(jnp.int32)
     return shifted(image, mean, rows, columns)
@@ -118,35 +124,39 @@ def affine(a: Array | float, b: Array | float, c: Array | float, d: Array | floa
     )
 
 
-def rotate(key: Array, image: Array, mean: Array, degrees: Amount, interpolation: str = "bilinear") -> Array:
+def rotate(key: Array, image: Array, mean: Array, degrees: Degrees, interpolation: str = "bilinear") -> Array:
     """Rotates the image counterclockwise about its center by a random angle; the size of the image stays.
 
     The angle is uniform in ± `degrees`, or in `degrees` = (low, high). Uncovered pixels get `mean` [1, 1, C].
     """
-    angle = jnp.deg2rad(uniform("rotate", key, degrees))
+    angle = jnp.deg2rad(uniform(key, degrees))
     sine, cosine = jnp.sin(angle), jnp.cos(angle)
     return warp(image, mean, affine(cosine, -sine, sine, cosine), interpolation)
 
 
-def scale(key: Array, image: Array, mean: Array, low: float, high: float, interpolation: str = "bilinear") -> Array:
+def scale(
+    key: Array, image: Array, mean: Array, low: Positive, high: Positive, interpolation: str = "bilinear"
+) -> Array:
     """Zooms about the center by a random factor, uniform from `low` to `high`; the size of the image stays.
 
     A factor above 1 magnifies. Below 1, uncovered pixels get `mean` [1, 1, C].
     """
-    if low <= 0:
-        raise InputError(f"scale: low = {low!r}: expected more than 0")
-    factor = uniform("scale", key, (low, high))
+    if low > high:
+        raise InputError(f"scale: low = {low!r}, high = {high!r}: expected low <= high")
+    factor = uniform(key, (low, high))
     return warp(image, mean, affine(1 / factor, 0.0, 0.0, 1 / factor), interpolation)
 
 
-def shear(key: Array, image: Array, mean: Array, x: Amount, y: Amount = 0.0, interpolation: str = "bilinear") -> Array:
+def shear(
+    key: Array, image: Array, mean: Array, x: ShearAngle, y: ShearAngle = 0.0, interpolation: str = "bilinear"
+) -> Array:
     """Shears the image about its center by random angles: horizontally (drawn from `x`), then vertically (from `y`).
 
     An angle is in degrees, uniform in ± the given number or in (low, high), within ±89. Uncovered pixels get `mean`
     [1, 1, C].
     """
     keys = jax.random.split(key)
-    angles = (uniform("shear", k, v, lower_limit=-89, upper_limit=89) for k, v in zip(keys, (x, y), strict=True))
+    angles = (uniform(k, v) for k, v in zip(keys, (x, y), strict=True))
     along_x, along_y = (jnp.tan(jnp.deg2rad(angle)) for angle in angles)
     return warp(image, mean, affine(1 + along_x * along_y, along_x, along_y, 1.0), interpolation)
 

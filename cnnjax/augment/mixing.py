@@ -8,24 +8,24 @@ micro-batch is mixed by itself.
 import jax
 import jax.numpy as jnp
 
-from cnnjax.augment.random import bernoulli, rectangle_mask
-from cnnjax.errors import InputError
+from cnnjax.augment.random import rectangle_mask
+from cnnjax.spec import Fraction, Positive
 
 Array = jax.Array
 Mixed = tuple[Array, Array]
 
 
-def mixup(key: Array, images: Array, target: Array, alpha: float, probability: float = 1.0) -> Mixed:
+def mixup(key: Array, images: Array, target: Array, alpha: Positive, probability: Fraction = 1.0) -> Mixed:
     """Averages each image and its target with those of its partner, weighted lam and 1 - lam (Zhang et al. 2018).
 
     The partner of image i is image N - 1 - i. One lam ~ Beta(alpha, alpha) serves the whole batch. `probability` is
     that of mixing the batch at all.
     """
-    lam = _draw_lam("mixup", key, alpha, probability)
+    lam = _draw_lam(key, alpha, probability)
     return _interpolate(images, lam), _interpolate(target, lam)
 
 
-def cutmix(key: Array, images: Array, target: Array, alpha: float = 1.0, probability: float = 1.0) -> Mixed:
+def cutmix(key: Array, images: Array, target: Array, alpha: Positive = 1.0, probability: Fraction = 1.0) -> Mixed:
     """Pastes into each image a rectangle of its partner, and averages the targets by area (Yun et al. 2019).
 
     The partner of image i is image N - 1 - i. One rectangle serves the whole batch. It has the image's aspect ratio and
@@ -33,7 +33,7 @@ def cutmix(key: Array, images: Array, target: Array, alpha: float = 1.0, probabi
     border; the targets are weighted by the area that remains. `probability` is that of mixing the batch at all.
     """
     lam_key, center_key = jax.random.split(key)
-    lam = _draw_lam("cutmix", lam_key, alpha, probability)
+    lam = _draw_lam(lam_key, alpha, probability)
     sides = jnp.array(images.shape[1:3])
     size = (sides * jnp.sqrt(1 - lam)).astype(jnp.int32)
     top, left = jax.random.randint(center_key, (2,), 0, sides) - size // 2
@@ -41,15 +41,10 @@ def cutmix(key: Array, images: Array, target: Array, alpha: float = 1.0, probabi
     return jnp.where(inside[None], images[::-1], images), _interpolate(target, 1 - inside.mean())
 
 
-def _draw_lam(name: str, key: Array, alpha: float, probability: float) -> Array:
-    """Draws lam ~ Beta(alpha, alpha) with the given probability, else returns 1, which means no mixing: float32 [].
-
-    `name` is the operation, for errors.
-    """
-    if alpha <= 0:
-        raise InputError(f"{name}: alpha = {alpha!r}: expected more than 0")
+def _draw_lam(key: Array, alpha: float, probability: float) -> Array:
+    """Draws lam ~ Beta(alpha, alpha) with the given probability, else returns 1, which means no mixing: float32 []."""
     keys = jax.random.split(key)
-    return jnp.where(bernoulli(name, keys[0], probability), jax.random.beta(keys[1], alpha, alpha), 1.0)
+    return jnp.where(jax.random.bernoulli(keys[0], probability), jax.random.beta(keys[1], alpha, alpha), 1.0)
 
 
 def _interpolate(x: Array, lam: Array) -> Array:

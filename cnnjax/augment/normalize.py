@@ -10,6 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from cnnjax.spec import Finite, Positive
+
 Array = jax.Array
 
 ON_DEMAND = ("mean_image", "std_image", "eigen", "zca", "zca_mean")  # computed only if an operation takes them
@@ -33,12 +35,12 @@ def symmetric(image: Array) -> Array:
     return 2 * image - 1
 
 
-def range_to(image: Array, low: float, high: float) -> Array:
+def range_to(image: Array, low: Finite, high: Finite) -> Array:
     """Maps values from [0, 1] to [low, high] linearly; LeNet-5 uses -0.1 and 1.175 (LeCun et al. 1998, II.B)."""
     return low + (high - low) * image
 
 
-def constants(image: Array, means: Sequence[float], stds: Sequence[float]) -> Array:
+def constants(image: Array, means: Sequence[Finite], stds: Sequence[Positive]) -> Array:
     """Subtracts the given `means` [C] and divides by the given `stds` [C], both for pixels in [0, 1]."""
     return (image - per_channel(means)) / per_channel(stds)
 
@@ -74,7 +76,7 @@ def pixel_mean_std(image: Array, mean_image: Array, std_image: Array) -> Array:
     return (image - mean_image) / std_image
 
 
-def gcn(image: Array, scale: float = GCN_SCALE) -> Array:
+def gcn(image: Array, scale: Positive = GCN_SCALE) -> Array:
     """Normalizes the global contrast: subtracts the image's own mean, then scales its Euclidean norm to `scale`.
 
     One mean and one norm serve all channels. The default is Pylearn2's 55, about the square root of the 3,072 values of

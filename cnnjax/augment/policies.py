@@ -8,7 +8,7 @@ maximum; new pixels get the mean color.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,10 @@ from cnnjax.augment import color
 from cnnjax.augment.geometry import affine, warp
 from cnnjax.augment.random import sequential_on_cpu, uniform_index
 from cnnjax.errors import InputError
+from cnnjax.spec import Positive, Range
 
 Array = jax.Array
+Bins = Annotated[int, Range(2, 1000)]
 
 # An operation is represented by its index in `OP_NAMES`.
 AFFINE_OPS = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
@@ -165,9 +167,9 @@ def rand_augment(
     key: Array,
     image: Array,
     mean: Array,
-    num_ops: int = 2,
-    magnitude: int = 9,
-    bins: int = 31,
+    num_ops: Annotated[int, Range(0, 100)] = 2,
+    magnitude: Annotated[int, Range(0, 999)] = 9,
+    bins: Bins = 31,
     interpolation: str = "nearest",
 ) -> Array:
     """Applies `num_ops` random operations in sequence, all at the same strength (RandAugment, Cubuk et al. 2020).
@@ -176,22 +178,20 @@ def rand_augment(
     is the strength: a bin, from 0 (none) to `bins` - 1 (the maximum). `mean` [1, 1, C] fills pixels from outside the
     image. `interpolation`, 'nearest' or 'bilinear', is for shears, translations and rotations.
     """
-    _check_at_least("rand_augment", num_ops=(num_ops, 0), bins=(bins, 2))
-    if not 0 <= magnitude < bins:
+    if magnitude >= bins:
         raise InputError(f"rand_augment: magnitude = {magnitude!r}: expected 0 to {bins - 1}, of bins = {bins}")
     table = STANDARD_SPACE.table(image.shape, bins)
     numbers, strengths = choose_operations(jax.random.uniform(key, (num_ops, 3)), table, OP_NAMES[:-1], magnitude)
     return apply(image, numbers, strengths, mean, interpolation)
 
 
-def trivial_augment(key: Array, image: Array, mean: Array, bins: int = 31, interpolation: str = "nearest") -> Array:
+def trivial_augment(key: Array, image: Array, mean: Array, bins: Bins = 31, interpolation: str = "nearest") -> Array:
     """Applies one random operation at a random strength (TrivialAugment Wide, Müller & Hutter 2021).
 
     `image` is float32 [H, W, C] in [0, 1]. The operation is drawn from 14 (all of `OP_NAMES` but invert), the strength
     from `bins` equal steps between none and the maximum. `mean` [1, 1, C] fills pixels from outside the image.
     `interpolation`, 'nearest' or 'bilinear', is for shears, translations and rotations.
     """
-    _check_at_least("trivial_augment", bins=(bins, 2))
     table = WIDE_SPACE.table(image.shape, bins)
     numbers, strengths = choose_operations(jax.random.uniform(key, (1, 3)), table, OP_NAMES[:-1], 0, bins)
     return apply(image, numbers, strengths, mean, interpolation)
@@ -201,10 +201,10 @@ def augmix(
     key: Array,
     image: Array,
     mean: Array,
-    severity: int = 3,
-    width: int = 3,
-    depth: int = 0,
-    alpha: float = 1.0,
+    severity: Annotated[int, Range(1, 10)] = 3,
+    width: Annotated[int, Range(1, 100)] = 3,
+    depth: Annotated[int, Range(0, 100)] = 0,
+    alpha: Positive = 1.0,
     all_ops: bool = True,
     interpolation: str = "bilinear",
 ) -> Array:
@@ -216,11 +216,6 @@ def augmix(
     pixels from outside the image. `interpolation`, 'nearest' or 'bilinear', is for shears, translations and rotations.
     The paper's Jensen-Shannon loss is not implemented.
     """
-    _check_at_least("augmix", severity=(severity, 1), width=(width, 1), depth=(depth, 0))
-    if severity > 10:
-        raise InputError(f"augmix: severity = {severity!r}: expected at most 10")
-    if alpha <= 0:
-        raise InputError(f"augmix: alpha = {alpha!r}: expected more than 0")
     names = [n for n in OP_NAMES[1:-1] if all_ops or n not in BLEND_OPS]
     table = AUGMIX_SPACE.table(image.shape, 10)
     chains_key, weights_key, lam_key = jax.random.split(key, 3)
@@ -234,13 +229,6 @@ def augmix(
     weights = jax.random.dirichlet(weights_key, jnp.full(width, alpha))
     lam = jax.random.beta(lam_key, alpha, alpha)
     return (1 - lam) * image + lam * jnp.tensordot(weights, chains, axes=1)
-
-
-def _check_at_least(name: str, **limits: tuple[int, int]) -> None:
-    """Raises InputError for an argument=(value, minimum) below its minimum. `name` is the operation, for errors."""
-    for argument, (value, minimum) in limits.items():
-        if value < minimum:
-            raise InputError(f"{name}: {argument} = {value!r}: expected at least {minimum}")
 
 
 OPS = {"rand_augment": rand_augment, "trivial_augment": trivial_augment, "augmix": augmix}

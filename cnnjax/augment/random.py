@@ -1,4 +1,4 @@
-"""Random numbers for augmentation operations, with checks of the operations' arguments."""
+"""Random numbers and masks for augmentation operations."""
 
 import math
 from collections.abc import Callable
@@ -6,44 +6,17 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from cnnjax.errors import InputError
-
 Array = jax.Array
-Amount = float | tuple[float, float]  # see `uniform`
-
-
-def bernoulli(name: str, key: Array, probability: float) -> Array:
-    """Returns True with the given probability, from 0 to 1: bool [].
-
-    Raises InputError, which begins with the operation's `name`, for any other probability.
-    """
-    if not 0 <= probability <= 1:
-        raise InputError(f"{name}: probability = {probability!r}: expected 0 to 1")
-    return jax.random.bernoulli(key, probability)
 
 
 def uniform(
-    name: str,
-    key: Array,
-    amount: Amount,
-    *,
-    around: float = 0.0,
-    lower_limit: float = -math.inf,
-    upper_limit: float = math.inf,
+    key: Array, amount: float | tuple[float, float], *, around: float = 0.0, lowest: float = -math.inf
 ) -> Array:
     """Draws uniformly from `amount` = (low, high), or from `around` - amount to `around` + amount: float32 [].
 
-    For a single number, a lower end below `lower_limit` is raised to it. Raises InputError, which begins with the
-    operation's `name`, for a range that is empty, infinite or otherwise exceeds the limits.
+    For a single number, a lower end below `lowest` is raised to it.
     """
-    if not isinstance(amount, tuple):
-        low, high = max(around - amount, lower_limit), around + amount
-    else:
-        low, high = amount
-    if not (lower_limit <= low <= high <= upper_limit and math.isfinite(high - low)):
-        to = "" if math.isinf(upper_limit) else f" to {upper_limit:g}"
-        limits = "" if math.isinf(lower_limit) else f", from {lower_limit:g}{to}"
-        raise InputError(f"{name}: {amount!r}: expected at least 0, or (low, high) with low <= high{limits}")
+    low, high = amount if isinstance(amount, tuple) else (max(around - amount, lowest), around + amount)
     return jax.random.uniform(key, minval=low, maxval=high)
 
 

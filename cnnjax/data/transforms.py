@@ -6,14 +6,18 @@ and draws from nothing else. A size is an int or (height, width), in pixels. Oth
 
 import math
 from collections.abc import Callable
+from typing import Annotated
 
 import numpy as np
 from PIL import Image
 
 from cnnjax.data import image_formats, images
 from cnnjax.errors import InputError, unknown
+from cnnjax.spec import Ascending, Pixels, Positive, PositiveFraction, Range
 
-Size = int | tuple[int, int]
+Size = Pixels | tuple[Pixels, Pixels]
+Scale = Annotated[tuple[PositiveFraction, PositiveFraction], Ascending()]
+Ratio = Annotated[tuple[Positive, Positive], Ascending()]
 
 FILTERS = ("area", "nearest", "bilinear", "bicubic")
 
@@ -43,14 +47,14 @@ def resize(image: np.ndarray, size: Size, filter: str = "area", antialias: bool 
     return np.array(picture.resize((width, height), Image.Resampling[filter.upper()])).reshape(height, width, -1)
 
 
-def random_resize(image: np.ndarray, rng: np.random.Generator, low: int, high: int) -> np.ndarray:
+def random_resize(image: np.ndarray, rng: np.random.Generator, low: Pixels, high: Pixels) -> np.ndarray:
     """Resizes the shorter side to a random length in {low, ..., high}, keeping the aspect ratio.
 
     This is VGG's scale jitter (Simonyan & Zisserman 2015, sec. 3.1): 'random_resize(256, 512)|random_crop(224)'. ResNet
     (He et al. 2016) uses 256 to 480.
     """
-    if not 0 < low <= high:
-        raise InputError(f"random_resize({low}, {high}): expected two lengths, the first at least 1 and not the larger")
+    if low > high:
+        raise InputError(f"random_resize({low}, {high}): expected the smaller length first")
     return resize(image, int(rng.integers(low, high + 1)))
 
 
@@ -63,7 +67,7 @@ def center_crop(image: np.ndarray, size: Size) -> np.ndarray:
     return _crop(image, rows // 2, columns // 2, height, width)
 
 
-def pad(image: np.ndarray, size: Size, value: int = 0) -> np.ndarray:
+def pad(image: np.ndarray, size: Size, value: Annotated[int, Range(0, 255)] = 0) -> np.ndarray:
     """Pads to `size` x `size` or (height, width) pixels with `value` (0 to 255), equally on both sides.
 
     An odd pixel goes below or to the right. Raises InputError for a larger image.
@@ -86,8 +90,8 @@ def random_resized_crop(
     image: np.ndarray,
     rng: np.random.Generator,
     size: Size,
-    scale: tuple[float, float] = (0.08, 1.0),
-    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    scale: Scale = (0.08, 1.0),
+    ratio: Ratio = (3 / 4, 4 / 3),
 ) -> np.ndarray:
     """Crops a window of random area and aspect ratio, and resizes it to `size` x `size` or (height, width) pixels.
 
@@ -128,11 +132,8 @@ WINDOW_OPS = {"center_crop", "random_crop", "random_resized_crop"}
 
 
 def _height_and_width(size: Size) -> tuple[int, int]:
-    """Converts a size, an int or (height, width), to (height, width). Raises InputError below 1 pixel."""
-    height, width = (size, size) if isinstance(size, int) else size
-    if min(height, width) < 1:
-        raise InputError(f"size {size!r}: expected at least 1 pixel")
-    return height, width
+    """Converts a size, an int or (height, width), to (height, width)."""
+    return (size, size) if isinstance(size, int) else size
 
 
 def _crop(image: np.ndarray | images.LazyJpeg, top: int, left: int, height: int, width: int) -> np.ndarray:

@@ -6,13 +6,12 @@ import numpy as np
 
 from cnnjax.data.transforms import center_crop, resize
 from cnnjax.errors import InputError
+from cnnjax.spec import Pixels
 
 
 def _check_crop_size(image: np.ndarray, size: int) -> None:
     """Raises InputError if the image is smaller than `size` x `size` pixels, or exactly of that size."""
     height, width = image.shape[:2]
-    if size < 1:
-        raise InputError(f"crops of {size!r}: expected at least 1 pixel")
     if min(height, width) < size or height == width == size:
         raise InputError(
             f"crops of {size}x{size} need a larger image than {height}x{width}: give a preprocess that leaves more, "
@@ -20,7 +19,7 @@ def _check_crop_size(image: np.ndarray, size: int) -> None:
         )
 
 
-def corners_and_center(image: np.ndarray, size: int) -> np.ndarray:
+def corners_and_center(image: np.ndarray, size: Pixels) -> np.ndarray:
     """Crops the four corners (upper left, upper right, lower left, lower right), then the center of an image.
 
     Maps uint8 [H, W, C] to [5, size, size, C]. Raises InputError unless the image is larger than the crops.
@@ -31,7 +30,7 @@ def corners_and_center(image: np.ndarray, size: int) -> np.ndarray:
     return np.stack([*corners, center_crop(image, size)])
 
 
-def crops_of_squares(image: np.ndarray, size: int) -> np.ndarray:
+def crops_of_squares(image: np.ndarray, size: Pixels) -> np.ndarray:
     """Makes half of GoogLeNet's 144 crops (Szegedy et al. 2015, sec. 7): uint8 [H, W, C] -> [72, size, size, C].
 
     The image is resized to four scales, its shorter side 8/7, 9/7, 10/7 and 11/7 of `size` (256 to 352 for 224). Each

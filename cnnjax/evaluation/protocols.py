@@ -13,6 +13,7 @@ import numpy as np
 
 from cnnjax import spec
 from cnnjax.errors import InputError
+from cnnjax.spec import Pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,12 +37,7 @@ class Protocol:
 
 
 def _single_op(name: str, size: int, **options: str) -> tuple[spec.Call, ...]:
-    """Returns a pass with one host operation, called with `size` in pixels and with `options`.
-
-    Raises InputError for a size below 1.
-    """
-    if size < 1:
-        raise InputError(f"protocol size = {size!r}: expected at least 1 pixel")
+    """Returns a pass with one host operation, called with `size` in pixels and with `options`."""
     return (spec.Call(name, (size,), dict(options)),)
 
 
@@ -55,22 +51,22 @@ def flip() -> Protocol:
     return Protocol(flip=True)
 
 
-def center(size: int) -> Protocol:
+def center(size: Pixels) -> Protocol:
     """Protocol of one view: the center crop of `size` x `size` pixels."""
     return Protocol((_single_op("center_crop", size),), replaces=("center_crop",))
 
 
-def five_crop(size: int) -> Protocol:
+def five_crop(size: Pixels) -> Protocol:
     """Protocol of five views of `size` x `size` pixels: the four corners and the center."""
     return Protocol((_single_op("corners_and_center", size),), replaces=("center_crop",))
 
 
-def ten_crop(size: int) -> Protocol:
+def ten_crop(size: Pixels) -> Protocol:
     """Protocol of ten views: those of `five_crop` and their horizontal flips (Krizhevsky et al. 2012, sec. 4.1)."""
     return dataclasses.replace(five_crop(size), flip=True)
 
 
-def crop144(size: int = 224) -> Protocol:
+def crop144(size: Pixels = 224) -> Protocol:
     """Protocol of 144 views, `size` x `size` pixels each, at four scales of the image (Szegedy et al. 2015, sec. 7).
 
     These are the 72 crops of `data.views.crops_of_squares` and their horizontal flips.
@@ -78,7 +74,7 @@ def crop144(size: int = 224) -> Protocol:
     return Protocol((_single_op("crops_of_squares", size),), flip=True, replaces=("resize", "center_crop"))
 
 
-def resized(size: int, filter: str = "area") -> Protocol:  # noqa: A002
+def resized(size: Pixels, filter: str = "area") -> Protocol:  # noqa: A002
     """Protocol of one view: the whole image, with its shorter side resized to `size` pixels and its aspect ratio kept.
 
     For networks that take images of any size. `filter` is that of the operation 'resize', as which this protocol is
@@ -89,7 +85,7 @@ def resized(size: int, filter: str = "area") -> Protocol:  # noqa: A002
     )
 
 
-def dense(*sizes: int, flip: bool = True, filter: str = "area") -> Protocol:  # noqa: A002
+def dense(*sizes: Pixels, flip: bool = True, filter: str = "area") -> Protocol:  # noqa: A002
     """Protocol that applies the network at every position of the whole image (Simonyan & Zisserman 2015, sec. 3.2).
 
     The fully connected layers become convolutions, and logits are averaged over the positions. `sizes` are lengths in
@@ -102,7 +98,7 @@ def dense(*sizes: int, flip: bool = True, filter: str = "area") -> Protocol:  # 
     return Protocol(passes, flip=flip, variable_size=True, fully_convolutional=True, replaces=replaces)
 
 
-def multiscale(*sizes: int, flip: bool = True, filter: str = "area") -> Protocol:  # noqa: A002
+def multiscale(*sizes: Pixels, flip: bool = True, filter: str = "area") -> Protocol:  # noqa: A002
     """Same protocol as `dense`, but at least one size is required: multiscale(256, 384, 512).
 
     The example is table 4 of Simonyan & Zisserman (2015, VGG). `sizes` are lengths of the shorter side in pixels, whose

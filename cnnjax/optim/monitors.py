@@ -7,14 +7,16 @@ numbers.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from cnnjax import spec
-from cnnjax.errors import InputError, unknown
+from cnnjax.errors import unknown
 from cnnjax.metrics import METRICS
+from cnnjax.spec import Count, Fraction, Range
 
+Evaluations = Annotated[int, Range(0, 1_000_000)]
 MonitorState = dict[str, Any]  # NumPy scalars, under the names that checkpoints have
 
 
@@ -50,23 +52,12 @@ def _best_monitor(metric: str, threshold: float) -> Monitor:
     return Monitor({"best": np.float32(-sign * np.inf), "since": np.int32(0)}, update)
 
 
-def _check_ranges(name: str, **ranges: tuple[float, float, float]) -> None:
-    """Raises InputError for the first argument that is out of its range; each is (value, minimum, maximum).
-
-    `name` is the function whose arguments they are, for the message.
-    """
-    for argument, (value, minimum, maximum) in ranges.items():
-        if not minimum <= value <= maximum:
-            expected = f"at least {minimum:g}" if maximum == np.inf else f"{minimum:g} to {maximum:g}"
-            raise InputError(f"{name}: {argument} = {value!r}: expected {expected}")
-
-
 def plateau(
-    factor: float = 0.1,
-    patience: int = 10,
-    threshold: float = 1e-4,
-    cooldown: int = 0,
-    lowest: float = 0.0,
+    factor: Fraction = 0.1,
+    patience: Evaluations = 10,
+    threshold: Fraction = 1e-4,
+    cooldown: Evaluations = 0,
+    lowest: Fraction = 0.0,
     metric: str = "accuracy",
 ) -> Monitor:
     """Builds the monitor that multiplies the learning rate by `factor` when a validation metric stops improving.
@@ -84,14 +75,6 @@ def plateau(
     Returns:
       A monitor whose state has "factor", the current product of the factors, besides "best", "since" and "cooldown".
     """
-    _check_ranges(
-        "plateau",
-        factor=(factor, 0, 1),
-        patience=(patience, 0, np.inf),
-        threshold=(threshold, 0, 1),
-        cooldown=(cooldown, 0, np.inf),
-        lowest=(lowest, 0, 1),
-    )
     best_monitor = _best_monitor(metric, threshold)
 
     def update(state: MonitorState, metrics: Mapping[str, float]) -> MonitorState:
@@ -111,13 +94,12 @@ def plateau(
     return Monitor({**best_monitor.init, "cooldown": np.int32(0), "factor": np.float32(1)}, update)
 
 
-def early_stop(patience: int = 10, metric: str = "loss", threshold: float = 0.0) -> Monitor:
+def early_stop(patience: Count = 10, metric: str = "loss", threshold: Fraction = 0.0) -> Monitor:
     """Builds the monitor that stops the training after `patience` evaluations without improvement (Prechelt 1998).
 
     `metric` is a name in `METRICS`. An improvement is larger than `threshold` times the best value. The monitor's state
     has the boolean "stop", besides "best" and "since".
     """
-    _check_ranges("early_stop", patience=(patience, 1, np.inf), threshold=(threshold, 0, 1))
     best_monitor = _best_monitor(metric, threshold)
 
     def update(state: MonitorState, metrics: Mapping[str, float]) -> MonitorState:

@@ -10,7 +10,7 @@ evaluated (`eval_params`); gradients are taken at `TrainState.params`.
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ import optax
 
 from cnnjax.errors import InputError
 from cnnjax.optim.masks import path_mask
+from cnnjax.spec import BelowOne, Count, NonNegative, Positive, PositiveFraction, Range
 from cnnjax.state import Tree, path_name
 
 Transform = optax.GradientTransformation
@@ -29,7 +30,7 @@ def _momentum(momentum: float, nesterov: bool = False) -> Transform:
     return optax.trace(momentum, nesterov) if momentum else optax.identity()
 
 
-def sgd(weight_decay: Transform, momentum: float = 0.0, nesterov: bool = False) -> Transform:
+def sgd(weight_decay: Transform, momentum: BelowOne = 0.0, nesterov: bool = False) -> Transform:
     """Stochastic gradient descent with PyTorch's momentum: v = momentum * v + g, and the learning rate multiplies v.
 
     `weight_decay` is added to the gradient first (L2).
@@ -39,7 +40,7 @@ def sgd(weight_decay: Transform, momentum: float = 0.0, nesterov: bool = False) 
     return optax.chain(weight_decay, _momentum(momentum, nesterov))
 
 
-def adagrad(weight_decay: Transform, eps: float = 1e-10, initial: float = 0.0) -> Transform:
+def adagrad(weight_decay: Transform, eps: NonNegative = 1e-10, initial: NonNegative = 0.0) -> Transform:
     """Adagrad (Duchi et al. 2011): divides the gradient by the square root of its accumulated squares plus `eps`.
 
     `initial` is the accumulator before the first step: 0 in PyTorch, 0.1 in TensorFlow. `weight_decay` is added to the
@@ -49,7 +50,7 @@ def adagrad(weight_decay: Transform, eps: float = 1e-10, initial: float = 0.0) -
 
 
 def rmsprop(
-    weight_decay: Transform, decay: float = 0.9, eps: float = 1e-8, momentum: float = 0.0, tf: bool = False
+    weight_decay: Transform, decay: BelowOne = 0.9, eps: NonNegative = 1e-8, momentum: BelowOne = 0.0, tf: bool = False
 ) -> Transform:
     """RMSProp (Hinton 2012, lecture 6e): divides the gradient by the root of a moving average of its squares.
 
@@ -63,12 +64,12 @@ def rmsprop(
     return optax.chain(weight_decay, rms, _momentum(momentum))
 
 
-def adam(weight_decay: Transform, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Transform:
+def adam(weight_decay: Transform, b1: BelowOne = 0.9, b2: BelowOne = 0.999, eps: NonNegative = 1e-8) -> Transform:
     """Adam (Kingma & Ba 2015, arXiv:1412.6980, Algorithm 1). `weight_decay` is added to the gradient first (L2)."""
     return optax.chain(weight_decay, optax.scale_by_adam(b1, b2, eps))
 
 
-def adamw(weight_decay: Transform, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Transform:
+def adamw(weight_decay: Transform, b1: BelowOne = 0.9, b2: BelowOne = 0.999, eps: NonNegative = 1e-8) -> Transform:
     """AdamW: Adam with decoupled weight decay, which is multiplied by the learning rate as in PyTorch.
 
     Loshchilov & Hutter 2019, arXiv:1711.05101.
@@ -76,7 +77,7 @@ def adamw(weight_decay: Transform, b1: float = 0.9, b2: float = 0.999, eps: floa
     return optax.chain(optax.scale_by_adam(b1, b2, eps), weight_decay)
 
 
-def lion(weight_decay: Transform, b1: float = 0.9, b2: float = 0.99) -> Transform:
+def lion(weight_decay: Transform, b1: BelowOne = 0.9, b2: BelowOne = 0.99) -> Transform:
     """Lion: the sign of a momentum, with decoupled weight decay (Chen et al. 2023, arXiv:2302.06675, Algorithm 2).
 
     Use a learning rate 3 to 10 times smaller than AdamW's, and a weight decay 3 to 10 times larger (sec. 5).
@@ -91,7 +92,9 @@ def _scale_by_trust_ratio(coefficient: float) -> Transform:
     )
 
 
-def lars(weight_decay: Transform, momentum: float = 0.9, nesterov: bool = False, trust: float = 0.001) -> Transform:
+def lars(
+    weight_decay: Transform, momentum: BelowOne = 0.9, nesterov: bool = False, trust: Positive = 0.001
+) -> Transform:
     """LARS: SGD with each kernel's update first scaled to the norm trust * |kernel|, for very large batches.
 
     You, Gitman, Ginsburg: Large Batch Training of Convolutional Networks. arXiv:1708.03888, 2017, Algorithm 1. It is
@@ -102,7 +105,7 @@ def lars(weight_decay: Transform, momentum: float = 0.9, nesterov: bool = False,
     return optax.chain(weight_decay, _scale_by_trust_ratio(trust), optax.trace(momentum, nesterov))
 
 
-def lamb(weight_decay: Transform, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-6) -> Transform:
+def lamb(weight_decay: Transform, b1: BelowOne = 0.9, b2: BelowOne = 0.999, eps: NonNegative = 1e-6) -> Transform:
     """LAMB: AdamW with each kernel's update scaled to the kernel's norm (You et al. 2020, arXiv:1904.00962, Alg. 2).
 
     `weight_decay` is added to Adam's update before the scaling.
@@ -112,12 +115,12 @@ def lamb(weight_decay: Transform, b1: float = 0.9, b2: float = 0.999, eps: float
 
 def muon(
     weight_decay: Transform,
-    momentum: float = 0.95,
+    momentum: BelowOne = 0.95,
     nesterov: bool = True,
-    rms: float = 0.2,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float = 1e-8,
+    rms: NonNegative = 0.2,
+    b1: BelowOne = 0.9,
+    b2: BelowOne = 0.999,
+    eps: NonNegative = 1e-8,
 ) -> Transform:
     """Muon for kernels: orthogonalized momentum (Jordan et al. 2024, kellerjordan.github.io/posts/muon). Others: AdamW.
 
@@ -154,7 +157,9 @@ def muon(
     )
 
 
-def lbfgs(weight_decay: Transform, memory: int = 10, search: int = 20) -> Wrapped:
+def lbfgs(
+    weight_decay: Transform, memory: Annotated[int, Range(1, 1000)] = 10, search: Annotated[int, Range(1, 1000)] = 20
+) -> Wrapped:
     """L-BFGS (Liu & Nocedal 1989), a quasi-Newton method for small networks and full-batch training.
 
     `memory` is the number of past steps that approximate the Hessian. A zoom line search with at most `search`
@@ -209,15 +214,13 @@ class LookaheadState(NamedTuple):
     slow: Tree
 
 
-def lookahead(inner: Wrapped, every: int = 5, share: float = 0.5) -> Wrapped:
+def lookahead(inner: Wrapped, every: Count = 5, share: PositiveFraction = 0.5) -> Wrapped:
     """Lookahead: every `every` steps, moves slow weights toward the fast weights, and resets the fast weights to them.
 
     Zhang, Lucas, Hinton, Ba: Lookahead Optimizer. NeurIPS 2019, arXiv:1907.08610, Algorithm 1. The fast weights are
     those that `inner` updates. `share` is the fraction of the distance that the slow weights move. Evaluation uses the
     slow weights. They are in the optimizer state; optax.lookahead makes them part of the parameters instead.
     """
-    if every < 1 or not 0 < share <= 1:
-        raise InputError(f"lookahead: every = {every!r}, share = {share!r}: expected at least 1, and above 0 up to 1")
 
     def init(params: Tree) -> LookaheadState:
         return LookaheadState(inner.init(params), jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, params))
@@ -233,7 +236,9 @@ def lookahead(inner: Wrapped, every: int = 5, share: float = 0.5) -> Wrapped:
     return Wrapped(init, update)
 
 
-def schedule_free(inner: Wrapped, rate: optax.Schedule, b1: float = 0.9, power: float = 2.0) -> Wrapped:
+def schedule_free(
+    inner: Wrapped, rate: optax.Schedule, b1: PositiveFraction = 0.9, power: NonNegative = 2.0
+) -> Wrapped:
     """Schedule-Free: evaluates an average x of the iterates z of `inner`, takes gradients at b1 * x + (1 - b1) * z.
 
     Defazio et al.: The Road Less Scheduled. NeurIPS 2024, arXiv:2405.15682. `rate` is the learning rate of `inner` at a
@@ -241,8 +246,6 @@ def schedule_free(inner: Wrapped, rate: optax.Schedule, b1: float = 0.9, power: 
     optimizer without momentum, which `b1` replaces. BatchNorm's running statistics are those of the points where
     gradients are taken.
     """
-    if not 0 < b1 <= 1:
-        raise InputError(f"schedule_free: b1 = {b1!r}: expected above 0, up to 1")
     return optax.contrib.schedule_free(inner, lambda count: rate(count - 1), b1, power)  # it counts from 1
 
 

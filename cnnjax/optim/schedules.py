@@ -14,6 +14,7 @@ import optax
 
 from cnnjax.errors import InputError
 from cnnjax.optim import monitors
+from cnnjax.spec import Fraction, NonNegative, Positive, PositiveFraction
 
 ToSteps = Callable[[str], int]
 
@@ -31,7 +32,7 @@ def constant(steps: ToSteps, warmup: str = "0 steps") -> optax.Schedule:
     return _with_warmup(optax.constant_schedule(1.0), steps(warmup))
 
 
-def piecewise(steps: ToSteps, at: Sequence[str], factor: float = 0.1, warmup: str = "0 steps") -> optax.Schedule:
+def piecewise(steps: ToSteps, at: Sequence[str], factor: Positive = 0.1, warmup: str = "0 steps") -> optax.Schedule:
     """Step decay: returns a multiplier of the peak learning rate, 1.0 at first, times `factor` at each time in `at`.
 
     Example: piecewise(("32000 steps", "75%")). These durations count from step 0, the warm-up included. `warmup` is the
@@ -44,7 +45,11 @@ def piecewise(steps: ToSteps, at: Sequence[str], factor: float = 0.1, warmup: st
 
 
 def exponential(
-    steps: ToSteps, factor: float = 0.94, every: str = "2 epochs", staircase: bool = True, warmup: str = "0 steps"
+    steps: ToSteps,
+    factor: PositiveFraction = 0.94,
+    every: str = "2 epochs",
+    staircase: bool = True,
+    warmup: str = "0 steps",
 ) -> optax.Schedule:
     """Exponential decay: returns a multiplier of the peak learning rate, factor ** (step / period).
 
@@ -52,14 +57,12 @@ def exponential(
     The decay counts from step 0; a linear warm-up of the duration `warmup` multiplies it. `steps` converts a duration
     to a number of steps. The defaults are TF-Slim's for the Inception networks.
     """
-    if not (0 < factor <= 1 and (period := steps(every))):
-        raise InputError(
-            f"exponential: factor = {factor!r}, every = {every!r}: expected a factor above 0, up to 1, and a duration"
-        )
+    if not (period := steps(every)):
+        raise InputError(f"exponential: every = {every!r}: expected a duration of more than 0")
     return _with_warmup(optax.exponential_decay(1.0, period, factor, staircase=staircase), steps(warmup))
 
 
-def cosine(steps: ToSteps, total: int, warmup: str = "0 steps", final: float = 0.0) -> optax.Schedule:
+def cosine(steps: ToSteps, total: int, warmup: str = "0 steps", final: Fraction = 0.0) -> optax.Schedule:
     """Cosine decay: returns a multiplier of the peak learning rate, from 1.0 after the warm-up to `final` at the end.
 
     Loshchilov & Hutter 2017 (SGDR), arXiv:1608.03983, eq. 5, without restarts. The linear warm-up has the duration
@@ -70,7 +73,7 @@ def cosine(steps: ToSteps, total: int, warmup: str = "0 steps", final: float = 0
     return _with_warmup(lambda step: decay(jnp.maximum(step - start, 0)), start)
 
 
-def polynomial(steps: ToSteps, total: int, power: float = 2.0, warmup: str = "0 steps") -> optax.Schedule:
+def polynomial(steps: ToSteps, total: int, power: NonNegative = 2.0, warmup: str = "0 steps") -> optax.Schedule:
     """Polynomial decay: returns a multiplier of the peak learning rate, (remaining fraction of the training) ** power.
 
     This is Caffe's 'poly' policy. The decay starts after a linear warm-up of the duration `warmup`. `total` is the
@@ -80,7 +83,9 @@ def polynomial(steps: ToSteps, total: int, power: float = 2.0, warmup: str = "0 
     return _with_warmup(optax.polynomial_schedule(1.0, 0.0, power, max(total - start, 1), start), start)
 
 
-def one_cycle(total: int, steps: ToSteps, peak: str = "30%", start: float = 0.04, final: float = 0.0) -> optax.Schedule:
+def one_cycle(
+    total: int, steps: ToSteps, peak: str = "30%", start: Fraction = 0.04, final: Fraction = 0.0
+) -> optax.Schedule:
     """One-cycle schedule: returns a multiplier of the peak learning rate, linear from `start` to 1.0, then to `final`.
 
     Smith & Topin 2019 (Super-Convergence), arXiv:1708.07120. The maximum is at the duration `peak` after step 0.
@@ -110,11 +115,11 @@ class Plateau:
 
 def plateau(
     steps: ToSteps,
-    factor: float = 0.1,
-    patience: int = 10,
-    threshold: float = 1e-4,
-    cooldown: int = 0,
-    lowest: float = 0.0,
+    factor: Fraction = 0.1,
+    patience: monitors.Evaluations = 10,
+    threshold: Fraction = 1e-4,
+    cooldown: monitors.Evaluations = 0,
+    lowest: Fraction = 0.0,
     metric: str = "accuracy",
     warmup: str = "0 steps",
 ) -> Plateau:

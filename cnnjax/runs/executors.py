@@ -11,12 +11,13 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from cnnjax import sealed
 from cnnjax.distributed.devices import divide, visible_cores, visible_gpus
 from cnnjax.distributed.guard import guarded
 from cnnjax.errors import InputError
+from cnnjax.spec import Count, NonNegative, Positive, Range
 
 
 class Job(NamedTuple):
@@ -31,6 +32,7 @@ class Job(NamedTuple):
     stop: Callable[[bool], None]
 
 
+Cores = Annotated[int, Range(0, 1_000_000)]  # or GPUs
 Start = Callable[[list[str], pathlib.Path], Job]
 GRACE_SECONDS = 60.0  # from the request to stop until a run is killed
 
@@ -125,7 +127,7 @@ def execute(command: list[str], log: str) -> int:
                 process.kill()
 
 
-def ray(workers: int, address: str = "", cpus: int = 0, gpus: float = 0.0) -> Start:
+def ray(workers: int, address: str = "", cpus: Cores = 0, gpus: NonNegative = 0.0) -> Start:
     """Returns a function start(command, log) that runs a command as a task on a Ray cluster.
 
     The machines of the cluster have to share the runs' folder.
@@ -161,7 +163,7 @@ def ray(workers: int, address: str = "", cpus: int = 0, gpus: float = 0.0) -> St
 
 
 def slurm(
-    workers: int, cluster: str = "slurm", partition: str = "", hours: float = 24.0, cpus: int = 4, gpus: int = 1
+    workers: int, cluster: str = "slurm", partition: str = "", hours: Positive = 24.0, cpus: Count = 4, gpus: Cores = 1
 ) -> Start:
     """Returns a function start(command, log) that submits a command as a Slurm job, with submitit.
 

@@ -5,11 +5,16 @@ the earlier trials alone, and a sweep that was killed and resumed chooses the sa
 """
 
 import warnings
+from typing import Annotated
 
 import optuna
 
+from cnnjax.spec import Count, Range
 
-def tpe(seed: int, startup: int = 10) -> optuna.samplers.BaseSampler:
+Trials = Annotated[int, Range(0, 1_000_000)]  # or evaluations
+
+
+def tpe(seed: int, startup: Trials = 10) -> optuna.samplers.BaseSampler:
     """Returns Optuna's TPE sampler (Bergstra et al. 2011); the first `startup` trials are random."""
     return optuna.samplers.TPESampler(n_startup_trials=startup, seed=seed, constant_liar=True)
 
@@ -43,7 +48,7 @@ def none() -> optuna.pruners.BasePruner:
     return optuna.pruners.NopPruner()
 
 
-def median(startup: int = 5, warmup: int = 0) -> optuna.pruners.BasePruner:
+def median(startup: Trials = 5, warmup: Trials = 0) -> optuna.pruners.BasePruner:
     """Returns Optuna's median pruner.
 
     It stops a trial whose best value so far is worse than the median of the complete trials at the same evaluation. No
@@ -52,7 +57,7 @@ def median(startup: int = 5, warmup: int = 0) -> optuna.pruners.BasePruner:
     return optuna.pruners.MedianPruner(n_startup_trials=startup, n_warmup_steps=warmup)
 
 
-def hyperband(least: int = 1, factor: int = 3) -> optuna.pruners.BasePruner:
+def hyperband(least: Count = 1, factor: Annotated[int, Range(2, 1000)] = 3) -> optuna.pruners.BasePruner:
     """Returns Optuna's Hyperband pruner (Li et al. 2018).
 
     No trial is pruned before `least` evaluations; at each rung of successive halving, the best 1/`factor` of a

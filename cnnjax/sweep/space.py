@@ -62,10 +62,10 @@ def _distribution(name: str, values: Any, config: Config) -> BaseDistribution:
     if isinstance(values, str):
         try:
             values = ast.literal_eval(values)
-        except (ValueError, SyntaxError):
+        except spec.PARSER_ERRORS:
             try:
                 return spec.build("space", values, RANGES)
-            except ValueError as error:  # also raised by Optuna
+            except (ValueError, OverflowError) as error:  # also raised by Optuna
                 raise InputError(f"space.{name} = {values!r}: {error}") from error
     scalar = (bool, int, float, str)
     if not isinstance(values, list | tuple) or not values or not all(isinstance(value, scalar) for value in values):

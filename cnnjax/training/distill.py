@@ -18,6 +18,7 @@ from cnnjax import augment, pretrained, spec
 from cnnjax.data.operations import parse_normalization
 from cnnjax.errors import InputError
 from cnnjax.evaluation import scoring
+from cnnjax.spec import Fraction, Positive
 from cnnjax.state import Tree
 
 Array = jax.Array
@@ -58,17 +59,13 @@ class Teacher:
     variables: Tree
 
 
-def distill(folder: str, temperature: float = 4.0, weight: float = 0.9, step: str = "last") -> DistillConfig:
+def distill(folder: str, temperature: Positive = 4.0, weight: Fraction = 0.9, step: str = "last") -> DistillConfig:
     """Configures distillation from the run in `folder`; `weight` is the teacher's fraction of the loss.
 
     Hinton et al. 2015, sec. 2. The logits of both networks are divided by `temperature`. `folder` is relative to the
     directory in which the training is started. `step` selects the teacher's checkpoint: 'last', 'best' or a step
-    number. Raises InputError for a `temperature` or `weight` out of its range.
+    number.
     """
-    if not temperature > 0:
-        raise InputError(f"distill: temperature = {temperature!r}: expected more than 0")
-    if not 0 <= weight <= 1:
-        raise InputError(f"distill: weight = {weight!r}: expected 0 to 1")
     return DistillConfig(folder, temperature, weight, step)
 
 

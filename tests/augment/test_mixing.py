@@ -131,9 +131,12 @@ def test_mixing_comes_last(text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("mixup", "missing a required argument: 'alpha'; expected mixup(alpha: float, probability: float = 1.0)"),
-        ("mixup(0.0)", "mixup: alpha = 0.0: expected more than 0"),
-        ("cutmix(1.0, 2.0)", "cutmix: probability = 2.0: expected 0 to 1"),
+        (
+            "mixup",
+            "missing a required argument: 'alpha'; expected mixup(alpha: float of more than 0, probability",
+        ),
+        ("mixup(0.0)", "alpha = 0.0: expected float of more than 0"),
+        ("cutmix(1.0, 2.0)", "probability = 2.0: expected float of 0 to 1"),
         ("cutmix(target=1)", "has no argument 'target'"),
     ],
 )

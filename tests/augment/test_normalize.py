@@ -180,9 +180,9 @@ def test_a_damaged_file_of_statistics_is_named_and_computed_anew(digits_dir: str
     [
         ("meanstd", "unknown normalization 'meanstd'; did you mean 'mean_std'?"),
         ("range_to(1)", "missing a required argument: 'high'"),
-        ("range_to('a', 1)", "low = 'a': expected float"),
+        ("range_to('a', 1)", "low = 'a': expected finite float"),
         ("constants([0.5, 0.5], [1, 1])", "does not fit an image of (8, 6, 3)"),
-        ("constants(0.5, (1,))", "means = 0.5: expected Sequence[float]"),
+        ("constants(0.5, (1,))", "means = 0.5: expected list of finite float"),
         ("caffe(bgr=1)", "bgr = 1: expected bool"),
         ("mean_image(0)", "takes at most 0 arguments, got 1"),
         ("mean_image(mean_image=0)", "has no argument 'mean_image'"),

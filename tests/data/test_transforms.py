@@ -104,9 +104,8 @@ def test_scale_jitter_draws_the_shorter_side_evenly_and_keeps_the_aspect():
     counts = {side: shapes.count((side, 2 * side, 3)) for side in (4, 5, 6, 7)}
     assert sum(counts.values()) == 400
     assert min(counts.values()) > 60
-    for low, high in ((7, 4), (0, 4)):
-        with pytest.raises(InputError, match=rf"random_resize\({low}, {high}\): expected two lengths"):
-            transforms.random_resize(image, np.random.default_rng(0), low, high)
+    with pytest.raises(InputError, match=r"random_resize\(7, 4\): expected the smaller length first"):
+        transforms.random_resize(image, np.random.default_rng(0), 7, 4)
 
 
 @pytest.mark.parametrize("backend", ["cv2", "pillow"])
