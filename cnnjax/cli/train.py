@@ -34,7 +34,9 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     location = args.config or os.path.join(args.workdir or "", "config.json")
     if args.config is None and not (args.workdir and os.path.exists(location)):
         not_a_run = f", and {args.workdir} is not a run's folder" if args.workdir else ""
-        raise shared.UsageError(f"--config=FILE is missing{not_a_run}; or a name, as in `cnnjax train digits_lenet5`")
+        raise shared.UsageError(
+            f"--config=FILE is missing{not_a_run}; a name will do, as in `cnnjax train digits_lenet5`"
+        )
     config = config_files.read_config(location, overrides)
 
     console = shared.setup_jax()

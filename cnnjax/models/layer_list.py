@@ -170,7 +170,8 @@ def lrn(
 
     AlexNet's paper does not divide, and has k = 2: lrn(5, 5e-4, 0.75, 2.0).
     """
-    return local_response_norm(x, size, alpha / size, beta, k)
+    window = min(size, 2 * x.shape[-1] + 1)  # a wider one holds all channels, too
+    return local_response_norm(x, window, alpha / size, beta, k)
 
 
 def prelu(x: jax.Array, context: Context) -> jax.Array:
@@ -210,6 +211,8 @@ SYNONYMS = {
     "gn": "group_norm", "groupnormalization": "group_norm", "localresponsenorm": "lrn", "silu": "swish",
     "logistic": "sigmoid", "lrelu": "leaky_relu",
 }  # fmt: skip
+
+LARGEST = 10**9  # of all arguments
 
 # Ranges of the arguments, each with the words for it: at least the first number, less than the second.
 RANGES: dict[str, tuple[float, float, str]] = {
@@ -294,9 +297,13 @@ def _check_ranges(arguments: Mapping[str, Any]) -> None:
     for name, value in arguments.items():
         if isinstance(value, str) and value not in PADDINGS:
             raise ValueError(f"{name} = {value!r}: expected 'valid', 'same' or a number of pixels")
-        if name in RANGES and not isinstance(value, str | None):
+        if isinstance(value, str | None):
+            continue
+        numbers = value if isinstance(value, tuple) else (value,)
+        if any(abs(number) > LARGEST for number in numbers):
+            raise ValueError(f"{name} = {value!r}: expected at most {LARGEST:,}")
+        if name in RANGES:
             low, high, expected = RANGES[name]
-            numbers = value if isinstance(value, tuple) else (value,)
             if not all(low <= number < high for number in numbers):
                 raise ValueError(f"{name} = {value!r}: expected {expected}")
 

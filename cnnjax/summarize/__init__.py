@@ -144,8 +144,8 @@ def unseen(layer: Layer) -> str:
     for name, size, kernel, stride, (low, high), dilation in sides:
         reach = (kernel - 1) * dilation + 1
         outputs = (size + low + high - reach) / stride + 1
-        seen = {start * stride - low + i * dilation for start in range(int(outputs)) for i in range(kernel)}
-        if pixels := [i + 1 for i in range(size) if i not in seen]:
+        pixels = [i + 1 for i in range(size) if not _is_seen(i + low, int(outputs), kernel, stride, dilation)]
+        if pixels:
             missed.append(f"{name}{'s' * (len(pixels) > 1)} {', '.join(_ranges(pixels))}")
             pads = f" + {low + high}" if low + high else ""
             rounded = "" if outputs.is_integer() else f" = {outputs:.2f}, rounded down to"
@@ -156,6 +156,13 @@ def unseen(layer: Layer) -> str:
         return ""
     size, why = "x".join(map(str, window[0])), " and ".join(dict.fromkeys(reasons))
     return f"{layer.name} does not see {' and '.join(missed)} of its {size} input: {why}"
+
+
+def _is_seen(pixel: int, outputs: int, kernel: int, stride: int, dilation: int) -> bool:
+    """Returns whether one of `outputs` windows covers `pixel`, a position on the padded side."""
+    first = max(0, -(-(pixel - (kernel - 1) * dilation) // stride))  # the windows that reach around it
+    last = min(outputs - 1, pixel // stride)
+    return any((pixel - i * stride) % dilation == 0 for i in range(first, min(last, first + dilation - 1) + 1))
 
 
 def _ranges(numbers: Sequence[int]) -> Iterator[str]:

@@ -149,6 +149,8 @@ WRONG = {
     "": "layer 1, '': expected a layer",
     "conv(8)|dense": "layer 1, 'conv(8)': missing a required argument: 'kernel'; expected conv(channels: int, kernel:",
     "conv(8, 3, filters=2)|dense": "layer 1, 'conv(8, 3, filters=2)': has no argument 'filters'; valid: bias,",
+    "conv(99999999999, 3)|dense": "channels = 99999999999: expected at most 1,000,000,000",
+    "leaky_relu(1e300)|dense": "slope = 1e+300: expected at most 1,000,000,000",
     "conv(0, 3)|dense": "layer 1, 'conv(0, 3)': channels = 0: expected at least 1",
     "conv(8, '3')|dense": "kernel = '3': expected int | tuple[int, int]",
     "conv(8, 3, padding='full')|dense": "padding = 'full': expected 'valid', 'same' or a number of pixels",
