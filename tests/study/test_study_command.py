@@ -7,8 +7,10 @@ import pathlib
 import pytest
 
 from cnnjax import cli, config_files
+from cnnjax.runs.executors import EXECUTORS
 from cnnjax.study import conduct
 from cnnjax.study.verdict import judge, overall_verdict
+from tests.runs.fakes import FakeExecutor, fails
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -104,3 +106,24 @@ def test_wrong_arguments_are_one_line_errors(
     error = capsys.readouterr().err
     assert (returned, error.count("\n")) == (status, 1)
     assert message in error
+
+
+def test_a_study_whose_runs_all_fail_ends_with_one_line_and_a_second_one_is_refused(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(FILE)
+    monkeypatch.chdir(tmp_path)
+    errors: list[str] = []
+
+    def fails_after_a_second_study(folder: pathlib.Path) -> int:
+        if not errors:
+            assert cli.main(["study", "mine.py"]) == 1
+            errors.append(capsys.readouterr().err)
+        return fails(folder)
+
+    monkeypatch.setitem(EXECUTORS, "local", lambda workers: FakeExecutor(fails_after_a_second_study))
+    assert cli.main(["study", "mine.py"]) == 1
+    error = capsys.readouterr().err
+    assert errors == ["error: runs/studies/mine is in use: another study is running in it\n"]
+    assert error.startswith("error: 2 of 2 runs failed, so there is no report. runs/studies/mine/deep sigmoid-")
+    assert error.endswith("/seed0: exit status 1, error: it was wrong\n")

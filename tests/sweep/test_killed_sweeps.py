@@ -37,7 +37,7 @@ def settings(case: str) -> Settings:
 
 def learns_slowly(folder: pathlib.Path) -> int | None:
     """Trains for four epochs, one at each poll, and saves after each, as a real run does."""
-    done = len((folder / "metrics.jsonl").read_text().splitlines()) if (folder / "metrics.jsonl").exists() else 0
+    done = (folder / "metrics.jsonl").read_text().count("\n") if (folder / "metrics.jsonl").exists() else 0
     accuracies = [1 / (2 + int(folder.name))] * min(done + 1, 4)
     if done < 3:
         write_metrics(folder, accuracies)

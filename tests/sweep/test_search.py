@@ -7,7 +7,7 @@ import pathlib
 from typing import Any
 
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from cnnjax.config import ALIASES, Config
 from cnnjax.errors import InputError
@@ -153,13 +153,14 @@ def test_a_killed_sweep_resumes_its_trials(tmp_path: pathlib.Path) -> None:
 
     def show(sweep: Sweep, active: list[Run]) -> None:
         if len([trial for trial in sweep.study.trials if trial.state == TrialState.COMPLETE]) >= 2:
+            before.extend(sweep.study.get_trials())
             raise Killed
 
+    before: list[FrozenTrial] = []
     with pytest.raises(Killed):
         search.sweep(
             tmp_path / "s", settings(), FakeExecutor(learns), workers=2, stall_timeout=60, show=show, log=print
         )
-    before = open_sweep(tmp_path / "s", settings()).study.trials
     running = [trial.params for trial in before if trial.state == TrialState.RUNNING]
     assert running
     sweep = run(tmp_path / "s", settings())
