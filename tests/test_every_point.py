@@ -77,17 +77,32 @@ def test_a_run_ended_at_any_point_ends_bit_for_bit_like_one_never_ended(
         assert not list(copy.glob("checkpoints/*tmp*"))
 
 
-def test_a_data_set_whose_build_is_ended_at_any_point_is_built(tmp_path: pathlib.Path) -> None:
+def files_of(data_dir: pathlib.Path) -> list[tuple[str, bytes]]:
+    """Returns the path and content of each file of the digits below `data_dir`."""
+    path = data_dir / "digits"
+    return [(str(file.relative_to(path)), file.read_bytes()) for file in sorted(path.rglob("*")) if file.is_file()]
+
+
+@pytest.mark.parametrize("overwrite", [False, True], ids=["new", "overwritten"])
+def test_a_data_set_whose_build_is_ended_at_any_point_is_built(overwrite: bool, tmp_path: pathlib.Path) -> None:
     folder = tmp_path / "data"
-    copies = every_point(folder, "data", "build", "digits", f"--data_dir={folder}")
-
-    def content(data_dir: pathlib.Path) -> list[tuple[str, bytes]]:
-        path = data_dir / "digits"
-        return [(str(file.relative_to(path)), file.read_bytes()) for file in sorted(path.rglob("*")) if file.is_file()]
-
-    for copy in copies:
+    if overwrite:
+        build.build("digits", data_dir=str(folder), log=lambda line: None)
+    flags = [f"--data_dir={folder}", *(["--overwrite"] if overwrite else [])]
+    for copy in every_point(folder, "data", "build", "digits", *flags):
         build.build("digits", data_dir=str(copy), log=lambda line: None)
-        assert content(copy) == content(folder), copy
+        assert files_of(copy) == files_of(folder), copy
+
+
+def test_a_data_set_whose_removal_is_ended_at_any_point_is_whole_or_gone(tmp_path: pathlib.Path) -> None:
+    folder = tmp_path / "data"
+    build.build("digits", data_dir=str(folder), log=lambda line: None)
+    whole = files_of(folder)
+    for copy in every_point(folder, "data", "remove", "digits", f"--data_dir={folder}", "--yes"):
+        assert files_of(copy) in (whole, []), copy
+        build.build("digits", data_dir=str(copy), log=lambda line: None)
+        assert files_of(copy) == whole, copy
+    assert files_of(folder) == []
 
 
 def content(folder: pathlib.Path, skip: str = "") -> dict[str, Any]:
