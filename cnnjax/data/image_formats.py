@@ -3,17 +3,21 @@
 import contextlib
 import importlib
 import io
+import logging
 import os
 import pathlib
 import stat
 import struct
 import threading
+import warnings
 from collections.abc import Iterator
 
 from PIL import Image
 
 from cnnjax.errors import InputError
 
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what is wrong with an image is in our error, in one line
+warnings.filterwarnings("ignore", module=r"PIL\.")
 for _plugin in ("Bmp", "Gif", "Jpeg", "Png", "Tiff", "WebP"):  # importing one registers it in `Image.OPEN`
     importlib.import_module(f"PIL.{_plugin}ImagePlugin")
 
