@@ -28,6 +28,7 @@ from cnnjax.state import TrainState, Tree
 from cnnjax.training.distill import Teacher, load_teacher
 from cnnjax.training.init import check_batch_statistics, init_state
 from cnnjax.training.inputs import Splits, data_info, input_functions, load_splits, open_train_source
+from cnnjax.training.memory import check_memory
 from cnnjax.training.recipe import Recipe
 
 MAX_STEPS_PER_CALL = 32  # on an accelerator, where config.steps_per_call = 0
@@ -145,6 +146,7 @@ def make_setup(
         log(f"the data set has a single class, {classes[0]!r}: any network scores 100 % on it")
     schedule = optim.build_schedule(recipe.optim, steps_per_epoch, total_steps)
     shapes = state_shapes(recipe, model, schedule, source.shape, mesh)
+    check_memory(shapes, config.batch_size // config.grad_accum_steps, source.shape, mesh)
     check_batch_statistics(recipe, model, shapes, source.shape)
     unfreeze_steps = freezing.unfreeze_steps(
         recipe.optim.freezing, shapes.params, epoch=steps_per_epoch, total=total_steps
