@@ -50,6 +50,9 @@ class Config:
     init: str = setting(
         "", "initial weights: a run's folder, a weight file or a name of `cnnjax weights`; '' is random"
     )
+    init_match: str = setting(
+        "", "with a weight file as init: 'order' matches arrays by order and shape, '' by name", choices=("", "order")
+    )
     init_partial: bool = setting(
         False, "with init: load only the layers whose shapes match (False: a mismatch is an error)"
     )

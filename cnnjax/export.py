@@ -28,6 +28,7 @@ from cnnjax.evaluation import scoring
 from cnnjax.evaluation.recipe import parse_eval_recipe
 from cnnjax.pretrained import convert
 from cnnjax.pretrained import export as state_dicts
+from cnnjax.pretrained.description import Description
 from cnnjax.state import path_name
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")  # the program runs on each
@@ -120,7 +121,7 @@ def state_dict(network: pretrained.LoadedNetwork, step: str, log: Log, names: st
     log(f"{len(arrays)} arrays, in the names of {names}" if names != state_dicts.OWN else f"{len(arrays)} arrays")
     statistics = network.data.statistics
     shown = {name: np.round(statistics[name], 4).tolist() for name in ("mean", "std") if name in statistics}
-    log(f"input: images in [0, 1], then normalize={network.config.normalize!r} with {shown}")  # the file cannot say it
+    log(f"input: images in [0, 1], then normalize={network.config.normalize!r} with {shown}")  # for other programs
     return arrays
 
 
@@ -165,7 +166,12 @@ def write(
     """
     check(path, names, shape)
     if path.suffix != PROGRAM:
-        state_dicts.write(path, state_dict(network, step, log, names))
+        described = Description(network.config, network.data)
+        state_dicts.write(path, state_dict(network, step, log, names), described.to_json())
+        if left_out := described.left_out():
+            log(
+                f"{path} lacks {', '.join(left_out)}, of many values: with these weights, read the run's folder instead"
+            )
         return [path]
     program = export_program(network, step, log, shape)
     facts_path = path.with_name(path.name + ".json")

@@ -65,6 +65,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         name = re.sub(r"[^\w.-]+", "-", args.init).strip("-.")
         folders.insert(0, pathlib.Path(args.workdir or f"runs/{name}"))
 
+    shared.file_options(args)  # for a run, an error
     console = shared.setup_jax()
     import jax
 
@@ -76,6 +77,10 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         ensemble=folders[1:],
         init=args.init,
         like=args.like,
+        model=args.model,
+        normalize=args.normalize,
+        classes=args.classes,
+        match=args.match,
         step=args.step,
         dataset=args.dataset,
         split=args.split,

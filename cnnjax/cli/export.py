@@ -21,6 +21,9 @@ def add_flags(parser: shared.Parser) -> None:
         "--names", metavar="LIBRARY", default="",
         help="parameter names in a weight file: torchvision, timm, ..., or own for ours (default: the first that fits)",
     )  # fmt: skip
+    parser.add_argument(
+        "--preprocess", metavar="OPS", help="for a weight file: operations on each image, to be written into the export"
+    )
     parser.add_argument("--input", metavar="HxW", help="image size of a .stablehlo file (default: as in evaluation)")
 
 
@@ -34,7 +37,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     from cnnjax import export, pretrained
 
     export.check(path, args.names, args.input)
-    network = pretrained.load(source, args.like)
+    network = pretrained.load(source, shared.file_options(args), console.print)
     shape = shared.parse_image_shape(args.input, network.data.shape) if args.input else ()
     for file in export.write(network, path, step=args.step, names=args.names, shape=shape, log=console.print):
         console.print(f"{file}: {file.stat().st_size:,} bytes", soft_wrap=True)

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     from cnnjax.evaluation.predict import predict
     from cnnjax.evaluation.recipe import with_views
 
-    network = pretrained.load(source, args.like)
+    network = pretrained.load(source, shared.file_options(args), _log)
     views = {"preprocess": args.preprocess, "protocol": args.protocol, "average": args.average}
     network = network.replace(config=with_views(network.config, batch_size=args.batch_size, **views))
     classes = imagenet.readable(network.data.classes)

@@ -46,18 +46,19 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     from cnnjax.evaluation.probe import probe
     from cnnjax.evaluation.recipe import with_views
 
-    network = pretrained.load(source, args.like)
+    is_leader = jax.process_index() == 0
+    log = console.print if is_leader else lambda line: None
+    network = pretrained.load(source, shared.file_options(args), log)
     views = with_views(network.config, batch_size=args.batch_size, preprocess=args.preprocess)
     network = network.replace(config=views)
     names = ("dataset", "train_split", "split", "layer", "k", "temperature", "step", "data_dir")
     of = {name: value for name in ("init", "preprocess") if (value := getattr(args, name))}
-    is_leader = jax.process_index() == 0
     options: dict[str, Any] = {name: getattr(args, name) for name in names}
     results = probe(
         network,
         pathlib.Path(args.out or args.workdir),
         description=of,
-        log=console.print if is_leader else lambda line: None,
+        log=log,
         **options,
     )
     if is_leader:

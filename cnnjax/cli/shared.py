@@ -13,6 +13,7 @@ from cnnjax.errors import InputError, shorten, visible
 
 if TYPE_CHECKING:
     from cnnjax.console import Console
+    from cnnjax.pretrained import FileOptions
     from cnnjax.runs.supervise import Run
 
 
@@ -90,14 +91,30 @@ def add_format_flags(parser: argparse.ArgumentParser, forms: Sequence[str] = ("c
 
 
 def add_network_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags that select a trained network: --workdir, --init, --like and --step."""
+    """Adds the flags that select a trained network: --workdir, --init, --step, and those about a weight file."""
     parser.add_argument("--workdir", metavar="DIR", default="", help="folder of a run")
     parser.add_argument(
-        "--init", metavar="NAME|FILE", default="", help="instead of a run: a name of `cnnjax weights`, or a weight file"
-    )
+        "--init", metavar="NAME|FILE[#KEY]", default="",
+        help="instead of a run: a name of `cnnjax weights`, or a weight file; #KEY selects one of several sets of "
+        "weights in it, as in FILE#ema",
+    )  # fmt: skip
     parser.add_argument(
         "--like", metavar="NAME", default="",
         help="for a weight file: the name of published weights with the same network and preprocessing",
+    )  # fmt: skip
+    parser.add_argument("--model", metavar="MODEL", default="", help="for a weight file: its network, as in resnet18")
+    parser.add_argument(
+        "--normalize", metavar="CALL", default="",
+        help="for a weight file: how images were normalized: imagenet, symmetric, none or "
+        "'constants((0.49, 0.48, 0.45), (0.25, 0.24, 0.26))'",
+    )  # fmt: skip
+    parser.add_argument(
+        "--classes", metavar="A,B,...|FILE|DATASET", default="",
+        help="for a weight file: class names, a file with one name per line, or a data set with the same classes",
+    )  # fmt: skip
+    parser.add_argument(
+        "--match", metavar="order", default="",
+        help="for a weight file with unknown names: 'order' matches arrays by order and shape, and prints the matches",
     )  # fmt: skip
     parser.add_argument("--step", default="last", help="checkpoint of the run: last, best or a number (default: last)")
 
@@ -108,6 +125,16 @@ def add_preprocessing_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch_size", type=int, default=0, metavar="N", help="images per batch (default: the run's eval_batch_size)"
     )
+
+
+def file_options(args: argparse.Namespace) -> "FileOptions":
+    """Returns what the flags say of a weight file. Raises InputError if they are given for a run."""
+    from cnnjax.pretrained import FileOptions
+
+    names = ("like", "model", "normalize", "classes", "match")
+    if not args.init and (given := [name for name in names if getattr(args, name)]):
+        raise InputError(f"--{given[0]} describes a weight file: give that as --init=FILE")
+    return FileOptions(preprocess=args.preprocess, **{name: getattr(args, name) for name in names})
 
 
 def network_source(args: argparse.Namespace) -> str:

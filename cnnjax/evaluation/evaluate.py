@@ -26,6 +26,10 @@ def evaluate(
     *,
     init: str = "",
     like: str = "",
+    model: str = "",
+    normalize: str = "",
+    classes: str | Sequence[str] = (),
+    match: str = "",
     ensemble: Sequence[pathlib.Path | str] = (),
     step: str = "last",
     dataset: str = "",
@@ -44,7 +48,7 @@ def evaluate(
     Args:
       workdir: the run's folder; the report is written below it.
       init: published weights or a weight file to score instead of the run; `workdir` then only takes the report.
-      like: for a weight file, published weights of the same network: see `pretrained.load`.
+      like, model, normalize, classes, match: for a weight file, what it does not say: see `pretrained.FileOptions`.
       ensemble: further runs, whose scores are averaged with those of the first. Each network keeps its own config.
       step: checkpoint of every run: 'last', 'best' or a step number.
       dataset: '' for the run's own.
@@ -66,7 +70,9 @@ def evaluate(
     """
     workdir = pathlib.Path(workdir)
     views = {"preprocess": preprocess, "protocol": protocol or None, "average": average or None}
-    networks = {source: pretrained.load(source, like) for source in dict.fromkeys([init or workdir, *ensemble])}
+    options = pretrained.FileOptions(like, model, normalize, preprocess if init else None, classes, match)
+    networks = {init or workdir: pretrained.load(init or workdir, options, log)}
+    networks |= {folder: pretrained.load(folder) for folder in dict.fromkeys(ensemble) if folder not in networks}
     source, first = next(iter(networks.items()))
     changed = {name: text for name, text in views.items() if text not in (None, getattr(first.config, name))}
     networks = {
@@ -75,7 +81,9 @@ def evaluate(
     }
     config = networks[source].config
     _check_same_classes({name: network.data for name, network in networks.items()})
-    dataset, split = dataset or config.dataset, split or config.test_split or folds.resolve_splits(config, data_dir)[1]
+    if not (dataset := dataset or config.dataset):
+        raise InputError(f"{source} names no data set; give --dataset, and --split")
+    split = split or config.test_split or folds.resolve_splits(config, data_dir)[1]
     if not split:
         raise InputError(f"{source} has no test_split in its config; give --split")
     examples = load(dataset, split, data_dir)
@@ -92,7 +100,7 @@ def evaluate(
     scores, labels = _averaged([result.scores for result in results], config.average), indices[results[0].labels]
     subject: dict[str, Any] = {"dataset": dataset, "split": split, "step": steps[source], **changed}
     if init:
-        subject["init"] = init
+        subject |= {"init": init} | {name: getattr(options, name) for name in options.given() if name != "classes"}
     if len(networks) > 1:
         subject["ensemble"] = ", ".join(f"{name} step {number}" for name, number in steps.items())
     means = metrics.evaluate(scores, labels, losses.build(config.loss))

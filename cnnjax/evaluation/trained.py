@@ -80,14 +80,37 @@ class TrainedNetwork:
 
 
 def load(
-    source: str | pathlib.Path, *, step: str = "last", like: str = "", log: Callable[[str], None] = print
+    source: str | pathlib.Path,
+    *,
+    step: str = "last",
+    like: str = "",
+    model: str = "",
+    normalize: str = "",
+    preprocess: str | None = None,
+    classes: str | Sequence[str] = (),
+    match: str = "",
+    log: Callable[[str], None] = print,
 ) -> TrainedNetwork:
     """Loads a trained network: a run's folder, published weights ('torchvision:resnet50.v1'), or a weight file.
 
-    `step` selects a run's checkpoint: 'last', 'best' or a step number. A weight file names no network: pass as `like`
-    the name of published weights with the same network and preprocessing. Published weights are downloaded once. Raises
-    InputError if the source or the step does not exist, or a file does not fit.
+    A .safetensors, .pth or .pt file that `cnnjax export` wrote says all that is needed. Other files name no network:
+    pass `model`, and `normalize` and `preprocess` as the images had them in the training, or `like`.
+
+    Args:
+      source: the folder, the name or the file. 'FILE#KEY' selects one of several sets of weights, such as 'FILE#ema'.
+      step: a run's checkpoint: 'last', 'best' or a step number.
+      like: for a file: published weights with the same network, classes and preprocessing.
+      model: for a file: call string of the network, as in 'cifar_resnet20(shortcut="B")'.
+      normalize: for a file: input normalization, as in 'imagenet' or 'constants((0.5,), (0.25,))'.
+      preprocess: for a file: operations on each image, as in 'resize(256)|center_crop(224)'.
+      classes: for a file: names of the classes, or a text as in `pretrained.FileOptions`.
+      match: for a file: 'order' matches arrays by order and shape instead of by name.
+      log: called with lines of text.
+
+    Published weights are downloaded once. Raises InputError if the source or the step does not exist, or a file does
+    not fit.
     """
-    network = pretrained.load(source, like)
+    options = pretrained.FileOptions(like, model, normalize, preprocess, classes, match)
+    network = pretrained.load(source, options, log)
     restored = network.load_variables(sharding.make_mesh(), step, log)
     return TrainedNetwork(network.config, network.data, network.model, restored.variables, restored.step)

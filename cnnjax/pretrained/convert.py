@@ -15,7 +15,7 @@ from cnnjax.errors import InputError, unknown
 from cnnjax.pretrained.library import Arrays, Layer, Library, Shape, list_layers, substitute
 from cnnjax.pretrained.names import LIBRARIES
 
-MAX_LISTED = 20  # arrays of each kind of mismatch in an error
+MAX_LISTED = 3  # arrays of each kind of mismatch in an error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +28,9 @@ class ImportedVariables:
       misshaped: {our path: (array name, expected shape, shape in the file)}.
       unused: {array name: shape} for arrays of the file that our network does not use.
       dropped_auxiliary: names of the file's arrays of auxiliary classifiers that our network lacks; not a mismatch.
+      names: {our path: array name}, also of arrays that are missing or misshaped.
+      remarks: what else a person has to know of the match, in lines.
+      missing_allowed: our paths of arrays that the file lacks, although that is no mismatch.
     """
 
     variables: Arrays
@@ -35,32 +38,41 @@ class ImportedVariables:
     misshaped: dict[str, tuple[str, Shape, Shape]]
     unused: dict[str, Shape]
     dropped_auxiliary: list[str]
+    names: dict[str, str] = dataclasses.field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+    missing_allowed: frozenset[str] = frozenset()
 
     def check(self, source: str) -> Arrays:
-        """Returns the variables if everything matched. Else raises InputError that lists the mismatches.
+        """Returns the variables if everything matched. Else raises InputError that counts and names the mismatches.
 
         `source` names the file in the message.
         """
-        kinds = (
-            [f"{path}: no {name} {list(shape)} in the file" for path, (name, shape) in self.missing.items()],
-            [
-                f"{path}: {name} is {list(actual)} in the file, expected {list(expected)}"
+        if not self.mismatches:
+            return self.variables
+        ours = lambda path, name: f" for {path}" if name != path else ""  # noqa: E731
+        kinds = {
+            "missing": [f"{name} {list(shape)}{ours(path, name)}" for path, (name, shape) in self.missing.items()],
+            "of another shape": [
+                f"{name} is {list(actual)}, expected {list(expected)}{ours(path, name)}"
                 for path, (name, expected, actual) in self.misshaped.items()
             ],
-            [f"not used: {name} {list(shape)}" for name, shape in self.unused.items()],
-        )
-        if count := sum(map(len, kinds)):
-            lines = [f"{source}: {count} arrays do not match"]
-            for kind in kinds:
-                lines += kind[:MAX_LISTED]
-                lines += [f"... and {len(kind) - MAX_LISTED} more like that"] if len(kind) > MAX_LISTED else []
-            raise InputError("\n  ".join(lines))
-        return self.variables
+            "not used": [f"{name} {list(shape)}" for name, shape in self.unused.items()],
+        }
+        counts = ", ".join(f"{len(found)} {kind}" for kind, found in kinds.items() if found)
+        examples = "; ".join(f"{kind}: {_shortened(found)}" for kind, found in kinds.items() if found)
+        hint = "" if self.variables or not self.names else "; --match=order matches by order and shape"
+        raise InputError(f"{source}: the arrays do not match the network: {counts}{hint}\n  {examples}")
 
     @property
     def mismatches(self) -> int:
         """Returns the number of arrays that are missing, misshaped or unused."""
         return len(self.missing) + len(self.misshaped) + len(self.unused)
+
+
+def _shortened(texts: list[str]) -> str:
+    """Joins the first `MAX_LISTED` texts, and says how many more there are."""
+    more = f" and {len(texts) - MAX_LISTED} more" if len(texts) > MAX_LISTED else ""
+    return ", ".join(texts[:MAX_LISTED]) + more
 
 
 def family(model: nn.Module) -> str:
@@ -79,12 +91,12 @@ def import_variables(model: nn.Module, shape: Shape, arrays: Arrays, library: st
 
     Raises InputError if the library is unknown or has no such network.
     """
-    spec, variables, missing, misshaped, used = find_library(library), {}, {}, {}, {}
+    spec, variables, missing, misshaped, used, names = find_library(library), {}, {}, {}, {}, {}
     arrays = {substitute(name, spec.legacy_names): array for name, array in arrays.items()}
     for match in _matches(model, shape, arrays, library):
         path, name, our_shape = match.path, match.array_name, match.layer.arrays[match.path]
         expected = spec.export_layout(np.broadcast_to(np.int8(0), our_shape), match.layer, match.layer_name).shape
-        used[name] = path
+        used[name], names[path] = path, name
         if name not in arrays:
             if re.search(spec.default_ones, name):
                 variables[path] = np.ones(our_shape, np.float32)
@@ -108,7 +120,7 @@ def import_variables(model: nn.Module, shape: Shape, arrays: Arrays, library: st
     rest = [name for name in arrays if name not in used and not re.search(spec.ignored, name)]
     dropped = [name for name in rest if re.search(spec.auxiliary, name)]
     unused = {name: arrays[name].shape for name in rest if name not in dropped}
-    return ImportedVariables(variables, missing, misshaped, unused, dropped)
+    return ImportedVariables(variables, missing, misshaped, unused, dropped, names)
 
 
 def import_own(model: nn.Module, shape: Shape, arrays: Arrays) -> ImportedVariables:
@@ -125,6 +137,7 @@ def import_own(model: nn.Module, shape: Shape, arrays: Arrays) -> ImportedVariab
         misshaped={path: (path, expected[path], size) for path, size in actual.items() if size != expected[path]},
         unused={name: array.shape for name, array in arrays.items() if name not in expected},
         dropped_auxiliary=[],
+        names={path: path for path in expected},
     )
 
 

@@ -13,7 +13,7 @@ from safetensors.numpy import save
 
 from cnnjax import sealed
 from cnnjax.errors import unknown
-from cnnjax.pretrained import convert
+from cnnjax.pretrained import convert, description
 from cnnjax.pretrained.library import Arrays, Shape
 
 OWN = "own"  # stands for our names and layouts, in place of a library
@@ -40,27 +40,30 @@ def to_state_dict(model: nn.Module, shape: Shape, variables: Arrays, library: st
     return variables if library == OWN else convert.export_variables(model, shape, variables, library)
 
 
-def write(path: pathlib.Path, arrays: Arrays) -> None:
+def write(path: pathlib.Path, arrays: Arrays, described: str = "") -> None:
     """Writes arrays by name to a .safetensors, .pth or .pt file, atomically. The suffix gives the format.
 
-    Raises InputError for another suffix, or a path that cannot be written.
+    `described` is a text of `description.Description.to_json`, from which we know the network when we read the file;
+    other programs pass over it. Raises InputError for another suffix, or a path that cannot be written.
     """
     if path.suffix not in WRITERS:
         raise unknown("suffix", path.suffix, WRITERS)
     with sealed.replacing(path) as file:
-        WRITERS[path.suffix](pathlib.Path(file.name), {k: np.asarray(x, order="C") for k, x in arrays.items()})
+        whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+        WRITERS[path.suffix](pathlib.Path(file.name), whole, described)
 
 
-def _write_safetensors(path: pathlib.Path, arrays: Arrays) -> None:
-    """Writes arrays by name in the safetensors format, with the metadata {'format': 'pt'}."""
-    path.write_bytes(save(arrays, metadata={"format": "pt"}))  # transformers refuses files without it
+def _write_safetensors(path: pathlib.Path, arrays: Arrays, described: str) -> None:
+    """Writes arrays by name in the safetensors format, with the description in its metadata."""
+    metadata = {"format": "pt"}  # transformers refuses files without it
+    path.write_bytes(save(arrays, metadata=metadata | ({description.KEY: described} if described else {})))
 
 
 _STORAGES = {"float32": "FloatStorage", "float16": "HalfStorage", "float64": "DoubleStorage", "int64": "LongStorage"}
 
 
-def _write_torch(path: pathlib.Path, arrays: Arrays) -> None:
-    """Writes arrays by name in the format of torch.save, an uncompressed zip archive.
+def _write_torch(path: pathlib.Path, arrays: Arrays, described: str) -> None:
+    """Writes arrays by name in the format of torch.save, an uncompressed zip archive, with the description as a member.
 
     The archive has a pickle that describes the tensors, and a file with the numbers of each tensor.
     """
@@ -80,6 +83,8 @@ def _write_torch(path: pathlib.Path, arrays: Arrays) -> None:
         for key, array in storages.items():
             archive.writestr(f"{folder}/data/{key}", array.tobytes())
         archive.writestr(f"{folder}/version", b"3\n")
+        if described:
+            archive.writestr(f"{folder}/{description.MEMBER}", described)
 
 
 class _Global(NamedTuple):
@@ -130,7 +135,7 @@ def _opcodes(value: Any) -> bytes:
     raise TypeError(value)
 
 
-WRITERS: dict[str, Callable[[pathlib.Path, Arrays], None]] = {
+WRITERS: dict[str, Callable[[pathlib.Path, Arrays, str], None]] = {
     ".safetensors": _write_safetensors,
     ".pth": _write_torch,
     ".pt": _write_torch,

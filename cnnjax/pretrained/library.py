@@ -34,11 +34,13 @@ class Layer:
       path: path of the layer, as in 'conv2_1/conv1'.
       arrays: {path: shape} of its arrays, as in {'params/conv2_1/conv1/kernel': (3, 3, 64, 64)}.
       fc_input: for a fully connected layer, (height, width, channels) of the feature map that it flattens; else ().
+      follows: path of the layer whose output is this layer's input as it is; '' if something lies between them.
     """
 
     path: str
     arrays: dict[str, Shape]
     fc_input: Shape
+    follows: str = ""
 
 
 # (our layers in order, the file's arrays, or {} in export) -> the library's layer names by our layer paths
@@ -57,6 +59,7 @@ def list_layers(model: nn.Module, shape: Sequence[int]) -> tuple[Layer, ...]:
 def _trace_layers(model: nn.Module, shape: Shape) -> tuple[Layer, ...]:
     """Does the work of `list_layers`, with a cache: `shape` has to be a tuple."""
     layers: dict[str, Layer] = {}
+    outputs: list[tuple[Any, str]] = []  # of the layers, with their paths
 
     def record(run: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         """Interceptor of `nn.intercept_methods`: calls the method and records the layer if it has arrays."""
@@ -70,13 +73,29 @@ def _trace_layers(model: nn.Module, shape: Shape) -> tuple[Layer, ...]:
             if hasattr(leaf, "shape")
         }
         if context.method_name == "__call__" and arrays:
-            layers.setdefault(path, Layer(path, arrays, _fc_input(module, args[0].shape)))
+            follows = next((name for output, name in outputs if output is args[0]), "")
+            layers.setdefault(path, Layer(path, arrays, _fc_input(module, args[0].shape), follows))
+            outputs.append((out, path))
         return out
 
     with nn.intercept_methods(record):
         image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
         jax.eval_shape(lambda x: model.init(jax.random.key(0, impl="rbg"), x, train=False), image)
     return tuple(layers.values())
+
+
+def head_layers(model: nn.Module, shape: Sequence[int]) -> tuple[Layer, ...]:
+    """Lists the layers whose arrays depend on the number of classes, of `list_layers`.
+
+    `shape` is [height, width, channels] of the images. Returns () for a network that takes one number of classes only.
+    """
+    layers = list_layers(model, shape)
+    try:
+        larger = list_layers(model.clone(num_classes=model.num_classes + 1), shape)  # pyright: ignore[reportAttributeAccessIssue]
+    except (AttributeError, TypeError, ValueError):
+        return ()
+    pairs = zip(layers, larger, strict=True)
+    return tuple(layer for layer, other in pairs if layer.arrays != other.arrays)
 
 
 def _fc_input(module: nn.Module, input_shape: Shape) -> Shape:
@@ -234,6 +253,6 @@ def torch_layout(fc_as_conv: str = NOTHING, legacy_names: Mapping[str, str] = Ma
         "import_layout": import_layout,
         "ignored": r"\.num_batches_tracked$",
         "extra_arrays": batch_counters,
-        "legacy_names": {r"^module\.": "", **legacy_names},  # the prefix of DataParallel
+        "legacy_names": legacy_names,
         "framework": "torch",
     }

@@ -1,173 +1,81 @@
 """Trained networks: those of runs, published ones, and those of weight files."""
 
-import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
-import flax.traverse_util
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from cnnjax import config as configs
-from cnnjax import optim, register, spec
+from cnnjax import optim, register
 from cnnjax.config import Config
-from cnnjax.data import pipeline
 from cnnjax.data.info import DataInfo
-from cnnjax.data.operations import parse_operations
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError, nearest
-from cnnjax.models import MODELS, create_model, with_num_classes
+from cnnjax.models import create_model
 from cnnjax.optim import freezing
-from cnnjax.pretrained import catalog, files, formats
+from cnnjax.pretrained import catalog, file_networks, files
+from cnnjax.pretrained.file_networks import FileOptions
+from cnnjax.pretrained.network import LoadedNetwork, Log, Restored, put_variables
 from cnnjax.runs import checkpoint, workdir
-from cnnjax.state import Tree, eval_variables
-
-Log = Callable[[str], None]
+from cnnjax.state import eval_variables
 
 
-@dataclasses.dataclass(frozen=True)
-class Restored:
-    """The variables of a trained network, on the devices of a mesh.
-
-    Attributes:
-      step: training step of the checkpoint; 0 for weights that are not a run's.
-      variables: Flax variables, {"params": ..., "batch_stats": ..., ...}, of sharded arrays.
-    """
-
-    step: int
-    variables: Tree
+def _ignore(line: str) -> None:
+    """Drops a line: the default of `log`."""
 
 
-@dataclasses.dataclass(frozen=True)
-class LoadedNetwork:
-    """A trained network, with the config and data description needed to score images. Weights are read on request.
-
-    Attributes:
-      config: the config of the run; for other weights, one with their model and preprocessing.
-      data: classes, image shape and normalization statistics.
-      model: our network.
-      load_variables: (mesh, step, log) -> the variables, where step is 'last', 'best' or a number such as '500'.
-    """
-
-    config: Config
-    data: DataInfo
-    model: nn.Module
-    load_variables: Callable[[Mesh, str, Log], Restored]
-
-    def replace(self, **changes: Any) -> "LoadedNetwork":
-        """Returns a copy with these fields replaced."""
-        return dataclasses.replace(self, **changes)
-
-
-def load(source: str | pathlib.Path, like: str = "", model: str = "") -> LoadedNetwork:
+def load(source: str | pathlib.Path, options: FileOptions | None = None, log: Log = _ignore) -> LoadedNetwork:
     """Loads a trained network from a run's folder, published weights, or a weight file of any supported library.
 
-    A weight file names neither its network nor its preprocessing: pass `like` or `model`.
-
     Args:
-      source: a run's folder, a name such as 'torchvision:resnet50.v1', or a weight file.
-      like: for a file: published weights with the same network and preprocessing; "" for none.
-      model: for a file: call string of the network, enough to initialize a training; "" for none. `like` comes first.
+      source: a run's folder, a name such as 'torchvision:resnet50.v1', or a weight file. 'FILE#KEY' selects one of
+        several sets of weights in a file, such as 'FILE#ema' for averaged weights.
+      options: what a weight file does not say of itself; None for nothing. A file that `cnnjax export` wrote says all.
+      log: receives a line about each thing in a file that is not used.
 
     Raises InputError if the source does not exist, or a file does not fit its network.
     """
-    path = pathlib.Path(source)
+    options, path = options or FileOptions(), pathlib.Path(source)
     if path.is_dir():
+        _check_no_options(options, f"{path} is a run's folder")
         return _load_run(path)
     if catalog.is_name(str(source)):
+        _check_no_options(options, f"{source} are published weights")
         row = catalog.find(str(source))
-        network = _published_network(row)
+        network = file_networks.published_network(row)
         return network.replace(load_variables=functools.partial(_load_published, row, network))
-    if not path.is_file() and (index := path.with_name(f"{path.name}.index")).is_file():
-        path = index  # a TensorFlow checkpoint is named by the common prefix of its files
-    if not path.is_file():
-        names = "" if "/" in str(source) else f"; {nearest(str(source), catalog.rows())}"
-        raise InputError(f"{source} is neither a run's folder, a weight file nor a name of `cnnjax weights`{names}")
-    if like:
-        row = catalog.find(like)
-        return _load_file(path, _published_network(row), row.library)
-    if model:
-        module = with_num_classes(create_model(model), 1)  # first, since it names an unknown model
-        shape = MODELS[spec.parse(model).name].input_shape
-        data = DataInfo(_numbered_classes(1), shape, has_class_names=False)
-        return _load_file(path, LoadedNetwork(Config(model=model), data, module, _no_variables), "")
-    raise InputError(
-        f"{source} is a weight file, which does not name its network: give --like=NAME, one of `cnnjax weights`"
-    )
+    path, key = _find_file(path)
+    return file_networks.load_file(path, key, options, log)
 
 
-# ------------------------------------------------------------------------------------- published weights and files
+def _check_no_options(options: FileOptions, reason: str) -> None:
+    """Raises InputError if `options` describe a network, which only a weight file needs."""
+    for_training = ("model",) if options.may_lack else ()  # config.model is in the options of any config.init
+    if given := [name for name in options.given() if name not in ("may_lack", "preprocess", *for_training)]:
+        raise InputError(f"{given[0]} is only for a weight file, and {reason}")
 
 
-def _no_variables(mesh: Mesh, step: str, log: Log) -> Restored:
-    """Stands for `load_variables` of a LoadedNetwork whose weights are not read yet. Raises AssertionError."""
-    raise AssertionError("the variables are set once the file is read")
+def _find_file(path: pathlib.Path) -> tuple[pathlib.Path, str]:
+    """Returns a weight file and the key behind '#' in its name, '' if there is none.
 
-
-def _published_network(row: catalog.PublishedWeights) -> LoadedNetwork:
-    """Returns the network, config and data description of published weights, without the weights."""
-    data_set = catalog.DATA_SETS[row.classes]
-    config = Config(
-        model=row.model,
-        dataset=data_set.name,
-        test_split=data_set.split,
-        preprocess=row.preprocess,
-        normalize=row.normalize,
-    )
-    shape = MODELS[spec.parse(row.model).name].input_shape
-    if calls := parse_operations(row.preprocess).host:
-        larger = np.array([[2 * max(shape), 2 * max(shape), shape[2]]])
-        (shape,) = pipeline.group_by_shape(larger, calls)
-    statistics = {"mean": list(data_set.mean), "std": list(data_set.std)}
-    height, width, channels = shape
-    data = DataInfo(tuple(data_set.classes), (height, width, channels), statistics)
-    model = create_model(row.model, len(data.classes), config.dtype)
-    return LoadedNetwork(config, data, model, _no_variables)
-
-
-def _load_file(path: pathlib.Path, network: LoadedNetwork, library: str) -> LoadedNetwork:
-    """Reads a weight file for `network`; returns the network with these weights.
-
-    If the file has another number of classes, the network gets that number, with classes named '0', '1', ... `library`
-    is as in `files.match`.
+    Raises InputError, with the nearest name of published weights, if there is no such file.
     """
-    kind, arrays = formats.read(path)
-    match = files.match(network.model, network.data.shape, kind, arrays, library)
-    if count := files.num_classes(match):
-        data = dataclasses.replace(network.data, classes=_numbered_classes(count), has_class_names=False)
-        model = with_num_classes(network.model, count)
-        network = network.replace(data=data, model=model)
-        match = files.match(model, data.shape, kind, arrays, library)
-    variables = match.check(str(path))
-    return network.replace(load_variables=lambda mesh, step, log: _put_variables(variables, mesh, step))
-
-
-def _numbered_classes(count: int) -> tuple[str, ...]:
-    """Returns the names '0', '1', ... of `count` classes."""
-    return tuple(str(number) for number in range(count))
+    whole, _, key = str(path).rpartition("#")
+    for candidate, chosen in ((path, ""), (pathlib.Path(whole), key)):
+        for name in (candidate.name, f"{candidate.name}.index"):  # a TensorFlow checkpoint is named by a prefix
+            if candidate.name and (found := candidate.with_name(name)).is_file():
+                return found, chosen
+    names = "" if "/" in str(path) else f"; {nearest(str(path), catalog.rows())}"
+    raise InputError(f"{path} is neither a run's folder, a weight file nor a name of `cnnjax weights`{names}")
 
 
 def _load_published(row: catalog.PublishedWeights, network: LoadedNetwork, mesh: Mesh, step: str, log: Log) -> Restored:
     """Downloads published weights, if needed, and puts them on the mesh. `step` has to be 'last'."""
     path = catalog.fetch(row, log)
-    return _put_variables(files.read(path, network.model, network.data.shape, row.library), mesh, step)
-
-
-def _put_variables(arrays: formats.Arrays, mesh: Mesh, step: str) -> Restored:
-    """Converts arrays by path to a tree of variables on the mesh. Raises InputError unless `step` is 'last'."""
-    if step != "last":
-        raise InputError(f"step {step!r}: only a run has several; leave it out")
-    tree = flax.traverse_util.unflatten_dict({tuple(path.split("/")): array for path, array in arrays.items()})
-    shardings = sharding.state_sharding(tree, mesh)
-    put = lambda x, place: jax.make_array_from_callback(x.shape, place, x.__getitem__)  # noqa: E731
-    return Restored(0, jax.tree.map(put, tree, shardings))
-
-
-# ------------------------------------------------------------------------------------------------------------- runs
+    return put_variables(files.read(path, network.model, network.data.shape, row.library), mesh, step)
 
 
 def _load_run(folder: pathlib.Path) -> LoadedNetwork:

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cnnjax.errors import InputError
-from cnnjax.pretrained.loading import LoadedNetwork, Log
+from cnnjax.pretrained.network import LoadedNetwork, Log
 from cnnjax.state import Tree, path_name
 
 MAX_NAMES_SHOWN = 6  # array names in a message
@@ -52,9 +52,12 @@ def match_for_transfer(
     ours, others = _shapes_by_path(variables), _shapes_by_path(_variable_shapes(source_network, len(theirs)))
     heads: set[str] = set()
     same_names = ours_classes == theirs or not source_network.data.has_class_names
-    if len(ours_classes) != len(theirs) or not same_names:
+    differs, absent = len(ours_classes) != len(theirs) or not same_names, source_network.absent
+    if differs or absent:
         larger = _shapes_by_path(_variable_shapes(source_network, len(theirs) + 1))
         heads = {_layer(path) for path in others if others[path] != larger[path]}  # one class more changes its shape
+        heads = heads if differs else heads & {_layer(path) for path in absent}
+    others = {path: shape for path, shape in others.items() if path not in absent}
     differing = [path for path in sorted(ours.keys() | others.keys()) if ours.get(path) != others.get(path)]
     untouched = {_layer(path) for path in differing} | heads
     taken = frozenset(path for path in ours if _layer(path) not in untouched)
@@ -68,7 +71,9 @@ def match_for_transfer(
     if head := sorted(_short(layer) for layer in heads & {_layer(path) for path in ours}):
         renamed = [f"{b!r} here is {a!r} there" for a, b in zip(theirs, ours_classes, strict=False) if a != b]
         counts = f"{len(ours_classes)} classes here, {len(theirs)} there"
-        reason = renamed[0] if len(ours_classes) == len(theirs) else counts
+        reason = renamed[0] if len(ours_classes) == len(theirs) and renamed else counts
+        if any(_layer(path) in heads for path in absent):
+            reason = "the source has none that fits"
         lines.append(f"the head, {', '.join(map(repr, head))}, is new: {reason}")
     elif ours_classes != theirs:
         lines.append("the source has no class names: its head is used for the classes here, in their order")

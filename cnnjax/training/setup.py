@@ -22,7 +22,7 @@ from cnnjax.errors import InputError
 from cnnjax.evaluation.scoring import input_errors, make_scorer
 from cnnjax.models import create_model
 from cnnjax.optim import freezing
-from cnnjax.pretrained import LoadedNetwork, TransferPlan, match_for_transfer
+from cnnjax.pretrained import FileOptions, LoadedNetwork, TransferPlan, match_for_transfer
 from cnnjax.runs import checkpoint
 from cnnjax.state import TrainState, Tree
 from cnnjax.training.distill import Teacher, load_teacher
@@ -127,7 +127,7 @@ def make_setup(
     if config.init_partial and not config.init:
         raise InputError("config.init_partial = True: there is nothing to initialize from; give config.init")
     resuming = folder is not None and bool(checkpoint.steps(folder))
-    init_network = pretrained.load(config.init, model=config.model) if config.init and not resuming else None
+    init_network = _load_init(config, log) if config.init and not resuming else None
     if recipe.distill:
         pretrained.load(recipe.distill.folder)  # a missing teacher is an error before the data is read
     mesh = mesh or sharding.make_mesh(text=config.mesh)
@@ -182,6 +182,14 @@ def make_setup(
         init_from=init_from,
         teacher=teacher,
         scorers=scorers,
+    )
+
+
+def _load_init(config: Config, log: Log) -> LoadedNetwork:
+    """Returns the network of config.init. A weight file may lack the head, or any array with config.init_partial."""
+    may_lack = "any" if config.init_partial else "head"
+    return pretrained.load(
+        config.init, FileOptions(model=config.model, match=config.init_match, may_lack=may_lack), log
     )
 
 

@@ -17,7 +17,7 @@ from flax.traverse_util import unflatten_dict
 
 from cnnjax.augment.normalize import imagenet, symmetric
 from cnnjax.models import create_model
-from cnnjax.pretrained import convert, export, formats
+from cnnjax.pretrained import convert, export, files, formats
 from cnnjax.pretrained.library import Arrays
 from tests.parity import harness
 from tests.parity.test_parity import COMPARED
@@ -192,7 +192,7 @@ def test_real_weights_come_and_go(shared: pathlib.Path, tmp_path: pathlib.Path) 
     state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
     net.load_state_dict({name.removeprefix("module."): value for name, value in state.items()}, strict=True)
     theirs = logits_of(net, images)
-    variables = convert.import_variables(model, shape, formats.read(path)[1], "akamaster").check(path.name)
+    variables = files.read(path, model, shape, "akamaster")
     assert difference(ours_of("cifar_resnet20", 10, variables, images), theirs) <= 1e-5
     export.write(tmp_path / "resnet20.pth", export.to_state_dict(model, shape, variables, "akamaster"))
     net = akamaster()

@@ -375,7 +375,7 @@ def test_a_file_for_caffe_gives_the_logits_of_opencv(name: str, tmp_path: pathli
     case.write(net)
     file = caffemodel(net.weights, case.of_2014)
     path.write_bytes(file)
-    network = pretrained.load(path, like="" if case.ours else f"caffe:{name}", model=case.ours)
+    network = pretrained.load(path, pretrained.FileOptions("" if case.ours else f"caffe:{name}", case.ours))
     path.unlink()
     images = np.random.default_rng(1).normal(0, case.strength, (2, *case.size, 3)).astype(np.float32)
     colours = images if "cifar" in name else images[..., ::-1]  # blue first
@@ -384,6 +384,66 @@ def test_a_file_for_caffe_gives_the_logits_of_opencv(name: str, tmp_path: pathli
         error = np.abs(got - one).max() / np.abs(one).max()
         print(f"{error:.1e}")
         assert error <= 1e-4
+
+
+def lenet(net: Net) -> None:
+    """LeNet of Caffe's MNIST example, under names of one's own."""
+    for name, maps in ("my conv a", 20), ("my conv b", 50):
+        net.conv(name, maps, 5)
+        net.pool(f"{name} pool", 2)
+    net.fc("my ip a", 500, 4)
+    net.relu()
+    net.fc("my ip b", 10)
+
+
+def cifar_resnet(net: Net, size: int, bias: bool, shortcut_first: bool) -> None:
+    """ResNet for CIFAR with projections, as people have written it for Caffe."""
+
+    def conv(name: str, *row: int, of: str = "") -> str:
+        net.conv(name, *row, of=of, bias=bias, gain=1)
+        net.norm(f"{name}_bn", f"{name}_scale")
+        return name
+
+    conv("first_conv", 16, 3, 1, 1)
+    net.relu()
+    for group, maps in enumerate((16, 32, 64)):
+        for i in range(size):
+            name, before, stride = f"group{group}_block{i}", net.last, 2 if group and not i else 1
+            project = partial(conv, f"{name}_proj", maps, 1, stride, 0, of=before)
+            shortcut = project() if stride == 2 and shortcut_first else before
+            conv(f"{name}_conv0", maps, 3, stride, 1, of=before)
+            net.relu()
+            last = conv(f"{name}_conv1", maps, 3, 1, 1)
+            shortcut = project() if stride == 2 and not shortcut_first else shortcut
+            net.layer("Eltwise", f"{name}_sum", "", (last, shortcut))
+            net.relu()
+    net.mean("global_pool")
+    net.fc("fc", 10)
+
+
+BY_ORDER = {
+    "lenet": (lenet, (28, 28, 1), "lenet_caffe"),
+    "cifar_resnet20": (partial(cifar_resnet, size=3, bias=False, shortcut_first=False), (32, 32, 3), "cifar_resnet20"),
+    "with biases": (partial(cifar_resnet, size=3, bias=True, shortcut_first=False), (32, 32, 3), "cifar_resnet20"),
+    "shortcuts first": (partial(cifar_resnet, size=9, bias=True, shortcut_first=True), (32, 32, 3), "cifar_resnet56"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(OPENCV, "readNetFromCaffe"), reason="needs OpenCV 4: see .ci/references.txt")
+@pytest.mark.parametrize("name", BY_ORDER)
+def test_a_file_of_unknown_names_gives_the_logits_of_opencv(name: str, tmp_path: pathlib.Path) -> None:
+    write, shape, model = BY_ORDER[name]
+    net, path = Net(shape[:2]), tmp_path / "net.caffemodel"
+    net.maps["data"], net.text = shape[2], net.text.replace("dim: 3", f"dim: {shape[2]}")
+    write(net)
+    path.write_bytes(file := caffemodel(net.weights))
+    model = f'{model}(shortcut="B")' if "resnet" in model else model
+    network = pretrained.load(path, pretrained.FileOptions(model=model, normalize="none", match="order"))
+    images = np.random.default_rng(1).normal(0, 1, (2, *shape)).astype(np.float32)
+    (expected,) = theirs(net, file, images.transpose(0, 3, 1, 2).copy(), (net.last,))
+    (got,) = ours(network, images, aux=False)
+    assert np.abs(got - expected).max() / np.abs(expected).max() <= 1e-4
 
 
 def test_every_row_for_caffe_in_the_catalogue_is_compared() -> None:

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
 
-from cnnjax import spec
+from cnnjax import pretrained, spec
+from cnnjax.distributed import sharding
 from cnnjax.models import create_model
 from cnnjax.pretrained import catalog, convert
 from cnnjax.pretrained.formats import keras as reader
@@ -68,6 +69,42 @@ def test_what_keras_saved_gives_the_logits_of_keras(row: KerasReference, tmp_pat
         error = float(np.abs(ours - expected).max() / np.abs(expected).max())
         print(f"{path.name}: {error:.1e}")
         assert error <= 1e-4, path.name
+
+
+CNN = (
+    "conv(32, 3, padding=1)|relu|conv(32, 3)|relu|max_pool(2)|conv(64, 3, bias=False)|batch_norm(epsilon=0.001)|relu"
+    "|max_pool(2)|flatten|dense(64)|relu|dense(10)"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras's own code
+def test_a_cnn_of_automatic_names_gives_the_logits_of_keras(tmp_path: pathlib.Path) -> None:
+    """In every form in which Keras saves it, as the second network of a program, matched by order."""
+    for library in ("keras", "h5py"):
+        pytest.importorskip(library)
+    images = np.random.default_rng(1).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    with keras_harness.keras_in("float32") as keras:
+        make = keras.layers
+        make.Conv2D(3, 3)
+        net = keras.Sequential([
+            keras.Input((32, 32, 3)), make.Conv2D(32, 3, padding="same", activation="relu"),
+            make.Conv2D(32, 3, activation="relu"), make.MaxPooling2D(), make.Dropout(0.25), make.Conv2D(64, 3),
+            make.BatchNormalization(), make.Activation("relu"), make.MaxPooling2D(), make.Flatten(),
+            make.Dense(64, activation="relu"), make.Dropout(0.5), make.Dense(10),
+        ])  # fmt: skip
+        randomize(net)
+        expected = np.asarray(net(images / np.float32(255), training=False))
+        files = [tmp_path / name for name in ("net.weights.h5", "net.keras", "net.h5")]
+        net.save_weights(files[0])
+        net.save(files[1])
+        net.save(files[2])
+    for path in files:
+        options = pretrained.FileOptions(model=f"sequential({CNN!r})", normalize="none", match="order")
+        network = pretrained.load(path, options)
+        variables = network.load_variables(sharding.make_mesh(jax.devices()[:1]), "last", print).variables
+        ours = np.asarray(network.model.apply(variables, images / np.float32(255), train=False))
+        assert np.abs(ours - expected).max() <= 1e-4 * np.abs(expected).max(), path.name
 
 
 def test_every_row_of_keras_in_the_catalogue_is_compared() -> None:

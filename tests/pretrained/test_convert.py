@@ -148,47 +148,47 @@ TEXT, SIZE = "cifar_resnet20", (32, 32)
 MISMATCHES = {
     "missing": (
         lambda theirs: theirs.pop("layer1.0.bn1.running_mean"),
-        ["batch_stats/stage1_block1/norm1/mean: no layer1.0.bn1.running_mean [16] in the file"],
+        "1 missing\n  missing: layer1.0.bn1.running_mean [16] for batch_stats/stage1_block1/norm1/mean",
     ),
     "another shape": (
         lambda theirs: theirs.update({"linear.weight": np.zeros((100, 64))}),
-        ["params/head/kernel: linear.weight is [100, 64] in the file, expected [10, 64]"],
+        "1 of another shape\n  of another shape: linear.weight is [100, 64], expected [10, 64] for params/head/kernel",
     ),
     "unused": (
         lambda theirs: theirs.update({"layer4.0.conv1.weight": np.zeros((2, 3, 1, 1))}),
-        ["not used: layer4.0.conv1.weight [2, 3, 1, 1]"],
+        "1 not used\n  not used: layer4.0.conv1.weight [2, 3, 1, 1]",
     ),
     "both ways": (
         lambda theirs: theirs.update({"fc.bias": theirs.pop("linear.bias")}),
-        ["params/head/bias: no linear.bias [10] in the file", "not used: fc.bias [10]"],
+        "1 missing, 1 not used\n  missing: linear.bias [10] for params/head/bias; not used: fc.bias [10]",
     ),
     "a transposed kernel": (
         lambda theirs: theirs.update({"conv1.weight": theirs["conv1.weight"].transpose(2, 3, 1, 0)}),
-        ["params/conv1/kernel: conv1.weight is [3, 3, 3, 16] in the file, expected [16, 3, 3, 3]"],
+        "1 of another shape\n  of another shape: conv1.weight is [3, 3, 3, 16], expected [16, 3, 3, 3] for "
+        "params/conv1/kernel",
     ),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MISMATCHES)
-def test_mismatches_are_listed_by_name_and_shape(name: str) -> None:
+def test_mismatches_are_counted_and_named_with_their_shapes(name: str) -> None:
     change, expected = MISMATCHES[name]
     model, shape, variables = network(TEXT, SIZE)
     theirs = convert.export_variables(model, shape, variables, "akamaster")
     change(theirs)
     with pytest.raises(InputError) as error:
         convert.import_variables(model, shape, theirs, "akamaster").check("resnet20.th")
-    first, *lines = str(error.value).splitlines()
-    assert first == f"resnet20.th: {len(expected)} arrays do not match"
-    assert lines == [f"  {line}" for line in expected]
+    assert str(error.value) == f"resnet20.th: the arrays do not match the network: {expected}"
 
 
-def test_of_many_mismatches_some_are_listed_and_the_rest_counted() -> None:
+def test_of_many_mismatches_some_are_named_and_the_rest_counted() -> None:
     model, shape, variables = network(TEXT, SIZE)
     theirs = convert.export_variables(model, shape, variables, "pytorchcv")
-    with pytest.raises(InputError, match=f"and {len(variables) - convert.MAX_LISTED} more") as error:
+    with pytest.raises(InputError, match=f"and {len(variables) - convert.MAX_LISTED} more; not used: ") as error:
         convert.import_variables(model, shape, theirs, "akamaster").check("resnet20.th")
     text = str(error.value)
-    assert "no conv1.weight [16, 3, 3, 3] in the file" in text
+    assert len(text) < 1000
+    assert "missing: conv1.weight [16, 3, 3, 3] for params/conv1/kernel" in text
     assert "not used: features.init_block.conv.weight [16, 3, 3, 3]" in text
 
 
@@ -203,26 +203,13 @@ def test_a_library_without_the_network_is_an_input_error() -> None:
     assert export.to_state_dict(model, shape, variables, "own") is variables
 
 
-OLDER_NAMES = {
-    "DataParallel": (TEXT, SIZE, "akamaster", r"^", "module."),
-    "DenseNets of 2017": (
-        "densenet121(stage_sizes=(2, 2, 2, 2))",
-        (64, 64),
-        "torchvision",
-        r"(?<=\d\.)(norm|conv)(?=\d\.)",
-        "{}.",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", OLDER_NAMES)
-def test_names_of_older_files_are_converted(name: str) -> None:
-    text, size, library, pattern, old = OLDER_NAMES[name]
-    model, shape, variables = network(text, size)
-    theirs = convert.export_variables(model, shape, variables, library)
-    older = {substitute(name, {pattern: old}): array for name, array in theirs.items() if "num_batches" not in name}
+def test_names_of_densenets_of_2017_are_converted() -> None:
+    model, shape, variables = network("densenet121(stage_sizes=(2, 2, 2, 2))", (64, 64))
+    theirs = convert.export_variables(model, shape, variables, "torchvision")
+    pattern = r"(?<=\d\.)(norm|conv)(?=\d\.)"
+    older = {substitute(name, {pattern: "{}."}): array for name, array in theirs.items() if "num_batches" not in name}
     assert not older.keys() <= theirs.keys()
-    back = convert.import_variables(model, shape, older, library).check("theirs")
+    back = convert.import_variables(model, shape, older, "torchvision").check("theirs")
     assert all(np.array_equal(back[path], array) for path, array in variables.items())
 
 
@@ -292,9 +279,9 @@ def test_files_hold_what_was_written(tmp_path: pathlib.Path) -> None:
 def test_a_path_that_cannot_be_written_is_an_input_error(tmp_path: pathlib.Path) -> None:
     with pytest.raises(InputError, match=r"unknown suffix '.h5'; .*valid: .pt, .pth, .safetensors"):
         export.write(tmp_path / "a.h5", {})
-    with pytest.raises(InputError, match=r"cannot write .*/no/a.pth: No such file"):
+    with pytest.raises(InputError, match=r"/no/a.pth cannot be written: No such file"):
         export.write(tmp_path / "no" / "a.pth", {})
     (tmp_path / "b.safetensors").mkdir()
-    with pytest.raises(InputError, match=r"cannot write .*/b.safetensors: Is a directory"):
+    with pytest.raises(InputError, match=r"/b.safetensors cannot be written: Is a directory"):
         export.write(tmp_path / "b.safetensors", {"a": np.zeros(3)})
     assert [path.name for path in tmp_path.iterdir()] == ["b.safetensors"]

@@ -14,8 +14,7 @@ import safetensors.numpy
 from cnnjax.data import safe_pickle
 from cnnjax.errors import InputError
 from cnnjax.pretrained import formats
-from cnnjax.pretrained.formats import torch as torch_files
-from cnnjax.pretrained.formats import torch_pickles
+from cnnjax.pretrained.formats import state_dicts, torch_pickles
 
 STREAM = tuple(pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}))
 
@@ -114,7 +113,7 @@ def test_a_view_of_a_storage_as_the_oldest_files_have_them(read) -> None:
     np.testing.assert_array_equal(read(as_stream(content, FLOATS))["x"], [5, 6])
 
 
-@pytest.mark.parametrize("name", torch_files.WRAPPERS)
+@pytest.mark.parametrize("name", [name for name in state_dicts.USUAL_NAMES if name])
 def test_a_training_script_may_have_wrapped_it(form, read, name) -> None:
     wrapped = b"(" + push("epoch") + push(3) + push(name) + PLAIN + b"d"
     assert [*read(form(wrapped, FLOATS))] == ["w", "b"]

@@ -5,6 +5,7 @@ import importlib
 import pathlib
 
 from cnnjax.errors import InputError
+from cnnjax.pretrained.formats import state_dicts
 from cnnjax.pretrained.library import Arrays
 
 
@@ -17,16 +18,18 @@ class Format:
       suffixes: usual suffixes of the files.
       magic: bytes with which the files begin, one of these; () if they have none in common.
       magic_offset: number of bytes before the magic.
+      has_sets: whether a file may hold several sets of weights; then `read(path, choose) -> Arrays`.
     """
 
     framework: str
     suffixes: tuple[str, ...]
     magic: tuple[bytes, ...] = ()
     magic_offset: int = 0
+    has_sets: bool = False
 
 
 READERS: dict[str, Format] = {
-    "torch": Format("torch", (".pth", ".pt", ".th", ".bin", ".tar", ".ckpt"), (b"PK\x03\x04", b"\x80")),
+    "torch": Format("torch", (".pth", ".pt", ".th", ".bin", ".tar", ".ckpt"), (b"PK\x03\x04", b"\x80"), has_sets=True),
     "safetensors": Format("torch", (".safetensors",), (b"{",), magic_offset=8),  # behind the length of the header
     "keras": Format("keras", (".h5", ".hdf5", ".keras"), (b"\x89HDF", b"PK\x03\x04")),
     "slim": Format("slim", (".gz", ".tgz", ".ckpt", ".index", ".data-00000-of-00001")),
@@ -34,17 +37,26 @@ READERS: dict[str, Format] = {
 }
 
 
-def read(path: str | pathlib.Path) -> tuple[str, Arrays]:
+def read(path: str | pathlib.Path, choose: state_dicts.Choice = state_dicts.choose) -> tuple[str, Arrays]:
     """Reads a weight file; returns its framework, such as 'torch', and its arrays by name, in the file's order.
 
-    Runs no code from the file. Raises InputError for an unknown format, and for a damaged or malicious file.
+    Runs no code from the file. `choose` returns which of several sets of weights in the file is read, by default the
+    most usual one; most formats hold one set, ''. Raises InputError for an unknown format, for a damaged or malicious
+    file, and if it is not clear which set is meant.
     """
     path = pathlib.Path(path)
-    name = _format(path)
-    return READERS[name].framework, importlib.import_module(f"cnnjax.pretrained.formats.{name}").read(path)
+    name = format_name(path)
+    module = importlib.import_module(f"cnnjax.pretrained.formats.{name}")
+    if READERS[name].has_sets:
+        return READERS[name].framework, module.read(path, choose)
+    try:
+        choose([""])
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return READERS[name].framework, module.read(path)
 
 
-def _format(path: pathlib.Path) -> str:
+def format_name(path: pathlib.Path) -> str:
     """Returns the key in `READERS` of a file's format, by suffix and first bytes; by the first bytes if these disagree.
 
     Raises InputError if there is no such file or its format is unknown.

@@ -17,10 +17,8 @@ from cnnjax import limits
 from cnnjax.data import archives, safe_pickle
 from cnnjax.data.safe_pickle import Record
 from cnnjax.errors import InputError
-from cnnjax.pretrained.formats import Arrays, torch_pickles
+from cnnjax.pretrained.formats import Arrays, state_dicts, torch_pickles
 from cnnjax.pretrained.formats.torch_pickles import Storage, Tensor, entries, is_tensor, shown
-
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # keys under which training scripts save a state dict
 
 _LEGACY = (0x1950A86A20F9469CFC6C, 1001)  # magic number and version of a stream
 _MAX_KEYS_SHOWN = 8
@@ -28,19 +26,26 @@ _MAX_KEYS_SHOWN = 8
 Numbers = Callable[[Storage], np.ndarray]  # returns the flat array of a storage
 
 
-def read(path: pathlib.Path) -> Arrays:
-    """Reads the state dict in a PyTorch file as read-only arrays. Runs no code from the file.
+def read(path: pathlib.Path, choose: state_dicts.Choice = state_dicts.choose) -> Arrays:
+    """Reads a state dict in a PyTorch file as read-only arrays. Runs no code from the file.
 
-    The state dict may be the whole content or under a key of `WRAPPERS`, and its values tensors or arrays of NumPy. It
-    may also be that of a whole pickled or scripted network. Whatever is beside it, such as an optimizer or options of
-    any class, is passed over. Tensors that share a storage share memory. Raises InputError for a file that is damaged
-    or has no state dict.
+    A state dict may be the whole content or under a key, and its values tensors or arrays of NumPy. It may also be that
+    of a whole pickled or scripted network. Whatever is beside it, such as an optimizer or options of any class, is
+    passed over. Tensors that share a storage share memory.
+
+    Args:
+      path: the file.
+      choose: returns which one of several state dicts is read, of their names by `state_dicts.find`.
+
+    Raises InputError for a file that is damaged or has no state dict, and what `choose` raises.
     """
     size = path.stat().st_size
     try:
         with path.open("rb") as file:
             content, numbers = (_read_zip if file.read(2) == b"PK" else _read_stream)(file, size)
-            tensors = {name: torch_pickles.parse_tensor(value) for name, value in _state_dict(content).items()}
+            sets = _state_dicts(content)
+            chosen = sets[choose(list(sets))]
+            tensors = {name: torch_pickles.parse_tensor(value) for name, value in chosen.items()}
             _check_storages(tensors)
             return {
                 name: tensor if isinstance(tensor, np.ndarray) else tensor.read(numbers, size)
@@ -121,14 +126,25 @@ def _numbers(data: bytes | memoryview, storage: Storage, little: bool) -> np.nda
     return numbers if little == (sys.byteorder == "little") else numbers.byteswap()
 
 
-def _state_dict(content: Any) -> dict[str, Record]:
-    """Finds the tensors by name in an unpickled content, by `WRAPPERS`. Raises InputError if there are none."""
-    inner = [entries(content)[name] for name in WRAPPERS if name in entries(content)]
-    for candidate in [*inner, content]:
-        for items in (entries(candidate), torch_pickles.module_tensors(candidate)):
-            if tensors := {name: value for name, value in items.items() if isinstance(name, str) and is_tensor(value)}:
-                return tensors
-    raise InputError(f"holds no state dict, but {_kind(content)}; expected tensors by name, or under {WRAPPERS}")
+def _state_dicts(content: Any) -> dict[str, dict[str, Record]]:
+    """Finds the state dicts in an unpickled content: see `state_dicts.find`. Raises InputError if there are none."""
+    if sets := state_dicts.find(content, _tensors, entries, _is_kernel):
+        return sets
+    raise InputError(f"holds no state dict, but {_kind(content)}; expected tensors by name, or under 'state_dict'")
+
+
+def _tensors(value: Any) -> dict[str, Record]:
+    """Returns the tensors by name that a dict has as values, or a whole network; {} for any other value."""
+    own = {name: item for name, item in entries(value).items() if isinstance(name, str) and is_tensor(item)}
+    return own or torch_pickles.module_tensors(value)
+
+
+def _is_kernel(value: Record) -> bool:
+    """Returns whether the record of a tensor has two dimensions or more."""
+    try:
+        return len(torch_pickles.parse_tensor(value).shape) > 1
+    except InputError:
+        return False
 
 
 def _check_storages(tensors: dict[str, Tensor | np.ndarray]) -> None:
