@@ -13,9 +13,10 @@ import numpy as np
 
 from cnnjax import cache, paths
 from cnnjax.data import build_record, download, folders
+from cnnjax.data.available import available
 from cnnjax.data.catalog import DATASETS, Dataset
 from cnnjax.data.readers import READERS, Examples, Splits
-from cnnjax.data.store import FORMAT, Split, available, data_dir, find_damaged, find_newest
+from cnnjax.data.store import FORMAT, Split, data_dir, find_damaged, find_newest
 from cnnjax.errors import InputError, nearest, unknown
 
 __all__ = ["VERSION", "Split", "available", "build", "data_dir", "load", "load_dataset"]

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cnnjax.data import build_record, images
-from cnnjax.data.catalog import DATASETS
 from cnnjax.data.info import FULL_DEPTH
 from cnnjax.errors import InputError, unknown
 from cnnjax.paths import make_epath_literal
@@ -307,42 +306,3 @@ def _feature_types(features: dict[str, Any]) -> str:
 def _counts(splits: Any) -> str:
     """Formats the names of splits and their numbers of examples for a message."""
     return ", ".join(f"{name} ({split.num_examples:,})" for name, split in splits.items())
-
-
-@dataclasses.dataclass(frozen=True)
-class AvailableDataset:
-    """Describes a data set that is on disk, or that is in the catalog and is built on first use.
-
-    Attributes:
-        name: 'name', or 'name/config'.
-        version: such as '1.0.0'; '' if it is not built yet.
-        splits: split name -> number of examples.
-        path: its folder; None if it is not built yet.
-        note: its description, or why it cannot be read, or ''.
-    """
-
-    name: str
-    version: str
-    splits: dict[str, int]
-    path: pathlib.Path | None
-    note: str
-
-
-def available(folder: str = "") -> list[AvailableDataset]:
-    """Returns the data sets of the catalog, built or not, and then all others in the data folder, readable or not.
-
-    `folder` is the data folder ('': see `data_dir`). Older versions on disk are others as well.
-    """
-    prepared = find_prepared(data_dir(folder))
-    rows, listed = [], set()
-    for name, entry in DATASETS.items():
-        built = [dataset for dataset in prepared if dataset.name == name and FORMAT in dataset.formats]
-        version, path = (built[-1].version, built[-1].path) if built else ("", None)
-        listed.add(path)
-        rows.append(AvailableDataset(name, version, entry.splits, path, entry.description))
-    for dataset in prepared:
-        if dataset.path not in listed:
-            stored = f"stored as {dataset.formats[0]}: not readable without TensorFlow"
-            note = "" if FORMAT in dataset.formats else stored
-            rows.append(AvailableDataset(dataset.name, dataset.version, dataset.splits, dataset.path, note))
-    return rows

@@ -11,8 +11,8 @@ import pytest
 
 from cnnjax.data import build as build_module
 from cnnjax.data import readers
+from cnnjax.data.available import available
 from cnnjax.data.build import build, load
-from cnnjax.data.store import available
 from cnnjax.errors import InputError
 from tests.data.original_files import assert_holds, silent, write_idx
 

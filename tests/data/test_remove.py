@@ -10,9 +10,10 @@ import pytest
 
 from cnnjax import cache, cli
 from cnnjax.data import build_record, remove
+from cnnjax.data.available import available
 from cnnjax.data.build import build, load
 from cnnjax.data.info import DataInfo, changed_since
-from cnnjax.data.store import Split, available
+from cnnjax.data.store import Split
 from cnnjax.errors import InputError
 from tests.data.original_files import encoded, silent
 
@@ -37,6 +38,11 @@ def test_a_data_set_is_removed_whole(made: pathlib.Path, tmp_path: pathlib.Path)
         with pytest.raises(InputError, match=r"no data set '.*valid: mine"):
             remove.remove(name, root)
     (tmp_path / "data" / "mine" / "1.0.0" / "dataset_info.json").write_text("{")
+    assert [(row.name, row.note) for row in available(root) if row.path] == [
+        ("mine", "damaged: build it again with --overwrite")
+    ]
+    with pytest.raises(InputError, match=r"data set 'mine' .* is damaged"):
+        load("mine", "train", root)
     assert remove.remove("mine", root)
     assert not (tmp_path / "data" / "mine").exists()
 

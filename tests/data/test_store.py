@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from cnnjax.data import build_record, catalog, images
+from cnnjax.data.available import available
 from cnnjax.data.build import build, load
-from cnnjax.data.store import available, data_dir
+from cnnjax.data.store import data_dir
 from cnnjax.errors import InputError
 from tests.data.original_files import everything, silent, write_idx, write_tree
 
