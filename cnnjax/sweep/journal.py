@@ -20,8 +20,10 @@ from typing import Any
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 
+from cnnjax import sealed
 from cnnjax.runs import workdir
 
+MAX_BYTES = 1 << 32
 _SEALED = re.compile(rb'(\{.*),"crc":(\d{1,10})\}\n')
 _ATTRIBUTES = (2, 3, 8, 9)  # Optuna's op_codes for attributes, which its dashboard writes (notes), without a checksum
 
@@ -43,16 +45,19 @@ class Journal(BaseJournalBackend):
         self._path, self._writable = path, writable
         self._unwritten: list[dict[str, Any]] = []
         self._in_transaction = False
-        content = path.read_bytes() if path.exists() else b""
+        try:
+            content = sealed.read(path, MAX_BYTES)
+        except FileNotFoundError:
+            content = b""
         self._logs, self._size, bad_line = _parse(content)
         self._crc = zlib.crc32(content[: self._size])
         self.damage = f"{path} is damaged in line {bad_line}" if bad_line else ""
         if writable and self._size < len(content):
             if bad_line:
                 aside = workdir.unused_path(path.with_name(f"{path.name}.damaged"))
-                workdir.write_atomically(aside, content)
+                sealed.write_atomically(aside, content)
                 self.damage += f" and was set aside as {aside.name}"
-            workdir.write_atomically(path, content[: self._size])
+            sealed.write_atomically(path, content[: self._size])
 
     def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
         """Returns the lines from number `log_number_from` on, parsed, as Optuna asks."""
@@ -67,18 +72,22 @@ class Journal(BaseJournalBackend):
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Context manager that writes the lines appended within it at once: after a kill, all of them or none count."""
-        self._in_transaction = True
+        """Context manager that writes the lines appended within it at once: after a kill, all of them or none count.
+
+        Within another transaction, they are part of that one.
+        """
+        is_inner, self._in_transaction = self._in_transaction, True
         try:
             yield
         finally:
-            self._in_transaction = False
-        self._write()
+            self._in_transaction = is_inner
+        if not is_inner:
+            self._write()
 
     def _write(self) -> None:
         """Appends the unwritten lines to the file in one write."""
         if self._writable and self._unwritten:
-            with open(self._path, "ab", opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW, 0o666)) as file:
+            with sealed.append(self._path) as file:
                 self._skip_added(file.tell())
                 data = b""
                 for i, log in enumerate(self._unwritten, 1):

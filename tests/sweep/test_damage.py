@@ -21,6 +21,7 @@ from cnnjax.config import Config
 from cnnjax.errors import InputError
 from cnnjax.runs import workdir
 from cnnjax.sweep import record, report, search
+from cnnjax.sweep.journal import Journal
 from cnnjax.sweep.record import Sweep
 from cnnjax.sweep.settings import Settings, claim
 from tests.runs.fakes import FakeExecutor, learns, write_result
@@ -213,6 +214,16 @@ def test_a_trial_without_all_its_settings_has_failed_and_another_takes_its_place
     assert [folder.name for folder in start.folders] == ["0002", "0003", "0004"]
 
 
+def test_a_transaction_within_another_is_part_of_it(tmp_path: pathlib.Path) -> None:
+    journal = Journal(tmp_path / "journal.log", writable=True)
+    with contextlib.suppress(KeyboardInterrupt), journal.transaction():
+        with journal.transaction():
+            journal.append_logs([{"op_code": 2}])
+        assert not (tmp_path / "journal.log").exists()
+        raise KeyboardInterrupt
+    assert not (tmp_path / "journal.log").exists()
+
+
 def test_a_point_of_a_grid_that_was_killed_in_the_question_is_tried(tmp_path: pathlib.Path) -> None:
     space = {"lr": [0.1, 0.2], "model.activation": ["relu", "tanh"]}
     values = settings(storage=f"sqlite:///{tmp_path}/trials.db", trials=9, space=space, sampler="grid")
@@ -327,6 +338,9 @@ def test_nothing_is_written_through_a_link(tmp_path: pathlib.Path) -> None:
     workdir.write_json(tmp_path / "s" / "sweep.json", dataclasses.asdict(settings()))
     for name in (record.JOURNAL, "leaderboard.csv", "history.png", "sweep.json.part"):
         os.symlink(tmp_path / "precious", tmp_path / "s" / name)
+    with pytest.raises(InputError, match=r"journal.log cannot be read: it is a link"):
+        run(tmp_path / "s", settings())
+    (tmp_path / "s" / record.JOURNAL).unlink()
     report.write(run(tmp_path / "s", settings())[0])
     assert (tmp_path / "precious").read_text() == "precious"
 
