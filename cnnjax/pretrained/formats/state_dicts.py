@@ -45,13 +45,17 @@ def find(
       is_kernel: returns whether a tensor has two dimensions or more.
     """
     sets: dict[str, dict[str, Array]] = {}
+    seen: dict[int, dict[str, Array]] = {}  # by id: a hostile file has the same dict at very many places
     waiting = [("", content)]
     while waiting:
         name, value = waiting.pop()
-        if found := tensors(value):
+        is_new = id(value) not in seen
+        if is_new:
+            seen[id(value)] = tensors(value)
+        if found := seen[id(value)]:
             sets[name] = found
-        if name.count("/") + bool(name) < MAX_DEPTH:
-            inner = [(key, item) for key, item in entries(value).items() if isinstance(key, str)]
+        if is_new and name.count("/") + bool(name) < MAX_DEPTH:
+            inner = [(key, item) for key, item in entries(value).items() if isinstance(key, str) and len(key) < 200]
             named = [(f"{name}/{key}" if name else key, item) for key, item in reversed(inner)]
             waiting += [(key, item) for key, item in named if not _NO_WEIGHTS.search(key)]
     kernels = {name for name, found in sets.items() if any(map(is_kernel, found.values()))}

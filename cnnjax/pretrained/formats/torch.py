@@ -128,15 +128,16 @@ def _numbers(data: bytes | memoryview, storage: Storage, little: bool) -> np.nda
 
 def _state_dicts(content: Any) -> dict[str, dict[str, Record]]:
     """Finds the state dicts in an unpickled content: see `state_dicts.find`. Raises InputError if there are none."""
-    if sets := state_dicts.find(content, _tensors, entries, _is_kernel):
+    modules = torch_pickles.ModuleReader()
+
+    def tensors(value: Any) -> dict[str, Record]:
+        """Returns the tensors by name that a dict has as values, or a whole network; {} for any other value."""
+        own = {name: item for name, item in entries(value).items() if isinstance(name, str) and is_tensor(item)}
+        return own or modules.tensors(value)
+
+    if sets := state_dicts.find(content, tensors, entries, _is_kernel):
         return sets
     raise InputError(f"holds no state dict, but {_kind(content)}; expected tensors by name, or under 'state_dict'")
-
-
-def _tensors(value: Any) -> dict[str, Record]:
-    """Returns the tensors by name that a dict has as values, or a whole network; {} for any other value."""
-    own = {name: item for name, item in entries(value).items() if isinstance(name, str) and is_tensor(item)}
-    return own or torch_pickles.module_tensors(value)
 
 
 def _is_kernel(value: Record) -> bool:

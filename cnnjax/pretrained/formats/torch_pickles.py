@@ -169,28 +169,36 @@ def entries(value: Any) -> dict[Any, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def module_tensors(module: Any) -> dict[str, Record]:
-    """Returns the tensors of a whole pickled network by name, as its state dict would have them; {} for other values.
+class ModuleReader:
+    """Finds the tensors of whole pickled networks, in a limited number of modules."""
 
-    Reads modules of PyTorch, and those of TorchScript, whose attributes are all in one dict.
-    """
-    tensors: dict[str, Record] = {}
-    waiting: list[tuple[str, Record, int]] = [("", module, 0)] if isinstance(module, Record) else []
-    count = 0
-    while waiting:
-        prefix, module, depth = waiting.pop()
-        if not isinstance(state := module.state, dict) or is_tensor(module):
-            continue
-        is_plain = "_modules" in state
-        own = entries(state.get("_parameters")) | entries(state.get("_buffers")) if is_plain else state
-        children = entries(state["_modules"]) if is_plain else state
-        count += 1 + len(own) + len(children)  # a module that is in many others counts each time
-        if count > _MAX_MODULES or depth > _MAX_DEPTH or len(prefix) > _MAX_NAME:
-            raise InputError(f"a network of more than {_MAX_MODULES:,} modules, or {_MAX_DEPTH} inside each other")
-        tensors |= {f"{prefix}{name}": value for name, value in own.items() if is_tensor(value)}
-        nested = [(str(name)[:_MAX_NAME], child) for name, child in children.items() if isinstance(child, Record)]
-        waiting += [(f"{prefix}{name}.", child, depth + 1) for name, child in reversed(nested)]
-    return tensors
+    def __init__(self) -> None:
+        self._left = _MAX_MODULES
+
+    def tensors(self, module: Any) -> dict[str, Record]:
+        """Returns the tensors of a network by name, as its state dict would have them; {} for other values.
+
+        Reads modules of PyTorch, and those of TorchScript, whose attributes are all in one dict. Returns {} once there
+        were more modules than any network has, as in objects that contain each other. Leaves out modules that are more
+        than `_MAX_DEPTH` deep.
+        """
+        tensors: dict[str, Record] = {}
+        waiting: list[tuple[str, Record, int]] = [("", module, 0)] if isinstance(module, Record) else []
+        while waiting:
+            prefix, module, depth = waiting.pop()
+            if not isinstance(state := module.state, dict) or is_tensor(module):
+                continue
+            is_plain = "_modules" in state
+            own = entries(state.get("_parameters")) | entries(state.get("_buffers")) if is_plain else state
+            children = entries(state["_modules"]) if is_plain else state
+            self._left -= 1 + len(own) + len(children)  # a module that is in many others counts each time
+            if self._left < 0:
+                return {}
+            tensors |= {f"{prefix}{name}": value for name, value in own.items() if is_tensor(value)}
+            nested = [(str(name)[:_MAX_NAME], child) for name, child in children.items() if isinstance(child, Record)]
+            if depth < _MAX_DEPTH and len(prefix) < _MAX_NAME:
+                waiting += [(f"{prefix}{name}.", child, depth + 1) for name, child in reversed(nested)]
+        return tensors
 
 
 def shown(name: str) -> str:
