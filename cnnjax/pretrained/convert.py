@@ -12,6 +12,7 @@ import numpy as np
 from flax import linen as nn
 
 from cnnjax.errors import InputError, unknown
+from cnnjax.pretrained.finite import check_finite, to_float32
 from cnnjax.pretrained.library import Arrays, Layer, Library, Shape, list_layers, substitute
 from cnnjax.pretrained.names import LIBRARIES
 
@@ -45,9 +46,10 @@ class ImportedVariables:
     def check(self, source: str) -> Arrays:
         """Returns the variables if everything matched. Else raises InputError that counts and names the mismatches.
 
-        `source` names the file in the message.
+        Raises InputError as well if a variable is NaN or infinite. `source` names the file in the messages.
         """
         if not self.mismatches:
+            check_finite({self.names.get(path, path): array for path, array in self.variables.items()}, source)
             return self.variables
         ours = lambda path, name: f" for {path}" if name != path else ""  # noqa: E731
         kinds = {
@@ -109,13 +111,14 @@ def import_variables(model: nn.Module, shape: Shape, arrays: Arrays, library: st
         if array.shape != expected:
             misshaped[path] = name, expected, array.shape
         else:
-            converted = np.asarray(spec.import_layout(array, match.layer, our_shape), np.float32)
+            converted = to_float32(spec.import_layout(array, match.layer, our_shape))
             variables[path] = _swap_red_and_blue(converted, match)
     # Subtracting a bias from the running mean of the BatchNorm behind it computes the same.
     for pattern, mean in spec.folded_biases.items():
         for bias in [name for name in arrays if name not in used and re.fullmatch(pattern, name)]:
             if (path := used.get(re.sub(pattern, mean, bias), "")) in variables:
-                variables[path] = variables[path] - arrays[bias]
+                with np.errstate(invalid="ignore"):  # of two infinities, which `check` refuses
+                    variables[path] = variables[path] - arrays[bias]
                 used[bias] = path
     rest = [name for name in arrays if name not in used and not re.search(spec.ignored, name)]
     dropped = [name for name in rest if re.search(spec.auxiliary, name)]
@@ -132,7 +135,7 @@ def import_own(model: nn.Module, shape: Shape, arrays: Arrays) -> ImportedVariab
     actual = {path: arrays[path].shape for path in expected if path in arrays}
     matching = [path for path, size in actual.items() if size == expected[path]]
     return ImportedVariables(
-        variables={path: np.asarray(arrays[path], np.float32) for path in matching},
+        variables={path: to_float32(arrays[path]) for path in matching},
         missing={path: (path, size) for path, size in expected.items() if path not in actual},
         misshaped={path: (path, expected[path], size) for path, size in actual.items() if size != expected[path]},
         unused={name: array.shape for name, array in arrays.items() if name not in expected},

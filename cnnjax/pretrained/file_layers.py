@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cnnjax.errors import InputError
+from cnnjax.pretrained.finite import to_float32
 from cnnjax.pretrained.library import Arrays, Layer, Shape
 
 # Our names of the arrays of a layer by those of PyTorch and of Keras; a weight of one dimension is a scale or a slope.
@@ -75,7 +76,7 @@ class FileLayer:
     def converted(self, leaf: str, layer: Layer) -> np.ndarray:
         """Returns an array as float32 in our layout, for our `layer`."""
         array, shape = (
-            np.asarray(self.arrays[leaf], np.float32),
+            to_float32(self.arrays[leaf]),
             next(shape for path, shape in layer.arrays.items() if path.endswith(f"/{leaf}")),
         )
         if leaf != "kernel" or not self.channels_first:

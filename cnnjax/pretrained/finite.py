@@ -22,6 +22,12 @@ def check_finite(arrays: Mapping[str, Any], source: str) -> None:
         raise InputError(f"{source}: the weights {name} have {values} that are NaN or infinite{more}")
 
 
+def to_float32(array: np.ndarray) -> np.ndarray:
+    """Converts an array to float32, without a warning: what is above its range becomes infinite, for `check_finite`."""
+    with np.errstate(over="ignore"):
+        return np.asarray(array, np.float32)
+
+
 def _count(array: Any) -> int:
     """Returns the number of values of an array that are not finite."""
     if not getattr(array, "is_fully_addressable", True) or np.dtype(array.dtype).kind in "biu":

@@ -4,6 +4,7 @@ import functools
 import pathlib
 
 import flax.linen as nn
+import flax.traverse_util
 import jax
 import numpy as np
 from jax.sharding import Mesh
@@ -18,6 +19,7 @@ from cnnjax.models import create_model
 from cnnjax.optim import freezing
 from cnnjax.pretrained import catalog, file_networks, files
 from cnnjax.pretrained.file_networks import FileOptions
+from cnnjax.pretrained.finite import check_finite
 from cnnjax.pretrained.network import LoadedNetwork, Log, Restored, put_variables
 from cnnjax.runs import checkpoint, workdir
 from cnnjax.state import eval_variables
@@ -91,7 +93,8 @@ def _restore(
 ) -> Restored:
     """Restores the variables with which a run's network is evaluated; averaged parameters replace the trained ones.
 
-    `step` is 'last', 'best' or a number, as in `checkpoint.restore_model`.
+    `step` is 'last', 'best' or a number, as in `checkpoint.restore_model`. Raises InputError if a variable is NaN or
+    infinite.
     """
     image = np.zeros((1, *data.shape), np.float32)
     model_state = dict(jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), image))
@@ -101,4 +104,6 @@ def _restore(
     target = {"params": params, "model_state": model_state, "ema": average}
     target = sharding.with_sharding(target, sharding.state_sharding(target, mesh))
     number, items = checkpoint.restore_model(folder, target, step, log)
-    return Restored(number, eval_variables(**items))
+    variables = eval_variables(**items)
+    check_finite(flax.traverse_util.flatten_dict(variables, sep="/"), f"{folder}, step {number}")
+    return Restored(number, variables)

@@ -37,6 +37,13 @@ READERS: dict[str, Format] = {
 }
 
 
+OTHER_FILES = {  # beginnings of files that people take for weights
+    b"version https://": "a pointer of Git LFS to them: `git lfs pull` gets the file itself",
+    b"<": "a web page, such as one that asks whether to download: download the file itself",
+}
+MAX_NAME = 500
+
+
 def read(path: str | pathlib.Path, choose: state_dicts.Choice = state_dicts.choose) -> tuple[str, Arrays]:
     """Reads a weight file; returns its framework, such as 'torch', and its arrays by name, in the file's order.
 
@@ -48,12 +55,24 @@ def read(path: str | pathlib.Path, choose: state_dicts.Choice = state_dicts.choo
     name = format_name(path)
     module = importlib.import_module(f"cnnjax.pretrained.formats.{name}")
     if READERS[name].has_sets:
-        return READERS[name].framework, module.read(path, choose)
-    try:
-        choose([""])
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    return READERS[name].framework, module.read(path)
+        arrays = module.read(path, choose)
+    else:
+        try:
+            choose([""])
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        arrays = module.read(path)
+    _check(path, arrays)
+    return READERS[name].framework, arrays
+
+
+def _check(path: pathlib.Path, arrays: Arrays) -> None:
+    """Raises InputError for arrays of complex numbers, and for names that cannot be shown."""
+    for name, array in arrays.items():
+        if len(name) > MAX_NAME or not name.isprintable():
+            raise InputError(f"{path}: {name[:40]!a} is no name of an array: {len(name):,} characters")
+        if array.dtype.kind == "c":
+            raise InputError(f"{path}: {name!r} has complex numbers; the weights of networks here are real")
 
 
 def format_name(path: pathlib.Path) -> str:
@@ -68,6 +87,9 @@ def format_name(path: pathlib.Path) -> str:
     by_suffix = [name for name, row in READERS.items() if path.suffix in row.suffixes]
     by_magic = [name for name, row in READERS.items() if head[row.magic_offset :].startswith(row.magic)]
     both = [name for name in by_suffix if name in by_magic or not READERS[name].magic]
+    for beginning, kind in OTHER_FILES.items():
+        if head.startswith(beginning):
+            raise InputError(f"{path} holds no weights, but {kind}")
     if not (formats := both or by_magic):
         valid = ", ".join(dict.fromkeys(suffix for row in READERS.values() for suffix in row.suffixes))
         raise InputError(f"{path} ({path.stat().st_size:,} bytes) holds no weights in a known format; known: {valid}")
