@@ -234,7 +234,7 @@ def test_an_invalid_tensor_is_refused(form, read, name) -> None:
 NO_STATE_DICT = {
     "a list": (push([1, 2]), "but list"),
     "a dict of others": (push({"epoch": 3, "optimizer": {}}), "but a dict of epoch, optimizer"),
-    "nothing": (push({}), "but a dict of "),
+    "nothing": (push({}), "but an empty dict"),
     "a tensor": (tensor("7", "Float", 12, 0, (2,), (1,)), "but a tensor"),
     "a model in a model": (b"}\x94(" + push("model") + b"h\x00u", "but a dict of model"),
 }

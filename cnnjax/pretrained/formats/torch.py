@@ -165,5 +165,7 @@ def _kind(content: Any) -> str:
         return "a tensor" if is_tensor(content) else f"an object of {shown(content.name)}"
     if not isinstance(content, dict):
         return type(content).__name__
+    if not content:
+        return "an empty dict"
     keys = [shown(key) if isinstance(key, str) else type(key).__name__ for key in list(content)[:_MAX_KEYS_SHOWN]]
     return f"a dict of {', '.join(keys)}{', ...' if len(content) > len(keys) else ''}"
