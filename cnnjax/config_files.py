@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from cnnjax import paths, register
-from cnnjax.config import FIELDS, HINTS, Config, check, load, unknown_field
+from cnnjax.config import ALIASES, FIELDS, HINTS, Config, check, load, unknown_field
 from cnnjax.errors import InputError, nearest
 
 
@@ -22,7 +22,7 @@ def read_config(
     Args:
       location: 'FILE' or 'FILE:arg', where `arg` is passed to the file's get_config(); FILE is as in `find_file`, and
         may be a run's config.json.
-      overrides: flags '--config.FIELD=VALUE'.
+      overrides: flags '--config.FIELD=VALUE'; a field may have the name that it had in an earlier version.
       flag_names: the other flags of the command, to suggest one in the error about an unknown flag.
 
     Raises InputError for a file, field or value that is not valid.
@@ -34,7 +34,7 @@ def read_config(
     path = find_file(name, "configs", "config")
     config = _load_json(path) if path.suffix == ".json" else _call_config_file(str(path), arg)
     values = flags.FlagValues()
-    words = ["cnnjax", *overrides]
+    words = ["cnnjax", *map(_with_current_name, overrides)]
     try:
         config_flags.DEFINE_config_dataclass("config", config, flag_values=values, sys_argv=words)
         rest = values(words)[1:]
@@ -46,6 +46,13 @@ def read_config(
         raise InputError(f"unexpected argument {rest[0]!r}; settings are given as --config.FIELD=VALUE")
     config: Any = values["config"].value
     return check(config)
+
+
+def _with_current_name(word: str) -> str:
+    """Returns a flag of a config field under its name of today (see `config.ALIASES`), and any other word as it is."""
+    prefix, dot, rest = word.partition(".")
+    name, equals, value = rest.partition("=")
+    return f"{prefix}{dot}{ALIASES.get(name, name)}{equals}{value}" if prefix == "--config" else word
 
 
 def load_config(location: str, **changes: Any) -> Config:

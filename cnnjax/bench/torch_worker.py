@@ -1,7 +1,6 @@
 """The same networks in PyTorch, for `cnnjax bench --vs=PYTHON`: a script that the other Python runs.
 
-It reads requests from standard input and answers on standard output, each a line of JSON; between requests it blocks
-in a read. It imports nothing of cnnjax or JAX.
+It reads requests from standard input and answers on standard output, each a line of JSON. It imports nothing of ours.
 
     at the start                                     -> {"torch": version, "cuda": whether there is a GPU}
     {"do": "build", "model": a call string, "what": "train" or "forward", "batch": N, "input": [H, W, C],
@@ -9,8 +8,7 @@ in a read. It imports nothing of cnnjax or JAX.
                                                      -> {"params": N, "source": library}; {"params": null}: no peer
     the same with "what": "loop" (training with a DataLoader) or "input" (the DataLoader alone; "params" is 0), and
      "data": {"folder": with `labels.npy` and either `images.npy`, uint8 [N, H, W, C], or encoded files '0', '1', ...,
-              "augment": [[operation, arguments, keyword arguments], ...], "workers": N}
-                                                     -> the same
+              "augment": [[operation, arguments, keyword arguments], ...], "workers": N}  -> the same
     {"do": "run", "steps": N}                        -> {"seconds": total}
     a request that fails                             -> {"error": reason}
 """
@@ -201,8 +199,8 @@ def _declare_operators() -> None:
 
 # Our operation -> torchvision's transform, from `torchvision.transforms`, the image's (H, W) and our arguments.
 TRANSFORMS: dict[str, Any] = {
-    "resize": lambda t, sides, size, filter="bilinear", antialias=True: t.Resize(  # noqa: A006
-        size, t.InterpolationMode("bilinear" if filter == "area" else filter), antialias=antialias
+    "resize": lambda t, sides, size, filter="bilinear", **more: t.Resize(  # noqa: A006
+        size, t.InterpolationMode("bilinear" if filter == "area" else filter), **more
     ),
     "center_crop": lambda t, sides, size: t.CenterCrop(size),
     "random_crop": lambda t, sides, size: t.RandomCrop(size),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cnnjax import config as configs
+from cnnjax import config_files
 from cnnjax.bench import measure
 from cnnjax.config import Config
 from cnnjax.data.build import build
@@ -92,7 +93,11 @@ def test_a_config_of_an_older_version_loads(old: str, tmp_path: pathlib.Path) ->
     new = configs.ALIASES[old]
     value = {"int": "3", "float": "0.5", "bool": "true"}[type(configs.FIELDS[new].default).__name__]
     (tmp_path / "config.json").write_text(f'{{"{old}": {value}, "batch_size": 12, "init": "x"}}')
-    assert getattr(configs.load(tmp_path / "config.json"), new) == {"3": 3, "0.5": 0.5, "true": True}[value]
+    expected = {"3": 3, "0.5": 0.5, "true": True}[value]
+    assert getattr(configs.load(tmp_path / "config.json"), new) == expected
+    others = ("--config.init=x", "--config.batch_size=12")
+    typed = config_files.read_config("configs/digits_lenet5.py", [f"--config.{old}={value}", *others])
+    assert getattr(typed, new) == expected
 
 
 LONELY: dict[str, tuple[dict[str, Any], str]] = {
