@@ -42,7 +42,7 @@ os.environ.update(
 if os.environ["JAX_PLATFORMS"] == "cpu" and "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
     # Most of the time of a small test is compilation, which without LLVM's optimizations takes a fifth of the time.
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
-for _name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "CNNJAX_COMMAND"):
+for _name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "CNNJAX_COMMAND", "COLUMNS"):
     os.environ.pop(_name, None)
 gc.set_threshold(100_000, 50, 100)  # tracing makes millions of objects, and Python's collector looks at all of them
 if "jax" in sys.modules:

@@ -15,7 +15,8 @@ from cnnjax.distributed import sharding
 from cnnjax.evaluation.evaluate import evaluate
 from cnnjax.metrics import METRICS, Metric
 from cnnjax.runs import checkpoint
-from cnnjax.sweep import report, search
+from cnnjax.sweep import record, report
+from cnnjax.sweep.settings import Settings
 from cnnjax.training import loop, progress
 
 NAN, INF = float("nan"), float("inf")
@@ -179,13 +180,12 @@ def test_a_sweep_takes_the_direction_of_its_metric(
     monkeypatch.setitem(METRICS, "balanced", BALANCED)
     config: dict[str, Any] = {"val_split": "test", "train_split": "train"}
     full = json.loads(json.dumps(vars(Config(**config))))
-    settings = search.Settings(config=full, source="x.py", space={"lr": [0.1, 0.2]}, metric=name)
-    study = search.open_study(tmp_path, settings)
-    space = search.check_settings(settings)
+    settings = Settings(config=full, source="x.py", space={"lr": [0.1, 0.2]}, metric=name)
+    sweep = record.open_sweep(tmp_path, settings, log=print, writable=True)
     for value in (0.9, 0.1):
-        study.tell(study.ask(space), value)
-    assert [trial.number for trial in report.ranked(study, settings)] == order
-    assert study.best_trial.number == order[0]
+        sweep.study.tell(sweep.study.ask(sweep.space), value)
+    assert [trial.number for trial in report.ranked(sweep)] == order
+    assert sweep.study.best_trial.number == order[0]
 
 
 @pytest.mark.parametrize(("metric", "best"), [("accuracy", 2), ("loss", 4)])

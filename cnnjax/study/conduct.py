@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cnnjax import config as configs
-from cnnjax.config import ALIASES, Config
+from cnnjax.config import ALIASES, FIELDS, Config
 from cnnjax.errors import InputError
 from cnnjax.metrics import format_value
 from cnnjax.runs import workdir
@@ -21,6 +21,7 @@ from cnnjax.study.progress import Progress
 from cnnjax.training.recipe import parse_recipe
 
 MEASURED = "measured.json"  # in a run's folder: the result of the study's `measure`
+NEW_FIELDS = ("init_match",)  # config fields that earlier versions do not have
 FORMER_NAMES = {new: old for old, new in ALIASES.items()}  # of config fields
 
 
@@ -65,9 +66,11 @@ def check_study(study: Study) -> None:
 def run_folder(root: pathlib.Path, arm: str, config: Config) -> pathlib.Path:
     """Returns the folder of a run: `root`/<arm>-<digest>/seed<N>. The digest is that of the config without its seed.
 
-    The digest uses the former names of renamed config fields, so that the runs of earlier versions are found.
+    The digest uses the former names of renamed config fields, and leaves out new ones at their defaults, so that the
+    runs of earlier versions are found.
     """
     values = {FORMER_NAMES.get(name, name): value for name, value in dataclasses.asdict(config).items()} | {"seed": 0}
+    values = {name: value for name, value in values.items() if name not in NEW_FIELDS or value != FIELDS[name].default}
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
     return root / f"{arm}-{digest}" / f"seed{config.seed}"
 

@@ -77,7 +77,8 @@ def test_without_antialiasing_pixels_between_the_samples_do_not_count() -> None:
     [
         ("resize(8, filter='bilinaer')", "unknown filter of resize: 'bilinaer'; did you mean 'bilinear'"),
         ("resize(8, filter='bicubic', antialias=False)", "only 'bilinear' goes without antialiasing"),
-        ("resize(90_000)", r"resize\(90000\): the result is 90000x90000, 8,100,000,000 pixels: more than the limit"),
+        ("resize(60_000)", r"resize\(60000\): the result is 60000x60000, 3,600,000,000 pixels: more than the limit"),
+        ("resize(90_000)", r"size = 90000: expected int of 1 to 65,535"),
     ],
 )
 def test_what_cannot_be_resized(call: str, message: str) -> None:

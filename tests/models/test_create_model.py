@@ -29,7 +29,7 @@ BAD_CALLS = {
     'lenet5(dropout="0.5")': "dropout = '0.5': expected float",
     "lenet5(padding=-1)": "padding = -1",
     "lenet5(padding=True)": "padding = True: expected int",
-    "mlp(features=300)": "features = 300: expected tuple[int, ...]",
+    "mlp(features=300)": "features = 300: expected (int, ...)",
     "mlp(features=(300, 0))": "features = (300, 0): expected at least 1 for each",
     "mlp(init_bound=-1)": "init_bound = -1",
     'cifar_resnet20(shortcut="C")': "unknown shortcut 'C'; valid: A, B, none",

@@ -13,6 +13,7 @@ from cnnjax.errors import InputError
 from cnnjax.evaluation import probe
 from cnnjax.models import count_params, create_model, layer_list
 from cnnjax.pretrained.export import write
+from cnnjax.pretrained.file_networks import FileOptions
 from cnnjax.pretrained.library import list_layers
 from cnnjax.state import path_name
 from tests import tiny
@@ -152,7 +153,7 @@ WRONG = {
     "conv(99999999999, 3)|dense": "channels = 99999999999: expected at most 1,000,000,000",
     "leaky_relu(1e300)|dense": "slope = 1e+300: expected at most 1,000,000,000",
     "conv(0, 3)|dense": "layer 1, 'conv(0, 3)': channels = 0: expected at least 1",
-    "conv(8, '3')|dense": "kernel = '3': expected int | tuple[int, int]",
+    "conv(8, '3')|dense": "kernel = '3': expected int or (int, int)",
     "conv(8, 3, padding='full')|dense": "padding = 'full': expected 'valid', 'same' or a number of pixels",
     "conv(8 3)|dense": "layer 1, 'conv(8 3)': 'conv(8 3)' is not a call string",
     "dropout(1.0)|dense": "layer 1, 'dropout(1.0)': rate = 1.0: expected at least 0 and less than 1",
@@ -216,6 +217,6 @@ def test_a_file_of_other_classes_may_be_read_for_a_list_that_says_its_number(tmp
     variables = jax.jit(lambda x: model.init(zoo.key(), x, train=False))(np.zeros((1, 28, 28, 1), np.float32))
     leaves = jax.tree_util.tree_leaves_with_path(variables)
     write(path, {path_name(names): np.asarray(leaf) for names, leaf in leaves})
-    network = pretrained.load(str(path), model="sequential('conv(4, 3)|gap|dense(10)')")
+    network = pretrained.load(str(path), FileOptions(model="sequential('conv(4, 3)|gap|dense(10)')"))
     assert network.model.num_classes == 7
     assert len(network.data.classes) == 7

@@ -1,7 +1,6 @@
 """The training loop: its calls, its errors and what it reports."""
 
 import dataclasses
-import json
 import pathlib
 import re
 import shutil
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cnnjax import sealed
 from cnnjax.data import pipeline
 from cnnjax.errors import InputError
 from cnnjax.runs import checkpoint
@@ -161,5 +161,5 @@ def test_the_end_of_a_run_shows_what_took_most_time(
     line = next(line for line in lines if line.startswith("time: "))
     assert re.match(rf"time: \d+% {progress.LABELS.get(part, part)}, ", line)
     assert max(result["loop_seconds"], key=result["loop_seconds"].__getitem__) == part
-    assert json.loads((tmp_path / "run" / "result.json").read_text()) == result
+    assert sealed.read_json(tmp_path / "run" / "result.json") == result
     assert sum(result["loop_seconds"].values()) <= result["seconds"] + 0.1
