@@ -15,11 +15,11 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh
-from rich.console import Console
 
 from cnnjax import augment, optim, pretrained
 from cnnjax import config as configs
 from cnnjax.config import Config
+from cnnjax.console import Console
 from cnnjax.distributed import sharding
 from cnnjax.models import create_model
 from cnnjax.runs import checkpoint

@@ -61,7 +61,7 @@ def test_plain_values_come_back(protocol):
 
 FOREIGN = {
     "argparse.Namespace": argparse.Namespace(lr=0.1),
-    "pathlib.PurePosixPath": pathlib.PurePosixPath("/data"),
+    f"{pathlib.PurePosixPath.__module__}.PurePosixPath": pathlib.PurePosixPath("/data"),
     "datetime.datetime": datetime.datetime(2020, 1, 1),
     f"{__name__}.Color": Color.RED,
     f"{__name__}.Evil": Evil,
