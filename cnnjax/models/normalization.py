@@ -51,7 +51,8 @@ def _moments(x: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]
 def _normalize_jvp(epsilon: float, axes: tuple[int, ...], primals: Any, tangents: Any) -> Any:
     """Differentiates `_normalize` (Ioffe, Szegedy 2015, sec. 3). Transposed, it is two sums and one pass over x.
 
-    The tangents of the mean and the variance are 0: they feed only the running statistics, which take no gradient.
+    The tangents of the mean and the variance matter for derivatives of higher order only: the running statistics, which
+    they feed, take no gradient.
     """
     (x, scale, _), (dx, dscale, dbias) = primals, tangents
     y, mean, var = _normalize(*primals, epsilon, axes)
@@ -59,7 +60,8 @@ def _normalize_jvp(epsilon: float, axes: tuple[int, ...], primals: Any, tangents
     standard, factor = (x - mean) * inverse, scale * inverse
     shift = dbias - factor * jnp.mean(dx, axes, keepdims=True)
     slope = dscale - factor * jnp.mean(standard * dx, axes, keepdims=True)
-    return (y, mean, var), (factor * dx + standard * slope + shift, jnp.zeros_like(mean), jnp.zeros_like(var))
+    dmean, dvar = jnp.mean(dx, axes, keepdims=True), 2 * jnp.mean((x - mean) * dx, axes, keepdims=True)
+    return (y, mean, var), (factor * dx + standard * slope + shift, dmean, dvar)
 
 
 class BatchNorm(nn.Module):
@@ -120,7 +122,7 @@ class BatchNorm(nn.Module):
         y, new_mean, new_var = _normalize(wide, scale, bias, self.epsilon, tuple(range(grouped, wide.ndim - 1)))
         if not self.is_initializing():
             for running, new in ((mean, new_mean), (var, new_var)):
-                new = new.reshape(-1, *shape).mean(axis=0)
+                new = jax.lax.stop_gradient(new).reshape(-1, *shape).mean(axis=0)
                 moved = self.momentum * running.value + (1 - self.momentum) * new
                 running.value = jnp.where(by_average, running.value, moved) if traced else moved
         if traced:

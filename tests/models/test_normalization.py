@@ -59,6 +59,23 @@ def test_batch_normalization_is_of_groups_and_its_gradient_that_of_the_definitio
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("ghost", [0, 3])
+def test_second_derivatives_of_batch_normalization_are_those_of_the_definition(ghost: int) -> None:
+    x, weights = jnp.asarray(calls.noise(6, 2)), calls.noise(6, 2, seed=1)
+    model = BatchNorm(use_running_average=False, ghost_batch_size=ghost)
+    variables: Any = model.init(calls.key(), x)
+
+    def ours(x: jax.Array) -> jax.Array:
+        y, _ = calls.apply(model, variables, x, mutable=["batch_stats"])
+        return (jnp.sin(y) * weights).sum()
+
+    def definition(x: jax.Array) -> jax.Array:
+        return (jnp.sin(normalized(x, jnp.ones(2), jnp.zeros(2), ghost or 6)[0]) * weights).sum()
+
+    got, want = (jax.jit(jax.hessian(f))(x) for f in (ours, definition))
+    np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3 * np.abs(want).max())
+
+
 @pytest.mark.parametrize(("ghost", "silent"), [(4, True), (2, True), (8, False), (0, False)])
 def test_groups_on_one_device_need_no_communication(ghost: int, silent: bool) -> None:
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
