@@ -15,8 +15,9 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.storages import JournalStorage
+from optuna.storages import JournalStorage, RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.pool import NullPool
 
 from cnnjax import config as configs
 from cnnjax import spec
@@ -84,7 +85,7 @@ def open_sweep(folder: pathlib.Path, settings: Settings, log: Callable[[str], No
     pruner = spec.build("pruner", settings.pruner, PRUNERS)
     try:
         study = optuna.create_study(
-            storage=JournalStorage(journal) if journal else settings.storage,
+            storage=JournalStorage(journal) if journal else _database(settings.storage),
             study_name="sweep" if journal else str(folder.resolve()),  # a journal may move with its folder
             direction="maximize" if METRICS[settings.metric].higher_is_better else "minimize",
             pruner=pruner,
@@ -106,6 +107,11 @@ def open_sweep(folder: pathlib.Path, settings: Settings, log: Callable[[str], No
             sweep.rejected[trial.number] = reason
             log(f"trial {trial.number} does not count: {reason}")
     return sweep
+
+
+def _database(url: str) -> RDBStorage:
+    """Connects to Optuna's tables in a database; no connection stays open between the calls."""
+    return RDBStorage(url, engine_kwargs={"poolclass": NullPool})
 
 
 def run_folders(folder: pathlib.Path, settings: Settings, number: int) -> list[pathlib.Path]:
