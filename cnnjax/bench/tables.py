@@ -13,28 +13,32 @@ MAX_PROFILE_LINES = 25
 
 
 def print_rows(console: Console, rows: Sequence[Row]) -> None:
-    """Prints a table of the measurements, a line for each comparison with PyTorch, and a line about the machine.
-
-    `rows` are of one machine, at least one.
-    """
+    """Prints a table of the measurements, and a line about the machine. `rows` are of one machine, at least one."""
     table = _table("Speed and memory", {"model": "left", "batch": "right", "what": "left"} | dict.fromkeys(
         ("steps/s", "quartiles", "images/s", "GFLOP/s", "of roofline", "compilation", "memory"), "right"))  # fmt: skip
     for row in rows:
         table.add_row(row.model, str(row.batch), row.what, *_speed_cells(row), *_cost_cells(row))
     console.print(table)
-    for row in rows:
-        if row.ratio is not None:
-            console.print(
-                f"{row.model} {row.what}: {row.ratio:.2f} of the time of {row.peer} "
-                f"(quartiles {row.ratio_q1:.2f} to {row.ratio_q3:.2f}, {row.pairs} pairs)",
-                soft_wrap=True,
-            )
     first = rows[0]
     console.print(
         f"{first.machine}, {first.cores} cores, {first.devices} device(s); Python {first.python}, jax {first.jax}, "
         f"jaxlib {first.jaxlib}; {first.dtype}; convolutions: {first.convolutions}",
         soft_wrap=True,
     )
+
+
+def print_row(console: Console, row: Row) -> None:
+    """Prints a measurement as one line, with the comparison with PyTorch if there is one."""
+    speed, spread, images = _speed_cells(row)
+    parts = [speed + " steps/s" * (row.steps_per_second is not None) + f" (quartiles {spread})"] if speed else []
+    parts += [f"{images} images/s"] if images else []
+    if row.ratio is not None:
+        spread = f"quartiles {row.ratio_q1:.2f} to {row.ratio_q3:.2f}, {row.pairs} pairs"
+        parts.append(f"{row.ratio:.2f} of the time of {row.peer} ({spread})")
+    *_, compilation, memory = _cost_cells(row)
+    parts += [f"{compilation} of compilation"] if compilation else []
+    parts += [memory] if memory else []
+    console.print(f"{row.model} {row.what}: {', '.join(parts)}", soft_wrap=True)
 
 
 def _speed_cells(row: Row) -> tuple[str, str, str]:

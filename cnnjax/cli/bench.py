@@ -97,10 +97,13 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         for make_setup in setups:
             setup = make_setup()
             for what in args.what:
-                with console.status(f"{setup.config.model}: {what}", refresh_per_second=1):
+                if not console.is_terminal:  # where no status is shown, a log says what takes the time
+                    console.print(f"measuring {setup.config.model} {what}", soft_wrap=True)
+                with console.status(f"measuring {setup.config.model} {what}", refresh_per_second=1):
                     new_rows = _measure(args, setup, what, workers, console)
                 for row in new_rows:
                     rows.append(row)
+                    tables.print_row(console, row)
                     if args.csv:
                         baseline.append(args.csv, row)
     tables.print_rows(console, rows)

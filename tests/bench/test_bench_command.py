@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import re
 
 import pytest
 
@@ -21,6 +22,9 @@ def test_the_command_measures_keeps_and_compares(
     assert cli.main([*typed, "--what=train,forward,memory", f"--csv={path}", f"--profile={tmp_path / 'trace'}"]) == 0
     shown = capsys.readouterr().out
     assert "outside the network" in shown
+    for name in ("train", "forward", "memory"):  # each at once, before the table
+        assert f"\nmeasuring {TINY} {name}\n" in f"\n{shown}"
+        assert re.search(rf"^{re.escape(TINY)} {name}: .*( images/s| MiB)", shown, re.M)
     assert "dot_general" in shown
     assert list((tmp_path / "trace").rglob("*.xplane.pb"))
     train, forward, memory = baseline.read(path)
