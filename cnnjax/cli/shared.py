@@ -232,6 +232,7 @@ def setup_jax(use_cache: bool = True) -> "Console":
 
     absl.logging.set_verbosity(absl.logging.FATAL)  # failures are raised, and printed once
     logging.getLogger("jax").setLevel(logging.ERROR)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # Orbax's tasks that fail beside the one that is raised
     if not use_cache:
         jax.config.update("jax_compilation_cache_dir", None)
     elif reason := compilation_cache.enable():
