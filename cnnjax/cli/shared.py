@@ -214,8 +214,8 @@ def make_console() -> "Console":
     from cnnjax.console import Console
 
     columns = os.environ.get("COLUMNS", "")
-    known = sys.stdout.isatty() or (columns.isdecimal() and int(columns))
-    return Console(width=None if known else 140)
+    has_width = sys.stdout.isatty() or (columns.isdecimal() and int(columns))
+    return Console(width=None if has_width else 140)
 
 
 def setup_jax(use_cache: bool = True) -> "Console":

@@ -26,7 +26,7 @@ from cnnjax.models.normalization import BatchNorm, local_response_norm
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What the network tells its layers: the name of the layer, such as 'conv2', and the network's own fields.
+    """Holds what a network passes to a layer: the layer's name, such as 'conv2', and the network's own fields.
 
     `kernel_init` is the initializer of the kernel of a convolution or a fully connected layer.
     """

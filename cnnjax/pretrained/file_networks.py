@@ -28,7 +28,7 @@ MAX_CLASS_NAMES_BYTES = 1 << 22
 
 @dataclasses.dataclass(frozen=True)
 class FileOptions:
-    """What a weight file may not say of itself, and how its arrays are matched.
+    """Describes a weight file where it does not describe itself, and how its arrays are matched.
 
     Attributes:
       like: published weights with the same network, classes and preprocessing; '' for none.
@@ -172,19 +172,19 @@ def _expected_network(path: pathlib.Path, options: FileOptions, log: Log) -> Loa
 
     Raises InputError if neither does. Logs a line if it is not known how images are normalized.
     """
-    known = _published(catalog.find(options.like)) if options.like else description.read(path)
-    if known is None and not options.model:
+    described = _published(catalog.find(options.like)) if options.like else description.read(path)
+    if described is None and not options.model:
         raise InputError(
             f"{path} does not name its network: give --model, as in --model=resnet18, or --like=NAME, one of `cnnjax "
             "weights`"
         )
-    if known is None:
+    if described is None:
         model = create_model(options.model)
         variant = MODELS[spec.parse(options.model).name]
         shape, count = variant.input_shape, getattr(model, "num_classes", variant.num_classes)
         statistics = {"mean": [0.0] * shape[2], "std": [1.0] * shape[2]}
         data = DataInfo(numbered_classes(count), shape, statistics, has_class_names=False)
-        known = Description(Config(model=options.model, normalize="none", dataset=""), data)
+        described = Description(Config(model=options.model, normalize="none", dataset=""), data)
         if options.normalize and parse_normalization(options.normalize).name in MEASURED:
             raise InputError(
                 f"normalize = {options.normalize!r} needs statistics of the training images, which {path} lacks: "
@@ -194,8 +194,8 @@ def _expected_network(path: pathlib.Path, options: FileOptions, log: Log) -> Loa
             log(f"{path.name}: it is not known how images were normalized, so they go in with values in [0, 1]; say it "
                 "by --normalize, as in 'imagenet', 'symmetric' or 'constants((0.5,), (0.25,))'")  # fmt: skip
     changes = {"model": options.model, "normalize": options.normalize}
-    config = dataclasses.replace(known.config, **{name: text for name, text in changes.items() if text})
-    data = known.data
+    config = dataclasses.replace(described.config, **{name: text for name, text in changes.items() if text})
+    data = described.data
     if options.preprocess is not None and options.preprocess != config.preprocess:
         parse_operations(options.preprocess)
         config = dataclasses.replace(config, preprocess=options.preprocess)

@@ -163,9 +163,8 @@ def _launch(run: Run, start: Start) -> Job:
     run.folder.mkdir(parents=True, exist_ok=True)
     if not (run.folder / "config.json").exists():
         workdir.write_json(run.folder / "config.json", dataclasses.asdict(run.config))
-    safe = (
-        [] if {"", os.getcwd()} & set(sys.path) else ["-P"]
-    )  # else a random.py in the current folder would be executed
+    # Without -P, a file random.py in the current folder would be executed.
+    safe = [] if {"", os.getcwd()} & set(sys.path) else ["-P"]
     command = [sys.executable, *safe, "-m", "cnnjax", "train", f"--workdir={run.folder}", *register.flags()]
     return start(command + ([f"--data_dir={run.data_dir}"] if run.data_dir else []), run.folder / OUTPUT)
 

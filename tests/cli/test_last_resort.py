@@ -1,4 +1,4 @@
-"""What is left when everything else has failed: one line, a file with the traceback, and the right exit status."""
+"""The last resort of a failing command: one line, a file with the traceback, and the right exit status."""
 
 import errno
 import os
