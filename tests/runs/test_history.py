@@ -13,6 +13,7 @@ from cnnjax.runs import history
 from tests import faults
 from tests.test_sealed import corruptions
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 STEPS = (10, 20, 30, 40)
 
 
@@ -106,7 +107,7 @@ def test_a_process_killed_anywhere_loses_and_suspects_no_line(checksums: bool, r
         (run / "metrics.crc").unlink()
     copies, log = run.parent / "copies", run.parent / "log"
     program = "import sys; from tests.runs.test_history import *; write(pathlib.Path(sys.argv[1]), 20)"
-    environment = os.environ | faults.watch(run, log, copies=copies)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | faults.watch(run, log, copies=copies)
     subprocess.run([sys.executable, "-c", program, run], env=environment, check=True)
     for copy in faults.distinct(copies):
         write(copy, 20)
