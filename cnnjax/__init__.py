@@ -8,6 +8,7 @@
     net.features(images, "conv4_x")                                  # named feature maps
     result = cnnjax.train(cnnjax.load_config("digits_lenet5"), "runs/digits")
     cnnjax.evaluate("runs/digits", step="best")
+    cnnjax.visualize.filters(net).figure()                           # pictures of what it sees
     images, labels = cnnjax.load_dataset("cifar10", "test")
 
 Importing costs nothing: each name is loaded when it is first used.
@@ -38,6 +39,7 @@ _HOME = {  # public name -> the module that defines it
     "register_schedule": "cnnjax.register",
     "summary": "cnnjax.summarize",
     "train": "cnnjax.training.loop",
+    "visualize": "cnnjax.visualize",  # the module itself
 }
 
 __all__ = [
@@ -60,6 +62,7 @@ __all__ = [
     "register_schedule",
     "summary",
     "train",
+    "visualize",
 ]
 
 
@@ -67,7 +70,8 @@ def __getattr__(name: str) -> Any:
     """Imports a public name from its module when the name is first used."""
     if name not in _HOME:
         raise AttributeError(f"module 'cnnjax' has no attribute {name!r}; it has {', '.join(_HOME)}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
+    module = importlib.import_module(_HOME[name])
+    value = module if module.__name__ == f"cnnjax.{name}" else getattr(module, name)
     globals()[name] = value
     return value
 
@@ -78,6 +82,7 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
+    from cnnjax import visualize
     from cnnjax.config import Config
     from cnnjax.config_files import load_config
     from cnnjax.data.build import load_dataset

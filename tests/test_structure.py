@@ -20,7 +20,7 @@ SHARED = ("__init__", "blocks", "layer_list", "layers", "network", "normalizatio
 FAMILIES = [path for path in (PACKAGE / "models").glob("*.py") if path.stem not in SHARED]
 LEAVES = [
     "errors", "spec", "state", "losses", "distributed/sharding", "distributed/processes", "metrics", "config", "cache",
-    "limits", "paths", "sealed", "tables",
+    "limits", "paths", "sealed", "tables", "colors", "style",
 ]  # fmt: skip
 
 
@@ -97,7 +97,7 @@ def test_what_families_share_imports_nothing_else_of_ours() -> None:
 
 @pytest.mark.parametrize("name", LEAVES)
 def test_a_leaf_imports_other_leaves_at_most(name: str) -> None:
-    assert ours(PACKAGE / f"{name}.py") <= {"cnnjax.errors", "cnnjax.spec", "cnnjax.sealed"}
+    assert ours(PACKAGE / f"{name}.py") <= {f"cnnjax.{leaf}" for leaf in ("errors", "spec", "sealed", "colors")}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
@@ -110,6 +110,12 @@ def test_few_know_train() -> None:
     """Its command, and the measurement of its speed; the package itself offers it by name."""
     knowing = [name for name, path in MODULES.items() if "cnnjax.training.loop" in ours(path)]
     assert sorted(knowing) == ["cnnjax", "cnnjax.bench.measure", "cnnjax.cli.train"]
+
+
+def test_pictures_of_networks_are_on_top() -> None:
+    """The command and the package itself know them, and nothing that they are made of."""
+    knowing = {name for name, path in MODULES.items() if any("cnnjax.visualize" in used for used in ours(path))}
+    assert {name for name in knowing if not name.startswith("cnnjax.visualize")} <= {"cnnjax", "cnnjax.cli.visualize"}
 
 
 def test_a_command_is_a_module_that_imports_nothing_heavy_by_itself() -> None:
