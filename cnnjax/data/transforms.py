@@ -1,4 +1,4 @@
-"""Image operations on the host, where the size of an image may change: resizing, cropping, padding.
+"""Image operations on the host, where the size of an image may change: resizing, cropping, padding, corruptions.
 
 Each is a pure function of a uint8 image [H, W, C] and a row of `HOST_OPS`. A random one has a parameter named `rng`
 and draws from nothing else. A size is an int or (height, width), in pixels. Other code may add rows to `HOST_OPS`.
@@ -12,10 +12,12 @@ import numpy as np
 from PIL import Image
 
 from cnnjax.data import image_formats, images
+from cnnjax.data.corruptions import corrupt
 from cnnjax.errors import InputError, unknown
 from cnnjax.spec import Ascending, Pixels, Positive, PositiveFraction, Range
 
 Size = Pixels | tuple[Pixels, Pixels]
+Offset = Annotated[int, Range(-65_535, 65_535)]
 Scale = Annotated[tuple[PositiveFraction, PositiveFraction], Ascending()]
 Ratio = Annotated[tuple[Positive, Positive], Ascending()]
 
@@ -118,6 +120,19 @@ def rgb(image: np.ndarray) -> np.ndarray:
     return images.to_channels(image, 3)
 
 
+def move(image: np.ndarray, down: Offset, right: Offset) -> np.ndarray:
+    """Moves an image by whole pixels, up or to the left if negative; mirrors it into the rows and columns left free.
+
+    Unlike the augmentation 'shift', which fills them with the mean. Raises InputError unless the image is larger.
+    """
+    height, width = image.shape[:2]
+    if not (abs(down) < height and abs(right) < width):
+        raise InputError(f"move({down}, {right}): the image is {height}x{width}, smaller than that")
+    rows, columns = ((max(amount, 0), max(-amount, 0)) for amount in (down, right))
+    padded = np.pad(image, [rows, columns, (0, 0)], mode="reflect")
+    return _crop(padded, rows[1], columns[1], height, width)
+
+
 HOST_OPS: dict[str, Callable[..., np.ndarray]] = {
     "resize": resize,
     "random_resize": random_resize,
@@ -126,6 +141,8 @@ HOST_OPS: dict[str, Callable[..., np.ndarray]] = {
     "random_crop": random_crop,
     "random_resized_crop": random_resized_crop,
     "rgb": rgb,
+    "move": move,
+    "corrupt": corrupt,
 }
 # Operations that read nothing but the shape of an image and one window of it: they also take an `images.LazyJpeg`.
 WINDOW_OPS = {"center_crop", "random_crop", "random_resized_crop"}

@@ -143,3 +143,12 @@ def test_random_resized_crop_draws_area_and_aspect(monkeypatch):
     windows.clear()
     transforms.random_resized_crop(np.zeros((10, 1000, 1), np.uint8), np.random.default_rng(0), 8, scale=(1.0, 1.0))
     assert windows == [(10, 13)]  # nothing of that area fits: the middle, as wide as it may be
+
+
+def test_a_move_mirrors_into_what_it_leaves_free():
+    image = np.arange(20, dtype=np.uint8).reshape(4, 5, 1)
+    np.testing.assert_array_equal(transforms.move(image, 1, 0)[..., 0], image[[1, 0, 1, 2], :, 0])
+    np.testing.assert_array_equal(transforms.move(image, 0, -2)[..., 0], image[:, [2, 3, 4, 3, 2], 0])
+    np.testing.assert_array_equal(transforms.move(transforms.move(image, -1, 2), 1, -2)[1:, :3], image[1:, :3])
+    with pytest.raises(InputError, match=r"move\(4, 0\): the image is 4x5, smaller than that"):
+        transforms.move(image, 4, 0)
