@@ -125,6 +125,21 @@ def parse_pipeline(text: str) -> list[Call]:
     return [_to_call(part, NOT_A_CALL.format(_source(part))) for part in (node, *reversed(nodes))]
 
 
+def parse_list(text: str) -> list[Call]:
+    """Parses call strings joined by commas, such as 'a,b(4, c=1)', into a list of calls; '' gives [].
+
+    Raises InputError for anything else.
+    """
+    if not text.strip():
+        return []
+    message = f"{text!r} is not a list; expected calls joined by commas, as in 'a,b(4)'"
+    node = _parse_expression(f"({text.strip().rstrip(',')},)", message)
+    nodes = node.elts if isinstance(node, ast.Tuple) else []
+    if not nodes:
+        raise InputError(message)
+    return [_to_call(part, NOT_A_CALL.format(_source(part))) for part in nodes]
+
+
 def _source(node: ast.expr) -> str:
     """Returns an expression as text, for a message; '...' if it is nested too deeply."""
     try:

@@ -180,3 +180,12 @@ def test_of_many_names_the_closest_are_listed() -> None:
     assert text.startswith("did you mean 'name7'? valid, of 100: name7")
     assert text.count(",") == MAX_NAMES_SHOWN + 1
     assert text.endswith(", ...")
+
+
+def test_a_list_of_calls_is_joined_by_commas() -> None:
+    calls = [spec.Call("a", (), {}), spec.Call("b", (4,), {"c": (1, 2)}), spec.Call("d", (), {})]
+    assert spec.parse_list("a,b(4, c=(1, 2)), d,") == calls
+    assert spec.parse_list(" ") == []
+    for text in ("a b", ",", "a,(b", "(a,b)", "a,,b", "a)+(b", "*a"):
+        with pytest.raises(InputError, match="is not a"):
+            spec.parse_list(text)

@@ -116,13 +116,14 @@ def test_pictures_of_networks_are_on_top() -> None:
     """The command and the package itself know them, and nothing that they are made of."""
     knowing = {name for name, path in MODULES.items() if any("cnnjax.visualize" in used for used in ours(path))}
     assert {name for name in knowing if not name.startswith("cnnjax.visualize")} <= {"cnnjax", "cnnjax.cli.visualize"}
+    assert ours(PACKAGE / "visualize" / "kinds.py", top_only=True) == set()  # for --help
 
 
 def test_a_command_is_a_module_that_imports_nothing_heavy_by_itself() -> None:
     shared = ("__init__", "main", "shared")
     modules = [path for path in (PACKAGE / "cli").glob("*.py") if path.stem not in shared]
     assert {path.stem for path in modules} == set(cli.COMMANDS)
-    names = ("cli.shared", "config", "config_files", "errors", "paths", "register")
+    names = ("cli.shared", "config", "config_files", "errors", "paths", "register", "visualize.kinds")
     light = {f"cnnjax.{name}" for name in names}
     assert all(ours(path, top_only=True) <= light for path in modules)
 

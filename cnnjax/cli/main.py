@@ -27,6 +27,7 @@ COMMANDS = {
     "evaluate": "evaluate a checkpoint or published weights on a split of a data set",
     "predict": "classify images: files and folders",
     "probe": "evaluate a network's features on a data set: nearest neighbors and a linear classifier",
+    "visualize": "draw what is in a network and what it sees: filters, feature maps, explanations of its decisions",
     "export": "export a trained network as a file for other programs",
     "data": "list data sets, build one from its original files, or preview an augmentation",
     "models": "list the networks, with the published results",

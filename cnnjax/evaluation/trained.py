@@ -111,6 +111,13 @@ def load(
     not fit.
     """
     options = pretrained.FileOptions(like, model, normalize, preprocess, classes, match)
-    network = pretrained.load(source, options, log)
+    return restore(pretrained.load(source, options, log), step, log)
+
+
+def restore(network: pretrained.LoadedNetwork, step: str, log: Callable[[str], None]) -> TrainedNetwork:
+    """Reads the variables of a checkpoint, 'last', 'best' or a number, and returns the network with them.
+
+    Raises InputError if the checkpoint does not exist or does not fit.
+    """
     restored = network.load_variables(sharding.make_mesh(), step, log)
     return TrainedNetwork(network.config, network.data, network.model, restored.variables, restored.step)

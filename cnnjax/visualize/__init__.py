@@ -1,21 +1,26 @@
-"""Pictures of what a trained network sees, and of what it answers and why.
+"""A microscope for networks: filters, feature maps, and whatever else can be seen of a network and its data.
 
     import cnnjax
 
     net = cnnjax.load("runs/digits")
-    result = cnnjax.visualize.filters(net)    # arrays
-    result.figure()                           # a matplotlib figure
-    result.note                               # what it says in numbers
+    result = cnnjax.visualize.maps(net, images[0], layer="c3")
+    result.maps                          # NumPy arrays
+    result.figure()                      # a matplotlib figure
+    result.note                          # what the picture says, in one line
 
-Pictures are in the house style of `cnnjax.style` and `cnnjax.colors`. Importing costs nothing: each name is loaded when
-it is first used.
+Pictures are in the house style of `cnnjax.style` and `cnnjax.colors`. `cnnjax visualize` draws the same from the
+command line; `kinds.py` is the table of what it draws. Importing costs nothing: each name is loaded when it is first
+used. No module here has the name of a public function, which it would hide.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-_HOME: dict[str, str] = {  # public name -> the module that defines it
+_HOME = {  # public name -> the module that defines it
+    "maps": "cnnjax.visualize.feature_maps",
 }
+
+__all__ = ["maps"]
 
 
 def __getattr__(name: str) -> Any:
@@ -30,3 +35,7 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     """Returns the names of this module, including public names that are not imported yet."""
     return sorted(["__doc__", *_HOME])
+
+
+if TYPE_CHECKING:
+    from cnnjax.visualize.feature_maps import maps

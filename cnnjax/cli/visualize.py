@@ -1,0 +1,175 @@
+"""`cnnjax visualize`: draws what is in a network and what it sees in images."""
+
+import argparse
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from cnnjax.cli import shared
+from cnnjax.errors import InputError
+from cnnjax.visualize.kinds import KINDS, default_kinds
+
+if TYPE_CHECKING:
+    from cnnjax.console import Console
+    from cnnjax.visualize.kinds import Request
+
+Log = Callable[[str], None]
+
+
+def add_flags(parser: shared.Parser) -> None:
+    """Adds the arguments and flags of `cnnjax visualize` to its parser."""
+    parser.usage = "cnnjax visualize RUN|NAME|FILE [IMAGE ...] [--what=KIND,...] [--to=DIR] [FLAGS]"
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _describe_kinds()
+    parser.add_argument(
+        "words", nargs="*", metavar="IMAGE",
+        help="first the network: folder of a run, name of `cnnjax weights`, or weight file (or else --workdir or "
+        "--init); then images: files and folders (default: a few examples of the data set)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--what", metavar="KIND,...", default="",
+        help=f"kinds of pictures, with arguments if needed: 'maps(order=\"index\")' (default: "
+        f"{','.join(default_kinds())})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--to", metavar="DIR", default="pictures", help="folder of the pictures, which is made (default: pictures)"
+    )
+    parser.add_argument("--layer", default="", help="layer to look at (default: the kind's choice)")
+    parser.add_argument("--channel", type=int, metavar="N", help="channel of the layer (default: the kind's choice)")
+    parser.add_argument(
+        "--class", dest="class_name", metavar="CLASS", default="",
+        help="name or number of a class to explain (default: the kind's choice)",
+    )  # fmt: skip
+    shared.add_network_flags(parser)
+    parser.add_argument("--dataset", metavar="NAME", default="", help="data set of the examples (default: the run's)")
+    parser.add_argument("--split", default="", help="split of the examples (default: the run's test_split)")
+    parser.add_argument(
+        "--examples", type=int, default=4, metavar="N", help="number of examples, if no images are given (default: 4)"
+    )
+    shared.add_preprocessing_flags(parser)
+    shared.add_data_dir_flag(parser)
+
+
+def _describe_kinds() -> str:
+    """Returns the list of the kinds for --help."""
+    rows = [f"  {name:16} {kind.help} ({_needs(kind.needs)})" for name, kind in KINDS.items()]
+    return "\n".join(["kinds of pictures, and what they are drawn of:", *rows])
+
+
+def _needs(needs: str) -> str:
+    """Returns in words what a kind needs."""
+    return {"network": "the network", "images": "each image", "data set": "a whole split"}[needs]
+
+
+def run(args: argparse.Namespace, overrides: list[str]) -> int:
+    """Runs `cnnjax visualize`: writes the pictures and an index, and prints a line for each.
+
+    `overrides` is empty. Returns the exit status.
+    """
+    source, words = _network_and_images(args)
+
+    console = shared.setup_jax()
+    import jax
+
+    from cnnjax.visualize import files, kinds
+
+    is_leader = jax.process_index() == 0
+    log: Log = (lambda line: console.print(line, soft_wrap=True)) if is_leader else lambda line: None
+    bound, folder = kinds.bind(args.what), pathlib.Path(args.to)
+    request = _request(args, source, words, [*bound], log)
+    files.make_folder(folder)
+    pictures: list[files.Picture] = []
+    network = f"{source}, step {request.net.step}" if request.net.step else source
+    try:
+        with _Progress(console, is_leader) as progress:
+            request = dataclasses.replace(request, progress=progress.within)
+            for kind, draw in bound.items():
+                progress.begin(kind)
+                for stem, result in draw(request=request):
+                    name = files.file_name(f"{kind}-{stem}" if stem else kind)
+                    picture = files.Picture(name, kind, network, result.note)
+                    if is_leader:
+                        path = files.save(result, folder, picture.name)
+                        log(f"{path}: {picture.note}" if picture.note else str(path))
+                    pictures.append(picture)
+    finally:  # what is written is listed, also when a later kind fails
+        if pictures and is_leader:
+            log(f"all are shown in {files.write_index(folder, pictures)}")
+    return 0
+
+
+def _network_and_images(args: argparse.Namespace) -> tuple[str, list[str]]:
+    """Returns the network, of the first word unless --workdir or --init is given, and the words that name images.
+
+    Sets --workdir or --init to the network, as `shared.file_options` reads them.
+    """
+    words = list(args.words)
+    if words and not (args.workdir or args.init):
+        source = words.pop(0)
+        args.workdir, args.init = (source, "") if pathlib.Path(source).is_dir() else ("", source)
+    if not (args.workdir or args.init):
+        raise shared.UsageError("the network is missing: cnnjax visualize RUN|NAME|FILE")
+    return shared.network_source(args), words
+
+
+def _request(args: argparse.Namespace, source: str, words: list[str], names: list[str], log: Log) -> "Request":
+    """Loads the network, and the images that the kinds called `names` need; returns the request to all of them."""
+    from cnnjax import pretrained
+    from cnnjax.data.build import load
+    from cnnjax.evaluation.recipe import with_views
+    from cnnjax.evaluation.trained import restore
+    from cnnjax.visualize import inputs
+    from cnnjax.visualize.kinds import Request
+    from cnnjax.visualize.names import class_index
+
+    loaded = pretrained.load(source, shared.file_options(args), log)
+    views = with_views(loaded.config, batch_size=args.batch_size, preprocess=args.preprocess)
+    net = restore(loaded.replace(config=views), args.step, log)
+    chosen_class = class_index(net, args.class_name) if args.class_name else None
+    config, is_own = net.config, args.dataset in ("", net.config.dataset)
+    split = args.split or (is_own and config.test_split) or "test"
+
+    def open_split() -> Any:
+        if not (dataset := args.dataset or config.dataset):
+            raise InputError("the weights are of no known data set: give images, or --dataset=NAME")
+        return load(dataset, split, args.data_dir, log)
+
+    images = inputs.Images()
+    if any(KINDS[name].needs == "images" for name in names):
+        if words:
+            images = inputs.read_files(words, net.data, log)
+        else:
+            images = inputs.choose_examples(open_split(), args.examples)
+            log(f"images: {', '.join(images.names)} of {args.dataset or config.dataset} {split}")
+    return Request(
+        net, images.images, images.names, images.labels, open_split,
+        layer=args.layer, channel=args.channel, class_index=chosen_class,
+    )  # fmt: skip
+
+
+class _Progress:
+    """Context manager that shows on a terminal which kind of picture is being drawn, and for how long."""
+
+    def __init__(self, console: "Console", is_leader: bool) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), TimeElapsedColumn())
+        self.live = Progress(*columns, console=console, transient=True, disable=not (is_leader and console.is_terminal))
+
+    def __enter__(self) -> "_Progress":
+        self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.live.stop()
+
+    def begin(self, kind: str) -> None:
+        """Shows the name of the kind that is drawn next, in place of the last one."""
+        for task in self.live.task_ids:
+            self.live.remove_task(task)
+        self.task = self.live.add_task(kind, total=None)
+
+    def within(self, done: int, total: int) -> None:
+        """Shows that `done` of `total` steps of the current picture are done; see `kinds.Request.progress`."""
+        self.live.update(self.task, completed=done, total=total)

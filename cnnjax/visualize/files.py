@@ -1,0 +1,131 @@
+"""The files of pictures: PNG, SVG and arrays of each, and an index of what is in the folder."""
+
+import dataclasses
+import html
+import json
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from cnnjax import sealed, style
+from cnnjax.errors import InputError
+from cnnjax.visualize.kinds import Result
+
+INDEX = "index"  # index.json lists the pictures, index.html shows them
+SUFFIXES = (".png", ".svg", ".npz")
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """An entry of the index.
+
+    Attributes:
+      name: name of its files without suffix.
+      kind: kind of picture, a key of `KINDS`.
+      network: what was loaded, and the step of its checkpoint.
+      note: the result's note.
+    """
+
+    name: str
+    kind: str
+    network: str
+    note: str
+
+
+def file_name(text: str) -> str:
+    """Returns `text` with every run of characters that do not suit a file name, spaces included, as one '_'."""
+    return re.sub(r"[^\w.+=-]+", "_", text).strip("_.") or "_"
+
+
+def arrays(result: Any) -> dict[str, np.ndarray]:
+    """Returns the fields of a result as arrays for an .npz file, which loads without pickle.
+
+    The arrays in a mapping, a sequence or another dataclass are named by path: 'maps/conv1'. A field of None is left
+    out.
+    """
+    found: dict[str, np.ndarray] = {}
+
+    def add(name: str, value: Any) -> None:
+        if dataclasses.is_dataclass(value):
+            for field in dataclasses.fields(value):
+                add(f"{name}/{field.name}" if name else field.name, getattr(value, field.name))
+        elif isinstance(value, Mapping):
+            for key, inner in value.items():
+                add(f"{name}/{key}", inner)
+        elif value is not None:
+            try:
+                array = np.asarray(value)
+            except ValueError:  # arrays of different shapes
+                array = np.empty(0, object)
+            if array.dtype.kind != "O":
+                found[name] = array
+            elif isinstance(value, list | tuple):
+                for i, inner in enumerate(value):
+                    add(f"{name}/{i}", inner)
+
+    add("", result)
+    return found
+
+
+def make_folder(folder: pathlib.Path) -> None:
+    """Makes the folder of the pictures, unless it exists. Raises InputError if it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--to={folder}: the folder cannot be made: {error.strerror or error}") from error
+
+
+def save(result: Result, folder: pathlib.Path, name: str) -> pathlib.Path:
+    """Writes the picture of a result as `name`.png and `name`.svg, and its arrays as `name`.npz; returns the first.
+
+    Each file replaces an earlier one atomically. Raises InputError if it cannot be written.
+    """
+    path, *_ = style.save(result.figure(), folder / name)
+    with sealed.replacing(folder / f"{name}.npz") as file:
+        np.savez_compressed(file, **arrays(result))  # pyright: ignore[reportArgumentType]
+    return path
+
+
+def write_index(folder: pathlib.Path, pictures: list[Picture]) -> pathlib.Path:
+    """Adds pictures to index.json and index.html of a folder; returns the path of the latter.
+
+    Pictures of earlier commands stay listed as long as their files exist.
+    """
+    new = {picture.name: picture for picture in pictures}
+    earlier = [picture for picture in read_index(folder) if picture.name not in new]
+    kept = [picture for picture in earlier if (folder / f"{picture.name}.png").is_file()]
+    listed = [*kept, *new.values()]
+    sealed.write_plain_json(folder / f"{INDEX}.json", [dataclasses.asdict(picture) for picture in listed])
+    sealed.write_atomically(folder / f"{INDEX}.html", _page(listed).encode())
+    return folder / f"{INDEX}.html"
+
+
+def read_index(folder: pathlib.Path) -> list[Picture]:
+    """Returns the pictures that index.json of a folder lists; [] if there is none.
+
+    Raises InputError if the file is no index, which is then not replaced.
+    """
+    path = folder / f"{INDEX}.json"
+    try:
+        return [Picture(**entry) for entry in json.loads(sealed.read(path))]
+    except FileNotFoundError:
+        return []
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} is no index of pictures: move it away, or give another folder") from error
+
+
+def _page(pictures: list[Picture]) -> str:
+    """Returns the HTML page of an index: each picture with its note, and links to its files."""
+    parts = []
+    for picture in pictures:
+        name, note = html.escape(picture.name), html.escape(picture.note)
+        links = ", ".join(f'<a href="{name}{suffix}">{suffix[1:]}</a>' for suffix in SUFFIXES)
+        parts.append(
+            f'<figure id="{name}"><img src="{name}.png" alt="{note or name}" loading="lazy">'
+            f"<figcaption><b>{name}</b> {html.escape(picture.network)}: {note} ({links})</figcaption></figure>"
+        )
+    style = "body{font-family:sans-serif;margin:2em auto;max-width:70em}figure{margin:2em 0}img{max-width:100%}"
+    return f'<!doctype html><meta charset="utf-8"><title>cnnjax visualize</title><style>{style}</style>{"".join(parts)}'

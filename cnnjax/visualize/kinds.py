@@ -1,0 +1,129 @@
+"""The kinds of pictures that `cnnjax visualize` draws. Cheap to import: a kind imports its own module when it draws.
+
+To add a kind: write a function that yields (stem of the file name, result) for a `Request`, and add a row to `KINDS`.
+The command, its help, its completion and its tests then have it. Keyword arguments of the function, annotated and
+explained in its docstring, are set on the command line by a call string: --what='maps(order="index")'.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from cnnjax.data.build import Split
+    from cnnjax.evaluation.trained import TrainedNetwork
+
+
+class Result(Protocol):
+    """The result of a kind: a frozen dataclass of NumPy arrays, numbers and names, which can draw itself."""
+
+    @property
+    def note(self) -> str:
+        """Returns what the picture says, in one line with numbers; '' if nothing."""
+        ...
+
+    def figure(self) -> "Figure":
+        """Draws the result, independent of pyplot."""
+        ...
+
+
+Pictures = Iterable[tuple[str, Result]]  # (stem of the file name, '' for a kind with a single picture; result)
+
+
+def _no_split() -> "Split":
+    """Stands for `Request.open_split` of a request without a data set. Raises AssertionError."""
+    raise AssertionError("the request has no data set")
+
+
+def _ignore(done: int, total: int) -> None:
+    """Drops a report of progress: the default of `Request.progress`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """Asks a kind for pictures of a network.
+
+    Attributes:
+      net: the trained network.
+      images: uint8 [H, W, C] of any sizes; () for a kind that needs none.
+      names: a name of each image for file names, all different.
+      labels: class index of each image; None where it is not known.
+      open_split: opens the split of a data set that a kind searches, of the network's own data unless another is given.
+      layer: name of a layer, as in `net.features`; '' for the kind's own choice.
+      channel: a channel of the layer; None for the kind's own choice.
+      class_index: a class; None for the kind's own choice.
+      progress: called with the numbers of steps done and of all, by a kind that takes long over one picture.
+    """
+
+    net: "TrainedNetwork"
+    images: Sequence["np.ndarray"] = ()
+    names: Sequence[str] = ()
+    labels: Sequence[int | None] = ()
+    open_split: Callable[[], "Split"] = _no_split
+    layer: str = ""
+    channel: int | None = None
+    class_index: int | None = None
+    progress: Callable[[int, int], None] = _ignore
+
+    def named_images(self) -> Iterator[tuple[str, "np.ndarray"]]:
+        """Yields (name, image) of each image."""
+        return zip(self.names, self.images, strict=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A row of `KINDS`.
+
+    Attributes:
+      help: what is drawn, for --help: a noun phrase without a full stop.
+      needs: what the request has to have besides the network: 'images', a 'data set' to search, or only the 'network'.
+      draw: (request, own keyword arguments) -> pictures, one after another.
+      cheap: takes few seconds on a CPU, and is drawn where the command line names no kinds.
+    """
+
+    help: str
+    needs: Literal["network", "images", "data set"]
+    draw: Callable[..., Pictures]
+    cheap: bool = False
+
+
+def _maps(request: Request, order: str = "activation") -> Pictures:
+    """Draws the channels of request.layer, or the strongest of all layers. `order` is 'activation' or 'index'."""
+    from cnnjax.visualize.feature_maps import maps
+
+    for name, image in request.named_images():
+        result = maps(request.net, image, layer=request.layer, order=order)
+        yield f"{request.layer or 'layers'}-{name}", result
+
+
+KINDS: Mapping[str, Kind] = MappingProxyType({
+    "maps": Kind("feature maps of an image: the channels of a layer, or the strongest ones of every layer", "images",
+                 _maps, cheap=True),
+})  # fmt: skip
+
+
+def default_kinds() -> list[str]:
+    """Returns the names of the cheap kinds, which are drawn where none are named."""
+    return [name for name, kind in KINDS.items() if kind.cheap]
+
+
+def bind(text: str) -> dict[str, Callable[..., Pictures]]:
+    """Parses the call strings of kinds, joined by commas: 'filters,maps(order="index")'; '' for the cheap kinds.
+
+    Returns {name: function with the argument `request`}, in this order. Raises InputError for an unknown kind or
+    argument.
+    """
+    from cnnjax import spec
+    from cnnjax.errors import InputError
+
+    draws = {name: kind.draw for name, kind in KINDS.items()}
+    bound: dict[str, Callable[..., Pictures]] = {}
+    for call in spec.parse_list(text or ",".join(default_kinds())):
+        if call.name in bound:
+            raise InputError(f"--what={text}: {call.name!r} is given twice")
+        bound[call.name] = spec.find("kind of picture", call, draws, request=None)
+    return bound

@@ -1,0 +1,178 @@
+"""The table of kinds, and `cnnjax visualize`, which draws them: each row is tested by itself."""
+
+import io
+import json
+import pathlib
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+import cnnjax
+from cnnjax import InputError, cli, visualize
+from cnnjax.data.build import load
+from cnnjax.visualize import files, inputs, kinds
+from cnnjax.visualize.kinds import KINDS, Request
+
+# Kinds that take long, with arguments that make them fast; the others are drawn as they are.
+FAST: dict[str, str] = {}
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def request_of_digits(conv_run: pathlib.Path, digits_dir: str) -> Request:
+    """Returns a request for pictures of a small network, with the first test digits."""
+    net = cnnjax.load(conv_run)
+    split = load("digits", "test[:40]", digits_dir)
+    images = inputs.choose_examples(split, 1)
+    return Request(net, images.images, images.names, images.labels, lambda: split)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_kind_draws_figures_with_a_note_and_arrays(name: str, request_of_digits: Request) -> None:
+    (draw,) = kinds.bind(FAST.get(name, name)).values()
+    pictures = list(draw(request=request_of_digits))
+    assert pictures
+    assert len({stem for stem, _ in pictures}) == len(pictures)
+    for _, result in pictures:
+        assert isinstance(result.figure(), Figure)
+        assert "\n" not in result.note
+        arrays = files.arrays(result)
+        assert arrays
+        np.savez(io.BytesIO(), allow_pickle=False, **arrays)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_kind_is_explained(name: str) -> None:
+    row = KINDS[name]
+    assert name.isidentifier()
+    assert row.needs in ("network", "images", "data set")
+    assert re.fullmatch(r"[^A-Z].*[^.]", row.help)
+
+
+def test_every_public_name_exists_and_is_hidden_by_no_module() -> None:
+    modules = {path.stem for path in (ROOT / "cnnjax" / "visualize").glob("*.py")}
+    assert set(visualize.__all__) == set(visualize._HOME)
+    assert not modules & set(visualize.__all__)
+    assert all(callable(getattr(visualize, name)) and getattr(visualize, name).__doc__ for name in visualize.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'mapps'; it has "):
+        visualize.mapps  # noqa: B018
+
+
+def test_kinds_are_bound_in_order_with_their_arguments() -> None:
+    assert list(kinds.bind("")) == kinds.default_kinds()
+    bound: Any = kinds.bind('maps(order="index"),')["maps"]
+    assert bound.keywords == {"order": "index", "request": None}
+
+
+# ----------------------------------------------------------------------------------------------------- the command
+
+
+def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    """Returns the status, the output and the errors of `cnnjax visualize`."""
+    try:
+        status = cli.main(["visualize", *argv])
+    except SystemExit as error:  # argparse
+        status = int(error.code or 0)
+    shown = capsys.readouterr()
+    return status, shown.out, shown.err
+
+
+def test_the_command_writes_each_picture_and_an_index(
+    conv_run: pathlib.Path, digits_dir: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = (f"--to={tmp_path}", f"--data_dir={digits_dir}", "--what=maps", "--examples=2")
+    assert run(capsys, str(conv_run), *flags)[0] == 0
+    status, out, err = run(capsys, str(conv_run), *flags, "--layer=conv2", "--step=2")
+    assert (status, err) == (0, "")
+    images, first, second, last = out.splitlines()
+    assert images == "images: 0_9, 18_7 of digits test[64:101]"
+    assert first.startswith(f"{tmp_path}/maps-conv2-0_9.png: conv2: 8 channels, ")
+    assert second.startswith(f"{tmp_path}/maps-conv2-18_7.png: ")
+    assert last == f"all are shown in {tmp_path}/index.html"
+    listed = json.loads((tmp_path / "index.json").read_text())
+    assert [row["name"] for row in listed] == [
+        f"maps-{what}-{image}" for what in ("layers", "conv2") for image in ("0_9", "18_7")
+    ]
+    assert listed[-1] == {
+        "name": "maps-conv2-18_7", "kind": "maps", "network": f"{conv_run}, step 2", "note": second.partition(": ")[2],
+    }  # fmt: skip
+    page = (tmp_path / "index.html").read_text()
+    for row in listed:
+        names = [row["name"] + suffix for suffix in files.SUFFIXES]
+        assert all((tmp_path / name).is_file() and f'"{name}"' in page for name in names)
+        with Image.open(tmp_path / names[0]) as picture:
+            assert picture.format == "PNG"
+        assert "<svg" in (tmp_path / names[1]).read_text()
+        assert np.load(tmp_path / names[2])["image"].shape == (8, 8, 1)
+
+
+def test_the_command_takes_images_and_the_flags_of_other_commands(
+    conv_run: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "photographs"
+    (folder / "b").mkdir(parents=True)
+    for name in ("cat 1.png", "b/cat_1.png"):
+        Image.fromarray(np.full((8, 8), 7, np.uint8)).save(folder / name)
+    words = [str(folder / "cat 1.png"), str(folder / "b")]
+    assert run(capsys, f"--workdir={conv_run}", *words, "--what=maps", f"--to={tmp_path}/out")[0] == 0
+    assert {path.stem for path in (tmp_path / "out").glob("*.png")} == {"maps-layers-cat_1", "maps-layers-cat_1_2"}
+
+
+WRONG = {
+    "no network": ("--what=maps", "the network is missing: cnnjax visualize RUN|NAME|FILE"),
+    "two networks": ("--workdir={run} --init={run}", "and not both"),
+    "no such network": ("{tmp}/no", "is neither a run's folder, a weight file nor a name of `cnnjax weights`"),
+    "not a run": ("{tmp}", "is not a run's folder: it has no config.json"),
+    "kind": ("{run} --what=map", "unknown kind of picture 'map'; did you mean 'maps'?"),
+    "twice": ("{run} --what=maps,maps", "'maps' is given twice"),
+    "no list": ("{run} --what=maps(", "'maps(' is not a list; expected calls joined by commas"),
+    "argument": ("{run} --what=maps(ordr=1)", "kind of picture 'maps' has no argument 'ordr'; did you mean 'order'?"),
+    "layer": ("{run} --what=maps --layer=conv3", "unknown layer of"),
+    "vector": ("{run} --what=maps --layer=gap1", "layer 'gap1' has 8 features and no maps; layers with maps: conv1"),
+    "order": ("{run} --what=maps(order='size')", "unknown order of the channels 'size'; valid: activation, index"),
+    "class": ("{run} --class=ten", "unknown class 'ten'; valid: 0, 1"),
+    "class number": ("{run} --class=10", "class 10: expected 0 to 9, or a name"),
+    "examples": ("{run} --examples=99", "--examples=99: expected 1 to 37, the images of digits test[64:101]"),
+    "no image": ("{run} {tmp}/no.png", "{tmp}/no.png: there is no such file or folder"),
+    "broken image": ("{run} {tmp}/broken.png", "{tmp}/broken.png"),
+    "step": ("{run} --step=3", "no checkpoint of step '3'; valid: last, best, 2, 4"),
+    "folder": ("{run} --what=maps --to={tmp}/broken.png", "broken.png: the folder cannot be made: File exists"),
+    "index": ("{run} --what=maps --to={tmp}/other", "index.json is no index of pictures"),
+    "batch": ("{run} --batch_size=-1", "--batch_size=-1: expected at least 1"),
+    "data set": ("{run} --dataset=digts", "did you mean 'digits'?"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_input_gives_one_clear_line(
+    case: str, conv_run: pathlib.Path, digits_dir: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "index.json").write_text('{"of": "something else"}')
+    typed, message = WRONG[case]
+    words = typed.format(run=conv_run, tmp=tmp_path).split(" ")
+    flags = [f"--data_dir={digits_dir}", *([] if "--to" in typed else [f"--to={tmp_path}/out"])]
+    status, _, error = run(capsys, *words, *flags)
+    assert status in (1, 2)
+    assert error.startswith("error: ")
+    assert message.format(run=conv_run, tmp=tmp_path) in error
+    assert len(error.splitlines()) == 1
+    assert (tmp_path / "other" / "index.json").read_text() == '{"of": "something else"}'
+
+
+def test_a_layer_channel_and_class_are_checked(request_of_digits: Request) -> None:
+    from cnnjax.visualize import names
+
+    net = request_of_digits.net
+    assert list(names.layer_shapes(net)) == ["conv1", "max_pool1", "conv2", "gap1"]
+    assert names.check_layer(net, "logits", with_logits=True) == (10,)
+    assert names.class_index(net, "7") == 7
+    with pytest.raises(InputError, match="channel 8 of 'conv2': expected 0 to 7"):
+        names.check_channel(net, "conv2", 8)
+    with pytest.raises(InputError, match=r"unknown layer of .* 'logits'; valid: conv1"):
+        names.check_layer(net, "logits")
