@@ -250,6 +250,15 @@ def _check_field(config: Config, name: str) -> None:
         raise InputError(f"config.{name} = {value!r}: expected {limits}")
 
 
+def current_name(setting: str) -> str:
+    """Returns a setting with the present name of its field (see `ALIASES`): 'clip_norm' as 'grad_clip_norm'.
+
+    An argument after a dot stays as it is, as in 'optimizer.momentum'.
+    """
+    field, dot, argument = setting.partition(".")
+    return ALIASES.get(field, field) + dot + argument
+
+
 def load(path: pathlib.Path) -> Config:
     """Reads a run's config.json, in which fields may have the names of older versions.
 
@@ -258,7 +267,7 @@ def load(path: pathlib.Path) -> Config:
     remedy = "other settings are passed to a new run as --config.FIELD=VALUE"
     try:
         values: dict[str, Any] = dict(sealed.read_json(path, remedy))
-        return check(Config(**{ALIASES.get(name, name): value for name, value in values.items()}))
+        return check(Config(**{current_name(name): value for name, value in values.items()}))
     except FileNotFoundError:
         raise InputError(f"{path.parent} is not a run's folder: it has no {path.name}") from None
     except (ValueError, TypeError) as error:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from cnnjax import paths, register
-from cnnjax.config import ALIASES, FIELDS, HINTS, Config, check, load, unknown_field
+from cnnjax.config import FIELDS, HINTS, Config, check, current_name, load, unknown_field
 from cnnjax.errors import InputError, nearest
 
 
@@ -52,7 +52,7 @@ def _with_current_name(word: str) -> str:
     """Returns a flag of a config field under its name of today (see `config.ALIASES`), and any other word as it is."""
     prefix, dot, rest = word.partition(".")
     name, equals, value = rest.partition("=")
-    return f"{prefix}{dot}{ALIASES.get(name, name)}{equals}{value}" if prefix == "--config" else word
+    return f"{prefix}{dot}{current_name(name)}{equals}{value}" if prefix == "--config" else word
 
 
 def load_config(location: str, **changes: Any) -> Config:

@@ -21,7 +21,7 @@ from sqlalchemy.pool import NullPool
 
 from cnnjax import config as configs
 from cnnjax import spec
-from cnnjax.config import RESUMABLE, Config, check
+from cnnjax.config import RESUMABLE, Config, check, current_name
 from cnnjax.errors import InputError
 from cnnjax.metrics import METRICS
 from cnnjax.runs import workdir
@@ -29,7 +29,7 @@ from cnnjax.runs.supervise import Run, complete_metrics, is_complete, read_metri
 from cnnjax.sweep.journal import Journal
 from cnnjax.sweep.samplers import PRUNERS
 from cnnjax.sweep.settings import Settings
-from cnnjax.sweep.space import current_name, distributions, settings_in, with_settings
+from cnnjax.sweep.space import distributions, settings_in, with_settings
 
 JOURNAL = "journal.log"
 UNSAMPLED = "the sweep was killed before the trial had all its settings"

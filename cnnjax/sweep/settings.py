@@ -9,12 +9,12 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from cnnjax import spec
-from cnnjax.config import ALIASES, Config, check
+from cnnjax.config import Config, check, current_name
 from cnnjax.errors import InputError, unknown
 from cnnjax.metrics import METRICS
 from cnnjax.runs import workdir
 from cnnjax.sweep.samplers import PRUNERS, SAMPLERS
-from cnnjax.sweep.space import current_name, distributions, example_value, with_settings
+from cnnjax.sweep.space import distributions, example_value, with_settings
 from cnnjax.training.recipe import parse_recipe
 
 FILE = "sweep.json"
@@ -127,12 +127,12 @@ def read(folder: pathlib.Path) -> Settings:
         raise InputError(f"{folder} is not a sweep's folder: it has no {FILE}")
     try:
         settings = Settings(**workdir.read_json(folder / FILE))
-        config = Config(**{ALIASES.get(name, name): value for name, value in settings.config.items()})
+        config = Config(**_with_current_names(settings.config))
         return dataclasses.replace(settings, config=dataclasses.asdict(config))
     except (TypeError, AttributeError) as error:
         raise InputError(f"{folder / 'sweep.json'} is damaged: {error}") from error
 
 
-def _with_current_names(space: dict[str, Any]) -> dict[str, Any]:
-    """Returns the space with the present names of renamed config fields."""
-    return {current_name(name): values for name, values in space.items()}
+def _with_current_names(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns a dictionary by setting with the present names of renamed config fields."""
+    return {current_name(name): value for name, value in values.items()}

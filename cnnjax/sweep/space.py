@@ -12,7 +12,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from cnnjax import spec
-from cnnjax.config import ALIASES, FIELDS, Config, check
+from cnnjax.config import FIELDS, Config, check, current_name
 from cnnjax.errors import InputError, unknown
 
 
@@ -73,15 +73,6 @@ def _distribution(name: str, values: Any, config: Config) -> BaseDistribution:
     for value in values:
         check(with_settings(config, {name: value}))
     return CategoricalDistribution(values)
-
-
-def current_name(setting: str) -> str:
-    """Returns a setting with the present name of its field: 'clip_norm' as 'grad_clip_norm'.
-
-    An argument after a dot stays as it is.
-    """
-    field, dot, argument = setting.partition(".")
-    return ALIASES.get(field, field) + dot + argument
 
 
 def with_settings(config: Config, values: Mapping[str, Any]) -> Config:
