@@ -1,7 +1,6 @@
 """The layers of a network, read from the traced computation: shapes, parameters, MACs, receptive fields."""
 
 import dataclasses
-import functools
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,8 +12,7 @@ import jax.numpy as jnp
 from jax.extend import core
 
 from cnnjax.errors import InputError
-
-Pair = tuple[int, int]  # (rows, columns)
+from cnnjax.summarize.receptive_field import NOTHING, Pair, ReceptiveField, output_field, window
 
 
 @dataclasses.dataclass
@@ -49,22 +47,20 @@ class Layer:
         return math.prod(self.output) if self.output else 0
 
 
-class _View(NamedTuple):
-    """The pixels that an array's units see: windows of `receptive_field` pixels, `jump` pixels apart."""
-
-    receptive_field: Pair
-    jump: Pair
-
-
-_NOTHING, _ALL = "nothing", "all"  # in place of a _View: units that do not depend on the image, or see all of it
-
-
 class _Operation(NamedTuple):
-    """A jaxpr equation, the path of module names that contain it, and the view of its result ('all': whole image)."""
+    """A jaxpr equation, the path of module names that contain it, and the field of its result ('all': whole image)."""
 
     path: tuple[str, ...]
     eqn: Any
-    view: _View | str
+    field: ReceptiveField | str
+
+
+class _Traced(NamedTuple):
+    """A traced network: its operations, the fields of outputs that it returns by name, and shapes of its variables."""
+
+    operations: list[_Operation]
+    fields: dict[str, ReceptiveField | str]
+    variables: Any
 
 
 KINDS = {  # primitives that are layers, and the kinds that the table shows for them
@@ -80,24 +76,33 @@ def layers(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Layer]:
     A layer is a convolution, a fully connected layer, a pool, or any other module with parameters. Only shapes are
     traced. Raises InputError for images that do not fit, with the layer and the sizes.
     """
-    if getattr(model, "scan", False):
-        model = model.clone(scan=False)  # to list the layers of a loop one by one
-    jaxpr, outputs, variables = _trace(model, input_shape)
-    operations: list[_Operation] = []
-    _collect(jaxpr, _equations_of(jaxpr, outputs), [_View((1, 1), (1, 1))], (), operations)
-    params = variables.get("params", {})
-    rows = _rows(operations, params)
+    traced = _trace(model, input_shape)
+    params = traced.variables.get("params", {})
+    rows = _rows(traced.operations, params)
     for path, own in _owners(params):
         if path not in rows:  # an auxiliary classifier
             rows[path] = _new_row(path, "training only", own)
-    for path, own in _owners(variables.get("batch_stats", {})):
+    for path, own in _owners(traced.variables.get("batch_stats", {})):
         rows[path].stats = _size(own)
     return list(rows.values())
 
 
-def _trace(model: nn.Module, input_shape: tuple[int, int, int]) -> tuple[Any, int, Any]:
-    """Returns the jaxpr of initialization and inference, its number of outputs, and the shapes of the variables."""
+def receptive_fields(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, ReceptiveField]:
+    """Returns the receptive fields of the layers that a network built with features_only=True returns by name.
+
+    They are in the order of the network. Raises InputError for images [height, width, channels] that do not fit.
+    """
+    whole = ReceptiveField(input_shape[:2], input_shape[:2], is_global=True)
+    fields = _trace(model, input_shape).fields
+    return {name: whole if isinstance(field, str) else field for name, field in fields.items()}
+
+
+def _trace(model: nn.Module, input_shape: tuple[int, int, int]) -> _Traced:
+    """Traces a network in inference. Raises InputError for images that do not fit, with the layer and the sizes."""
+    if getattr(model, "scan", False):
+        model = model.clone(scan=False)  # to see the layers of a loop one by one
     image = jax.ShapeDtypeStruct((1, *input_shape), jnp.float32)
+    names: list[str] = []  # of the outputs
     modules: list[str] = []  # the paths of the modules whose calls are being traced
 
     def record(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
@@ -106,7 +111,11 @@ def _trace(model: nn.Module, input_shape: tuple[int, int, int]) -> tuple[Any, in
         modules.pop()
         return out
 
-    init_and_apply = functools.partial(model.init_with_output, jax.random.key(0, impl="rbg"), train=False)
+    def init_and_apply(image: Any) -> Any:
+        out, variables = model.init_with_output(jax.random.key(0, impl="rbg"), image, train=False)
+        names.extend(out if isinstance(out, Mapping) else [])  # in the order of the network, which JAX sorts
+        return out, variables
+
     try:
         with nn.intercept_methods(record):
             closed, (out, variables) = jax.make_jaxpr(init_and_apply, return_shape=True)(image)
@@ -114,7 +123,12 @@ def _trace(model: nn.Module, input_shape: tuple[int, int, int]) -> tuple[Any, in
         size = "x".join(map(str, input_shape))
         where = f", at {modules[-1]}" if modules and modules[-1] else ""
         raise InputError(f"images of {size} do not fit{where}: {error}") from error
-    return closed.jaxpr, len(jax.tree.leaves(out)), variables
+    operations: list[_Operation] = []
+    count = len(jax.tree.leaves(out))
+    image_field = ReceptiveField((1, 1), (1, 1))
+    fields = _collect(closed.jaxpr, _equations_of(closed.jaxpr, count), [image_field], (), operations)
+    field_of = dict(zip(sorted(names), fields, strict=False))
+    return _Traced(operations, {name: field_of[name] for name in names}, variables)
 
 
 def _owners(variables: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -142,60 +156,31 @@ def _equations_of(jaxpr: Any, outputs: int) -> list[Any]:
 
 
 def _collect(
-    jaxpr: Any, eqns: Sequence[Any], views: Sequence[Any], prefix: tuple[str, ...], operations: list[_Operation]
+    jaxpr: Any, eqns: Sequence[Any], fields: Sequence[Any], prefix: tuple[str, ...], operations: list[_Operation]
 ) -> list[Any]:
-    """Appends the equations that depend on the image, nested ones too, to `operations`; returns the outputs' views."""
-    view_of = dict(zip(jaxpr.invars, views, strict=True))
+    """Appends the equations that depend on the image, nested ones too, to `operations`; returns the outputs' fields.
 
-    def view(atom: Any) -> Any:
-        return _NOTHING if isinstance(atom, core.Literal) else view_of.get(atom, _NOTHING)
+    `fields` are those of the inputs.
+    """
+    field_of = dict(zip(jaxpr.invars, fields, strict=True))
+
+    def field(atom: Any) -> Any:
+        return NOTHING if isinstance(atom, core.Literal) else field_of.get(atom, NOTHING)
 
     for eqn in eqns:
         # Flax names each module, and after it its methods other than __call__, as 'block1.method'.
         path = (*prefix, *(name for name in str(eqn.source_info.name_stack).split("/") if name and "." not in name))
-        inputs = [view(atom) for atom in eqn.invars]
-        if all(input_view == _NOTHING for input_view in inputs):
+        inputs = [field(atom) for atom in eqn.invars]
+        if all(input_field == NOTHING for input_field in inputs):
             continue
         inner = next((eqn.params[key] for key in ("jaxpr", "call_jaxpr") if key in eqn.params), None)
         if (inner := getattr(inner, "jaxpr", inner)) is not None:
             out = _collect(inner, inner.eqns, inputs, path, operations)
         else:
-            out = [_output_view(eqn, inputs)] * len(eqn.outvars)
+            out = [output_field(eqn, inputs)] * len(eqn.outvars)
             operations.append(_Operation(path[1:], eqn, out[0]))  # the first name is the network's class
-        view_of.update(zip(eqn.outvars, out, strict=True))
-    return [view(atom) for atom in jaxpr.outvars]
-
-
-def _output_view(eqn: Any, inputs: Sequence[Any]) -> _View | str:
-    """Computes the view of an equation's result from the views of its inputs."""
-    windows = [view for view in inputs if isinstance(view, _View)]
-    if not windows:
-        return _ALL
-    field = [max(view.receptive_field[side] for view in windows) for side in (0, 1)]
-    jump = [max(view.jump[side] for view in windows) for side in (0, 1)]
-    if eqn.invars[0].aval.ndim == 4 and eqn.outvars[0].aval.ndim < 4 and eqn.primitive.name != "squeeze":
-        return _ALL  # flattened, or globally pooled
-    if window := _window(eqn):
-        kernel, stride, _, dilation = window
-        field = [f + (k - 1) * d * j for f, k, d, j in zip(field, kernel, dilation, jump, strict=True)]
-        jump = [j * s for j, s in zip(jump, stride, strict=True)]
-    elif eqn.primitive.name == "slice" and eqn.params["strides"] and eqn.invars[0].aval.ndim == 4:
-        jump = [j * s for j, s in zip(jump, eqn.params["strides"][1:3], strict=True)]
-    return _View((field[0], field[1]), (jump[0], jump[1]))
-
-
-def _window(eqn: Any) -> tuple[Pair, Pair, tuple[Pair, Pair], Pair] | None:
-    """Returns (kernel, stride, padding, dilation) of a convolution or pool; None for other equations."""
-    p = eqn.params
-    if eqn.primitive.name == "convolution":
-        return eqn.invars[1].aval.shape[:2], p["strides"], p["padding"], p["dilation"]
-    if eqn.primitive.name == "conv_general_dilated":  # flax's own, in a network from outside
-        axes = p["dimension_numbers"].rhs_spec[2:]
-        kernel = tuple(eqn.invars[1].aval.shape[axis] for axis in axes)
-        return kernel, p["window_strides"], p["padding"], p["rhs_dilation"]
-    if eqn.primitive.name in ("max_pool", "sum_pool"):
-        return (p["window"],) * 2, (p["stride"],) * 2, p["padding"], (1, 1)
-    return None
+        field_of.update(zip(eqn.outvars, out, strict=True))
+    return [field(atom) for atom in jaxpr.outvars]
 
 
 def _rows(operations: Sequence[_Operation], params: Mapping[str, Any]) -> dict[str, Layer]:
@@ -237,9 +222,12 @@ def _update(row: Layer, op: _Operation, kind: str | None, own: Mapping[str, Any]
     """Enters the shapes and MACs of one operation in the row of its layer; `own` are the layer's parameters."""
     shape = op.eqn.outvars[0].aval.shape
     row.output = tuple(shape[1:])
-    row.receptive_field, row.jump = op.view if isinstance(op.view, _View) else (None, None)
-    if window := _window(op.eqn):
-        row.kernel, row.stride, row.padding, row.dilation = window
+    if isinstance(op.field, ReceptiveField):
+        row.receptive_field, row.jump = op.field.size, op.field.jump
+    else:
+        row.receptive_field = row.jump = None
+    if geometry := window(op.eqn):
+        row.kernel, row.stride, row.padding, row.dilation = geometry
         row.input = tuple(op.eqn.invars[0].aval.shape[1:3])
     if kind in ("convolution", "fully connected"):
         row.kind = kind
