@@ -245,6 +245,18 @@ def step(x: jax.Array) -> jax.Array:
     return jnp.heaviside(x, jnp.zeros((), x.dtype))
 
 
+@jax.jit  # keeps its name in a jaxpr, as jax.nn.relu does: backward rules know activations by their names
+def gelu(x: jax.Array) -> jax.Array:
+    """Computes x * Phi(x), where Phi is the standard normal distribution function (Hendrycks, Gimpel 2016, sec. 2)."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+@jax.jit
+def prelu(x: jax.Array, slope: jax.Array) -> jax.Array:
+    """Returns x where it is >= 0, else slope * x. `slope` broadcasts against x (He et al. 2015, eq. 1)."""
+    return jnp.where(x >= 0, x, x * slope)
+
+
 class PReLU(nn.Module):
     """ReLU with a learned slope per channel for negative values, initially 0.25 (He et al. 2015, sec. 2.1)."""
 
@@ -253,7 +265,7 @@ class PReLU(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         slope = self.param("slope", nn.initializers.constant(0.25), x.shape[-1:], jnp.float32)
-        return jnp.where(x >= 0, x, x * slope.astype(self.dtype).reshape((1,) * (x.ndim - 1) + (-1,)))
+        return prelu(x, slope.astype(self.dtype).reshape((1,) * (x.ndim - 1) + (-1,)))
 
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -265,7 +277,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "selu": jax.nn.selu,
     "swish": jax.nn.silu,
     "mish": jax.nn.mish,
-    "gelu": partial(jax.nn.gelu, approximate=False),
+    "gelu": gelu,
     "tanh": jnp.tanh,
     "scaled_tanh": scaled_tanh,
     "sigmoid": jax.nn.sigmoid,
