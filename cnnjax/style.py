@@ -24,7 +24,7 @@ FULL_WIDTH, SLIDE_HEIGHT = 8.0, 4.5  # inches; 1,600 x 900 pixels
 FONT, SMALL = 10.0, 8.0  # points
 DASHES = ("-", "--", ":", "-.")  # of as many lines as there are colors, of the next ones, ...
 RC: dict[Any, Any] = {
-    "font.family": "DejaVu Sans", "font.size": FONT, "text.color": INK, "text.parse_math": False,
+    "font.family": "DejaVu Sans", "font.size": FONT, "text.color": INK,
     "axes.titlesize": FONT, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.labelsize": FONT,
     "axes.labelcolor": INK, "axes.edgecolor": MUTED, "axes.linewidth": 0.8, "axes.axisbelow": True,
     "axes.spines.top": False, "axes.spines.right": False, "grid.color": FAINT, "grid.linewidth": 0.6,
@@ -87,6 +87,17 @@ def set_title(figure: Any, title: str, note: str = "") -> None:
         figure.supxlabel(text, x=0.01, ha="left", fontsize=SMALL, color=MUTED, parse_math=False)
 
 
+def plain_log_ticks(axis: Any) -> None:
+    """Writes the ticks of a logarithmic axis that spans few powers of 10 as 0.2, 0.5, 1, 2, ...; call it last."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    low, high = axis.get_view_interval()
+    if low > 0 and high / low < 300:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
 @functools.lru_cache(10_000)
 def text_width(text: str, size: float, bold: bool = False) -> float:
     """Returns the width in inches of a line of text in letters of `size` points."""
@@ -144,6 +155,19 @@ def label_lines(axes: Any, size: float = SMALL + 1) -> None:
             line.get_label(), (x, y), (1.04 if moved else 1.015, place), "axes fraction", va="center", fontsize=size,
             color=line.get_color(), annotation_clip=False, arrowprops=thin if moved else None,
         )  # fmt: skip
+
+
+def legend_beside(axes: Any, size: float = SMALL + 1) -> None:
+    """Puts a legend to the right of the axes, for lines whose ends are at one place and for areas. Call it last."""
+    if handles := axes.get_legend_handles_labels()[0]:
+        axes.legend(
+            handles=handles,
+            loc="upper left",
+            bbox_to_anchor=(1.01, 1),
+            borderaxespad=0,
+            fontsize=size,
+            handlelength=1.6,
+        )
 
 
 def spread(places: Sequence[float], gap: float) -> list[float]:

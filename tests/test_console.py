@@ -8,10 +8,10 @@ import pytest
 from rich.progress import Progress, TextColumn
 from rich.table import Table
 
+from cnnjax import style
 from cnnjax.cli import shared
 from cnnjax.console import Console
 from cnnjax.errors import MAX_MESSAGE, InputError, visible
-from cnnjax.evaluation import figures
 
 # Names of classes and folders -> what is shown of them.
 FOREIGN = {
@@ -82,7 +82,7 @@ def test_a_long_message_keeps_its_ends() -> None:
     ("name", "shown"), [("$x", r"\$x"), ("a$b$c", r"a\$b\$c"), ("_x", " _x"), ("\x1b", r"\x1b"), ("cat", "cat")]
 )
 def test_a_figure_takes_no_class_name_for_a_formula(name: str, shown: str, tmp_path: pathlib.Path) -> None:
-    assert figures.plain_label(name) == shown
-    figure = figures.new_figure(1, 1)
-    figure.add_subplot(title=figures.plain_label(f"{name}$^{{"))
+    assert style.plain_label(name) == shown
+    figure = style.new_figure(1, 1)
+    figure.add_subplot(title=style.plain_label(f"{name}$^{{"))
     figure.savefig(tmp_path / "figure.png")

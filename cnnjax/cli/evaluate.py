@@ -130,7 +130,7 @@ def _print_evaluation(console: "Console", result: dict[str, Any]) -> None:
     console.print(table)
     console.print(
         f"more in {result['folder']}: metrics.json, per_class.csv, confusion.csv, calibration.csv, confusion.png, "
-        "roc.png, precision_recall.png, calibration.png",
+        "roc.png, precision_recall.png, calibration.png, and these four as .svg",
         soft_wrap=True,
     )
 

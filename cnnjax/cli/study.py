@@ -74,7 +74,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         first = next(iter(runs.values()))[0]
         verdict, findings = report.write(path, study, results, _provenance(args.file, args.budget, first.folder))
     _print(console, verdict, findings)
-    log(f"the report is {path}.md, with {path.name}.png and {path.name}.csv")
+    log(f"the report is {path}.md, with {path.name}.png, .svg and .csv")
     return 0
 
 

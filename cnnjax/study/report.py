@@ -10,16 +10,18 @@ from typing import Any
 
 import numpy as np
 
+from cnnjax import colors, style
 from cnnjax.runs import workdir
 from cnnjax.study import Panel, Study
 from cnnjax.study.conduct import Result, last_value
 from cnnjax.study.verdict import LEVEL, Finding, Values, judge, overall_verdict
 
+PANEL = (4.0, 3.0)  # inches; two make the width of a slide
 Results = Mapping[str, Sequence[Result]]  # arm -> one for each run
 
 
 def write(path: pathlib.Path, study: Study, results: Results, provenance: Sequence[str]) -> tuple[str, list[Finding]]:
-    """Writes a study's report: `path`.md, `path`.csv (a row for each run) and `path`.png.
+    """Writes a study's report: `path`.md, `path`.csv (a row for each run), `path`.png and `path`.svg.
 
     Returns the verdict on the claim (HELD, REFUTED or UNDECIDED) and the finding of each comparison. `results` is arm
     -> one `Result` for each seed. `provenance` is a list of lines for the report: the command, the machine, the
@@ -40,7 +42,7 @@ def write(path: pathlib.Path, study: Study, results: Results, provenance: Sequen
             rows.writerow([arm, i, *row])
     page = _page(path.name, study, values, findings, verdict, provenance)
     workdir.write_atomically(path.with_name(f"{path.name}.csv"), text.getvalue().encode(errors="surrogateescape"))
-    draw(path.with_name(f"{path.name}.png"), study, results)
+    draw(path, study, results)
     workdir.write_atomically(path.with_name(f"{path.name}.md"), page.encode(errors="surrogateescape"))
     return verdict, findings
 
@@ -116,59 +118,63 @@ def _mean_and_sd(numbers: Sequence[float]) -> str:
     return f"{mean:.{decimals}f} ± {sd:.{decimals}f}"
 
 
+@style.house()
 def draw(path: pathlib.Path, study: Study, results: Results) -> None:
-    """Draws the study's figure into a PNG file: a grid of its panels, with one color per arm.
+    """Draws the study's figure into `path`.png and `path`.svg: a grid of its panels, with one color per arm.
 
     `results` is arm -> one `Result` for each seed.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    columns = 2 if len(study.panels) in (2, 4) else min(3, len(study.panels))
+    columns = min(2, len(study.panels))
     rows = -(-len(study.panels) // columns)
-    figure = Figure(figsize=(5.2 * columns, 3.9 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = style.new_figure(PANEL[0] * columns, PANEL[1] * rows)
+    colors_of = {arm: style.line_style(i) for i, arm in enumerate(study.arms)}
+    lines = []
     for i, panel in enumerate(study.panels, start=1):
-        axes = figure.add_subplot(rows, columns, i, title=panel.title)
+        axes = figure.add_subplot(rows, columns, i)
+        axes.set_title(style.wrap(panel.title, PANEL[0] - 0.8, style.FONT, bold=True))
         arms = [arm for arm in study.arms if not panel.arms or arm in panel.arms]
         for position, arm in enumerate(arms):
-            _plot(axes, panel, arm, position, len(arms), results[arm])
+            _plot(axes, panel, arm, position, colors_of[arm], results[arm])
         if panel.log:
             axes.set_yscale("log")
+            style.plain_log_ticks(axes.yaxis)
         if panel.kind == "bars":
-            axes.set_yticks(range(len(arms)), arms)
+            axes.set_yticks(range(len(arms)), map(style.plain_label, arms))
             axes.invert_yaxis()
-            axes.grid(axis="x", alpha=0.3)
+            axes.grid(axis="x")
         else:
             axes.set_xlabel(panel.xlabel)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            axes.grid(alpha=0.3)
-            axes.legend(fontsize=7, ncols=1 + len(arms) // 10)
-    image = io.BytesIO()
-    figure.savefig(image, dpi=110, bbox_inches="tight")  # titles may be long
-    workdir.write_atomically(path, image.getvalue())
+            axes.margins(x=0)
+            axes.grid(axis="y")
+            lines.append(axes)
+    if study.seeds > 1:
+        bars = [panel.kind == "bars" for panel in study.panels]
+        bands, dots = "; bands: their range" * (not all(bars)), "; dots: single runs" * any(bars)
+        style.set_title(figure, "", f"mean of {study.seeds} runs{bands}{dots}")
+    for axes in lines:  # when all panels are there, and have their sizes
+        style.label_lines(axes, style.SMALL)
+    style.save(figure, path)
 
 
-def _plot(axes: Any, panel: Panel, arm: str, position: int, arms: int, results: Sequence[Result]) -> None:
+def _plot(axes: Any, panel: Panel, arm: str, position: int, line: Mapping[str, Any], results: Sequence[Result]) -> None:
     """Plots one arm in a panel: the mean over its runs, and their range or, with bars, a point for each run.
 
-    `position` is the arm's index among the `arms` arms of the panel. It selects the color and the place of the bar.
+    `position` is the place of the bar, and `line` the color and dashes of the arm.
     """
-    from matplotlib import colormaps
-
-    color = colormaps["tab10"](position) if arms <= 10 else colormaps["turbo"]((position + 0.5) / arms)
     if panel.kind == "bars":
         values = [last_value(panel.metric, result) for result in results]
-        axes.barh(position, statistics.fmean(values), color=color, alpha=0.7)
-        axes.plot(values, [position] * len(values), "k.", markersize=4)
+        axes.barh(position, statistics.fmean(values), color=line["color"], alpha=0.7)
+        axes.plot(values, [position] * len(values), "o", color=colors.INK, markersize=3)
         return
     if panel.kind == "curve":
-        x = [line["epoch"] for line in results[0].metrics if panel.metric in line]
-        rows = [[line[panel.metric] for line in result.metrics if panel.metric in line] for result in results]
+        x = [row["epoch"] for row in results[0].metrics if panel.metric in row]
+        rows = [[row[panel.metric] for row in result.metrics if panel.metric in row] for result in results]
     else:
         rows = [result.measured[panel.metric] for result in results]
         x = list(range(1, len(rows[0]) + 1))
     table = np.array(rows, float)
-    (line,) = axes.plot(x, table.mean(axis=0), color=color, label=arm)
-    axes.fill_between(x, table.min(axis=0), table.max(axis=0), color=line.get_color(), alpha=0.15, linewidth=0)
+    axes.plot(x, table.mean(axis=0), label=style.plain_label(arm), **line)
+    axes.fill_between(x, table.min(axis=0), table.max(axis=0), color=line["color"], alpha=0.15, linewidth=0)

@@ -1,33 +1,25 @@
 """A sweep's report: the leaderboard as rows and a CSV file, and plots."""
 
-import contextlib
 import copy
 import csv
 import io
-import pathlib
 import statistics
-import warnings
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from cnnjax import style
 from cnnjax.config import Config
 from cnnjax.errors import InputError
 from cnnjax.metrics import METRICS
 from cnnjax.runs import workdir
+from cnnjax.sweep import figures
 from cnnjax.sweep.record import Sweep, final_values, run_folders
 from cnnjax.sweep.settings import Settings
 from cnnjax.sweep.space import with_settings
 
 STATES = {TrialState.FAIL: "failed"}
-MAX_LEGEND = 12  # trials; with more curves a plot has no legend
-PLOTS = {  # file -> function of optuna.visualization.matplotlib
-    "history.png": "plot_optimization_history",
-    "importance.png": "plot_param_importances",
-    "parallel.png": "plot_parallel_coordinate",
-    "curves.png": "plot_intermediate_values",
-}
 
 
 def ranked(sweep: Sweep) -> list[FrozenTrial]:
@@ -126,7 +118,7 @@ def best(sweep: Sweep) -> Config:
 
 
 def write(sweep: Sweep) -> list[str]:
-    """Writes leaderboard.csv, and the plots in `PLOTS` for which there are enough trials, into the sweep's folder.
+    """Writes leaderboard.csv, and the figures for which there are enough trials, into the sweep's folder.
 
     Returns the file names.
     """
@@ -139,36 +131,6 @@ def write(sweep: Sweep) -> list[str]:
     if sweep.rejected:
         study = optuna.create_study(direction=sweep.study.direction)
         study.add_trials([trial for trial in ranked(sweep) if trial.number not in sweep.rejected])
-    drawn = [name for name, plot in PLOTS.items() if _draw(study, sweep.settings, plot, sweep.folder / name)]
-    return ["leaderboard.csv", *drawn]
-
-
-def _draw(study: optuna.Study, settings: Settings, plot: str, path: pathlib.Path) -> bool:
-    """Draws the function `plot` of optuna.visualization.matplotlib into a PNG file.
-
-    Returns False, without a file, if there are too few trials.
-    """
-    if plot == "plot_intermediate_values" and not any(trial.intermediate_values for trial in study.trials):
-        return False  # Optuna would draw an empty plot
-    import matplotlib
-
-    matplotlib.use("agg")
-    import optuna.visualization.matplotlib as plots
-    from matplotlib import pyplot
-
-    options = {} if plot == "plot_intermediate_values" else {"target_name": f"validation {settings.metric}"}
-    with warnings.catch_warnings(action="ignore"), contextlib.suppress(ValueError, RuntimeError):  # too few trials
-        axes: Any = getattr(plots, plot)(study, **options)
-        axes.figure.set_size_inches(9, 5)
-        axes.set_title("")
-        axes.grid(plot != "plot_parallel_coordinate")  # there it would cover the lines
-        if plot == "plot_intermediate_values":
-            axes.set(xlabel="evaluation", ylabel=f"validation {settings.metric}")
-            if axes.legend_ and len(study.trials) > MAX_LEGEND:
-                axes.legend_.remove()
-        image = io.BytesIO()
-        axes.figure.savefig(image, dpi=120, bbox_inches="tight")
-        workdir.write_atomically(path, image.getvalue())
-        pyplot.close(axes.figure)
-        return True
-    return False
+    drawn = figures.draw(study, f"validation {METRICS[sweep.settings.metric].heading}")
+    files = [style.save(figure, sweep.folder / name) for name, figure in drawn.items()]
+    return ["leaderboard.csv", *(path.name for pair in files for path in pair)]

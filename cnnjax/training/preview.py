@@ -1,22 +1,20 @@
 """A contact sheet of augmentation: images of a data set beside augmented versions, as in training."""
 
-import itertools
 import pathlib
 
 import jax
 import numpy as np
 
+from cnnjax import style
 from cnnjax.config import Config
 from cnnjax.data import images, pipeline
 from cnnjax.data.build import load
 from cnnjax.distributed import sharding
-from cnnjax.errors import InputError, visible
+from cnnjax.errors import InputError
 from cnnjax.training.inputs import Splits, data_info, input_functions, open_train_source
 from cnnjax.training.recipe import parse_recipe
 
 DRAWS = 6  # augmented versions of each image
-INCHES = 1.5  # width and height of an image on the sheet
-DOTS_PER_INCH = 150
 
 
 def write(
@@ -69,31 +67,16 @@ def write(
         augmented, targets = mix(keys[1], prepare(keys[0], batch["image"], chosen, epoch), batch["label"])
         for row, image, target in zip(rows, np.asarray(augmented), np.asarray(targets), strict=True):
             row.append((image, _format_target(target, examples.classes) if recipe.operations.mixing else ""))
-    _draw(rows, f"{name} {split}, augment={augment_text!r}", path)
+    figure = style.sheet(
+        [image for row in rows for image, _ in row],
+        [caption for row in rows for _, caption in row],
+        columns=1 + DRAWS,
+        title=f"{name} {split}, augment={augment_text!r}",
+        column_titles=["original", *(f"epoch {draw + 1}" for draw in range(DRAWS))],
+    )
+    style.save(figure, path.with_suffix(""), [path.suffix])
 
 
 def _format_target(target: np.ndarray, classes: list[str]) -> str:
     """Formats class probabilities float [K] as 'cat 70%, dog 30%', largest first, without those below 0.5%."""
     return ", ".join(f"{classes[k]} {target[k]:.0%}" for k in np.argsort(-target) if target[k] >= 0.005)
-
-
-def _draw(rows: list[list[tuple[np.ndarray, str]]], title: str, path: pathlib.Path) -> None:
-    """Draws rows of (image, caption) as a grid with a title, into the PNG file `path`.
-
-    Images are [H, W, C], uint8 or float with white = 1.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(INCHES * len(rows[0]), (INCHES + 0.25) * len(rows) + 0.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(visible(title), fontsize=9, wrap=True, parse_math=False)
-    grid = figure.subplots(len(rows), len(rows[0]), squeeze=False)
-    for axes, (image, caption) in zip(grid.flat, itertools.chain(*rows), strict=True):
-        white = 1 if image.dtype.kind == "f" else 255
-        pixels = np.clip(image[:, :, 0] if image.shape[-1] == 1 else image, 0, white)
-        interpolation = "nearest" if max(image.shape) < INCHES * DOTS_PER_INCH else "antialiased"
-        axes.imshow(pixels, cmap="gray", vmin=0, vmax=white, interpolation=interpolation)
-        axes.set_title(visible(caption), fontsize=7, parse_math=False)
-        axes.set_axis_off()
-    figure.savefig(path, dpi=DOTS_PER_INCH)

@@ -5,7 +5,7 @@ import pathlib
 import pytest
 from PIL import Image
 
-from cnnjax import cli
+from cnnjax import cli, style
 from cnnjax.training import preview
 
 
@@ -13,7 +13,6 @@ def test_a_contact_sheet_has_a_row_for_each_image(
     digits_dir: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preview, "DRAWS", 2)
-    monkeypatch.setattr(preview, "DOTS_PER_INCH", 50)
     typed = ["data", "preview", "digits", f"--data_dir={digits_dir}", "--augment=resize(16)|pad_crop(2)|mixup(0.5)"]
     pictures = {}
     for name, more in {"a": [], "same": [], "seed": ["--seed=1"], "fewer": ["--count=1"]}.items():
@@ -21,7 +20,7 @@ def test_a_contact_sheet_has_a_row_for_each_image(
         assert cli.main([*typed, "--count=3", *more, f"--out={path}"]) == 0
         assert f"the preview is in {path}" in capsys.readouterr().out.replace("\n", "")
         pictures[name] = Image.open(path).convert("RGB")
-    assert pictures["a"].width == int(preview.INCHES * preview.DOTS_PER_INCH * (1 + preview.DRAWS))
+    assert pictures["a"].width == pictures["fewer"].width <= style.FULL_WIDTH * style.DPI
     assert pictures["a"].height > pictures["fewer"].height
     assert pictures["a"].tobytes() == pictures["same"].tobytes() != pictures["seed"].tobytes()
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib import figure
 
+from cnnjax import style
 from cnnjax.evaluation import classification, figures, report
 
 NAN, INF = float("nan"), float("inf")
@@ -190,22 +190,19 @@ def test_files_hold_the_metrics_for_any_number_of_classes(case: str, tmp_path: p
             np.testing.assert_array_equal(got, column)
     for name in ("confusion", "roc", "precision_recall", "calibration"):
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (folder / f"{name}.svg").read_text().startswith("<?xml")
 
 
-def test_roc_curves_have_whole_axes_from_corner_to_corner_and_a_diagonal(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drawn: dict[str, Any] = {}
-    monkeypatch.setattr(figure.Figure, "savefig", lambda self, path, **_: drawn.update({path.name: self.axes[0]}))
+def test_roc_curves_have_whole_axes_from_corner_to_corner_and_a_diagonal() -> None:
     found = classification.classification_metrics(*example(3))
-    figures.save_figures(found, ["a", "b", "c"], "title", tmp_path)
-    for name in ("roc.png", "precision_recall.png"):
+    drawn = {name: figure.axes[0] for name, figure in figures.draw(found, ["a", "b", "c"], "title").items()}
+    for name in ("roc", "precision_recall"):
         assert (drawn[name].get_xlim(), drawn[name].get_ylim(), drawn[name].get_aspect()) == ((0, 1), (0, 1), 1)
-    diagonal, *curves = drawn["roc.png"].lines
+    diagonal, *curves = drawn["roc"].lines
     assert (diagonal.get_label(), diagonal.get_xydata().tolist()) == ("random guessing", [[0, 0], [1, 1]])
     for curve in curves:
         assert (curve.get_xydata()[0].tolist(), curve.get_xydata()[-1].tolist()) == ([0, 0], [1, 1])
-    assert "random guessing" not in [line.get_label() for line in drawn["precision_recall.png"].lines]
+    assert "random guessing" not in [line.get_label() for line in drawn["precision_recall"].lines]
 
 
 @pytest.mark.parametrize(
@@ -214,7 +211,7 @@ def test_roc_curves_have_whole_axes_from_corner_to_corner_and_a_diagonal(
 )
 def test_few_classes_have_a_curve_each_and_many_have_a_band(classes: int, lines: int) -> None:
     found = classification.classification_metrics(*example(classes, count=600))
-    axes = figures.new_figure(4, 3).add_subplot()
+    axes = style.new_figure(4, 3).add_subplot()
     names = [f"class {k}" for k in range(classes)]
     figures.plot_class_curves(axes, classification.CURVE_GRID, found.roc, found.per_class["roc_auc"], "AUC", 0.5, names)
     assert len(axes.lines) == lines
