@@ -37,6 +37,7 @@ os.environ.update(
     JAX_COMPILATION_CACHE_DIR=str(_HOME / "cache" / "jax"),  # one for all workers
     JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0.2",
     JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES="-1",
+    JAX_REMOVE_CUSTOM_PARTITIONING_PTR_FROM_CACHE_KEY="true",
     MPLBACKEND="agg",
 )
 if os.environ["JAX_PLATFORMS"] == "cpu" and "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):

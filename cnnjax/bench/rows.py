@@ -107,7 +107,7 @@ def machine_info() -> dict[str, Any]:
         "python": platform.python_version(),
         "jax": jax.__version__,
         "jaxlib": importlib.metadata.version("jaxlib"),
-        "convolutions": implementation_name(jax.device_count()),
+        "convolutions": implementation_name(),
     }
 
 

@@ -2,9 +2,10 @@
 
 `python -m cnnjax.distributed.launcher N FLAVOR COMMAND [ARGUMENT ...]`
 
-FLAVOR is cpu, cuda or tpu; with cuda each process gets its own GPUs. Process 0 writes to the terminal; the output of
-the others is shown only if they fail. Signals are forwarded to all processes. When one fails, the others are stopped
-and the launcher exits with its status. Standard library only: it starts in milliseconds, without JAX.
+FLAVOR is cpu, cuda or tpu; with cpu each process gets its own cores, with cuda its own GPUs. Process 0 writes to the
+terminal; the output of the others is shown only if they fail. Signals are forwarded to all processes. When one fails,
+the others are stopped and the launcher exits with its status. Standard library only: it starts in milliseconds,
+without JAX.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from cnnjax.distributed.devices import divide, visible_gpus
+from cnnjax.distributed.devices import divide, visible_cores, visible_gpus
 from cnnjax.distributed.guard import guarded
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -63,6 +64,7 @@ class ProcessGroup:
     Attributes:
       command: the command line that every process runs.
       environments: the environment variables of each process.
+      cores: the CPU cores that the processes divide; [] if each may use all.
       logs: temporary folder with the output of each process but the first.
       processes: the processes started so far.
       signals: the signals received so far.
@@ -72,6 +74,7 @@ class ProcessGroup:
 
     def __init__(self, command: Sequence[str], count: int, flavor: str) -> None:
         self.command, self.environments = command, environments(count, flavor)
+        self.cores = visible_cores() if flavor == "cpu" else []
         self.logs = pathlib.Path(tempfile.mkdtemp(prefix="cnnjax-"))
         self.processes: list[subprocess.Popen[Any]] = []
         self.signals: list[int] = []  # received so far
@@ -97,7 +100,8 @@ class ProcessGroup:
         with self._log(i).open("wb") as log:
             to_terminal = i == 0 or "--dry-run" in self.command[1:2]
             output: dict[str, Any] = {} if to_terminal else {"stdout": log, "stderr": log}
-            command = guarded(self.command)  # or it would outlive a launcher that is killed
+            # Guarded, or it would outlive a launcher that is killed; more threads than cores would wait for each other.
+            command = guarded(self.command, divide(self.cores, i, len(self.environments)))
             return subprocess.Popen(
                 command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True, **output
             )

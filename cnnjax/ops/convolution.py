@@ -18,6 +18,7 @@ from jax import lax
 from jax.interpreters import ad, batching, mlir
 
 from cnnjax.ops import onednn
+from cnnjax.ops.partitioning import Axes, on_each_device
 from cnnjax.ops.primitive import device_count, primitive, uses_onednn
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
@@ -179,9 +180,12 @@ def _by_pixels(
 
 
 def _by_onednn(
-    a: Any, b: Any, *, role: str, shape: Any, strides: Any, padding: Pairs, dilation: Any, groups: int
+    a: Any, b: Any, *, role: str, shape: Any, strides: Any, padding: Pairs, dilation: Any, groups: int, devices: int = 1
 ) -> Any:
-    """Computes the product `role` (see `_by_xla`) with oneDNN in float32; the result has the dtype of `a`."""
+    """Computes the product `role` (see `_by_xla`) with oneDNN in float32; the result has the dtype of `a`.
+
+    `devices` is the number of devices of this process that compute at the same time, and so divide its cores.
+    """
     call = jax.ffi.ffi_call(onednn.CONVOLVE, jax.ShapeDtypeStruct(shape, jnp.float32))
     out = call(
         a.astype(jnp.float32),
@@ -191,18 +195,34 @@ def _by_onednn(
         padding=np.array(padding, np.int64).ravel(),
         dilation=np.array(dilation, np.int64),
         groups=np.int64(groups),
+        devices=np.int64(devices),
     )
     return out.astype(a.dtype)
 
 
+# The axes of the images x, the kernel w and the output's gradient g: a convolution without groups is linear in each,
+# and any of its batch n, input channels c and output channels o can be divided. With groups, only the batch.
+AXES = {"x": "nhwc", "w": "ijco", "g": "npqo"}
+AXES_OF_GROUPS = {"x": "nhwc", "w": "ijde", "g": "npqo"}
+OPERANDS = {"output": "xw", "images": "gw", "kernel": "xg"}
+RESULTS = {"output": "g", "images": "x", "kernel": "w"}
+
+
+def _axes(role: str, groups: int) -> Axes:
+    """Returns the axes of the product `role`, and those along which it may be divided among devices."""
+    letters = AXES if groups == 1 else AXES_OF_GROUPS
+    operands = tuple(letters[operand] for operand in OPERANDS[role])
+    return Axes(operands, letters[RESULTS[role]], divisible="nco" if groups == 1 else "n")
+
+
 def _lower(context: Any, a: Any, b: Any, *, cpu: bool, role: str, **params: Any) -> Any:
     """Lowers the primitive to MLIR by the implementation that fits the role, the platform and the number of devices."""
-    if role == "kernel" and params["groups"] > 1 and device_count(context) > 1:
+    if cpu and uses_onednn(context):
+        implementation = on_each_device(context, _by_onednn, _axes(role, params["groups"]))
+    elif role == "kernel" and params["groups"] > 1 and device_count(context) > 1:
         implementation = _by_pixels
-    elif cpu:
-        implementation = _by_onednn if uses_onednn(context) else _by_plain_xla
     else:
-        implementation = _by_xla
+        implementation = _by_plain_xla if cpu else _by_xla
 
     def compute(a: Any, b: Any) -> Any:
         with jax.named_scope(role):  # for profiles
@@ -215,8 +235,6 @@ mlir.register_lowering(convolution_p, functools.partial(_lower, cpu=False))
 mlir.register_lowering(convolution_p, functools.partial(_lower, cpu=True), platform="cpu")
 
 
-def implementation_name(devices: int) -> str:
-    """Describes what computes convolutions on this number of devices: 'oneDNN 3.2.0', 'XLA', or 'XLA (reason)'."""
-    if jax.default_backend() != "cpu":
-        return "XLA"
-    return onednn.load().text if devices == 1 else "XLA (several devices)"
+def implementation_name() -> str:
+    """Describes what computes convolutions: 'oneDNN 3.2.0', 'XLA', or 'XLA (reason)'."""
+    return onednn.load().text if jax.default_backend() == "cpu" else "XLA"

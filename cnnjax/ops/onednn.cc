@@ -19,6 +19,9 @@
 namespace ffi = xla::ffi;
 using dnnl::memory;
 
+extern "C" int omp_get_max_threads();  // of libgomp, whose header not every compiler has
+extern "C" void omp_set_num_threads(int);
+
 namespace {
 
 enum Role : int64_t { kOutput = 0, kImages = 1, kKernel = 2 };
@@ -105,6 +108,13 @@ std::shared_ptr<const Compiled> Compile(Role role, const memory::dims& x, const 
   return made;
 }
 
+// The devices of a program each run in a thread of their own: they divide the cores. Set before anything is compiled,
+// because oneDNN divides the work for the threads that it then has.
+void DivideThreads(int64_t devices) {
+  static const int all = omp_get_max_threads();
+  omp_set_num_threads(devices < all ? all / static_cast<int>(devices) : 1);
+}
+
 memory::dims Shape(const ffi::AnyBuffer& buffer) {
   return memory::dims(buffer.dimensions().begin(), buffer.dimensions().end());
 }
@@ -146,7 +156,8 @@ std::shared_ptr<const Made> Remembered(const Signature& signature, const Make& m
 
 ffi::Error Convolve(ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::Result<ffi::AnyBuffer> out,
                     int64_t role_number, ffi::Span<const int64_t> strides, ffi::Span<const int64_t> padding,
-                    ffi::Span<const int64_t> dilation, int64_t groups) try {
+                    ffi::Span<const int64_t> dilation, int64_t groups, int64_t devices) try {
+  DivideThreads(devices);
   const Role role = static_cast<Role>(role_number);
   struct Operand {
     memory::dims shape;
@@ -158,7 +169,7 @@ ffi::Error Convolve(ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::Result<ffi::AnyBuff
   const Operand w = role == kKernel ? result : second;
   const Operand y = role == kOutput ? result : role == kImages ? first : second;
 
-  Signature signature = {role, groups};
+  Signature signature = {role, groups, devices};
   for (const auto& part : {x.shape, w.shape, y.shape}) signature.insert(signature.end(), part.begin(), part.end());
   for (const auto& part : {strides, padding, dilation}) signature.insert(signature.end(), part.begin(), part.end());
   const auto made = Remembered<Compiled>(
@@ -224,9 +235,10 @@ std::shared_ptr<const Pooling> CompilePooling(bool biggest, bool back, const mem
 
 // Of maps x the largest or the mean of each window; back, of a gradient of these and of x, that of x.
 ffi::Error Pool(ffi::AnyBuffer first, ffi::AnyBuffer x, ffi::Result<ffi::AnyBuffer> out, bool biggest, bool back,
-                int64_t window, int64_t stride, ffi::Span<const int64_t> padding) try {
+                int64_t window, int64_t stride, ffi::Span<const int64_t> padding, int64_t devices) try {
+  DivideThreads(devices);
   const memory::dims of_x = back ? Shape(*out) : Shape(x), of_y = back ? Shape(first) : Shape(*out);
-  Signature signature = {biggest, back, window, stride};
+  Signature signature = {biggest, back, window, stride, devices};
   signature.insert(signature.end(), padding.begin(), padding.end());
   signature.insert(signature.end(), of_x.begin(), of_x.end());
   const auto made = Remembered<Pooling>(
@@ -268,7 +280,8 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(cnnjax_convolve, Convolve,
                                   .Attr<ffi::Span<const int64_t>>("strides")
                                   .Attr<ffi::Span<const int64_t>>("padding")
                                   .Attr<ffi::Span<const int64_t>>("dilation")
-                                  .Attr<int64_t>("groups"));
+                                  .Attr<int64_t>("groups")
+                                  .Attr<int64_t>("devices"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(cnnjax_pool, Pool,
                               ffi::Ffi::Bind()
@@ -279,7 +292,8 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(cnnjax_pool, Pool,
                                   .Attr<bool>("back")
                                   .Attr<int64_t>("window")
                                   .Attr<int64_t>("stride")
-                                  .Attr<ffi::Span<const int64_t>>("padding"));
+                                  .Attr<ffi::Span<const int64_t>>("padding")
+                                  .Attr<int64_t>("devices"));
 
 // oneDNN's version, to be shown.
 extern "C" const char* cnnjax_onednn() {

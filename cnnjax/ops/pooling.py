@@ -17,6 +17,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from cnnjax.ops import onednn
+from cnnjax.ops.partitioning import Axes, on_each_device
 from cnnjax.ops.primitive import primitive, uses_onednn
 
 Pairs = tuple[tuple[int, int], ...]
@@ -123,10 +124,13 @@ def _by_xla(*operands: Any, role: str, shape: Any, window: int, stride: int, pad
     return jax.jvp(pool, (x,), tuple(linear))[1] if role == "tangent" else jax.vjp(pool, x)[1](*linear)[0]
 
 
-def _by_onednn(*operands: Any, role: str, shape: Any, window: int, stride: int, padding: Pairs, is_max: bool) -> Any:
+def _by_onednn(
+    *operands: Any, role: str, shape: Any, window: int, stride: int, padding: Pairs, is_max: bool, devices: int = 1
+) -> Any:
     """Computes a role (see `_by_xla`) other than 'tangent' with oneDNN in float32.
 
-    oneDNN has no sum pooling: it is computed as average pooling times the area of the window.
+    oneDNN has no sum pooling: it is computed as average pooling times the area of the window. `devices` is the number
+    of devices of this process that compute at the same time, and so divide its cores.
     """
     first, x = operands[0], operands[-1]
     out = jax.ffi.ffi_call(onednn.POOL, jax.ShapeDtypeStruct(shape, jnp.float32))(
@@ -137,6 +141,7 @@ def _by_onednn(*operands: Any, role: str, shape: Any, window: int, stride: int, 
         window=np.int64(window),
         stride=np.int64(stride),
         padding=np.array(padding, np.int64).ravel(),
+        devices=np.int64(devices),
     )
     return (out if is_max else out * window**2).astype(first.dtype)
 
@@ -214,7 +219,12 @@ def _lower(context: Any, *operands: Any, role: str, window: int, padding: Pairs,
     oneDNN has no role 'tangent', and no windows that lie in the padding alone.
     """
     fits = role != "tangent" and max(map(max, padding)) < window
-    by = _by_onednn if fits and uses_onednn(context) else _by_shifts
+    by = _by_shifts
+    if fits and uses_onednn(context):
+        x, y = "nhwc", "npqc"
+        operands_axes = {"output": (x,), "images": (y, x)[: len(operands)]}[role]
+        axes = Axes(operands_axes, x if role == "images" else y, divisible="nc")
+        by = on_each_device(context, _by_onednn, axes)
     compute = functools.partial(by, role=role, window=window, padding=padding, **params)
     return mlir.lower_fun(compute, multiple_results=False)(context, *operands)
 

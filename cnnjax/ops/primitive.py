@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax._src import dispatch  # no public API tells a lowering the mesh
 from jax.extend.core import Primitive
 
 from cnnjax.ops import onednn
@@ -23,6 +24,7 @@ def primitive(name: str) -> Primitive:
         """Returns the jitted function that binds the primitive with these parameters."""
         return jax.jit(functools.partial(result.bind, **params))
 
+    dispatch.prim_requires_devices_during_lowering.add(result)  # so that the lowering context has the mesh
     result.def_impl(lambda *operands, **params: compiled(**params)(*operands))
     result.def_abstract_eval(lambda first, *rest, shape, **params: first.update(shape=shape, weak_type=False))
     return result
@@ -36,9 +38,10 @@ def device_count(context: Any) -> int:
 def uses_onednn(context: Any) -> bool:
     """Returns whether a lowering for a CPU may call oneDNN; `context` is its LoweringRuleContext.
 
-    False on several devices, because XLA can partition only its own operations; in an exported program, which must run
-    without our library; for a first operand other than float32 and bfloat16; and where oneDNN is not available.
+    False in an exported program, which must run without our library; on several devices that no mesh names; for a first
+    operand other than float32 and bfloat16; and where oneDNN is not available.
     """
-    if device_count(context) > 1 or context.module_context.lowering_parameters.for_export:
+    no_mesh = device_count(context) > 1 and getattr(context.module_context.axis_context, "abstract_mesh", None) is None
+    if no_mesh or context.module_context.lowering_parameters.for_export:
         return False
     return context.avals_in[0].dtype in (jnp.float32, jnp.bfloat16) and onednn.load().ok

@@ -13,9 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec
 
-from cnnjax.distributed import sharding
 from cnnjax.ops import convolution, onednn, pooling
 
 HERE = onednn.load()
@@ -106,30 +104,13 @@ def test_a_convolution_is_that_of_jax_under_every_transform(images: Any, kernel:
 
 
 @needs_onednn
-def test_one_device_has_onednn_and_several_divide_xlas() -> None:
-    x, w = draw(1, 8, 9, 9, 4), draw(2, 3, 3, 4, 8)
-    options: dict[str, Any] = {"strides": (1, 1), "padding": ((1, 1), (1, 1))}
-    step = jax.jit(lambda x, w: products(lambda x, w: convolution.convolution(x, w, **options), x, w))
-    mesh = sharding.make_mesh(jax.devices())
-    rows = NamedSharding(mesh, PartitionSpec("data"))
-    divided = jax.device_put(x, rows), jax.device_put(w, NamedSharding(mesh, PartitionSpec()))
-    one, several = (str(step.lower(*pair).compile().as_text()) for pair in ((x, w), divided))
-    assert onednn.CONVOLVE in one
-    assert onednn.CONVOLVE not in several
-    assert "all-gather" not in several
-    out = step(*divided)
-    assert out[0].sharding.is_equivalent_to(rows, 4)
-    assert_near(out, step(x, w))
-
-
-@needs_onednn
 def test_what_onednn_refuses_is_an_error_of_xla() -> None:
     call = jax.ffi.ffi_call(onednn.CONVOLVE, jax.ShapeDtypeStruct((1, 9, 9, 8), jnp.float32))
     pair = np.array([1, 1], np.int64)
     with pytest.raises(jax.errors.JaxRuntimeError, match="oneDNN"):  # 4 channels, and a kernel for 3
         call(
             draw(1, 1, 9, 9, 4), draw(2, 3, 3, 3, 8), role=np.int64(0), strides=pair,
-            padding=np.array([1, 1, 1, 1], np.int64), dilation=pair, groups=np.int64(1),
+            padding=np.array([1, 1, 1, 1], np.int64), dilation=pair, groups=np.int64(1), devices=np.int64(1),
         )  # fmt: skip
 
 

@@ -1,0 +1,100 @@
+"""Custom calls on several devices: XLA partitions only its own operations, so each call says how it is divided."""
+
+import dataclasses
+import functools
+import hashlib
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+from jax.experimental.custom_partitioning import custom_partitioning
+from jax.sharding import NamedSharding, PartitionSpec
+
+from cnnjax.ops.primitive import device_count
+
+KEY_AXIS = "z"  # of the operand that tells calls apart
+
+
+@dataclasses.dataclass(frozen=True)
+class Axes:
+    """The axes of an operation, one letter each, as in `jax.numpy.einsum`.
+
+    Attributes:
+      operands: the axes of each operand, such as ('nhwc', 'ijco').
+      result: the axes of the result, such as 'npqo'.
+      divisible: letters of the axes along which the operation may be sharded. Along one that the result lacks, the
+          devices' results are summed.
+    """
+
+    operands: tuple[str, ...]
+    result: str
+    divisible: str
+
+    @property
+    def summed(self) -> tuple[str, ...]:
+        """Returns the divisible axes that the result lacks."""
+        return tuple(letter for letter in self.divisible if letter not in self.result)
+
+
+def on_each_device(context: Any, compute: Callable[..., jax.Array], axes: Axes) -> Callable[..., jax.Array]:
+    """Returns a function that computes as `compute`, on several devices with each of them computing its own shard.
+
+    `compute(*operands, shape=..., devices=..., **options)` returns an array of that shape; `devices` is the number of
+    devices of this process that compute at the same time. Operands sharded along other axes than the divisible ones
+    are gathered first. `context` is the LoweringRuleContext of the program (Shardy); use the function there only.
+    """
+    count = device_count(context)
+    if count == 1:
+        return compute
+
+    def compute_on_shards(*operands: jax.Array, shape: tuple[int, ...], **options: Any) -> jax.Array:
+        """Computes an array of the given shape."""
+        options = options | {"devices": min(count, jax.local_device_count())}
+        local = functools.partial(compute, **options)
+        call = custom_partitioning(lambda *operands: local(*operands[:-1], shape=shape))
+        letters = dict.fromkeys("".join((*axes.operands, KEY_AXIS, axes.result)))
+        call.def_partition(
+            functools.partial(_partition, local, axes),
+            sharding_rule=f"{', '.join(map(' '.join, axes.operands))}, {KEY_AXIS} -> {' '.join(axes.result)}",
+            reduction_factors=axes.summed,
+            need_replication_factors=tuple(letter for letter in letters if letter not in axes.divisible),
+        )
+        # Until it is partitioned, the program does not show what is called, and JAX's compilation cache would take one
+        # with other options for the same. So they are an operand, which no device reads.
+        digest = hashlib.sha256(repr((compute.__module__, sorted(options.items()))).encode()).digest()
+        return call(*operands, np.frombuffer(digest, np.int32))
+
+    return compute_on_shards
+
+
+def _partition(compute: Callable[..., jax.Array], axes: Axes, mesh: Any, operands: Any, result: Any) -> Any:
+    """Divides the operation: returns the mesh, what each device computes, and the result's and operands' shardings.
+
+    `operands` and `result` have shapes and the shardings that XLA proposes. The first that shards a divisible axis
+    decides how the axis is sharded.
+    """
+    sharded: dict[str, Any] = {}
+    for letters, array in zip((*axes.operands, axes.result), (*operands[:-1], result), strict=True):
+        for letter, size, axis in zip(letters, array.shape, array.sharding.spec, strict=False):
+            names = (axis,) if isinstance(axis, str) else tuple(axis or ())
+            taken = {name for names in sharded.values() for name in names}
+            devices = math.prod(mesh.shape[name] for name in names)
+            if letter in axes.divisible and letter not in sharded and size % devices == 0 and not taken & {*names}:
+                sharded[letter] = names
+
+    def sharding(letters: str) -> NamedSharding:
+        """Returns the sharding of an array with these axes."""
+        return NamedSharding(mesh, PartitionSpec(*(sharded.get(letter) or None for letter in letters)))
+
+    local_shape = sharding(axes.result).shard_shape(result.shape)
+    summed = tuple(name for letter in axes.summed for name in sharded.get(letter, ()))
+
+    def compute_shard(*shards: jax.Array) -> jax.Array:
+        """Computes a device's shard of the result."""
+        out = compute(*shards[:-1], shape=local_shape)
+        return lax.psum(out, summed) if summed else out
+
+    return mesh, compute_shard, sharding(axes.result), (*map(sharding, axes.operands), sharding(KEY_AXIS))
