@@ -106,9 +106,9 @@ class Airbench(Network):
         conv = partial(layers.conv, kernel=3, use_bias=False, kernel_init=identity_first(init))
         for i, channels in enumerate(self.features, start=1):
             x = max_pool(conv(channels, name=f"stage{i}_conv1")(x), 2)
-            x = layers.act(layers.norm(name=f"stage{i}_norm1")(x))
+            x = layers.norm_act(name=f"stage{i}_norm1")(x)
             x = conv(channels, name=f"stage{i}_conv2")(x)
-            x = features[f"stage{i}"] = layers.act(layers.norm(name=f"stage{i}_norm2")(x))
+            x = features[f"stage{i}"] = layers.norm_act(name=f"stage{i}_norm2")(x)
         if self.features_only:
             return features
         dense = partial(layers.dense, use_bias=False)

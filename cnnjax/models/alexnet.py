@@ -72,7 +72,7 @@ class AlexNet(Network):
                 conv = layers.conv(channels, 3, name="conv1")
             else:
                 conv = layers.conv(channels, kernel, 4, self.padding, name="conv1")
-            x = features[f"conv{i}"] = layers.act(layers.norm(name=f"norm{i}")(conv(x)))
+            x = features[f"conv{i}"] = layers.norm_act(name=f"norm{i}")(conv(x))
             if i <= 2 and not self.pool_first:
                 x = layers.lrn(x)
             if i in POOLED and not (i == 1 and self.small_images):

@@ -42,10 +42,10 @@ class Layer(nn.Module):
     def __call__(self, inputs: list[jax.Array]) -> jax.Array:
         layers = self.layers
         # Concatenated inside, so that remat does not keep the copies: memory is linear in depth, not quadratic.
-        x = layers.act(layers.norm(name="norm1")(jnp.concatenate(inputs, axis=-1)))
+        x = layers.norm_act(name="norm1")(jnp.concatenate(inputs, axis=-1))
         if self.bottleneck:
             x = _dropout(layers, self.dropout)(layers.conv(4 * self.growth_rate, 1, name="conv1")(x))
-            x = layers.act(layers.norm(name="norm2")(x))
+            x = layers.norm_act(name="norm2")(x)
         name = "conv2" if self.bottleneck else "conv1"
         return _dropout(layers, self.dropout)(layers.conv(self.growth_rate, 3, name=name)(x))
 
@@ -66,7 +66,7 @@ class Transition(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         layers = self.layers
-        x = layers.act(layers.norm(name="norm")(x))
+        x = layers.norm_act(name="norm")(x)
         return avg_pool(_dropout(layers, self.dropout)(layers.conv(self.features, 1, name="conv")(x)), 2)
 
 
@@ -101,7 +101,7 @@ class DenseNet(Network):
         if self.small_images:
             x = layers.conv(self.features, 3, name="conv0")(x)
         else:
-            x = layers.act(layers.norm(name="norm0")(layers.conv(self.features, 7, 2, name="conv0")(x)))
+            x = layers.norm_act(name="norm0")(layers.conv(self.features, 7, 2, name="conv0")(x))
             x = max_pool(x, 3, 2, 1)
         features["stem"] = x
         for block, size in enumerate(self.stage_sizes, start=1):
@@ -112,7 +112,7 @@ class DenseNet(Network):
             for i in range(1, size + 1):
                 outputs.append(layer(layers, *options, name=f"block{block}_layer{i}")(outputs))
             x = features[f"block{block}"] = jnp.concatenate(outputs, axis=-1)
-        x = features["last"] = layers.act(layers.norm(name="last_norm")(x))
+        x = features["last"] = layers.norm_act(name="last_norm")(x)
         if self.features_only:
             return features
         return self.linear_head(x, layers)

@@ -74,12 +74,12 @@ class LeNet5(Network):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array | dict[str, jax.Array]:
         _check_size(x, 32 - 2 * self.padding)
         layers, features, pool = self.layers(train), {}, POOLS[self.pool]
-        x = features["c1"] = layers.act(layers.norm(name="norm1")(layers.conv(6, 5, 1, self.padding, name="c1")(x)))
+        x = features["c1"] = layers.norm_act(name="norm1")(layers.conv(6, 5, 1, self.padding, name="c1")(x))
         x = features["s2"] = pool(x, 2)
-        x = features["c3"] = layers.act(layers.norm(name="norm3")(layers.conv(16, 5, 1, 0, name="c3")(x)))
+        x = features["c3"] = layers.norm_act(name="norm3")(layers.conv(16, 5, 1, 0, name="c3")(x))
         x = features["s4"] = pool(x, 2)
         # For 32x32 images C5 is 1x1, and equals a fully connected layer.
-        x = features["c5"] = layers.act(layers.norm(name="norm5")(layers.conv(120, 5, 1, 0, name="c5")(x)))
+        x = features["c5"] = layers.norm_act(name="norm5")(layers.conv(120, 5, 1, 0, name="c5")(x))
         if self.features_only:
             return features
         x = self.pool_or_flatten(layers.dropout(x))

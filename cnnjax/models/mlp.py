@@ -39,7 +39,7 @@ class MLP(Network):
             layers = layers._replace(dense=partial(layers.dense, kernel_init=uniform(self.init_bound)))
         x = x.reshape(x.shape[0], -1)
         for i, size in enumerate(self.features, start=1):
-            x = layers.act(layers.norm(name=f"norm{i}")(layers.dense(size, name=f"hidden{i}")(x)))
+            x = layers.norm_act(name=f"norm{i}")(layers.dense(size, name=f"hidden{i}")(x))
             x = features[f"hidden{i}"] = layers.dropout(x)
         if self.features_only:
             return features

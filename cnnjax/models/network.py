@@ -200,6 +200,14 @@ class Network(nn.Module):
     def layers(self, train: bool) -> Layers:
         """Returns the layer constructors that the fields describe, for training or (`train` False) for evaluation."""
         conv_init, dense_init = INITIALIZERS[self.initializer](self.initializer_std)
+        norm, act = self._norm(train), activation(self.activation)
+
+        def norm_act(**own: Any) -> Callable[[jax.Array], jax.Array]:
+            """Returns the normalization layer, followed by the activation function."""
+            if self.norm == "batch" and self.activation == "relu":
+                return norm(relu=True, **own)
+            return lambda x: act(norm(**own)(x))
+
         return Layers(
             conv=partial(
                 conv,
@@ -209,9 +217,10 @@ class Network(nn.Module):
                 dtype=self.dtype,
             ),
             dense=partial(nn.Dense, kernel_init=dense_init, dtype=self.dtype),
-            norm=self._norm(train),
+            norm=norm,
+            norm_act=norm_act,
             lrn=local_response_norm if self.norm == "lrn" else identity,
-            act=activation(self.activation),
+            act=act,
             dropout=lambda x: nn.Dropout(self.dropout, deterministic=not train)(x),
             train=train,
         )

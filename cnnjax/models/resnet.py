@@ -68,8 +68,8 @@ class Block(nn.Module):
         for i, conv in enumerate(self.convs, start=1):
             y = layers.conv(conv.features, conv.kernel, conv.stride, groups=conv.groups, name=f"conv{i}")(y)
             scale_init = nn.initializers.zeros if self.zero_init and i == last else nn.initializers.ones
-            y = layers.norm(name=f"norm{i}", scale_init=scale_init)(y)
-            y = y if i == last else layers.act(y)
+            norm = layers.norm if i == last else layers.norm_act
+            y = norm(name=f"norm{i}", scale_init=scale_init)(y)
         y = squeeze_excite(y, layers, self.se)
         y = drop_path(y, layers, self.drop_rate)
         return layers.act(y if self.shortcut == "none" else y + self._shortcut(x))
@@ -153,8 +153,8 @@ class ResNet(Network):
             layers = layers._replace(conv=partial(layers.conv, use_bias=True))
         block, rates = remat_if(self.remat, Block), iter(drop_rates(self.stochastic_depth, sum(self.stage_sizes)))
         kernel, stride = (3, 1) if self.small_images else (7, 2)
-        x = layers.norm(name="norm1")(layers.conv(self.features, kernel, stride, name="conv1")(x))
-        x = features["conv1"] = layers.act(x)
+        x = layers.norm_act(name="norm1")(layers.conv(self.features, kernel, stride, name="conv1")(x))
+        features["conv1"] = x
         if not self.small_images:
             padding = "SAME" if self.stride == "slim" else 0 if self.ceil_pool else 1
             x = features["pool1"] = max_pool(x, 3, 2, padding, self.ceil_pool)

@@ -39,7 +39,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         layers = self.layers
-        y = layers.act(layers.norm(name="norm1")(layers.conv(self.features, 3, self.stride, name="conv1")(x)))
+        y = layers.norm_act(name="norm1")(layers.conv(self.features, 3, self.stride, name="conv1")(x))
         y = layers.norm(name="norm2")(layers.conv(self.features, 3, name="conv2")(y))
         y = squeeze_excite(y, layers, self.se)
         y = drop_path(y, layers, self.drop_rate)
@@ -91,7 +91,7 @@ class CifarResNet(Network):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array | dict[str, jax.Array]:
         layers, features, size = self.layers(train), {}, (self.depth - 2) // 6
         block, rates = remat_if(self.remat, Block), drop_rates(self.stochastic_depth, 3 * size)
-        x = features["conv1"] = layers.act(layers.norm(name="norm1")(layers.conv(16, 3, name="conv1")(x)))
+        x = features["conv1"] = layers.norm_act(name="norm1")(layers.conv(16, 3, name="conv1")(x))
         for stage, channels in enumerate((16, 32, 64)):
             for i in range(1 if self.scan else size):
                 stride = 2 if stage > 0 and i == 0 else 1

@@ -91,10 +91,10 @@ class Unit(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         layers, last = self.layers, len(self.kernels)
         final = partial(layers.conv, use_bias=True) if self.use_bias else layers.conv
-        y = activated = layers.act(layers.norm(name="norm1")(x)) if self.preactivate else x
+        y = activated = layers.norm_act(name="norm1")(x) if self.preactivate else x
         for i, (kernel, stride) in enumerate(zip(self.kernels, self.strides, strict=True), start=1):
             if i > 1:
-                y = layers.act(layers.norm(name=f"norm{i}")(y))
+                y = layers.norm_act(name=f"norm{i}")(y)
             conv, channels = (final, self.features) if i == last else (layers.conv, self.inner)
             y = conv(channels, kernel, stride, name=f"conv{i}")(y)
         y = squeeze_excite(y, layers, self.se)
@@ -160,7 +160,7 @@ class ResNetV2(Network):
         kernel, stride = (3, 1) if self.small_images else (7, 2)
         x = stem(self.features, kernel, stride, name="conv1")(x)
         if layout.stem_norm:
-            x = layers.act(layers.norm(name="norm1")(x))
+            x = layers.norm_act(name="norm1")(x)
         features["conv1"] = x
         if not self.small_images:
             x = features["pool1"] = _pool(x, layout.pool)
@@ -179,7 +179,7 @@ class ResNetV2(Network):
             if self.scan and size > 1:
                 x = scan_blocks(unit(stage, 1, "others", 0.0), size - 1, x)
             features[f"conv{stage + 2}_x"] = x
-        x = features["last"] = layers.act(layers.norm(name="last_norm")(x))
+        x = features["last"] = layers.norm_act(name="last_norm")(x)
         if self.features_only:
             return features
         return self.linear_head(x, layers)

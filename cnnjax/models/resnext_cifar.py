@@ -37,9 +37,9 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         layers = self.layers
-        y = layers.act(layers.norm(name="norm1")(layers.conv(self.inner, 1, name="conv1")(x)))
+        y = layers.norm_act(name="norm1")(layers.conv(self.inner, 1, name="conv1")(x))
         y = layers.conv(self.inner, 3, self.stride, groups=self.groups, name="conv2")(y)
-        y = layers.act(layers.norm(name="norm2")(y))
+        y = layers.norm_act(name="norm2")(y)
         y = layers.norm(name="norm3")(layers.conv(self.features, 1, name="conv3")(y))
         y = squeeze_excite(y, layers, self.se)
         y = drop_path(y, layers, self.drop_rate)
@@ -77,7 +77,7 @@ class CifarResNeXt(Network):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array | dict[str, jax.Array]:
         layers, features, size = self.layers(train), {}, (self.depth - 2) // 9
         block, rates = remat_if(self.remat, Block), drop_rates(self.stochastic_depth, 3 * size)
-        x = features["conv1"] = layers.act(layers.norm(name="norm1")(layers.conv(64, 3, name="conv1")(x)))
+        x = features["conv1"] = layers.norm_act(name="norm1")(layers.conv(64, 3, name="conv1")(x))
         for stage in range(3):
             channels, inner = 256 * 2**stage, self.groups * self.width * 2**stage
             for i in range(size):

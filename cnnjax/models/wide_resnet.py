@@ -34,9 +34,9 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         layers = self.layers
-        activated = layers.act(layers.norm(name="norm1")(x))
+        activated = layers.norm_act(name="norm1")(x)
         y = layers.conv(self.features, 3, self.stride, name="conv1")(activated)
-        y = layers.act(layers.norm(name="norm2")(y))
+        y = layers.norm_act(name="norm2")(y)
         y = nn.Dropout(self.dropout, deterministic=not layers.train)(y)
         y = layers.conv(self.features, 3, name="conv2")(y)
         y = squeeze_excite(y, layers, self.se)
@@ -82,7 +82,7 @@ class WideResNet(Network):
                 options = stride, self.block_dropout, self.se, rates[group * size + i]
                 x = block(layers, 16 * 2**group * self.width, *options, name=f"conv{group + 2}_{i + 1}")(x)
             features[f"conv{group + 2}"] = x
-        x = features["last"] = layers.act(layers.norm(name="last_norm")(x))
+        x = features["last"] = layers.norm_act(name="last_norm")(x)
         if self.features_only:
             return features
         return self.linear_head(x, layers)

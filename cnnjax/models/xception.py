@@ -90,7 +90,7 @@ class Xception(Network):
             x = features[f"block{i}"] = block(layers, channels, *options, name=f"block{i}")(x)
         for i, channels in enumerate((1536, 2048), start=3):
             x = SeparableConv(layers.conv, channels, name=f"conv{i}")(x)
-            x = features[f"conv{i}"] = layers.act(layers.norm(name=f"norm{i}")(x))
+            x = features[f"conv{i}"] = layers.norm_act(name=f"norm{i}")(x)
         return features if self.features_only else self.linear_head(x, layers)
 
 

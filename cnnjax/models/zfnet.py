@@ -42,7 +42,7 @@ class ZFNet(Network):
         shapes = ((3, 1, 1) if self.small_images else (7, 2, 1), (5, 2, 0), (3, 1, 1), (3, 1, 1), (3, 1, 1))
         for i, (channels, (kernel, stride, padding)) in enumerate(zip(self.features, shapes, strict=True), start=1):
             conv = layers.conv(channels, kernel, stride, padding, name=f"conv{i}")
-            x = features[f"conv{i}"] = layers.act(layers.norm(name=f"norm{i}")(conv(x)))
+            x = features[f"conv{i}"] = layers.norm_act(name=f"norm{i}")(conv(x))
             if i <= 2 and not self.pool_first:
                 x = layers.lrn(x)
             if i in POOLED and not (i == 1 and self.small_images):

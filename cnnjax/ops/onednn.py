@@ -18,9 +18,16 @@ import jax
 
 from cnnjax.ops import compiler
 
-CONVOLVE, POOL = "cnnjax_convolve", "cnnjax_pool"  # names of the custom calls
+# Names of the custom calls.
+CONVOLVE, POOL, NORMALIZE, NORMALIZE_BACKWARD = (
+    f"cnnjax_{name}" for name in ("convolve", "pool", "normalize", "normalize_backward")
+)
 RUNTIME, HEADERS = "onednn-cpu-gomp", "onednn-devel-cpu-gomp"
-ROLES = ("output", "images", "kernel")  # numbered as in onednn.cc: which product of a convolution is computed
+ROLES = (
+    "output",
+    "images",
+    "kernel",
+)  # numbered as in onednn_convolution.h: which product of a convolution is computed
 
 
 class Status(NamedTuple):
@@ -49,7 +56,7 @@ def load() -> Status:
         # Must be set before libgomp is loaded: its idle threads must not spin while XLA's threads work.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         library = ctypes.CDLL(str(_compile()))
-        for target in (CONVOLVE, POOL):
+        for target in (CONVOLVE, POOL, NORMALIZE, NORMALIZE_BACKWARD):
             jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(library[target]), platform="cpu")
         library.cnnjax_onednn.restype = ctypes.c_char_p
         return Status(True, f"oneDNN {library.cnnjax_onednn().decode()}")

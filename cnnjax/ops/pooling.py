@@ -136,8 +136,8 @@ def _by_onednn(
     out = jax.ffi.ffi_call(onednn.POOL, jax.ShapeDtypeStruct(shape, jnp.float32))(
         first.astype(jnp.float32),
         x.astype(jnp.float32),
-        biggest=is_max,
-        back=role == "images",
+        is_max=is_max,
+        backward=role == "images",
         window=np.int64(window),
         stride=np.int64(stride),
         padding=np.array(padding, np.int64).ravel(),

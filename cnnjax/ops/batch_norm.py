@@ -1,0 +1,215 @@
+"""Batch normalization with an optional ReLU, as JAX primitives; the implementation is chosen when a program is lowered.
+
+On one CPU device oneDNN computes those of float32 (see `cnnjax.ops.onednn`), each with its ReLU. Elsewhere XLA
+computes the formulas below, which also define all derivatives of higher order.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from cnnjax.ops import onednn
+from cnnjax.ops.primitive import device_count, uses_onednn
+
+
+def batch_norm(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, relu: bool = False
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Normalizes x [..., C] by the mean and the variance of each channel (Ioffe, Szegedy 2015, Algorithm 1).
+
+    Returns scale * (x - mean) / sqrt(var + epsilon) + bias, in the dtype of x, and mean and var [C], the biased
+    variance, in that of `scale` [C] and `bias` [C]. With `relu`, negative results are 0.
+    """
+    y, mean, var, _ = batch_norm_p.bind(x, scale, bias, epsilon=float(epsilon), relu=relu)
+    return y, mean, var
+
+
+# ------------------------------------------------------------------------------------------------------------ formulas
+
+
+def _normalize(x: Any, scale: Any, bias: Any, *, epsilon: float, relu: bool) -> Any:
+    """Computes `batch_norm` with XLA. The last result is not used."""
+    wide, axes = x.astype(scale.dtype), tuple(range(x.ndim - 1))
+    mean = jnp.mean(wide, axes)
+    var = jnp.maximum(0.0, jnp.mean(jnp.square(wide), axes) - jnp.square(mean))
+    factor = scale * lax.rsqrt(var + epsilon)
+    y = (wide - lax.expand_dims(mean, axes)) * lax.expand_dims(factor, axes) + lax.expand_dims(bias, axes)
+    return (jnp.maximum(y, 0) if relu else y).astype(x.dtype), mean, var, jnp.zeros(x.size, jnp.uint8)
+
+
+def _tangent(
+    dx: Any, dscale: Any, dbias: Any, x: Any, scale: Any, bias: Any, mean: Any, var: Any, workspace: Any, *,
+    epsilon: float, relu: bool,
+) -> Any:  # fmt: skip
+    """Returns the tangent of the normalized x, linear in (dx, dscale, dbias) (Ioffe, Szegedy 2015, sec. 3).
+
+    Transposed, it is two sums and one pass over x. `mean` and `var` are those of x.
+    """
+    del workspace
+    wide, axes = dx.astype(scale.dtype), tuple(range(x.ndim - 1))
+    dscale, dbias, scale, bias, mean, var = (
+        lax.expand_dims(value, axes) for value in (dscale, dbias, scale, bias, mean, var)
+    )
+    inverse = lax.rsqrt(var + epsilon)
+    standard, factor = (x.astype(scale.dtype) - mean) * inverse, scale * inverse
+    shift = dbias - factor * jnp.mean(wide, axes, keepdims=True)
+    slope = dscale - factor * jnp.mean(standard * wide, axes, keepdims=True)
+    dy = factor * wide + standard * slope + shift
+    if relu:
+        dy = jnp.where(standard * scale + bias > 0, dy, 0)
+    return [dy.astype(x.dtype)]
+
+
+def _gradient(g: Any, *residuals: Any, **options: Any) -> Any:
+    """Returns the gradients of (x, scale, bias) from that of the normalized x: the transpose of `_tangent`."""
+    x, scale, bias = residuals[:3]
+    tangent = functools.partial(_tangent, **options)
+    return jax.linear_transpose(lambda *tangents: tangent(*tangents, *residuals), x, scale, bias)([g])
+
+
+def _shapes(x: Any, scale: Any, *rest: Any, **options: Any) -> list[Any]:
+    """Returns the shapes and dtypes of the results of `_normalize`."""
+    stats = scale.update(weak_type=False)
+    return [x.update(weak_type=False), stats, stats, x.update(shape=(x.size,), dtype=np.dtype(np.uint8))]
+
+
+# ---------------------------------------------------------------------------------------------------------- primitives
+
+
+def _primitive(name: str, formula: Callable[..., Any], shapes: Callable[..., Any], by_onednn: Any) -> Primitive:
+    """Creates a primitive that computes `formula`, on one CPU device by the function `by_onednn` if it is not None."""
+    result = Primitive(name)
+    result.multiple_results = True
+    result.def_impl(lambda *operands, **params: _compiled(result, **params)(*operands))
+    result.def_abstract_eval(shapes)
+
+    def lower(context: Any, *operands: Any, **params: Any) -> Any:
+        """Lowers the primitive for a CPU."""
+        fits = context.avals_in[0].dtype == jnp.float32 and device_count(context) == 1 and uses_onednn(context)
+        by = by_onednn if fits and by_onednn is not None else formula
+        return mlir.lower_fun(by, multiple_results=True)(context, *operands, **params)
+
+    def batched(operands: Sequence[Any], axes: Sequence[Any], **params: Any) -> Any:
+        """Implements vmap by the formula."""
+        out = jax.vmap(functools.partial(formula, **params), axes)(*operands)
+        return out, [0] * len(out)
+
+    mlir.register_lowering(result, mlir.lower_fun(formula, multiple_results=True))
+    mlir.register_lowering(result, lower, platform="cpu")
+    batching.primitive_batchers[result] = batched
+    return result
+
+
+@functools.cache
+def _compiled(primitive: Primitive, **params: Any) -> Any:
+    """Returns the jitted function that binds a primitive: for calls outside jit."""
+    return jax.jit(functools.partial(primitive.bind, **params))
+
+
+def _as_images(x: Any) -> Any:
+    """Reshapes x [..., C] to [N, H, W, C], as oneDNN takes it."""
+    return x.reshape(-1, 1, 1, x.shape[-1]) if x.ndim < 4 else x.reshape(-1, *x.shape[-3:])
+
+
+def _normalize_by_onednn(x: Any, scale: Any, bias: Any, *, epsilon: float, relu: bool) -> Any:
+    """Computes `batch_norm` with oneDNN; the last result tells `_gradient_by_onednn` where the ReLU was active."""
+    images = _as_images(x)
+    stats = jax.ShapeDtypeStruct(scale.shape, jnp.float32)
+    shapes = (jax.ShapeDtypeStruct(images.shape, x.dtype), stats, stats, jax.ShapeDtypeStruct((x.size,), jnp.uint8))
+    call = jax.ffi.ffi_call(onednn.NORMALIZE, shapes)
+    y, *rest = call(images, scale, bias, relu=relu, epsilon=np.float32(epsilon), devices=np.int64(1))
+    return y.reshape(x.shape), *rest
+
+
+def _gradient_by_onednn(
+    g: Any, x: Any, scale: Any, bias: Any, mean: Any, var: Any, workspace: Any, *, epsilon: float, relu: bool
+) -> Any:
+    """Computes `_gradient` with oneDNN."""
+    del bias
+    images = _as_images(x)
+    stats = jax.ShapeDtypeStruct(scale.shape, jnp.float32)
+    call = jax.ffi.ffi_call(onednn.NORMALIZE_BACKWARD, (jax.ShapeDtypeStruct(images.shape, x.dtype), stats, stats))
+    operands = (_as_images(g), images, scale, mean, var, workspace)
+    dx, *rest = call(*operands, relu=relu, epsilon=np.float32(epsilon), devices=np.int64(1))
+    return dx.reshape(x.shape), *rest
+
+
+batch_norm_p = _primitive("batch_norm", _normalize, _shapes, _normalize_by_onednn)
+tangent_p = _primitive("batch_norm_tangent", _tangent, lambda dx, *rest, **options: [dx.update(weak_type=False)], None)
+gradient_p = _primitive(
+    "batch_norm_gradient",
+    _gradient,
+    lambda g, x, scale, bias, *rest, **options: [value.update(weak_type=False) for value in (x, scale, bias)],
+    _gradient_by_onednn,
+)
+
+
+# --------------------------------------------------------------------------------------------------------- derivatives
+
+
+def _batch_norm_jvp(primals: Any, tangents: Any, **options: Any) -> Any:
+    """Differentiates `batch_norm_p`. The tangents of mean and variance matter for second derivatives only."""
+    x, scale, bias = primals
+    y, mean, var, workspace = batch_norm_p.bind(*primals, **options)
+    dx, dscale, dbias = map(ad.instantiate_zeros, tangents)
+    (dy,) = tangent_p.bind(dx, dscale, dbias, x, scale, bias, mean, var, workspace, **options)
+    axes, wide = tuple(range(x.ndim - 1)), dx.astype(scale.dtype)
+    dvar = 2 * jnp.mean((x.astype(scale.dtype) - lax.expand_dims(mean, axes)) * wide, axes)
+    return (y, mean, var, workspace), (dy, jnp.mean(wide, axes), dvar, ad.Zero(jax.typeof(workspace).to_tangent_aval()))
+
+
+def _tangent_transpose(cotangents: Any, *operands: Any, **options: Any) -> Any:
+    """Transposes `tangent_p` with respect to its first three operands."""
+    (g,) = cotangents
+    if isinstance(g, ad.Zero):
+        return [ad.Zero(operand.aval) if ad.is_undefined_primal(operand) else None for operand in operands]
+    gradients = gradient_p.bind(g, *operands[3:], **options)
+    return [
+        gradient if ad.is_undefined_primal(operand) else None
+        for operand, gradient in zip(operands[:3], gradients, strict=True)
+    ] + [None] * 6
+
+
+def _gradient_transpose(cotangents: Any, g: Any, *residuals: Any, **options: Any) -> Any:
+    """Transposes `gradient_p` with respect to its first operand."""
+    tangents = [ad.instantiate_zeros(cotangent) for cotangent in cotangents]
+    return [*tangent_p.bind(*tangents, *residuals, **options), *[None] * 6]
+
+
+def _formula_jvp(
+    primitive: Primitive, formula: Callable[..., Any], linear: int, primals: Any, tangents: Any, **options: Any
+) -> Any:
+    """Differentiates a primitive, which is linear in its first operands, `linear` in number, by its formula."""
+    out = primitive.bind(*primals, **options)
+    result = [ad.Zero(jax.typeof(value).to_tangent_aval()) for value in out]
+    if any(not isinstance(tangent, ad.Zero) for tangent in tangents[:linear]):
+        changes = [ad.instantiate_zeros(tangent) for tangent in tangents[:linear]]
+        result = primitive.bind(*changes, *primals[linear:], **options)
+    varied = [i for i in range(linear, len(primals) - 1) if not isinstance(tangents[i], ad.Zero)]  # not the workspace
+    if varied:
+
+        def of_varied(*values: Any) -> Any:
+            """Returns the formula as a function of the operands that vary."""
+            operands = list(primals)
+            for i, value in zip(varied, values, strict=True):
+                operands[i] = value
+            return list(formula(*operands, **options))
+
+        changes = [tangents[i] for i in varied]
+        more = jax.jvp(of_varied, [primals[i] for i in varied], changes)[1]
+        result = [ad.add_tangents(a, b) for a, b in zip(result, more, strict=True)]
+    return out, result
+
+
+ad.primitive_jvps[batch_norm_p] = _batch_norm_jvp
+ad.primitive_jvps[tangent_p] = functools.partial(_formula_jvp, tangent_p, _tangent, 3)
+ad.primitive_jvps[gradient_p] = functools.partial(_formula_jvp, gradient_p, _gradient, 1)
+ad.primitive_transposes[tangent_p] = _tangent_transpose
+ad.primitive_transposes[gradient_p] = _gradient_transpose

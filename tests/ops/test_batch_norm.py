@@ -1,0 +1,92 @@
+"""Batch normalization as a primitive: equal to its definition, in every derivative and transform."""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnnjax.ops import batch_norm, onednn
+
+Operands = tuple[jax.Array, jax.Array, jax.Array]
+
+
+def definition(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, relu: bool) -> Any:
+    axes = tuple(range(x.ndim - 1))
+    scale, bias = (value.reshape((1,) * len(axes) + (-1,)) for value in (scale, bias))
+    mean, var = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
+    y = (x - mean) / jnp.sqrt(var + epsilon) * scale + bias
+    return jax.nn.relu(y) if relu else y, mean.ravel(), var.ravel()
+
+
+def operands(shape: tuple[int, ...]) -> Operands:
+    rng = np.random.default_rng(0)
+    x, scale, bias = rng.normal(1, 2, shape), rng.normal(1, 0.5, shape[-1]), rng.normal(0, 1, shape[-1])
+    return jnp.asarray(x, jnp.float32), jnp.asarray(scale, jnp.float32), jnp.asarray(bias, jnp.float32)
+
+
+def test_an_optimizer_step_calls_onednn_once_forward_and_once_backward() -> None:
+    if not onednn.load().ok:
+        pytest.skip(onednn.load().text)
+    loss = jax.grad(lambda *args: batch_norm.batch_norm(*args, 1e-5, True)[0].sum(), (0, 1, 2))
+    text = jax.jit(loss).lower(*operands((4, 5, 6, 3))).compile().as_text() or ""
+    for target in (onednn.NORMALIZE, onednn.NORMALIZE_BACKWARD):
+        assert text.count(f'custom_call_target="{target}"') == 1
+
+
+@pytest.fixture(scope="module", params=["oneDNN", "formula"])
+def implementation(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Sets what computes the primitives, once for all tests of one: JAX must forget what it compiled for the other."""
+    if request.param == "oneDNN" and not onednn.load().ok:
+        pytest.skip(onednn.load().text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch_norm, "uses_onednn", lambda context: request.param == "oneDNN")
+        jax.clear_caches()
+        yield request.param
+    jax.clear_caches()
+
+
+def everything(normalize: Callable[..., Any], relu: bool, *args: jax.Array) -> Any:
+    """The results, first derivatives in both modes, second ones in both, and those of several examples at once."""
+
+    def loss(*args: jax.Array) -> jax.Array:
+        y, mean, var = normalize(*args, 1e-5, relu)
+        return jnp.sum(jnp.sin(y) * jnp.cos(args[0])) + jnp.sum(mean * var)
+
+    gradient = jax.grad(loss, (0, 1, 2))
+    changes = tuple(map(jnp.cos, args))
+    several = jax.vmap(gradient, (0, None, None))(jnp.stack([args[0], 2 * args[0]]), *args[1:])
+    return {
+        "results": normalize(*args, 1e-5, relu),
+        "gradient": jax.checkpoint(gradient)(*args),
+        "tangent": jax.jvp(loss, args, changes)[1],
+        "forward over reverse": jax.jvp(gradient, args, changes)[1],
+        "reverse over reverse": jax.vjp(gradient, *args)[1](changes),
+        "of several": several,
+        "of the scale alone": jax.grad(loss, 1)(*args),
+    }
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("shape", [(16, 3), (8, 7, 7, 16), (3, 2, 5, 5, 8)], ids=str)
+def test_batch_normalization_is_its_definition_in_all_derivatives(
+    shape: tuple[int, ...], relu: bool, implementation: str
+) -> None:
+    found, expected = (
+        jax.jit(functools.partial(everything, f, relu))(*operands(shape)) for f in (batch_norm.batch_norm, definition)
+    )
+    for name, values in expected.items():
+        for a, b in zip(jax.tree.leaves(found[name]), jax.tree.leaves(values), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max(), err_msg=name)
+
+
+def test_bfloat16_is_normalized_in_float32() -> None:
+    x, scale, bias = operands((8, 7, 7, 4))
+    y, mean, _ = batch_norm.batch_norm(x.astype(jnp.bfloat16), scale, bias, 1e-5, True)
+    assert (y.dtype, mean.dtype) == (jnp.bfloat16, jnp.float32)
+    expected = definition(x.astype(jnp.bfloat16).astype(jnp.float32), scale, bias, 1e-5, True)
+    np.testing.assert_allclose(y.astype(jnp.float32), expected[0], rtol=0.01, atol=0.01)
+    np.testing.assert_allclose(mean, expected[1], rtol=1e-5)
