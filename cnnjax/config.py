@@ -119,6 +119,13 @@ class Config:
     dtype: str = setting(
         "float32", "type of the computation; parameters and statistics stay float32", choices=("float32", "bfloat16")
     )
+    matmul_precision: str = setting(
+        "",
+        "how float32 numbers are multiplied: '' as JAX does, exactly on a CPU, as 'tensorfloat32' on a GPU and as "
+        "'bfloat16' on a TPU; 'float32' exactly; 'tensorfloat32' and 'bfloat16' round them to 11 and 8 bits. Sums are "
+        "float32",
+        choices=("", "float32", "tensorfloat32", "bfloat16"),
+    )
     seed: int = setting(0, "seed of initialization, data order, augmentation and dropout", minimum=0, below=2**63)
 
     # Devices. These fields, `cache`, `eval_batch_size` and those below may change when a run is resumed.
@@ -187,7 +194,7 @@ HINTS = {
     "teacher": "distill",
     "mixup": "augment, as in 'mixup(0.2)'",
     "cutmix": "augment, as in 'cutmix'",
-    "precision": "dtype",
+    "precision": "dtype, or matmul_precision",
     "amp": "dtype, as in 'bfloat16'",
     **ALIASES,
 }

@@ -18,6 +18,7 @@ from cnnjax.data import pipeline
 from cnnjax.data.info import DataInfo
 from cnnjax.distributed import sharding
 from cnnjax.models import create_model
+from cnnjax.ops.convolution import matmul_precision
 from cnnjax.state import TrainState
 from cnnjax.training.init import init_state
 from cnnjax.training.loop import feeds
@@ -157,7 +158,8 @@ def _lower_forward(setup: Setup, batch: Any) -> Any:
     """Lowers the network in evaluation mode: (variables, images) -> logits, both split over the devices by image."""
 
     def forward(variables: Any, images: jax.Array) -> Any:
-        return setup.model.apply(variables, setup.prepare(jax.random.key(0), images), train=False)
+        with matmul_precision(setup.config.matmul_precision):
+            return setup.model.apply(variables, setup.prepare(jax.random.key(0), images), train=False)
 
     rows = sharding.batch_sharding(setup.mesh)
     jitted = jax.jit(

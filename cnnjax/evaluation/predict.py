@@ -25,6 +25,7 @@ from cnnjax.evaluation.host_images import (
     read_views,
 )
 from cnnjax.evaluation.recipe import parse_eval_recipe
+from cnnjax.ops.convolution import matmul_precision
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +121,8 @@ class Predictor:
         prepare = augment.build(recipe.operations.step, recipe.normalization, data.statistics, shape)
 
         def apply(variables: Any, batch: jax.Array) -> dict[str, jax.Array]:
-            maps: Any = model.apply(variables, prepare(jax.random.key(0), batch), train=False)
+            with matmul_precision(recipe.matmul_precision):
+                maps: Any = model.apply(variables, prepare(jax.random.key(0), batch), train=False)
             return {name: maps[name].astype(jnp.float32) for name in ([layer] if layer else maps)}
 
         return jax.jit(

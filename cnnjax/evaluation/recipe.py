@@ -17,6 +17,7 @@ class EvalRecipe:
     Attributes:
       model: call string of the network, for error messages and for building variants of it.
       dtype: type of the computation, 'float32' or 'bfloat16'.
+      matmul_precision: how float32 numbers are multiplied, as in config.matmul_precision.
       operations: operations of config.preprocess.
       normalization: the call of config.normalize.
       protocol: the views in which each image is scored.
@@ -30,6 +31,7 @@ class EvalRecipe:
 
     model: str
     dtype: str
+    matmul_precision: str
     operations: Operations
     normalization: spec.Call
     protocol: protocols.Protocol
@@ -50,6 +52,7 @@ def parse_eval_recipe(config: Config) -> EvalRecipe:
     return EvalRecipe(
         model=config.model,
         dtype=config.dtype,
+        matmul_precision=config.matmul_precision,
         operations=operations,
         normalization=parse_normalization(config.normalize),
         protocol=protocols.build(config.protocol),

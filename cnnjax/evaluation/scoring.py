@@ -27,6 +27,7 @@ from cnnjax.errors import InputError
 from cnnjax.evaluation import protocols
 from cnnjax.evaluation.recipe import EvalRecipe
 from cnnjax.models import create_model
+from cnnjax.ops.convolution import matmul_precision
 from cnnjax.state import Tree
 
 INSTALLED = str(pathlib.Path(jax.__file__).parents[1])  # the folder of JAX and its like, where no own network is
@@ -60,20 +61,23 @@ class BatchScorer:
 
 
 def view_logits(
-    variables: Tree, images: jax.Array, start: jax.Array, *, model: nn.Module, prepare, views: int, flip: bool
-) -> jax.Array:
+    variables: Tree, images: jax.Array, start: jax.Array, *,
+    model: nn.Module, prepare: Callable[..., jax.Array], views: int, flip: bool, precision: str = "",
+) -> jax.Array:  # fmt: skip
     """Returns the logits of the views `start` to `start + views` of each image, in evaluation mode.
 
     Takes uint8 [N, V, H, W, C], or [N, H, W, C] for a single view, and returns float32 [N, views, K]. With `flip`, the
     logits of the horizontally flipped views follow: [N, 2 * views, K]. `prepare` maps (key, uint8 images) to network
-    input. Logits at several positions (of a fully convolutional network) are averaged.
+    input, and `precision` is config.matmul_precision. Logits at several positions (of a fully convolutional network)
+    are averaged.
     """
     images = images.reshape(len(images), -1, *images.shape[-3:])  # also accepts [N, H, W, C]
     chosen = jax.lax.dynamic_slice_in_dim(images, start, views, axis=1)
     if flip:
         chosen = jnp.concatenate([chosen, chosen[:, :, :, ::-1]], axis=1)
     inputs = prepare(jax.random.key(0), chosen.reshape(-1, *chosen.shape[2:]))
-    logits: Any = model.apply(variables, inputs, train=False)
+    with matmul_precision(precision):
+        logits: Any = model.apply(variables, inputs, train=False)
     logits = logits.mean(axis=tuple(range(1, logits.ndim - 1)))
     return logits.reshape(len(images), -1, logits.shape[-1])
 
@@ -155,7 +159,14 @@ def make_batch_scorer(
     divisors = (n for n in range(1, view_count + 1) if view_count % n == 0)
     views_per_call = max(n for n in divisors if n == 1 or n * padded_batch <= max_batch)
     logits = jax.jit(
-        functools.partial(view_logits, model=model, prepare=prepare, views=views_per_call, flip=flip),
+        functools.partial(
+            view_logits,
+            model=model,
+            prepare=prepare,
+            views=views_per_call,
+            flip=flip,
+            precision=recipe.matmul_precision,
+        ),
         in_shardings=(None, sharding.batch_sharding(mesh), None),
         out_shardings=sharding.batch_sharding(mesh),
         compiler_options=sharding.compiler_options(),

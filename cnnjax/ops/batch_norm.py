@@ -1,7 +1,8 @@
 """Batch normalization with an optional ReLU, as JAX primitives; the implementation is chosen when a program is lowered.
 
-On one CPU device oneDNN computes those of float32 (see `cnnjax.ops.onednn`), each with its ReLU. Elsewhere XLA
-computes the formulas below, which also define all derivatives of higher order.
+On one CPU device oneDNN computes them (see `cnnjax.ops.onednn`), each with its ReLU: in float32, and in bfloat16 on a
+processor with instructions for it. Elsewhere XLA computes the formulas below, which also define all derivatives of
+higher order.
 """
 
 import functools
@@ -92,7 +93,8 @@ def _primitive(name: str, formula: Callable[..., Any], shapes: Callable[..., Any
 
     def lower(context: Any, *operands: Any, **params: Any) -> Any:
         """Lowers the primitive for a CPU."""
-        fits = context.avals_in[0].dtype == jnp.float32 and device_count(context) == 1 and uses_onednn(context)
+        dtype = context.avals_in[0].dtype
+        fits = device_count(context) == 1 and uses_onednn(context) and onednn.compute_dtype(dtype) == dtype
         by = by_onednn if fits and by_onednn is not None else formula
         return mlir.lower_fun(by, multiple_results=True)(context, *operands, **params)
 

@@ -7,6 +7,7 @@ order, in both modes, need only three lowerings. On a CPU oneDNN computes them (
 convolutions of XLA; elsewhere XLA's own.
 """
 
+import contextlib
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -34,23 +35,34 @@ def convolution(
     """Convolves images x [N, H, W, C] with a kernel [h, w, C / groups, O]: -> [N, H', W', O], in the dtype of x.
 
     `strides` and the kernel's `dilation` are (rows, columns). `padding` is ((top, bottom), (left, right)) in pixels,
-    filled with zeros. Raises TypeError or ValueError, as jax.lax.conv_general_dilated, for shapes that do not fit.
+    filled with zeros. The precision of the products is that of `jax.default_matmul_precision`: with 'bfloat16', float32
+    operands may be rounded to bfloat16 (relative error at most 2^-9 each); on a CPU all others are exact. Sums are
+    float32. Raises TypeError or ValueError, as jax.lax.conv_general_dilated, for shapes that do not fit.
     """
     options: dict[str, Any] = {
         "strides": tuple(strides),
         "padding": tuple((int(low), int(high)) for low, high in padding),
         "dilation": tuple(dilation),
         "groups": groups,
+        "precision": jax.config.jax_default_matmul_precision,
     }
     shape = jax.eval_shape(functools.partial(_xla, **options), x, kernel).shape  # raises if they do not fit
     return convolution_p.bind(x, kernel, role="output", shape=shape, **options)
 
 
-def _xla(x: Any, kernel: Any, *, strides: Any, padding: Pairs, dilation: Any, groups: int) -> Any:
+def matmul_precision(name: str) -> contextlib.AbstractContextManager[None]:
+    """Returns a context in which functions are traced with this `jax.default_matmul_precision`; '' changes nothing."""
+    return jax.default_matmul_precision(name) if name else contextlib.nullcontext()
+
+
+def _xla(
+    x: Any, kernel: Any, *, strides: Any, padding: Pairs, dilation: Any, groups: int, precision: str | None = None
+) -> Any:
     """Convolves x with `kernel` by jax.lax.conv_general_dilated; `dilation` is that of the kernel."""
     return lax.conv_general_dilated(
-        x, kernel, strides, padding, rhs_dilation=dilation, dimension_numbers=DIMENSIONS, feature_group_count=groups
-    )
+        x, kernel, strides, padding, rhs_dilation=dilation, dimension_numbers=DIMENSIONS, feature_group_count=groups,
+        precision=precision,
+    )  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------------------------- derivatives
@@ -129,16 +141,18 @@ def _by_xla(a: Any, b: Any, *, role: str, shape: Any, **options: Any) -> Any:
 
 
 def _by_plain_xla(
-    a: Any, b: Any, *, role: str, shape: Any, strides: Any, padding: Pairs, dilation: Any, groups: int
-) -> Any:
+    a: Any, b: Any, *, role: str, shape: Any, strides: Any, padding: Pairs, dilation: Any, groups: int,
+    precision: str | None = None,
+) -> Any:  # fmt: skip
     """Computes the product `role` (see `_by_xla`) with XLA convolutions of images NHWC and kernels HWIO only.
 
     For gradients, the operands are transposed to these layouts: others are several times slower on a CPU in the body of
     a loop. The gradient of a grouped kernel is left to `_by_xla`.
     """
     if role == "output" or (role == "kernel" and groups > 1):
-        return _by_xla(a, b, role=role, shape=shape, strides=strides, padding=padding, dilation=dilation, groups=groups)
-    plain = functools.partial(lax.conv_general_dilated, dimension_numbers=DIMENSIONS)
+        options = {"strides": strides, "padding": padding, "dilation": dilation, "groups": groups}
+        return _by_xla(a, b, role=role, shape=shape, precision=precision, **options)
+    plain = functools.partial(lax.conv_general_dilated, dimension_numbers=DIMENSIONS, precision=precision)
     if role == "images":  # the gradient, dilated by the strides, is convolved with the flipped kernel
         dilations = [(0, 0, stride - 1) for stride in strides]
         g = lax.pad(a, np.zeros((), a.dtype), [(0, 0, 0), *dilations, (0, 0, 0)])
@@ -160,8 +174,9 @@ def _by_plain_xla(
 
 
 def _by_pixels(
-    a: Any, b: Any, *, role: str, shape: Any, strides: Any, padding: Pairs, dilation: Any, groups: int
-) -> Any:
+    a: Any, b: Any, *, role: str, shape: Any, strides: Any, padding: Pairs, dilation: Any, groups: int,
+    precision: str | None = None,
+) -> Any:  # fmt: skip
     """Computes the gradient of a grouped kernel as one matrix product per kernel position, for several devices.
 
     XLA partitions JAX's own transpose wrongly: devices along a mesh axis that hold the same rows are each counted
@@ -175,26 +190,30 @@ def _by_pixels(
     for i, j in np.ndindex(*shape[:2]):
         top, left = i * dilation[0], j * dilation[1]
         inputs = x[:, top : top + spans[0] : strides[0], left : left + spans[1] : strides[1]]
-        products.append(jnp.einsum("nyxgc,nyxgo->cgo", inputs, g))
+        products.append(jnp.einsum("nyxgc,nyxgo->cgo", inputs, g, precision=precision))
     return jnp.stack(products).reshape(shape)
 
 
 def _by_onednn(
-    a: Any, b: Any, *, role: str, shape: Any, strides: Any, padding: Pairs, dilation: Any, groups: int, devices: int = 1
-) -> Any:
-    """Computes the product `role` (see `_by_xla`) with oneDNN in float32; the result has the dtype of `a`.
+    a: Any, b: Any, *, role: str, shape: Any, strides: Any, padding: Pairs, dilation: Any, groups: int,
+    precision: str | None = None, devices: int = 1, dtype: Any = None,
+) -> Any:  # fmt: skip
+    """Computes the product `role` (see `_by_xla`) with oneDNN; the result has the dtype of `a`.
 
-    `devices` is the number of devices of this process that compute at the same time, and so divide its cores.
+    `dtype` is that of the computation, None for `onednn.compute_dtype`; sums are float32. `devices` is the number of
+    devices of this process that compute at the same time, and so divide its cores.
     """
-    call = jax.ffi.ffi_call(onednn.CONVOLVE, jax.ShapeDtypeStruct(shape, jnp.float32))
+    dtype = dtype or onednn.compute_dtype(a.dtype)
+    call = jax.ffi.ffi_call(onednn.CONVOLVE, jax.ShapeDtypeStruct(shape, dtype))
     out = call(
-        a.astype(jnp.float32),
-        b.astype(jnp.float32),
+        a.astype(dtype),
+        b.astype(dtype),
         role=np.int64(onednn.ROLES.index(role)),
         strides=np.array(strides, np.int64),
         padding=np.array(padding, np.int64).ravel(),
         dilation=np.array(dilation, np.int64),
         groups=np.int64(groups),
+        fast=precision == "bfloat16",
         devices=np.int64(devices),
     )
     return out.astype(a.dtype)
@@ -235,6 +254,10 @@ mlir.register_lowering(convolution_p, functools.partial(_lower, cpu=False))
 mlir.register_lowering(convolution_p, functools.partial(_lower, cpu=True), platform="cpu")
 
 
-def implementation_name() -> str:
-    """Describes what computes convolutions: 'oneDNN 3.2.0', 'XLA', or 'XLA (reason)'."""
-    return onednn.load().text if jax.default_backend() == "cpu" else "XLA"
+def implementation_name(dtype: str = "float32") -> str:
+    """Describes what computes convolutions on arrays of `dtype`: 'oneDNN 3.2.0', 'XLA', or 'XLA (reason)'."""
+    if jax.default_backend() != "cpu":
+        return "XLA"
+    status = onednn.load()
+    converts = dtype == "bfloat16" and status.ok and onednn.compute_dtype(dtype) != dtype
+    return status.text + " in float32 (this processor has no instructions for bfloat16)" * converts

@@ -1,6 +1,6 @@
 // Convolutions, pools, batch normalizations and their gradients by oneDNN, as custom calls of XLA for CPUs.
 //
-// Images are NHWC. All arrays are float32.
+// Images are NHWC. Arrays are float32, or images and kernels bfloat16.
 
 #include "onednn_batch_norm.h"
 #include "onednn_convolution.h"
@@ -19,6 +19,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(cnnjax_convolve, Convolve,
                                   .Attr<Numbers>("padding")
                                   .Attr<Numbers>("dilation")
                                   .Attr<int64_t>("groups")
+                                  .Attr<bool>("fast")
                                   .Attr<int64_t>("devices"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(cnnjax_pool, Pool,
@@ -68,4 +69,12 @@ extern "C" const char* cnnjax_onednn() {
     return std::to_string(v->major) + "." + std::to_string(v->minor) + "." + std::to_string(v->patch);
   }();
   return text.c_str();
+}
+
+// Returns whether this processor computes in bfloat16: 0 no, 1 by conversions to float32, 2 by instructions of its own.
+extern "C" int cnnjax_bfloat16() {
+  const auto isa = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
+  const auto has = [&](dnnl::cpu_isa wanted) { return (isa & static_cast<unsigned>(wanted)) == static_cast<unsigned>(wanted); };
+  if (has(dnnl::cpu_isa::avx512_core_bf16)) return 2;
+  return has(dnnl::cpu_isa::avx512_core) ? 1 : 0;
 }

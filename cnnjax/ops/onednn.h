@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <new>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -30,9 +31,21 @@ dnnl::engine& Engine() {
   return engine;
 }
 
+// The type of an array, float32 or bfloat16.
+memory::data_type Type(const ffi::AnyBuffer& buffer) {
+  switch (buffer.element_type()) {
+    case ffi::DataType::F32:
+      return memory::data_type::f32;
+    case ffi::DataType::BF16:
+      return memory::data_type::bf16;
+    default:
+      throw std::invalid_argument("an array that is neither float32 nor bfloat16");
+  }
+}
+
 // Images [N, H, W, C] as they lie in memory; oneDNN names dimensions N, C, H, W.
-memory::desc Images(const memory::dims& nhwc) {
-  return {{nhwc[0], nhwc[3], nhwc[1], nhwc[2]}, memory::data_type::f32, memory::format_tag::nhwc};
+memory::desc Images(const memory::dims& nhwc, memory::data_type type) {
+  return {{nhwc[0], nhwc[3], nhwc[1], nhwc[2]}, type, memory::format_tag::nhwc};
 }
 
 // The scratchpad of a primitive is memory of the thread that runs it: see Buffer.

@@ -1,4 +1,4 @@
-"""oneDNN for convolutions and pools on a CPU: compiles a small C++ library and registers it with XLA.
+"""oneDNN on a CPU, for convolutions, pools and batch normalizations: compiles a C++ library and registers it with XLA.
 
 It is optional, and needs Linux on x86-64, g++ and the wheels of the extra `native`. Without it XLA computes them,
 convolutions several times slower. `load` never raises: its status says why oneDNN is not used.
@@ -12,9 +12,11 @@ import pathlib
 import platform
 import subprocess
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from cnnjax.ops import compiler
 
@@ -22,24 +24,24 @@ from cnnjax.ops import compiler
 CONVOLVE, POOL, NORMALIZE, NORMALIZE_BACKWARD = (
     f"cnnjax_{name}" for name in ("convolve", "pool", "normalize", "normalize_backward")
 )
+NONE, BY_CONVERSION, BY_INSTRUCTIONS = range(3)  # how a processor computes in bfloat16, as numbered in onednn.cc
 RUNTIME, HEADERS = "onednn-cpu-gomp", "onednn-devel-cpu-gomp"
-ROLES = (
-    "output",
-    "images",
-    "kernel",
-)  # numbered as in onednn_convolution.h: which product of a convolution is computed
+ROLES = ("output", "images", "kernel")  # which product of a convolution is computed; numbered as in C++
 
 
 class Status(NamedTuple):
     """State of the oneDNN library.
 
     Attributes:
-      ok: whether oneDNN computes convolutions and pools on a CPU.
+      ok: whether oneDNN computes convolutions, pools and batch normalizations on a CPU.
       text: 'oneDNN 3.2.0', or 'XLA (reason)' if not.
+      bfloat16: BY_INSTRUCTIONS if this processor computes in bfloat16, BY_CONVERSION if oneDNN converts each value to
+          float32 and back, NONE if it takes float32 only.
     """
 
     ok: bool
     text: str
+    bfloat16: int = 0
 
 
 @functools.cache
@@ -59,7 +61,7 @@ def load() -> Status:
         for target in (CONVOLVE, POOL, NORMALIZE, NORMALIZE_BACKWARD):
             jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(library[target]), platform="cpu")
         library.cnnjax_onednn.restype = ctypes.c_char_p
-        return Status(True, f"oneDNN {library.cnnjax_onednn().decode()}")
+        return Status(True, f"oneDNN {library.cnnjax_onednn().decode()}", library.cnnjax_bfloat16())
     except importlib.metadata.PackageNotFoundError as error:
         return Status(False, f"XLA ({error.name} is not installed; for speed: pip install 'cnnjax[native]')")
     except subprocess.CalledProcessError as error:
@@ -67,6 +69,15 @@ def load() -> Status:
         return Status(False, f"XLA (the C++ compiler failed: {(lines or [''])[0]})")
     except Exception as error:  # a full disk, a library that does not load, ...: XLA takes over
         return Status(False, f"XLA ({error or type(error).__name__})")
+
+
+def compute_dtype(dtype: DTypeLike) -> Any:
+    """Returns the dtype in which oneDNN computes on arrays of `dtype`, float32 or bfloat16.
+
+    It is bfloat16 only for bfloat16 on a processor with instructions for it: elsewhere float32 is faster.
+    """
+    fast = dtype == jnp.bfloat16 and load().bfloat16 == BY_INSTRUCTIONS
+    return jnp.bfloat16 if fast else jnp.float32
 
 
 def _compile() -> pathlib.Path:

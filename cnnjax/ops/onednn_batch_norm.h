@@ -13,13 +13,13 @@ struct Normalization {
 };
 
 std::shared_ptr<const Normalization> CompileNormalization(bool backward, bool relu, float epsilon,
-                                                          const memory::dims& nhwc) {
+                                                          const memory::dims& nhwc, memory::data_type type) {
   auto flags = dnnl::normalization_flags::use_scale | dnnl::normalization_flags::use_shift;
   if (relu) flags |= dnnl::normalization_flags::fuse_norm_relu;
   const dnnl::primitive_attr attr = OwnScratchpad();
 
   auto made = std::make_shared<Normalization>();
-  made->x = Images(nhwc);
+  made->x = Images(nhwc, type);
   made->stats = {{nhwc[3]}, memory::data_type::f32, memory::format_tag::x};
   const dnnl::batch_normalization_forward::primitive_desc forward(Engine(), dnnl::prop_kind::forward_training, made->x,
                                                                   made->x, epsilon, flags, attr);
@@ -35,22 +35,24 @@ std::shared_ptr<const Normalization> CompileNormalization(bool backward, bool re
   return made;
 }
 
-std::shared_ptr<const Normalization> NormalizationFor(bool backward, bool relu, float epsilon, const memory::dims& nhwc,
+std::shared_ptr<const Normalization> NormalizationFor(bool backward, bool relu, float epsilon, const ffi::AnyBuffer& x,
                                                       int64_t devices) {
+  const memory::dims nhwc = Shape(x);
+  const memory::data_type type = Type(x);
   int32_t bits;  // of epsilon, as signatures are integers
   std::memcpy(&bits, &epsilon, sizeof bits);
-  Signature signature = {backward, relu, bits, devices};
+  Signature signature = {backward, relu, bits, static_cast<int64_t>(type), devices};
   signature.insert(signature.end(), nhwc.begin(), nhwc.end());
-  return Remembered<Normalization>(signature, [&] { return CompileNormalization(backward, relu, epsilon, nhwc); });
+  return Remembered<Normalization>(signature, [&] { return CompileNormalization(backward, relu, epsilon, nhwc, type); });
 }
 
-// Normalizes images x [N, H, W, C] by channel. The buffer of the workspace has a byte for each value, which is at least
+// Normalizes images x [N, H, W, C] by channel; all but images is float32. The buffer of the workspace has a byte for each value, which is at least
 // what oneDNN needs.
 ffi::Error Normalize(ffi::AnyBuffer x, ffi::AnyBuffer scale, ffi::AnyBuffer shift, ffi::Result<ffi::AnyBuffer> y,
                      ffi::Result<ffi::AnyBuffer> mean, ffi::Result<ffi::AnyBuffer> variance,
                      ffi::Result<ffi::AnyBuffer> workspace, bool relu, float epsilon, int64_t devices) {
   return Guarded("batch normalization", devices, [&] {
-    const auto made = NormalizationFor(false, relu, epsilon, Shape(x), devices);
+    const auto made = NormalizationFor(false, relu, epsilon, x, devices);
     if (made->workspace.get_size() > workspace->size_bytes()) throw std::length_error("the workspace is too small");
     dnnl::stream stream(Engine());
     static thread_local Buffer works;
@@ -72,7 +74,7 @@ ffi::Error NormalizeBackward(ffi::AnyBuffer g, ffi::AnyBuffer x, ffi::AnyBuffer 
                              ffi::Result<ffi::AnyBuffer> dscale, ffi::Result<ffi::AnyBuffer> dshift, bool relu,
                              float epsilon, int64_t devices) {
   return Guarded("gradient of a batch normalization", devices, [&] {
-    const auto made = NormalizationFor(true, relu, epsilon, Shape(x), devices);
+    const auto made = NormalizationFor(true, relu, epsilon, x, devices);
     dnnl::stream stream(Engine());
     static thread_local Buffer works;
     made->run.execute(stream, {{DNNL_ARG_DIFF_DST, At(made->x, g.untyped_data())},

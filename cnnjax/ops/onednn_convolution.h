@@ -12,109 +12,167 @@ namespace {
 
 enum Role : int64_t { kOutput = 0, kImages = 1, kKernel = 2 };
 
-// One convolution, ready to run: oneDNN's own choice of the kernel's layout, and a conversion to or from it.
-struct Compiled {
-  dnnl::primitive run, convert;
+// An operand or the result, as XLA has it and as oneDNN takes it: a copy where the layout or the type differs.
+struct Argument {
+  memory::desc ours, theirs, scratch;
+  dnnl::primitive convert;
   bool converts = false;
-  memory::desc x, y, plain_w, w, scratch, convert_scratch;
+};
+
+// One convolution, ready to run.
+struct Compiled {
+  dnnl::primitive run;
+  memory::desc scratch;
+  Argument x, w, y;
+};
+
+// What a convolution is: all that a primitive is compiled for.
+struct Convolution {
+  Role role;
+  memory::data_type type;  // of its arrays
+  memory::dims x, w, y, strides, gaps, low, high;
+  int64_t groups;
+  bool fast;  // float32 products may be computed in bfloat16
 };
 
 // A kernel [H, W, inputs / groups, outputs] as it lies in memory, or in a layout that oneDNN is free to choose.
-memory::desc Kernel(const memory::dims& hwio, int64_t groups, bool free) {
+memory::desc Kernel(const memory::dims& hwio, int64_t groups, memory::data_type type, bool free) {
   const int64_t h = hwio[0], w = hwio[1], in = hwio[2], out = hwio[3], each = out / groups;
   memory::dims shape = {out, in, h, w}, strides = {1, out, w * in * out, in * out};
   if (groups > 1) {
     shape = {groups, each, in, h, w};
     strides = {each, 1, out, w * in * out, in * out};
   }
-  if (free) return {shape, memory::data_type::f32, memory::format_tag::any};
-  return {shape, memory::data_type::f32, strides};
+  if (free) return {shape, type, memory::format_tag::any};
+  return {shape, type, strides};
 }
 
-std::shared_ptr<const Compiled> Compile(Role role, const memory::dims& x, const memory::dims& w, const memory::dims& y,
-                                        ffi::Span<const int64_t> strides, ffi::Span<const int64_t> padding,
-                                        ffi::Span<const int64_t> dilation, int64_t groups) {
-  const auto kind = dnnl::algorithm::convolution_direct;
-  const memory::dims step(strides.begin(), strides.end());
-  const memory::dims gaps = {dilation[0] - 1, dilation[1] - 1};  // oneDNN counts the pixels between
-  const memory::dims low = {padding[0], padding[2]}, high = {padding[1], padding[3]};
-  const dnnl::primitive_attr attr = OwnScratchpad();
-
-  auto made = std::make_shared<Compiled>();
-  made->x = Images(x);
-  made->y = Images(y);
-  made->plain_w = Kernel(w, groups, false);
-  const memory::desc any = Kernel(w, groups, true);
-  const auto hint = dnnl::convolution_forward::primitive_desc(Engine(), dnnl::prop_kind::forward_training, kind,
-                                                              made->x, any, made->y, step, gaps, low, high, attr);
-  const auto keep = [&](const auto& desc, const memory::desc& kernel) {
-    made->w = kernel;
-    made->scratch = desc.scratchpad_desc();
-  };
-  if (role == kOutput) {
-    keep(hint, hint.weights_desc());
-    made->run = dnnl::convolution_forward(hint);
-  } else if (role == kImages) {
-    dnnl::convolution_backward_data::primitive_desc desc(Engine(), kind, made->x, any, made->y, step, gaps, low, high,
-                                                         hint, attr);
-    keep(desc, desc.weights_desc());
-    made->run = dnnl::convolution_backward_data(desc);
-  } else {
-    dnnl::convolution_backward_weights::primitive_desc desc(Engine(), kind, made->x, any, made->y, step, gaps, low,
-                                                            high, hint, attr);
-    keep(desc, desc.diff_weights_desc());
-    made->run = dnnl::convolution_backward_weights(desc);
-  }
-  made->converts = made->w != made->plain_w;
-  if (made->converts) {
-    const memory::desc from = role == kKernel ? made->w : made->plain_w, to = role == kKernel ? made->plain_w : made->w;
-    dnnl::reorder::primitive_desc desc(Engine(), from, Engine(), to, attr);
-    made->convert_scratch = desc.scratchpad_desc();
-    made->convert = dnnl::reorder(desc);
+Argument MakeArgument(const memory::desc& ours, const memory::desc& theirs, bool is_result) {
+  Argument made;
+  made.ours = ours;
+  made.theirs = theirs;
+  made.converts = ours != theirs;
+  if (made.converts) {
+    const memory::desc &from = is_result ? theirs : ours, &to = is_result ? ours : theirs;
+    const dnnl::reorder::primitive_desc desc(Engine(), from, Engine(), to, OwnScratchpad());
+    made.scratch = desc.scratchpad_desc();
+    made.convert = dnnl::reorder(desc);
   }
   return made;
 }
 
-ffi::Error Convolve(ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::Result<ffi::AnyBuffer> out,
-                    int64_t role_number, ffi::Span<const int64_t> strides, ffi::Span<const int64_t> padding,
-                    ffi::Span<const int64_t> dilation, int64_t groups, int64_t devices) {
+// oneDNN's reference code is right, and slow.
+bool IsReference(const dnnl::primitive_desc_base& desc) {
+  return std::string(desc.impl_info_str()).rfind("ref", 0) == 0;
+}
+
+// Compiles a convolution that computes on arrays of the given type. The gradient of a kernel is summed in float32, so
+// that it is rounded once. Returns null if `only_fast` and oneDNN has nothing but reference code.
+std::shared_ptr<const Compiled> CompileFor(const Convolution& c, memory::data_type type, bool only_fast) {
+  const auto kind = dnnl::algorithm::convolution_direct;
+  dnnl::primitive_attr attr = OwnScratchpad();
+  if (c.fast) attr.set_fpmath_mode(dnnl::fpmath_mode::bf16);
+  const memory::desc x = Images(c.x, type), y = Images(c.y, type), any = Kernel(c.w, c.groups, type, true);
+  const memory::desc gradient = Kernel(c.w, c.groups, memory::data_type::f32, true);
+  const memory::desc our_x = Images(c.x, c.type), our_y = Images(c.y, c.type);
+  const memory::desc our_w = Kernel(c.w, c.groups, c.type, false);
+
+  auto made = std::make_shared<Compiled>();
+  const dnnl::convolution_forward::primitive_desc hint(Engine(), dnnl::prop_kind::forward_training, kind, x, any, y,
+                                                       c.strides, c.gaps, c.low, c.high, attr);
+  const auto keep = [&](const auto& desc, const memory::desc& w) {
+    if (only_fast && IsReference(desc)) return false;
+    made->x = MakeArgument(our_x, x, c.role == kImages);
+    made->w = MakeArgument(our_w, w, c.role == kKernel);
+    made->y = MakeArgument(our_y, y, c.role == kOutput);
+    made->scratch = desc.scratchpad_desc();
+    return true;
+  };
+  if (c.role == kOutput) {
+    if (!keep(hint, hint.weights_desc())) return nullptr;
+    made->run = dnnl::convolution_forward(hint);
+  } else if (c.role == kImages) {
+    const dnnl::convolution_backward_data::primitive_desc desc(Engine(), kind, x, any, y, c.strides, c.gaps, c.low,
+                                                               c.high, hint, attr);
+    if (!keep(desc, desc.weights_desc())) return nullptr;
+    made->run = dnnl::convolution_backward_data(desc);
+  } else {
+    const dnnl::convolution_backward_weights::primitive_desc desc(Engine(), kind, x, gradient, y, c.strides, c.gaps,
+                                                                  c.low, c.high, hint, attr);
+    if (!keep(desc, desc.diff_weights_desc())) return nullptr;
+    made->run = dnnl::convolution_backward_weights(desc);
+  }
+  return made;
+}
+
+// Compiles a convolution. One of bfloat16 for which oneDNN has no fast code computes on copies in float32.
+std::shared_ptr<const Compiled> Compile(const Convolution& c) {
+  if (c.type != memory::data_type::f32) {
+    try {
+      if (auto made = CompileFor(c, c.type, true)) return made;
+    } catch (const dnnl::error& error) {
+      if (error.status != dnnl_unimplemented) throw;
+    }
+  }
+  return CompileFor(c, memory::data_type::f32, false);
+}
+
+ffi::Error Convolve(ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::Result<ffi::AnyBuffer> out, int64_t role_number,
+                    ffi::Span<const int64_t> strides, ffi::Span<const int64_t> padding,
+                    ffi::Span<const int64_t> dilation, int64_t groups, bool fast, int64_t devices) {
   return Guarded("convolution", devices, [&] {
     const Role role = static_cast<Role>(role_number);
-    struct Operand {
-      memory::dims shape;
-      void* data;
-    };
-    const Operand first = {Shape(a), a.untyped_data()}, second = {Shape(b), b.untyped_data()},
-                  result = {Shape(*out), out->untyped_data()};
-    const Operand x = role == kImages ? result : first;
-    const Operand w = role == kKernel ? result : second;
-    const Operand y = role == kOutput ? result : role == kImages ? first : second;
-
-    Signature signature = {role, groups, devices};
-    for (const auto& part : {x.shape, w.shape, y.shape}) signature.insert(signature.end(), part.begin(), part.end());
-    for (const auto& part : {strides, padding, dilation}) signature.insert(signature.end(), part.begin(), part.end());
-    const auto made = Remembered<Compiled>(
-        signature, [&] { return Compile(role, x.shape, w.shape, y.shape, strides, padding, dilation, groups); });
+    const ffi::AnyBuffer result = *out, x = role == kImages ? result : a, w = role == kKernel ? result : b,
+                         y = role == kOutput ? result : role == kImages ? a : b;
+    const Convolution convolution = {role,
+                                     Type(a),
+                                     Shape(x),
+                                     Shape(w),
+                                     Shape(y),
+                                     {strides.begin(), strides.end()},
+                                     {dilation[0] - 1, dilation[1] - 1},  // oneDNN counts the pixels between
+                                     {padding[0], padding[2]},
+                                     {padding[1], padding[3]},
+                                     groups,
+                                     fast};
+    Signature signature = {role, static_cast<int64_t>(convolution.type), groups, fast, devices};
+    for (const auto& part : {convolution.x, convolution.w, convolution.y, convolution.strides, convolution.gaps,
+                             convolution.low, convolution.high}) {
+      signature.insert(signature.end(), part.begin(), part.end());
+    }
+    const auto made = Remembered<Compiled>(signature, [&] { return Compile(convolution); });
 
     dnnl::stream stream(Engine());
-    static thread_local Buffer kernels, works, convert_works;
-    void* kernel = made->converts ? kernels.AtLeast(made->w.get_size()) : w.data;
-    void* work = works.AtLeast(made->scratch.get_size());
-    const auto convert = [&](void* from, void* to) {
-      void* work = convert_works.AtLeast(made->convert_scratch.get_size());
-      made->convert.execute(stream, {{DNNL_ARG_FROM, At(role == kKernel ? made->w : made->plain_w, from)},
-                                     {DNNL_ARG_TO, At(role == kKernel ? made->plain_w : made->w, to)},
-                                     {DNNL_ARG_SCRATCHPAD, At(made->convert_scratch, work)}});
+    static thread_local Buffer copies[3], works, convert_works;
+    const auto convert = [&](const Argument& argument, void* from, void* to, bool is_result) {
+      void* work = convert_works.AtLeast(argument.scratch.get_size());
+      argument.convert.execute(stream, {{DNNL_ARG_FROM, At(is_result ? argument.theirs : argument.ours, from)},
+                                        {DNNL_ARG_TO, At(is_result ? argument.ours : argument.theirs, to)},
+                                        {DNNL_ARG_SCRATCHPAD, At(argument.scratch, work)}});
     };
-    if (made->converts && role != kKernel) convert(w.data, kernel);
-    const int x_arg = role == kImages ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC;
-    const int w_arg = role == kKernel ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS;
-    const int y_arg = role == kOutput ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST;
-    made->run.execute(stream, {{x_arg, At(made->x, x.data)},
-                               {w_arg, At(made->w, kernel)},
-                               {y_arg, At(made->y, y.data)},
-                               {DNNL_ARG_SCRATCHPAD, At(made->scratch, work)}});
-    if (made->converts && role == kKernel) convert(kernel, w.data);
+    struct Use {
+      const Argument& argument;
+      void* data;
+      int id;
+      bool is_result;
+    };
+    const Use uses[3] = {
+        {made->x, x.untyped_data(), role == kImages ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC, role == kImages},
+        {made->w, w.untyped_data(), role == kKernel ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS, role == kKernel},
+        {made->y, y.untyped_data(), role == kOutput ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, role == kOutput}};
+    std::unordered_map<int, memory> arguments = {
+        {DNNL_ARG_SCRATCHPAD, At(made->scratch, works.AtLeast(made->scratch.get_size()))}};
+    for (int i = 0; i < 3; ++i) {
+      const auto& [argument, data, id, is_result] = uses[i];
+      void* theirs = argument.converts ? copies[i].AtLeast(argument.theirs.get_size()) : data;
+      if (argument.converts && !is_result) convert(argument, data, theirs, false);
+      arguments.insert({id, At(argument.theirs, theirs)});
+    }
+    made->run.execute(stream, arguments);
+    for (int i = 0; i < 3; ++i) {
+      const auto& [argument, data, id, is_result] = uses[i];
+      if (argument.converts && is_result) convert(argument, copies[i].AtLeast(0), data, true);
+    }
     stream.wait();
   });
 }

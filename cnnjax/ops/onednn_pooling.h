@@ -13,15 +13,16 @@ struct Pooling {
 };
 
 std::shared_ptr<const Pooling> CompilePooling(bool is_max, bool backward, const memory::dims& x, const memory::dims& y,
-                                              int64_t window, int64_t stride, ffi::Span<const int64_t> padding) {
+                                              memory::data_type type, int64_t window, int64_t stride,
+                                              ffi::Span<const int64_t> padding) {
   const auto kind = is_max ? dnnl::algorithm::pooling_max : dnnl::algorithm::pooling_avg_include_padding;
   const memory::dims step = {stride, stride}, size = {window, window}, gaps = {0, 0};
   const memory::dims low = {padding[0], padding[2]}, high = {padding[1], padding[3]};
   const dnnl::primitive_attr attr = OwnScratchpad();
 
   auto made = std::make_shared<Pooling>();
-  made->x = Images(x);
-  made->y = Images(y);
+  made->x = Images(x, type);
+  made->y = Images(y, type);
   const auto prop = backward ? dnnl::prop_kind::forward_training : dnnl::prop_kind::forward_inference;
   const dnnl::pooling_forward::primitive_desc forward(Engine(), prop, kind, made->x, made->y, step, size, gaps, low,
                                                       high, attr);
@@ -42,11 +43,11 @@ ffi::Error Pool(ffi::AnyBuffer first, ffi::AnyBuffer x, ffi::Result<ffi::AnyBuff
                 int64_t window, int64_t stride, ffi::Span<const int64_t> padding, int64_t devices) {
   return Guarded("pool", devices, [&] {
     const memory::dims of_x = backward ? Shape(*out) : Shape(x), of_y = backward ? Shape(first) : Shape(*out);
-    Signature signature = {is_max, backward, window, stride, devices};
+    Signature signature = {is_max, backward, static_cast<int64_t>(Type(x)), window, stride, devices};
     signature.insert(signature.end(), padding.begin(), padding.end());
     signature.insert(signature.end(), of_x.begin(), of_x.end());
     const auto made = Remembered<Pooling>(
-        signature, [&] { return CompilePooling(is_max, backward, of_x, of_y, window, stride, padding); });
+        signature, [&] { return CompilePooling(is_max, backward, of_x, of_y, Type(x), window, stride, padding); });
 
     dnnl::stream stream(Engine());
     static thread_local Buffer works, results, places;

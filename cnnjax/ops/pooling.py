@@ -125,17 +125,20 @@ def _by_xla(*operands: Any, role: str, shape: Any, window: int, stride: int, pad
 
 
 def _by_onednn(
-    *operands: Any, role: str, shape: Any, window: int, stride: int, padding: Pairs, is_max: bool, devices: int = 1
-) -> Any:
-    """Computes a role (see `_by_xla`) other than 'tangent' with oneDNN in float32.
+    *operands: Any, role: str, shape: Any, window: int, stride: int, padding: Pairs, is_max: bool, devices: int = 1,
+    dtype: Any = None,
+) -> Any:  # fmt: skip
+    """Computes a role (see `_by_xla`) other than 'tangent' with oneDNN; the result has the dtype of the operands.
 
-    oneDNN has no sum pooling: it is computed as average pooling times the area of the window. `devices` is the number
-    of devices of this process that compute at the same time, and so divide its cores.
+    oneDNN has no sum pooling: it is computed as average pooling times the area of the window. `dtype` is that of the
+    computation, None for `onednn.compute_dtype`. `devices` is the number of devices of this process that compute at the
+    same time, and so divide its cores.
     """
     first, x = operands[0], operands[-1]
-    out = jax.ffi.ffi_call(onednn.POOL, jax.ShapeDtypeStruct(shape, jnp.float32))(
-        first.astype(jnp.float32),
-        x.astype(jnp.float32),
+    dtype = dtype or onednn.compute_dtype(x.dtype)
+    out = jax.ffi.ffi_call(onednn.POOL, jax.ShapeDtypeStruct(shape, dtype))(
+        first.astype(dtype),
+        x.astype(dtype),
         is_max=is_max,
         backward=role == "images",
         window=np.int64(window),

@@ -246,7 +246,7 @@ def _announce(setup: Setup, folder: pathlib.Path, log: Log, start: int, total: i
         held = [f"{sharding.local_bytes(tree) / 2**20:.1f} MiB" for tree in trees]
         log(f"each device holds {held[0]} of parameters and {held[1]} of optimizer state")
     if jax.default_backend() == "cpu":
-        log(f"using {implementation_name()} for CPU convolutions")
+        log(f"using {implementation_name(config.dtype)} for CPU convolutions")
     if start:
         log(f"going on from step {start:,}")
 

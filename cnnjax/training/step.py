@@ -13,6 +13,7 @@ import optax
 from cnnjax import losses, metrics, optim
 from cnnjax.data import pipeline
 from cnnjax.distributed import sharding
+from cnnjax.ops.convolution import matmul_precision
 from cnnjax.optim import freezing
 from cnnjax.state import TrainState, Tree, merge_trees
 from cnnjax.training.distill import Teacher
@@ -97,7 +98,8 @@ def train_step(
 
     def loss_fn(params: Tree, model_state: Tree, rows: Microbatch) -> tuple[Array, tuple[Tree, Sums]]:
         variables = {"params": merge_trees(state.params, params), **model_state}
-        with freezing.freeze_batch_stats(frozen, state.params, unfreeze_steps, state.step):
+        frozen_statistics = freezing.freeze_batch_stats(frozen, state.params, unfreeze_steps, state.step)
+        with frozen_statistics, matmul_precision(config.matmul_precision):
             return _loss(variables, rows, recipe, model, teacher)
 
     def gradient(params: Tree) -> tuple[Tree, Tree, Sums]:

@@ -90,3 +90,22 @@ def test_bfloat16_is_normalized_in_float32() -> None:
     expected = definition(x.astype(jnp.bfloat16).astype(jnp.float32), scale, bias, 1e-5, True)
     np.testing.assert_allclose(y.astype(jnp.float32), expected[0], rtol=0.01, atol=0.01)
     np.testing.assert_allclose(mean, expected[1], rtol=1e-5)
+
+
+@pytest.mark.skipif(onednn.load().bfloat16 == onednn.NONE, reason="oneDNN has no bfloat16 on this processor")
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("shape", [(16, 3), (8, 7, 7, 16), (3, 2, 5, 5, 8)], ids=str)
+def test_onednn_in_bfloat16_agrees_with_the_formulas(shape: tuple[int, ...], relu: bool) -> None:
+    x, scale, bias = operands(shape)
+    x, options = x.astype(jnp.bfloat16), {"epsilon": 1e-5, "relu": relu}
+    g = jnp.cos(x)
+    wide = batch_norm._normalize(x.astype(jnp.float32), scale, bias, **options)
+    y, mean, var, workspace = jax.jit(functools.partial(batch_norm._normalize_by_onednn, **options))(x, scale, bias)
+    assert (y.dtype, mean.dtype) == (jnp.bfloat16, jnp.float32)
+    for found, exact, tolerance in ((y, wide[0], 2**-8), (mean, wide[1], 1e-5), (var, wide[2], 1e-5)):
+        np.testing.assert_allclose(np.asarray(found, np.float32), exact, rtol=tolerance, atol=1e-3 * tolerance)
+    residuals = (x, scale, bias, mean, var, workspace)
+    found = jax.jit(functools.partial(batch_norm._gradient_by_onednn, **options))(g, *residuals)
+    exact = batch_norm._gradient(g.astype(jnp.float32), x.astype(jnp.float32), *residuals[1:], **options)
+    for a, b in zip(found, exact, strict=True):
+        np.testing.assert_allclose(np.asarray(a, np.float32), b, rtol=2**-6, atol=2**-7 * float(np.abs(b).max()))

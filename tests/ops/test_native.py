@@ -103,6 +103,46 @@ def test_a_convolution_is_that_of_jax_under_every_transform(images: Any, kernel:
     assert_near(products(ours, *half), products(jaxs, *half), 0.05)
 
 
+takes_bfloat16 = pytest.mark.skipif(HERE.bfloat16 == onednn.NONE, reason="oneDNN has no bfloat16 on this processor")
+
+
+@takes_bfloat16
+@pytest.mark.parametrize("part", range(4))
+def test_products_in_bfloat16_are_rounded_once(part: int) -> None:
+    for images, kernel, options in some_convolutions(32)[part::4]:
+        x, w = (draw(seed, *shape).astype(jnp.bfloat16) for seed, shape in ((1, images), (2, kernel)))
+        g = draw(3, *jax.eval_shape(functools.partial(convolution._xla, **options), x, w).shape).astype(jnp.bfloat16)
+        for role, (a, b), shape in (
+            ("output", (x, w), g.shape),
+            ("images", (g, w), x.shape),
+            ("kernel", (x, g), w.shape),
+        ):
+            run = jax.jit(
+                functools.partial(convolution._by_onednn, role=role, shape=shape, **options, dtype=jnp.bfloat16)
+            )
+            wide = jax.jit(functools.partial(convolution._by_xla, role=role, shape=shape, **options))
+            exact = wide(a.astype(jnp.float32), b.astype(jnp.float32))
+            found = np.asarray(run(a, b), np.float32)
+            np.testing.assert_allclose(found, exact, rtol=2**-8, atol=2**-10 * np.abs(exact).max())
+
+
+@needs_onednn
+@pytest.mark.parametrize("precision", ["bfloat16", "float32", None])
+def test_the_precision_of_products_reaches_onednn_through_all_derivatives(precision: str | None) -> None:
+    images, kernel, options = some_convolutions(1)[0]
+    x, w = draw(1, *images), draw(2, *kernel)
+
+    def f(x: jax.Array, w: jax.Array) -> jax.Array:
+        return convolution.convolution(x, w, **options)
+
+    with convolution.matmul_precision(precision or ""):
+        run = jax.jit(functools.partial(products, f))
+        text, found = run.lower(x, w).as_text(), run(x, w)
+    fast = str(precision == "bfloat16").lower()
+    assert text.count(f"fast = {fast}") == text.count(onednn.CONVOLVE) >= 3
+    assert_near(found, products(functools.partial(convolution._xla, **options), x, w), 0.02 if fast == "true" else 1e-5)
+
+
 @needs_onednn
 def test_what_onednn_refuses_is_an_error_of_xla() -> None:
     call = jax.ffi.ffi_call(onednn.CONVOLVE, jax.ShapeDtypeStruct((1, 9, 9, 8), jnp.float32))
@@ -110,7 +150,8 @@ def test_what_onednn_refuses_is_an_error_of_xla() -> None:
     with pytest.raises(jax.errors.JaxRuntimeError, match="oneDNN"):  # 4 channels, and a kernel for 3
         call(
             draw(1, 1, 9, 9, 4), draw(2, 3, 3, 3, 8), role=np.int64(0), strides=pair,
-            padding=np.array([1, 1, 1, 1], np.int64), dilation=pair, groups=np.int64(1), devices=np.int64(1),
+            padding=np.array([1, 1, 1, 1], np.int64), dilation=pair, groups=np.int64(1), fast=False,
+            devices=np.int64(1),
         )  # fmt: skip
 
 
@@ -238,3 +279,19 @@ def test_a_pool_that_nothing_comes_back_to_has_no_gradient() -> None:
     for pool in (pooling.max_pool, pooling.sum_pool):
         two = jax.grad(lambda x, pool=pool: jnp.sum(x) + jax.lax.stop_gradient(pool(x, 2, 2, ((0, 0), (0, 0)))).sum())
         np.testing.assert_array_equal(two(x), jnp.ones_like(x))
+
+
+@takes_bfloat16
+@pytest.mark.parametrize("is_max", [True, False])
+@pytest.mark.parametrize(("shape", "window", "stride", "padding"), POOLS)
+def test_pools_in_bfloat16_are_those_of_jax(shape: Any, window: int, stride: int, padding: Any, is_max: bool) -> None:
+    x = draw(1, *shape).astype(jnp.bfloat16)
+    options = pooling._options(x, window, stride, padding)
+    g = draw(2, *options["shape"]).astype(jnp.bfloat16)
+    for role, operands in (("output", (x,)), ("images", (g, x) if is_max else (g,))):
+        options["shape"] = g.shape if role == "output" else x.shape
+        run = functools.partial(pooling._by_onednn, role=role, is_max=is_max, **options, dtype=jnp.bfloat16)
+        wide = functools.partial(pooling._by_xla, role=role, is_max=is_max, **options)
+        found = np.asarray(jax.jit(run)(*operands), np.float32)
+        exact = jax.jit(wide)(*(value.astype(jnp.float32) for value in operands))
+        np.testing.assert_allclose(found, exact, rtol=2**-7, atol=2**-8 * np.abs(exact).max())
