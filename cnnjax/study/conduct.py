@@ -21,7 +21,7 @@ from cnnjax.study.progress import Progress
 from cnnjax.training.recipe import parse_recipe
 
 MEASURED = "measured.json"  # in a run's folder: the result of the study's `measure`
-NEW_FIELDS = ("init_match",)  # config fields that earlier versions do not have
+NEW_FIELDS = ("init_match", "matmul_precision")  # config fields that earlier versions do not have
 FORMER_NAMES = {new: old for old, new in ALIASES.items()}  # of config fields
 
 
