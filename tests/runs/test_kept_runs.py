@@ -1,7 +1,8 @@
 """Check that runs in folders of earlier versions go on, are scored, and predict as they did.
 
 The folders in `kept` were written by commit 6724c55, on eight devices: `plateau` and `unfreeze` were stopped by SIGTERM
-halfway, `whitened` is finished. `expected.json` beside each has what that commit made of a copy of it.
+halfway, `whitened` is finished. `expected.json` beside each has what that commit made of a copy of it. The last
+bits of `unfreeze`, which has batch normalizations, are those of oneDNN, which computes them since.
 """
 
 import hashlib
