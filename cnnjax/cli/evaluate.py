@@ -17,6 +17,7 @@ PROTOCOLS = (
 )
 MAX_CLASSES_SHOWN = 20
 HARDEST_CLASSES = 10  # shown where there are more
+MAX_PAIRS_SHOWN = 5  # of classes that are confused
 
 
 def add_flags(parser: shared.Parser) -> None:
@@ -43,6 +44,19 @@ def add_flags(parser: shared.Parser) -> None:
         help="how to match the classes if they are not the network's: 'name' matches equal names in any order, "
         "'position' ignores the names (default: an error)",
     )
+    parser.add_argument(
+        "--mistakes", action="store_true",
+        help="show the most confident mistakes, the least confident hits and the most confused classes as pictures",
+    )  # fmt: skip
+    parser.add_argument(
+        "--calibrate", metavar="SPLIT", default="",
+        help="fit a temperature on this split, and report the calibration error before and after; val_split is the "
+        "run's validation split",
+    )  # fmt: skip
+    parser.add_argument(
+        "--groups", metavar="FILE", default="",
+        help="report the accuracy of each group of images: a CSV file with two columns, index in the split and group",
+    )  # fmt: skip
     shared.add_data_dir_flag(parser)
 
 
@@ -89,6 +103,9 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         batch_size=args.batch_size,
         preprocess=args.preprocess,
         match_classes=args.match_classes,
+        calibrate=args.calibrate,
+        groups=args.groups,
+        mistakes=args.mistakes,
         data_dir=args.data_dir,
         log=console.print if is_leader else lambda line: None,
     )
@@ -128,9 +145,24 @@ def _print_evaluation(console: "Console", result: dict[str, Any]) -> None:
     for accuracy, name in classes:
         table.add_row(name, f"{accuracy:.2%}")
     console.print(table)
+    if "per_group" in result:
+        table = Table("group", "accuracy")
+        for name, accuracy in result["per_group"].items():
+            table.add_row(name, f"{accuracy:.2%}")
+        console.print(table)
+    if "temperature" in result:
+        console.print(
+            f"temperature {result['temperature']:.3f}, fitted on {result['temperature_split']}: ECE "
+            f"{_format(result['ece'], '.2%')} -> {result['ece_scaled']:.2%}, negative log-likelihood "
+            f"{_format(result['nll'], '.4f')} -> {result['nll_scaled']:.4f}",
+            soft_wrap=True,
+        )
+    if pairs := result.get("confused_pairs"):
+        shown = (f"{pair['label']} as {pair['prediction']} {pair['images']:,}" for pair in pairs[:MAX_PAIRS_SHOWN])
+        console.print(f"confused most: {', '.join(shown)}", soft_wrap=True)
     console.print(
         f"more in {result['folder']}: metrics.json, per_class.csv, confusion.csv, calibration.csv, confusion.png, "
-        "roc.png, precision_recall.png, calibration.png, and these four as .svg",
+        "roc.png, precision_recall.png, calibration.png, and these four as .svg; scores.npz",
         soft_wrap=True,
     )
 

@@ -7,7 +7,7 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -131,6 +131,11 @@ class ExampleRange(NamedTuple):
     split: str
     start: int
     stop: int
+
+
+def overlap(some: Sequence[ExampleRange], others: Sequence[ExampleRange]) -> bool:
+    """Returns whether two lists of ranges of one data set have an example in common."""
+    return any(a.split == b.split and a.start < b.stop and b.start < a.stop for a in some for b in others)
 
 
 class Split:

@@ -82,8 +82,7 @@ def classification_metrics(scores: np.ndarray, labels: np.ndarray) -> Classifica
                  "specificity": 1 - false_positive_rate, "fall_out": false_positive_rate, "roc_auc": roc_auc,
                  "average_precision": average_precision}  # fmt: skip
 
-    calibration = _calibration(probability(scores.argmax(axis=1)), predictions == labels)
-    gaps = calibration["images"] * np.abs(calibration["accuracy"] - calibration["confidence"])
+    calibration = calibration_bins(probability(scores.argmax(axis=1)), predictions == labels)
     label_probability = probability(labels)
     micro = precision_recall_fscore_support(labels, predictions, average="micro", **options)
     with np.errstate(divide="ignore"):
@@ -97,7 +96,7 @@ def classification_metrics(scores: np.ndarray, labels: np.ndarray) -> Classifica
         **{f"{name}_macro": _nan_mean(per_class[name][support > 0]) for name in MACRO_AVERAGED},
         **{f"{name}_micro": rate for name, rate in zip(rates, micro, strict=False)},
         **{f"{name}_weighted": np.nansum(support * rate) / count for name, rate in rates.items()},
-        "ece": np.nansum(gaps) / count,
+        "ece": calibration_error(calibration),
         "nll": nll,
         "brier": (1 - 2 * label_probability + sum_of_squares).mean(),
     }
@@ -136,7 +135,7 @@ def _curves(is_class: np.ndarray, probability: np.ndarray) -> tuple[float, float
     return float(auc(false_positive_rate, recall)), average_precision, roc, precision[first]
 
 
-def _calibration(confidence: np.ndarray, is_correct: np.ndarray) -> dict[str, np.ndarray]:
+def calibration_bins(confidence: np.ndarray, is_correct: np.ndarray) -> dict[str, np.ndarray]:
     """Groups examples into CALIBRATION_BINS equal bins (low, high] of confidence, and averages within each.
 
     `confidence` is the probability of the predicted class, float [N]; `is_correct` is bool [N]. Returns arrays by name:
@@ -154,6 +153,12 @@ def _calibration(confidence: np.ndarray, is_correct: np.ndarray) -> dict[str, np
         for name, total in sums.items()
     }
     return {"low": edges[:-1], "high": edges[1:], "images": images, **means}
+
+
+def calibration_error(bins: dict[str, np.ndarray]) -> float:
+    """Returns the expected calibration error (Guo et al. 2017, eq. 3) of the bins of `calibration_bins`, in [0, 1]."""
+    gaps = bins["images"] * np.abs(bins["accuracy"] - bins["confidence"])
+    return float(np.nansum(gaps) / bins["images"].sum())
 
 
 def _nan_mean(values: np.ndarray) -> float:

@@ -1,5 +1,6 @@
 """Evaluation of trained networks: scores a checkpoint, or an ensemble, on a split and writes the report."""
 
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -9,14 +10,19 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cnnjax import losses, metrics, pretrained
+from cnnjax.config import Config
 from cnnjax.data import folds
 from cnnjax.data.build import Split, load
 from cnnjax.data.info import DataInfo, changed_since, class_difference
+from cnnjax.data.store import overlap
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError, nearest
-from cnnjax.evaluation import protocols, report
+from cnnjax.evaluation import image_scores, protocols, report
+from cnnjax.evaluation.groups import groups_section, read_groups
+from cnnjax.evaluation.mistakes import mistakes_section
 from cnnjax.evaluation.recipe import parse_eval_recipe, with_views
 from cnnjax.evaluation.scoring import Scores, collect, make_scores
+from cnnjax.evaluation.temperature import fit_temperature, temperature_section
 
 EXAMPLES_PER_CHUNK = 1000  # examples per computation over all scores, to save memory
 
@@ -39,6 +45,9 @@ def evaluate(
     batch_size: int = 0,
     preprocess: str | None = None,
     match_classes: str = "",
+    calibrate: str = "",
+    groups: pathlib.Path | str = "",
+    mistakes: bool = False,
     data_dir: str = "",
     mesh: Mesh | None = None,
     log: Callable[[str], None] = print,
@@ -58,15 +67,21 @@ def evaluate(
       batch_size: views per device call; 0 for the config's own.
       preprocess: operations on the images, for all networks; None for each config's own, '' for none.
       match_classes: how to match classes if they are not the network's: see `matching_classes`.
+      calibrate: a split to fit a temperature on (see `fit_temperature`), whose calibration error is reported beside
+        that of the network as it is; 'val_split' for the run's validation split. '' for none.
+      groups: a CSV file with the group of each image, whose accuracies are reported: see `read_groups`. '' for none.
+      mistakes: whether the report shows the most confident mistakes, the least confident hits and the pairs of classes
+        that are confused most.
       data_dir: folder of the data sets; '' for the default one.
       mesh: devices to use; None for all.
       log: called with lines of text.
 
     Returns:
-      The contents of metrics.json except the confusion matrix: 'accuracy', 'top5', 'loss', 'ece', ...
+      The contents of metrics.json except the confusion matrix: 'accuracy', 'top5', 'loss', 'ece', ... The scores of
+      single images are in the report, too: see `image_scores.read`.
 
     Raises:
-      InputError: a folder, step, data set, split or protocol that does not exist or does not fit.
+      InputError: a folder, step, data set, split, protocol or file that does not exist or does not fit.
     """
     workdir = pathlib.Path(workdir)
     views = {"preprocess": preprocess, "protocol": protocol or None, "average": average or None}
@@ -86,26 +101,101 @@ def evaluate(
     split = split or config.test_split or folds.resolve_splits(config, data_dir)[1]
     if not split:
         raise InputError(f"{source} has no test_split in its config; give --split")
-    examples = load(dataset, split, data_dir)
+    subject = _subject(networks, load(dataset, split, data_dir), match_classes, log)
+    held_out = _held_out(subject, calibrate, config, data_dir) if calibrate else None
+    grouped = read_groups(groups, len(subject.examples)) if groups else None
+
+    mesh = mesh or sharding.make_mesh()
+    scored = _score_all(subject, mesh, step, log)
+    description: dict[str, Any] = {"dataset": dataset, "split": split, "step": scored.steps[source], **changed}
+    if init:
+        given = {name: getattr(options, name) for name in options.given() if name != "classes"}
+        description |= {"init": init, **given}
+    if len(networks) > 1:
+        description["ensemble"] = ", ".join(f"{name} step {number}" for name, number in scored.steps.items())
+    by_image = image_scores.from_scores(scored.scores, scored.labels, subject.classes, description, subject.examples)
+    sections = [report.Section({}, functools.partial(image_scores.write, by_image))]
+    if grouped:
+        sections.append(groups_section(grouped, by_image.is_correct))
+    if held_out:
+        fitted = _score_all(held_out, mesh, step, log)
+        temperature = fit_temperature(fitted.scores, fitted.labels)
+        sections.append(temperature_section(temperature, held_out.examples.split, scored.scores, scored.labels))
+    if mistakes:
+        sections.append(mistakes_section(by_image, subject.examples))
+    means = metrics.evaluate(scored.scores, scored.labels, losses.build(config.loss))
+    return report.write(scored.scores, scored.labels, means, workdir, description, subject.classes, sections)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Subject:
+    """Networks whose scores are averaged, and what they are scored on.
+
+    Attributes:
+      networks: the networks by name.
+      examples: the split.
+      classes: names of the classes in the report, in the order of the networks' scores.
+      indices: the network's class for each class of the split: see `matching_classes`.
+      match_classes: as in `matching_classes`.
+    """
+
+    networks: Mapping[pathlib.Path | str, pretrained.LoadedNetwork]
+    examples: Split
+    classes: list[str]
+    indices: np.ndarray
+    match_classes: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scored:
+    """Scores float32 [N, K], labels [N] as the network's classes, and the step of each network by name."""
+
+    scores: np.ndarray
+    labels: np.ndarray
+    steps: dict[pathlib.Path | str, int]
+
+
+def _subject(
+    networks: Mapping[pathlib.Path | str, pretrained.LoadedNetwork],
+    examples: Split,
+    match_classes: str,
+    log: Callable[[str], None],
+) -> _Subject:
+    """Returns what is scored, and logs how the data has changed since the training of each network.
+
+    Raises InputError if the classes do not match.
+    """
     for name, network in networks.items():
         if remark := changed_since(network.data, examples):
             log(f"{name}: {remark}")
-    indices = matching_classes(examples, str(source), networks[source].data, match_classes)
+    source, first = next(iter(networks.items()))
+    indices = matching_classes(examples, str(source), first.data, match_classes)
+    classes = list(first.data.classes) if match_classes == "name" else examples.classes
+    return _Subject(networks, examples, classes, indices, match_classes)
 
-    mesh = mesh or sharding.make_mesh()
+
+def _held_out(subject: _Subject, split: str, config: Config, data_dir: str) -> _Subject:
+    """Returns the same networks with the split that a temperature is fitted on; 'val_split' is the run's own.
+
+    Raises InputError for a run without one, and for a split that has images of the evaluated one.
+    """
+    if split == "val_split" and not (split := folds.resolve_splits(config, data_dir)[1]):
+        raise InputError("calibrate = 'val_split': the run has no validation split; give another split of its data set")
+    examples = load(subject.examples.name, split, data_dir)
+    if overlap(examples.ranges, subject.examples.ranges):
+        raise InputError(f"calibrate = {split!r}: expected other images than the evaluated {subject.examples.split!r}")
+    return _subject(subject.networks, examples, subject.match_classes, lambda line: None)
+
+
+def _score_all(subject: _Subject, mesh: Mesh, step: str, log: Callable[[str], None]) -> _Scored:
+    """Scores a split with a checkpoint of each network, and averages the scores as the first network's config says."""
     steps, results = {}, []
-    for name, network in networks.items():
-        steps[name], scores = score(network, examples, mesh, step, log)
+    for name, network in subject.networks.items():
+        steps[name], scores = score(network, subject.examples, mesh, step, log)
         results.append(scores)
-    scores, labels = _averaged([result.scores for result in results], config.average), indices[results[0].labels]
-    subject: dict[str, Any] = {"dataset": dataset, "split": split, "step": steps[source], **changed}
-    if init:
-        subject |= {"init": init} | {name: getattr(options, name) for name in options.given() if name != "classes"}
-    if len(networks) > 1:
-        subject["ensemble"] = ", ".join(f"{name} step {number}" for name, number in steps.items())
-    means = metrics.evaluate(scores, labels, losses.build(config.loss))
-    classes = list(networks[source].data.classes) if match_classes == "name" else examples.classes
-    return report.write(scores, labels, means, workdir, subject, classes)
+    average = next(iter(subject.networks.values())).config.average
+    averaged = _averaged([result.scores for result in results], average)
+    return _Scored(averaged, subject.indices[results[0].labels], steps)
 
 
 def matching_classes(examples: Split, source: str, data: DataInfo, match: str = "") -> np.ndarray:

@@ -1,11 +1,12 @@
 """The files of an evaluation: metrics.json, CSV tables and figures in the run's folder."""
 
 import csv
+import dataclasses
 import math
 import pathlib
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +19,19 @@ from cnnjax.evaluation.figures import save_figures
 MAX_FOLDER_NAME = 120  # characters
 
 
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A further part of a report.
+
+    Attributes:
+      entries: {name: value} for metrics.json.
+      save: writes files into the report's folder, whose path it is given. Only process 0 calls it.
+    """
+
+    entries: Mapping[str, Any]
+    save: Callable[[pathlib.Path], Any]
+
+
 def write(
     scores: np.ndarray,
     labels: np.ndarray,
@@ -25,6 +39,7 @@ def write(
     workdir: pathlib.Path,
     description: Mapping[str, Any],
     class_names: list[str],
+    sections: Sequence[Section] = (),
 ) -> dict[str, Any]:
     """Writes the report of one evaluation: metrics.json, per_class.csv, confusion.csv, calibration.csv and the figures.
 
@@ -38,6 +53,7 @@ def write(
       workdir: folder of the run.
       description: what was evaluated: "dataset", "split", "step", and the options that differ from the run's config.
       class_names: K names.
+      sections: what else to record.
 
     Returns:
       The contents of metrics.json without the confusion matrix. A number that is not finite is None there, and empty in
@@ -54,17 +70,20 @@ def write(
         **{name: _to_json(value) for name, value in means.items()},
         **overall,
         "per_class": per_class,
+        **{name: _to_json(value) for section in sections for name, value in section.entries.items()},
         "folder": str(folder),
     }
     if jax.process_index() == 0:
         sealed.check_no_link(folder.parent)
         with sealed.replacing_folder(folder) as new:
             sealed.write_plain_json(new / "metrics.json", content | {"confusion": result.confusion.tolist()})
-            _write_csv(new / "per_class.csv", {"class": class_names, **result.per_class})
-            _write_csv(new / "calibration.csv", result.calibration)
+            write_csv(new / "per_class.csv", {"class": class_names, **result.per_class})
+            write_csv(new / "calibration.csv", result.calibration)
             columns = dict(zip(class_names, result.confusion.T, strict=True))
-            _write_csv(new / "confusion.csv", {"label \\ prediction": class_names, **columns})
+            write_csv(new / "confusion.csv", {"label \\ prediction": class_names, **columns})
             save_figures(result, class_names, title(description), new)
+            for section in sections:
+                section.save(new)
     return content
 
 
@@ -78,11 +97,11 @@ def title(description: Mapping[str, Any]) -> str:
 def _folder_name(dataset: str, split: str, step: int, **options: str) -> str:
     """Returns a folder name that contains all arguments, so that different evaluations do not overwrite each other.
 
-    Characters that do not suit a file name become '_'. A name over MAX_FOLDER_NAME characters is cut and gets a
-    checksum.
+    A colon becomes '-', so that [:64] and [64:] differ, and a percent sign 'pct'. Other characters that do not suit a
+    file name become '_'. A name over MAX_FOLDER_NAME characters is cut and gets a checksum.
     """
     name = "-".join([dataset, split, f"step{step}", *(f"{key}={value}" for key, value in options.items())])
-    safe = re.sub(r"[^\w.=-]+", "_", name)
+    safe = re.sub(r"[^\w.=-]+", "_", name.replace(":", "-").replace("%", "pct"))
     return safe if len(safe) <= MAX_FOLDER_NAME else f"{safe[:110]}-{zlib.crc32(name.encode()):08x}"
 
 
@@ -92,7 +111,7 @@ def _to_json(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _write_csv(path: pathlib.Path, columns: Mapping[str, Iterable]) -> None:
+def write_csv(path: pathlib.Path, columns: Mapping[str, Iterable]) -> None:
     """Writes columns of equal length as a CSV file with a header row; NaN and infinity become empty cells."""
     with path.open("w", newline="") as file:
         rows = zip(*(map(_to_json, column) for column in columns.values()), strict=True)
