@@ -1,12 +1,16 @@
-"""`cnnjax data`: lists data sets, builds them from their original files, removes them, and previews augmentations."""
+"""`cnnjax data`: lists, builds and removes data sets, previews augmentations, finds duplicates and label errors."""
 
 import argparse
 import pathlib
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from cnnjax.cli import shared
 from cnnjax.errors import InputError
+
+if TYPE_CHECKING:
+    from cnnjax.console import Console
 
 
 def add_flags(parser: shared.Parser) -> None:
@@ -14,11 +18,18 @@ def add_flags(parser: shared.Parser) -> None:
     parser.usage = """cnnjax data list [--data_dir=DIR]
        cnnjax data build NAME [--source=DIR] [--data_dir=DIR] [--overwrite]
        cnnjax data remove NAME [--data_dir=DIR] [--yes]
-       cnnjax data preview NAME [--augment=...] [--split=train] [--count=8] [--seed=0] [--out=FILE.png]"""
-    parser.add_argument("action", choices=("list", "build", "remove", "preview"), help="what to do")
+       cnnjax data preview NAME [--augment=...] [--split=train] [--count=8] [--seed=0] [--out=FILE.png]
+       cnnjax data duplicates NAME [--split=test] [--against=train] [--similarity=0.9] [--out=DIR]
+       cnnjax data label_errors RUN [RUN ...] [--split=...] [--out=DIR]"""
+    parser.epilog = (
+        "duplicates finds images of one split that are in another one, too, changed a little or mirrored. label_errors "
+        "finds labels that are probably wrong: train one run per fold (--config.fold=1/5 to 5/5, with "
+        "--config.val_split=''), and give all their folders; each judges the images that it was not trained on."
+    )
+    parser.add_argument("action", choices=tuple(ACTIONS), help="what to do")
     parser.add_argument(
-        "name", nargs="?", metavar="NAME",
-        help="a listed data set; or a new name, for a tree of class folders given by --source",
+        "names", nargs="*", metavar="NAME",
+        help="a listed data set; or a new name, for a tree of class folders given by --source; or folders of runs",
     )  # fmt: skip
     parser.add_argument(
         "--source", metavar="DIR", default="", help="build: folder of the original files (default: download them)"
@@ -29,38 +40,46 @@ def add_flags(parser: shared.Parser) -> None:
     parser.add_argument(
         "--augment", metavar="OPS", default="", help="preview: augmentation, as in config.augment (default: none)"
     )
-    parser.add_argument("--split", default="train", help="preview: split of the images (default: train)")
+    parser.add_argument(
+        "--split", default="",
+        help="preview, duplicates, label_errors: split of the images (default: train, test, each run's validation "
+        "split)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--against", metavar="SPLIT", default="train", help="duplicates: split to search them in (default: train)"
+    )
+    parser.add_argument(
+        "--similarity", type=float, default=0.9, metavar="S",
+        help="duplicates: smallest similarity of a pair, at most 1 (default: 0.9)",
+    )  # fmt: skip
     parser.add_argument("--count", type=int, default=8, metavar="N", help="preview: number of images (default: 8)")
     parser.add_argument("--seed", type=int, default=0, help="preview: seed of the images and operations (default: 0)")
     parser.add_argument(
-        "--out", metavar="FILE", default="", help="preview: picture to write (default: preview-NAME.png)"
-    )
+        "--out", metavar="PATH", default="",
+        help="preview: picture to write (default: preview-NAME.png); duplicates, label_errors: folder of the results "
+        "(default: duplicates-NAME, label_errors-NAME)",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
-    """Runs `cnnjax data list`, `build`, `remove` or `preview`. `overrides` is empty. Returns the exit status."""
-    if args.action != "list" and not args.name:
-        raise shared.UsageError(f"the data set's name is missing: cnnjax data {args.action} NAME")
-    console = shared.make_console()
+    """Runs one of the ACTIONS of `cnnjax data`. `overrides` is empty. Returns the exit status."""
+    if args.action not in ("list", "label_errors") and len(args.names) > 1:
+        raise shared.UsageError(f"unexpected argument {args.names[1]!r}: expected cnnjax data {args.action} NAME")
+    if args.action != "list" and not args.names:
+        missing = "folder of a run is missing: cnnjax data label_errors RUN [RUN ...]"
+        other = f"data set's name is missing: cnnjax data {args.action} NAME"
+        raise shared.UsageError(f"the {missing if args.action == 'label_errors' else other}")
+    args.name = args.names[0] if args.names else ""
+    console = shared.setup_jax() if args.action == "label_errors" else shared.make_console()
+    return ACTIONS[args.action](args, console)
+
+
+def _list(args: argparse.Namespace, console: "Console") -> int:
+    """Runs `cnnjax data list`. Returns the exit status."""
     from rich.table import Column, Table
 
     from cnnjax.data import build
 
-    if args.action == "build":
-        log = lambda line: console.print(line, soft_wrap=True)  # noqa: E731
-        path = build.build(args.name, args.source, args.data_dir, log=log, overwrite=args.overwrite)
-        console.print(f"{args.name} is in {path}", soft_wrap=True)
-        return 0
-    if args.action == "remove":
-        return _remove(args, lambda line: console.print(line, soft_wrap=True))
-    if args.action == "preview":
-        from cnnjax.training import preview
-
-        path = pathlib.Path(args.out or f"preview-{args.name}.png")
-        preview.write(args.name, args.augment, path, split=args.split, count=args.count, seed=args.seed,
-                      data_dir=args.data_dir)  # fmt: skip
-        console.print(f"the preview is in {path}", soft_wrap=True)
-        return 0
     columns = [Column(name, overflow="fold") for name in ("name", "splits", "folder", "description")]
     table = Table(*columns, title="Data sets", title_justify="left")
     for row in build.available(args.data_dir):
@@ -70,10 +89,66 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     return 0
 
 
-def _remove(args: argparse.Namespace, log: Callable[[str], None]) -> int:
+def _build(args: argparse.Namespace, console: "Console") -> int:
+    """Runs `cnnjax data build`. Returns the exit status."""
+    from cnnjax.data import build
+
+    path = build.build(args.name, args.source, args.data_dir, log=_log(console), overwrite=args.overwrite)
+    _log(console)(f"{args.name} is in {path}")
+    return 0
+
+
+def _preview(args: argparse.Namespace, console: "Console") -> int:
+    """Runs `cnnjax data preview`. Returns the exit status."""
+    from cnnjax.training import preview
+
+    path = pathlib.Path(args.out or f"preview-{args.name}.png")
+    preview.write(args.name, args.augment, path, split=args.split or "train", count=args.count, seed=args.seed,
+                  data_dir=args.data_dir)  # fmt: skip
+    _log(console)(f"the preview is in {path}")
+    return 0
+
+
+def _duplicates(args: argparse.Namespace, console: "Console") -> int:
+    """Runs `cnnjax data duplicates`: prints how many there are; writes a table and a sheet. Returns the status."""
+    from cnnjax.data import build, duplicates
+
+    splits = (build.load(args.name, split, args.data_dir) for split in (args.split or "test", args.against))
+    found = duplicates.find_duplicates(*splits, similarity=args.similarity)
+    folder = pathlib.Path(args.out or f"duplicates-{args.name}")
+    found.save(folder)
+    _log(console)(found.note)
+    _log(console)(f"more in {folder}: duplicates.csv{', duplicates.png' if len(found.indices) else ''}")
+    return 0
+
+
+def _label_errors(args: argparse.Namespace, console: "Console") -> int:
+    """Runs `cnnjax data label_errors`: prints how many there are; writes a table and a sheet. Returns the status."""
+    import jax
+
+    from cnnjax.evaluation.label_errors import label_errors
+
+    is_leader = jax.process_index() == 0
+    log = _log(console) if is_leader else lambda line: None
+    found = label_errors(args.names, split=args.split, data_dir=args.data_dir, log=log)
+    if is_leader:
+        folder = pathlib.Path(args.out or f"label_errors-{found.scores.description['dataset']}")
+        found.save(folder)
+        log(found.note)
+        log(f"more in {folder}: label_errors.csv{', label_errors.png' if found.images else ''}")
+    return 0
+
+
+def _log(console: "Console") -> Callable[[str], None]:
+    """Returns a function that prints a line, which the terminal may wrap."""
+    return lambda line: console.print(line, soft_wrap=True)
+
+
+def _remove(args: argparse.Namespace, console: "Console") -> int:
     """Runs `cnnjax data remove`: asks unless --yes is given, and says what was freed. Returns the exit status."""
     from cnnjax.data import remove
 
+    log = _log(console)
     paths = remove.find_removable(args.name, args.data_dir)
     for path in paths:
         log(f"{path} ({remove.size_of(path) / 1e6:,.1f} MB)")
@@ -85,3 +160,13 @@ def _remove(args: argparse.Namespace, log: Callable[[str], None]) -> int:
             return 1
     log(f"{args.name} is removed: {remove.remove(args.name, args.data_dir) / 1e6:,.1f} MB are free again")
     return 0
+
+
+ACTIONS: dict[str, Callable[[argparse.Namespace, "Console"], int]] = {
+    "list": _list,
+    "build": _build,
+    "remove": _remove,
+    "preview": _preview,
+    "duplicates": _duplicates,
+    "label_errors": _label_errors,
+}

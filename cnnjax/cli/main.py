@@ -29,7 +29,7 @@ COMMANDS = {
     "probe": "evaluate a network's features on a data set: nearest neighbors and a linear classifier",
     "visualize": "draw what is in a network and what it sees: filters, feature maps, explanations of its decisions",
     "export": "export a trained network as a file for other programs",
-    "data": "list data sets, build one from its original files, or preview an augmentation",
+    "data": "list or build data sets, preview an augmentation, find duplicates and label errors",
     "models": "list the networks, with the published results",
     "weights": "list the published weights that can be downloaded",
     "summary": "print a network layer by layer: shapes, parameters, MACs, memory, receptive fields",
