@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax import style, tables
+from cnnjax import colors, style, tables
 from cnnjax.data import images, pipeline, split_cache, transforms
 from cnnjax.data.imagenet import readable
 from cnnjax.data.store import Split, overlap
@@ -22,7 +22,8 @@ SIDE = 32  # pixels to which each image is reduced
 FREQUENCIES = 8  # lowest ones of its cosine transform, in each direction
 IMAGES_PER_BLOCK = 500
 SIMILARITIES_PER_CHUNK = 2**25
-PAIRS_SHOWN, COLUMNS = 16, 8  # on the sheet
+MANY = 0.2  # fraction of images with a near-duplicate that is too high to believe
+PAIRS_SHOWN, COLUMNS = 12, 8  # on the sheet
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,22 +59,24 @@ class Duplicates:
         """Returns a line that says how many images have a near-duplicate."""
         found, size, (split, against) = len(self.indices), self.sizes[0], self.splits
         others = int((self.labels[0] != self.labels[1]).sum())
+        hint = "; simple pictures are alike: try a higher similarity" if found > MANY * size else ""
         return (
             f"{self.dataset}: {found:,} of {size:,} images of {split} ({found / size:.2%}) have a near-duplicate in "
-            f"{against}, {int(self.mirrored.sum()):,} of them mirrored; {others:,} pairs have different labels"
+            f"{against}, {int(self.mirrored.sum()):,} of them mirrored; {others:,} pairs have different labels{hint}"
         )
 
     def figure(self) -> Any:
         """Draws the first pairs beside each other, with the places and labels of both: a matplotlib Figure."""
-        names, cells, captions = readable(self.classes), [], []
+        names, cells, captions, caption_colors = readable(self.classes), [], [], []
         for row, pair in enumerate(self.images):
             cells += pair
             for k, index in enumerate((self.indices[row], self.matches[row])):
-                similarity = f" {self.similarities[row]:.2f}" if k else ""
-                captions.append(f"{self.splits[k]} {index}{similarity}\n{names[self.labels[k, row]]}")
+                captions.append(f"{self.splits[k]} {index}\n{names[self.labels[k, row]]}")
+                caption_colors.append(colors.WRONG if self.labels[0, row] != self.labels[1, row] else colors.INK)
         title = f"Near-duplicates: {self.dataset}, {self.splits[0]} and {self.splits[1]}"
-        note = f"{self.note}. Pairs side by side: split, index and similarity, label."
-        return style.sheet(cells, captions, columns=COLUMNS, title=title, note=note, cell=0.8)
+        note = f"{self.note}. Pairs side by side, the most similar first: split and index, label."
+        options = {"columns": COLUMNS, "title": title, "note": note, "caption_colors": caption_colors}
+        return style.sheet(cells, captions, cell=0.8, **options)
 
     def save(self, folder: pathlib.Path) -> None:
         """Writes duplicates.csv, the most similar first, and duplicates.png and .svg into a folder."""

@@ -13,7 +13,7 @@ from cnnjax.evaluation.report import Section
 
 LIMITS = (0.02, 50.0)  # of a temperature
 LOWEST = -100.0  # log-probability; float32 has no smaller probability
-SCORES_PER_CHUNK = 2**22  # converted to float64 at a time
+ROWS_PER_CHUNK = 4096  # converted to float64 at a time
 
 
 def fit_temperature(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -25,12 +25,17 @@ def fit_temperature(scores: np.ndarray, labels: np.ndarray) -> float:
     """
     from scipy.optimize import minimize_scalar  # costs half a second
 
-    chunks = max(1, scores.size // SCORES_PER_CHUNK)
-    pairs = list(zip(np.array_split(scores, chunks), np.array_split(labels, chunks), strict=True))
+    shifted = np.empty(scores.shape, np.float32)  # the highest score of each example is 0
+    for start in range(0, len(scores), ROWS_PER_CHUNK):
+        part = np.maximum(log_softmax(scores[start : start + ROWS_PER_CHUNK]), LOWEST)
+        shifted[start : start + ROWS_PER_CHUNK] = part - part.max(axis=1, keepdims=True)
+    parts = np.array_split(shifted, -(-len(shifted) // ROWS_PER_CHUNK))
+    label_scores = _label_scores(shifted, labels).astype(np.float64)
 
     def negative_log_likelihood(log_temperature: float) -> float:
-        log_likelihoods = (_label_scores(scaled(part, np.exp(log_temperature)), label).sum() for part, label in pairs)
-        return -sum(log_likelihoods) / len(labels)
+        scale = np.float32(np.exp(-log_temperature))
+        totals = np.concatenate([np.exp(scale * part).sum(axis=1, dtype=float) for part in parts])
+        return float((np.log(totals) - scale * label_scores).mean())
 
     low, high = np.log(LIMITS)  # the likelihood has one maximum, for it is concave in 1 / T
     found = minimize_scalar(negative_log_likelihood, bounds=(low, high), method="bounded", options={"xatol": 1e-5})
