@@ -94,20 +94,28 @@ class Predictor:
         self, pixels: np.ndarray | Sequence[np.ndarray], layer: str = ""
     ) -> np.ndarray | dict[str, np.ndarray]:
         """Returns the activations of one named layer, or of all, for uint8 images; see the function `feature_maps`."""
+        views = self.single_views(pixels)
+        key = (layer, views.shape[1:])
+        if key not in self._feature_functions:
+            self._feature_functions[key] = self._make_feature_function(*key)
+        outputs = []
+        for batch, count in self._batches(views, self.recipe.batch_size):
+            features = jax.device_get(self._feature_functions[key](self.variables, batch))
+            outputs.append({name: values[:count] for name, values in features.items()})
+        maps = {name: np.concatenate([output[name] for output in outputs]) for name in outputs[0]}
+        return maps[layer] if layer else maps
+
+    def single_views(self, pixels: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+        """Returns uint8 images after host operations, one view of each, as the network sees them: uint8 [N, H, W, C].
+
+        Raises InputError for an image that is not uint8 [H, W, C], and if the views are not all of one size.
+        """
         views = [apply_operations(self._resized(image), self.host_ops) for image in _checked(pixels)]
         shapes = sorted({view.shape for view in views})
         if len(shapes) != 1:
             reason = f"after preprocessing they are {', '.join(map(str, shapes))}" if shapes else "there are none"
             raise InputError(f"feature maps need images of equal sizes; {reason}")
-        key = (layer, shapes[0])
-        if key not in self._feature_functions:
-            self._feature_functions[key] = self._make_feature_function(*key)
-        outputs = []
-        for batch, count in self._batches(np.stack(views), self.recipe.batch_size):
-            features = jax.device_get(self._feature_functions[key](self.variables, batch))
-            outputs.append({name: values[:count] for name, values in features.items()})
-        maps = {name: np.concatenate([output[name] for output in outputs]) for name in outputs[0]}
-        return maps[layer] if layer else maps
+        return np.stack(views)
 
     def _make_feature_function(self, layer: str, shape: tuple[int, ...]) -> Callable:
         """Builds the jitted function (variables, uint8 [B, *shape]) -> {layer name: activations float32 [B, ...]}.

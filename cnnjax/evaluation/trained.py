@@ -57,6 +57,13 @@ class TrainedNetwork:
         """
         return self._predictor.feature_maps(images, layer)
 
+    def single_views(self, images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+        """Returns the images as the network sees them, before normalization: uint8 [N, H, W, C].
+
+        They are resized and cropped as in `features`. Raises InputError if they are then not all of one size.
+        """
+        return self._predictor.single_views(images)
+
     def with_views(
         self, preprocess: str | None = None, protocol: str | None = None, average: str | None = None
     ) -> "TrainedNetwork":

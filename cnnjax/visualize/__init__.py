@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 _HOME = {  # public name -> the module that defines it
     "maps": "cnnjax.visualize.feature_maps",
+    "receptive_fields": "cnnjax.visualize.receptive_field",
+    "strongest_patches": "cnnjax.visualize.patches",
 }
 
-__all__ = ["maps"]
+__all__ = ["maps", "receptive_fields", "strongest_patches"]
 
 
 def __getattr__(name: str) -> Any:
@@ -39,3 +41,5 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from cnnjax.visualize.feature_maps import maps
+    from cnnjax.visualize.patches import strongest_patches
+    from cnnjax.visualize.receptive_field import receptive_fields

@@ -100,9 +100,31 @@ def _maps(request: Request, order: str = "activation") -> Pictures:
         yield f"{request.layer or 'layers'}-{name}", result
 
 
+def _receptive_fields(request: Request, row: int | None = None, column: int | None = None) -> Pictures:
+    """Draws the receptive fields of a unit, averaged over the images: at `row` and `column` of request.layer's maps."""
+    from cnnjax.visualize.receptive_field import receptive_fields
+
+    position = None if row is None or column is None else (row, column)
+    options = {"layer": request.layer, "channel": request.channel, "position": position}
+    yield request.layer, receptive_fields(request.net, request.images, **options)
+
+
+def _patches(request: Request, rule: str = "") -> Pictures:
+    """Searches the data set for the strongest patches of request.layer. `rule` projects them, as 'deconvnet' does."""
+    from cnnjax.visualize.patches import strongest_patches
+
+    options = {"layer": request.layer, "channel": request.channel, "rule": rule, "progress": request.progress}
+    result = strongest_patches(request.net, request.open_split(), **options)
+    yield result.layer, result
+
+
 KINDS: Mapping[str, Kind] = MappingProxyType({
     "maps": Kind("feature maps of an image: the channels of a layer, or the strongest ones of every layer", "images",
                  _maps, cheap=True),
+    "receptive_fields": Kind("what a unit of a layer can see of an image, and what it does look at", "images",
+                             _receptive_fields, cheap=True),
+    "patches": Kind("the nine patches that excite a channel most, with their deconvnet projections", "data set",
+                    _patches),
 })  # fmt: skip
 
 
