@@ -17,12 +17,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOME = {  # public name -> the module that defines it
+    "explain": "cnnjax.visualize.explanations",
     "maps": "cnnjax.visualize.feature_maps",
     "receptive_fields": "cnnjax.visualize.receptive_field",
     "strongest_patches": "cnnjax.visualize.patches",
 }
 
-__all__ = ["maps", "receptive_fields", "strongest_patches"]
+__all__ = ["explain", "maps", "receptive_fields", "strongest_patches"]
 
 
 def __getattr__(name: str) -> Any:
@@ -40,6 +41,7 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
+    from cnnjax.visualize.explanations import explain
     from cnnjax.visualize.feature_maps import maps
     from cnnjax.visualize.patches import strongest_patches
     from cnnjax.visualize.receptive_field import receptive_fields

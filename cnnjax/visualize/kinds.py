@@ -118,6 +118,15 @@ def _patches(request: Request, rule: str = "") -> Pictures:
     yield result.layer, result
 
 
+def _attribution(request: Request, methods: str = "integrated_gradients", check: bool = True) -> Pictures:
+    """Explains the predictions by `methods`, joined by '+', as in 'cam+guided'. `check` adds the sanity check."""
+    from cnnjax.visualize.explanations import explain
+
+    for method in methods.split("+"):
+        options = {"class_index": request.class_index, "layer": request.layer, "progress": request.progress}
+        yield method, explain(request.net, request.images, method=method, check=check, **options)
+
+
 KINDS: Mapping[str, Kind] = MappingProxyType({
     "maps": Kind("feature maps of an image: the channels of a layer, or the strongest ones of every layer", "images",
                  _maps, cheap=True),
@@ -125,6 +134,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType({
                              _receptive_fields, cheap=True),
     "patches": Kind("the nine patches that excite a channel most, with their deconvnet projections", "data set",
                     _patches),
+    "attribution": Kind("which pixels speak for a class: integrated gradients, CAM, occlusion, SmoothGrad, ..., each "
+                        "beside its sanity check", "images", _attribution),
 })  # fmt: skip
 
 

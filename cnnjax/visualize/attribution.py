@@ -1,0 +1,291 @@
+"""Attribution: which pixels of an image speak for a class, by methods whose maps can be compared.
+
+Each method is a function of a `Scorer`, the variables, the network's inputs and a class for each. METHODS names them.
+"""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cnnjax.errors import InputError, unknown
+from cnnjax.evaluation.trained import TrainedNetwork
+from cnnjax.ops.convolution import matmul_precision
+from cnnjax.visualize import cam, rules
+from cnnjax.visualize.activations import features_model, normalization
+
+BASELINES = {"black": 0.0, "gray": 127.5, "white": 255.0}  # pixels; or 'mean', inputs of 0
+Arrays = Mapping[str, np.ndarray]
+
+
+class Scorer:
+    """The jitted functions of a network that the methods share. Variables are arguments: see `cnnjax.visualize.sanity`.
+
+    Attributes:
+      net: the network.
+      layer: the layer of class activation maps.
+      batch_size: images that are computed together, at most.
+    """
+
+    def __init__(self, net: TrainedNetwork, shape: tuple[int, ...], layer: str = "") -> None:
+        """Prepares the functions for views of `shape` [H, W, C]; they are compiled when they are first called."""
+        self.net, self.layer = net, layer
+        self.batch_size = net.config.eval_batch_size or net.config.batch_size
+        self.normalize = jax.jit(normalization(net, shape))
+        self.logits = jax.jit(self._apply)
+        self.signal = jax.jit(self._signal, static_argnames="rule")
+        self.class_maps = jax.jit(self._class_maps, static_argnames="is_exact")
+
+    def _apply(self, variables: Any, x: jax.Array) -> jax.Array:
+        """Returns logits float32 [N, classes]; of spatial logits, their mean."""
+        with matmul_precision(self.net.config.matmul_precision):
+            logits: Any = self.net.model.apply(variables, x, train=False)
+        return logits.reshape(len(logits), -1, logits.shape[-1]).mean(1)
+
+    def _signal(self, variables: Any, x: jax.Array, classes: jax.Array, rule: str) -> jax.Array:
+        """Returns what a backward rule sends from the logit of each image's class to its input, [N, H, W, C]."""
+        logits, back = jax.vjp(rules.with_rule(lambda x: self._apply(variables, x), rule), x)
+        return back(jax.nn.one_hot(classes, logits.shape[-1], dtype=logits.dtype))[0]
+
+    def _class_maps(self, variables: Any, x: jax.Array, classes: jax.Array, is_exact: bool | None) -> cam.ClassMaps:
+        """Returns the class activation maps of `layer`."""
+        networks = self.net.model, features_model(self.net)
+        full, features = (functools.partial(_evaluated, network, variables) for network in networks)
+        return cam.class_maps(full, features, self.layer, x, classes, is_exact)
+
+    def baseline(self, name: str, x: jax.Array) -> jax.Array:
+        """Returns the input without information that x is compared with, [1, H, W, C]: see `BASELINES`."""
+        if name == "mean":
+            return jnp.zeros((1, *x.shape[1:]), x.dtype)
+        if name not in BASELINES:
+            raise unknown("baseline", name, [*BASELINES, "mean"])
+        return self.normalize(jnp.full((1, *x.shape[1:]), BASELINES[name], jnp.float32))
+
+    def class_scores(self, variables: Any, x: jax.Array, classes: jax.Array) -> jax.Array:
+        """Returns the logit of each image's class, [N]."""
+        return cam.class_logits(self.logits(variables, x), classes)
+
+
+def _evaluated(model: nn.Module, variables: Any, x: jax.Array) -> Any:
+    """Returns the output of a network in evaluation."""
+    return model.apply(variables, x, train=False)
+
+
+# ------------------------------------------------------------------------------------------------------------ methods
+
+
+def saliency(scorer: Scorer, variables: Any, x: jax.Array, classes: jax.Array, *, rule: str = "gradient") -> Any:
+    """Computes the backward signal of a rule from the class's logit (Simonyan et al. 2014, sec. 3): see `rules`."""
+    return scorer.signal(variables, x, classes, rule=rule)
+
+
+def gradient_x_input(scorer: Scorer, variables: Any, x: jax.Array, classes: jax.Array) -> Any:
+    """Computes the gradient times the normalized input (Shrikumar et al. 2016, sec. 2.2)."""
+    return x * scorer.signal(variables, x, classes, rule="gradient")
+
+
+def integrated_gradients(
+    scorer: Scorer, variables: Any, x: jax.Array, classes: jax.Array, *, baseline: str = "black", steps: int = 32,
+    max_steps: int = 512, tolerance: float = 0.01,
+) -> Any:  # fmt: skip
+    """Computes integrated gradients (Sundararajan et al. 2017, eq. 1 and 3): they sum to a difference of two logits.
+
+    The difference is between the image and the baseline: 'black', 'gray', 'white', or 'mean', the input 0. The path has
+    `steps` points; four times as many, up to `max_steps`, until every sum is within `tolerance` of its difference.
+    """
+    start = scorer.baseline(baseline, x)
+    difference = scorer.class_scores(variables, x, classes) - scorer.class_scores(
+        variables, jnp.repeat(start, len(x), axis=0), classes
+    )
+    while True:
+        total = jnp.zeros_like(x)
+        for i in range(steps):
+            total += scorer.signal(variables, start + (i + 0.5) / steps * (x - start), classes, rule="gradient")
+        values = (x - start) * total / steps
+        gap = jnp.abs(values.sum((1, 2, 3)) - difference)
+        if steps * 4 > max_steps or bool((gap <= tolerance * jnp.abs(difference)).all()):
+            return values
+        steps *= 4
+
+
+def smoothgrad(
+    scorer: Scorer, variables: Any, x: jax.Array, classes: jax.Array, *, samples: int = 32, noise: float = 0.15
+) -> Any:
+    """Computes the mean gradient of noisy copies (Smilkov et al. 2017, sec. 3).
+
+    The noise is normal; its deviation is `noise` times the range of an image's inputs.
+    """
+    spread = noise * (x.max((1, 2, 3), keepdims=True) - x.min((1, 2, 3), keepdims=True))
+    total = jnp.zeros_like(x)
+    for key in jax.random.split(jax.random.key(0), samples):
+        total += scorer.signal(variables, x + spread * jax.random.normal(key, x.shape), classes, rule="gradient")
+    return total / samples
+
+
+def windows(side: int, window: int, stride: int) -> list[tuple[int, int]]:
+    """Returns (start, end) of the windows that cover a side; the last ones are cut at its end."""
+    count = max(0, -(-(side - window) // stride)) + 1
+    return [(i * stride, min(i * stride + window, side)) for i in range(count)]
+
+
+def occlusion(
+    scorer: Scorer, variables: Any, x: jax.Array, classes: jax.Array, *, window: int = 0, stride: int = 0,
+    baseline: str = "gray",
+) -> Any:  # fmt: skip
+    """Computes by how much the class's logit falls when a square is hidden (Zeiler, Fergus 2014, sec. 4.2, fig. 7).
+
+    A pixel has the mean over the squares that cover it. `window` is their side and `stride` their distance in pixels; 0
+    means an eighth of the image, and half the window. Squares are filled with the baseline.
+    """
+    window = window or max(1, round(min(x.shape[1:3]) / 8))
+    stride = stride or max(1, window // 2)
+    if not 1 <= stride <= window <= min(x.shape[1:3]):
+        raise InputError(f"window = {window}, stride = {stride}: expected 1 <= stride <= window <= {min(x.shape[1:3])}")
+    fill, before = scorer.baseline(baseline, x), scorer.class_scores(variables, x, classes)
+    falls, counts = np.zeros(x.shape[:3], np.float32), np.zeros(x.shape[1:3], np.float32)
+    for top, bottom in windows(x.shape[1], window, stride):
+        for left, right in windows(x.shape[2], window, stride):
+            hidden = x.at[:, top:bottom, left:right].set(fill[:, top:bottom, left:right])
+            fall = before - scorer.class_scores(variables, hidden, classes)
+            falls[:, top:bottom, left:right] += np.asarray(fall)[:, None, None]
+            counts[top:bottom, left:right] += 1
+    return (falls / counts)[..., None]
+
+
+def class_activation(
+    scorer: Scorer, variables: Any, x: jax.Array, classes: jax.Array, *, is_exact: bool | None = None
+) -> Any:
+    """Computes CAM where the head averages its maps and is linear, else Grad-CAM, as [N, h, w, 1]: see `cam`."""
+    return scorer.class_maps(variables, x, classes, is_exact=is_exact).maps[..., None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A row of METHODS.
+
+    Attributes:
+      name: for titles.
+      compute: (scorer, variables, inputs, classes, own keyword arguments) -> values [N, h, w, channels].
+      fixed: keyword arguments that are not the user's.
+      adds_up: the channels are added, with their signs; otherwise a pixel has its largest absolute value.
+    """
+
+    name: str
+    compute: Callable[..., Any]
+    fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    adds_up: bool = True
+
+    def options(self) -> list[str]:
+        """Returns the names of the user's keyword arguments."""
+        parameters = inspect.signature(self.compute).parameters.values()
+        return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in self.fixed]
+
+
+METHODS: dict[str, Method] = {
+    "gradient": Method("gradient", saliency, {"rule": "gradient"}, adds_up=False),
+    "guided": Method("guided backpropagation", saliency, {"rule": "guided"}, adds_up=False),
+    "deconvnet": Method("deconvnet", saliency, {"rule": "deconvnet"}, adds_up=False),
+    "smoothgrad": Method("SmoothGrad", smoothgrad, adds_up=False),
+    "gradient_x_input": Method("gradient x input", gradient_x_input),
+    "integrated_gradients": Method("integrated gradients", integrated_gradients),
+    "occlusion": Method("occlusion", occlusion),
+    "cam": Method("class activation map", class_activation, {"is_exact": None}),
+    "grad_cam": Method("Grad-CAM", class_activation, {"is_exact": False}),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """The maps of a method: see `attribute`.
+
+    Attributes:
+      views: uint8 [N, H, W, C], the images after preprocessing.
+      classes: int [N], the class that each map explains.
+      logits: float32 [N, classes].
+      values: float32 [N, h, w, channels], as the method gives them.
+      maps: float32 [N, H, W]: the values without channels, in the size of the views.
+    """
+
+    views: np.ndarray
+    classes: np.ndarray
+    logits: np.ndarray
+    values: np.ndarray
+    maps: np.ndarray
+
+
+def attribute(
+    net: TrainedNetwork,
+    images: Any,
+    method: str,
+    classes: Any = None,
+    layer: str = "",
+    options: Mapping[str, Any] | None = None,
+    variables: Any = None,
+    scorer: Scorer | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Explanation:
+    """Computes the maps of a method for images, batch by batch.
+
+    Args:
+      net: the network.
+      images: uint8 [N, H, W, C], or N arrays [H, W, C], preprocessed as in evaluation.
+      method: a key of METHODS.
+      classes: the class to explain, or one for each image; None for the predicted ones.
+      layer: the layer of 'cam'; '' for the last one with maps.
+      options: keyword arguments of the method.
+      variables: replace those of the network.
+      scorer: compiled functions to use again, of the same network, shape and layer.
+      progress: called with the numbers of images done and of all.
+
+    Raises InputError for an unknown method, option, class or layer.
+    """
+    if method not in METHODS:
+        raise unknown("method of attribution", method, METHODS)
+    row, options = METHODS[method], dict(options or {})
+    for name in options:
+        if name not in row.options():
+            raise unknown(f"option of {method!r}", name, row.options())
+    views = net.single_views(images)
+    layer = cam.last_maps(net, layer) if row.compute is class_activation else ""
+    scorer = scorer or Scorer(net, views.shape[1:], layer)
+    variables = net.variables if variables is None else variables
+    given = None if classes is None else np.broadcast_to(np.asarray(classes, np.int32), len(views))
+    if given is not None and not ((given >= 0) & (given < len(net.classes))).all():
+        raise InputError(
+            f"class {given.min() if given.min() < 0 else given.max()}: expected 0 to {len(net.classes) - 1}"
+        )
+    parts = []
+    for batch, rows in _batches(views, scorer.batch_size):
+        x = scorer.normalize(batch)
+        logits = scorer.logits(variables, x)
+        chosen = jnp.argmax(logits, -1) if given is None else jnp.asarray(_padded(given[rows], len(batch)))
+        values = row.compute(scorer, variables, x, chosen, **row.fixed, **options)
+        parts.append([np.asarray(array)[: rows.stop - rows.start] for array in (chosen, logits, values)])
+        progress(rows.stop, len(views))
+    chosen, logits, values = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return Explanation(views, chosen, logits, values, to_maps(values, views.shape[1:3], row.adds_up))
+
+
+def to_maps(values: np.ndarray, size: tuple[int, int], adds_up: bool) -> np.ndarray:
+    """Reduces values [N, h, w, channels] to maps [N, *size]: sums or largest absolute values, enlarged linearly."""
+    maps = values.sum(-1) if adds_up else np.abs(values).max(-1)
+    return maps if maps.shape[1:] == size else np.asarray(jax.image.resize(maps, (len(maps), *size), "linear"))
+
+
+def _batches(views: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, slice]]:
+    """Yields batches of views, of few sizes so that little is compiled, and which rows of `views` are in each."""
+    for start in range(0, len(views), size):
+        rows = slice(start, min(start + size, len(views)))
+        count = rows.stop - start
+        yield _padded(views[rows], min(size, 1 << (count - 1).bit_length())), rows
+
+
+def _padded(array: np.ndarray, rows: int) -> np.ndarray:
+    """Repeats the last row of an array until it has so many."""
+    return np.pad(array, [(0, rows - len(array)), *[(0, 0)] * (array.ndim - 1)], mode="edge")
