@@ -76,7 +76,7 @@ class Duplicates:
         title = f"Near-duplicates: {self.dataset}, {self.splits[0]} and {self.splits[1]}"
         note = f"{self.note}. Pairs side by side, the most similar first: split and index, label."
         options = {"columns": COLUMNS, "title": title, "note": note, "caption_colors": caption_colors}
-        return style.sheet(cells, captions, cell=0.8, **options)
+        return style.sheet(cells, captions, cell=1, **options)
 
     def save(self, folder: pathlib.Path) -> None:
         """Writes duplicates.csv, the most similar first, and duplicates.png and .svg into a folder."""

@@ -59,7 +59,7 @@ class LabelErrors:
             f"{names[self.scores.labels[i]]}\n→ {names[k]}\n{self.scores.probabilities[i, k]:.1%}" for i, k in shown
         ]
         note = f"{self.note}. Label → suggestion, its probability."
-        return style.sheet(self.images, captions, columns=COLUMNS, title="Suspected label errors", note=note, cell=0.85)
+        return style.sheet(self.images, captions, columns=COLUMNS, title="Suspected label errors", note=note, cell=1)
 
     def save(self, folder: pathlib.Path) -> None:
         """Writes label_errors.csv, the most suspected first, and label_errors.png and .svg into a folder."""

@@ -39,7 +39,7 @@ class RankedImages:
 
     def figure(self) -> Any:
         """Draws the images and their captions as a sheet: a matplotlib Figure."""
-        return style.sheet(self.images, self.captions, columns=COLUMNS, title=self.title, note=self.note, cell=0.85)
+        return style.sheet(self.images, self.captions, columns=COLUMNS, title=self.title, note=self.note, cell=1)
 
 
 def confident_mistakes(scores: ImageScores, examples: Split, count: int = IMAGES_SHOWN) -> RankedImages:
@@ -52,7 +52,7 @@ def confident_mistakes(scores: ImageScores, examples: Split, count: int = IMAGES
     indices = wrong[np.argsort(-scores.confidence[wrong], kind="stable")][:count]
     names = readable(scores.classes)
     captions = [
-        f"{names[scores.labels[i]]}\n→ {names[scores.predictions[i]]}\n{scores.confidence[i]:.1%}" for i in indices
+        f"{names[scores.labels[i]]}\n→ {names[scores.predictions[i]]}\n{scores.confidence[i]:.2%}" for i in indices
     ]
     note = (
         f"{title(scores.description)}: {len(wrong):,} of {len(scores):,} images are classified wrongly. "

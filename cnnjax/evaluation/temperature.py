@@ -82,13 +82,14 @@ def _save_diagrams(
 ) -> None:
     """Draws temperature.png and .svg: the reliability diagrams (Guo et al. 2017, fig. 4) before and after scaling."""
     figure = style.new_figure()
+    figure.get_layout_engine().set(h_pad=0.12)  # inches: a line between the title and those of the panels
     panels = figure.subplots(1, 2, sharey=True)
     for axes, (name, bins) in zip(panels, {"before": before, "after": after}.items(), strict=True):
         filled = bins["images"] > 0
         confidence, accuracy, images = (bins[key][filled] for key in ("confidence", "accuracy", "images"))
         axes.plot([0, 1], [0, 1], color=MUTED, linestyle=":", linewidth=1)
         axes.vlines(confidence, confidence, accuracy, color=VERMILION, linewidth=1.5)
-        axes.scatter(confidence, accuracy, 12 + 400 * images / images.sum(), color=BLUE, clip_on=False, zorder=3)
+        axes.scatter(confidence, accuracy, 12 + 250 * images / images.sum(), color=BLUE, clip_on=False, zorder=3)
         axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="confidence (probability of the prediction)",
                  title=f"{name}: calibration error {calibration_error(bins):.2%}")  # fmt: skip
     panels[0].set_ylabel("accuracy")

@@ -116,7 +116,7 @@ def test_mistakes_are_ranked_by_confidence_and_pairs_by_count(digits_dir: str) -
     examples = image_scores.open_images(scores, digits_dir)
     wrong, hits = mistakes.confident_mistakes(scores, examples, 3), mistakes.unsure_hits(scores, examples, 2)
     assert wrong.indices.tolist() == [7, 1, 0]
-    assert wrong.captions[0] == "class 2\n→ class 0\n99.0%"
+    assert wrong.captions[0] == "class 2\n→ class 0\n99.00%"
     assert "4 of 8 images are classified wrongly" in wrong.note
     assert (hits.indices.tolist(), hits.captions[0]) == ([5, 2], "55% class 2\n25% class 0")
     np.testing.assert_array_equal(wrong.images[1], examples.read(np.array([1]))[0][0])
