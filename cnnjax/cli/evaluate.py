@@ -54,8 +54,9 @@ def add_flags(parser: shared.Parser) -> None:
         "run's validation split",
     )  # fmt: skip
     parser.add_argument(
-        "--groups", metavar="FILE", default="",
-        help="report the accuracy of each group of images: a CSV file with two columns, index in the split and group",
+        "--groups", metavar="FILE|LABEL", default="",
+        help="report the accuracy of each group of images: a CSV file with two columns, index in the split and group; "
+        "or a further label of the data set, such as coarse_label of cifar100",
     )  # fmt: skip
     shared.add_data_dir_flag(parser)
 

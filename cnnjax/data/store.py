@@ -17,6 +17,7 @@ from cnnjax.data.info import FULL_DEPTH
 from cnnjax.errors import InputError, unknown
 from cnnjax.paths import make_epath_literal
 
+EXAMPLES_PER_READ = 1000  # of `Split.read_extra_label`
 FORMAT = "array_record"  # of TFDS's formats, the one with random access that needs no TensorFlow
 
 
@@ -152,6 +153,7 @@ class Split:
         identity: dict that identifies the content: 'dataset' (full name), 'bytes' (bytes of each split), 'split' and,
             if the data set was built here, 'digests' of the examples of each split. Can be encoded as JSON.
         bit_depth: bits of the original images with more than 8 bits per channel: see `images.decode`.
+        extra_labels: dict of further labels of each image: feature name -> class names. See `read_extra_label`.
     """
 
     def __init__(self, name: str, split: str, path: pathlib.Path) -> None:
@@ -175,6 +177,11 @@ class Split:
             ) from error
         self.bit_depth = (record and record.bit_depth) or FULL_DEPTH
         self.shape, self.classes = _check_features(name, path, builder.info.features)
+        self.extra_labels = {
+            key: list(feature.names)
+            for key, feature in builder.info.features.items()
+            if key != "label" and isinstance(feature, tfds.features.ClassLabel)
+        }
         records: Any = tf_example_pb2
         self._parse = records.Example.FromString  # TFDS's own decoder takes as long for a record as PNG does
         splits = builder.info.splits
@@ -232,6 +239,15 @@ class Split:
         records = [self._parse(record).features.feature for record in raw]
         labels = np.array([record["label"].int64_list.value[0] for record in records], np.int32)
         return [record["image"].bytes_list.value[0] for record in records], labels
+
+    def read_extra_label(self, name: str) -> np.ndarray:
+        """Returns one of the `extra_labels` of all examples, int32 [N]."""
+        labels = []
+        for start in range(0, len(self), EXAMPLES_PER_READ):
+            with self._file_errors():
+                raw = self._source.__getitems__(list(range(start, min(start + EXAMPLES_PER_READ, len(self)))))
+            labels += [self._parse(record).features.feature[name].int64_list.value[0] for record in raw]
+        return np.array(labels, np.int32)
 
     def decode(self, data: bytes, decoder: Callable[..., Any] | None = None) -> Any:
         """Decodes the bytes of an image with `decoder(data, channels)`, by default `images.decode`; checks the shape.

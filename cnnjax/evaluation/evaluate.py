@@ -18,7 +18,7 @@ from cnnjax.data.store import overlap
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError, nearest
 from cnnjax.evaluation import image_scores, protocols, report
-from cnnjax.evaluation.groups import groups_section, read_groups
+from cnnjax.evaluation.groups import find_groups, groups_section
 from cnnjax.evaluation.mistakes import mistakes_section
 from cnnjax.evaluation.recipe import parse_eval_recipe, with_views
 from cnnjax.evaluation.scoring import Scores, collect, make_scores
@@ -69,7 +69,8 @@ def evaluate(
       match_classes: how to match classes if they are not the network's: see `matching_classes`.
       calibrate: a split to fit a temperature on (see `fit_temperature`), whose calibration error is reported beside
         that of the network as it is; 'val_split' for the run's validation split. '' for none.
-      groups: a CSV file with the group of each image, whose accuracies are reported: see `read_groups`. '' for none.
+      groups: a CSV file with the group of each image, or a further label of the data set, such as 'coarse_label' of
+        CIFAR-100, to report the accuracy of each group: see `find_groups`. '' for none.
       mistakes: whether the report shows the most confident mistakes, the least confident hits and the pairs of classes
         that are confused most.
       data_dir: folder of the data sets; '' for the default one.
@@ -103,7 +104,7 @@ def evaluate(
         raise InputError(f"{source} has no test_split in its config; give --split")
     subject = _subject(networks, load(dataset, split, data_dir), match_classes, log)
     held_out = _held_out(subject, calibrate, config, data_dir) if calibrate else None
-    grouped = read_groups(groups, len(subject.examples)) if groups else None
+    grouped = find_groups(groups, subject.examples) if groups else None
 
     mesh = mesh or sharding.make_mesh()
     scored = _score_all(subject, mesh, step, log)

@@ -7,7 +7,8 @@ import pathlib
 
 import numpy as np
 
-from cnnjax.errors import InputError
+from cnnjax.data.store import Split
+from cnnjax.errors import InputError, unknown
 from cnnjax.evaluation.report import Section, write_csv
 
 Z = 1.96  # standard deviations on either side: intervals of 95 %
@@ -19,7 +20,7 @@ class Groups:
     """The groups of the images of a split.
 
     Attributes:
-      names: name of each group, in ascending order, numbers by value.
+      names: name of each group.
       members: int [N], the group of each image, an index in `names`; -1 for an image without one.
     """
 
@@ -27,12 +28,26 @@ class Groups:
     members: np.ndarray
 
 
+def find_groups(source: pathlib.Path | str, examples: Split) -> Groups:
+    """Returns the groups of the images of a split: of a CSV file, or of a further label that the data set has.
+
+    `source` is the file (see `read_groups`), or the name of one of `examples.extra_labels`, such as 'coarse_label' of
+    CIFAR-100. Raises InputError if it is neither.
+    """
+    if str(source) not in examples.extra_labels:
+        if examples.extra_labels and not pathlib.Path(source).exists():
+            raise unknown(f"file, or label of {examples.name},", str(source), examples.extra_labels)
+        return read_groups(source, len(examples))
+    found, members = np.unique(examples.read_extra_label(str(source)), return_inverse=True)
+    return Groups(tuple(examples.extra_labels[str(source)][k] for k in found), members)
+
+
 def read_groups(path: pathlib.Path | str, count: int) -> Groups:
     """Reads the groups of the `count` images of a split from a CSV file with two columns: index, group.
 
-    An index counts from 0 in the order of the split. Its first line may be a header. Images that the file does not list
-    have no group. Raises InputError for a file that does not exist, an index that is out of range or that occurs
-    twice, and for a row without a group.
+    An index counts from 0 in the order of the split. The first line may be a header. Groups are in ascending order, of
+    numbers or of names. Images that the file does not list have no group. Raises InputError for a file that does not
+    exist, an index that is out of range or that occurs twice, and for a row without a group.
     """
     try:
         rows = list(csv.reader(io.StringIO(pathlib.Path(path).read_text("utf-8-sig"))))

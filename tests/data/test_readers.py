@@ -15,6 +15,7 @@ import pytest
 from cnnjax.data import catalog, folders, images
 from cnnjax.data.build import build, load
 from cnnjax.errors import InputError
+from cnnjax.evaluation import groups
 from tests.data.original_files import (
     CIFAR,
     assert_holds,
@@ -150,6 +151,21 @@ def test_tfds_reads_ours_by_itself(tmp_path):
     for one in source:
         assert one["label"] == fine[one["image"].tobytes()]
         assert one["coarse_label"] == coarse[one["image"].tobytes()]
+
+
+def test_further_labels_are_read_and_group_the_images(tmp_path):
+    truth = write_cifar(tmp_path / "raw", "cifar100", "bin")
+    build("cifar100", str(tmp_path / "raw"), str(tmp_path / "data"), silent)
+    split = load("cifar100", "test", str(tmp_path / "data"))
+    coarse = dict(zip(map(bytes, truth["test"][0]), labels("test", 20), strict=True))
+    expected = [coarse[image.tobytes()] for image in split.read(np.arange(4))[0]]
+    names = split.extra_labels["coarse_label"]
+    assert (list(split.extra_labels), len(names)) == (["coarse_label"], 20)
+    assert split.read_extra_label("coarse_label").tolist() == expected
+    found = groups.find_groups("coarse_label", split)
+    assert [found.names[k] for k in found.members] == [names[k] for k in expected]
+    with pytest.raises(InputError, match="label of cifar100, 'course_label'; did you mean 'coarse_label'"):
+        groups.find_groups("course_label", split)
 
 
 def test_we_read_what_tfds_prepared(tmp_path):

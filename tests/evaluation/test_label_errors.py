@@ -28,6 +28,8 @@ def test_the_confident_joint_is_counted_by_hand() -> None:
     counts = confident_learning.confident_joint(p, labels)  # the last two reach no threshold
     assert counts.tolist() == [[2, 1], [0, 1]]
     np.testing.assert_allclose(confident_learning.estimated_joint(counts, labels), [[1 / 3, 1 / 6], [0, 1 / 2]])
+    unequal = confident_learning.estimated_joint(counts, np.array([0, 1, 1, 1]))
+    np.testing.assert_allclose(unequal, [[1 / 6, 1 / 12], [0, 3 / 4]])
     found = confident_learning.find_label_issues(p, labels)
     assert (found.indices.tolist(), found.suggestions.tolist()) == ([2], [1])
     assert found.noise_rate == pytest.approx(1 / 6)
