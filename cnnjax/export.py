@@ -8,6 +8,9 @@ normalization inside:
 
 A JSON file beside it states the image size, and the operations that produce that size, which are not in the program.
 JAX guarantees that it can read the program for six months.
+
+A `.mlir` file is the same program for one image as text, without the values of the weights: to read, and to look at in
+Netron, which knows StableHLO by this name.
 """
 
 import contextlib
@@ -33,7 +36,9 @@ from cnnjax.state import path_name
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")  # the program runs on each
 PROGRAM = ".stablehlo"
-SUFFIXES = (PROGRAM, *state_dicts.WRITERS)
+TEXT = ".mlir"  # the program as text
+MAX_VALUES = 16  # of a constant in the text
+SUFFIXES = (PROGRAM, TEXT, *state_dicts.WRITERS)
 
 Log = Callable[[str], None]
 
@@ -66,6 +71,41 @@ def export_program(network: pretrained.LoadedNetwork, step: str, log: Log, shape
     Raises:
       InputError: the network does not accept that size.
     """
+    logits, shape, restored_step = _logits_function(network, step, log, shape)
+    data, host_operations = network.data, parse_eval_recipe(network.config).operations.host
+    (batch,) = jax.export.symbolic_shape("b")
+    exported = jax.export.export(jax.jit(logits), platforms=PLATFORMS)(jax.ShapeDtypeStruct((batch, *shape), jnp.uint8))
+    facts = {
+        "model": network.config.model,
+        "step": restored_step,
+        "before": "|".join(map(spec.render, host_operations)),  # the operations that produce that image size
+        "input": {"dtype": "uint8", "shape": ["b", *shape], "channels": "grey" if shape[-1] == 1 else "RGB"},
+        "output": {"dtype": "float32", "shape": ["b", len(data.classes)], "of": "logits"},
+        "platforms": PLATFORMS,
+        "classes": imagenet.readable(data.classes),
+    }
+    return Program(bytes(exported.serialize()), facts)
+
+
+def export_text(network: pretrained.LoadedNetwork, step: str, log: Log, shape: tuple[int, ...] = ()) -> str:
+    """Exports the program of `export_program`, for one image, as text in MLIR. Arguments and errors are the same.
+
+    Constants of more than MAX_VALUES values are left out. The text is that for a TPU, in which each layer is an
+    operation of StableHLO.
+    """
+    logits, shape, _ = _logits_function(network, step, log, shape)
+    traced = jax.jit(logits).trace(jax.ShapeDtypeStruct((1, *shape), jnp.uint8))
+    module: Any = traced.lower(lowering_platforms=("tpu",)).compiler_ir("stablehlo")
+    return module.operation.get_asm(large_elements_limit=MAX_VALUES)
+
+
+def _logits_function(
+    network: pretrained.LoadedNetwork, step: str, log: Log, shape: tuple[int, ...]
+) -> tuple[Callable[[jax.Array], jax.Array], tuple[int, ...], int]:
+    """Returns uint8 images [b, H, W, C] -> logits [b, classes] with the weights inside, (H, W, C), and their step.
+
+    Arguments and errors are those of `export_program`.
+    """
     recipe, data, model = parse_eval_recipe(network.config), network.data, network.model
     shape = shape or _preprocessed_shape(data.shape, recipe.operations.host)
     scoring.check_accepts(recipe, data, model, shape)
@@ -77,18 +117,7 @@ def export_program(network: pretrained.LoadedNetwork, step: str, log: Log, shape
         scores: Any = model.apply(restored.variables, prepare(jax.random.key(0), images), train=False)
         return scores.mean(axis=tuple(range(1, scores.ndim - 1)))  # spatial logits are averaged
 
-    (batch,) = jax.export.symbolic_shape("b")
-    exported = jax.export.export(jax.jit(logits), platforms=PLATFORMS)(jax.ShapeDtypeStruct((batch, *shape), jnp.uint8))
-    facts = {
-        "model": network.config.model,
-        "step": restored.step,
-        "before": "|".join(map(spec.render, recipe.operations.host)),  # the operations that produce that image size
-        "input": {"dtype": "uint8", "shape": ["b", *shape], "channels": "grey" if shape[-1] == 1 else "RGB"},
-        "output": {"dtype": "float32", "shape": ["b", len(data.classes)], "of": "logits"},
-        "platforms": PLATFORMS,
-        "classes": imagenet.readable(data.classes),
-    }
-    return Program(bytes(exported.serialize()), facts)
+    return logits, shape, restored.step
 
 
 def _preprocessed_shape(shape: tuple[int, ...], calls: Sequence[spec.Call]) -> tuple[int, ...]:
@@ -134,10 +163,10 @@ def check(path: pathlib.Path, names: str = "", shape: tuple[int, ...] | str | No
         raise InputError(f"--to={path}: unknown format {path.suffix!r}; supported: {', '.join(SUFFIXES)}")
     if not path.parent.is_dir():
         raise InputError(f"--to={path}: the folder {path.parent} does not exist")
-    if names and path.suffix == PROGRAM:
+    if names and path.suffix not in state_dicts.WRITERS:
         raise InputError(f"--names={names} is only for weight files: {', '.join(state_dicts.WRITERS)}")
-    if shape and path.suffix != PROGRAM:
-        raise InputError(f"--input is only for {PROGRAM}: a weight file has no image size")
+    if shape and path.suffix in state_dicts.WRITERS:
+        raise InputError(f"--input is only for {PROGRAM} and {TEXT}: a weight file has no image size")
 
 
 def write(
@@ -151,7 +180,8 @@ def write(
 ) -> list[pathlib.Path]:
     """Writes a network in the format of the file's suffix, atomically, and returns the paths of the written files.
 
-    `.safetensors`, `.pth` and `.pt` hold weights; `.stablehlo` holds a program and gets a JSON file beside it.
+    `.safetensors`, `.pth` and `.pt` hold weights; `.stablehlo` holds a program and gets a JSON file beside it; `.mlir`
+    holds its text.
 
     Args:
       network: the trained network.
@@ -165,6 +195,9 @@ def write(
       InputError: as `check`, and for a network that the format cannot hold.
     """
     check(path, names, shape)
+    if path.suffix == TEXT:
+        sealed.write_atomically(path, export_text(network, step, log, shape).encode())
+        return [path]
     if path.suffix != PROGRAM:
         described = Description(network.config, network.data)
         state_dicts.write(path, state_dict(network, step, log, names), described.to_json())

@@ -11,13 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.interpreters.mlir import make_ir_context
+from jaxlib.mlir import ir
 
-from cnnjax import augment, export, pretrained
+from cnnjax import augment, export, pretrained, summarize
 from cnnjax.config import Config
 from cnnjax.data.info import DataInfo
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
 from cnnjax.models import MODELS, create_model
+from cnnjax.pretrained import export as state_dicts
 
 # Networks with each kind of layer between them, and images that they take.
 NETWORKS = {
@@ -125,7 +128,24 @@ def test_the_file_runs_in_a_process_that_does_not_know_us(tmp_path: pathlib.Path
     np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("suffix", [suffix for suffix in export.SUFFIXES if suffix != export.PROGRAM])
+@pytest.mark.parametrize("case", ["average pools, batch normalization", "grouped convolutions"])
+def test_the_text_has_each_layer_and_no_weights(case: str, tmp_path: pathlib.Path) -> None:
+    model, shape = NETWORKS[case]
+    trained = network(model, shape)
+    (path,) = export.write(trained, tmp_path / "net.mlir", log=lambda line: None)
+    text = path.read_text()
+    rows = summarize.layers(trained.model, shape)
+    kinds = {"stablehlo.convolution(": "convolution", "stablehlo.dot_general ": "fully connected"}
+    for operation, kind in kinds.items():
+        assert text.count(operation) == sum(row.kind == kind for row in rows), operation
+    assert f"tensor<1x{'x'.join(map(str, shape))}xui8>" in text
+    assert "custom_call" not in text
+    assert len(text) < 2000 * len(rows)
+    with make_ir_context():
+        assert ir.Module.parse(text).operation.verify()
+
+
+@pytest.mark.parametrize("suffix", state_dicts.WRITERS)
 def test_weights_are_in_the_names_of_a_library_or_in_ours(suffix: str, tmp_path: pathlib.Path) -> None:
     from safetensors.numpy import load_file
 

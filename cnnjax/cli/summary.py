@@ -1,6 +1,7 @@
 """`cnnjax summary`: prints a network layer by layer, or several side by side."""
 
 import argparse
+import pathlib
 from typing import TYPE_CHECKING
 
 from cnnjax.cli import shared
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from cnnjax.summarize import Summary
 
 MAX_NETWORKS = 26  # each has a letter
+DRAWINGS = (".svg", ".png", ".pdf")
 
 
 def add_flags(parser: shared.Parser) -> None:
@@ -29,6 +31,9 @@ def add_flags(parser: shared.Parser) -> None:
     parser.add_argument(
         "--num_classes", type=int, default=0, metavar="N", help="number of classes (default: the paper's)"
     )
+    parser.add_argument(
+        "--draw", metavar="FILE", default="", help="draw the network, for a slide: FILE.svg, FILE.png or FILE.pdf"
+    )
     shared.add_format_flags(parser)
 
 
@@ -36,6 +41,11 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Runs `cnnjax summary`: prints tables as text, or in another format. `overrides` is empty. Returns the status."""
     if args.batch < 1:
         raise InputError(f"--batch={args.batch}: expected at least 1")
+    drawn = pathlib.Path(args.draw)
+    if args.draw and drawn.suffix not in DRAWINGS:
+        raise InputError(f"--draw={args.draw}: expected a name that ends in .svg, .png or .pdf")
+    if args.draw and len(args.models) > 1:
+        raise InputError(f"--draw draws one network; {len(args.models)} are given")
     console = shared.make_console()
     from cnnjax import spec, summarize
     from cnnjax.models import MODELS
@@ -55,6 +65,14 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         lines = _several(args.models, results, args.format, console.width)
     for line in lines:
         console.print(line, soft_wrap=True)
+    if args.draw:
+        from cnnjax import style
+        from cnnjax.summarize.drawing import drawing
+
+        figure = drawing(args.models[0], results[0].input_shape, args.num_classes).figure()
+        style.save(figure, drawn.with_suffix(""), [drawn.suffix])
+        if not args.format:
+            console.print(f"the drawing is {drawn}", soft_wrap=True)
     return 0
 
 

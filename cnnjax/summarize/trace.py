@@ -47,18 +47,32 @@ class Layer:
         return math.prod(self.output) if self.output else 0
 
 
-class _Operation(NamedTuple):
-    """A jaxpr equation, the path of module names that contain it, and the field of its result ('all': whole image)."""
+IMAGE = -1  # in place of the index of an operation
+
+
+class Operation(NamedTuple):
+    """A jaxpr equation, the path of module names that contain it, and the field of its result ('all': whole image).
+
+    `inputs` are the indices of the operations whose results it takes, IMAGE for the image; constants are left out.
+    """
 
     path: tuple[str, ...]
     eqn: Any
     field: ReceptiveField | str
+    inputs: tuple[int, ...]
+
+
+class _Value(NamedTuple):
+    """The field of an array, and the index of the operation that made it."""
+
+    field: Any
+    operation: int = IMAGE
 
 
 class _Traced(NamedTuple):
     """A traced network: its operations, the fields of outputs that it returns by name, and shapes of its variables."""
 
-    operations: list[_Operation]
+    operations: list[Operation]
     fields: dict[str, ReceptiveField | str]
     variables: Any
 
@@ -70,21 +84,34 @@ KINDS = {  # primitives that are layers, and the kinds that the table shows for 
 SCOPES = {"local_response_norm": "response norm"}  # named scopes that are layers without parameters
 
 
+class Flow(NamedTuple):
+    """A network's layers, its operations in the order of execution, and the name of each one's layer, None without."""
+
+    layers: list[Layer]
+    operations: list[Operation]
+    layer_of: list[str | None]
+
+
 def layers(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Layer]:
     """Lists the layers of a network for images [height, width, channels], in the order of execution.
 
     A layer is a convolution, a fully connected layer, a pool, or any other module with parameters. Only shapes are
     traced. Raises InputError for images that do not fit, with the layer and the sizes.
     """
+    return flow(model, input_shape).layers
+
+
+def flow(model: nn.Module, input_shape: tuple[int, int, int]) -> Flow:
+    """Returns the layers of a network as `layers` does, with the operations that they consist of."""
     traced = _trace(model, input_shape)
     params = traced.variables.get("params", {})
-    rows = _rows(traced.operations, params)
+    rows, layer_of = _rows(traced.operations, params)
     for path, own in _owners(params):
         if path not in rows:  # an auxiliary classifier
             rows[path] = _new_row(path, "training only", own)
     for path, own in _owners(traced.variables.get("batch_stats", {})):
         rows[path].stats = _size(own)
-    return list(rows.values())
+    return Flow(list(rows.values()), traced.operations, layer_of)
 
 
 def receptive_fields(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, ReceptiveField]:
@@ -123,12 +150,12 @@ def _trace(model: nn.Module, input_shape: tuple[int, int, int]) -> _Traced:
         size = "x".join(map(str, input_shape))
         where = f", at {modules[-1]}" if modules and modules[-1] else ""
         raise InputError(f"images of {size} do not fit{where}: {error}") from error
-    operations: list[_Operation] = []
+    operations: list[Operation] = []
     count = len(jax.tree.leaves(out))
-    image_field = ReceptiveField((1, 1), (1, 1))
-    fields = _collect(closed.jaxpr, _equations_of(closed.jaxpr, count), [image_field], (), operations)
-    field_of = dict(zip(sorted(names), fields, strict=False))
-    return _Traced(operations, {name: field_of[name] for name in names}, variables)
+    inputs = [_Value(ReceptiveField((1, 1), (1, 1)))]
+    values = _collect(closed.jaxpr, _equations_of(closed.jaxpr, count), inputs, (), operations)
+    value_of = dict(zip(sorted(names), values, strict=False))
+    return _Traced(operations, {name: value_of[name].field for name in names}, variables)
 
 
 def _owners(variables: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -156,36 +183,38 @@ def _equations_of(jaxpr: Any, outputs: int) -> list[Any]:
 
 
 def _collect(
-    jaxpr: Any, eqns: Sequence[Any], fields: Sequence[Any], prefix: tuple[str, ...], operations: list[_Operation]
-) -> list[Any]:
-    """Appends the equations that depend on the image, nested ones too, to `operations`; returns the outputs' fields.
+    jaxpr: Any, eqns: Sequence[Any], values: Sequence[_Value], prefix: tuple[str, ...], operations: list[Operation]
+) -> list[_Value]:
+    """Appends the equations that depend on the image, nested ones too, to `operations`; returns the outputs.
 
-    `fields` are those of the inputs.
+    `values` are the inputs.
     """
-    field_of = dict(zip(jaxpr.invars, fields, strict=True))
+    value_of = dict(zip(jaxpr.invars, values, strict=True))
 
-    def field(atom: Any) -> Any:
-        return NOTHING if isinstance(atom, core.Literal) else field_of.get(atom, NOTHING)
+    def value(atom: Any) -> _Value:
+        return _Value(NOTHING) if isinstance(atom, core.Literal) else value_of.get(atom, _Value(NOTHING))
 
     for eqn in eqns:
         # Flax names each module, and after it its methods other than __call__, as 'block1.method'.
         path = (*prefix, *(name for name in str(eqn.source_info.name_stack).split("/") if name and "." not in name))
-        inputs = [field(atom) for atom in eqn.invars]
-        if all(input_field == NOTHING for input_field in inputs):
+        inputs = [value(atom) for atom in eqn.invars]
+        if all(field == NOTHING for field, _ in inputs):
             continue
         inner = next((eqn.params[key] for key in ("jaxpr", "call_jaxpr") if key in eqn.params), None)
         if (inner := getattr(inner, "jaxpr", inner)) is not None:
             out = _collect(inner, inner.eqns, inputs, path, operations)
         else:
-            out = [output_field(eqn, inputs)] * len(eqn.outvars)
-            operations.append(_Operation(path[1:], eqn, out[0]))  # the first name is the network's class
-        field_of.update(zip(eqn.outvars, out, strict=True))
-    return [field(atom) for atom in jaxpr.outvars]
+            out = [_Value(output_field(eqn, [field for field, _ in inputs]), len(operations))] * len(eqn.outvars)
+            sources = tuple(index for field, index in inputs if field != NOTHING)
+            operations.append(Operation(path[1:], eqn, out[0].field, sources))  # the first name is the network's class
+        value_of.update(zip(eqn.outvars, out, strict=True))
+    return [value(atom) for atom in jaxpr.outvars]
 
 
-def _rows(operations: Sequence[_Operation], params: Mapping[str, Any]) -> dict[str, Layer]:
-    """Builds {name: row}: one row for each module with parameters of its own, and one for each pool elsewhere."""
+def _rows(operations: Sequence[Operation], params: Mapping[str, Any]) -> tuple[dict[str, Layer], list[str | None]]:
+    """Builds {name: row}, with the name of each operation's row: one for each module with parameters, and each pool."""
     rows: dict[str, Layer] = {}
+    row_of: list[str | None] = []
     owners = dict(_owners(params))
     for path, group in itertools.groupby(operations, key=lambda operation: operation.path):
         own, scope = owners.get("/".join(path), {}), SCOPES.get("".join(path[-1:]))
@@ -193,13 +222,15 @@ def _rows(operations: Sequence[_Operation], params: Mapping[str, Any]) -> dict[s
         for op in group:
             kind = _kind(op, own) or scope
             if kind is None:
+                row_of.append(None)
                 continue
             if row is None or not (own or scope):
                 name = "/".join(path if own or scope else (*path, kind.replace(" ", "_")))
                 name = next(name + end for i in itertools.count(1) if name + (end := f"_{i}" * (i > 1)) not in rows)
                 row = rows[name] = _new_row(name, kind, own)
             _update(row, op, kind, own)
-    return rows
+            row_of.append(row.name)
+    return rows, row_of
 
 
 def _new_row(name: str, kind: str, own: Mapping[str, Any]) -> Layer:
@@ -208,7 +239,7 @@ def _new_row(name: str, kind: str, own: Mapping[str, Any]) -> Layer:
     return Layer(name, kind, _size(own), _size(biases))
 
 
-def _kind(op: _Operation, own: Mapping[str, Any]) -> str | None:
+def _kind(op: Operation, own: Mapping[str, Any]) -> str | None:
     """Returns the kind of layer of an operation in a module with the parameters `own`; None if it is no layer."""
     kind = KINDS.get(op.eqn.primitive.name)
     if op.eqn.primitive.name == "reduce_sum" and (own or set(op.eqn.params["axes"]) != {1, 2}):
@@ -218,7 +249,7 @@ def _kind(op: _Operation, own: Mapping[str, Any]) -> str | None:
     return kind
 
 
-def _update(row: Layer, op: _Operation, kind: str | None, own: Mapping[str, Any]) -> None:
+def _update(row: Layer, op: Operation, kind: str | None, own: Mapping[str, Any]) -> None:
     """Enters the shapes and MACs of one operation in the row of its layer; `own` are the layer's parameters."""
     shape = op.eqn.outvars[0].aval.shape
     row.output = tuple(shape[1:])

@@ -1,0 +1,67 @@
+"""Places the nodes of a block on rows and in lanes, and the lines between them."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from cnnjax.summarize.graph import INPUT, Node
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """A connection of two nodes.
+
+    Attributes:
+        first: name of the node that it starts at, or INPUT.
+        second: name of the node that it ends at.
+        side: 0 for a line through the lanes; k > 0 for one that passes other nodes k steps beside the first lane.
+    """
+
+    first: str
+    second: str
+    side: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """The row and the lane of each node by name, both from 0, where INPUT has row 0 and lane 0; and the lines."""
+
+    row: dict[str, int]
+    lane: dict[str, int]
+    lines: tuple[Line, ...]
+
+
+def place(inside: Sequence[Node]) -> Places:
+    """Places the nodes of a block, given in the order of execution.
+
+    A node is a row below the lowest of its inputs. The first branch continues the lane of its input, and each other
+    one has a lane of its own. What is merged is in the first lane of its inputs.
+    """
+    row, lane = {INPUT: 0}, {INPUT: 0}
+    after: dict[str, list[Node]] = {name: [] for name in (INPUT, *(node.name for node in inside))}
+    for node in inside:
+        row[node.name] = 1 + max(row[name] for name in node.inputs)
+        for name in node.inputs:
+            after[name].append(node)
+
+    def descend(name: str) -> None:
+        """Gives lanes to the branches that start at a node whose lane is known."""
+        is_first = True
+        for node in after[name]:
+            if len(node.inputs) == 1:
+                lane[node.name] = lane[name] if is_first else 1 + max(lane.values())
+                is_first = False
+                descend(node.name)
+
+    descend(INPUT)
+    for node in inside:
+        if node.name not in lane:
+            lane[node.name] = min(lane[name] for name in node.inputs)
+            descend(node.name)
+    lines, sides = [], 0
+    for node in sorted(inside, key=lambda node: row[node.name]):
+        for name in sorted(node.inputs, key=lambda name: row[name]):
+            between = range(row[name] + 1, row[node.name])
+            passes = any(lane[other.name] == lane[name] and row[other.name] in between for other in inside)
+            sides += passes
+            lines.append(Line(name, node.name, sides if passes else 0))
+    return Places(row, lane, tuple(lines))
