@@ -7,6 +7,7 @@
     result.maps                          # NumPy arrays
     result.figure()                      # a matplotlib figure
     result.note                          # what the picture says, in one line
+    cnnjax.visualize.drawing("resnet50").figure()    # layers and blocks, for a slide
 
 Pictures are in the house style of `cnnjax.style` and `cnnjax.colors`. `cnnjax visualize` draws the same from the
 command line; `kinds.py` is the table of what it draws. Importing costs nothing: each name is loaded when it is first
@@ -17,13 +18,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOME = {  # public name -> the module that defines it
+    "drawing": "cnnjax.summarize.drawing",
     "explain": "cnnjax.visualize.explanations",
     "maps": "cnnjax.visualize.feature_maps",
     "receptive_fields": "cnnjax.visualize.receptive_field",
     "strongest_patches": "cnnjax.visualize.patches",
 }
 
-__all__ = ["explain", "maps", "receptive_fields", "strongest_patches"]
+__all__ = ["drawing", "explain", "maps", "receptive_fields", "strongest_patches"]
 
 
 def __getattr__(name: str) -> Any:
@@ -41,6 +43,7 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
+    from cnnjax.summarize.drawing import drawing
     from cnnjax.visualize.explanations import explain
     from cnnjax.visualize.feature_maps import maps
     from cnnjax.visualize.patches import strongest_patches
