@@ -78,10 +78,9 @@ class Patches:
         size = f"{self.field.size[0]}x{self.field.size[1]}"
         cut = "" if self.field.size == (height, width) else f", cut to {height}x{width}"
         beyond = "; a mean over all positions adds to it" if self.field.is_global else ""
-        hint = ""
-        if not self.has_switches:
-            hint = f"; without max pools, hence switches, rule {self.rule!r}"
-            hint += " tells little of the image" * (self.rule == "deconvnet")
+        hint = "" if self.has_switches else "; no max pools and so no switches: "
+        if hint:
+            hint += "these projections tell little" if self.rule == "deconvnet" else f"projected by rule {self.rule!r}"
         return (
             f"{self.layer}: the {PATCHES} strongest of {self.count:,} images for {len(self.channels)} channels; "
             f"receptive field {size} px{cut}{beyond}{hint}"
@@ -108,12 +107,12 @@ class Patches:
         return f"{values.min():.3g} to {values.max():.3g}" if len(values) else "no image"
 
     def _most_frequent_class(self, k: int) -> str:
-        """Returns the most frequent class of a channel's patches, as in 'frog 7 of 9'; '' without labels."""
+        """Returns the most frequent class of a channel's patches, as in 'frog: 7 of 9'; '' without labels."""
         labels = self.labels[k][self.labels[k] >= 0]
         if not self.classes or not len(labels):
             return ""
         counts = np.bincount(labels)
-        return f"{self.classes[counts.argmax()]} {counts.max()} of {len(labels)}"
+        return f"{self.classes[counts.argmax()]}: {counts.max()} of {len(labels)}"
 
 
 def _on_gray(values: np.ndarray) -> np.ndarray:

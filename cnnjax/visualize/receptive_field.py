@@ -88,12 +88,12 @@ class ReceptiveFields:
         """Returns the sizes of the fields of the last layer."""
         layer = list(self.fields)[-1]
         height, width = self.image.shape[:2]
-        held = f"95.45 % of the gradient's energy is in {int(self.effective(layer).sum()):,} pixels"
-        beyond = f", {self.outside(layer):.1%} beyond the window" if self.fields[layer].is_global else ""
+        area, share = int(self.effective(layer).sum()), 100 * self.share(layer)
+        beyond = f", {100 * self.outside(layer):.1f} % beyond the window" if self.fields[layer].is_global else ""
         return (
             f"{layer}, unit {self.positions[layer]}: theoretical {_described(self.fields[layer])}, of which the "
-            f"{height}x{width} image holds {self.theoretical_area(layer):,}; {held}, {self.share(layer):.0%} of these"
-            f"{beyond}; mean of {self.count} image{'s' * (self.count != 1)}"
+            f"{height}x{width} image holds {self.theoretical_area(layer):,}; 95.45 % of the gradient's energy is in "
+            f"{area:,} pixels, {share:.0f} % of these{beyond}; mean of {self.count} image{'s' * (self.count != 1)}"
         )
 
     def figure(self) -> Any:
@@ -109,10 +109,13 @@ class ReceptiveFields:
             captions.append(_described(self.fields[layer]).replace(" and", "\nand") + cut)
         for layer in shown:
             area = int(self.effective(layer).sum())
-            captions.append(f"{area:,} px, {self.share(layer):.0%}" if area else "no gradient")
-        titles = {"column_titles": shown, "row_titles": ("theoretical", "effective")}
-        options = {"columns": len(shown), "title": "Receptive field of one unit", "note": self.note}
-        return style.sheet([*above, *below], captions, **titles, **options)
+            captions.append(f"{area:,} px, {100 * self.share(layer):.0f} %" if area else "no gradient")
+        kinds = ("theoretical", "effective, 95.45 % of the energy")
+        options: dict[str, Any] = {"columns": len(shown), "column_titles": shown, "row_titles": kinds}
+        if len(shown) == 1:
+            options = {"columns": 2, "column_titles": kinds}
+        title = f"Receptive field of one unit{f' of {shown[0]}' * (len(shown) == 1)}"
+        return style.sheet([*above, *below], captions, title=title, note=self.note, **options)
 
 
 def _described(field: ReceptiveField) -> str:

@@ -127,7 +127,7 @@ def test_without_max_pools_the_rule_is_guided_backpropagation() -> None:
     net = trained("cifar_resnet20(depth=8)")
     result = visualize.strongest_patches(net, images(net, 2), layer="stage1", channel=0)
     assert result.rule == "guided"
-    assert "without max pools" in result.note
+    assert result.note.endswith("no max pools and so no switches: projected by rule 'guided'")
 
 
 @pytest.mark.parametrize(
