@@ -23,8 +23,9 @@ def add_flags(parser: shared.Parser) -> None:
        cnnjax data label_errors RUN [RUN ...] [--split=...] [--out=DIR]"""
     parser.epilog = (
         "duplicates finds images of one split that are in another one, too, changed a little or mirrored. label_errors "
-        "finds labels that are probably wrong: train one run per fold (--config.fold=1/5 to 5/5, with "
-        "--config.val_split=''), and give all their folders; each judges the images that it was not trained on."
+        "finds labels that may be wrong, where networks are sure of another class: train one run per fold "
+        "(--config.fold=1/5 to 5/5, with --config.val_split=''), and give all their folders. Each judges the images "
+        "that it was not trained on. Folders of evaluations (RUN/evaluations/...) are taken as they are."
     )
     parser.add_argument("action", choices=tuple(ACTIONS), help="what to do")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Confident learning: which labels of a data set are probably wrong (Northcutt et al. 2021, JAIR 70, arXiv:1911.00068).
+"""Confident learning: which labels of a data set may be wrong (Northcutt et al. 2021, JAIR 70, arXiv:1911.00068).
 
 It takes class probabilities of networks that were not trained on the images they judge, such as those of the
 validation folds of a cross-validation.
@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LabelIssues:
-    """The examples whose labels are probably wrong, and how often classes are mislabeled.
+    """The examples whose labels may be wrong, and how often classes are mislabeled.
 
     Attributes:
       indices: int [M], the examples, the least probable label first.
@@ -66,7 +66,7 @@ def estimated_joint(counts: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def find_label_issues(probabilities: np.ndarray, labels: np.ndarray) -> LabelIssues:
-    """Finds the labels that are probably wrong, by "prune by noise rate" (sec. 3.2, method 4).
+    """Finds the labels that may be wrong, by "prune by noise rate" (sec. 3.2, method 4).
 
     For each pair of label i and class j, the estimated joint says how many examples with label i belong to class j: as
     many are taken, those with the largest margin p(j) - p(i). Examples whose label has the highest probability stay

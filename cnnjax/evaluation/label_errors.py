@@ -25,7 +25,10 @@ IMAGES_SHOWN, COLUMNS = 24, 8  # on the sheet
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LabelErrors:
-    """The images of a data set whose labels are probably wrong.
+    """The images of a data set whose labels may be wrong.
+
+    Where networks are sure of another class, confident learning takes the label for wrong. So their own confident
+    mistakes are among the suspected labels, few of a network that is nearly always right, and many of another.
 
     Attributes:
       scores: the scores of all judged images.
@@ -45,11 +48,13 @@ class LabelErrors:
 
     @property
     def note(self) -> str:
-        """Returns a line with how many labels are suspected, and how many are estimated to be wrong."""
+        """Returns a line with how many labels are suspected, by networks of which accuracy."""
         found, total = len(self.issues.indices), len(self.scores)
         where = f"{self.scores.description['dataset']} {self.scores.description['split']}"
-        rate = f"estimated fraction of wrong labels {self.issues.noise_rate:.2%}"
-        return f"{where}: {found:,} of {total:,} labels are probably wrong ({found / total:.2%}); {rate}"
+        return (
+            f"{where}: {found:,} of {total:,} labels are suspected ({found / total:.2%}). The networks' accuracy is "
+            f"{self.scores.is_correct.mean():.2%}; the less it is, the more of these are their own mistakes"
+        )
 
     def figure(self) -> Any:
         """Draws the first suspected images, with the label, the suggested class and its probability: a Figure."""
@@ -105,7 +110,8 @@ def label_errors(
     Of images that several runs have in their validation split, the probabilities are averaged.
 
     Args:
-      runs: folders of runs, usually one per fold.
+      runs: folders of runs, usually one per fold; or of evaluations (runs/NAME/evaluations/...), of published weights
+        for instance. Their scores are taken as they are: it is not checked if the network was trained on the images.
       step: checkpoint of every run: 'last', 'best' or a step number.
       split: a split to score instead of each run's validation split, such as 'test'.
       data_dir: folder of the data sets; '' for the default one.
@@ -116,17 +122,27 @@ def label_errors(
         data sets.
     """
     several = []
-    for run in dict.fromkeys(runs):
-        config = configs.load(pathlib.Path(run) / "config.json")
-        train, held_out = folds.resolve_splits(config, data_dir)
-        if not (judged := split or held_out):
-            raise InputError(
-                f"{run} has no validation split: train it with --config.fold=1/5, the others with 2/5, ..."
-            )
-        trained_on = build.load(config.dataset, train, data_dir).ranges
-        if overlap(trained_on, build.load(config.dataset, judged, data_dir).ranges):
-            raise InputError(f"{run} was trained on images of {judged!r}: it cannot judge their labels")
-        result = evaluate(run, split=judged, step=step, data_dir=data_dir, log=log)
-        log(f"{run}: accuracy {result['accuracy']:.2%} on {result['count']:,} images of {judged}")
-        several.append(image_scores.read(result["folder"]))
+    for run in dict.fromkeys(map(pathlib.Path, runs)):
+        is_evaluation = (run / image_scores.FILE).exists()
+        folder = run if is_evaluation else _evaluate_held_out(run, step, split, data_dir, log)
+        several.append(image_scores.read(folder))
     return find_in_scores(image_scores.join(several), data_dir)
+
+
+def _evaluate_held_out(
+    run: pathlib.Path, step: str, split: str, data_dir: str, log: Callable[[str], None]
+) -> pathlib.Path:
+    """Evaluates a run on `split`, '' for its validation split, and returns the folder of the evaluation.
+
+    Raises InputError if the run has no validation split, or was trained on images of the split.
+    """
+    config = configs.load(run / "config.json")
+    train, held_out = folds.resolve_splits(config, data_dir)
+    if not (judged := split or held_out):
+        raise InputError(f"{run} has no validation split: train it with --config.fold=1/5, the others with 2/5, ...")
+    trained_on, images = (build.load(config.dataset, name, data_dir).ranges for name in (train, judged))
+    if overlap(trained_on, images):
+        raise InputError(f"{run} was trained on images of {judged!r}: it cannot judge their labels")
+    result = evaluate(run, split=judged, step=step, data_dir=data_dir, log=log)
+    log(f"{run}: accuracy {result['accuracy']:.2%} on {result['count']:,} images of {judged}")
+    return pathlib.Path(result["folder"])

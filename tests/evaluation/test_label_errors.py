@@ -124,7 +124,7 @@ def test_the_command_judges_each_image_by_the_run_that_did_not_train_on_it(
     shown = " ".join(capsys.readouterr().out.split())
     with (out / "label_errors.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert f"digits train[0:90]: {len(rows)} of 90 labels are probably wrong" in shown
+    assert f"digits train[0:90]: {len(rows)} of 90 labels are suspected (" in shown
     assert rows
     halves = [image_scores.read(next(run.glob("evaluations/*"))) for run in runs]
     assert [half.ranges for half in halves] == [(ExampleRange("train", 0, 45),), (ExampleRange("train", 45, 90),)]
@@ -135,6 +135,9 @@ def test_the_command_judges_each_image_by_the_run_that_did_not_train_on_it(
         assert (row["split"], row["label"]) == ("train", half.classes[half.labels[i]])
         assert row["suggestion"] == half.classes[half.predictions[i]] != row["label"]
     assert (out / "label_errors.png").read_bytes().startswith(b"\x89PNG")
+    evaluations = [next(run.glob("evaluations/*")) for run in runs]
+    again = label_errors.label_errors(evaluations, data_dir=digits_dir)
+    assert [str(index) for _, index in again.places] == [row["index"] for row in rows]
 
 
 def test_a_run_does_not_judge_images_that_it_was_trained_on(
