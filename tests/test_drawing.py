@@ -11,13 +11,13 @@ import pytest
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.text import Text
 
-from cnnjax import cli, summarize
+from cnnjax import cli
 from cnnjax.models import MODELS, create_model, layers
 from cnnjax.summarize.drawing import drawing
 from cnnjax.summarize.graph import INPUT, Node, graph
 from cnnjax.summarize.outline import outline
 from cnnjax.summarize.placing import Line, place
-from cnnjax.summarize.trace import flow
+from cnnjax.summarize.trace import Flow, flow
 
 FEW = ("perceptron", "lenet5_1998", "alexnet", "squeezenet1_0_complex", "cifar_resnet20", "densenet40_12")
 SLIDE = (13.33, 7.5)  # inches
@@ -25,9 +25,13 @@ SMALLEST = 5.5  # points of the smallest letters on a slide, of the largest netw
 
 
 @functools.cache
+def traced(text: str) -> Flow:
+    return flow(create_model(text), MODELS[text.partition("(")[0]].input_shape)
+
+
+@functools.cache
 def nodes(text: str) -> dict[str, Node]:
-    shape = MODELS[text.partition("(")[0]].input_shape
-    return {node.name: node for node in graph(flow(create_model(text), shape), shape)}
+    return {node.name: node for node in graph(traced(text), MODELS[text.partition("(")[0]].input_shape)}
 
 
 def chain(text: str) -> list[tuple[int, str, tuple[int, ...]]]:
@@ -64,8 +68,7 @@ def test_a_gate_multiplies_what_it_is_computed_from() -> None:
 
 def test_every_layer_but_normalizations_is_a_node() -> None:
     for text in FEW:
-        shape = MODELS[text].input_shape
-        table = [row for row in summarize.layers(create_model(text), shape) if row.kind != "normalization"]
+        table = [row for row in traced(text).layers if row.kind != "normalization"]
         found = nodes(text)
         assert [row.name for row in table if row.name not in found] == []
         assert [found[row.name].output for row in table] == [row.output for row in table]

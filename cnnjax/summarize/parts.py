@@ -103,9 +103,11 @@ def inside(block: Sequence[Node], title: str, subtitle: str, labels: Mapping[str
     for node in block:
         lane = places.lane[node.name]
         widths[lane] = max(widths[lane], style.text_width(labels[node.name], SMALL) + 0.12)
-    left = SIDE * max(line.side for line in places.lines) + 0.1
+    sides = SIDE * max(line.side for line in places.lines)
+    inner = sides + sum(widths) + LANE_GAP * (len(widths) - 1)
+    width = max(inner + 0.2, style.text_width(title, SIZE, bold=True) + 0.16, MIN_WIDTH)
+    left = (width - inner) / 2 + sides
     lefts = [left + sum(widths[:lane]) + LANE_GAP * lane for lane in range(len(widths))]
-    width = max(lefts[-1] + widths[-1] + 0.1, style.text_width(title, SIZE, bold=True) + 0.16, MIN_WIDTH)
     small = style.wrap(subtitle, width - 0.16, SMALL).splitlines()
     grid = _Grid(places, lefts, widths, top=(0.8 + len(small)) * LINE)
     height = max(map(grid.bottom, places.row)) + INSIDE_EDGE
