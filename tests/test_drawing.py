@@ -14,10 +14,10 @@ from matplotlib.text import Text
 from cnnjax import cli
 from cnnjax.models import MODELS, create_model, layers
 from cnnjax.summarize.drawing import drawing
-from cnnjax.summarize.graph import INPUT, Node, graph
+from cnnjax.summarize.graph import INPUT, Node, _groups, graph
 from cnnjax.summarize.outline import outline
 from cnnjax.summarize.placing import Line, place
-from cnnjax.summarize.trace import Flow, flow
+from cnnjax.summarize.trace import Flow, Layer, flow
 
 FEW = ("perceptron", "lenet5_1998", "alexnet", "squeezenet1_0_complex", "cifar_resnet20", "densenet40_12")
 SLIDE = (13.33, 7.5)  # inches
@@ -77,7 +77,9 @@ def test_every_layer_but_normalizations_is_a_node() -> None:
 def test_groups_are_counted() -> None:
     found = nodes("alexnet")
     assert [found[f"conv{i}"].groups for i in range(1, 6)] == [1, 2, 1, 2, 2]
-    assert nodes("lenet5_1998")["c3"].groups == 1
+    assert nodes("lenet5_1998")["c3"].groups == 1  # it has a table of connections, 60 of 96
+    few = Layer("c", "convolution", kernel=(5, 5), output=(10, 10, 16), macs=25 * 40 * 100)
+    assert _groups(few, 6) == 1
     assert nodes("mobilenet_v1")["dw2/conv"].is_depthwise
     assert not nodes("mobilenet_v1")["pw2/conv"].is_depthwise
 
