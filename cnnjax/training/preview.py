@@ -78,5 +78,5 @@ def write(
 
 
 def _format_target(target: np.ndarray, classes: list[str]) -> str:
-    """Formats class probabilities float [K] of at least 0.5%, a line each, largest first, as "cat 70%" and "dog 30%"."""
+    """Formats class probabilities float [K] as lines, 'cat 70%' and 'dog 30%', largest first; not those below 0.5%."""
     return "\n".join(f"{classes[k]} {target[k]:.0%}" for k in np.argsort(-target) if target[k] >= 0.005)
