@@ -11,6 +11,8 @@ from cnnjax.errors import InputError
 
 if TYPE_CHECKING:
     from cnnjax.console import Console
+    from cnnjax.evaluation.robustness_report import Robustness
+    from cnnjax.pretrained import FileOptions
 
 PROTOCOLS = (
     "single, flip, center(S), five_crop(S), ten_crop(S), crop144(S), resize(S), dense(S) or multiscale(256, 384, 512)"
@@ -58,6 +60,20 @@ def add_flags(parser: shared.Parser) -> None:
         help="report the accuracy of each group of images: a CSV file with two columns, index in the split and group; "
         "or a further label of the data set, such as coarse_label of cifar100",
     )  # fmt: skip
+    robustness = parser.add_argument_group("robustness, instead of the usual report")
+    robustness.add_argument(
+        "--corrupt", metavar="NAME,...", default="",
+        help="evaluate on corrupted images (Hendrycks & Dietterich 2019): all, a group (noise, blur, weather, digital, "
+        "extra) or names such as fog",
+    )  # fmt: skip
+    robustness.add_argument("--severity", metavar="N,...", default="", help="severities 1 to 5 (default: all)")
+    robustness.add_argument(
+        "--reference", metavar="alexnet|CSV", default="",
+        help="also divide the errors by another network's: its corruptions.csv, or AlexNet's published ones (ImageNet)",
+    )  # fmt: skip
+    robustness.add_argument(
+        "--shift", type=int, default=0, metavar="N", help="evaluate on images shifted by up to N pixels"
+    )
     shared.add_data_dir_flag(parser)
 
 
@@ -80,8 +96,20 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         name = re.sub(r"[^\w.-]+", "-", args.init).strip("-.")
         folders.insert(0, pathlib.Path(args.workdir or f"runs/{name}"))
 
-    shared.file_options(args)  # for a run, an error
+    options = shared.file_options(args)  # for a run, an error
+    if unused := [name for name in ("severity", "reference") if getattr(args, name) and not args.corrupt]:
+        raise InputError(f"--{unused[0]} is for corrupted images: give --corrupt=all as well")
+    robust = bool(args.corrupt or args.shift)
+    if robust and (unused := [name for name in ("mistakes", "calibrate", "groups") if getattr(args, name)]):
+        raise InputError(f"--{unused[0]} does not go with --corrupt and --shift, which report errors alone")
+    if args.corrupt:  # a wrong name fails before anything is loaded
+        from cnnjax.data import corruptions
+
+        corruptions.select(args.corrupt)
+        corruptions.parse_severities(args.severity)
     console = shared.setup_jax()
+    if robust:
+        return _run_robustness(args, folders, options, console)
     import jax
 
     from cnnjax.evaluation.evaluate import evaluate
@@ -113,6 +141,72 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     if is_leader:
         _print_evaluation(console, result)
     return 0
+
+
+def _run_robustness(
+    args: argparse.Namespace, folders: list[pathlib.Path], options: "FileOptions", console: "Console"
+) -> int:
+    """Evaluates one network on corrupted or shifted images, and prints the result. Returns the exit status."""
+    import jax
+
+    from cnnjax import pretrained
+    from cnnjax.evaluation.recipe import with_views
+    from cnnjax.evaluation.robustness_report import evaluate_robustness
+
+    if len(folders) > 1:
+        raise InputError("--corrupt and --shift take a single network, not an ensemble")
+    is_leader = jax.process_index() == 0
+    log = console.print if is_leader else lambda line: None
+    network = pretrained.load(args.init or folders[0], options, log)
+    views = {"preprocess": args.preprocess, "protocol": args.protocol or None, "average": args.average or None}
+    changed = {name: text for name, text in views.items() if text not in (None, getattr(network.config, name))}
+    network = network.replace(config=with_views(network.config, batch_size=args.batch_size, **views))
+    given = {name: getattr(options, name) for name in options.given() if name not in ("classes", "preprocess")}
+    result = evaluate_robustness(
+        network,
+        folders[0],
+        corrupt=args.corrupt,
+        severity=args.severity,
+        shift=args.shift,
+        reference=args.reference,
+        dataset=args.dataset,
+        split=args.split,
+        match_classes=args.match_classes,
+        step=args.step,
+        data_dir=args.data_dir,
+        description=changed | ({"init": args.init} | given if args.init else {}),
+        log=log,
+    )
+    if is_leader:
+        _print_robustness(console, result)
+    return 0
+
+
+def _print_robustness(console: "Console", result: "Robustness") -> None:
+    """Prints the errors by corruption and severity, their means, and the consistency under shifts."""
+    from rich.table import Table
+
+    if errors := result.corruptions:
+        table = Table("corruption", title=f"error; clean: {errors.clean:.2%}", title_justify="left")
+        headings = [*(f"severity {severity}" for severity in errors.severities), "mean"]
+        for heading in headings + (["/ reference"] if result.relative else []):
+            table.add_column(heading, justify="right")
+        for row, name in enumerate(errors.names):
+            cells = [f"{value:.2%}" for value in (*errors.errors[row], errors.errors[row].mean())]
+            table.add_row(name, *cells, *([f"{result.relative.ratios[row]:.3f}"] if result.relative else []))
+        console.print(table)
+        console.print(f"mean corruption error (not normalized): {errors.mean:.2%} of {errors.count:,} images")
+    if relative := result.relative:
+        console.print(
+            f"relative to {relative.reference}: mCE {relative.mce:.1%}, relative mCE {relative.relative_mce:.1%}"
+        )
+    if shifts := result.shifts:
+        table = Table("pixels", "accuracy", "same class as unshifted")
+        for pixels, values in enumerate(zip(shifts.accuracy, shifts.agreement, strict=True)):
+            table.add_row(str(pixels), *(f"{value:.2%}" for value in values))
+        console.print(table)
+        console.print(f"consistency over all pairs of shifts: {shifts.consistency:.2%} of {shifts.count:,} images")
+    console.print(f"figures and tables are in {result.folder}", soft_wrap=True)
 
 
 def _print_evaluation(console: "Console", result: dict[str, Any]) -> None:

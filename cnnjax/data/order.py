@@ -19,10 +19,13 @@ class Indices:
     Attributes:
         example: index of each example in its split, int32 [B].
         epoch: how often each example was used before, int32 [B].
+        position: what seeds the random host operations of each example, int64 [B]; None for its place in the stream of
+            batches.
     """
 
     example: np.ndarray
     epoch: np.ndarray
+    position: np.ndarray | None = None
 
 
 @functools.lru_cache(maxsize=4)

@@ -216,7 +216,8 @@ def _open_on_host(split: Split, calls: Sequence[spec.Call], shape: tuple, seed: 
             indices = indices_of(step)
             size = len(indices.example)
             local = sharding.local_rows(mesh, size)
-            example, positions = indices.example[local], (step * size + np.arange(size))[local]
+            positions = step * size + np.arange(size) if indices.position is None else indices.position
+            example, positions = indices.example[local], positions[local]
             return read(split, calls, example, positions, seed) | {"example": example, "epoch": indices.epoch[local]}
 
         # As many threads as cores: with twice as many, a CPU-second reads a tenth fewer photographs.
@@ -300,7 +301,8 @@ def eval_batches(
 
     The last batch of a group is filled up with copies of its last example. The additional array "mask", bool [B], is
     False for these copies. A batch has examples of one group only. `groups` are int32 arrays of indices that together
-    hold each example once, for instance those of images of one size. None: all examples are one group.
+    hold each example once, for instance those of images of one size. None: all examples are one group. The random
+    numbers of host operations depend on the seed and the example alone.
     """
     devices = mesh.shape["data"]
     chunks: list[np.ndarray] = []
@@ -312,7 +314,7 @@ def eval_batches(
 
     def padded_indices(step: int) -> Indices:
         example = np.pad(chunks[step], (0, sizes[step] - len(chunks[step])), mode="edge")
-        return Indices(example, np.zeros(sizes[step], np.int32))
+        return Indices(example, np.zeros(sizes[step], np.int32), position=example)
 
     steps = range(len(chunks))
     for step, batch in zip(steps, source.fetch(steps, padded_indices), strict=True):

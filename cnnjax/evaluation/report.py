@@ -62,7 +62,7 @@ def write(
     Raises InputError if the folder cannot be written.
     """
     result = classification_metrics(scores, labels)
-    folder = workdir / "evaluations" / _folder_name(**description)
+    folder = workdir / "evaluations" / folder_name(**description)
     overall = {name: _to_json(value) for name, value in result.overall.items()}
     per_class = dict(zip(class_names, map(_to_json, result.per_class["accuracy"]), strict=True))
     content = {
@@ -94,7 +94,7 @@ def title(description: Mapping[str, Any]) -> str:
     return ", ".join([f"{description['dataset']} {description['split']}", f"step {description['step']}", *options])
 
 
-def _folder_name(dataset: str, split: str, step: int, **options: str) -> str:
+def folder_name(dataset: str, split: str, step: int, **options: str) -> str:
     """Returns a folder name that contains all arguments, so that different evaluations do not overwrite each other.
 
     A colon becomes '-', so that [:64] and [64:] differ, and a percent sign 'pct'. Other characters that do not suit a

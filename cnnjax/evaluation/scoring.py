@@ -179,13 +179,20 @@ def make_batch_scorer(
 
 
 def make_scores(
-    recipe: EvalRecipe, data: DataInfo, examples: Split, model: nn.Module, mesh: Mesh, views: Sequence[spec.Call]
+    recipe: EvalRecipe,
+    data: DataInfo,
+    examples: Split,
+    model: nn.Module,
+    mesh: Mesh,
+    views: Sequence[spec.Call],
+    scorers: dict[tuple[int, ...], BatchScorer] | None = None,
 ) -> Scorer:
     """Builds a function from variables to the scores of `examples` in one pass of the protocol, batch by batch.
 
     `views` are the host operations of the pass. The function yields {"scores": float32 [B, K], "label" and "example":
     int32 [B], "mask": bool [B]}, sharded along the mesh axis `data`; "example" is the index in the split, and "mask" is
-    False for padding. Raises InputError if the images do not fit the network.
+    False for padding. `scorers` keeps compiled functions by image shape: pass the same dictionary to score one network
+    on several versions of the images. Raises InputError if the images do not fit the network.
     """
     calls = [*recipe.operations.host, *views]
     groups = pipeline.group_by_shape(pipeline.image_shapes(examples), calls) if recipe.protocol.variable_size else {}
@@ -202,7 +209,10 @@ def make_scores(
     by_side = sorted(groups or [shape], key=lambda size: (min(size[:2]), max(size[:2])))
     for size in (by_side[0], by_side[-1]):  # where the smallest and the largest fit, those between do
         check_accepts(recipe, data, model, size)
-    scorer = make_batch_scorer(recipe, data, model, mesh, source.shape)
+    scorers = {} if scorers is None else scorers
+    if source.shape not in scorers:
+        scorers[source.shape] = make_batch_scorer(recipe, data, model, mesh, source.shape)
+    scorer = scorers[source.shape]
 
     def scores(variables: Tree) -> Iterator[pipeline.Batch]:
         batches = pipeline.eval_batches(source, batch_size=scorer.batch_size, mesh=mesh, groups=groups.values() or None)

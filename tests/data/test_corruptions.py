@@ -195,6 +195,14 @@ def test_names_and_groups() -> None:
         corruptions.select("noise,fogg")
 
 
+def test_severities() -> None:
+    for text, wanted in {"": (1, 2, 3, 4, 5), "3": (3,), "5, 1-2": (1, 2, 5)}.items():
+        assert corruptions.parse_severities(text) == wanted
+    for text in ("0", "6", "a", "1-9", "-", "1,"):
+        with pytest.raises(InputError, match="expected 1 to 5"):
+            corruptions.parse_severities(text)
+
+
 def test_a_call_string_corrupts() -> None:
     assert parse_operations("resize(32)|corrupt('fog', 3)|flip_lr").host[1].name == "corrupt"
     with pytest.raises(InputError, match="severity = 6: expected int of 1 to 5"):

@@ -1,0 +1,187 @@
+"""Robustness: errors on corrupted images and agreement under shifts, against loops that are written out."""
+
+import csv
+import json
+import math
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnnjax import augment, cli, spec
+from cnnjax.data.build import load
+from cnnjax.data.corruptions import corrupt
+from cnnjax.data.info import DataInfo
+from cnnjax.data.transforms import move
+from cnnjax.errors import InputError
+from cnnjax.evaluation import robustness
+from cnnjax.evaluation.robustness import ALEXNET, CorruptionErrors, VariantScorer
+from cnnjax.evaluation.robustness_report import evaluate_robustness
+from tests.evaluation.networks import mesh_of, random_network
+
+DATA = DataInfo(tuple("0123456789"), (8, 8, 1), {"mean": [0.3], "std": [0.4]})
+
+
+def network(**changes: Any) -> Any:
+    return random_network("perceptron", DATA, **{"dataset": "digits", "test_split": "test[:30]", **changes})
+
+
+def predictions(net: Any, images: Sequence[np.ndarray]) -> np.ndarray:
+    """Classes by the network alone, without our evaluation."""
+    prepare = augment.build([], "mean_std", DATA.statistics, (8, 8, 1))
+    variables = net.load_variables(mesh_of(), "last", print).variables
+    logits = net.model.apply(variables, prepare(jax.random.key(0), jnp.asarray(np.stack(images))), train=False)
+    return np.asarray(logits).argmax(axis=1)
+
+
+def test_errors_equal_a_loop_over_images_whatever_the_batches(digits_dir: str) -> None:
+    split = load("digits", "test[:30]", digits_dir)
+    images, labels = split.read(np.arange(30))
+    names, severities = ("gaussian_noise", "snow", "contrast"), (2, 5)
+    wanted = np.zeros((3, 2))
+    for i, name in enumerate(names):
+        for j, severity in enumerate(severities):
+            rngs = [np.random.Generator(np.random.Philox(key=np.array([0, n], np.uint64))) for n in range(30)]
+            changed = [corrupt(image, rng, name, severity) for image, rng in zip(images, rngs, strict=True)]
+            wanted[i, j] = np.mean(predictions(network(), changed) != labels)
+    for batch_size, devices in ((7, 1), (50, 2)):
+        net = network(eval_batch_size=batch_size, seed=batch_size)  # the run's seed does not count
+        scorer = VariantScorer(net, split, mesh=mesh_of(devices))
+        lines: list[str] = []
+        found = robustness.corruption_errors(scorer, np.arange(10), names, severities, lines.append)
+        np.testing.assert_allclose(found.errors, wanted)
+        assert found.clean == np.mean(predictions(network(), images) != labels)
+        assert len(lines) == 3
+
+
+def test_each_image_has_its_random_numbers_in_groups_of_sizes_too(digits_dir: str) -> None:
+    split = load("digits", "test[:20]", digits_dir)
+    found = []
+    for protocol, batch_size in (("single", 20), ("resize(8)", 20), ("resize(8)", 6)):
+        scorer = VariantScorer(network(protocol=protocol, eval_batch_size=batch_size), split, mesh=mesh_of())
+        found.append(scorer.predict([spec.Call("corrupt", ("gaussian_noise", 5), {})]))
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+
+
+class FakeScorer:
+    """Predicts class 1 for every image, but 0 for image `n` when the images are moved by n pixels or more."""
+
+    def __init__(self, host_ops: str = "") -> None:
+        self.host_ops = tuple(spec.parse_pipeline(host_ops))
+        self.labels = np.ones(5, int)
+        self.seen: list[str] = []
+
+    def predict(self, host_ops: Sequence[spec.Call]) -> np.ndarray:
+        self.seen.append("|".join(map(spec.render, host_ops)))
+        amounts = [max(map(abs, call.args)) for call in host_ops if call.name == "move"]
+        return (np.arange(5) > max(amounts, default=-1)).astype(int)
+
+
+def test_consistency_is_over_all_pairs_of_shifts() -> None:
+    scorer: Any = FakeScorer()
+    found = robustness.shift_consistency(scorer, np.arange(10), 2, lambda line: None)
+    np.testing.assert_allclose(found.accuracy, [1, 0.6, 0.4])
+    np.testing.assert_allclose(found.agreement, [1, 0.6, 0.4])
+    table = np.array([[1] * 5, *[[0, 0, 1, 1, 1]] * 4, *[[0, 0, 0, 1, 1]] * 4])
+    equal = [np.mean(table[i] == table[j]) for i in range(9) for j in range(9) if i < j]
+    assert found.consistency == pytest.approx(np.mean(equal))
+    with pytest.raises(InputError, match="shift = 0: expected 1 to 64 pixels"):
+        robustness.shift_consistency(scorer, np.arange(10), 0)
+
+
+def test_a_crop_moves_rather_than_the_image_in_it() -> None:
+    scorer: Any = FakeScorer("resize(16)|center_crop(8)")
+    robustness.shift_consistency(scorer, np.arange(10), 1, lambda line: None)
+    assert scorer.seen[1] == "resize(16)|move(1, 0)|center_crop(8)"
+    scorer = FakeScorer("resize(16)")
+    robustness.shift_consistency(scorer, np.arange(10), 1, lambda line: None)
+    assert scorer.seen[1:] == [f"resize(16)|move({shift})" for shift in ("1, 0", "-1, 0", "0, 1", "0, -1")]
+
+
+def some_errors(**changes: Any) -> CorruptionErrors:
+    values = {"names": ("fog", "spatter"), "severities": (1, 2, 3, 4, 5), "clean": 0.1, "count": 10}
+    errors = np.array([[0.2, 0.3, 0.4, 0.5, 0.6], [1, 1, 1, 1, 1]])
+    return CorruptionErrors(**{**values, "errors": errors, **changes})
+
+
+def test_means_leave_the_extra_corruptions_out() -> None:
+    assert some_errors().mean == pytest.approx(0.4)
+    assert some_errors(names=("speckle_noise", "spatter")).mean == pytest.approx(0.7)
+
+
+def test_errors_relative_to_alexnet_and_to_another_network(tmp_path: pathlib.Path) -> None:
+    only_fog = some_errors(names=("fog",), errors=some_errors().errors[:1])
+    relative = robustness.relative_to(only_fog, "alexnet")
+    assert relative.mce == pytest.approx(0.4 / ALEXNET["fog"])
+    assert relative.relative_mce == pytest.approx(0.3 / (ALEXNET["fog"] - 0.435))
+    rows = [("none", "", 0, 0.2)] + [("fog", "weather", severity, 0.8) for severity in range(1, 6)]
+    file = tmp_path / "corruptions.csv"
+    with file.open("w", newline="") as out:
+        csv.writer(out).writerows([("corruption", "group", "severity", "error"), *rows])
+    for reference in (file, tmp_path):
+        relative = robustness.relative_to(only_fog, str(reference))
+        assert (relative.mce, relative.relative_mce) == pytest.approx((0.5, 0.5))
+    for errors, reference, message in (
+        (some_errors(), str(file), "has no error of 'spatter', severity 1"),
+        (some_errors(severities=(1,)), "alexnet", "means over severities 1 to 5: give all"),
+        (only_fog, str(tmp_path / "none.csv"), "No such file or directory; expected 'alexnet' or a corruptions.csv"),
+    ):
+        with pytest.raises(InputError, match=message):
+            robustness.relative_to(errors, reference)
+    file.write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match=r"is not a corruptions\.csv of `cnnjax evaluate --corrupt`"):
+        robustness.relative_to(only_fog, str(file))
+
+
+def test_the_report_has_the_numbers_and_the_figures(digits_dir: str, tmp_path: pathlib.Path) -> None:
+    net = network(preprocess="resize(8)")
+    result = evaluate_robustness(
+        net, tmp_path, corrupt="fog,spatter", severity="1,5", shift=1, data_dir=digits_dir, log=lambda line: None
+    )
+    assert result.folder.parent == tmp_path / "evaluations"
+    files = {"corruptions.csv", "corruptions.png", "corruptions.svg", "examples.png", "robustness.json"}
+    assert {path.name for path in result.folder.iterdir()} == files | {"shifts.csv", "shifts.png", "shifts.svg"}
+    content = json.loads((result.folder / "robustness.json").read_text())
+    assert result.corruptions
+    assert result.shifts
+    assert (
+        content["mean_corruption_error"]
+        == result.corruptions.mean
+        == content["errors"]["fog"][0] / 2 + (content["errors"]["fog"][1] / 2)
+    )
+    with (result.folder / "corruptions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["corruption"], row["severity"]) for row in rows] == [
+        ("none", "0"), ("fog", "1"), ("fog", "5"), ("spatter", "1"), ("spatter", "5"),
+    ]  # fmt: skip
+    assert float(rows[2]["error"]) == result.corruptions.errors[0, 1]
+    again = evaluate_robustness(
+        net, tmp_path, corrupt="fog", severity="5", reference=str(result.folder), data_dir=digits_dir,
+        log=lambda line: None,
+    )  # fmt: skip
+    assert again.relative
+    assert again.relative.mce == 1
+    assert math.isclose(content["consistency"], result.shifts.consistency)
+    images, labels = load("digits", "test[:30]", digits_dir).read(np.arange(30))
+    moved = [predictions(net, [move(image, *to) for image in images]) for to in ((1, 0), (-1, 0), (0, 1), (0, -1))]
+    assert result.shifts.accuracy[1] == pytest.approx(np.mean([row == labels for row in moved]))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--severity=3"], "--severity is for corrupted images: give --corrupt=all as well"),
+        (["--reference=alexnet"], "--reference is for corrupted images"),
+        (["--corrupt=fogg"], "unknown corruption: 'fogg'; did you mean 'fog'"),
+        (["--corrupt=fog", "--severity=7"], "severity = '7': expected 1 to 5"),
+    ],
+)
+def test_wrong_flags_are_one_line(flags: list[str], message: str, capsys: Any, tmp_path: pathlib.Path) -> None:
+    weights = ["--init=x.pth", "--model=perceptron", "--classes=digits", f"--workdir={tmp_path}"]
+    assert cli.main(["evaluate", *weights, *flags]) != 0
+    assert message in capsys.readouterr().err
