@@ -148,7 +148,8 @@ def test_every_command_of_a_card_takes_a_step(
 ) -> None:
     """Small images in: digits where the card has digits or CIFAR's, coloured JPEGs where it has photographs."""
     config = config_of(words)
-    side = {"cifar10": 32, "cifar100": 32, "mnist": 28, "fashion_mnist": 28, "digits": 8}.get(config.dataset, 0)
+    sides = {"cifar10": 32, "cifar100": 32, "mnist": 28, "fashion_mnist": 28, "digits": 8, "digits_clutter": 64}
+    side = sides.get(config.dataset, 0)
     config = shrunk(config, side)
     config.dataset = "digits" if side else "photographs"
     if side:

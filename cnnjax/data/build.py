@@ -206,15 +206,18 @@ def _count_examples(
     digest: build_record.ExamplesDigest,
     log: Callable[[str], None],
 ) -> Examples:
-    """Yields the examples, with the bytes of each image in a BytesIO as TFDS takes them, and logs progress.
+    """Yields the examples, with the bytes of each image in a BytesIO and boxes as TFDS takes them, and logs progress.
 
     Adds each example to `digest`. Raises InputError at the end unless there were `expected` examples. `name` and
     `split` are for messages.
     """
+    from tensorflow_datasets.core.features import BBox
+
     count, report = 0, _progress_logger(f"{name} {split}", "images", log)
     for key, example in examples:
         digest.add(key, example)
-        yield key, example | {"image": io.BytesIO(example["image"])}
+        box = {"box": BBox(*example["box"])} if "box" in example else {}
+        yield key, example | {"image": io.BytesIO(example["image"])} | box
         count += 1
         report(count, expected)
     if count != expected:
@@ -250,6 +253,8 @@ def _write(name: str, entry: Dataset, shape: tuple, splits: Splits, staging: pat
     labels = {"label": entry.classes, **entry.extra_labels}
     features: dict[str, Any] = {key: tfds.features.ClassLabel(names=list(names)) for key, names in labels.items()}
     features["image"] = tfds.features.Image(shape=shape)
+    if entry.has_boxes:
+        features["box"] = tfds.features.BBoxFeature()
 
     class Info(tfds.core.DatasetInfo):
         def initialize_from_bucket(self) -> None:

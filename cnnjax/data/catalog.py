@@ -38,6 +38,7 @@ class Dataset:
         homepage: URL; '' if there is none.
         files: original files to download; () if there is nothing to download, or if users have to bring the files.
         extra_labels: further labels of each image: feature name -> class names.
+        has_boxes: whether each image has a box around what its label names: the feature "box".
     """
 
     reader: str
@@ -49,6 +50,7 @@ class Dataset:
     homepage: str = ""
     files: tuple[SourceFile, ...] = ()
     extra_labels: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    has_boxes: bool = False
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -96,6 +98,16 @@ DATASETS: dict[str, Dataset] = {
         description="Handwritten digits of 43 people, 8x8 gray. Bundled with scikit-learn: nothing to download.",
         citation="E. Alpaydin and C. Kaynak. Optical Recognition of Handwritten Digits. UCI repository, 1998.",
         homepage="https://archive.ics.uci.edu/dataset/80",
+    ),
+    "digits_clutter": Dataset(
+        reader="digits_clutter",
+        shape=(64, 64, 1),
+        splits={"train": 7190, "test": 1795},
+        classes=_DIGITS,
+        description="Those digits, one in each image, among fragments of others, 64x64 gray, with boxes. Made here.",
+        citation="V. Mnih et al. Recurrent Models of Visual Attention. NeurIPS, 2014 (the task). Digits: see `digits`.",
+        homepage="https://archive.ics.uci.edu/dataset/80",
+        has_boxes=True,
     ),
     "mnist": Dataset(
         reader="idx",

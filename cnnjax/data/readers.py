@@ -2,8 +2,8 @@
 
 A reader takes a folder and the data set's row in the catalog. It returns the row, completed with the classes if only
 the files name them, and for each split an iterator over its examples in their original order: pairs
-(key, {"image": encoded bytes, "label": int}). It raises InputError for files that are missing, truncated or of another
-kind. Other code may add rows to `READERS`.
+(key, {"image": encoded bytes, "label": int}), with a "box" if the row has_boxes. It raises InputError for files that
+are missing, truncated or of another kind. Other code may add rows to `READERS`.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax.data import archives, cifar_batches, images
+from cnnjax.data import archives, cifar_batches, clutter, images
 from cnnjax.data.catalog import Dataset
 from cnnjax.data.cifar_batches import CIFAR10_FORMATS, CIFAR100_FORMATS, CifarFormat
 from cnnjax.errors import InputError
@@ -228,19 +228,32 @@ def _read_images(archive: archives.Tar) -> Iterator[tuple[str, bytes]]:
 
 def digits(folder: pathlib.Path, entry: Dataset) -> tuple[Dataset, Splits]:
     """Returns scikit-learn's digits, scaled from 0..16 to 0..255; every fifth is a test image. `folder` is unused."""
+    return entry, {
+        split: _encode(split, pixels, {"label": labels}) for split, (pixels, labels) in _bundled_digits().items()
+    }
+
+
+def digits_clutter(folder: pathlib.Path, entry: Dataset) -> tuple[Dataset, Splits]:
+    """Makes images of digits in clutter, several from each digit of the same split of `digits`. `folder` is unused."""
+    return entry, {
+        split: clutter.examples(split, pixels, labels, entry.splits[split])
+        for split, (pixels, labels) in _bundled_digits().items()
+    }
+
+
+def _bundled_digits() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Returns uint8 images [N, 8, 8] and labels of scikit-learn's digits by split; every fifth is a test image."""
     from sklearn.datasets import load_digits  # costs a second
 
     bundle: Any = load_digits()
     pixels = np.round(bundle.images * (255 / 16)).astype(np.uint8)
     test = np.arange(len(pixels)) % 5 == 4
-    return entry, {
-        split: _encode(split, pixels[chosen], {"label": bundle.target[chosen]})
-        for split, chosen in (("train", ~test), ("test", test))
-    }
+    return {split: (pixels[rows], bundle.target[rows]) for split, rows in (("train", ~test), ("test", test))}
 
 
 READERS: dict[str, Reader] = {
     "digits": digits,
+    "digits_clutter": digits_clutter,
     "idx": idx,
     "cifar10": cifar10,
     "cifar100": cifar100,

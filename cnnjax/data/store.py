@@ -231,14 +231,30 @@ class Split:
 
         Raises InputError for a damaged file, IndexError for an index out of range.
         """
+        records = self._records(indices)
+        labels = np.array([record["label"].int64_list.value[0] for record in records], np.int32)
+        return [record["image"].bytes_list.value[0] for record in records], labels
+
+    def read_boxes(self, indices: np.ndarray) -> np.ndarray:
+        """Returns the boxes at `indices` [N], float32 [N, 4]: top, left, bottom and right as fractions of the sides.
+
+        Raises InputError if the data set has no boxes, which are TFDS's feature "box".
+        """
+        records = self._records(indices)
+        if any("box" not in record for record in records):
+            raise InputError(
+                f"data set {self.name!r} has no boxes: expected a TFDS feature 'box', as digits_clutter has"
+            )
+        return np.array([record["box"].float_list.value for record in records], np.float32).reshape(-1, 4)
+
+    def _records(self, indices: np.ndarray) -> list[Any]:
+        """Returns the features of the examples at `indices` [N], by name."""
         rows = [int(index) for index in indices]
         if rows and not 0 <= min(rows) <= max(rows) < len(self):
             raise IndexError(f"indices {min(rows)} to {max(rows)} of {self!r}")
         with self._file_errors():
             raw = self._source.__getitems__(rows)
-        records = [self._parse(record).features.feature for record in raw]
-        labels = np.array([record["label"].int64_list.value[0] for record in records], np.int32)
-        return [record["image"].bytes_list.value[0] for record in records], labels
+        return [self._parse(record).features.feature for record in raw]
 
     def read_extra_label(self, name: str) -> np.ndarray:
         """Returns one of the `extra_labels` of all examples, int32 [N]."""

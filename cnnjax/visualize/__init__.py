@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 _HOME = {  # public name -> the module that defines it
     "drawing": "cnnjax.summarize.drawing",
     "explain": "cnnjax.visualize.explanations",
+    "localize": "cnnjax.visualize.localization",
     "maps": "cnnjax.visualize.feature_maps",
     "receptive_fields": "cnnjax.visualize.receptive_field",
     "strongest_patches": "cnnjax.visualize.patches",
 }
 
-__all__ = ["drawing", "explain", "maps", "receptive_fields", "strongest_patches"]
+__all__ = ["drawing", "explain", "localize", "maps", "receptive_fields", "strongest_patches"]
 
 
 def __getattr__(name: str) -> Any:
@@ -46,5 +47,6 @@ if TYPE_CHECKING:
     from cnnjax.summarize.drawing import drawing
     from cnnjax.visualize.explanations import explain
     from cnnjax.visualize.feature_maps import maps
+    from cnnjax.visualize.localization import localize
     from cnnjax.visualize.patches import strongest_patches
     from cnnjax.visualize.receptive_field import receptive_fields

@@ -127,6 +127,16 @@ def _attribution(request: Request, methods: str = "integrated_gradients", check:
         yield method, explain(request.net, request.images, method=method, check=check, **options)
 
 
+def _localization(
+    request: Request, methods: str = "cam+gradient+guided+smoothgrad+occlusion", images: int = 200
+) -> Pictures:
+    """Scores `methods` of attribution, joined by '+', on so many `images` of a data set with boxes."""
+    from cnnjax.visualize.localization import localize
+
+    options = {"methods": methods.split("+"), "count": images, "progress": request.progress}
+    yield "", localize(request.net, request.open_split(), **options)
+
+
 KINDS: Mapping[str, Kind] = MappingProxyType({
     "maps": Kind("feature maps of an image: the channels of a layer, or the strongest ones of every layer", "images",
                  _maps, cheap=True),
@@ -136,6 +146,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType({
                     _patches),
     "attribution": Kind("which pixels speak for a class: integrated gradients, CAM, occlusion, SmoothGrad, ..., each "
                         "beside its sanity check", "images", _attribution),
+    "localization": Kind("how well attribution finds the boxes of a data set, such as digits_clutter: IoU and the "
+                         "pointing game", "data set", _localization),
 })  # fmt: skip
 
 

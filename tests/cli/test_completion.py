@@ -38,7 +38,7 @@ WORDS = {
     "cnnjax train --w": {"--workdir"},
     "cnnjax train --workdir = con": {"configs"},
     "cnnjax train --workdir con": {"configs"},
-    "cnnjax train --config = configs/digits": {"configs/digits_lenet5.py"},
+    "cnnjax train --config = configs/digits_l": {"configs/digits_lenet5.py"},
     "cnnjax predict --workdir = runs READ": {"README.md"},
     "cnnjax data pre": {"preview"},
     "cnnjax summary lenet5 --dtype = bf": {"bfloat16"},
