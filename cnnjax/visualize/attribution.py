@@ -59,6 +59,12 @@ class Scorer:
         full, features = (functools.partial(_evaluated, network, variables) for network in networks)
         return cam.class_maps(full, features, self.layer, x, classes, is_exact)
 
+    def has_exact_maps(self, views: np.ndarray) -> bool:
+        """Returns whether the class activation maps of `layer` are CAM, and not Grad-CAM, for views [N, H, W, C]."""
+        batch, _ = next(_batches(views, self.batch_size))
+        classes = jnp.zeros(len(batch), jnp.int32)
+        return bool(self.class_maps(self.net.variables, self.normalize(batch), classes, is_exact=None).exact.all())
+
     def baseline(self, name: str, x: jax.Array) -> jax.Array:
         """Returns the input without information that x is compared with, [1, H, W, C]: see `BASELINES`."""
         if name == "mean":
@@ -97,19 +103,22 @@ def integrated_gradients(
     """Computes integrated gradients (Sundararajan et al. 2017, eq. 1 and 3): they sum to a difference of two logits.
 
     The difference is between the image and the baseline: 'black', 'gray', 'white', or 'mean', the input 0. The path has
-    `steps` points; four times as many, up to `max_steps`, until every sum is within `tolerance` of its difference.
+    `steps` points; for images whose sum is not within `tolerance` of its difference, four times as many, and again, up
+    to `max_steps`.
     """
-    start = scorer.baseline(baseline, x)
-    difference = scorer.class_scores(variables, x, classes) - scorer.class_scores(
-        variables, jnp.repeat(start, len(x), axis=0), classes
-    )
+    start, pending = scorer.baseline(baseline, x), np.arange(len(x))
+    before = scorer.class_scores(variables, jnp.repeat(start, len(x), axis=0), classes)
+    difference = np.asarray(scorer.class_scores(variables, x, classes) - before)
+    values = np.zeros(x.shape, np.float32)
     while True:
-        total = jnp.zeros_like(x)
+        rows = _padded(pending, _power_of_two(len(pending)))
+        path, total = x[rows] - start, jnp.zeros_like(x[rows])
         for i in range(steps):
-            total += scorer.signal(variables, start + (i + 0.5) / steps * (x - start), classes, rule="gradient")
-        values = (x - start) * total / steps
-        gap = jnp.abs(values.sum((1, 2, 3)) - difference)
-        if steps * 4 > max_steps or bool((gap <= tolerance * jnp.abs(difference)).all()):
+            total += scorer.signal(variables, start + (i + 0.5) / steps * path, classes[rows], rule="gradient")
+        values[pending] = (path * total / steps)[: len(pending)]
+        gap = np.abs(values.sum((1, 2, 3)) - difference)[pending]
+        pending = pending[gap > tolerance * np.abs(difference[pending])]
+        if not len(pending) or 4 * steps > max_steps:
             return values
         steps *= 4
 
@@ -151,7 +160,7 @@ def occlusion(
     falls, counts = np.zeros(x.shape[:3], np.float32), np.zeros(x.shape[1:3], np.float32)
     for top, bottom in windows(x.shape[1], window, stride):
         for left, right in windows(x.shape[2], window, stride):
-            hidden = x.at[:, top:bottom, left:right].set(fill[:, top:bottom, left:right])
+            hidden = jnp.asarray(x).at[:, top:bottom, left:right].set(fill[:, top:bottom, left:right])
             fall = before - scorer.class_scores(variables, hidden, classes)
             falls[:, top:bottom, left:right] += np.asarray(fall)[:, None, None]
             counts[top:bottom, left:right] += 1
@@ -181,10 +190,10 @@ class Method:
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     adds_up: bool = True
 
-    def options(self) -> list[str]:
-        """Returns the names of the user's keyword arguments."""
+    def options(self) -> dict[str, Any]:
+        """Returns the user's keyword arguments with their defaults."""
         parameters = inspect.signature(self.compute).parameters.values()
-        return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in self.fixed]
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in self.fixed}
 
 
 METHODS: dict[str, Method] = {
@@ -283,7 +292,12 @@ def _batches(views: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, slice]]
     for start in range(0, len(views), size):
         rows = slice(start, min(start + size, len(views)))
         count = rows.stop - start
-        yield _padded(views[rows], min(size, 1 << (count - 1).bit_length())), rows
+        yield _padded(views[rows], min(size, _power_of_two(count))), rows
+
+
+def _power_of_two(count: int) -> int:
+    """Returns the smallest power of two that is not below `count`."""
+    return 1 << (count - 1).bit_length()
 
 
 def _padded(array: np.ndarray, rows: int) -> np.ndarray:

@@ -20,12 +20,13 @@ class Attribution:
     """Which pixels speak for a class, by one method, for several images.
 
     Attributes:
-      method: a key of METHODS.
+      method: a key of METHODS; 'grad_cam' if 'cam' was wanted of a network that has none.
       views: uint8 [N, H, W, C], the images as the network sees them.
       class_names: the class that each map explains.
       probabilities: float [N], of these classes.
       values: float32 [N, h, w, channels], as the method gives them.
       maps: float32 [N, H, W], the values without channels: with signs where METHODS says so, else at least 0.
+      settings: the options of the method, as in 'baseline black, steps 32'; '' if it has none.
       check: the sanity check; None if it was not wanted.
       ignores_image: the deconvnet gives the same map for any image: without max pools, nothing tells it the image.
     """
@@ -36,21 +37,24 @@ class Attribution:
     probabilities: np.ndarray
     values: np.ndarray
     maps: np.ndarray
+    settings: str
     check: sanity.SanityCheck | None
     ignores_image: bool = False
 
     @property
     def note(self) -> str:
-        """Returns how much the maps change with random weights."""
+        """Returns the settings of the method, and how much the maps change with random weights."""
+        texts = [self.settings] if self.settings else []
         if self.ignores_image:
-            return "the map is the same for every image: this network has no max pools, whose switches would differ"
-        if self.check is None:
-            return "without a sanity check"
-        mean, same = float(self.check.similarity.mean()), int(self.check.unchanged.sum())
-        text = f"mean rank correlation with the maps of random weights {mean:.2f}"
-        if same:
-            text += f"; {same} of {len(self.maps)} hardly change: they show the image rather than what was learned"
-        return text
+            texts.append("the maps of a class are the same for all images: no switches of max pools tell images apart")
+        elif self.check is None:
+            texts.append("without a sanity check")
+        else:
+            same = int(self.check.unchanged.sum())
+            texts.append(f"mean rank correlation with the maps of random weights {self.check.similarity.mean():.2f}")
+            if same:
+                texts.append(f"{same} of {len(self.maps)} hardly change: they show the image, not what was learned")
+        return "; ".join(texts)
 
     def figure(self) -> Any:
         """Draws a row for each image: the image, the map over it, the map, and the maps of random weights."""
@@ -70,10 +74,14 @@ class Attribution:
             pictures, captions, colors = pictures + row, captions + texts, colors + inks
         titles = ["image", "map on it", "map"]
         if self.check is not None:
-            titles += [f"last {count} random" for count in self.check.layers[:-1]] + ["all layers random"]
-        note = "Orange speaks for the class, blue against it. " if METHODS[self.method].adds_up else ""
+            counts = self.check.layers[:-1]
+            titles += [f"last {count} random" if count > 1 else "last random" for count in counts] + ["all random"]
+        adds_up = METHODS[self.method].adds_up
+        note = "Orange speaks for the class, blue against it. " if adds_up else "Gray is where the map is 0. "
         if self.check is not None:
-            note += "Right: the map when the last layers have random weights, and its rank correlation to the first. "
+            note += (
+                "Right: the map when the last layers have random weights, with its rank correlation to the true one. "
+            )
         return style.sheet(
             pictures, captions, columns=len(titles), column_titles=titles, caption_colors=colors, cell=1.0,
             title=f"{METHODS[self.method].name[0].upper()}{METHODS[self.method].name[1:]}: what speaks for a class",
@@ -118,6 +126,8 @@ def explain(
     views = net.single_views(images)
     layer = cam.last_maps(net, layer) if method in ("cam", "grad_cam") else ""
     scorer, shared = Scorer(net, views.shape[1:], layer), {"layer": layer, "options": options}
+    if method == "cam" and not scorer.has_exact_maps(views):
+        method = "grad_cam"
     found = attribute(net, images, method, class_index, scorer=scorer, **shared)
     progress(1, 1 + len(sanity.STAGES) * check)
     checked = None
@@ -131,8 +141,9 @@ def explain(
         fixed = bool(np.allclose(other.values, found.values, rtol=1e-3, atol=1e-6 * np.abs(found.values).max()))
     shifted = np.exp(found.logits - found.logits.max(-1, keepdims=True))
     probabilities = (shifted / shifted.sum(-1, keepdims=True))[np.arange(len(views)), found.classes]
+    settings = ", ".join(f"{name} {value}" for name, value in {**METHODS[method].options(), **(options or {})}.items())
     names = tuple(net.classes[i] for i in found.classes)
-    return Attribution(method, found.views, names, probabilities, found.values, found.maps, checked, fixed)
+    return Attribution(method, found.views, names, probabilities, found.values, found.maps, settings, checked, fixed)
 
 
 def _limit(values: np.ndarray) -> float | None:

@@ -27,7 +27,7 @@ class SanityCheck:
     Attributes:
       layers: how many layers are random at each stage.
       explanations: the maps at each stage, of the same classes.
-      correlations: float [stages, N]: rank correlation of each map's absolute values with the original's.
+      correlations: float [stages, N]: rank correlation of each map, with its signs if it has any, with the original.
     """
 
     layers: tuple[int, ...]
@@ -66,7 +66,7 @@ def check(
         )  # fmt: skip
         explanations.append(found)
         pairs = zip(original.maps, found.maps, strict=True)
-        correlations.append([rank_correlation(np.abs(a), np.abs(b)) for a, b in pairs])
+        correlations.append([rank_correlation(a, b) for a, b in pairs])
         progress(stage, len(counts))
     return SanityCheck(counts, tuple(explanations), np.array(correlations))
 

@@ -26,7 +26,7 @@ def test_a_map_that_depends_on_the_weights_changes_and_edges_of_the_image_do_not
     assert result.check is not None
     np.testing.assert_allclose(result.check.correlations, 1)
     assert result.check.unchanged.tolist() == [True, True]
-    assert "2 of 2 hardly change: they show the image rather than what was learned" in result.note
+    assert "2 of 2 hardly change: they show the image, not what was learned" in result.note
     texts = [text.get_text() for text in result.figure().axes[0].texts]
     assert texts.count("hardly changes") == 2
 
@@ -36,6 +36,9 @@ def test_a_map_that_depends_on_the_weights_changes_and_edges_of_the_image_do_not
     assert result.check.correlations.shape == (len(result.check.layers), 2)
     assert result.check.similarity.max() < 0.5
     assert "hardly" not in result.note
+    assert explain(net, images(net), method="occlusion", options={"window": 4}, check=False).note == (
+        "window 4, stride 0, baseline gray; without a sanity check"
+    )
 
 
 def test_weights_are_shuffled_from_the_top_down() -> None:
@@ -73,5 +76,5 @@ def test_a_deconvnet_without_switches_says_that_it_ignores_the_image() -> None:
         net = trained(text)
         result = explain(net, images(net), method="deconvnet", check=False)
         assert result.ignores_image == ignores
-        assert ("the same for every image" in result.note) == ignores
+        assert ("the same for all images" in result.note) == ignores
         assert isinstance(result.figure(), Figure)
