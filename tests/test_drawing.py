@@ -140,6 +140,20 @@ def test_branches_have_lanes_and_shortcuts_pass_beside() -> None:
     assert [line for line in places.lines if line.side] == [Line(INPUT, "e", 1)]
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("resnet18(stage_sizes=(2, 2))", "as in conv2_2; in conv3_1, a layer is on the shortcut"),
+        ("resnet18(stage_sizes=(2,))", "as in conv2_2"),
+        ("resnet50(stage_sizes=(1,))", "as in conv2_1"),  # whose shortcut is drawn with its layer
+    ],
+)
+def test_a_block_says_which_one_it_is_and_how_others_differ(name: str, expected: str) -> None:
+    texts = [text.get_text() for text in drawing(name).figure().axes[0].texts if text.get_text()]
+    (start,) = (i for i, text in enumerate(texts) if text.startswith("as in"))
+    assert " ".join(texts[start : texts.index("input")]) == expected
+
+
 def check_is_legible(figure: Any, width: float = SLIDE[0]) -> None:
     """Checks that texts are inside of their boxes, boxes and texts apart, all on the page, and large on a slide."""
     figure.draw_without_rendering()

@@ -12,7 +12,7 @@ from cnnjax.colors import MUTED
 from cnnjax.errors import InputError
 from cnnjax.models import MODELS, create_model
 from cnnjax.summarize import Summary, parts
-from cnnjax.summarize.graph import Node, graph
+from cnnjax.summarize.graph import INPUT, Node, graph
 from cnnjax.summarize.outline import Unit, outline
 from cnnjax.summarize.parts import TIMES, Part
 from cnnjax.summarize.trace import flow
@@ -73,7 +73,8 @@ class Drawing:
     def _as_in(self, block: Unit) -> str:
         """Returns which block of this structure is shown from inside, and how others differ."""
         projected = [unit.names[0] for unit in self.units if unit.structure == block.structure and unit.has_projection]
-        projection = f"; in {_short(projected[0])}, a layer is on the shortcut" if projected else ""
+        is_identity = INPUT in block.inside[-1].inputs
+        projection = f"; in {_short(projected[0])}, a layer is on the shortcut" if projected and is_identity else ""
         return f"as in {_short(block.names[-1])}{projection}"
 
 
