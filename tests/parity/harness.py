@@ -278,25 +278,29 @@ def compare(row: Reference, size: tuple[int, int]) -> tuple[Differences, Differe
     return compare_both(_compare, row, size)
 
 
-def _compare(row: Reference, size: tuple[int, int], dtype: str, training: bool) -> Differences:
+def with_our_weights(row: Reference, case: Case) -> tuple[Any, list[tuple[Layer, str]]]:
+    """Their network with the variables of the case, and the pairs of layers."""
     torch = torch_module()
     torch.manual_seed(0)
-    case = make_case(row, (*size, row.channels), dtype)
-    net = row.theirs().to(getattr(torch, dtype))
-    theirs_x = torch.tensor(case.images.transpose(0, 3, 1, 2).copy())
-    pairs = pair(our_layers(case), _theirs(net, theirs_x, row))
-    variables = case.variables
-
-    # The same weights.
+    net = row.theirs().to(getattr(torch, str(case.images.dtype)))
+    pairs = pair(our_layers(case), _theirs(net, torch.tensor(case.images.transpose(0, 3, 1, 2).copy()), row))
     state = dict(net.state_dict())
     for layer, name in pairs:
-        path = layer.name
+        path, variables = layer.name, case.variables
         for leaf_name, leaf in (at(variables.get("constants", {}), path) | at(variables["params"], path)).items():
             key = f"{name}.{THEIR_NAMES[leaf_name]}"
             state[key] = torch.tensor(_to_torch(leaf, layer, tuple(state[key].shape)).copy())
         for leaf_name, leaf in at(variables.get("batch_stats", {}), path).items():
             state[f"{name}.{THEIR_STATE[leaf_name]}"] = torch.tensor(leaf.copy())
     net.load_state_dict(state)
+    return net, pairs
+
+
+def _compare(row: Reference, size: tuple[int, int], dtype: str, training: bool) -> Differences:
+    torch = torch_module()
+    case = make_case(row, (*size, row.channels), dtype)
+    net, pairs = with_our_weights(row, case)
+    theirs_x, variables = torch.tensor(case.images.transpose(0, 3, 1, 2).copy()), case.variables
     for module in net.modules():
         if isinstance(module, torch.nn.modules.dropout._DropoutNd):
             module.p = 0.0
