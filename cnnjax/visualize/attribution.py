@@ -156,11 +156,12 @@ def occlusion(
     stride = stride or max(1, window // 2)
     if not 1 <= stride <= window <= min(x.shape[1:3]):
         raise InputError(f"window = {window}, stride = {stride}: expected 1 <= stride <= window <= {min(x.shape[1:3])}")
-    fill, before = scorer.baseline(baseline, x), scorer.class_scores(variables, x, classes)
+    fill, before = np.asarray(scorer.baseline(baseline, x)), scorer.class_scores(variables, x, classes)
     falls, counts = np.zeros(x.shape[:3], np.float32), np.zeros(x.shape[1:3], np.float32)
     for top, bottom in windows(x.shape[1], window, stride):
         for left, right in windows(x.shape[2], window, stride):
-            hidden = jnp.asarray(x).at[:, top:bottom, left:right].set(fill[:, top:bottom, left:right])
+            hidden = np.array(x)  # in NumPy, since JAX would compile each square
+            hidden[:, top:bottom, left:right] = fill[:, top:bottom, left:right]
             fall = before - scorer.class_scores(variables, hidden, classes)
             falls[:, top:bottom, left:right] += np.asarray(fall)[:, None, None]
             counts[top:bottom, left:right] += 1
