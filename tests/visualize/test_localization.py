@@ -77,11 +77,15 @@ def test_exact_maps_score_one_and_others_as_chance() -> None:
 
 
 def test_the_threshold_is_chosen_on_images_that_do_not_count() -> None:
-    """A method that is right on those images alone gains nothing."""
+    """The images that are scored would want a high one, those that choose it a low one."""
     images, boxes = scene()
-    maps = np.roll(images[..., 0], (24, 32), (1, 2))
-    maps[3::4] = images[3::4, ..., 0]
-    assert scores(images, boxes, maps).trained.iou[0] < 0.2
+    maps = np.where(images[..., 0] > 0, 1.0, 0.5)
+    maps[3::4] = np.where(images[3::4, ..., 0] > 0, 0.3, 0)
+    for values, box in zip(maps[3::4], boxes[3::4].astype(int), strict=True):
+        values[box[0] + 2 : box[0] + 9, box[1] + 2 : box[1] + 9] = 1
+    result = scores(images, boxes, maps)
+    assert result.fractions[0] < 0.4
+    assert result.trained.iou[0] < 0.2
 
 
 def test_chance_is_what_random_boxes_score() -> None:
