@@ -187,6 +187,7 @@ def test_networks_are_drawn_legibly(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.zoo
 @pytest.mark.parametrize("name", MODELS)
 def test_every_network_is_drawn_legibly(name: str) -> None:
     picture = drawing(name)

@@ -201,8 +201,11 @@ def test_the_backward_pass_of_a_network_is_the_adjoint_of_its_linear_part(text: 
     assert abs(sum(jax.tree.leaves(pairs)) - (v * backward).sum()) < 1e-10 * total
 
 
+LARGE = (pytest.mark.slow, pytest.mark.zoo)
+
+
 @pytest.mark.parametrize("rule", ["guided", "deconvnet"])
-@pytest.mark.parametrize("text", [pytest.param(text, marks=pytest.mark.slow if large else []) for text, large in EVERY])
+@pytest.mark.parametrize("text", [pytest.param(text, marks=LARGE if large else ()) for text, large in EVERY])
 def test_the_logits_of_every_network_follow_the_rules(text: str, rule: str) -> None:
     """Without computing: an operation that a rule does not know is noticed when a network is traced."""
     model, x = create_model(text, 10), jax.ShapeDtypeStruct((1, *zoo.smallest(text)), jnp.float32)
