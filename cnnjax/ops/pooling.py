@@ -131,8 +131,8 @@ def _by_onednn(
     """Computes a role (see `_by_xla`) other than 'tangent' with oneDNN; the result has the dtype of the operands.
 
     oneDNN has no sum pooling: it is computed as average pooling times the area of the window, in float32, as a mean in
-    bfloat16 would be rounded twice. `dtype` is that of max pooling, None for `onednn.compute_dtype`. `devices` is the number of devices of this process that compute at the
-    same time, and so divide its cores.
+    bfloat16 would be rounded twice. `dtype` is that of max pooling, None for `onednn.compute_dtype`. `devices` is the
+    number of devices of this process that compute at the same time, and so divide its cores.
     """
     first, x = operands[0], operands[-1]
     dtype = (dtype or onednn.compute_dtype(x.dtype)) if is_max else jnp.float32
