@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cnnjax.cli import shared
@@ -12,7 +12,7 @@ from cnnjax.visualize.kinds import KINDS, default_kinds
 
 if TYPE_CHECKING:
     from cnnjax.console import Console
-    from cnnjax.visualize.kinds import Request
+    from cnnjax.visualize.kinds import Pictures, Request, Result
 
 Log = Callable[[str], None]
 
@@ -84,19 +84,35 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     try:
         with _Progress(console, is_leader) as progress:
             request = dataclasses.replace(request, progress=progress.within)
-            for kind, draw in bound.items():
-                progress.begin(kind)
-                for stem, result in draw(request=request):
-                    name = files.file_name(f"{kind}-{stem}" if stem else kind)
-                    picture = files.Picture(name, kind, network, result.note)
-                    if is_leader:
-                        path = files.save(result, folder, picture.name)
-                        log(f"{path}: {picture.note}" if picture.note else str(path))
-                    pictures.append(picture)
+            for kind, stem, result in _draw(bound, request, progress, not args.what, log):
+                name = files.file_name(f"{kind}-{stem}" if stem else kind)
+                picture = files.Picture(name, kind, network, result.note)
+                if is_leader:
+                    path = files.save(result, folder, picture.name)
+                    log(f"{path}: {picture.note}" if picture.note else str(path))
+                pictures.append(picture)
     finally:  # what is written is listed, also when a later kind fails
         if pictures and is_leader:
             log(f"all are shown in {files.write_index(folder, pictures)}")
-    return 0
+    return 0 if pictures else 1
+
+
+def _draw(
+    bound: Mapping[str, "Callable[..., Pictures]"], request: "Request", progress: "_Progress", may_skip: bool, log: Log
+) -> Iterator[tuple[str, str, "Result"]]:
+    """Yields (kind, stem, result) of each picture.
+
+    A kind that does not fit the network raises InputError or, with `may_skip`, is left out after a line to `log`.
+    """
+    for kind, draw in bound.items():
+        progress.begin(kind)
+        try:
+            for stem, result in draw(request=request):
+                yield kind, stem, result
+        except InputError as error:
+            if not may_skip:
+                raise
+            log(f"{kind} is left out: {error}")
 
 
 def _network_and_images(args: argparse.Namespace) -> tuple[str, list[str]]:

@@ -21,12 +21,14 @@ _HOME = {  # public name -> the module that defines it
     "drawing": "cnnjax.summarize.drawing",
     "explain": "cnnjax.visualize.explanations",
     "localize": "cnnjax.visualize.localization",
+    "filters": "cnnjax.visualize.kernels",
+    "gabor": "cnnjax.visualize.gabor_fits",
     "maps": "cnnjax.visualize.feature_maps",
     "receptive_fields": "cnnjax.visualize.receptive_field",
     "strongest_patches": "cnnjax.visualize.patches",
 }
 
-__all__ = ["drawing", "explain", "localize", "maps", "receptive_fields", "strongest_patches"]
+__all__ = ["drawing", "explain", "filters", "gabor", "localize", "maps", "receptive_fields", "strongest_patches"]
 
 
 def __getattr__(name: str) -> Any:
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
     from cnnjax.summarize.drawing import drawing
     from cnnjax.visualize.explanations import explain
     from cnnjax.visualize.feature_maps import maps
+    from cnnjax.visualize.gabor_fits import gabor
+    from cnnjax.visualize.kernels import filters
     from cnnjax.visualize.localization import localize
     from cnnjax.visualize.patches import strongest_patches
     from cnnjax.visualize.receptive_field import receptive_fields

@@ -91,6 +91,11 @@ class Kind:
     cheap: bool = False
 
 
+def _joined(*words: str | int | None) -> str:
+    """Joins the words that are given to a stem: 'conv1', 'conv1-3'."""
+    return "-".join(str(word) for word in words if word not in (None, ""))
+
+
 def _maps(request: Request, order: str = "activation") -> Pictures:
     """Draws the channels of request.layer, or the strongest of all layers. `order` is 'activation' or 'index'."""
     from cnnjax.visualize.feature_maps import maps
@@ -137,7 +142,28 @@ def _localization(
     yield "", localize(request.net, request.open_split(), **options)
 
 
+def _filters(request: Request, scale: str = "all", examples: int = 0) -> Pictures:
+    """Draws the filters of a convolution. `scale` is 'all' or 'each'; `examples` images tell which filters are dead."""
+    from cnnjax.visualize.inputs import choose_examples
+    from cnnjax.visualize.kernels import filters
+
+    images = choose_examples(request.open_split(), examples).images if examples else ()
+    result = filters(request.net, images, layer=request.layer, channel=request.channel, scale=scale)
+    yield _joined(result.layer, request.channel), result
+
+
+def _gabor(request: Request, seed: int = 0) -> Pictures:
+    """Draws filters of a convolution beside fitted Gabor functions. `seed` is that of the random filters."""
+    from cnnjax.visualize.gabor_fits import gabor
+
+    result = gabor(request.net, layer=request.layer, seed=seed)
+    yield result.layer, result
+
+
 KINDS: Mapping[str, Kind] = MappingProxyType({
+    "filters": Kind("filters of a convolution, the first by default: as images, or by input channel; norms, dead ones",
+                    "network", _filters, cheap=True),
+    "gabor": Kind("likeness of filters to Gabor functions, beside that of random filters", "network", _gabor),
     "maps": Kind("feature maps of an image: the channels of a layer, or the strongest ones of every layer", "images",
                  _maps, cheap=True),
     "receptive_fields": Kind("what a unit of a layer can see of an image, and what it does look at", "images",

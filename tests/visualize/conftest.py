@@ -4,7 +4,7 @@ import pytest
 
 from tests import tiny
 
-MODEL = "sequential(layers='conv(6, 3)|relu|max_pool(2)|conv(8, 3)|relu|gap|dense')"
+MODEL = "sequential(layers='conv(6, 5, padding=1)|relu|max_pool(2)|conv(8, 3)|relu|gap|dense')"
 
 
 @pytest.fixture(scope="session")

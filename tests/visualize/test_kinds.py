@@ -16,6 +16,7 @@ from cnnjax import InputError, cli, visualize
 from cnnjax.data.build import load
 from cnnjax.visualize import files, inputs, kinds
 from cnnjax.visualize.kinds import KINDS, Request
+from tests import tiny
 
 # Kinds that take long, with arguments that make them fast; the others are drawn as they are.
 FAST: dict[str, str] = {
@@ -124,6 +125,18 @@ def test_the_command_takes_images_and_the_flags_of_other_commands(
     words = [str(folder / "cat 1.png"), str(folder / "b")]
     assert run(capsys, f"--workdir={conv_run}", *words, "--what=maps", f"--to={tmp_path}/out")[0] == 0
     assert {path.stem for path in (tmp_path / "out").glob("*.png")} == {"maps-layers-cat_1", "maps-layers-cat_1_2"}
+
+
+def test_kinds_that_do_not_fit_the_network_are_left_out_unless_they_are_named(
+    digits_dir: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.run(tmp_path / "mlp", digits_dir, duration="2 steps")
+    flags = (str(tmp_path / "mlp"), f"--to={tmp_path}/out", f"--data_dir={digits_dir}", "--examples=1")
+    _, out, err = run(capsys, *flags)
+    assert "filters is left out: 'mlp(features=(16,))' has no convolution, and so no filters" in out
+    assert err == ""
+    status, _, err = run(capsys, *flags, "--what=filters")
+    assert (status, err) == (1, "error: 'mlp(features=(16,))' has no convolution, and so no filters\n")
 
 
 WRONG = {
