@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,12 @@ from cnnjax.visualize.kinds import KINDS, default_kinds
 
 if TYPE_CHECKING:
     from cnnjax.console import Console
+    from cnnjax.evaluation.trained import TrainedNetwork
+    from cnnjax.visualize.files import Picture
     from cnnjax.visualize.kinds import Pictures, Request, Result
+
+    Draw = Callable[..., Iterator[tuple[str, str, Result]]]
+    Made = Iterator[tuple[Picture, Callable[[pathlib.Path, str], pathlib.Path]]]
 
 Log = Callable[[str], None]
 
@@ -42,6 +48,10 @@ def add_flags(parser: shared.Parser) -> None:
         help="name or number of a class to explain (default: the kind's choice)",
     )  # fmt: skip
     shared.add_network_flags(parser)
+    parser.add_argument(
+        "--steps", metavar="all|N,...", default="",
+        help="animate the pictures over these checkpoints of the run, as GIF and WebP by one scale of colors",
+    )  # fmt: skip
     parser.add_argument("--dataset", metavar="NAME", default="", help="data set of the examples (default: the run's)")
     parser.add_argument("--split", default="", help="split of the examples (default: the run's test_split)")
     parser.add_argument(
@@ -72,29 +82,59 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     console = shared.setup_jax()
     import jax
 
-    from cnnjax.visualize import files, kinds
+    from cnnjax.visualize import files, frames, kinds
 
     is_leader = jax.process_index() == 0
     log: Log = (lambda line: console.print(line, soft_wrap=True)) if is_leader else lambda line: None
     bound, folder = kinds.bind(args.what), pathlib.Path(args.to)
-    request = _request(args, source, words, [*bound], log)
+    steps = frames.parse_steps(args.steps, pathlib.Path(args.workdir)) if args.steps else []
+    net = _load(args, source, str(steps[-1]) if steps else args.step, log)
+    request = _request(args, net, words, [*bound], log)
     files.make_folder(folder)
     pictures: list[files.Picture] = []
-    network = f"{source}, step {request.net.step}" if request.net.step else source
     try:
         with _Progress(console, is_leader) as progress:
             request = dataclasses.replace(request, progress=progress.within)
-            for kind, stem, result in _draw(bound, request, progress, not args.what, log):
-                name = files.file_name(f"{kind}-{stem}" if stem else kind)
-                picture = files.Picture(name, kind, network, result.note)
+            draw = functools.partial(_draw, bound, progress=progress, may_skip=not args.what, log=log)
+            made = _stills(source, request, draw) if not steps else _frames(args, source, steps, request, draw, log)
+            for picture, save in made:
                 if is_leader:
-                    path = files.save(result, folder, picture.name)
+                    path = save(folder, picture.name)
                     log(f"{path}: {picture.note}" if picture.note else str(path))
                 pictures.append(picture)
     finally:  # what is written is listed, also when a later kind fails
         if pictures and is_leader:
             log(f"all are shown in {files.write_index(folder, pictures)}")
     return 0 if pictures else 1
+
+
+def _stills(source: str, request: "Request", draw: "Draw") -> "Made":
+    """Yields each picture of one network, with the function (folder, name) that saves it."""
+    from cnnjax.visualize import files
+
+    step = request.net.step
+    for kind, stem, result in draw(request=request):
+        name = files.file_name(f"{kind}-{stem}" if stem else kind)
+        picture = files.Picture(name, kind, f"{source}, step {step}" if step else source, result.note)
+        yield picture, functools.partial(files.save, result)
+
+
+def _frames(
+    args: argparse.Namespace, source: str, steps: list[int], request: "Request", draw: "Draw", log: Log
+) -> "Made":
+    """Yields each animation over the checkpoints `steps`, as `_stills` does pictures."""
+    from cnnjax.visualize import files
+
+    series: dict[tuple[str, str], dict[int, Result]] = {}
+    for step in steps:
+        net = request.net if step == steps[-1] else _load(args, source, str(step), log)
+        for kind, stem, result in draw(request=dataclasses.replace(request, net=net, is_frame=True)):
+            series.setdefault((kind, stem), {})[step] = result
+    for (kind, stem), results in series.items():
+        name = files.file_name("-".join(filter(None, (kind, stem, "steps"))))
+        note = f"{len(results)} frames, steps {min(results)} to {max(results)}; the last: {results[max(results)].note}"
+        picture = files.Picture(name, kind, source, note, files.FRAMES_SUFFIXES)
+        yield picture, functools.partial(files.save_frames, results)
 
 
 def _draw(
@@ -129,19 +169,26 @@ def _network_and_images(args: argparse.Namespace) -> tuple[str, list[str]]:
     return shared.network_source(args), words
 
 
-def _request(args: argparse.Namespace, source: str, words: list[str], names: list[str], log: Log) -> "Request":
-    """Loads the network, and the images that the kinds called `names` need; returns the request to all of them."""
+def _load(args: argparse.Namespace, source: str, step: str, log: Log) -> "TrainedNetwork":
+    """Loads the network with the variables of a checkpoint and the preprocessing of the flags."""
     from cnnjax import pretrained
-    from cnnjax.data.build import load
     from cnnjax.evaluation.recipe import with_views
     from cnnjax.evaluation.trained import restore
+
+    loaded = pretrained.load(source, shared.file_options(args), log)
+    views = with_views(loaded.config, batch_size=args.batch_size, preprocess=args.preprocess)
+    return restore(loaded.replace(config=views), step, log)
+
+
+def _request(
+    args: argparse.Namespace, net: "TrainedNetwork", words: list[str], names: list[str], log: Log
+) -> "Request":
+    """Loads the images that the kinds called `names` need; returns the request to all of them."""
+    from cnnjax.data.build import load
     from cnnjax.visualize import inputs
     from cnnjax.visualize.kinds import Request
     from cnnjax.visualize.names import class_index
 
-    loaded = pretrained.load(source, shared.file_options(args), log)
-    views = with_views(loaded.config, batch_size=args.batch_size, preprocess=args.preprocess)
-    net = restore(loaded.replace(config=views), args.step, log)
     chosen_class = class_index(net, args.class_name) if args.class_name else None
     config, is_own = net.config, args.dataset in ("", net.config.dataset)
     split = args.split or (is_own and config.test_split) or "test"

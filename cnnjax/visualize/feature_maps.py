@@ -28,6 +28,7 @@ class FeatureMaps:
       channels: {layer: index int [K] of each of its maps}.
       zeros: {layer: number of its channels, drawn or not, that are 0 everywhere}.
       totals: {layer: number of its channels}.
+      limit: {layer: absolute activation at which its colors saturate}.
       order: 'activation', the largest mean absolute activation first, or 'index'.
     """
 
@@ -36,6 +37,7 @@ class FeatureMaps:
     channels: Mapping[str, np.ndarray]
     zeros: Mapping[str, int]
     totals: Mapping[str, int]
+    limit: Mapping[str, float]
     order: str
 
     @property
@@ -55,8 +57,11 @@ class FeatureMaps:
             f"{dead:,} of {total:,} channels are zero everywhere"
         )
 
-    def figure(self) -> Any:
-        """Draws a sheet of a single layer, or a row of maps for each of several layers."""
+    def figure(self, limit: Mapping[str, float] | None = None) -> Any:
+        """Draws a sheet of a single layer, or a row of maps for each of several layers.
+
+        `limit` replaces the one of the result, for several figures of one scale.
+        """
         single = len(self.maps) == 1
         columns = min(max(map(len, self.channels.values())) + single, 8 if single else CHANNELS_OF_EACH)
         images: list[np.ndarray | None] = [self.image]
@@ -66,7 +71,7 @@ class FeatureMaps:
                 padding = -len(images) % columns
                 images, captions = images + [None] * padding, captions + [""] * padding
                 rows.append(f"{layer}\n{maps.shape[0]}x{maps.shape[1]}")
-            images += colored(maps)
+            images += colored(maps, (limit or self.limit)[layer])
             captions += map(str, self.channels[layer])
         order = "strongest first" if self.order == "activation" else "in order"
         return style.sheet(
@@ -75,9 +80,8 @@ class FeatureMaps:
         )  # fmt: skip
 
 
-def colored(maps: np.ndarray) -> list[np.ndarray]:
-    """Colors maps [height, width, K] by one scale: from 0, white, or around 0, gray, if there are negative values."""
-    limit = float(np.percentile(np.abs(maps), CLIPPED)) or 1.0
+def colored(maps: np.ndarray, limit: float) -> list[np.ndarray]:
+    """Colors maps [height, width, K] from 0, white, to `limit`, or around 0, gray, if there are negative values."""
     color = signed if (maps < 0).any() else heat
     return [color(maps[:, :, i], limit) for i in range(maps.shape[-1])]
 
@@ -116,7 +120,8 @@ def maps(
         shown[name] = values[:, :, channels[name]]
         zeros[name] = int((strength == 0).sum())
     totals = {name: outputs[name].shape[-1] for name in names}
-    return FeatureMaps(image, shown, channels, zeros, totals, order)
+    limit = {name: float(np.percentile(np.abs(maps), CLIPPED)) or 1.0 for name, maps in shown.items()}
+    return FeatureMaps(image, shown, channels, zeros, totals, limit, order)
 
 
 def _with_maps(net: TrainedNetwork) -> str:

@@ -5,17 +5,19 @@ import html
 import json
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from cnnjax import sealed, style
 from cnnjax.errors import InputError
+from cnnjax.visualize import frames
 from cnnjax.visualize.kinds import Result
 
 INDEX = "index"  # index.json lists the pictures, index.html shows them
 SUFFIXES = (".png", ".svg", ".npz")
+FRAMES_SUFFIXES = (*frames.SUFFIXES, ".npz")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +29,14 @@ class Picture:
       kind: kind of picture, a key of `KINDS`.
       network: what was loaded, and the step of its checkpoint.
       note: the result's note.
+      suffixes: of its files; the first is shown.
     """
 
     name: str
     kind: str
     network: str
     note: str
+    suffixes: Sequence[str] = SUFFIXES
 
 
 def file_name(text: str) -> str:
@@ -54,7 +58,7 @@ def arrays(result: Any) -> dict[str, np.ndarray]:
                 add(f"{name}/{field.name}" if name else field.name, getattr(value, field.name))
         elif isinstance(value, Mapping):
             for key, inner in value.items():
-                add(f"{name}/{key}", inner)
+                add(f"{name}/{key}" if name else str(key), inner)
         elif value is not None:
             try:
                 array = np.asarray(value)
@@ -84,9 +88,24 @@ def save(result: Result, folder: pathlib.Path, name: str) -> pathlib.Path:
     Each file replaces an earlier one atomically. Raises InputError if it cannot be written.
     """
     path, *_ = style.save(result.figure(), folder / name)
-    with sealed.replacing(folder / f"{name}.npz") as file:
-        np.savez_compressed(file, **arrays(result))  # pyright: ignore[reportArgumentType]
+    _save_arrays(result, folder / f"{name}.npz")
     return path
+
+
+def save_frames(results: Mapping[int, Result], folder: pathlib.Path, name: str) -> pathlib.Path:
+    """Writes the results of several steps as animations, and their arrays as `name`.npz; returns the first animation.
+
+    An array is named by its step and field: '400/kernels'.
+    """
+    path, *_ = frames.save(frames.render(frames.draw([*results.values()]), [*results]), folder / name)
+    _save_arrays(results, folder / f"{name}.npz")
+    return path
+
+
+def _save_arrays(result: Any, path: pathlib.Path) -> None:
+    """Writes the arrays of a result, or of results by name, as an .npz file."""
+    with sealed.replacing(path) as file:
+        np.savez_compressed(file, **arrays(result))  # pyright: ignore[reportArgumentType]
 
 
 def write_index(folder: pathlib.Path, pictures: list[Picture]) -> pathlib.Path:
@@ -96,7 +115,7 @@ def write_index(folder: pathlib.Path, pictures: list[Picture]) -> pathlib.Path:
     """
     new = {picture.name: picture for picture in pictures}
     earlier = [picture for picture in read_index(folder) if picture.name not in new]
-    kept = [picture for picture in earlier if (folder / f"{picture.name}.png").is_file()]
+    kept = [picture for picture in earlier if (folder / f"{picture.name}{picture.suffixes[0]}").is_file()]
     listed = [*kept, *new.values()]
     sealed.write_plain_json(folder / f"{INDEX}.json", [dataclasses.asdict(picture) for picture in listed])
     sealed.write_atomically(folder / f"{INDEX}.html", _page(listed).encode())
@@ -122,9 +141,9 @@ def _page(pictures: list[Picture]) -> str:
     parts = []
     for picture in pictures:
         name, note = html.escape(picture.name), html.escape(picture.note)
-        links = ", ".join(f'<a href="{name}{suffix}">{suffix[1:]}</a>' for suffix in SUFFIXES)
+        links = ", ".join(f'<a href="{name}{suffix}">{suffix[1:]}</a>' for suffix in picture.suffixes)
         parts.append(
-            f'<figure id="{name}"><img src="{name}.png" alt="{note or name}" loading="lazy">'
+            f'<figure id="{name}"><img src="{name}{picture.suffixes[0]}" alt="{note or name}" loading="lazy">'
             f"<figcaption><b>{name}</b> {html.escape(picture.network)}: {note} ({links})</figcaption></figure>"
         )
     style = "body{font-family:sans-serif;margin:2em auto;max-width:70em}figure{margin:2em 0}img{max-width:100%}"

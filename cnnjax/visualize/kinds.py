@@ -56,6 +56,7 @@ class Request:
       layer: name of a layer, as in `net.features`; '' for the kind's own choice.
       channel: a channel of the layer; None for the kind's own choice.
       class_index: a class; None for the kind's own choice.
+      is_frame: there are several requests, one per checkpoint, whose pictures are compared.
       progress: called with the numbers of steps done and of all, by a kind that takes long over one picture.
     """
 
@@ -67,6 +68,7 @@ class Request:
     layer: str = ""
     channel: int | None = None
     class_index: int | None = None
+    is_frame: bool = False
     progress: Callable[[int, int], None] = _ignore
 
     def named_images(self) -> Iterator[tuple[str, "np.ndarray"]]:
@@ -96,12 +98,13 @@ def _joined(*words: str | int | None) -> str:
     return "-".join(str(word) for word in words if word not in (None, ""))
 
 
-def _maps(request: Request, order: str = "activation") -> Pictures:
-    """Draws the channels of request.layer, or the strongest of all layers. `order` is 'activation' or 'index'."""
+def _maps(request: Request, order: str = "") -> Pictures:
+    """Draws the channels of request.layer, or some of all layers. `order` is 'activation' or, as in frames, 'index'."""
     from cnnjax.visualize.feature_maps import maps
 
     for name, image in request.named_images():
-        result = maps(request.net, image, layer=request.layer, order=order)
+        by = order or ("index" if request.is_frame else "activation")
+        result = maps(request.net, image, layer=request.layer, order=by)
         yield f"{request.layer or 'layers'}-{name}", result
 
 
