@@ -110,11 +110,11 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
 def _stills(source: str, request: "Request", draw: "Draw") -> "Made":
     """Yields each picture of one network, with the function (folder, name) that saves it."""
-    from cnnjax.visualize import files
+    from cnnjax.visualize import files, inputs
 
     step = request.net.step
     for kind, stem, result in draw(request=request):
-        name = files.file_name(f"{kind}-{stem}" if stem else kind)
+        name = inputs.file_name(f"{kind}-{stem}" if stem else kind)
         picture = files.Picture(name, kind, f"{source}, step {step}" if step else source, result.note)
         yield picture, functools.partial(files.save, result)
 
@@ -123,7 +123,7 @@ def _frames(
     args: argparse.Namespace, source: str, steps: list[int], request: "Request", draw: "Draw", log: Log
 ) -> "Made":
     """Yields each animation over the checkpoints `steps`, as `_stills` does pictures."""
-    from cnnjax.visualize import files
+    from cnnjax.visualize import files, inputs
 
     series: dict[tuple[str, str], dict[int, Result]] = {}
     for step in steps:
@@ -131,7 +131,7 @@ def _frames(
         for kind, stem, result in draw(request=dataclasses.replace(request, net=net, is_frame=True)):
             series.setdefault((kind, stem), {})[step] = result
     for (kind, stem), results in series.items():
-        name = files.file_name("-".join(filter(None, (kind, stem, "steps"))))
+        name = inputs.file_name("-".join(filter(None, (kind, stem, "steps"))))
         note = f"{len(results)} frames, steps {min(results)} to {max(results)}; the last: {results[max(results)].note}"
         picture = files.Picture(name, kind, source, note, files.FRAMES_SUFFIXES)
         yield picture, functools.partial(files.save_frames, results)

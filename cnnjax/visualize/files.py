@@ -4,7 +4,6 @@ import dataclasses
 import html
 import json
 import pathlib
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,11 +36,6 @@ class Picture:
     network: str
     note: str
     suffixes: Sequence[str] = SUFFIXES
-
-
-def file_name(text: str) -> str:
-    """Returns `text` with every run of characters that do not suit a file name, spaces included, as one '_'."""
-    return re.sub(r"[^\w.+=-]+", "_", text).strip("_.") or "_"
 
 
 def arrays(result: Any) -> dict[str, np.ndarray]:

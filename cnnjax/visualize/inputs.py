@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,7 +12,6 @@ from cnnjax.data.build import Split
 from cnnjax.data.info import DataInfo
 from cnnjax.errors import InputError
 from cnnjax.evaluation.image_paths import find_image_files
-from cnnjax.visualize.files import file_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +21,11 @@ class Images:
     images: tuple[np.ndarray, ...] = ()
     names: tuple[str, ...] = ()
     labels: tuple[int | None, ...] = ()
+
+
+def file_name(text: str) -> str:
+    """Returns `text` with every run of characters that do not suit a file name, spaces included, as one '_'."""
+    return re.sub(r"[^\w.+=-]+", "_", text).strip("_.") or "_"
 
 
 def read_files(words: Sequence[str], data: DataInfo, log: Callable[[str], None]) -> Images:
