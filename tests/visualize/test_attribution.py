@@ -33,8 +33,10 @@ def inputs_of(net: TrainedNetwork, pixels: np.ndarray) -> np.ndarray:
     return ((pixels / 255 - 0.5) / 0.25).astype(np.float32)
 
 
-@pytest.mark.parametrize("baseline", ["black", "mean"])
-@pytest.mark.parametrize("text", [RESNET, SMALL])
+@pytest.mark.parametrize(
+    ("text", "baseline"),
+    [(RESNET, "mean"), pytest.param(RESNET, "black", marks=pytest.mark.slow), (SMALL, "black"), (SMALL, "mean")],
+)
 def test_integrated_gradients_sum_to_a_difference_of_logits(text: str, baseline: str) -> None:
     net = trained(text)
     pixels = images(net, 3)

@@ -104,6 +104,7 @@ def test_the_command_writes_each_picture_and_an_index(
     ]
     assert listed[-1] == {
         "name": "maps-conv2-18_7", "kind": "maps", "network": f"{conv_run}, step 2", "note": second.partition(": ")[2],
+        "suffixes": list(files.SUFFIXES),
     }  # fmt: skip
     page = (tmp_path / "index.html").read_text()
     for row in listed:
