@@ -24,11 +24,15 @@ _HOME = {  # public name -> the module that defines it
     "filters": "cnnjax.visualize.kernels",
     "gabor": "cnnjax.visualize.gabor_fits",
     "maps": "cnnjax.visualize.feature_maps",
+    "optimized_images": "cnnjax.visualize.optimize",
     "receptive_fields": "cnnjax.visualize.receptive_field",
     "strongest_patches": "cnnjax.visualize.patches",
 }
 
-__all__ = ["drawing", "explain", "filters", "gabor", "localize", "maps", "receptive_fields", "strongest_patches"]
+__all__ = [
+    "drawing", "explain", "filters", "gabor", "localize", "maps", "optimized_images", "receptive_fields",
+    "strongest_patches",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
@@ -52,5 +56,6 @@ if TYPE_CHECKING:
     from cnnjax.visualize.gabor_fits import gabor
     from cnnjax.visualize.kernels import filters
     from cnnjax.visualize.localization import localize
+    from cnnjax.visualize.optimize import optimized_images
     from cnnjax.visualize.patches import strongest_patches
     from cnnjax.visualize.receptive_field import receptive_fields

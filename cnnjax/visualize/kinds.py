@@ -163,6 +163,31 @@ def _gabor(request: Request, seed: int = 0) -> Pictures:
     yield result.layer, result
 
 
+def _optimized(
+    request: Request, objective: str = "mean", prior: str = "", steps: int = 128, count: int = 16, real: int = 2000
+) -> Pictures:
+    """Optimizes an image for request.channel, for request.class_index, or for `count` channels of request.layer.
+
+    Without a layer, these are the classes. `objective` is 'mean' or 'center', `prior` 'data', 'natural' or 'none'; see
+    `optimize.optimized_images`. At most `real` images of the split, equally spaced, are searched for the best.
+    """
+    from cnnjax.errors import InputError
+    from cnnjax.visualize.optimize import LOGITS, equally_spaced, optimized_images
+
+    if real < 1:
+        raise InputError(f"optimized(real={real}): expected at least 1")
+    split = request.open_split()
+    images, _ = split.read(equally_spaced(len(split), real))
+    layer, chosen = request.layer or LOGITS, request.channel
+    if request.class_index is not None and layer == LOGITS:
+        chosen = request.class_index
+    result = optimized_images(
+        request.net, images, layer=layer, channels=() if chosen is None else [chosen], count=count,
+        objective=objective, prior=prior, steps=steps, progress=request.progress,
+    )  # fmt: skip
+    yield _joined(layer, chosen), result
+
+
 KINDS: Mapping[str, Kind] = MappingProxyType({
     "filters": Kind("filters of a convolution, the first by default: as images, or by input channel; norms, dead ones",
                     "network", _filters, cheap=True),
@@ -177,6 +202,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType({
                         "beside its sanity check", "images", _attribution),
     "localization": Kind("how well attribution finds the boxes of a data set, such as digits_clutter: IoU and the "
                          "pointing game", "data set", _localization),
+    "optimized": Kind("images optimized to excite channels or classes, beside the real ones that do so most",
+                      "data set", _optimized),
 })  # fmt: skip
 
 

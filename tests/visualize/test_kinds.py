@@ -22,6 +22,7 @@ from tests import tiny
 FAST: dict[str, str] = {
     "attribution": "attribution(methods='gradient+cam')",
     "localization": "localization(methods='gradient+cam', images=8)",
+    "optimized": "optimized(steps=2, count=2)",
 }
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
