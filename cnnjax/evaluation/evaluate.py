@@ -97,11 +97,7 @@ def evaluate(
     }
     config = networks[source].config
     _check_same_classes({name: network.data for name, network in networks.items()})
-    if not (dataset := dataset or config.dataset):
-        raise InputError(f"{source} names no data set; give --dataset, and --split")
-    split = split or config.test_split or folds.resolve_splits(config, data_dir)[1]
-    if not split:
-        raise InputError(f"{source} has no test_split in its config; give --split")
+    dataset, split = choose_split(config, str(source), dataset, split, data_dir)
     subject = _subject(networks, load(dataset, split, data_dir), match_classes, log)
     held_out = _held_out(subject, calibrate, config, data_dir) if calibrate else None
     grouped = find_groups(groups, subject.examples) if groups else None
@@ -126,6 +122,19 @@ def evaluate(
         sections.append(mistakes_section(by_image, subject.examples))
     means = metrics.evaluate(scored.scores, scored.labels, losses.build(config.loss))
     return report.write(scored.scores, scored.labels, means, workdir, description, subject.classes, sections)
+
+
+def choose_split(config: Config, source: str, dataset: str, split: str, data_dir: str) -> tuple[str, str]:
+    """Returns the data set and the split to evaluate on: the given ones or, where these are '', those of the config.
+
+    The default split is config.test_split, or the validation split if there is none. `source` names the network in
+    errors. Raises InputError if neither the arguments nor the config name a data set and a split.
+    """
+    if not (dataset := dataset or config.dataset):
+        raise InputError(f"{source} names no data set; give --dataset, and --split")
+    if not (split := split or config.test_split or folds.resolve_splits(config, data_dir)[1]):
+        raise InputError(f"{source} has no test_split in its config; give --split")
+    return dataset, split
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,12 +11,12 @@ from jax.sharding import Mesh
 
 from cnnjax import pretrained, sealed, style
 from cnnjax.colors import BLUE, MUTED, VERMILION
-from cnnjax.data import corruptions, folds
+from cnnjax.data import corruptions
 from cnnjax.data.build import Split, load
 from cnnjax.data.corruptions import CORRUPTIONS
 from cnnjax.errors import InputError
 from cnnjax.evaluation import report
-from cnnjax.evaluation.evaluate import matching_classes
+from cnnjax.evaluation.evaluate import choose_split, matching_classes
 from cnnjax.evaluation.host_images import apply_operations
 from cnnjax.evaluation.recipe import parse_eval_recipe
 from cnnjax.evaluation.robustness import (
@@ -92,12 +92,10 @@ def evaluate_robustness(
     names, severities = corruptions.select(corrupt) if corrupt else (), corruptions.parse_severities(severity)
     if not names and not shift:
         raise InputError("nothing to evaluate: give corruptions, as in corrupt='all', or a shift in pixels")
-    config = network.config
-    if not (dataset := dataset or config.dataset):
-        raise InputError("the weights are of no known data set; give --dataset, and --split")
-    split = split or config.test_split or folds.resolve_splits(config, data_dir)[1]
+    source = str((description or {}).get("init", workdir))
+    dataset, split = choose_split(network.config, source, dataset, split, data_dir)
     examples = load(dataset, split, data_dir)
-    indices = matching_classes(examples, str(workdir), network.data, match_classes)
+    indices = matching_classes(examples, source, network.data, match_classes)
     if names and reference:  # a wrong reference fails at once
         zeros = np.zeros((len(names), len(severities)))
         relative_to(CorruptionErrors(names, severities, zeros, 0.0, 0), reference)
@@ -192,8 +190,11 @@ def corruption_figure(errors: CorruptionErrors, title: str) -> Any:
         if number % columns == 0:
             axes.set_ylabel("error, %")
         style.label_lines(axes)
-    note = f"Clean error {errors.clean:.2%}; mean corruption error {errors.mean:.2%} (not normalized); {errors.count:,}"
-    style.set_title(figure, title, f"{note} images. Dotted: the clean error.")
+    note = (
+        f"{title}: clean error {errors.clean:.2%} (dotted); mean corruption error {errors.mean:.2%} (not normalized); "
+        f"{errors.count:,} images."
+    )
+    style.set_title(figure, "Errors on corrupted images", note)
     return figure
 
 
@@ -210,8 +211,11 @@ def shift_figure(shifts: ShiftConsistency, title: str) -> Any:
         axes.plot(pixels, 100 * values, marker="o", markersize=4, color=color, label=label)
     axes.xaxis.get_major_locator().set_params(integer=True)
     style.label_lines(axes)
-    note = f"Consistency {shifts.consistency:.2%}: equal predictions over all pairs of shifts; {shifts.count:,} images."
-    style.set_title(figure, title, note)
+    note = (
+        f"{title}: consistency {shifts.consistency:.2%} (equal predictions, over all pairs of shifts); "
+        f"{shifts.count:,} images."
+    )
+    style.set_title(figure, "Predictions on shifted images", note)
     return figure
 
 
@@ -229,6 +233,6 @@ def example_sheet(network: pretrained.LoadedNetwork, examples: Split, errors: Co
             versions += [gap, corruptions.corrupt(image, rng, name, severity)]
         strips.append(np.concatenate(versions, axis=1))
         captions.append(name.replace("_", " "))
-    note = f"Each strip: unchanged, severity {', '.join(map(str, shown))}."
+    note = f"{title}: the first image. Each strip: unchanged, then severity {', '.join(map(str, shown))}."
     columns = min(EXAMPLE_COLUMNS, len(strips))
-    return style.sheet(strips, captions, columns=columns, title=title, note=note, cell=2.5)
+    return style.sheet(strips, captions, columns=columns, title="Corruptions", note=note, cell=2.5)

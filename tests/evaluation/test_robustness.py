@@ -1,6 +1,7 @@
 """Robustness: errors on corrupted images and agreement under shifts, against loops that are written out."""
 
 import csv
+import dataclasses
 import json
 import math
 import pathlib
@@ -20,6 +21,7 @@ from cnnjax.data.info import DataInfo
 from cnnjax.data.transforms import move
 from cnnjax.errors import InputError
 from cnnjax.evaluation import robustness
+from cnnjax.evaluation.evaluate import choose_split
 from cnnjax.evaluation.robustness import ALEXNET, CorruptionErrors, VariantScorer
 from cnnjax.evaluation.robustness_report import evaluate_robustness
 from tests.evaluation.networks import mesh_of, random_network
@@ -172,6 +174,16 @@ def test_the_report_has_the_numbers_and_the_figures(digits_dir: str, tmp_path: p
     images, labels = load("digits", "test[:30]", digits_dir).read(np.arange(30))
     moved = [predictions(net, [move(image, *to) for image in images]) for to in ((1, 0), (-1, 0), (0, 1), (0, -1))]
     assert result.shifts.accuracy[1] == pytest.approx(np.mean([row == labels for row in moved]))
+
+
+def test_the_split_is_chosen_as_in_a_usual_evaluation(digits_dir: str, tmp_path: pathlib.Path) -> None:
+    config = dataclasses.replace(network().config, dataset="digits", val_split="train[:9]", test_split="test[:5]")
+    assert choose_split(config, "a", "", "", digits_dir) == ("digits", "test[:5]")
+    assert choose_split(dataclasses.replace(config, test_split=""), "a", "", "", digits_dir)[1] == "train[:9]"
+    nothing = network().replace(config=dataclasses.replace(config, test_split="", val_split=""))
+    for source, description in ((tmp_path, {}), ("x.pth", {"init": "x.pth"})):
+        with pytest.raises(InputError, match=f"^{source} has no test_split in its config; give --split"):
+            evaluate_robustness(nothing, tmp_path, shift=1, data_dir=digits_dir, description=description)
 
 
 @pytest.mark.parametrize(
