@@ -72,8 +72,8 @@ def unsure_hits(scores: ImageScores, examples: Split, count: int = IMAGES_SHOWN)
     captions = []
     for i in indices:
         others = np.where(np.arange(len(names)) == scores.labels[i], -1, scores.probabilities[i])
-        second = f"\n{others.max():.0%} {names[others.argmax()]}" if len(names) > 1 else ""
-        captions.append(f"{scores.confidence[i]:.0%} {names[scores.labels[i]]}{second}")
+        second = f"\n{names[others.argmax()]}: {others.max():.0%}" if len(names) > 1 else ""
+        captions.append(f"{names[scores.labels[i]]}: {scores.confidence[i]:.0%}{second}")
     below = (scores.confidence[right] < 0.5).sum()
     note = (
         f"{title(scores.description)}: {below:,} of {len(right):,} right predictions have a probability below 50%. "
@@ -140,7 +140,7 @@ def confused_pairs(
     fractions = counts[order] / np.bincount(scores.labels, minlength=len(scores.classes))[labels]
     shown = counts[order][:pairs].sum() / max(len(wrong), 1)
     note = (
-        f"{title(scores.description)}: these {len(indices)} of {len(found)} pairs are {shown:.0%} of all mistakes. "
+        f"{title(scores.description)}: {len(indices)} of {len(found)} pairs, with {shown:.0%} of all mistakes. "
         "Label → prediction, images, fraction of the label's images."
     )
     images = [_images(examples, each) for each in indices]

@@ -88,9 +88,15 @@ def write(
 
 
 def title(description: Mapping[str, Any]) -> str:
-    """Formats a description as one line, such as 'cifar10 test, step 400, protocol ten_crop(28)'."""
+    """Formats a description as one line, such as 'cifar10 test, step 400, protocol ten_crop(28)'.
+
+    Of the paths of weight files and runs it keeps the last name.
+    """
     names = ("init", "preprocess", "protocol", "average", "ensemble")
-    options = [f"{name} {description[name] or 'none'}" for name in names if name in description]
+    texts = {name: str(description[name]) or "none" for name in names if name in description}
+    for name in {"init", "ensemble"} & set(texts):
+        texts[name] = re.sub(r"[^,\s][^,]*/(?=.)", "", texts[name])
+    options = [f"{name} {text}" for name, text in texts.items()]
     return ", ".join([f"{description['dataset']} {description['split']}", f"step {description['step']}", *options])
 
 

@@ -96,7 +96,8 @@ def input_errors(model: str, shape: tuple[int, ...]) -> Iterator[None]:
         raise
     except ScopeParamShapeError as error:
         layer = re.search(r'in "/([^"]+)"', str(error))
-        reason = f"layer {layer[1] if layer else model} was made for another size"
+        crop = "a crop helps, as in --preprocess='resize(S)|center_crop(S)'"
+        reason = f"layer {layer[1] if layer else model} was made for another size; {crop}"
         raise InputError(f"{model!r} does not take images of {tuple(shape)}: {reason}") from error
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -118,7 +118,7 @@ def test_mistakes_are_ranked_by_confidence_and_pairs_by_count(digits_dir: str) -
     assert wrong.indices.tolist() == [7, 1, 0]
     assert wrong.captions[0] == "class 2\n→ class 0\n99.00%"
     assert "4 of 8 images are classified wrongly" in wrong.note
-    assert (hits.indices.tolist(), hits.captions[0]) == ([5, 2], "55% class 2\n25% class 0")
+    assert (hits.indices.tolist(), hits.captions[0]) == ([5, 2], "class 2: 55%\nclass 0: 25%")
     np.testing.assert_array_equal(wrong.images[1], examples.read(np.array([1]))[0][0])
     pairs = mistakes.confused_pairs(scores, examples, pairs=2)
     assert [pairs.name(i) for i in range(3)] == ["class 0 → class 1", "class 1 → class 0", "class 2 → class 0"]

@@ -193,6 +193,15 @@ def test_files_hold_the_metrics_for_any_number_of_classes(case: str, tmp_path: p
         assert (folder / f"{name}.svg").read_text().startswith("<?xml")
 
 
+def test_a_title_has_names_rather_than_paths() -> None:
+    subject = {"dataset": "mnist", "split": "test[:9]", "step": 0, "preprocess": "", "init": "/tmp/my runs/a.pth#ema"}
+    assert report.title(subject) == "mnist test[:9], step 0, init a.pth#ema, preprocess none"
+    ensemble = {"dataset": "mnist", "split": "test", "step": 3, "ensemble": "/tmp/a step 3, runs/b step 4"}
+    assert report.title(ensemble) == "mnist test, step 3, ensemble a step 3, b step 4"
+    published = {"dataset": "mnist", "split": "test", "step": 0, "init": "torchvision:resnet50.v1"}
+    assert report.title(published) == "mnist test, step 0, init torchvision:resnet50.v1"
+
+
 def test_roc_curves_have_whole_axes_from_corner_to_corner_and_a_diagonal() -> None:
     found = classification.classification_metrics(*example(3))
     drawn = {name: figure.axes[0] for name, figure in figures.draw(found, ["a", "b", "c"], "title").items()}
