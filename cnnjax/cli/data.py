@@ -115,8 +115,9 @@ def _duplicates(args: argparse.Namespace, console: "Console") -> int:
     from cnnjax.data import build, duplicates
 
     splits = (build.load(args.name, split, args.data_dir) for split in (args.split or "test", args.against))
-    found = duplicates.find_duplicates(*splits, similarity=args.similarity)
     folder = pathlib.Path(args.out or f"duplicates-{args.name}")
+    _check_folder(folder)
+    found = duplicates.find_duplicates(*splits, similarity=args.similarity)
     found.save(folder)
     _log(console)(found.note)
     _log(console)(f"more in {folder}: duplicates.csv{', duplicates.png' if len(found.indices) else ''}")
@@ -131,6 +132,7 @@ def _label_errors(args: argparse.Namespace, console: "Console") -> int:
 
     is_leader = jax.process_index() == 0
     log = _log(console) if is_leader else lambda line: None
+    _check_folder(pathlib.Path(args.out))
     found = label_errors(args.names, split=args.split, data_dir=args.data_dir, log=log)
     if is_leader:
         folder = pathlib.Path(args.out or f"label_errors-{found.scores.description['dataset']}")
@@ -138,6 +140,12 @@ def _label_errors(args: argparse.Namespace, console: "Console") -> int:
         log(found.note)
         log(f"more in {folder}: label_errors.csv{', label_errors.png' if found.images else ''}")
     return 0
+
+
+def _check_folder(folder: pathlib.Path) -> None:
+    """Raises InputError if `folder` is a file, before a search whose results it is to take."""
+    if folder.is_file():
+        raise InputError(f"--out={folder}: expected the name of a folder, not of a file")
 
 
 def _log(console: "Console") -> Callable[[str], None]:

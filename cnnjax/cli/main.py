@@ -179,7 +179,8 @@ def _run(argv: list[str]) -> int:
     add_command_flags(parser, module)
     # argparse would take '--config.duration=4 steps', a flag that it does not know, for an argument: it has a space.
     settings = [word for word in rest if parser.accepts_overrides and SETTING.match(word)]
-    args, others = parser.parse_known_args([word for word in rest if word not in settings])
+    parse = parser.parse_known_args if parser.accepts_overrides else parser.parse_known_intermixed_args
+    args, others = parse([word for word in rest if word not in settings])  # intermixed: RUN --what=maps IMAGE
     overrides = _as_typed(rest, [*settings, *others])
     if overrides and not parser.accepts_overrides:
         word = overrides[0]

@@ -164,3 +164,9 @@ def test_missing_and_further_names_are_errors(
 ) -> None:
     assert cli.main(["data", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("action", ["duplicates", "label_errors"])
+def test_results_do_not_go_into_a_file(action: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["data", action, "name", f"--out={__file__}"]) == 1
+    assert capsys.readouterr().err == f"error: --out={__file__}: expected the name of a folder, not of a file\n"
