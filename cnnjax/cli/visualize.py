@@ -87,6 +87,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     is_leader = jax.process_index() == 0
     log: Log = (lambda line: console.print(line, soft_wrap=True)) if is_leader else lambda line: None
     bound, folder = kinds.bind(args.what), pathlib.Path(args.to)
+    _check_flags(args, [*bound])
     steps = frames.parse_steps(args.steps, pathlib.Path(args.workdir)) if args.steps else []
     net = _load(args, source, str(steps[-1]) if steps else args.step, log)
     request = _request(args, net, words, [*bound], log)
@@ -167,6 +168,16 @@ def _network_and_images(args: argparse.Namespace) -> tuple[str, list[str]]:
     if not (args.workdir or args.init):
         raise shared.UsageError("the network is missing: cnnjax visualize RUN|NAME|FILE")
     return shared.network_source(args), words
+
+
+def _check_flags(args: argparse.Namespace, names: list[str]) -> None:
+    """Raises InputError for --layer, --channel or --class if none of the kinds called `names` uses it."""
+    given = {"layer": args.layer or None, "channel": args.channel, "class_index": args.class_name or None}
+    for field, value in given.items():
+        users = [name for name, kind in KINDS.items() if field in kind.uses]
+        if value is not None and not set(users) & set(names):
+            flag = field.removesuffix("_index")
+            raise InputError(f"--{flag}={value}: {', '.join(names)} do not use it; kinds that do: {', '.join(users)}")
 
 
 def _load(args: argparse.Namespace, source: str, step: str, log: Log) -> "TrainedNetwork":

@@ -51,7 +51,7 @@ class Attribution:
             texts.append("without a sanity check")
         else:
             same = int(self.check.unchanged.sum())
-            texts.append(f"mean rank correlation with the maps of random weights {self.check.similarity.mean():.2f}")
+            texts.append(f"mean rank correlation with the maps of random weights {self.check.similarity.mean():z.2f}")
             if same:
                 texts.append(f"{same} of {len(self.maps)} hardly change: they show the image, not what was learned")
         return "; ".join(texts)
@@ -61,11 +61,11 @@ class Attribution:
         pictures, captions, colors = [], [], []
         for n, view in enumerate(self.views):
             row: list[Any] = [view, overlay(view, self.maps[n], _limit(self.maps[n])), self._picture(n, None)]
-            texts, inks = [f"{self.class_names[n]} {self.probabilities[n]:.0%}", "", ""], [INK] * 3
+            texts, inks = [f"{self.class_names[n]}: {self.probabilities[n]:.0%}", "", ""], [INK] * 3
             if self.check is not None:
                 stages = len(self.check.layers)
                 row += [self._picture(n, self.check.explanations[stage]) for stage in range(stages)]
-                texts += [f"{value:.2f}" for value in self.check.correlations[:, n]]
+                texts += [f"{value:z.2f}" for value in self.check.correlations[:, n]]
                 same = bool(self.check.unchanged[n])
                 texts[2], inks = (
                     "hardly changes" if same else "",

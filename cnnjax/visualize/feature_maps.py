@@ -10,7 +10,7 @@ from cnnjax import style
 from cnnjax.colors import heat, signed
 from cnnjax.errors import InputError, unknown
 from cnnjax.evaluation.trained import TrainedNetwork
-from cnnjax.visualize.names import check_layer, layer_shapes
+from cnnjax.visualize.names import check_channel, check_layer, layer_shapes
 
 ORDERS = ("activation", "index")
 CHANNELS_OF_A_LAYER = 64  # drawn on its own sheet
@@ -65,7 +65,7 @@ class FeatureMaps:
         single = len(self.maps) == 1
         columns = min(max(map(len, self.channels.values())) + single, 8 if single else CHANNELS_OF_EACH)
         images: list[np.ndarray | None] = [self.image]
-        captions, rows = ["image"], ["" if single else "image"]
+        captions, rows = ["image" if single else ""], ["" if single else "image"]
         for layer, maps in self.maps.items():
             if not single:
                 padding = -len(images) % columns
@@ -75,7 +75,8 @@ class FeatureMaps:
             captions += map(str, self.channels[layer])
         order = "strongest first" if self.order == "activation" else "in order"
         return style.sheet(
-            images, captions, columns=columns, row_titles=[] if single else rows, cell=0.9, note=self.note,
+            images, captions, columns=columns, row_titles=[] if single else rows, cell=0.9,
+            note=self.note if single else f"{self.note}. Each layer has its own scale of colors.",
             title=f"Feature maps{f' of {next(iter(self.maps))}' * single}: channels by number, {order}",
         )  # fmt: skip
 
@@ -87,7 +88,13 @@ def colored(maps: np.ndarray, limit: float) -> list[np.ndarray]:
 
 
 def maps(
-    net: TrainedNetwork, image: np.ndarray, *, layer: str = "", order: str = "activation", count: int = 0
+    net: TrainedNetwork,
+    image: np.ndarray,
+    *,
+    layer: str = "",
+    channel: int | None = None,
+    order: str = "activation",
+    count: int = 0,
 ) -> FeatureMaps:
     """Returns the feature maps of an image, uint8 [H, W, C], preprocessed as in evaluation.
 
@@ -95,10 +102,11 @@ def maps(
       net: the network.
       image: an image of any size.
       layer: a layer of `net.features`; '' for all layers that have feature maps.
+      channel: the only channel of `layer` to return; None for several.
       order: 'activation' sorts the channels by their mean absolute activation, the largest first; 'index' does not.
       count: the number of channels to return of a layer, the first in this order; 0 for 64 of one layer, or 10 of each.
 
-    Raises InputError for an unknown layer, a layer of a vector, or an unknown order.
+    Raises InputError for an unknown layer, channel or order, a layer of a vector, and a channel without a layer.
     """
     if order not in ORDERS:
         raise unknown("order of the channels", order, ORDERS)
@@ -106,6 +114,10 @@ def maps(
         raise InputError(f"count = {count}: expected at least 1, or 0 for the default")
     if layer and len(shape := check_layer(net, layer)) != 3:
         raise InputError(f"layer {layer!r} has {shape[-1]} features and no maps; {_with_maps(net)}")
+    if channel is not None:
+        if not layer:
+            raise InputError(f"channel {channel}: expected the name of its layer, too; {_with_maps(net)}")
+        check_channel(net, layer, channel)
     features = net.features([image], layer)
     outputs = features if isinstance(features, dict) else {layer: features}
     names = [layer] if layer else [name for name, shape in layer_shapes(net).items() if len(shape) == 3]
@@ -116,6 +128,7 @@ def maps(
         values = outputs[name][0]
         strength = np.abs(values).mean(axis=(0, 1))
         by = np.argsort(-strength, kind="stable") if order == "activation" else np.arange(len(strength))
+        by = by if channel is None else np.array([channel])
         channels[name] = by[: count or (CHANNELS_OF_A_LAYER if layer else CHANNELS_OF_EACH)]
         shown[name] = values[:, :, channels[name]]
         zeros[name] = int((strength == 0).sum())

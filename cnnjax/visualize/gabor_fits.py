@@ -47,7 +47,7 @@ class GaborFits:
 
     @property
     def above(self) -> int:
-        """Returns how many filters are fitted better than 95 % of the random ones."""
+        """Returns how many filters are fitted better than 95% of the random ones."""
         return int((self.r2 > np.percentile(self.random_r2, ABOVE)).sum())
 
     @property
@@ -56,7 +56,7 @@ class GaborFits:
         height, width = self.patterns.shape[1:]
         return (
             f"{self.layer}: Gabor functions explain {np.median(self.r2):.0%} of the variance of a filter of "
-            f"{height}x{width} (median R^2), {np.median(self.random_r2):.0%} of a random one; {self.above} of "
+            f"{height}x{width} (median R²), {np.median(self.random_r2):.0%} of a random one; {self.above} of "
             f"{len(self.r2)} filters are above the {ABOVE}th percentile of random ones"
         )
 

@@ -29,7 +29,7 @@ class Filters:
       layer: path of the convolution, as in 'conv1' or 'stage1_block1/conv1'.
       kernels: float32 [height, width, inputs per group, outputs].
       norms: float32 [outputs], the Euclidean norm of each.
-      dead_by_norm: bool [outputs]: the norm is below 1 % of the median.
+      dead_by_norm: bool [outputs]: the norm is below 1% of the median.
       dead_by_activation: bool [outputs]: the activation is the same at every position of all images; None without any.
       images: how many images that was.
       next_groups: number of groups in which the next convolution reads the outputs; 1 if it is not grouped.
@@ -59,7 +59,7 @@ class Filters:
         texts = [
             f"{self.layer}: {count} filters of {height}x{width}x{inputs}",
             f"norms {low:.3g} to {high:.3g}, median {middle:.3g}",
-            f"{self.dead_by_norm.sum()} dead by norm (below 1 % of the median)",
+            f"{self.dead_by_norm.sum()} dead by norm (below 1% of the median)",
         ]
         if self.dead_by_activation is not None:
             texts.append(f"{self.dead_by_activation.sum()} dead by activation (constant on {self.images:,} images)")

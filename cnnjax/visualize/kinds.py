@@ -85,12 +85,14 @@ class Kind:
       needs: what the request has to have besides the network: 'images', a 'data set' to search, or only the 'network'.
       draw: (request, own keyword arguments) -> pictures, one after another.
       cheap: takes few seconds on a CPU, and is drawn where the command line names no kinds.
+      uses: the fields of the request that choose what is drawn, of 'layer', 'channel' and 'class_index'.
     """
 
     help: str
     needs: Literal["network", "images", "data set"]
     draw: Callable[..., Pictures]
     cheap: bool = False
+    uses: tuple[str, ...] = ()
 
 
 def _joined(*words: str | int | None) -> str:
@@ -104,8 +106,8 @@ def _maps(request: Request, order: str = "") -> Pictures:
 
     for name, image in request.named_images():
         by = order or ("index" if request.is_frame else "activation")
-        result = maps(request.net, image, layer=request.layer, order=by)
-        yield f"{request.layer or 'layers'}-{name}", result
+        result = maps(request.net, image, layer=request.layer, channel=request.channel, order=by)
+        yield _joined(request.layer or "layers", request.channel, name), result
 
 
 def _receptive_fields(request: Request, row: int | None = None, column: int | None = None) -> Pictures:
@@ -190,16 +192,17 @@ def _optimized(
 
 KINDS: Mapping[str, Kind] = MappingProxyType({
     "filters": Kind("filters of a convolution, the first by default: as images, or by input channel; norms, dead ones",
-                    "network", _filters, cheap=True),
-    "gabor": Kind("likeness of filters to Gabor functions, beside that of random filters", "network", _gabor),
+                    "network", _filters, cheap=True, uses=("layer", "channel")),
+    "gabor": Kind("likeness of filters to Gabor functions, beside that of random filters", "network", _gabor,
+                  uses=("layer",)),
     "maps": Kind("feature maps of an image: the channels of a layer, or the strongest ones of every layer", "images",
-                 _maps, cheap=True),
+                 _maps, cheap=True, uses=("layer", "channel")),
     "receptive_fields": Kind("what a unit of a layer can see of an image, and what it does look at", "images",
-                             _receptive_fields, cheap=True),
+                             _receptive_fields, cheap=True, uses=("layer", "channel")),
     "patches": Kind("the nine patches that excite a channel most, with their deconvnet projections", "data set",
-                    _patches),
+                    _patches, uses=("layer", "channel")),
     "attribution": Kind("which pixels speak for a class: integrated gradients, CAM, occlusion, SmoothGrad, ..., each "
-                        "beside its sanity check", "images", _attribution),
+                        "beside its sanity check", "images", _attribution, uses=("layer", "class_index")),
     "localization": Kind("how well attribution finds the boxes of a data set, such as digits_clutter: IoU and the "
                          "pointing game", "data set", _localization),
     "optimized": Kind("images optimized to excite channels or classes, beside the real ones that do so most",

@@ -34,7 +34,7 @@ DIMMED = 0.25  # of the contrast of what a unit does not see
 class ReceptiveFields:
     """What one unit of each of some layers sees of an image, in theory and in effect.
 
-    The effective area is the smallest number of pixels that hold 95.45 % of the energy. It needs no shape: a fitted
+    The effective area is the smallest number of pixels that hold 95.45% of the energy. It needs no shape: a fitted
     normal distribution would, and the fields of strided and residual networks have lattices and peaks.
 
     Attributes:
@@ -62,7 +62,7 @@ class ReceptiveFields:
         return int(np.ones(self.image.shape[:2], bool)[self.window(layer)].sum())
 
     def effective(self, layer: str) -> np.ndarray:
-        """Returns which pixels hold 95.45 % of the energy, the fewest that do: bool [H, W]."""
+        """Returns which pixels hold 95.45% of the energy, the fewest that do: bool [H, W]."""
         energy = self.energy[layer].astype(np.float64)
         order = np.argsort(-energy, axis=None, kind="stable")
         sums = np.cumsum(energy.ravel()[order])
@@ -89,11 +89,11 @@ class ReceptiveFields:
         layer = list(self.fields)[-1]
         height, width = self.image.shape[:2]
         area, share = int(self.effective(layer).sum()), 100 * self.share(layer)
-        beyond = f", {100 * self.outside(layer):.1f} % beyond the window" if self.fields[layer].is_global else ""
+        beyond = f", {100 * self.outside(layer):.1f}% beyond the window" if self.fields[layer].is_global else ""
         return (
             f"{layer}, unit {self.positions[layer]}: theoretical {_described(self.fields[layer])}, of which the "
-            f"{height}x{width} image holds {self.theoretical_area(layer):,}; 95.45 % of the gradient's energy is in "
-            f"{area:,} pixels, {share:.0f} % of these{beyond}; mean of {self.count} image{'s' * (self.count != 1)}"
+            f"{height}x{width} image holds {self.theoretical_area(layer):,}; 95.45% of the gradient's energy is in "
+            f"{area:,} pixels, {share:.0f}% of these{beyond}; mean of {self.count} image{'s' * (self.count != 1)}"
         )
 
     def figure(self) -> Any:
@@ -109,8 +109,8 @@ class ReceptiveFields:
             captions.append(_described(self.fields[layer]).replace(" and", "\nand") + cut)
         for layer in shown:
             area = int(self.effective(layer).sum())
-            captions.append(f"{area:,} px, {100 * self.share(layer):.0f} %" if area else "no gradient")
-        kinds = ("theoretical", "effective, 95.45 % of the energy")
+            captions.append(f"{area:,} px, {100 * self.share(layer):.0f}%" if area else "no gradient")
+        kinds = ("theoretical", "effective, 95.45% of the energy")
         options: dict[str, Any] = {"columns": len(shown), "column_titles": shown, "row_titles": kinds}
         if len(shown) == 1:
             options = {"columns": 2, "column_titles": kinds}

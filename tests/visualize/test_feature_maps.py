@@ -32,4 +32,7 @@ def test_channels_are_sorted_by_activation_or_in_order() -> None:
     assert (np.diff(strengths) <= 0).all()
     in_order = visualize.maps(net, image, layer="pool1", order="index", count=3)
     assert in_order.channels["pool1"].tolist() == [0, 1, 2]
+    only = visualize.maps(net, image, layer="pool1", channel=5)
+    assert only.channels["pool1"].tolist() == [5]
+    np.testing.assert_array_equal(only.maps["pool1"][:, :, 0], np.asarray(net.features([image], "pool1"))[0, :, :, 5])
     assert in_order.note.startswith("pool1: 3 of 8 channels, ")

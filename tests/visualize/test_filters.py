@@ -42,7 +42,7 @@ def test_a_dead_filter_is_found_by_its_norm_and_by_its_activation() -> None:
     net = trained(NET)
     by_norm = visualize.filters(changed(net, "conv1", 3, kernel=0.0))
     assert (np.flatnonzero(by_norm.dead_by_norm).tolist(), by_norm.dead_by_activation) == ([3], None)
-    assert "1 dead by norm (below 1 % of the median)" in by_norm.note
+    assert "1 dead by norm (below 1% of the median)" in by_norm.note
     silent = changed(changed(net, "conv1", 5, bias=-1e4), "conv1", 3, kernel=0.0)
     result = visualize.filters(silent, images(net, 4))
     assert result.dead_by_activation is not None

@@ -78,8 +78,8 @@ def test_two_convolutions_by_hand() -> None:
     assert (result.effective("conv2").sum(), result.theoretical_area("conv2")) == (area, 25)
     assert result.share("conv2") == area / 25
     assert result.note == (
-        "conv2, unit (1, 3): theoretical 5x5 px, of which the 9x11 image holds 25; 95.45 % of the gradient's energy "
-        f"is in {area} pixels, {100 * area / 25:.0f} % of these; mean of 6 images"
+        "conv2, unit (1, 3): theoretical 5x5 px, of which the 9x11 image holds 25; 95.45% of the gradient's energy "
+        f"is in {area} pixels, {100 * area / 25:.0f}% of these; mean of 6 images"
     )
 
 
