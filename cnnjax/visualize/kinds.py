@@ -206,7 +206,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType({
     "localization": Kind("how well attribution finds the boxes of a data set, such as digits_clutter: IoU and the "
                          "pointing game", "data set", _localization),
     "optimized": Kind("images optimized to excite channels or classes, beside the real ones that do so most",
-                      "data set", _optimized),
+                      "data set", _optimized, uses=("layer", "channel", "class_index")),
 })  # fmt: skip
 
 
