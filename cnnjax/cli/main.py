@@ -179,8 +179,10 @@ def _run(argv: list[str]) -> int:
     add_command_flags(parser, module)
     # argparse would take '--config.duration=4 steps', a flag that it does not know, for an argument: it has a space.
     settings = [word for word in rest if parser.accepts_overrides and SETTING.match(word)]
-    parse = parser.parse_known_args if parser.accepts_overrides else parser.parse_known_intermixed_args
-    args, others = parse([word for word in rest if word not in settings])  # intermixed: RUN --what=maps IMAGE
+    # A word may come after a flag (RUN --what=maps IMAGE), but argparse loses "--" where it parses both intermixed.
+    in_order = parser.accepts_overrides or "--" in rest
+    parse = parser.parse_known_args if in_order else parser.parse_known_intermixed_args
+    args, others = parse([word for word in rest if word not in settings])
     overrides = _as_typed(rest, [*settings, *others])
     if overrides and not parser.accepts_overrides:
         word = overrides[0]

@@ -76,6 +76,8 @@ WRONG = {
     "predict both": ("predict --workdir={run} --init={run} x.png", "and not both"),
     "predict no image": ("predict --workdir={run}", "no image is given: expected files or folders"),
     "predict not there": ("predict --workdir={run} {tmp}/x.png", "{tmp}/x.png: there is no such file or folder"),
+    "predict behind a flag": ("predict --workdir={run} a.png --top=1 b.png", "a.png: there is no such file"),
+    "predict dashes": ("predict --workdir={run} -- -x.png", "-x.png: there is no such file or folder"),
     "predict empty folder": ("predict --workdir={run} {tmp}", "{tmp}: there are no images (.jpg, .jpeg, "),
     "predict no run": ("predict --workdir={tmp} x.png", "is not a run's folder: it has no config.json"),
     "predict top": ("predict --workdir={run} --top=0 x.png", "--top=0: expected at least 1"),
