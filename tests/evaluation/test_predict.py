@@ -214,7 +214,7 @@ def stdin(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
 
 def test_the_command_is_as_right_as_an_evaluation(finished: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["evaluate", f"--workdir={finished}", "--split=test[:60]"]) == 0
-    (metrics,) = finished.glob("evaluations/digits-test_60*/metrics.json")
+    (metrics,) = finished.glob("evaluations/*60*/metrics.json")
     expected = json.loads(metrics.read_text())
     capsys.readouterr()
     assert cli.main(["predict", f"--workdir={finished}", "--json", str(finished.parent / "digits")]) == 0

@@ -283,9 +283,9 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     kept: list[dict[str, Any]] = []
     write = report.write
 
-    def keep(scores: np.ndarray, label: np.ndarray, means: dict, workdir: pathlib.Path, of: dict, classes: list) -> Any:
+    def keep(scores: np.ndarray, label: np.ndarray, means: dict, workdir: pathlib.Path, of: dict, *rest: Any) -> Any:
         kept.append({"scores": scores, "label": label, **means, "of": of, "workdir": workdir})
-        return write(scores, label, means, workdir, of, classes)
+        return write(scores, label, means, workdir, of, *rest)
 
     monkeypatch.setattr(report, "write", keep)
     return kept
