@@ -12,13 +12,13 @@ from tests.models import zoo
 from tests.visualize.networks import images, trained
 from tests.visualize.test_kinds import FAST
 
-BOXED = ("localization",)  # needs a data set with boxes: see test_localization.py
+OTHERS = ("localization", "optimized")  # read a split; they have tests of their own
 MODELS = [text for text in zoo.COMPUTED if "features_only" in zoo.fields_of(text) and text != "mlp"]
 
 
 @pytest.mark.slow
 @pytest.mark.zoo
-@pytest.mark.parametrize("name", [name for name in KINDS if name not in BOXED])
+@pytest.mark.parametrize("name", [name for name in KINDS if name not in OTHERS])
 @pytest.mark.parametrize("model", MODELS)
 def test_each_kind_draws_each_network(model: str, name: str) -> None:
     net = trained(model)
