@@ -39,12 +39,13 @@ def convolution(
     operands may be rounded to bfloat16 (relative error at most 2^-9 each); on a CPU all others are exact. Sums are
     float32. Raises TypeError or ValueError, as jax.lax.conv_general_dilated, for shapes that do not fit.
     """
+    config: Any = jax.config
     options: dict[str, Any] = {
         "strides": tuple(strides),
         "padding": tuple((int(low), int(high)) for low, high in padding),
         "dilation": tuple(dilation),
         "groups": groups,
-        "precision": jax.config.jax_default_matmul_precision,
+        "precision": config.jax_default_matmul_precision,
     }
     shape = jax.eval_shape(functools.partial(_xla, **options), x, kernel).shape  # raises if they do not fit
     return convolution_p.bind(x, kernel, role="output", shape=shape, **options)

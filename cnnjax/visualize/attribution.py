@@ -73,7 +73,7 @@ class Scorer:
             raise unknown("baseline", name, [*BASELINES, "mean"])
         return self.normalize(jnp.full((1, *x.shape[1:]), BASELINES[name], jnp.float32))
 
-    def class_scores(self, variables: Any, x: jax.Array, classes: jax.Array) -> jax.Array:
+    def class_scores(self, variables: Any, x: jax.Array | np.ndarray, classes: jax.Array) -> jax.Array:
         """Returns the logit of each image's class, [N]."""
         return cam.class_logits(self.logits(variables, x), classes)
 

@@ -31,7 +31,7 @@ def operands(shape: tuple[int, ...]) -> Operands:
 def test_an_optimizer_step_calls_onednn_once_forward_and_once_backward() -> None:
     if not onednn.load().ok:
         pytest.skip(onednn.load().text)
-    loss = jax.grad(lambda *args: batch_norm.batch_norm(*args, 1e-5, True)[0].sum(), (0, 1, 2))
+    loss = jax.grad(lambda x, scale, bias: batch_norm.batch_norm(x, scale, bias, 1e-5, True)[0].sum(), (0, 1, 2))
     text = jax.jit(loss).lower(*operands((4, 5, 6, 3))).compile().as_text() or ""
     for target in (onednn.NORMALIZE, onednn.NORMALIZE_BACKWARD):
         assert text.count(f'custom_call_target="{target}"') == 1
