@@ -280,10 +280,15 @@ def _kind_of_sum(name: str, traced: Sequence[_Traced], rule: Rule) -> str:
 
 def _scan(equation: core.JaxprEqn, operands: list[Value], rule: Rule) -> list[Value]:
     """Computes a loop, jax.lax.scan, with the derivative of the rule in its body. What it carries is a signal."""
-    params = equation.params
-    fixed, carried = params["num_consts"], params["num_consts"] + params["num_carry"]
+    params, body = equation.params, equation.params["jaxpr"]
+    # Operands are constants, what is carried, and arrays with a slice for each turn. Versions of JAX count them each in
+    # another way; in all, slices lack the first axis of their array.
+    turns = [len(_shape(x)) > len(inner.shape) for x, inner in zip(equation.invars, body.in_avals, strict=True)]
+    stacks = [len(_shape(x)) > len(inner.shape) for x, inner in zip(equation.outvars, body.out_avals, strict=True)]
+    carried = len(operands) - sum(turns)
+    fixed = carried - (len(stacks) - sum(stacks))
     consts, start, inputs = operands[:fixed], operands[fixed:carried], operands[carried:]
-    body, moves = params["jaxpr"], [isinstance(value, _Traced) for value in inputs]
+    moves = [isinstance(value, _Traced) for value in inputs]
 
     def step(carry: Any, slices: Any) -> Any:
         values = [_Traced(value) if moving else value for value, moving in zip(slices, moves, strict=True)]
@@ -294,6 +299,11 @@ def _scan(equation: core.JaxprEqn, operands: list[Value], rule: Rule) -> list[Va
     options = {"length": params["length"], "reverse": params["reverse"]}
     carry, outputs = jax.lax.scan(step, [*map(_array, start)], [*map(_array, inputs)], **options)
     return [*map(_Traced, carry), *map(_Traced, outputs)]
+
+
+def _shape(variable: Any) -> tuple[int, ...]:
+    """Returns the shape of a variable of a jaxpr."""
+    return variable.aval.shape
 
 
 def _is_zero(value: Any) -> bool:
