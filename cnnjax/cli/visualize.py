@@ -206,7 +206,7 @@ def _request(
 
     def open_split() -> Any:
         if not (dataset := args.dataset or config.dataset):
-            raise InputError("the weights are of no known data set: give images, or --dataset=NAME")
+            raise InputError("the weights name no data set: give images, or --dataset=NAME")
         return load(dataset, split, args.data_dir, log)
 
     images = inputs.Images()

@@ -37,7 +37,7 @@ EXAMPLE_COLUMNS = 3
 
 @dataclasses.dataclass(frozen=True)
 class Robustness:
-    """What `evaluate_robustness` found; None for what was not asked for.
+    """Holds the results of `evaluate_robustness`; None for what was not evaluated.
 
     Attributes:
       folder: where the files are.

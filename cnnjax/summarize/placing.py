@@ -44,7 +44,7 @@ def place(inside: Sequence[Node]) -> Places:
             after[name].append(node)
 
     def descend(name: str) -> None:
-        """Gives lanes to the branches that start at a node whose lane is known."""
+        """Gives lanes to the branches that start at a node that has a lane."""
         is_first = True
         for node in after[name]:
             if len(node.inputs) == 1:

@@ -24,7 +24,7 @@ STEPS_PER_CALL = 16  # of the compiled loop; a report of progress follows each c
 
 @dataclasses.dataclass(frozen=True)
 class Penalty:
-    """What an image costs, in standard deviations of the excitation of its channel over real images.
+    """Weighs what an image costs, in standard deviations of the excitation of its channel over real images.
 
     In the last steps the costs count only as far as an image excites its channel more than the best real one; see LEAD.
 

@@ -76,7 +76,7 @@ def fit(images: np.ndarray) -> ImagePrior:
 
 
 def default(shape: Sequence[int], mean: ArrayLike, std: ArrayLike, fourier: bool = True) -> ImagePrior:
-    """Returns the prior for images of `shape` [H, W, C] of which only `mean` and `std`, numbers or [C], are known.
+    """Returns the prior for images of `shape` [H, W, C] with the statistics `mean` and `std`, numbers or [C].
 
     With fourier=False the code is the image: each value of each pixel is independent.
     """

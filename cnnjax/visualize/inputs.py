@@ -16,7 +16,7 @@ from cnnjax.evaluation.image_paths import find_image_files
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """Images with a name for each, and with its class where that is known; see `kinds.Request`."""
+    """Images with a name for each, and with its class or None; see `kinds.Request`."""
 
     images: tuple[np.ndarray, ...] = ()
     names: tuple[str, ...] = ()

@@ -51,7 +51,7 @@ class Request:
       net: the trained network.
       images: uint8 [H, W, C] of any sizes; () for a kind that needs none.
       names: a name of each image for file names, all different.
-      labels: class index of each image; None where it is not known.
+      labels: class index of each image; None for an image without a label.
       open_split: opens the split of a data set that a kind searches, of the network's own data unless another is given.
       layer: name of a layer, as in `net.features`; '' for the kind's own choice.
       channel: a channel of the layer; None for the kind's own choice.

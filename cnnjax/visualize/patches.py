@@ -46,14 +46,14 @@ class Patches:
       activations: float32 [K, 9].
       examples: index in the data set of the image of each patch: int [K, 9].
       positions: (row, column) of the unit in the feature map: int [K, 9, 2].
-      labels: class index of each image, -1 where it is not known: int [K, 9].
+      labels: class index of each image, -1 without a label: int [K, 9].
       patches: pixels in the unit's receptive field, float32 [K, 9, h, w, C] in [0, 1]; NaN outside of the image.
       projections: the activation projected back to the pixels of the patch by the deconvnet: float32 of the same shape;
         in units of normalized pixels, and 0 outside of the image.
       rule: of the projections, a key of `rules.RULES`.
       has_switches: the network has max pools, whose switches tell where in the image the maxima were.
       field: receptive field of the layer. A patch is as large, but no larger than the image.
-      classes: names of the classes; () where the labels are not known.
+      classes: names of the classes; () without labels.
       count: number of images that were searched.
     """
 

@@ -32,7 +32,7 @@ DIMMED = 0.25  # of the contrast of what a unit does not see
 
 @dataclasses.dataclass(frozen=True)
 class ReceptiveFields:
-    """What one unit of each of some layers sees of an image, in theory and in effect.
+    """Shows what one unit of each of some layers sees of an image, in theory and in effect.
 
     The effective area is the smallest number of pixels that hold 95.45% of the energy. It needs no shape: a fitted
     normal distribution would, and the fields of strided and residual networks have lattices and peaks.

@@ -307,7 +307,7 @@ def _shape(variable: Any) -> tuple[int, ...]:
 
 
 def _is_zero(value: Any) -> bool:
-    """Returns whether a constant is known to be 0."""
+    """Returns whether a value is a constant 0; False for a traced one."""
     return not isinstance(value, Tracer) and bool(np.all(np.asarray(value) == 0))
 
 
