@@ -82,33 +82,11 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
     `overrides` is empty. Returns the exit status.
     """
-    shared.check_batch_size(args)
-    folders = [pathlib.Path(name.strip()) for name in args.ensemble.split(",") if name.strip()]
-    if args.workdir and not args.init:
-        folders.insert(0, pathlib.Path(args.workdir))
-    if not folders and not args.init:
-        raise InputError(
-            "give a run's folder as --workdir=DIR, or several as --ensemble=DIR,DIR, or weights as --init=NAME"
-        )
-    for folder in folders:
-        load(folder / "config.json")
-    if args.init:
-        name = re.sub(r"[^\w.-]+", "-", args.init).strip("-.")
-        folders.insert(0, pathlib.Path(args.workdir or f"runs/{name}"))
-
+    folders = _folders(args)
     options = shared.file_options(args)  # for a run, an error
-    if unused := [name for name in ("severity", "reference") if getattr(args, name) and not args.corrupt]:
-        raise InputError(f"--{unused[0]} is for corrupted images: give --corrupt=all as well")
-    robust = bool(args.corrupt or args.shift)
-    if robust and (unused := [name for name in ("mistakes", "calibrate", "groups") if getattr(args, name)]):
-        raise InputError(f"--{unused[0]} does not go with --corrupt and --shift, which report errors alone")
-    if args.corrupt:  # a wrong name fails before anything is loaded
-        from cnnjax.data import corruptions
-
-        corruptions.select(args.corrupt)
-        corruptions.parse_severities(args.severity)
+    _check_flags(args)
     console = shared.setup_jax()
-    if robust:
+    if args.corrupt or args.shift:
         return _run_robustness(args, folders, options, console)
     import jax
 
@@ -143,6 +121,42 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     return 0
 
 
+def _folders(args: argparse.Namespace) -> list[pathlib.Path]:
+    """Returns the folders of the runs; the first takes the report. Raises InputError if no network is given."""
+    shared.check_batch_size(args)
+    folders = [pathlib.Path(name.strip()) for name in args.ensemble.split(",") if name.strip()]
+    if args.workdir and not args.init:
+        folders.insert(0, pathlib.Path(args.workdir))
+    if not folders and not args.init:
+        raise InputError(
+            "give a run's folder as --workdir=DIR, or several as --ensemble=DIR,DIR, or weights as --init=NAME"
+        )
+    for folder in folders:
+        load(folder / "config.json")
+    if args.init:
+        name = re.sub(r"[^\w.-]+", "-", args.init).strip("-.")
+        folders.insert(0, pathlib.Path(args.workdir or f"runs/{name}"))
+    return folders
+
+
+def _check_flags(args: argparse.Namespace) -> None:
+    """Raises InputError for flags that do not go together, and for a wrong name or severity of --corrupt.
+
+    So these fail before anything is loaded.
+    """
+    if unused := [name for name in ("severity", "reference") if getattr(args, name) and not args.corrupt]:
+        raise InputError(f"--{unused[0]} is for corrupted images: give --corrupt=all as well")
+    if (args.corrupt or args.shift) and (
+        unused := [name for name in ("mistakes", "calibrate", "groups") if getattr(args, name)]
+    ):
+        raise InputError(f"--{unused[0]} does not go with --corrupt and --shift, which report errors alone")
+    if args.corrupt:
+        from cnnjax.data import corruptions
+
+        corruptions.select(args.corrupt)
+        corruptions.parse_severities(args.severity)
+
+
 def _run_robustness(
     args: argparse.Namespace, folders: list[pathlib.Path], options: "FileOptions", console: "Console"
 ) -> int:
@@ -150,6 +164,7 @@ def _run_robustness(
     import jax
 
     from cnnjax import pretrained
+    from cnnjax.evaluation.evaluate import changed_settings
     from cnnjax.evaluation.recipe import with_views
     from cnnjax.evaluation.robustness_report import evaluate_robustness
 
@@ -159,9 +174,8 @@ def _run_robustness(
     log = console.print if is_leader else lambda line: None
     network = pretrained.load(args.init or folders[0], options, log)
     views = {"preprocess": args.preprocess, "protocol": args.protocol or None, "average": args.average or None}
-    changed = {name: text for name, text in views.items() if text not in (None, getattr(network.config, name))}
+    settings = changed_settings(network.config, views, args.init, options)
     network = network.replace(config=with_views(network.config, batch_size=args.batch_size, **views))
-    given = {name: getattr(options, name) for name in options.given() if name not in ("classes", "preprocess")}
     result = evaluate_robustness(
         network,
         folders[0],
@@ -174,7 +188,7 @@ def _run_robustness(
         match_classes=args.match_classes,
         step=args.step,
         data_dir=args.data_dir,
-        description=changed | ({"init": args.init} | given if args.init else {}),
+        description=settings,
         log=log,
     )
     if is_leader:

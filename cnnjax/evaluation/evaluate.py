@@ -90,7 +90,7 @@ def evaluate(
     networks = {init or workdir: pretrained.load(init or workdir, options, log)}
     networks |= {folder: pretrained.load(folder) for folder in dict.fromkeys(ensemble) if folder not in networks}
     source, first = next(iter(networks.items()))
-    changed = {name: text for name, text in views.items() if text not in (None, getattr(first.config, name))}
+    settings = changed_settings(first.config, views, init, options)
     networks = {
         name: network.replace(config=with_views(network.config, batch_size=batch_size, **views))
         for name, network in networks.items()
@@ -104,10 +104,7 @@ def evaluate(
 
     mesh = mesh or sharding.make_mesh()
     scored = _score_all(subject, mesh, step, log)
-    description: dict[str, Any] = {"dataset": dataset, "split": split, "step": scored.steps[source], **changed}
-    if init:
-        given = {name: getattr(options, name) for name in options.given() if name != "classes"}
-        description |= {"init": init, **given}
+    description: dict[str, Any] = {"dataset": dataset, "split": split, "step": scored.steps[source], **settings}
     if len(networks) > 1:
         description["ensemble"] = ", ".join(f"{name} step {number}" for name, number in scored.steps.items())
     by_image = image_scores.from_scores(scored.scores, scored.labels, subject.classes, description, subject.examples)
@@ -122,6 +119,19 @@ def evaluate(
         sections.append(mistakes_section(by_image, subject.examples))
     means = metrics.evaluate(scored.scores, scored.labels, losses.build(config.loss))
     return report.write(scored.scores, scored.labels, means, workdir, description, subject.classes, sections)
+
+
+def changed_settings(
+    config: Config, views: Mapping[str, str | None], init: str, options: pretrained.FileOptions
+) -> dict[str, Any]:
+    """Returns the settings of an evaluation that its report names, and by which its folder differs from others.
+
+    These are the `views` that are given and differ from the network's `config`, and, if weights are evaluated in place
+    of a run, `init` and the `options` of the weight file except the classes.
+    """
+    changed = {name: text for name, text in views.items() if text not in (None, getattr(config, name))}
+    given = {name: getattr(options, name) for name in options.given() if name != "classes"}
+    return changed | ({"init": init, **given} if init else {})
 
 
 def choose_split(config: Config, source: str, dataset: str, split: str, data_dir: str) -> tuple[str, str]:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from cnnjax import augment, cli, spec
+from cnnjax.config import Config
 from cnnjax.data import pipeline
 from cnnjax.data.build import load
 from cnnjax.data.corruptions import corrupt
@@ -21,9 +22,10 @@ from cnnjax.data.info import DataInfo
 from cnnjax.data.transforms import move
 from cnnjax.errors import InputError
 from cnnjax.evaluation import robustness
-from cnnjax.evaluation.evaluate import choose_split
+from cnnjax.evaluation.evaluate import changed_settings, choose_split
 from cnnjax.evaluation.robustness import ALEXNET, CorruptionErrors, VariantScorer
 from cnnjax.evaluation.robustness_report import evaluate_robustness
+from cnnjax.pretrained import FileOptions
 from tests.evaluation.networks import mesh_of, random_network
 
 DATA = DataInfo(tuple("0123456789"), (8, 8, 1), {"mean": [0.3], "std": [0.4]})
@@ -199,3 +201,21 @@ def test_wrong_flags_are_one_line(flags: list[str], message: str, capsys: Any, t
     weights = ["--init=x.pth", "--model=perceptron", "--classes=digits", f"--workdir={tmp_path}"]
     assert cli.main(["evaluate", *weights, *flags]) != 0
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("init", "preprocess", "expected"),
+    [
+        ("", None, {}),
+        ("", "resize(8)", {"preprocess": "resize(8)"}),
+        ("", "rgb", {}),  # the run's own
+        ("net.pth", "rgb", {"init": "net.pth", "model": "mlp", "preprocess": "rgb"}),  # the file's, as it was given
+    ],
+)
+def test_settings_by_which_evaluations_differ_are_in_their_description(
+    init: str, preprocess: str | None, expected: dict[str, str]
+) -> None:
+    config = Config(model="mlp", dataset="digits", preprocess="rgb")
+    options = FileOptions(model="mlp" if init else "", preprocess=preprocess)
+    found = changed_settings(config, {"preprocess": preprocess, "protocol": None}, init, options)
+    assert found == expected
