@@ -50,8 +50,9 @@ def counted_windows(model: nn.Module, shape: tuple[int, ...], batch: int = 64) -
     images = np.zeros((-(-(height + width) // batch) * batch, *shape), np.float32)
     images[np.arange(height), np.arange(height)] = 1
     images[height + np.arange(width), :, np.arange(width)] = 1
-    apply = jax.jit(functools.partial(model.apply, positive_variables(model, shape), train=False))
-    parts = [jax.device_get(apply(part)) for part in images.reshape(-1, batch, *shape)]
+    variables = positive_variables(model, shape)  # as an argument: XLA computes products with uniform constants wrongly
+    apply = jax.jit(functools.partial(model.apply, train=False))
+    parts = [jax.device_get(apply(variables, part)) for part in images.reshape(-1, batch, *shape)]
     windows = {}
     for name in parts[0]:
         if parts[0][name].ndim == 4:
