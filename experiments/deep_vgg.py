@@ -7,15 +7,12 @@
 import dataclasses
 
 from cnnjax.config import Config
-from cnnjax.study import Comparison, Panel, Study
+from cnnjax.study import Claim, Comparison, Panel, Study
 
-CLAIM = """Without batch normalization VGG's configuration D (16 layers) does not learn from Gaussian weights of
-standard deviation 0.01. It learns with Glorot's or He's initialization, with batch normalization, and if the layers
-that it has in common with configuration A (11 layers) start from a trained A and the others from a standard deviation
-of 0.1."""
-SOURCE = """Simonyan, Zisserman: Very Deep Convolutional Networks for Large-Scale Image Recognition. ICLR 2015, sec.
-3.1; He et al.: Delving Deep into Rectifiers. ICCV 2015, sec. 2.2 and Fig. 3; Ioffe, Szegedy: Batch Normalization.
-ICML 2015"""
+SIMONYAN = "Simonyan, Zisserman: Very Deep Convolutional Networks. ICLR 2015, sec. 3.1"
+HE = "He et al.: Delving Deep into Rectifiers. ICCV 2015, sec. 2.2 and fig. 3"
+BATCH_NORM = "Ioffe, Szegedy: Batch Normalization. ICML 2015"
+MARGIN = "A network learns if its accuracy is above that of guessing, 0.1, by more than 0.1."
 REMARKS = """A network that has not learned anything has a loss of log 10 = 2.303 on ten classes. The optimizer is the
 paper's: SGD with momentum 0.9, weight decay 0.0005, dropout of 0.5 at the fully connected layers. Unlike the paper:
 32x32 images, with global average pooling and one fully connected layer (the paper's three need 7x7 feature maps) and,
@@ -51,7 +48,7 @@ def arm(network: str, initialization: str, budget: str) -> Config:
 
 
 def get_study(budget: str) -> Study:
-    """Returns the study for a budget, 'quick' (minutes on two CPU cores) or 'full' (a GPU)."""
+    """Returns the study for a budget: 'quick' or 'standard' (two CPU cores), or 'full' (a GPU)."""
     from_a = arm("vgg_d", "initializer='gaussian', initializer_std=0.1", budget)
     arms = {
         "A, He": arm("vgg_a", "initializer='he'", budget),
@@ -61,14 +58,43 @@ def get_study(budget: str) -> Study:
         "D, Gaussian + BN": arm("vgg_d_bn", "initializer='gaussian'", budget),
         "D from A": dataclasses.replace(from_a, init_partial=True),
     }
-    remedies = [name for name in arms if name not in ("A, He", "D, Gaussian")]
+
+    def learns(name: str) -> Comparison:
+        return Comparison(name, "higher", "D, Gaussian", "test/accuracy", margin=0.1)
+
+    claims = (
+        Claim(
+            name="initialization_makes_vgg16_learn",
+            chapter="depth",
+            statement="""VGG's configuration D (16 layers) does not learn from Gaussian weights of standard deviation
+            0.01. It learns with Glorot's or He's initialization.""",
+            source=f"{SIMONYAN}; {HE}",
+            comparisons=(learns("D, Glorot"), learns("D, He")),
+            remarks=MARGIN,
+        ),
+        Claim(
+            name="batch_norm_makes_vgg16_learn",
+            chapter="normalization",
+            statement="With batch normalization it learns from the same Gaussian weights.",
+            source=BATCH_NORM,
+            comparisons=(learns("D, Gaussian + BN"),),
+            remarks=MARGIN,
+        ),
+        Claim(
+            name="shallow_network_initializes_vgg16",
+            chapter="depth",
+            statement="""It learns if the layers that it has in common with configuration A (11 layers) start from a
+            trained A and the others from a standard deviation of 0.1.""",
+            source=SIMONYAN,
+            comparisons=(learns("D from A"),),
+            remarks=MARGIN,
+        ),
+    )
     return Study(
-        claim=CLAIM,
-        source=SOURCE,
         arms=arms,
         seeds=3,
         metrics={"train/loss": "training loss", "test/accuracy": "test accuracy"},
-        comparisons=tuple(Comparison(name, "higher", "D, Gaussian", "test/accuracy", margin=0.1) for name in remedies),
+        claims=claims,
         panels=(
             Panel("curve", "train/loss", "training loss"),
             Panel("bars", "test/accuracy", "test accuracy"),

@@ -9,11 +9,8 @@ import pathlib
 
 from cnnjax.config import Config
 from cnnjax.config_files import read_config
-from cnnjax.study import Comparison, Panel, Study
+from cnnjax.study import Claim, Comparison, Panel, Study
 
-CLAIM = """Fine-tuning all layers of a network trained on another task gives a higher accuracy than training from
-scratch, with few images and with many, and also for images unlike those of the other task. Its features alone,
-frozen, give a lower accuracy than fine-tuning if there are many images, or if they are unlike."""
 SOURCE = """Yosinski, Clune, Bengio, Lipson: How Transferable Are Features in Deep Neural Networks? NIPS 2014, sec. 4;
 the four cases: Stanford's course CS231n, "Transfer Learning" """
 REMARKS = """The recipes are those of configs/transfer.py. The arms of a set have the same learning rate and differ
@@ -75,7 +72,7 @@ def methods(block: str, stage: str, first: str, budget: str) -> dict[str, dict[s
 
 
 def get_study(budget: str) -> Study:
-    """Returns the study for a budget, 'quick' (minutes on two CPU cores) or 'full' (a GPU)."""
+    """Returns the study for a budget: 'quick' or 'standard' (two CPU cores), or 'full' (a GPU)."""
     arms, starts = {}, {}
     for name, (source, *layers) in SETS.items():
         arms.setdefault(source, arm(source, budget))
@@ -88,14 +85,29 @@ def get_study(budget: str) -> Study:
         return Comparison(f"{name}, all", "higher", f"{name}, {method}", "test/accuracy")
 
     return Study(
-        claim=CLAIM,
-        source=SOURCE,
         arms=arms,
         seeds=5,
         metrics={"test/accuracy": "test accuracy", "train/loss": "training loss"},
-        comparisons=(
-            *(all_better_than("scratch", name) for name in SETS),
-            *(all_better_than("head", name) for name in ("similar_many", "different_few", "different_many")),
+        claims=(
+            Claim(
+                name="pretrained_beats_scratch",
+                chapter="transfer",
+                statement="""Fine-tuning all layers of a network trained on another task gives a higher accuracy than
+                training from scratch, with few images and with many, and also for images unlike those of the other
+                task.""",
+                source=SOURCE,
+                comparisons=tuple(all_better_than("scratch", name) for name in SETS),
+            ),
+            Claim(
+                name="fine_tuning_beats_frozen_features",
+                chapter="transfer",
+                statement="""Features of a network trained on another task, frozen, give a lower accuracy than
+                fine-tuning if there are many images, or if they are unlike those of the other task.""",
+                source=SOURCE,
+                comparisons=tuple(
+                    all_better_than("head", name) for name in ("similar_many", "different_few", "different_many")
+                ),
+            ),
         ),
         panels=tuple(
             Panel("bars", "test/accuracy", name.replace("_", ", "), tuple(a for a in arms if a.startswith(f"{name},")))

@@ -8,14 +8,11 @@ import pathlib
 from typing import Any
 
 from cnnjax.config import Config
-from cnnjax.study import Comparison, Panel, Study
+from cnnjax.study import Claim, Comparison, Panel, Study
 
-CLAIM = """In a network of twenty layers with sigmoids the gradient of the first layer vanishes: it is powers of ten
-smaller than that of the last, and the network does not learn. With ReLU the gradient does not vanish, and the network
-learns. With batch normalization the gradient of sigmoids does not vanish either, and the network learns."""
-SOURCE = """Glorot, Bengio: Understanding the difficulty of training deep feedforward neural networks. AISTATS 2010;
-Glorot, Bordes, Bengio: Deep Sparse Rectifier Neural Networks. AISTATS 2011; Ioffe, Szegedy: Batch Normalization. ICML
-2015, sec. 4.2"""
+GLOROT = "Glorot, Bengio: Understanding the difficulty of training deep feedforward neural networks. AISTATS 2010"
+RECTIFIER = "Glorot, Bordes, Bengio: Deep Sparse Rectifier Neural Networks. AISTATS 2011"
+BATCH_NORM = "Ioffe, Szegedy: Batch Normalization. ICML 2015, sec. 4.2"
 REMARKS = """A gradient is the root mean square over a layer's kernel, for the loss of 500 training images. A unit is
 dead if its values over these images differ by less than 0.0001. All arms start from weights of variance 1 / inputs.
 With these, ReLU halves the power of the signal in each layer, so the gradients of all layers are equally small; the
@@ -52,7 +49,7 @@ def measure(folder: pathlib.Path, data_dir: str) -> dict[str, Any]:
 
 
 def get_study(budget: str) -> Study:
-    """Returns the study for a budget, 'quick' (minutes on two CPU cores) or 'full' (a GPU)."""
+    """Returns the study for a budget: 'quick' or 'standard' (two CPU cores), or 'full' (a GPU)."""
     plain, normalized = ACTIVATIONS, tuple(f"{name} + BN" for name in ACTIVATIONS)
     panels = []
     for arms, suffix in ((plain, ""), (normalized, ", with BN")):
@@ -62,8 +59,6 @@ def get_study(budget: str) -> Study:
             Panel("bars", "test/accuracy", f"test accuracy{suffix}", arms),
         ]
     return Study(
-        claim=CLAIM,
-        source=SOURCE,
         arms={f"{name}{mark}": arm(name, norm, budget) for norm, mark in NORMS.items() for name in ACTIVATIONS},
         seeds=3 if budget == "quick" else 5,
         metrics={
@@ -73,11 +68,35 @@ def get_study(budget: str) -> Study:
             "dead_end": "after training",
             "test/accuracy": "test accuracy",
         },
-        comparisons=(
-            Comparison("sigmoid", "lower", "relu", "log_ratio_start", margin=3),
-            Comparison("relu", "higher", "sigmoid", "test/accuracy", margin=0.5),
-            Comparison("sigmoid + BN", "higher", "sigmoid", "log_ratio_start", margin=3),
-            Comparison("sigmoid + BN", "higher", "sigmoid", "test/accuracy", margin=0.1),
+        claims=(
+            Claim(
+                name="sigmoid_gradients_vanish",
+                chapter="activations",
+                statement="""In a network of twenty layers with sigmoids the gradient of the first layer is powers of
+                ten smaller, relative to that of the last, than with ReLU.""",
+                source=f"{GLOROT}; {RECTIFIER}",
+                comparisons=(Comparison("sigmoid", "lower", "relu", "log_ratio_start", margin=3),),
+                remarks="Powers of ten: more than three.",
+            ),
+            Claim(
+                name="relu_learns_where_sigmoid_does_not",
+                chapter="activations",
+                statement="A network of twenty layers learns with ReLU, and does not with sigmoids.",
+                source=RECTIFIER,
+                comparisons=(Comparison("relu", "higher", "sigmoid", "test/accuracy", margin=0.5),),
+                remarks="Sigmoids end near the accuracy of guessing, 0.1; ReLU has to be better by more than 0.5.",
+            ),
+            Claim(
+                name="batch_norm_rescues_sigmoids",
+                chapter="normalization",
+                statement="""With batch normalization the gradient of sigmoids does not vanish in twenty layers, and the
+                network learns.""",
+                source=BATCH_NORM,
+                comparisons=(
+                    Comparison("sigmoid + BN", "higher", "sigmoid", "log_ratio_start", margin=3),
+                    Comparison("sigmoid + BN", "higher", "sigmoid", "test/accuracy", margin=0.1),
+                ),
+            ),
         ),
         panels=tuple(panels),
         measure=measure,

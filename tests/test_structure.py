@@ -125,7 +125,7 @@ def test_a_command_is_a_module_that_imports_nothing_heavy_by_itself() -> None:
     shared = ("__init__", "main", "shared")
     modules = [path for path in (PACKAGE / "cli").glob("*.py") if path.stem not in shared]
     assert {path.stem for path in modules} == set(cli.COMMANDS)
-    names = ("cli.shared", "config", "config_files", "errors", "paths", "register", "visualize.kinds")
+    names = ("cli.shared", "config", "config_files", "errors", "paths", "register", "study", "visualize.kinds")
     light = {f"cnnjax.{name}" for name in names}
     assert all(ours(path, top_only=True) <= light for path in modules)
 

@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING
 from cnnjax import config_files
 from cnnjax.cli import shared
 from cnnjax.errors import InputError, nearest
+from cnnjax.study import BUDGETS
 
 if TYPE_CHECKING:
     from cnnjax.console import Console
     from cnnjax.runs.executors import Start
     from cnnjax.runs.supervise import Run
-    from cnnjax.study.verdict import Finding
-
-BUDGETS = ("quick", "full")
+    from cnnjax.study.report import Judged
 
 
 def add_flags(parser: shared.Parser) -> None:
     """Adds the arguments and flags of `cnnjax study` to its parser."""
-    parser.usage = "cnnjax study experiments/NAME.py [--budget=quick|full] [--workers=M] [FLAGS]"
+    parser.usage = "cnnjax study experiments/NAME.py [--budget=quick|standard|full] [--workers=M] [FLAGS]"
     parser.epilog = "Complete runs are kept: the same command resumes a study, and rewrites its report."
     parser.add_argument("file", metavar="FILE", help="file with get_study(budget)")
-    parser.add_argument("--budget", default="quick", help="quick: minutes on two cores; full: a GPU (default: quick)")
+    budgets = "quick: minutes on two cores; standard: 10 minutes to 2 hours there; full: a GPU (default: quick)"
+    parser.add_argument("--budget", default="quick", help=budgets)
     shared.add_executor_flags(parser)
     parser.add_argument("--workdir", metavar="DIR", default="", help="folder of the runs (default: runs/studies/NAME)")
     parser.add_argument(
@@ -72,8 +72,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         path = pathlib.Path(args.report or file.parent / "reports") / f"{file.stem}-{args.budget}"
         results = {arm: [conduct.collect(run, study, log) for run in arm_runs] for arm, arm_runs in runs.items()}
         first = next(iter(runs.values()))[0]
-        verdict, findings = report.write(path, study, results, _provenance(args.file, args.budget, first.folder))
-    _print(console, verdict, findings)
+        judged = report.write(path, study, results, _provenance(args.file, args.budget, first.folder))
+    _print(console, judged)
     log(f"the report is {path}.md, with {path.name}.png, .svg and .csv")
     return 0
 
@@ -119,16 +119,16 @@ def _provenance(file: str, budget: str, run: pathlib.Path) -> list[str]:
     ]
 
 
-def _print(console: "Console", verdict: str, findings: "list[Finding]") -> None:
-    """Prints the verdict on the claim, and a table of the findings."""
+def _print(console: "Console", judged: "list[Judged]") -> None:
+    """Prints the verdict on each claim, and a table of its findings."""
     from rich.table import Table
 
-    table = Table(title=f"the claim: {verdict}", title_justify="left")
-    for name in ("expected", "metric", "difference", "interval", "verdict"):
-        table.add_column(name)
-    for f in findings:
-        expected = f"{f.comparison.a} {f.comparison.sign} than {f.comparison.b}"
-        table.add_row(
-            expected, f.comparison.metric, f"{f.difference:+.3g}", f"{f.low:+.3g} to {f.high:+.3g}", f.verdict
-        )
-    console.print(table)
+    for claim, verdict, findings in judged:
+        table = Table(title=f"{claim.name}: {verdict}", title_justify="left")
+        for name in ("expected", "metric", "difference", "interval", "verdict"):
+            table.add_column(name)
+        for f in findings:
+            expected = f"{f.comparison.a} {f.comparison.sign} than {f.comparison.b}"
+            bounds = f"{f.low:+.3g} to {f.high:+.3g}"
+            table.add_row(expected, f.comparison.metric, f"{f.difference:+.3g}", bounds, f.verdict)
+        console.print(table)

@@ -1,4 +1,4 @@
-"""Studies: a claim of the literature, the arms that test it, and the comparisons that decide it."""
+"""Studies: claims of the literature, the arms that test them, and the comparisons that decide them."""
 
 import dataclasses
 import pathlib
@@ -7,26 +7,68 @@ from typing import Any, Literal
 
 from cnnjax.config import Config
 
+Sign = Literal["higher", "lower", "equal", "at_least"]
 Measure = Callable[[pathlib.Path, str], dict[str, Any]]  # (run folder, data_dir) -> metric -> number(s)
+
+
+CHAPTERS = (
+    "convolution",
+    "padding",
+    "pooling",
+    "activations",
+    "depth",
+    "residuals",
+    "inception",
+    "normalization",
+    "regularization",
+    "training",
+    "augmentation",
+    "transfer",
+    "evaluation",
+    "inside",
+)
+BUDGETS = ("quick", "standard", "full")
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """One statement of a claim, as 'in `metric`, arm `a` is higher than arm `b` by more than `margin`'.
+    """One part of a claim, such as 'the mean of `metric` is higher in arm `a` than in arm `b` by more than `margin`'.
 
     Attributes:
         a: name of the first arm.
-        sign: whether `a` is expected to be higher or lower.
+        sign: what is expected of the difference a - b of the means: 'higher' (above `margin`), 'lower' (below
+            -`margin`), 'equal' (between -`margin` and `margin`), or 'at_least' (above -`margin`).
         b: name of the second arm.
-        metric: key of `Study.metrics`; its means over the seeds are compared.
-        margin: in units of the metric; a negative one allows a difference of this size in the other direction.
+        metric: key of `Study.metrics`.
+        margin: the smallest difference that matters, in units of the metric, not negative; 'equal' needs one above 0.
     """
 
     a: str
-    sign: Literal["higher", "lower"]
+    sign: Sign
     b: str
     metric: str
     margin: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """A claim of the literature, as it is taught, and the comparisons that decide it.
+
+    Attributes:
+        name: its name in snake case, such as 'plain_depth_degrades', unique over all files of experiments/.
+        chapter: one of `CHAPTERS`.
+        statement: the claim itself, in one or two plain sentences.
+        source: where it is made: paper, section, figure; 'taught so in lectures' if no paper makes it.
+        comparisons: the claim holds if all of them do.
+        remarks: what was and was not controlled, and why the margins are as large as they are.
+    """
+
+    name: str
+    chapter: str
+    statement: str
+    source: str
+    comparisons: tuple[Comparison, ...]
+    remarks: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,32 +95,32 @@ class Panel:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A test of a published claim by training runs, as get_study(budget) in a file of experiments/ returns it.
+    """A test of published claims by training runs, as get_study(budget) in a file of experiments/ returns it.
 
     A metric is a key of metrics.jsonl, such as 'test/accuracy', whose last value counts, or a key of `measure`'s
     result.
 
     Attributes:
-        claim: the statement to test.
-        source: paper, section and figure of the claim.
-        arms: name -> config of each kind of run.
-        seeds: number of runs of each arm, with the seeds config.seed, config.seed + 1, ...
-        metrics: metric -> column heading in the report.
-        comparisons: the claim holds if all of them hold.
+        arms: name -> config of each kind of run; the claims share them.
+        metrics: metric -> its name in the report, a singular noun phrase such as 'training loss'.
+        claims: what the arms decide.
         panels: subplots of the figure.
+        seeds: number of runs of each arm before the first verdicts, with the seeds config.seed, config.seed + 1, ...
+        max_seeds: seeds are added to the arms of undecided claims up to this number; 0 for no more than `seeds`.
         measure: (run folder, data_dir) -> {metric: number or list of numbers}, called for each complete run; None for
             no metrics but those of metrics.jsonl.
         starts: arm -> arm whose trained weights initialize it, with the same seed.
         remarks: text for the report, such as differences from the paper.
+        vary: one thing that a reader can change, and how.
     """
 
-    claim: str
-    source: str
     arms: Mapping[str, Config]
-    seeds: int
     metrics: Mapping[str, str]
-    comparisons: tuple[Comparison, ...]
+    claims: tuple[Claim, ...]
     panels: tuple[Panel, ...]
+    seeds: int
+    max_seeds: int = 0
     measure: Measure | None = None
     starts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     remarks: str = ""
+    vary: str = ""

@@ -11,12 +11,12 @@ from typing import Any
 
 from cnnjax import config as configs
 from cnnjax.config import ALIASES, FIELDS, Config
-from cnnjax.errors import InputError
+from cnnjax.errors import InputError, nearest
 from cnnjax.metrics import format_value
 from cnnjax.runs import workdir
 from cnnjax.runs.executors import Start
 from cnnjax.runs.supervise import End, Run, complete_metrics, has_result, summarize, supervise
-from cnnjax.study import Study
+from cnnjax.study import CHAPTERS, Claim, Study
 from cnnjax.study.progress import Progress
 from cnnjax.training.recipe import parse_recipe
 
@@ -55,12 +55,24 @@ def check_study(study: Study) -> None:
     for arm, source in study.starts.items():
         if not {arm, source} <= study.arms.keys() - (study.starts.keys() - {arm}):
             raise InputError(f"arm {arm!r} starts from {source!r}: expected an arm that is trained from scratch")
-    for comparison in study.comparisons:
+    for claim in study.claims:
+        _check_claim(claim, study)
+
+
+def _check_claim(claim: Claim, study: Study) -> None:
+    """Checks one claim of a study. Raises InputError as `check_study`."""
+    if claim.chapter not in CHAPTERS:
+        raise InputError(f"claim {claim.name!r}: chapter {claim.chapter!r}: {nearest(claim.chapter, CHAPTERS)}")
+    for comparison in claim.comparisons:
         for arm in (comparison.a, comparison.b):
             if arm not in study.arms:
-                raise InputError(f"{comparison}: no arm {arm!r}; valid: {', '.join(study.arms)}")
+                raise InputError(f"claim {claim.name!r}: no arm {arm!r}; valid: {', '.join(study.arms)}")
         if comparison.metric not in study.metrics:
-            raise InputError(f"{comparison}: no such metric; valid: {', '.join(study.metrics)}")
+            valid = ", ".join(study.metrics)
+            raise InputError(f"claim {claim.name!r}: no metric {comparison.metric!r}; valid: {valid}")
+        if comparison.margin < 0 or (comparison.sign == "equal" and not comparison.margin):
+            raise InputError(f"claim {claim.name!r}: margin={comparison.margin:g}: expected one of at least 0, "
+                             "and above 0 for 'equal'")  # fmt: skip
 
 
 def run_folder(root: pathlib.Path, arm: str, config: Config) -> pathlib.Path:

@@ -12,27 +12,26 @@ import numpy as np
 
 from cnnjax import colors, style
 from cnnjax.runs import workdir
-from cnnjax.study import Panel, Study
+from cnnjax.study import Claim, Panel, Study
 from cnnjax.study.conduct import Result, last_value
-from cnnjax.study.verdict import LEVEL, Finding, Values, judge, overall_verdict
+from cnnjax.study.verdict import LEVEL, Finding, Values, judge_claim
 
 PANEL = (4.0, 3.0)  # inches; two make the width of a slide
 Results = Mapping[str, Sequence[Result]]  # arm -> one for each run
+Judged = tuple[Claim, str, Sequence[Finding]]  # a claim, its verdict, and the findings of its comparisons
 
 
-def write(path: pathlib.Path, study: Study, results: Results, provenance: Sequence[str]) -> tuple[str, list[Finding]]:
+def write(path: pathlib.Path, study: Study, results: Results, provenance: Sequence[str]) -> list[Judged]:
     """Writes a study's report: `path`.md, `path`.csv (a row for each run), `path`.png and `path`.svg.
 
-    Returns the verdict on the claim (HELD, REFUTED or UNDECIDED) and the finding of each comparison. `results` is arm
-    -> one `Result` for each seed. `provenance` is a list of lines for the report: the command, the machine, the
-    versions.
+    Returns each claim with its verdict and the findings of its comparisons. `results` is arm -> one `Result` for each
+    seed. `provenance` is a list of lines for the report: the command, the machine, the versions.
     """
     values = {
         arm: {metric: [last_value(metric, result) for result in arm_results] for metric in study.metrics}
         for arm, arm_results in results.items()
     }
-    findings = [judge(comparison, values) for comparison in study.comparisons]
-    verdict = overall_verdict(findings)
+    judged: list[Judged] = [(claim, *judge_claim(claim, values)) for claim in study.claims]
     path.parent.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
     rows = csv.writer(text)
@@ -40,44 +39,21 @@ def write(path: pathlib.Path, study: Study, results: Results, provenance: Sequen
     for arm, metrics in values.items():
         for i, row in enumerate(zip(*metrics.values(), strict=True)):
             rows.writerow([arm, i, *row])
-    page = _page(path.name, study, values, findings, verdict, provenance)
+    page = _page(path.name, study, values, judged, provenance)
     workdir.write_atomically(path.with_name(f"{path.name}.csv"), text.getvalue().encode(errors="surrogateescape"))
     draw(path, study, results)
     workdir.write_atomically(path.with_name(f"{path.name}.md"), page.encode(errors="surrogateescape"))
-    return verdict, findings
+    return judged
 
 
-def _page(
-    name: str, study: Study, values: Values, findings: Sequence[Finding], verdict: str, provenance: Sequence[str]
-) -> str:
-    """Returns the report in Markdown: claim, verdict, tables of the comparisons and of the arms' means, figure."""
+def _page(name: str, study: Study, values: Values, judged: Sequence[Judged], provenance: Sequence[str]) -> str:
+    """Returns the report in Markdown: claims with verdicts and comparisons, table of the arms' means, figure."""
     runs = f"{study.seeds} runs each, ± their standard deviation" if study.seeds > 1 else "one run each"
     return "\n".join(
         [
-            f"# {name}: {verdict}",
+            f"# {name}",
             "",
-            f"**Claim.** {_line(study.claim)}",
-            "",
-            f"**Source.** {_line(study.source)}",
-            "",
-            f"**Verdict: {verdict}.** Each comparison is a difference of means. It holds if the whole {LEVEL:.0%} "
-            "confidence interval (Welch) is beyond the margin, and is undecided if the interval includes the margin.",
-            "",
-            _table(
-                ["expected", "metric", "difference", f"{LEVEL:.0%} interval", "verdict"],
-                [
-                    [
-                        f"{f.comparison.a} {f.comparison.sign} than {f.comparison.b}"
-                        + (f" by {f.comparison.margin:g}" if f.comparison.margin else ""),
-                        study.metrics[f.comparison.metric],
-                        f"{f.difference:+.3g}",
-                        f"{f.low:+.3g} to {f.high:+.3g}" if math.isfinite(f.low) else "unknown (one run)",
-                        f.verdict,
-                    ]
-                    for f in findings
-                ],
-            ),
-            "",
+            *(line for entry in judged for line in _claim(study, *entry)),
             f"## Arms ({runs})",
             "",
             _table(
@@ -94,6 +70,33 @@ def _page(
             "",
         ]
     )
+
+
+def _claim(study: Study, claim: Claim, verdict: str, findings: Sequence[Finding]) -> list[str]:
+    """Returns the lines of one claim: its verdict, statement, source, and a table of its comparisons."""
+    header = ["expected", "metric", "difference", f"{LEVEL:.0%} interval", "verdict"]
+    rows = [
+        [
+            f"{f.comparison.a} {f.comparison.sign} than {f.comparison.b}"
+            + (f" by {f.comparison.margin:g}" if f.comparison.margin else ""),
+            study.metrics[f.comparison.metric],
+            f"{f.difference:+.3g}",
+            f"{f.low:+.3g} to {f.high:+.3g}" if math.isfinite(f.low) else "unknown (one run)",
+            f.verdict,
+        ]
+        for f in findings
+    ]
+    return [
+        f"## {claim.name}: {verdict}",
+        "",
+        f"**Claim.** {_line(claim.statement)}",
+        "",
+        f"**Source.** {_line(claim.source)}",
+        "",
+        _table(header, rows),
+        "",
+        *([_line(claim.remarks), ""] if claim.remarks else []),
+    ]
 
 
 def _line(text: str) -> str:

@@ -16,19 +16,30 @@ from cnnjax.errors import InputError
 from cnnjax.runs import workdir
 from cnnjax.runs.executors import Job
 from cnnjax.runs.supervise import Run
-from cnnjax.study import Comparison, Panel, Study, conduct, report
+from cnnjax.study import Claim, Comparison, Panel, Study, conduct, report
 from cnnjax.study.progress import Progress
 from cnnjax.study.verdict import HELD
 
 CONFIG = Config(model="mlp(features=(8,))", duration="2 epochs")
 
 
+def claim(**changes: Any) -> Claim:
+    plain: dict[str, Any] = {
+        "name": "fast_is_better", "chapter": "training", "statement": "fast is\nbetter", "source": "a paper",
+        "comparisons": (Comparison("fast", "higher", "slow", "test/accuracy"),),
+    }  # fmt: skip
+    return Claim(**plain | changes)
+
+
+def compares(*arguments: Any) -> dict[str, Any]:
+    return {"claims": (claim(comparisons=(Comparison(*arguments),)),)}
+
+
 def study(**changes: Any) -> Study:
     arms = {"slow": CONFIG, "fast": dataclasses.replace(CONFIG, lr=0.5)}
     plain: dict[str, Any] = {
-        "claim": "fast is\nbetter", "source": "a paper", "arms": arms, "seeds": 3,
+        "arms": arms, "seeds": 3, "claims": (claim(),),
         "metrics": {"test/accuracy": "accuracy", "depth": "depth"},
-        "comparisons": (Comparison("fast", "higher", "slow", "test/accuracy"),),
         "panels": (
             Panel("curve", "val/loss", "loss"),
             Panel("profile", "profile", "profile", ("fast",), log=True, xlabel="layer"),
@@ -170,11 +181,11 @@ def test_an_arm_is_run_again_when_the_arm_that_it_starts_from_has_changed(tmp_pa
         ({"arms": {}}, "a study of 0 arms: expected at least 1"),
         ({"panels": ()}, "a study of 0 panels: expected at least 1"),
         ({"arms": {"a": Config(model="lenet6")}}, "arm 'a': unknown model 'lenet6'"),
-        (
-            {"comparisons": (Comparison("fats", "higher", "slow", "depth"),)},
-            "no arm 'fats'; valid: slow, fast",
-        ),
-        ({"comparisons": (Comparison("fast", "higher", "slow", "x"),)}, "no such metric; valid: test/acc"),
+        (compares("fats", "higher", "slow", "depth"), "no arm 'fats'; valid: slow, fast"),
+        (compares("fast", "higher", "slow", "x"), "claim 'fast_is_better': no metric 'x'; valid: test/acc"),
+        (compares("fast", "equal", "slow", "depth"), "margin=0: expected one of at least 0, and above 0 for 'equal'"),
+        (compares("fast", "lower", "slow", "depth", -1), "margin=-1: expected"),
+        ({"claims": (claim(chapter="trainng"),)}, "chapter 'trainng': did you mean 'training'?"),
     ],
 )
 def test_an_inconsistent_study_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -187,14 +198,15 @@ def test_the_report_has_the_verdict_and_the_numbers(tmp_path: pathlib.Path) -> N
     run(tmp_path / "runs", case, Instant())
     runs = conduct.all_runs(tmp_path / "runs", case, "")
     results = {arm: [conduct.collect(one, case, pytest.fail) for one in arm_runs] for arm, arm_runs in runs.items()}
-    verdict, (finding,) = report.write(tmp_path / "out" / "mine-quick", case, results, ["by hand"])
+    ((_, verdict, (finding,)),) = report.write(tmp_path / "out" / "mine-quick", case, results, ["by hand"])
     assert (verdict, finding.verdict) == (HELD, HELD)
     assert finding.difference == pytest.approx(0.4)
     page = (tmp_path / "out" / "mine-quick.md").read_text()
     for line in (
-        "# mine-quick: held",
+        "# mine-quick",
+        "## fast_is_better: held",
         "**Claim.** fast is better",
-        "| fast higher than slow | accuracy | +0.4 | +0.377 to +0.423 | held |",
+        "| fast higher than slow | accuracy | +0.4 | +0.4 to +0.4 | held |",
         "| slow | 0.110 ± 0.010 | ",
         "| fast | 0.510 ± 0.010 | ",
         "![mine-quick](mine-quick.png)",
