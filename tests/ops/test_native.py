@@ -76,6 +76,18 @@ def test_all_three_products_are_those_of_jax(part: int, name: str) -> None:
             assert_near(run(a, b, LOWERINGS[name]), run(a, b, convolution._by_xla))
 
 
+@needs_onednn
+@pytest.mark.parametrize("channels", [1, 3, 4, 6, 8])
+def test_the_gradient_of_a_strided_1x1_kernel_is_right_each_time(channels: int) -> None:
+    """oneDNN's own choice lets two threads write to the same place."""
+    options: Any = {"strides": (2, 2), "padding": ((0, 0), (0, 0)), "dilation": (1, 1), "groups": 1}
+    x, w = draw(1, 2, 12, 12, channels), draw(2, 1, 1, channels, 8)
+    g = draw(3, 2, 6, 6, 8)
+    gradient = jax.jit(lambda x, g: convolution._by_onednn(x, g, role="kernel", shape=w.shape, **options))
+    for _ in range(12):
+        assert_near(gradient(x, g)[0, 0], jnp.einsum("nhwc,nhwo->co", x[:, ::2, ::2], g))
+
+
 def all_of(f: Callable[..., jax.Array], x: jax.Array, w: jax.Array) -> Any:
     """What can be asked of a function of two arrays: its values and gradients, of one and of many, and second ones."""
     xs, ws = jnp.stack([x, x + 1, -x]), jnp.stack([w, w - 1, 2 * w])
