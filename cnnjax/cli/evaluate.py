@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from cnnjax.pretrained import FileOptions
 
 PROTOCOLS = (
-    "single, flip, center(S), five_crop(S), ten_crop(S), crop144(S), resize(S), dense(S) or multiscale(256, 384, 512)"
+    "single, flip, six_view, center(S), five_crop(S), ten_crop(S), crop144(S), resize(S), dense(S) or "
+    "multiscale(256, 384, 512)"
 )
 MAX_CLASSES_SHOWN = 20
 HARDEST_CLASSES = 10  # shown where there are more

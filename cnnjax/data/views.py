@@ -48,7 +48,21 @@ def crops_of_squares(image: np.ndarray, size: Pixels) -> np.ndarray:
     return np.concatenate(views)
 
 
+def diagonal_shifts(image: np.ndarray, pixels: Pixels = 1) -> np.ndarray:
+    """Returns the image, then the image shifted up and left, then down and right, by `pixels` each: [3, H, W, C].
+
+    Uncovered pixels mirror the image at its border. Takes uint8 [H, W, C]. Raises InputError for a side that is not
+    longer than the shift.
+    """
+    height, width = image.shape[:2]
+    if pixels >= min(height, width):
+        raise InputError(f"diagonal_shifts: pixels = {pixels!r}: expected less than the sides of {height}x{width}")
+    padded = np.pad(image, ((pixels, pixels), (pixels, pixels), (0, 0)), mode="reflect")
+    return np.stack([padded[start : start + height, start : start + width] for start in (pixels, 2 * pixels, 0)])
+
+
 VIEWS: dict[str, Callable[..., np.ndarray]] = {
     "corners_and_center": corners_and_center,
     "crops_of_squares": crops_of_squares,
+    "diagonal_shifts": diagonal_shifts,
 }

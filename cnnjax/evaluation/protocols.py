@@ -24,6 +24,7 @@ class Protocol:
       passes: for each pass, its host operations (names in `data.operations.ALL_HOST_OPS`), which follow those of
         config.preprocess. The last operation may cut several views. All passes give the same number of views.
       flip: whether the horizontal flip of each view is scored as well.
+      weights: weight in the average of each view of a pass together with its flip. Their sum is 1; () for equal ones.
       variable_size: whether views keep the images' aspect ratios. Then a batch has images of one size only.
       fully_convolutional: whether fully connected layers are applied at every position of the feature map.
       replaces: names of operations that must not be in config.preprocess with this protocol.
@@ -31,6 +32,7 @@ class Protocol:
 
     passes: Sequence[tuple[spec.Call, ...]] = ((),)
     flip: bool = False
+    weights: tuple[float, ...] = ()
     variable_size: bool = False
     fully_convolutional: bool = False
     replaces: tuple[str, ...] = ()
@@ -49,6 +51,14 @@ def single() -> Protocol:
 def flip() -> Protocol:
     """Protocol of two views: the image and its horizontal flip."""
     return Protocol(flip=True)
+
+
+def six_view(pixels: Pixels = 1) -> Protocol:
+    """Protocol of six views: the image, its shifts by `pixels` up and left and down and right, and their flips.
+
+    The two shifts together weigh as much as the image (Jordan 2024, arXiv:2404.00498, sec. 3.5).
+    """
+    return Protocol((_single_op("diagonal_shifts", pixels),), flip=True, weights=(0.5, 0.25, 0.25))
 
 
 def center(size: Pixels) -> Protocol:
@@ -112,6 +122,7 @@ def multiscale(*sizes: Pixels, flip: bool = True, filter: str = "area") -> Proto
 PROTOCOLS: dict[str, Callable[..., Protocol]] = {
     "single": single,
     "flip": flip,
+    "six_view": six_view,
     "center": center,
     "five_crop": five_crop,
     "ten_crop": ten_crop,
@@ -130,15 +141,21 @@ def build(text: str) -> Protocol:
     return spec.build("protocol", text, PROTOCOLS)
 
 
-def average(scores: jax.Array | np.ndarray, mode: str) -> jax.Array:
+def average(scores: jax.Array | np.ndarray, mode: str, weights: np.ndarray | None = None) -> jax.Array:
     """Averages scores over the views of each image: float32 [N, views, K] -> [N, K].
 
     With `mode` "logits", returns the mean of the scores. With "probabilities", returns the logarithm of the mean
-    softmax, which stays finite where probabilities underflow. A single view is returned unchanged.
+    softmax, which stays finite where probabilities underflow. A single view is returned unchanged. `weights`, [views]
+    with a sum of 1, makes both a weighted mean.
     """
     scores = jnp.asarray(scores)
     if scores.shape[1] == 1:
         return scores[:, 0]
+    if weights is not None:
+        weights = weights[None, :, None].astype(np.float32)
+        if mode == "logits":
+            return (weights * scores).sum(axis=1)
+        return jax.nn.logsumexp(jax.nn.log_softmax(scores), axis=1, b=weights)
     if mode == "logits":
         return scores.mean(axis=1)
     return jax.nn.logsumexp(jax.nn.log_softmax(scores), axis=1) - jnp.log(scores.shape[1])

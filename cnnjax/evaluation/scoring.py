@@ -172,11 +172,20 @@ def make_batch_scorer(
         out_shardings=sharding.batch_sharding(mesh),
         compiler_options=sharding.compiler_options(),
     )
-    average = jax.jit(lambda chunks: protocols.average(jnp.concatenate(chunks, axis=1), recipe.average))
     starts = range(0, view_count, views_per_call)
+    weights = _view_weights(recipe.protocol, starts)
+    average = jax.jit(lambda chunks: protocols.average(jnp.concatenate(chunks, axis=1), recipe.average, weights))
     return BatchScorer(
         batch_size, lambda variables, images: average([logits(variables, images, start) for start in starts])
     )
+
+
+def _view_weights(protocol: protocols.Protocol, starts: range) -> np.ndarray | None:
+    """Returns the weights of views and flips, in the order of `view_logits` called at `starts`; None: equal ones."""
+    if not protocol.weights:
+        return None
+    parts = [protocol.weights[start : start + starts.step] for start in starts]
+    return np.concatenate([np.tile(part, 2) / 2 if protocol.flip else np.array(part) for part in parts])
 
 
 def make_scores(

@@ -44,7 +44,7 @@ def parse_optimizer(text: str) -> tuple[spec.Call, ...]:
     if any(call.name == "schedule_free" for call in wrappers):
         bound = inspect.signature(rule.func).bind(*rule.args, **rule.keywords)
         bound.apply_defaults()
-        for name in ("momentum", "b1"):
+        for name in ("momentum", "sgd_momentum", "b1"):
             if bound.arguments.get(name):
                 raise InputError(f"schedule_free takes the place of momentum: use {optimizer.name}({name}=0.0)")
     return tuple(calls)

@@ -113,6 +113,43 @@ def lamb(weight_decay: Transform, b1: BelowOne = 0.9, b2: BelowOne = 0.999, eps:
     return optax.chain(optax.scale_by_adam(b1, b2, eps), weight_decay, _scale_by_trust_ratio(1.0))
 
 
+def _row_axes(kernel: jax.Array) -> tuple[int, ...]:
+    """Returns the axes of a kernel that are the rows of its matrix: all but the last, output channels.
+
+    A first axis along which nn.scan stacks kernels is none of these.
+    """
+    return (-4, -3, -2) if kernel.ndim > 3 else (-2,)
+
+
+def _orthogonalize(
+    momentum: float, nesterov: bool, steps: int, scale: Callable[[jax.Array, jax.Array], jax.Array | float]
+) -> Transform:
+    """Replaces gradients of kernels by their momenta, orthogonalized in `steps` Newton-Schulz iterations.
+
+    A kernel [k, k, in, out] is treated as the matrix [k * k * in, out]. Each result is multiplied by `scale` of it and
+    of the kernel.
+    """
+    orthogonal = optax.contrib.scale_by_muon(
+        ns_steps=steps,
+        beta=momentum,
+        nesterov=nesterov,
+        weight_dimension_numbers=lambda updates: jax.tree.map(
+            lambda x: optax.contrib.MuonDimensionNumbers(_row_axes(x), -1), updates
+        ),
+    )
+    scaled = optax.stateless(lambda updates, params: jax.tree.map(lambda u, p: u * scale(u, p), updates, params))
+    return optax.chain(orthogonal, scaled)
+
+
+def _kernel_mask(params: Tree, least_ndim: int, kernels: bool = True) -> Tree:
+    """Returns a tree of booleans: kernels of at least `least_ndim` axes or, with `kernels` False, all others."""
+
+    def is_kernel(path: tuple, x: jax.Array) -> bool:
+        return path_name(path).endswith("kernel") and x.ndim >= least_ndim
+
+    return jax.tree_util.tree_map_with_path(lambda path, x: is_kernel(path, x) == kernels, params)
+
+
 def muon(
     weight_decay: Transform,
     momentum: BelowOne = 0.95,
@@ -130,30 +167,37 @@ def muon(
     Adam's. Weight decay is decoupled.
     """
 
-    def is_matrix(path: tuple, x: jax.Array) -> bool:
-        return path_name(path).endswith("kernel") and x.ndim > 1
+    def scale(update: jax.Array, kernel: jax.Array) -> float:
+        height, width = math.prod(update.shape[axis] for axis in _row_axes(update)), update.shape[-1]
+        return rms * max(height, width) ** 0.5 if rms else max(1, width / height) ** 0.5
 
-    def matrix_mask(params: Tree, matrices: bool = True) -> Tree:
-        return jax.tree_util.tree_map_with_path(lambda path, x: is_matrix(path, x) == matrices, params)
-
-    def row_axes(x: jax.Array) -> tuple[int, ...]:  # nn.scan stacks kernels along a first axis, which is none of these
-        return (-4, -3, -2) if x.ndim > 3 else (-2,)
-
-    def scaled(update: jax.Array) -> jax.Array:
-        height, width = math.prod(update.shape[axis] for axis in row_axes(update)), update.shape[-1]
-        return update * (rms * max(height, width) ** 0.5 if rms else max(1, width / height) ** 0.5)
-
-    orthogonal = optax.contrib.scale_by_muon(
-        beta=momentum,
-        nesterov=nesterov,
-        weight_dimension_numbers=lambda updates: jax.tree.map(
-            lambda x: optax.contrib.MuonDimensionNumbers(row_axes(x), -1), updates
-        ),
-    )
     return optax.chain(
-        optax.masked(optax.chain(orthogonal, optax.stateless(lambda u, _: jax.tree.map(scaled, u))), matrix_mask),
-        optax.masked(optax.scale_by_adam(b1, b2, eps), lambda params: matrix_mask(params, matrices=False)),
+        optax.masked(_orthogonalize(momentum, nesterov, 5, scale), lambda params: _kernel_mask(params, 2)),
+        optax.masked(optax.scale_by_adam(b1, b2, eps), lambda params: _kernel_mask(params, 2, kernels=False)),
         weight_decay,
+    )
+
+
+def muon_sgd(
+    weight_decay: Transform, momentum: BelowOne = 0.6, steps: Count = 3, sgd_momentum: BelowOne = 0.85
+) -> Transform:
+    """Muon for the kernels of convolutions, relative to the norm of each. Others: SGD. Both have Nesterov's momentum.
+
+    This is the rule of Jordan's record on CIFAR-10 (2024, github.com/KellerJordan/cifar10-airbench). A kernel [k, k,
+    in, out] is treated as the matrix [k * k * in, out], and orthogonalized in `steps` iterations. Its update is scaled
+    by |kernel| / sqrt(out): lr=0.1 changes it by a tenth of its norm. Jordan rescales the kernel to the norm sqrt(out)
+    instead, which is the same where a normalization follows the convolution. `momentum` is Muon's. `weight_decay` is
+    added to the gradient first (L2): leave the kernels of convolutions out of config.decay_mask.
+    """
+
+    def scale(update: jax.Array, kernel: jax.Array) -> jax.Array:
+        norm = jnp.sqrt(jnp.sum(kernel**2, axis=(*_row_axes(kernel), -1), keepdims=True))
+        return jnp.where(norm > 0, norm / kernel.shape[-1] ** 0.5, 1.0)  # a kernel of zeros could never move
+
+    return optax.chain(
+        weight_decay,
+        optax.masked(_orthogonalize(momentum, True, steps, scale), lambda params: _kernel_mask(params, 4)),
+        optax.masked(optax.trace(sgd_momentum, True), lambda params: _kernel_mask(params, 4, kernels=False)),
     )
 
 
@@ -196,6 +240,7 @@ OPTIMIZERS: dict[str, Callable[..., Transform]] = {
     "lars": lars,
     "lamb": lamb,
     "muon": muon,
+    "muon_sgd": muon_sgd,
     "lbfgs": lbfgs,
 }
 

@@ -104,10 +104,18 @@ def szegedy(image: np.ndarray, size: int) -> list[np.ndarray]:
     return mirrored(views)
 
 
+def moved(image: np.ndarray, by: int) -> np.ndarray:
+    """Moves the image down and right; the pixels beyond its border are mirrored."""
+    rows, columns = ([abs(i) if i < n else 2 * (n - 1) - i for i in range(-by, n - by)] for n in image.shape[:2])
+    return np.array([[image[row, column] for column in columns] for row in rows])
+
+
 # Protocol: the model, the side of its images, the operations before it, and the views of an image.
 SEEN: dict[str, tuple[str, int, str, Callable[[np.ndarray], list[np.ndarray]]]] = {
     "single": ("mlp(features=(8,))", 28, "resize((28, 28))", lambda image: [image]),
     "flip": ("mlp(features=(8,))", 28, "resize((28, 28))", lambda image: mirrored([image])),
+    "six_view(2)": ("mlp(features=(8,))", 28, "resize((28, 28))",  # the image counts twice
+                    lambda image: mirrored([image, image, moved(image, 2), moved(image, -2)])),
     "center(27)": ("mlp(features=(8,))", 27, "", lambda image: five(image, 27)[4:]),
     "five_crop(28)": ("mlp(features=(8,))", 28, "resize(32)", lambda image: five(image, 28)),
     "ten_crop(27)": ("mlp(features=(8,))", 27, "resize((32, 40))", lambda image: mirrored(five(image, 27))),
@@ -171,7 +179,7 @@ def test_scores_match_the_protocol_written_out(protocol: str, average: str, ragg
     np.testing.assert_allclose(got, want, atol=1e-5)
 
 
-@pytest.mark.parametrize("protocol", ["ten_crop(27)", "crop144(14)", "dense(36)"])
+@pytest.mark.parametrize("protocol", ["six_view(2)", "ten_crop(27)", "crop144(14)", "dense(36)"])
 def test_the_batch_and_the_devices_change_nothing(protocol: str, ragged: str) -> None:
     text, side, preprocess, _ = SEEN[protocol]
     first, right = scores_of(config_with(model=text, protocol=protocol, preprocess=preprocess), side, ragged)
@@ -185,6 +193,7 @@ def test_the_batch_and_the_devices_change_nothing(protocol: str, ragged: str) ->
 VIEWS = {
     "single": 1,
     "flip": 2,
+    "six_view": 6,
     "center(20)": 1,
     "five_crop(20)": 5,
     "ten_crop(20)": 10,

@@ -67,6 +67,14 @@ def lion(b1: float = 0.9, b2: float = 0.99) -> Callable:
     return rule
 
 
+def newton_schulz(matrix: np.ndarray, steps: int) -> np.ndarray:
+    x = matrix / np.linalg.norm(matrix)
+    for _ in range(steps):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    return x
+
+
 def muon(beta: float = 0.95, nesterov: bool = True, rms: float = 0.2) -> Callable:
     def rule(p: np.ndarray, g: np.ndarray, memory: dict, t: int, wd: float) -> np.ndarray:
         if p.ndim < 2:
@@ -74,13 +82,22 @@ def muon(beta: float = 0.95, nesterov: bool = True, rms: float = 0.2) -> Callabl
         memory["m"] = m = beta * memory.get("m", 0) + (1 - beta) * g
         # both without the bias of their starts, as in NAdam (Dozat 2016)
         m = beta * m / (1 - beta ** (t + 1)) + (1 - beta) * g / (1 - beta**t) if nesterov else m
-        x = m / np.linalg.norm(m)
-        for _ in range(5):
-            a = x @ x.T
-            x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+        x = newton_schulz(m, 5)
         rows, columns = p.shape
         scale = rms * np.sqrt(max(rows, columns)) if rms else np.sqrt(max(1, columns / rows))
         return p - LR * (scale * x + wd * p)
+
+    return rule
+
+
+def muon_sgd(beta: float = 0.6, steps: int = 3, momentum: float = 0.85) -> Callable:
+    def rule(p: np.ndarray, g: np.ndarray, memory: dict, t: int, wd: float) -> np.ndarray:
+        if p.ndim < 4:
+            return sgd(momentum, True)(p, g, memory, t, wd)
+        memory["m"] = m = beta * memory.get("m", 0) + (1 - beta) * (g + wd * p)
+        m = beta * m / (1 - beta ** (t + 1)) + (1 - beta) * (g + wd * p) / (1 - beta**t)
+        x = newton_schulz(m.reshape(-1, p.shape[-1]), steps).reshape(p.shape)
+        return p - LR * x * (np.linalg.norm(p) / np.sqrt(p.shape[-1]) if p.any() else 1.0)
 
     return rule
 
@@ -119,6 +136,8 @@ RULES = {
     "lion(b1=0.5, b2=0.8)": lion(0.5, 0.8),
     "muon": muon(),
     "muon(momentum=0.5, nesterov=False, rms=0.0)": muon(0.5, False, 0.0),
+    "muon_sgd": muon_sgd(),
+    "muon_sgd(sgd_momentum=0.5)": muon_sgd(momentum=0.5),
     "lars": lars(),
     "lars(momentum=0.8, nesterov=True, trust=0.1)": lars(0.8, True, 0.1),
     "lamb": lamb(),
@@ -185,6 +204,53 @@ def test_muon_makes_each_convolution_one_orthogonal_matrix() -> None:
         values = np.linalg.svd(matrices, compute_uv=False) / scale
         assert (values > 0.5).all(), name  # Newton and Schulz's five steps come so near to 1
         assert (values < 1.3).all(), name
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.05])
+@pytest.mark.parametrize("settings", [{}, {"beta": 0.9, "steps": 5}, {"beta": 0.0}])
+def test_muon_sgd_moves_each_convolution_by_its_definition(settings: dict[str, Any], decay: float) -> None:
+    names = {"beta": "momentum", "steps": "steps"}
+    text = f"muon_sgd({', '.join(f'{names[name]}={value}' for name, value in settings.items())})"
+    rng = np.random.default_rng(0)
+    want = {name: rng.normal(size=shape) for name, shape in (("tall", (3, 3, 2, 4)), ("wide", (1, 1, 2, 8)))}
+    want |= {"zero": np.zeros((3, 3, 2, 4)), "stack0": rng.normal(size=(1, 1, 3, 2)), "stack1": np.ones((1, 1, 3, 2))}
+
+    def tree(arrays: dict[str, np.ndarray]) -> Any:  # nn.scan stacks the kernels of its layers
+        stack = np.stack([arrays["stack0"], arrays["stack1"]])
+        plain = {name: arrays[name] for name in ("tall", "wide", "zero")}
+        return {name: {"kernel": jnp.array(x, jnp.float32)} for name, x in (plain | {"stack": stack}).items()}
+
+    recipe, params = optim.parse(Config(optimizer=text, lr=LR, weight_decay=decay)), tree(want)
+    tx = optim.build(recipe, params, optax.constant_schedule(LR))
+    state, memory = tx.init(params), {name: {} for name in want}
+    for t in range(1, 4):
+        grads = {name: rng.normal(size=p.shape) for name, p in want.items()}
+        updates, state = tx.update(tree(grads), state, params)
+        params = apply(params, updates)
+        rule = muon_sgd(**settings)
+        want = {name: rule(p, grads[name], memory[name], t, decay) for name, p in want.items()}
+    jax.tree.map(lambda p, right: np.testing.assert_allclose(p, right, rtol=1e-4, atol=1e-5), params, tree(want))
+
+
+def test_muon_sgd_takes_jordans_steps_where_the_loss_ignores_the_scale_of_a_kernel() -> None:
+    rng = np.random.default_rng(0)
+    slope, kernel = rng.normal(size=(3, 3, 2, 4)), rng.normal(size=(3, 3, 2, 4))
+
+    def gradient_at(w: np.ndarray) -> np.ndarray:  # of (w / |w|) . slope, as if a normalization followed
+        unit = w / np.linalg.norm(w)
+        return (slope - unit * (unit * slope).sum()) / np.linalg.norm(w)
+
+    params: Any = {"kernel": jnp.array(kernel, jnp.float32)}
+    tx = optim.build(optim.parse(Config(optimizer="muon_sgd(momentum=0.0)")), params, optax.constant_schedule(0.3))
+    state = tx.init(params)
+    for _ in range(4):
+        grads = {"kernel": jnp.array(gradient_at(np.asarray(params["kernel"])), jnp.float32)}
+        updates, state = tx.update(grads, state, params)
+        params = apply(params, updates)
+        step = newton_schulz(gradient_at(kernel).reshape(-1, 4), 3).reshape(kernel.shape)
+        kernel = kernel * 2 / np.linalg.norm(kernel) - 0.3 * step  # its norm is the root of its 4 outputs before a step
+    got = np.asarray(params["kernel"])
+    np.testing.assert_allclose(got / np.linalg.norm(got), kernel / np.linalg.norm(kernel), atol=1e-5)
 
 
 def test_lbfgs_arrives_where_scipy_does() -> None:

@@ -144,6 +144,7 @@ def test_what_does_not_exist_is_refused(settings: dict[str, Any], message: str) 
         ({"optimizer": "sgd|schedule_free", "ema": 0.9}, "config.ema = 0.9: schedule_free has an average of its own"),
         ({"optimizer": "sgd(0.9)|schedule_free"}, "schedule_free takes the place of momentum: use sgd(momentum=0.0)"),
         ({"optimizer": "adamw|schedule_free"}, "schedule_free takes the place of momentum: use adamw(b1=0.0)"),
+        ({"optimizer": "muon_sgd(0.0)|schedule_free"}, "takes the place of momentum: use muon_sgd(sgd_momentum=0.0)"),
         ({"optimizer": "lbfgs", "sam_rho": 0.1}, "config.sam_rho goes with any optimizer but lbfgs"),
     ],
 )

@@ -59,6 +59,7 @@ def step_of(config: Config, model: Any = None, side: int = 4) -> tuple[TrainStat
 SAME = {"sgd": {}, "momentum, decay": {"optimizer": "sgd(momentum=0.9)", "weight_decay": 0.1, "decay_mask": ".*"},
         "adamw": {"optimizer": "adamw", "weight_decay": 0.1}, "ema": {"ema": 0.5}, "clipped": {"grad_clip_norm": 0.1},
         "lookahead": {"optimizer": "sgd(momentum=0.9)|lookahead(every=2)"}, "muon": {"optimizer": "muon"},
+        "muon_sgd": {"optimizer": "muon_sgd"},
         "schedule_free": {"optimizer": "sgd|schedule_free"}, "sam": {"sam_rho": 0.1, "grad_accum_steps": 2},
         "lbfgs": {"optimizer": "lbfgs", "lr": 1.0}, "factors": {"lr_factors": "^head/bias:2"}}  # fmt: skip
 
