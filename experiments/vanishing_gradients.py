@@ -62,10 +62,10 @@ def get_study(budget: str) -> Study:
         arms={f"{name}{mark}": arm(name, norm, budget) for norm, mark in NORMS.items() for name in ACTIVATIONS},
         seeds=3 if budget == "quick" else 5,
         metrics={
-            "log_ratio_start": "first / last gradient before training, powers of ten",
-            "log_ratio_end": "after training",
-            "dead_start": "dead units before training",
-            "dead_end": "after training",
+            "log_ratio_start": "log10 of first / last gradient before training",
+            "log_ratio_end": "log10 of first / last gradient after training",
+            "dead_start": "fraction of dead units before training",
+            "dead_end": "fraction of dead units after training",
             "test/accuracy": "test accuracy",
         },
         claims=(

@@ -78,7 +78,11 @@ def get_study(budget: str) -> Study:
     return Study(
         arms=arms,
         seeds=3 if budget == "quick" else 5,
-        metrics={"parameters": "parameters", "error": "test error", "shifted": f"shifted by {SHIFT} pixels"},
+        metrics={
+            "parameters": "parameters",
+            "error": "test error",
+            "shifted": f"error on images shifted by {SHIFT} pixels",
+        },
         claims=(
             Claim(
                 name="shared_weights_need_fewer_parameters",

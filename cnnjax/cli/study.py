@@ -4,6 +4,7 @@ import argparse
 import datetime
 import pathlib
 import time
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cnnjax import config_files
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from cnnjax.console import Console
     from cnnjax.runs.executors import Start
     from cnnjax.runs.supervise import Run
-    from cnnjax.study.report import Judged
+    from cnnjax.study import sequence
+    from cnnjax.study.record import Plan, StudyReport
 
 
 def add_flags(parser: shared.Parser) -> None:
@@ -29,6 +31,9 @@ def add_flags(parser: shared.Parser) -> None:
     parser.add_argument("--workdir", metavar="DIR", default="", help="folder of the runs (default: runs/studies/NAME)")
     parser.add_argument(
         "--report", metavar="DIR", default="", help="folder of the report (default: reports/ beside FILE)"
+    )
+    parser.add_argument(
+        "--report_only", action="store_true", help="write the report of the complete runs, and train none"
     )
     shared.add_data_dir_flag(parser)
 
@@ -47,34 +52,44 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     jax.config.update("jax_platforms", "cpu")  # the GPUs are for the runs
     from cnnjax.runs import workdir
     from cnnjax.runs.signals import Interrupted
-    from cnnjax.study import conduct, report
+    from cnnjax.study import conduct, plan, report, sequence
+    from cnnjax.study.check import check_study
 
     console = shared.setup_jax()
     file = pathlib.Path(args.file)
-    conduct.check_study(study)
+    check_study(study)
     start = shared.build_executor(args)
     root = pathlib.Path(args.workdir or f"runs/studies/{file.stem}")
-    runs = conduct.all_runs(root, study, args.data_dir)
+    path = pathlib.Path(args.report or file.parent / "reports") / f"{file.stem}-{args.budget}"
 
     def log(line: str) -> None:
         console.print(line, soft_wrap=True)
 
+    def runs_of(seeds: "Mapping[str, int]") -> "sequence.Runs":
+        return conduct.all_runs(root, study, args.data_dir, seeds)
+
+    def train(runs: "sequence.Runs") -> "list[str]":
+        return _conduct(console, runs, start, args.workers, 60 * args.stall_timeout)
+
     root.mkdir(parents=True, exist_ok=True)
     with workdir.hold_lock(root, "study"):
+        complete = sequence.complete_runs(root, study, args.data_dir)
+        first = plan.register(path.with_name(f"{path.name}.json"), study, args.budget, sum(map(len, complete.values())))
         try:
-            failures = _conduct(console, runs, start, args.workers, 60 * args.stall_timeout)
+            if args.report_only:
+                runs = complete
+                results = {arm: [conduct.collect(run, study, log) for run in runs[arm]] for arm in runs}
+            else:
+                runs, results = sequence.run_looks(study, runs_of, train, log)
         except Interrupted as interrupted:
             log(f"{interrupted}; rerun the same command to resume")
             return 128 + interrupted.signal
-        if failures:
-            total = sum(map(len, runs.values()))
-            raise InputError(f"{len(failures)} of {total} runs failed, so there is no report. {failures[0]}")
-        path = pathlib.Path(args.report or file.parent / "reports") / f"{file.stem}-{args.budget}"
-        results = {arm: [conduct.collect(run, study, log) for run in arm_runs] for arm, arm_runs in runs.items()}
-        first = next(iter(runs.values()))[0]
-        judged = report.write(path, study, results, _provenance(args.file, args.budget, first.folder))
-    _print(console, judged)
-    log(f"the report is {path}.md, with {path.name}.png, .svg and .csv")
+        record = _record(file.stem, args.budget, first, [run.folder for arm_runs in runs.values() for run in arm_runs])
+        command = shared.command_line("study", str(file), f"--budget={args.budget}")
+        record = report.write(path, study, results, record, command)
+    for claim in record.claims:
+        log(f"{claim.name}: {claim.headline}")
+    log(f"the report is {path}.md, with {path.name}.png, .svg, .csv and .json")
     return 0
 
 
@@ -103,32 +118,25 @@ def _conduct(
                                log=lambda line: console.print(line, soft_wrap=True), show=show)  # fmt: skip
 
 
-def _provenance(file: str, budget: str, run: pathlib.Path) -> list[str]:
-    """Returns two lines for the report: the command with its date, and the machine with the versions.
+def _record(name: str, budget: str, plan: "Plan", folders: "Sequence[pathlib.Path]") -> "StudyReport":
+    """Returns the record of a study without its verdicts: date, machine, versions and hours of its runs.
 
-    `run` is the folder of any run of the study.
+    Raises InputError if there are no runs.
     """
     from cnnjax.bench.rows import machine_info
     from cnnjax.runs import workdir
+    from cnnjax.study.record import StudyReport
 
-    here, there = machine_info(), workdir.read_json(run / "versions.json")
-    versions = ", ".join(f"{name} {there[name]}" for name in ("python", "jax", "flax", "optax"))
-    return [
-        f"`{shared.command_line('study', str(file), f'--budget={budget}')}`, {datetime.date.today():%d %B %Y}",
-        f"{here['machine']}, {here['cores']} cores; each run on {there['devices']}; {versions}",
-    ]
-
-
-def _print(console: "Console", judged: "list[Judged]") -> None:
-    """Prints the verdict on each claim, and a table of its findings."""
-    from rich.table import Table
-
-    for claim, verdict, findings in judged:
-        table = Table(title=f"{claim.name}: {verdict}", title_justify="left")
-        for name in ("expected", "metric", "difference", "interval", "verdict"):
-            table.add_column(name)
-        for f in findings:
-            expected = f"{f.comparison.a} {f.comparison.sign} than {f.comparison.b}"
-            bounds = f"{f.low:+.3g} to {f.high:+.3g}"
-            table.add_row(expected, f.comparison.metric, f"{f.difference:+.3g}", bounds, f.verdict)
-        console.print(table)
+    if not folders:
+        raise InputError(f"no run of {name} is complete, so there is no report; leave out --report_only")
+    here, there = machine_info(), workdir.read_json(folders[0] / "versions.json")
+    seconds = sum(workdir.read_json(folder / "result.json").get("seconds", 0.0) for folder in folders)
+    return StudyReport(
+        study=name,
+        budget=budget,
+        date=datetime.date.today().isoformat(),
+        machine=f"{here['machine']}, {here['cores']} cores; each run on {there['devices']}",
+        versions={package: there[package] for package in ("python", "jax", "flax", "optax")},
+        hours=round(seconds / 3600, 3),
+        plan=plan,
+    )

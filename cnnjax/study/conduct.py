@@ -3,22 +3,22 @@
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cnnjax import config as configs
 from cnnjax.config import ALIASES, FIELDS, Config
-from cnnjax.errors import InputError, nearest
+from cnnjax.errors import InputError
 from cnnjax.metrics import format_value
 from cnnjax.runs import workdir
 from cnnjax.runs.executors import Start
 from cnnjax.runs.supervise import End, Run, complete_metrics, has_result, summarize, supervise
-from cnnjax.study import CHAPTERS, Claim, Study
+from cnnjax.study import Study
 from cnnjax.study.progress import Progress
-from cnnjax.training.recipe import parse_recipe
 
 MEASURED = "measured.json"  # in a run's folder: the result of the study's `measure`
 NEW_FIELDS = ("init_match", "matmul_precision")  # config fields that earlier versions do not have
@@ -38,66 +38,37 @@ class Result:
     measured: dict[str, Any]
 
 
-def check_study(study: Study) -> None:
-    """Checks a study before anything runs.
+def config_digest(config: Config) -> str:
+    """Returns a digest of 8 hexadecimal digits of a config without its seed.
 
-    Raises InputError for fewer than one seed, arm or panel, an invalid config, an arm that starts from one that is not
-    trained from scratch, or a comparison of an unknown arm or metric.
-    """
-    for name, number in (("seeds", study.seeds), ("arms", len(study.arms)), ("panels", len(study.panels))):
-        if number < 1:
-            raise InputError(f"a study of {number} {name}: expected at least 1")
-    for arm, config in study.arms.items():
-        try:
-            parse_recipe(config)
-        except InputError as error:
-            raise InputError(f"arm {arm!r}: {error}") from error
-    for arm, source in study.starts.items():
-        if not {arm, source} <= study.arms.keys() - (study.starts.keys() - {arm}):
-            raise InputError(f"arm {arm!r} starts from {source!r}: expected an arm that is trained from scratch")
-    for claim in study.claims:
-        _check_claim(claim, study)
-
-
-def _check_claim(claim: Claim, study: Study) -> None:
-    """Checks one claim of a study. Raises InputError as `check_study`."""
-    if claim.chapter not in CHAPTERS:
-        raise InputError(f"claim {claim.name!r}: chapter {claim.chapter!r}: {nearest(claim.chapter, CHAPTERS)}")
-    for comparison in claim.comparisons:
-        for arm in (comparison.a, comparison.b):
-            if arm not in study.arms:
-                raise InputError(f"claim {claim.name!r}: no arm {arm!r}; valid: {', '.join(study.arms)}")
-        if comparison.metric not in study.metrics:
-            valid = ", ".join(study.metrics)
-            raise InputError(f"claim {claim.name!r}: no metric {comparison.metric!r}; valid: {valid}")
-        if comparison.margin < 0 or (comparison.sign == "equal" and not comparison.margin):
-            raise InputError(f"claim {claim.name!r}: margin={comparison.margin:g}: expected one of at least 0, "
-                             "and above 0 for 'equal'")  # fmt: skip
-
-
-def run_folder(root: pathlib.Path, arm: str, config: Config) -> pathlib.Path:
-    """Returns the folder of a run: `root`/<arm>-<digest>/seed<N>. The digest is that of the config without its seed.
-
-    The digest uses the former names of renamed config fields, and leaves out new ones at their defaults, so that the
-    runs of earlier versions are found.
+    Uses the former names of renamed config fields, and leaves out new ones at their defaults, so that the runs of
+    earlier versions are found.
     """
     values = {FORMER_NAMES.get(name, name): value for name, value in dataclasses.asdict(config).items()} | {"seed": 0}
     values = {name: value for name, value in values.items() if name not in NEW_FIELDS or value != FIELDS[name].default}
-    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
-    return root / f"{arm}-{digest}" / f"seed{config.seed}"
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def all_runs(root: pathlib.Path, study: Study, data_dir: str) -> dict[str, list[Run]]:
+def run_folder(root: pathlib.Path, arm: str, config: Config) -> pathlib.Path:
+    """Returns the folder of a run: `root`/<arm>-<digest>/seed<N>."""
+    return root / f"{arm}-{config_digest(config)}" / f"seed{config.seed}"
+
+
+def all_runs(
+    root: pathlib.Path, study: Study, data_dir: str, seeds: Mapping[str, int] | None = None
+) -> dict[str, list[Run]]:
     """Returns all runs of a study, complete or not: arm -> one run for each seed. Starts nothing.
 
-    For an arm in `study.starts`, config.init is the folder of the other arm's run with the same seed.
+    `seeds` is the number of seeds of each arm; None for `study.seeds` of each. For an arm in `study.starts`,
+    config.init is the folder of the other arm's run with the same seed; that arm needs as many seeds.
     """
     runs: dict[str, list[Run]] = {}
     for arm, arm_config in study.arms.items():
-        configs = [dataclasses.replace(arm_config, seed=arm_config.seed + i) for i in range(study.seeds)]
+        count = study.seeds if seeds is None else seeds[arm]
+        configs = [dataclasses.replace(arm_config, seed=arm_config.seed + i) for i in range(count)]
         runs[arm] = [Run(config, run_folder(root, arm, config), data_dir) for config in configs]
     for arm, source in study.starts.items():
-        for run, source_run in zip(runs[arm], runs[source], strict=True):
+        for run, source_run in zip(runs[arm], runs[source][: len(runs[arm])], strict=True):
             run.config.init = str(source_run.folder)
     return runs
 
@@ -131,7 +102,7 @@ def conduct(
     it. A run without output for `stall_timeout` seconds fails. `log` gets a line when a run ends, and `show` at every
     poll the runs in progress and a line about the progress of all. Raises Interrupted after SIGINT or SIGTERM.
     """
-    by_seed = [run for runs_of_seed in zip(*runs.values(), strict=True) for run in runs_of_seed]
+    by_seed = [run for runs_of_seed in itertools.zip_longest(*runs.values()) for run in runs_of_seed if run is not None]
     missing = [run for run in by_seed if not is_finished(run, log)]
     failures: list[str] = []
     folders = {run.folder for run in missing}

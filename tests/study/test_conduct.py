@@ -16,9 +16,8 @@ from cnnjax.errors import InputError
 from cnnjax.runs import workdir
 from cnnjax.runs.executors import Job
 from cnnjax.runs.supervise import Run
-from cnnjax.study import Claim, Comparison, Panel, Study, conduct, report
+from cnnjax.study import Claim, Comparison, Panel, Study, conduct
 from cnnjax.study.progress import Progress
-from cnnjax.study.verdict import HELD
 
 CONFIG = Config(model="mlp(features=(8,))", duration="2 epochs")
 
@@ -29,10 +28,6 @@ def claim(**changes: Any) -> Claim:
         "comparisons": (Comparison("fast", "higher", "slow", "test/accuracy"),),
     }  # fmt: skip
     return Claim(**plain | changes)
-
-
-def compares(*arguments: Any) -> dict[str, Any]:
-    return {"claims": (claim(comparisons=(Comparison(*arguments),)),)}
 
 
 def study(**changes: Any) -> Study:
@@ -170,54 +165,6 @@ def test_an_arm_is_run_again_when_the_arm_that_it_starts_from_has_changed(tmp_pa
     shutil.move(tmp_path / "a", tmp_path / "b")  # all together
     assert run(tmp_path / "b", changed, moved := Instant()) == []
     assert moved.folders == []
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"starts": {"slow": "fsat"}}, "arm 'slow' starts from 'fsat': expected an arm"),
-        ({"starts": {"slow": "fast", "fast": "slow"}}, "expected an arm that is trained from scratch"),
-        ({"seeds": 0}, "a study of 0 seeds: expected at least 1"),
-        ({"arms": {}}, "a study of 0 arms: expected at least 1"),
-        ({"panels": ()}, "a study of 0 panels: expected at least 1"),
-        ({"arms": {"a": Config(model="lenet6")}}, "arm 'a': unknown model 'lenet6'"),
-        (compares("fats", "higher", "slow", "depth"), "no arm 'fats'; valid: slow, fast"),
-        (compares("fast", "higher", "slow", "x"), "claim 'fast_is_better': no metric 'x'; valid: test/acc"),
-        (compares("fast", "equal", "slow", "depth"), "margin=0: expected one of at least 0, and above 0 for 'equal'"),
-        (compares("fast", "lower", "slow", "depth", -1), "margin=-1: expected"),
-        ({"claims": (claim(chapter="trainng"),)}, "chapter 'trainng': did you mean 'training'?"),
-    ],
-)
-def test_an_inconsistent_study_is_refused(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        conduct.check_study(study(**changes))
-
-
-def test_the_report_has_the_verdict_and_the_numbers(tmp_path: pathlib.Path) -> None:
-    case = study(remarks="Something\nelse.")
-    run(tmp_path / "runs", case, Instant())
-    runs = conduct.all_runs(tmp_path / "runs", case, "")
-    results = {arm: [conduct.collect(one, case, pytest.fail) for one in arm_runs] for arm, arm_runs in runs.items()}
-    ((_, verdict, (finding,)),) = report.write(tmp_path / "out" / "mine-quick", case, results, ["by hand"])
-    assert (verdict, finding.verdict) == (HELD, HELD)
-    assert finding.difference == pytest.approx(0.4)
-    page = (tmp_path / "out" / "mine-quick.md").read_text()
-    for line in (
-        "# mine-quick",
-        "## fast_is_better: held",
-        "**Claim.** fast is better",
-        "| fast higher than slow | accuracy | +0.4 | +0.4 to +0.4 | held |",
-        "| slow | 0.110 ± 0.010 | ",
-        "| fast | 0.510 ± 0.010 | ",
-        "![mine-quick](mine-quick.png)",
-        "Something else.",
-        "- by hand",
-    ):
-        assert any(text.startswith(line) for text in page.splitlines()), line
-    rows = (tmp_path / "out" / "mine-quick.csv").read_text().splitlines()
-    assert rows[0] == "arm,run,test/accuracy,depth"
-    assert len(rows) == 7
-    assert (tmp_path / "out" / "mine-quick.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_a_run_is_measured_once(tmp_path: pathlib.Path) -> None:

@@ -11,6 +11,7 @@ from cnnjax.runs import supervise
 from cnnjax.study import Panel, conduct, report
 from tests import faults
 from tests.study.test_conduct import Instant, study
+from tests.study.test_study_report import empty
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CASE = study(starts={"slow": "fast"}, seeds=2, panels=(Panel("bars", "depth", "depth"),),
@@ -22,7 +23,7 @@ def run(folder: pathlib.Path, log: list[str]) -> str:
     runs = conduct.all_runs(folder / "runs", CASE, "")
     conduct.conduct(runs, Instant(), workers=1, stall_timeout=60, log=log.append)
     results = {arm: [conduct.collect(one, CASE, log.append) for one in arm_runs] for arm, arm_runs in runs.items()}
-    report.write(folder / "mine", CASE, results, ["by hand"])
+    report.write(folder / "mine", CASE, results, empty(CASE), "the command")
     return (folder / "mine.csv").read_text()
 
 

@@ -3,13 +3,15 @@
 import json
 import math
 import pathlib
+from collections import Counter
 
 import pytest
 
 from cnnjax import cli, config_files
 from cnnjax.runs.executors import EXECUTORS
-from cnnjax.study import BUDGETS, conduct
-from cnnjax.study.verdict import judge_claim
+from cnnjax.study import BUDGETS, report
+from cnnjax.study.check import check_study
+from cnnjax.study.record import read_report
 from tests.runs.fakes import FakeExecutor, fails
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -19,28 +21,29 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.py")), ids=lambda path: path.stem)
 def test_every_study_is_consistent(path: pathlib.Path, budget: str) -> None:
     study = config_files.read_study(str(path), budget)
-    conduct.check_study(study)
+    check_study(study)
     assert {arm for panel in study.panels for arm in panel.arms} <= set(study.arms)
     assert path.stem in (path.read_text().split('"""')[1])  # its command
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments" / "reports").glob("*.csv")), ids=lambda path: path.stem)
 def test_every_report_agrees_with_its_study(path: pathlib.Path) -> None:
-    """The verdict on the page follows from the numbers in the CSV file."""
+    """The verdicts on the page and in the record follow from the numbers in the CSV file."""
     name, _, budget = path.stem.rpartition("-")
     study = config_files.read_study(str(ROOT / "experiments" / f"{name}.py"), budget)
-    header, *rows = [line.rsplit(",", len(study.metrics) + 1) for line in path.read_text().splitlines()]
-    assert header == ["arm", "run", *study.metrics]
-    values: dict[str, dict[str, list[float]]] = {}
-    for arm, _, *numbers in rows:
-        for metric, number in zip(study.metrics, numbers, strict=True):
-            values.setdefault(arm.strip('"'), {}).setdefault(metric, []).append(float(number))
-    assert list(values) == list(study.arms)
-    assert all(len(numbers) == study.seeds for metrics in values.values() for numbers in metrics.values())
+    record = read_report(path.with_suffix(".json"))
+    assert (record.study, record.budget) == (name, budget)
+    claims = report.judge_study(study, report.read_values(path, study), record.plan)
+    assert list(map(repr, claims)) == list(map(repr, record.claims))  # nan is not equal to itself
     page = path.with_suffix(".md").read_text()
-    for claim in study.claims:
-        assert f"\n## {claim.name}: {judge_claim(claim, values)[0]}\n" in page
+    assert all(f"\n## {claim.name}\n\n**{claim.headline}**\n" in page for claim in claims)
     assert path.with_suffix(".png").exists()
+
+
+def test_the_names_of_claims_are_unique() -> None:
+    studies = [config_files.read_study(str(path), "full") for path in (ROOT / "experiments").glob("*.py")]
+    names = Counter(claim.name for study in studies for claim in study.claims)
+    assert {name for name, count in names.items() if count > 1} == set()
 
 
 FILE = """

@@ -1,0 +1,80 @@
+"""The figure of a study: a grid of its panels, made for a slide."""
+
+import pathlib
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cnnjax import colors, style
+from cnnjax.study import Panel, Study
+from cnnjax.study.conduct import Result, last_value
+from cnnjax.study.sequence import Results
+
+PANEL = (4.0, 3.0)  # inches; two make the width of a slide
+
+
+@style.house()
+def draw(path: pathlib.Path, study: Study, results: Results) -> None:
+    """Draws the study's figure into `path`.png and `path`.svg: a grid of its panels, with one color per arm.
+
+    `results` is arm -> one `Result` for each complete run; arms without one are left out.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    shown = [arm for arm in study.arms if results[arm]]
+    columns = min(2, len(study.panels))
+    rows = -(-len(study.panels) // columns)
+    figure = style.new_figure(PANEL[0] * columns, PANEL[1] * rows)
+    colors_of = {arm: style.line_style(i) for i, arm in enumerate(study.arms)}
+    lines = []
+    for i, panel in enumerate(study.panels, start=1):
+        axes = figure.add_subplot(rows, columns, i)
+        axes.set_title(style.wrap(panel.title, PANEL[0] - 0.8, style.FONT, bold=True))
+        arms = [arm for arm in shown if not panel.arms or arm in panel.arms]
+        for position, arm in enumerate(arms):
+            _plot(axes, panel, arm, position, colors_of[arm], results[arm])
+        if panel.log:
+            axes.set_yscale("log")
+            style.plain_log_ticks(axes.yaxis)
+        if panel.kind == "bars":
+            axes.set_yticks(range(len(arms)), map(style.plain_label, arms))
+            axes.invert_yaxis()
+            axes.grid(axis="x")
+        else:
+            axes.set_xlabel(panel.xlabel)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.margins(x=0)
+            axes.grid(axis="y")
+            lines.append(axes)
+    counts = sorted({len(results[arm]) for arm in shown})
+    if counts[-1] > 1:
+        bars = [panel.kind == "bars" for panel in study.panels]
+        count = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
+        bands, dots = "; bands: their range" * (not all(bars)), "; dots: single runs" * any(bars)
+        style.set_title(figure, "", f"mean of {count} runs{bands}{dots}")
+    for axes in lines:  # when all panels are there, and have their sizes
+        style.label_lines(axes, style.SMALL)
+    style.save(figure, path)
+
+
+def _plot(axes: Any, panel: Panel, arm: str, position: int, line: Mapping[str, Any], results: Sequence[Result]) -> None:
+    """Plots one arm in a panel: the mean over its runs, and their range or, with bars, a point for each run.
+
+    `position` is the place of the bar, and `line` the color and dashes of the arm.
+    """
+    if panel.kind == "bars":
+        values = [last_value(panel.metric, result) for result in results]
+        axes.barh(position, statistics.fmean(values), color=line["color"], alpha=0.7)
+        axes.plot(values, [position] * len(values), "o", color=colors.INK, markersize=3)
+        return
+    if panel.kind == "curve":
+        x = [row["epoch"] for row in results[0].metrics if panel.metric in row]
+        rows = [[row[panel.metric] for row in result.metrics if panel.metric in row] for result in results]
+    else:
+        rows = [result.measured[panel.metric] for result in results]
+        x = list(range(1, len(rows[0]) + 1))
+    table = np.array(rows, float)
+    axes.plot(x, table.mean(axis=0), label=style.plain_label(arm), **line)
+    axes.fill_between(x, table.min(axis=0), table.max(axis=0), color=line["color"], alpha=0.15, linewidth=0)

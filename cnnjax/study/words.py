@@ -1,0 +1,138 @@
+"""Verdicts in plain words: the sentence at the top of a claim's report."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from cnnjax.metrics import METRICS
+from cnnjax.study import Comparison
+from cnnjax.study.record import CONTRADICTED, EQUAL, HELD, REFUTED, UNDECIDED, Finding
+
+LARGEST_EFFECT = 100  # standard deviations; above it the deviation is too small to be measured by a few seeds
+
+
+def headline(verdict: str, findings: Sequence[Finding], metrics: Mapping[str, str]) -> str:
+    """Returns the verdict on a claim in a sentence or two, with the finding that matters most.
+
+    That is the failed part of a claim that fails, the part that needs most seeds of an undecided one, and else the part
+    with the smallest effect or, of parts that are equal, the largest. `metrics` is metric -> its name, as in
+    `Study.metrics`.
+    """
+    count = len(findings)
+    by_verdict = {v: [f for f in findings if f.verdict == v] for v in (CONTRADICTED, REFUTED, UNDECIDED, HELD, EQUAL)}
+    failed = by_verdict[CONTRADICTED] + by_verdict[REFUTED]
+    if verdict in (CONTRADICTED, REFUTED):
+        finding, part = failed[0], f" in {len(failed)} of {count} parts"
+    elif verdict == UNDECIDED:
+        open_parts = by_verdict[UNDECIDED]
+        finding, part = max(open_parts, key=_seeds_or_infinity), f" in {len(open_parts)} of {count} parts"
+    else:
+        finding, part = min(findings, key=_strength), f" in all {count} parts. The closest"
+    part = part * (count > 1)
+    return f"{verdict.capitalize()}{part}: {sentence(finding, metrics)}."
+
+
+def _seeds_or_infinity(finding: Finding) -> float:
+    """Returns the seeds that an undecided finding needs, as a sort key."""
+    return finding.needed or math.inf
+
+
+def _strength(finding: Finding) -> float:
+    """Returns how far a finding is from the edge of its verdict, as a sort key: in standard deviations for most."""
+    if finding.verdict == EQUAL:
+        return 1 - abs(finding.difference) / finding.comparison.margin
+    return math.inf if math.isnan(finding.effect) else abs(finding.effect)
+
+
+def sentence(finding: Finding, metrics: Mapping[str, str]) -> str:
+    """Returns a finding as a clause: 'plain-56 has a training loss 0.50 higher than plain-20 (95 % interval ...)'."""
+    c, d = finding.comparison, finding.difference
+    name = metrics[c.metric]
+    if not finding.seeds:
+        return f"{c.a} and {c.b} have no complete runs in common"
+    article = "an" if name[:1].lower() in "aeiou" else "a"
+    if finding.verdict == EQUAL:
+        text = f"{c.a} and {c.b} have the same {name} within {amount(c.metric, c.margin)}; the difference is "
+        text += f"{amount(c.metric, abs(d), finding)} "
+    elif d == 0:
+        text = f"{c.a} has the same {name} as {c.b} "
+    else:
+        text = f"{c.a} has {article} {name} {amount(c.metric, abs(d), finding)} {_direction(d)} than {c.b} "
+    text += f"({evidence(finding)})"
+    if finding.verdict in (CONTRADICTED, REFUTED, UNDECIDED) or c.sign == "at_least":
+        text += f"; expected: {expectation(c)}"
+    if finding.needed:
+        text += f"; about {finding.needed} seeds would decide it"
+    return text
+
+
+def evidence(finding: Finding) -> str:
+    """Returns the certainty of a finding: '95 % interval 0.21 to 0.78; 4.3 standard deviations; 3 seeds'.
+
+    The interval is that of b - a if the difference a - b is negative and the sentence says 'lower'.
+    """
+    seeds = "1 seed" if finding.seeds == 1 else f"{finding.seeds} seeds"
+    return "; ".join([interval(finding, math.copysign(1, finding.difference)), *effect(finding), seeds])
+
+
+def interval(finding: Finding, sign: float = 1) -> str:
+    """Returns the interval of a finding's difference, times `sign` (1 or -1): '95 % interval 0.21 to 0.78'."""
+    if not math.isfinite(finding.low):
+        return "no interval"
+    metric, decimals = finding.comparison.metric, _decimals(finding.comparison.metric, finding)
+    low, high = sorted(sign * bound * _scale(metric) for bound in (finding.low, finding.high))
+    return f"{finding.level * 100:.0f} % interval {low:.{decimals}f} to {high:.{decimals}f}{_unit(metric)}"
+
+
+def effect(finding: Finding) -> list[str]:
+    """Returns the standardized difference as text in a list, '4.3 standard deviations'; [] if it is unknown."""
+    if math.isnan(finding.effect):
+        return []
+    large = abs(finding.effect) > LARGEST_EFFECT
+    return [f"over {LARGEST_EFFECT} standard deviations" if large else f"{abs(finding.effect):.1f} standard deviations"]
+
+
+def expectation(comparison: Comparison) -> str:
+    """Returns what a comparison expects of arm `a`: 'higher by more than 0.5'."""
+    margin = amount(comparison.metric, comparison.margin)
+    if comparison.sign == "equal":
+        return f"within {margin}"
+    if comparison.sign == "at_least":
+        return f"not lower by {margin} or more" if comparison.margin else "not lower"
+    return f"{comparison.sign} by more than {margin}" if comparison.margin else comparison.sign
+
+
+def amount(metric: str, value: float, finding: Finding | None = None) -> str:
+    """Formats a difference: 'test/accuracy' in percentage points, others in units of the metric.
+
+    The digits are those that the interval of `finding` leaves; without one as many as the value has.
+    """
+    value *= _scale(metric)
+    return (f"{value:g}" if finding is None else f"{value:.{_decimals(metric, finding)}f}") + _unit(metric)
+
+
+def _direction(difference: float) -> str:
+    """Returns 'higher' or 'lower'."""
+    return "higher" if difference > 0 else "lower"
+
+
+def _is_fraction(metric: str) -> bool:
+    """Returns whether a metric is one of `METRICS` that is shown as a percentage."""
+    row = METRICS.get(metric.rpartition("/")[2])
+    return row is not None and row.format_spec.endswith("%")
+
+
+def _scale(metric: str) -> float:
+    """Returns the factor by which a metric is shown."""
+    return 100.0 if _is_fraction(metric) else 1.0
+
+
+def _unit(metric: str) -> str:
+    """Returns the unit of a metric's differences, with a space before it."""
+    return " points" if _is_fraction(metric) else ""
+
+
+def _decimals(metric: str, finding: Finding) -> int:
+    """Returns the number of decimals with which half the interval's width has two significant digits."""
+    half = (finding.high - finding.low) / 2 * _scale(metric)
+    size = half if math.isfinite(half) and half > 0 else abs(finding.difference) * _scale(metric)
+    return min(6, max(0, 1 - math.floor(math.log10(size)))) if size else 0

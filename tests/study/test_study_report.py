@@ -1,0 +1,74 @@
+"""Reports: the page, the rows, the figure and the record of a study."""
+
+import pathlib
+
+import pytest
+
+from cnnjax.errors import InputError
+from cnnjax.study import Study, conduct, report
+from cnnjax.study.plan import make_plan
+from cnnjax.study.record import HELD, StudyReport, read_report, read_reports
+from tests.study.test_conduct import Instant, run, study
+
+
+def empty(case: Study) -> StudyReport:
+    """Returns the record of a study before its verdicts."""
+    return StudyReport("mine", "quick", "2026-11-29", "a machine", {"jax": "1.0"}, 1.5, make_plan(case))
+
+
+def test_the_report_has_the_verdict_and_the_numbers(tmp_path: pathlib.Path) -> None:
+    case = study(remarks="Something\nelse.", vary="Take another\nrate.")
+    run(tmp_path / "runs", case, Instant())
+    runs = conduct.all_runs(tmp_path / "runs", case, "")
+    results = {arm: [conduct.collect(one, case, pytest.fail) for one in arm_runs] for arm, arm_runs in runs.items()}
+    record = report.write(tmp_path / "out" / "mine-quick", case, results, empty(case), "the command")
+    ((finding,),) = [claim.findings for claim in record.claims]
+    assert finding.verdict == HELD
+    assert finding.difference == pytest.approx(0.4)
+    page = (tmp_path / "out" / "mine-quick.md").read_text()
+    for line in (
+        "# mine, quick budget",
+        "**Held: fast has an accuracy 40 points higher than slow (95 % interval 40 to 40 points; 3 seeds).**",
+        "*Claim.* fast is better",
+        "| accuracy | fast | slow | higher | 40 points | 95 % interval 40 to 40 points | unknown | 3 | held |",
+        "| slow | 0.110 ± 0.010 | ",
+        "| fast | 0.510 ± 0.010 | ",
+        "![mine-quick](mine-quick.png)",
+        "Runs of one seed share",
+        "`the command`",
+        "Take another rate.",
+        "- a machine; jax 1.0",
+    ):
+        assert any(text.startswith(line) for text in page.splitlines()), line
+    rows = (tmp_path / "out" / "mine-quick.csv").read_text().splitlines()
+    assert rows[0] == "arm,run,test/accuracy,depth"
+    assert len(rows) == 7
+    assert (tmp_path / "out" / "mine-quick.png").read_bytes()[:4] == b"\x89PNG"
+    assert read_reports(tmp_path / "out") == (record,)
+
+
+def test_what_json_does_not_have_is_read_as_it_was_written(tmp_path: pathlib.Path) -> None:
+    """A single run has neither an interval nor an effect."""
+    case = study(seeds=1)
+    values = {"slow": {"test/accuracy": [0.5], "depth": [1.0]}, "fast": {"test/accuracy": [0.6], "depth": [1.0]}}
+    record = report.write_page(tmp_path / "mine-quick", case, values, empty(case), "the command")
+    assert "Infinity" not in (text := (tmp_path / "mine-quick.json").read_text())
+    assert "NaN" not in text
+    assert repr(read_report(tmp_path / "mine-quick.json")) == repr(record)  # nan is not equal to itself
+    assert "(no interval; 1 seed)" in (tmp_path / "mine-quick.md").read_text()
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"plan": {"claims": []}, "claims": 3}'])
+def test_a_damaged_record_is_named(text: str, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "mine-quick.json").write_text(text)
+    with pytest.raises(
+        InputError, match=r"mine-quick.json is damaged .*; `cnnjax study` writes it anew once it is rem"
+    ):
+        read_reports(tmp_path)
+
+
+def test_rows_of_another_study_are_refused(tmp_path: pathlib.Path) -> None:
+    case = study()
+    report.write_values(tmp_path / "a.csv", case, {"slow, old": {"test/accuracy": [0.5], "depth": [1.0]}})
+    with pytest.raises(InputError, match=r"a.csv belongs to another study"):
+        report.read_values(tmp_path / "a.csv", case)
