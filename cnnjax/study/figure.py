@@ -16,10 +16,11 @@ PANEL = (4.0, 3.0)  # inches; two make the width of a slide
 
 
 @style.house()
-def draw(path: pathlib.Path, study: Study, results: Results) -> None:
+def draw(path: pathlib.Path, study: Study, results: Results, title: str = "") -> None:
     """Draws the study's figure into `path`.png and `path`.svg: a grid of its panels, with one color per arm.
 
-    `results` is arm -> one `Result` for each complete run; arms without one are left out.
+    `results` is arm -> one `Result` for each complete run; arms without one are left out. `title`
+    stands above the panels.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -49,11 +50,13 @@ def draw(path: pathlib.Path, study: Study, results: Results) -> None:
             axes.grid(axis="y")
             lines.append(axes)
     counts = sorted({len(results[arm]) for arm in shown})
+    note = ""
     if counts[-1] > 1:
         bars = [panel.kind == "bars" for panel in study.panels]
         count = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
         bands, dots = "; bands: their range" * (not all(bars)), "; dots: single runs" * any(bars)
-        style.set_title(figure, "", f"mean of {count} runs{bands}{dots}")
+        note = f"mean of {count} runs{bands}{dots}"
+    style.set_title(figure, title, note)
     for axes in lines:  # when all panels are there, and have their sizes
         style.label_lines(axes, style.SMALL)
     style.save(figure, path)

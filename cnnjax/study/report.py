@@ -51,18 +51,19 @@ def write(path: pathlib.Path, study: Study, results: Results, report: StudyRepor
     the command line that makes the report.
     """
     values = values_of(study, results)
-    draw(path, study, results)
     write_values(path.with_name(f"{path.name}.csv"), study, values)
-    return write_page(path, study, values, report, command)
-
-
-def write_page(path: pathlib.Path, study: Study, values: Values, report: StudyReport, command: str) -> StudyReport:
-    """Judges a study by the metrics of its runs; writes `path`.md and `path`.json. Returns the record."""
     report = dataclasses.replace(report, claims=judge_study(study, values, report.plan))
+    verdicts = [f"{claim.name.replace('_', ' ').capitalize()}: {claim.verdict}." for claim in report.claims]
+    draw(path, study, results, " ".join(verdicts))
+    write_page(path, study, values, report, command)
+    return report
+
+
+def write_page(path: pathlib.Path, study: Study, values: Values, report: StudyReport, command: str) -> None:
+    """Writes `path`.md and `path`.json of a judged study. `values` is arm -> metric -> one value for each run."""
     text = page(path.name, study, report, values, command)
     workdir.write_atomically(path.with_name(f"{path.name}.md"), text.encode(errors="surrogateescape"))
     write_report(path.with_name(f"{path.name}.json"), report)
-    return report
 
 
 def write_values(path: pathlib.Path, study: Study, values: Values) -> None:

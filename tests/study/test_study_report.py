@@ -1,5 +1,6 @@
 """Reports: the page, the rows, the figure and the record of a study."""
 
+import dataclasses
 import pathlib
 
 import pytest
@@ -51,7 +52,8 @@ def test_what_json_does_not_have_is_read_as_it_was_written(tmp_path: pathlib.Pat
     """A single run has neither an interval nor an effect."""
     case = study(seeds=1)
     values = {"slow": {"test/accuracy": [0.5], "depth": [1.0]}, "fast": {"test/accuracy": [0.6], "depth": [1.0]}}
-    record = report.write_page(tmp_path / "mine-quick", case, values, empty(case), "the command")
+    record = dataclasses.replace(empty(case), claims=report.judge_study(case, values, make_plan(case)))
+    report.write_page(tmp_path / "mine-quick", case, values, record, "the command")
     assert "Infinity" not in (text := (tmp_path / "mine-quick.json").read_text())
     assert "NaN" not in text
     assert repr(read_report(tmp_path / "mine-quick.json")) == repr(record)  # nan is not equal to itself
