@@ -115,9 +115,10 @@ def test_few_know_train() -> None:
 
 
 def test_pictures_of_networks_are_on_top() -> None:
-    """The command and the package itself know them, and nothing that they are made of."""
+    """The command, the package itself and the measurements of studies know them, and nothing that they are made of."""
     knowing = {name for name, path in MODULES.items() if any("cnnjax.visualize" in used for used in ours(path))}
-    assert {name for name in knowing if not name.startswith("cnnjax.visualize")} <= {"cnnjax", "cnnjax.cli.visualize"}
+    above = {"cnnjax", "cnnjax.cli.visualize", "cnnjax.study.inside"}
+    assert {name for name in knowing if not name.startswith("cnnjax.visualize")} <= above
     assert ours(PACKAGE / "visualize" / "kinds.py", top_only=True) == set()  # for --help
 
 

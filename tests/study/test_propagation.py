@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from cnnjax.models import create_model
 from cnnjax.models.blocks import sow_aux_logits
+from cnnjax.state import Tree
 from cnnjax.study import propagation
 from tests import tiny
 
@@ -50,7 +51,7 @@ def test_the_response_is_that_of_the_last_normalization_in_each_block(shortcut: 
     """Batch normalization gives a standard deviation of its scale; that of a shortcut does not count."""
     model = create_model(f"cifar_resnet20(depth=14, shortcut='{shortcut}')", 10, "float32")
     images = jax.random.normal(jax.random.key(0), (8, 8, 8, 3))
-    variables = model.init({"params": jax.random.key(1)}, images, train=True)
+    variables: Tree = model.init({"params": jax.random.key(1)}, images, train=True)
     block = variables["params"]["stage2_block1"]
     block["norm1"]["scale"] = jnp.full_like(block["norm1"]["scale"], 5.0)
     block["norm2"]["scale"] = jnp.full_like(block["norm2"]["scale"], 3.0)
