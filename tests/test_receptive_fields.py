@@ -12,6 +12,7 @@ import pytest
 
 from cnnjax.errors import InputError
 from cnnjax.models import MODELS, create_model, layers
+from cnnjax.models.normalization import spatial_response_norm
 from cnnjax.summarize.receptive_field import ReceptiveField
 from cnnjax.summarize.trace import receptive_fields
 from tests.models import zoo
@@ -84,7 +85,8 @@ def assert_as_counted(model: nn.Module, shape: tuple[int, int, int], border: int
 
 @pytest.mark.parametrize("text", zoo.computed(lambda text: "features_only" in zoo.fields_of(text)))
 def test_every_unit_of_every_network_sees_its_window(text: str) -> None:
-    model = create_model(zoo.with_fields(text, features_only=True), 10)
+    fields = {"spatial_norm": False} if "spatial_norm" in zoo.fields_of(text) else {}  # a zero divided stays a zero
+    model = create_model(zoo.with_fields(text, features_only=True, **fields), 10)
     height, width, channels = zoo.smallest(text)
     if MODELS[text.partition("(")[0]].input_shape[0] > 32:  # takes any size; a larger one has windows inside
         height, width = max(height, 48), max(width, 48) + 16
@@ -170,6 +172,15 @@ def test_a_mean_over_all_positions_makes_the_field_global_and_keeps_the_window(g
     fields = receptive_fields(Net((lambda x: conv(name="a")(x), gate, lambda x: conv(name="b")(x))), (9, 9, 1))
     assert [field.is_global for field in fields.values()] == [False, True, True]
     assert [field.size[0] for field in fields.values()] == [3, 3, 5]
+
+
+def test_what_a_value_is_divided_by_counts() -> None:
+    (field,) = receptive_fields(Net((spatial_response_norm,)), (9, 8, 1)).values()
+    assert field == ReceptiveField((5, 5), (1, 1), (-2, -2))
+    gradient = jax.grad(lambda x: spatial_response_norm(x)[0, 3, 1, 0])(jnp.ones((1, 9, 8, 1)))
+    (top, bottom), (left, right) = field.window((3, 1), within=(9, 8))
+    rows, columns = np.nonzero(gradient[0, :, :, 0])
+    assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (top, bottom, left, right)
 
 
 def test_a_fully_connected_layer_sees_the_whole_image_and_nothing_less() -> None:

@@ -82,7 +82,7 @@ def test_what_families_share_imports_nothing_else_of_ours() -> None:
     native = {f"cnnjax.ops.{name}" for name in ("onednn", "partitioning", "primitive")}
     expected = {
         "models.layers": layers,
-        "models.normalization": {"cnnjax.ops.batch_norm"},
+        "models.normalization": {"cnnjax.ops.batch_norm", "cnnjax.ops.pooling"},
         "models.blocks": {"cnnjax.models.layers"},
         "ops.convolution": native,
         "ops.pooling": native,

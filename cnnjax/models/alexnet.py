@@ -1,23 +1,27 @@
-"""AlexNet (2012) with and without groups, its successor of 2014, and the versions of Caffe and TF-Slim.
+"""AlexNet (2012) as its paper and as its source code have it, its successor of 2014, the versions of Caffe and TF-Slim.
 
 Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep Convolutional Neural Networks. NIPS 2012, sec. 3 and 5.
 Krizhevsky: One Weird Trick for Parallelizing Convolutional Neural Networks. arXiv 1404.5997, 2014, footnote 1.
-The paper says 224x224 images, but its 55x55 feature maps need 227x227.
+The source code of 2012, which the Computer History Museum released in 2025: experiments/alexnet_paper_and_code.md.
+The paper says 224x224 images; its 55x55 feature maps need 227x227, or windows that hang over the border as in the code.
 """
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 from flax import linen as nn
 
+from cnnjax.models.blocks import Layers, identity
 from cnnjax.models.layers import max_pool
 from cnnjax.models.network import NORMS_WITH_LRN, Network, Variant, field
-from cnnjax.models.normalization import local_response_norm
+from cnnjax.models.normalization import local_response_norm, spatial_response_norm
 
 KERNELS = (11, 5, 3, 3, 3)
 GROUPED = (2, 4, 5)  # convolutions with groups; their biases start from the field `bias`
 POOLED = (1, 2, 5)  # convolutions followed by a pool: 3x3, stride 2, so windows overlap (sec. 3.4)
+DEEP = (3, 4, 5)  # convolutions that start from the field `deep_std`
 
 
 class AlexNet(Network):
@@ -29,13 +33,22 @@ class AlexNet(Network):
 
     Attributes:
       features: channels of conv1 to conv5.
+      hidden: sizes of fc6 and fc7.
       groups: groups of conv2, conv4 and conv5; 2 for the paper's two GPUs.
+      stride: stride of conv1; 4 in all papers, less for images of 64x64.
       padding: padding of conv1 in pixels; 2 gives 224x224 images the feature maps that 0 gives 227x227 ones.
       window: side of the last feature maps at the paper's image size, for head="conv".
       bias: initial bias of conv2, conv4, conv5 and the hidden fully connected layers (sec. 5).
       lrn_alpha: alpha of `local_response_norm` (sec. 3.3); Caffe divides its 1e-4 by the 5 channels: 2e-5.
       lrn_k: k of `local_response_norm`; Caffe has 1.
       pool_first: applies response normalization after the pool, as in CaffeNet, not before.
+      ceil: rounds output sizes of conv1 and of pools up: the last windows hang over the border, onto zeros (pools:
+          nothing). Then 224x224 images have the feature maps that 227x227 ones have without.
+      relu_after_pool: layers 1 and 5 pool before the ReLU. Layer 1 thus normalizes signed responses; layer 5 remains
+          the same function.
+      spatial_norm: layer 2 ends with `spatial_response_norm`, before its pool.
+      deep_std: standard deviation of conv3, conv4 and conv5 at the start, with initializer="gaussian"; 0 is that of the
+          other layers, `initializer_std`.
       small_images: for 32x32 images; conv1 is 3x3 with stride 1 and no pool follows it.
     """
 
@@ -44,13 +57,19 @@ class AlexNet(Network):
     initializer: str = "gaussian"
     head: str = "fc"
     features: Sequence[int] = field((96, 256, 384, 384, 256), minimum=1, length=len(KERNELS))
+    hidden: Sequence[int] = field((4096, 4096), minimum=1, length=2)
     groups: int = field(2, minimum=1)
+    stride: int = field(4, minimum=1)
     padding: int = field(0, minimum=0)
     window: int = field(6, minimum=1)
     bias: float = 1.0
     lrn_alpha: float = 1e-4
     lrn_k: float = 2.0
     pool_first: bool = False
+    ceil: bool = False
+    relu_after_pool: bool = False
+    spatial_norm: bool = False
+    deep_std: float = field(0.0, minimum=0)
     small_images: bool = False
 
     def __post_init__(self) -> None:
@@ -61,33 +80,50 @@ class AlexNet(Network):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array | dict[str, jax.Array]:
         layers, features = self.layers(train), {}
+        spatial_norm = spatial_response_norm if self.spatial_norm and self.norm == "lrn" else identity
         if self.norm == "lrn":
             layers = layers._replace(lrn=partial(local_response_norm, alpha=self.lrn_alpha, k=self.lrn_k))
-        bias_init = nn.initializers.constant(self.bias)
-        for i, (channels, kernel) in enumerate(zip(self.features, KERNELS, strict=True), start=1):
-            if i > 1:
-                grouped = {"groups": self.groups, "bias_init": bias_init} if i in GROUPED else {}
-                conv = layers.conv(channels, kernel, **grouped, name=f"conv{i}")
-            elif self.small_images:
-                conv = layers.conv(channels, 3, name="conv1")
-            else:
-                conv = layers.conv(channels, kernel, 4, self.padding, name="conv1")
-            x = features[f"conv{i}"] = layers.norm_act(name=f"norm{i}")(conv(x))
+        for i in range(1, len(KERNELS) + 1):
+            relu_last = self.relu_after_pool and i in (1, 5)
+            x = self._conv(i, layers)(x)
+            x = layers.norm(name=f"norm{i}")(x) if relu_last else layers.norm_act(name=f"norm{i}")(x)
+            features[f"conv{i}"] = x
             if i <= 2 and not self.pool_first:
                 x = layers.lrn(x)
+            if i == 2:
+                x = spatial_norm(x)
             if i in POOLED and not (i == 1 and self.small_images):
-                x = features[f"pool{i}"] = max_pool(x, 3, 2)
+                x = features[f"pool{i}"] = max_pool(x, 3, 2, ceil=self.ceil)
             if i <= 2 and self.pool_first:
                 x = layers.lrn(x)
+            if relu_last:
+                x = layers.act(x)
         if self.features_only:
             return features
         window = 7 if self.small_images else self.window
-        return self.fc_head(x, layers, window, bias_init=bias_init)
+        return self.fc_head(x, layers, window, self.hidden, bias_init=nn.initializers.constant(self.bias))
+
+    @nn.nowrap
+    def _conv(self, i: int, layers: Layers) -> nn.Module:
+        """Returns the convolution of layer `i`, from 1 to 5."""
+        options: dict[str, Any] = {"name": f"conv{i}"}
+        if i in GROUPED:
+            options |= {"groups": self.groups, "bias_init": nn.initializers.constant(self.bias)}
+        if i in DEEP and self.deep_std and self.initializer == "gaussian":
+            options["kernel_init"] = nn.initializers.normal(self.deep_std)
+        if i > 1:
+            return layers.conv(self.features[i - 1], KERNELS[i - 1], **options)
+        if self.small_images:
+            return layers.conv(self.features[0], 3, **options)
+        return layers.conv(self.features[0], KERNELS[0], self.stride, self.padding, ceil=self.ceil, **options)
 
 
 _PAPER = "Krizhevsky et al., ImageNet Classification with Deep Convolutional Neural Networks, NIPS 2012"
 _WEIRD = "Krizhevsky, One Weird Trick for Parallelizing Convolutional Neural Networks, arXiv 1404.5997, 2014"
 _CAFFE = "Jia et al., Caffe: Convolutional Architecture for Fast Feature Embedding, ACM MM 2014"
+_CODE = {  # where the source code differs from the paper's text
+    "ceil": True, "relu_after_pool": True, "spatial_norm": True, "deep_std": 0.03, "lrn_alpha": 1e-4 / 5,
+}  # fmt: skip
 _227, _224 = (227, 227, 3), (224, 224, 3)
 _BVLC = {"lrn_alpha": 2e-5, "lrn_k": 1.0, "bias": 0.1}
 # The network of 2014 has neither groups nor response normalization. The paper leaves the initialization open: He's
@@ -102,6 +138,7 @@ _CAFFENET_ERROR = _ERROR.format("42.6 / 19.6", "center crop (BVLC)")
 
 VARIANTS: dict[str, Variant] = {
     "alexnet": Variant(AlexNet, _PAPER, _227, 1000, {}, 60_965_224, 724_406_816, _PAPER_ERROR),
+    "alexnet_2012": Variant(AlexNet, _PAPER, _224, 1000, _CODE, 60_965_224, 724_406_816, _PAPER_ERROR),
     "alexnet_ungrouped": Variant(AlexNet, _PAPER, _227, 1000, {"groups": 1}, 62_378_344, 1_135_256_096),
     "alexnet_caffe": Variant(AlexNet, _CAFFE, _227, 1000, _BVLC, 60_965_224, 724_406_816, _ALEXNET_ERROR),
     "caffenet": Variant(

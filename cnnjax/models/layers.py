@@ -56,6 +56,16 @@ def output_size(size: int, window: int, stride: int, padding: tuple[int, int], c
     return count - 1 if ceil and (count - 1) * stride >= size + padding[0] else count
 
 
+def _with_last_window(size: int, window: int, stride: int, padding: tuple[int, int], ceil: bool) -> tuple[int, int]:
+    """Returns the padding (before, after) of a side, extended after it so that an incomplete last window fits.
+
+    Without `ceil` it stays as it is. Raises ValueError as `output_size`.
+    """
+    low, high = padding
+    count = output_size(size, window, stride, (low, high), ceil)
+    return low, max(high, (count - 1) * stride + window - size - low)
+
+
 def _same_padding(size: int, window: int, stride: int) -> tuple[int, int]:
     """Returns TensorFlow's 'SAME' padding (before, after) of a side, for ceil(size / stride) outputs."""
     padding = max((-(-size // stride) - 1) * stride + window - size, 0)
@@ -69,6 +79,7 @@ def convolve(
     padding: Any = ((0, 0), (0, 0)),
     *,
     padding_mode: str = "zeros",
+    ceil: bool = False,
     rhs_dilation: Sequence[int] | None = None,
     feature_group_count: int = 1,
     **defaults: Any,
@@ -76,17 +87,16 @@ def convolve(
     """Convolves images NHWC with kernels HWIO; the function that every network's convolutions call.
 
     Pairs are (rows, columns). `padding` is ((top, bottom), (left, right)) in pixels, or 'SAME' as in TensorFlow.
-    `padding_mode` 'zeros' pads with zeros, 'edge' repeats the border pixels. `rhs_dilation` dilates the kernel; None
-    means (1, 1). `defaults`, the other arguments that flax.linen.Conv passes, is ignored. Raises ValueError if the
-    kernel is larger than the padded images.
+    `padding_mode` 'zeros' pads with zeros, 'edge' repeats the border pixels. With `ceil` an incomplete last window is
+    kept, and what it lacks is padded. `rhs_dilation` dilates the kernel; None means (1, 1). `defaults`, the other
+    arguments that flax.linen.Conv passes, is ignored. Raises ValueError if the kernel is larger than the padded images.
     """
     dilation = rhs_dilation or (1, 1)
     windows = [(size - 1) * gap + 1 for size, gap in zip(kernel.shape[:2], dilation, strict=True)]
     sides = list(zip(x.shape[1:3], windows, strides, strict=True))
     if isinstance(padding, str):
         padding = [_same_padding(*side) for side in sides]
-    for side, pads in zip(sides, padding, strict=True):
-        output_size(*side, pads)
+    padding = [_with_last_window(*side, pads, ceil) for side, pads in zip(sides, padding, strict=True)]
     if padding_mode != "zeros" and any(map(any, padding)):
         x = jnp.pad(x, ((0, 0), *map(tuple, padding), (0, 0)), mode="edge")
         padding = ((0, 0), (0, 0))
@@ -105,15 +115,16 @@ def conv(
     kernel_init: Initializer = lecun_normal,
     bias_init: Initializer = nn.initializers.zeros,
     padding_mode: str = "zeros",
+    ceil: bool = False,
     dtype: DTypeLike = jnp.float32,
     name: str | None = None,
 ) -> nn.Conv:
     """Builds the convolution layer of every network: flax.linen.Conv over `convolve`.
 
     `padding` is in pixels on both sides, one number or (rows, columns); None pads by half the kernel. `padding_mode` is
-    'zeros' or 'edge', which repeats the border pixels. Use padding='SAME' only for networks published in TensorFlow:
-    with a stride it pads one side more than the other, so weights from other libraries fit in shape but give wrong
-    numbers.
+    'zeros' or 'edge', which repeats the border pixels. With `ceil` the output size is rounded up: the last window
+    may be incomplete. Use padding='SAME' only for networks published in TensorFlow: with a stride it pads one side
+    more than the other, so weights from other libraries fit in shape but give wrong numbers.
     """
     size = (kernel, kernel) if isinstance(kernel, int) else kernel
     if padding is None:
@@ -131,7 +142,7 @@ def conv(
         kernel_init=kernel_init,
         bias_init=bias_init,
         dtype=dtype,
-        conv_general_dilated=partial(convolve, padding_mode=padding_mode),
+        conv_general_dilated=partial(convolve, padding_mode=padding_mode, ceil=ceil),
         name=name,
     )
 
@@ -188,9 +199,8 @@ def _pool_geometry(x: jax.Array, window: int, stride: int | None, padding: int |
     """
     stride, pads = stride or window, []
     for size in x.shape[1:3]:
-        low, high = _same_padding(size, window, stride) if isinstance(padding, str) else (padding, padding)
-        count = output_size(size, window, stride, (low, high), ceil)
-        pads.append((low, max(high, (count - 1) * stride + window - size - low)))
+        given = _same_padding(size, window, stride) if isinstance(padding, str) else (padding, padding)
+        pads.append(_with_last_window(size, window, stride, given, ceil))
     return stride, pads
 
 

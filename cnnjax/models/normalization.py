@@ -1,4 +1,4 @@
-"""Normalization layers: batch normalization with optional ghost batches, and AlexNet's local response normalization.
+"""Normalization layers: batch normalization with optional ghost batches, and AlexNet's two response normalizations.
 
 Images and feature maps are [batch, height, width, channels].
 """
@@ -11,6 +11,7 @@ from flax import linen as nn
 from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 
+from cnnjax.ops import pooling
 from cnnjax.ops.batch_norm import batch_norm
 
 
@@ -24,9 +25,30 @@ def local_response_norm(
     """
     with jax.named_scope("local_response_norm"):
         half, channels = size // 2, x.shape[-1]
-        squares = jnp.pad(jnp.square(x.astype(jnp.float32)), ((0, 0),) * (x.ndim - 1) + ((half, size - 1 - half),))
+        squares = jnp.pad(_squares(x), ((0, 0),) * (x.ndim - 1) + ((half, size - 1 - half),))
         sums = sum(squares[..., i : i + channels] for i in range(size))
         return (x * (k + alpha * sums) ** -beta).astype(x.dtype)
+
+
+def spatial_response_norm(
+    x: jax.Array, size: int = 5, alpha: float = 4e-5, beta: float = 0.75, k: float = 1.0
+) -> jax.Array:
+    """Divides each value of feature maps x [N, H, W, C] by (k + alpha * s) ** beta, each channel on its own.
+
+    s is the sum of squares over the `size` x `size` positions around the value's own; beyond the border they count as
+    0. This is the second normalization of layer 2 in AlexNet's source code of 2012, which its paper does not mention:
+    a scale of 0.001, divided by the area of the window. Caffe has it as WITHIN_CHANNEL.
+    """
+    with jax.named_scope("spatial_response_norm"):
+        half = size // 2
+        border = (half, size - 1 - half)
+        sums = pooling.sum_pool(_squares(x), size, 1, (border, border))
+        return (x * (k + alpha * sums) ** -beta).astype(x.dtype)
+
+
+def _squares(x: jax.Array) -> jax.Array:
+    """Returns the squares of x in float32, or in float64 if x has that."""
+    return jnp.square(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
 
 
 class BatchNorm(nn.Module):

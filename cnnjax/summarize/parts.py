@@ -10,7 +10,8 @@ from cnnjax.summarize.graph import INPUT, Node
 from cnnjax.summarize.placing import Line, Places, place
 
 LAYER_TINTS = {  # kind of layer -> color of its box
-    "convolution": "#cfe6f5", "fully connected": "#fae1b8", "response norm": "#f0dcea", "concat": "#d0d0d0",
+    "convolution": "#cfe6f5", "fully connected": "#fae1b8", "concat": "#d0d0d0",
+    "response norm": "#f0dcea", "spatial response norm": "#f0dcea",
 }  # fmt: skip
 OTHER_TINT = "#e6e6e6"  # pools
 TIMES = "\N{MULTIPLICATION SIGN}"

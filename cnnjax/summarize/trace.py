@@ -81,7 +81,9 @@ KINDS = {  # primitives that are layers, and the kinds that the table shows for 
     "convolution": "convolution", "conv_general_dilated": "convolution", "dot_general": "fully connected",
     "max_pool": "max pool", "sum_pool": "average pool", "reduce_sum": "global average pool",
 }  # fmt: skip
-SCOPES = {"local_response_norm": "response norm"}  # named scopes that are layers without parameters
+SCOPES = {  # named scopes that are layers without parameters
+    "local_response_norm": "response norm", "spatial_response_norm": "spatial response norm",
+}  # fmt: skip
 
 
 class Flow(NamedTuple):

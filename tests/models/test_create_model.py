@@ -63,6 +63,8 @@ BAD_CALLS = {
     "alexnet(groups=5)": "groups = 5: expected a divisor of the channels",
     "alexnet(features=(96, 256))": "features = (96, 256): expected 5 values",
     "alexnet(padding=-1)": "padding = -1: expected at least 0",
+    "alexnet_2012(hidden=(64,))": "hidden = (64,): expected 2 values",
+    "alexnet_2012(deep_std=-0.1)": "deep_std = -0.1: expected at least 0",
     "zfnet(features=(96, 256))": "features = (96, 256): expected 5 values",
     "vgg16(stage_sizes=(1, 1))": "stage_sizes = (1, 1): expected 5 values",
     "vgg16(third_kernel=2)": "unknown third_kernel 2; valid: 1, 3",

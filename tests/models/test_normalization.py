@@ -5,11 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jax.test_util
 import numpy as np
 import pytest
 
 from cnnjax.models import network
-from cnnjax.models.normalization import BatchNorm, local_response_norm
+from cnnjax.models.normalization import BatchNorm, local_response_norm, spatial_response_norm
 from tests.models import calls
 
 
@@ -20,6 +21,25 @@ def test_response_normalization_is_eq_1_of_the_paper() -> None:
         neighbours = x[..., max(0, i - 2) : min(7, i + 3)]
         expected[..., i] = x[..., i] / (2 + 1e-4 * (neighbours**2).sum(-1)) ** 0.75
     np.testing.assert_allclose(local_response_norm(jnp.asarray(x)), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [5, 4, 1])
+def test_spatial_normalization_divides_by_the_energy_of_a_window_of_its_channel(size: int) -> None:
+    x = calls.noise(2, 6, 7, 3) * 50
+    before, after = size // 2, size - size // 2
+    expected = np.empty_like(x)
+    for i, j in np.ndindex(6, 7):
+        window = x[:, max(0, i - before) : i + after, max(0, j - before) : j + after]
+        expected[:, i, j] = x[:, i, j] / (1 + 0.001 / 25 * (window**2).sum((1, 2))) ** 0.75
+    np.testing.assert_allclose(spatial_response_norm(jnp.asarray(x), size), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("norm", [local_response_norm, spatial_response_norm])
+def test_response_normalizations_have_exact_gradients_in_float64(norm: Any) -> None:
+    x, weights = 50 * calls.noise(2, 5, 4, 6), calls.noise(2, 5, 4, 6, seed=1)
+    with jax.enable_x64(True):
+        check = functools.partial(jax.test_util.check_grads, order=1, modes=["rev"], eps=1e-3, rtol=1e-6)
+        check(jax.jit(lambda x: (norm(x) * weights).sum()), (np.float64(x),))
 
 
 def normalized(x: jax.Array, scale: jax.Array, bias: jax.Array, group: int) -> tuple[jax.Array, ...]:

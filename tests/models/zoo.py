@@ -20,6 +20,7 @@ REDUCED = (
     "mlp",
     "lenet5",
     "lenet5_tanh",
+    "alexnet_2012(features=(8, 8, 8, 8, 8), hidden=(16, 16))",
     "cifar_resnet20(depth=8)",
     'cifar_resnet20(depth=8, shortcut="B")',
     "cifar_plain20(depth=8)",

@@ -28,6 +28,32 @@ def alexnet(features: Sequence[int], groups: int = 1, lrn: Any = None, pool_firs
     return torch.nn.Sequential(*layers, torch.nn.Linear(4096, 4096), torch.nn.ReLU(), torch.nn.Linear(4096, 10))
 
 
+def alexnet_2012() -> Any:
+    """AlexNet as its source code has it. Their pools and a padding below and to the right give its windows."""
+    torch = torch_module()
+    nn, functional = torch.nn, torch.nn.functional
+
+    class SpatialNorm(nn.Module):
+        def forward(self, x: Any) -> Any:
+            return x / (1 + 1e-3 * functional.avg_pool2d(x**2, 5, 1, 2)) ** 0.75
+
+    class Overhang(nn.Module):
+        def forward(self, x: Any) -> Any:
+            return functional.pad(x, (0, -(x.shape[3] - 11) % 4, 0, -(x.shape[2] - 11) % 4))
+
+    def pool() -> Any:
+        return nn.MaxPool2d(3, 2, ceil_mode=True)
+
+    lrn = partial(nn.LocalResponseNorm, 5, 1e-4, 0.75, 2.0)
+    conv = partial(nn.Conv2d, kernel_size=3, padding=1)
+    return nn.Sequential(
+        Overhang(), nn.Conv2d(3, 96, 11, 4), lrn(), pool(), nn.ReLU(),
+        nn.Conv2d(96, 256, 5, 1, 2, groups=2), nn.ReLU(), lrn(), SpatialNorm(), pool(),
+        conv(256, 384), nn.ReLU(), conv(384, 384, groups=2), nn.ReLU(), conv(384, 256, groups=2), pool(), nn.ReLU(),
+        nn.Flatten(), nn.Linear(256 * 6 * 6, 4096), nn.ReLU(), nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, 10),
+    )  # fmt: skip
+
+
 def zfnet(name: str) -> Any:
     """Their network with the response normalisation behind the pools, and with alpha undivided."""
     torch = torch_module()
@@ -90,6 +116,7 @@ Row = partial(Reference, num_classes=10, batch=2)
 
 ROWS: list[Reference] = [
     Row("alexnet(dropout=0.0)", lambda: alexnet(OLD, 2, (5e-4, 2.0)), "torch layers", AT_227),
+    Row("alexnet_2012(dropout=0.0)", alexnet_2012, "torch layers", ((224, 224), (217, 226))),
     Row("alexnet_caffe(dropout=0.0)", lambda: alexnet(OLD, 2, (1e-4, 1.0)), "torch layers", AT_227),
     Row("caffenet(dropout=0.0)", lambda: alexnet(OLD, 2, (1e-4, 1.0), True), "torch layers", AT_227),
     Row("alexnet_v2(dropout=0.0)", lambda: alexnet(SLIM, side=5), "torch layers", AT_224),
@@ -201,6 +228,7 @@ PUBLISHED: dict[str, tuple[str, dict[str, str]]] = {
 # What stands in for an independent implementation, where there is none.
 ALONE: dict[str, str] = {
     "alexnet": "plain torch layers in two groups; parameters and MACs are those of Caffe's bvlc_alexnet",
+    "alexnet_2012": "plain torch layers, and loops in NumPy, from the facts about its source code",
     "alexnet_caffe": "plain torch layers; parameters and MACs are those of Caffe's bvlc_alexnet",
     "caffenet": "plain torch layers; parameters and MACs are those of Caffe's bvlc_reference_caffenet",
     "alexnet_v2": "plain torch layers; parameters, MACs and maps are those of TF-Slim's graph",

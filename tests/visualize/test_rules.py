@@ -25,7 +25,7 @@ from cnnjax.models.layers import (
     prelu,
 )
 from cnnjax.models.lenet import SubSampling, TableConv
-from cnnjax.models.normalization import BatchNorm, local_response_norm
+from cnnjax.models.normalization import BatchNorm, local_response_norm, spatial_response_norm
 from cnnjax.models.prelunet import pyramid_pool
 from cnnjax.visualize import rules
 from tests.models import zoo
@@ -63,8 +63,16 @@ def max_pool_part(x: np.ndarray, v: np.ndarray, window: int, stride: int, paddin
 def lrn_part(x: np.ndarray, v: np.ndarray) -> np.ndarray:
     out = np.zeros_like(v)
     for c in range(x.shape[-1]):
-        near = x[..., max(0, c - 2) : c + 3].astype(np.float32)
-        out[..., c] = v[..., c] * (np.float32(2) + np.float32(1e-4) * (near**2).sum(-1)) ** np.float32(-0.75)
+        near = x[..., max(0, c - 2) : c + 3]
+        out[..., c] = v[..., c] * (2 + 1e-4 * (near**2).sum(-1)) ** -0.75
+    return out
+
+
+def spatial_norm_part(x: np.ndarray, v: np.ndarray) -> np.ndarray:
+    out = np.zeros_like(v)
+    for i, j in np.ndindex(x.shape[1:3]):
+        near = x[:, max(0, i - 2) : i + 3, max(0, j - 2) : j + 3]
+        out[:, i, j] = v[:, i, j] * (1 + 4e-5 * (near**2).sum((1, 2))) ** -0.75
     return out
 
 
@@ -144,6 +152,7 @@ LAYERS: dict[str, tuple[Callable[[Any], Any], Linear | None]] = {
     ),
     "pyramid pool": (partial(pyramid_pool, levels=(3, 1)), pyramid_part),
     "local response norm": (local_response_norm, lrn_part),
+    "spatial response norm": (spatial_response_norm, spatial_norm_part),
     "group norm": (applied(nn.GroupNorm(2, use_bias=False, use_scale=False, **WIDE)), group_norm_part),
     "squeeze-and-excitation": (GATED, squeeze_excite_part),
     **{name: (function, lambda x, v: v) for name, function in ACTIVATIONS.items() if name != "prelu"},
