@@ -1,6 +1,7 @@
 """Transfer: when pretrained weights help, and how many of their layers to fine-tune.
 
 ./launch.sh study experiments/transfer.py --workers=2
+./launch.sh study experiments/transfer.py --budget=standard --workers=2
 ./launch.sh study experiments/transfer.py --budget=full
 """
 
@@ -18,8 +19,9 @@ only in the trained layers. The first four sets start from a network trained on 
 resized to 32x32; 'imagenette_few', also ants and bees, has 64x64 images and starts from a network trained on
 Imagenette. Frozen batch normalization layers keep their statistics. 'gradual' trains the head alone for the first
 tenth, with the last stage for the second tenth, then all layers, the first stage at a tenth of the learning rate.
-Quick runs use a ResNet-8 in place of a ResNet-20, with one block in each stage, half as many channels in the
-ResNet-18, fewer images of the source, and at most 1,000 test images."""
+Quick and standard runs use a ResNet-8 in place of a ResNet-20, with one block in each stage, half as many channels in
+the ResNet-18, and 20,000 images of the source; quick ones also fewer epochs, and at most 1,000 test images. The
+learning rates are those of the recipes, and were not tuned for each arm."""
 
 CARD = pathlib.Path(__file__).resolve().parents[1] / "configs" / "transfer.py"
 RESNET20 = ("source", "stage3_block3", "stage3", "conv1|norm1|stage1")
@@ -39,6 +41,7 @@ QUICK = {
     "imagenette": {"duration": "20 epochs"},
     "imagenette_few": {},
 }
+STANDARD = {"source": {"train_split": "train[:20000]", "duration": "10 epochs"}}
 SMALLER = {"cifar_resnet20": "cifar_resnet20(depth=8)", "resnet18": "resnet18(features=32, width=32)"}
 
 
@@ -46,12 +49,12 @@ def arm(name: str, budget: str, **trained: str) -> Config:
     """Returns the config `name` of configs/transfer.py, such as 'similar_few', with other layers trained.
 
     `trained` sets the fields `freeze`, `unfreeze` and `lr_factors`; '' where it does not. 'quick' uses a smaller
-    network and less data.
+    network and less data, 'standard' the smaller network and less data for the source.
     """
     config = read_config(f"{CARD}:{name}")
     changes = {"freeze": "", "unfreeze": "", "lr_factors": "", **trained}
-    if budget == "quick":
-        changes |= {"model": SMALLER[config.model], **QUICK[name]}
+    if budget != "full":
+        changes |= {"model": SMALLER[config.model], **(QUICK[name] if budget == "quick" else STANDARD.get(name, {}))}
     return dataclasses.replace(config, **changes)
 
 
@@ -60,7 +63,7 @@ def methods(block: str, stage: str, first: str, budget: str) -> dict[str, dict[s
 
     `block` and `stage` are the names of the last ones, `first` is a pattern of the first stage's layers.
     """
-    block = block.replace("block3", "block1") if budget == "quick" else block
+    block = block if budget == "full" else block.replace("block3", "block1")
     gradual = {"freeze": "^(?!head)", "unfreeze": f"^{stage}:10% .*:20%", "lr_factors": f"^({first}):0.1"}
     return {
         "scratch": {},
@@ -87,6 +90,7 @@ def get_study(budget: str) -> Study:
     return Study(
         arms=arms,
         seeds=5,
+        max_seeds=8 if budget == "standard" else 0,
         metrics={"test/accuracy": "test accuracy", "train/loss": "training loss"},
         claims=(
             Claim(
@@ -115,4 +119,6 @@ def get_study(budget: str) -> Study:
         ),
         starts=starts,
         remarks=REMARKS,
+        vary="""Change the number of images: in configs/transfer.py, `train[:200]` of 'different_few' to `train[:2000]`.
+        From how many on does training from scratch catch up?""",
     )

@@ -1,6 +1,7 @@
 """Vanishing gradients in twenty layers: nine activations, with and without batch normalization.
 
 ./launch.sh study experiments/vanishing_gradients.py --workers=2
+./launch.sh study experiments/vanishing_gradients.py --budget=standard --workers=2
 ./launch.sh study experiments/vanishing_gradients.py --budget=full
 """
 
@@ -21,6 +22,7 @@ derivative of a sigmoid, at most 1/4, makes them smaller from layer to layer."""
 ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu", "prelu", "elu", "selu", "swish", "mish")
 NORMS = {"none": "", "batch": " + BN"}
 LAYERS = 20
+DURATION = {"quick": "12 epochs", "standard": "12 epochs", "full": "60 epochs"}
 
 
 def arm(activation: str, norm: str, budget: str) -> Config:
@@ -33,7 +35,7 @@ def arm(activation: str, norm: str, budget: str) -> Config:
         dataset="mnist",
         train_split="train[:10000]" if budget == "quick" else "train[:55000]",
         val_split="train[55000:]",
-        duration="12 epochs" if budget == "quick" else "60 epochs",
+        duration=DURATION[budget],
         batch_size=100,
         lr=0.01,
         log_every="1 epochs",
@@ -60,7 +62,8 @@ def get_study(budget: str) -> Study:
         ]
     return Study(
         arms={f"{name}{mark}": arm(name, norm, budget) for norm, mark in NORMS.items() for name in ACTIVATIONS},
-        seeds=3 if budget == "quick" else 5,
+        seeds=5 if budget == "full" else 3,
+        max_seeds=5 if budget == "standard" else 0,
         metrics={
             "log_ratio_start": "log10 of first / last gradient before training",
             "log_ratio_end": "log10 of first / last gradient after training",
@@ -101,4 +104,6 @@ def get_study(budget: str) -> Study:
         panels=tuple(panels),
         measure=measure,
         remarks=REMARKS,
+        vary="""Change `LAYERS` to 5. Is the gradient of sigmoids still powers of ten smaller, and does the network
+        learn?""",
     )
