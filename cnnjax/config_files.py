@@ -177,6 +177,24 @@ def read_study(path: str, budget: str) -> Any:
     return study
 
 
+def read_facts(path: str) -> tuple[Any, ...]:
+    """Returns the facts (`cnnjax.study.facts.Fact`) that get_facts() of a Python file returns, () without get_facts().
+
+    `path` may also be a name as in `find_file`. Raises InputError if the function fails or returns anything else.
+    """
+    path = str(find_file(path, "experiments", "study"))
+    with _as_input_error(path, "study"):
+        module = _import_file(path)
+        if not hasattr(module, "get_facts"):
+            return ()
+        from cnnjax.study.facts import Fact
+
+        facts = tuple(module.get_facts())
+        if not facts or not all(isinstance(fact, Fact) for fact in facts):
+            raise InputError("get_facts() returned something else than a tuple of cnnjax.study.facts.Fact")
+    return facts
+
+
 def _import_file(path: str) -> types.ModuleType:
     """Imports the Python file `path`. Lets any exception of its code through."""
     module_spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, path)

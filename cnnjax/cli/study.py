@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cnnjax.runs.executors import Start
     from cnnjax.runs.supervise import Run
     from cnnjax.study import sequence
+    from cnnjax.study.facts import Fact
     from cnnjax.study.record import Plan, StudyReport
 
 
@@ -24,7 +25,7 @@ def add_flags(parser: shared.Parser) -> None:
     """Adds the arguments and flags of `cnnjax study` to its parser."""
     parser.usage = "cnnjax study experiments/NAME.py [--budget=quick|standard|full] [--workers=M] [FLAGS]"
     parser.epilog = "Complete runs are kept: the same command resumes a study, and rewrites its report."
-    parser.add_argument("file", metavar="FILE", help="file with get_study(budget)")
+    parser.add_argument("file", metavar="FILE", help="file with get_study(budget), or with get_facts()")
     budgets = "quick: minutes on two cores; standard: 10 minutes to 2 hours there; full: a GPU (default: quick)"
     parser.add_argument("--budget", default="quick", help=budgets)
     shared.add_executor_flags(parser)
@@ -45,6 +46,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """
     if args.budget not in BUDGETS:
         raise InputError(f"--budget={args.budget}: {nearest(args.budget, BUDGETS)}")
+    if facts := config_files.read_facts(args.file):
+        return _check_facts(args, facts)
     study = config_files.read_study(args.file, args.budget)
 
     import jax
@@ -90,6 +93,29 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     for claim in record.claims:
         log(f"{claim.name}: {claim.headline}")
     log(f"the report is {path}.md, with {path.name}.png, .svg, .csv and .json")
+    return 0
+
+
+def _check_facts(args: argparse.Namespace, facts: "Sequence[Fact]") -> int:
+    """Computes the numbers of facts, prints the verdicts, and writes the report. Returns the exit status."""
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
+    from rich.table import Table
+
+    from cnnjax.study.facts import check, count_verdicts, table, write
+
+    console = shared.setup_jax()
+    file = pathlib.Path(args.file)
+    reports = [check(fact) for fact in facts]
+    path = pathlib.Path(args.report or file.parent / "reports") / file.stem
+    write(path, reports, shared.command_line("study", str(file)))
+    shown, title = table(reports), f"{file.stem}: {count_verdicts(reports)}"
+    view = Table(*shown.headings, title=title, title_justify="left", show_lines=True)
+    for row in shown.rows:
+        view.add_row(*row)
+    console.print(view)
+    console.print(f"the report is {path}.md, with {path.name}.json", soft_wrap=True)
     return 0
 
 
