@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from cnnjax import paths, register
-from cnnjax.config import FIELDS, HINTS, Config, check, current_name, load, unknown_field
+from cnnjax.config import FIELDS, HINTS, Config, check, current_name, load, pick_recipe, unknown_field
 from cnnjax.errors import InputError, nearest
 
 
@@ -144,10 +144,13 @@ def read_space(location: str) -> dict[str, Any]:
 def _call_config_file(path: str, arg: str) -> Config:
     """Returns the result of get_config() in a Python file; of get_config(arg) unless `arg` is ''.
 
-    Raises InputError if that fails or returns no Config.
+    For a study, a file with get_study() alone, returns the config of the arm `arg` with the standard budget. Raises
+    InputError if that fails or returns no Config.
     """
     with _as_input_error(path + (arg and f":{arg}")):
         module = _import_file(path)
+        if hasattr(module, "get_study") and not hasattr(module, "get_config"):
+            return pick_recipe(arg, module.get_study("standard").arms)
         if not hasattr(module, "get_config"):
             raise InputError("it has no get_config()")
         if arg and not inspect.signature(module.get_config).parameters:

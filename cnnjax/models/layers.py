@@ -20,6 +20,9 @@ from cnnjax.ops.convolution import convolution
 
 Value = TypeVar("Value")
 
+# What a convolution pads with -> the mode of jnp.pad.
+PADDING_MODES = {"zeros": "constant", "edge": "edge", "reflect": "reflect"}
+
 # Normal, variance 1 / fan_in: keeps the variance of the activations (LeCun et al. 1998, Efficient BackProp, sec. 4.6).
 lecun_normal = nn.initializers.lecun_normal()
 
@@ -87,9 +90,10 @@ def convolve(
     """Convolves images NHWC with kernels HWIO; the function that every network's convolutions call.
 
     Pairs are (rows, columns). `padding` is ((top, bottom), (left, right)) in pixels, or 'SAME' as in TensorFlow.
-    `padding_mode` 'zeros' pads with zeros, 'edge' repeats the border pixels. With `ceil` an incomplete last window is
-    kept, and what it lacks is padded. `rhs_dilation` dilates the kernel; None means (1, 1). `defaults`, the other
-    arguments that flax.linen.Conv passes, is ignored. Raises ValueError if the kernel is larger than the padded images.
+    `padding_mode` 'zeros' pads with zeros, 'edge' repeats the border pixels, 'reflect' mirrors the image at them. With
+    `ceil` an incomplete last window is kept, and what it lacks is padded. `rhs_dilation` dilates the kernel; None means
+    (1, 1). `defaults`, the other arguments that flax.linen.Conv passes, is ignored. Raises ValueError if the kernel is
+    larger than the padded images.
     """
     dilation = rhs_dilation or (1, 1)
     windows = [(size - 1) * gap + 1 for size, gap in zip(kernel.shape[:2], dilation, strict=True)]
@@ -98,7 +102,7 @@ def convolve(
         padding = [_same_padding(*side) for side in sides]
     padding = [_with_last_window(*side, pads, ceil) for side, pads in zip(sides, padding, strict=True)]
     if padding_mode != "zeros" and any(map(any, padding)):
-        x = jnp.pad(x, ((0, 0), *map(tuple, padding), (0, 0)), mode="edge")
+        x = jnp.pad(x, ((0, 0), *map(tuple, padding), (0, 0)), mode=PADDING_MODES[padding_mode])
         padding = ((0, 0), (0, 0))
     return convolution(x, kernel, strides, padding, dilation, feature_group_count)
 
@@ -122,9 +126,9 @@ def conv(
     """Builds the convolution layer of every network: flax.linen.Conv over `convolve`.
 
     `padding` is in pixels on both sides, one number or (rows, columns); None pads by half the kernel. `padding_mode` is
-    'zeros' or 'edge', which repeats the border pixels. With `ceil` the output size is rounded up: the last window
-    may be incomplete. Use padding='SAME' only for networks published in TensorFlow: with a stride it pads one side
-    more than the other, so weights from other libraries fit in shape but give wrong numbers.
+    a key of PADDING_MODES, as in `convolve`. With `ceil` the output size is rounded up: the last window may be
+    incomplete. Use padding='SAME' only for networks published in TensorFlow: with a stride it pads one side more than
+    the other, so weights from other libraries fit in shape but give wrong numbers.
     """
     size = (kernel, kernel) if isinstance(kernel, int) else kernel
     if padding is None:

@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 from cnnjax.models.blocks import Layers, identity
 from cnnjax.models.layers import (
     ACTIVATIONS,
+    PADDING_MODES,
     FullyConnected,
     activation,
     conv,
@@ -166,7 +167,7 @@ class Network(nn.Module):
       norm_momentum: fraction of the running statistics kept at each step.
       norm_scale: has a learned scale (gamma); False as in TensorFlow's Inceptions.
       ghost_batch_size: images that norm='batch' normalizes together; 0 is the whole batch.
-      padding_mode: what convolutions pad with: 'zeros', or 'edge' for copies of the border pixels.
+      padding_mode: what convolutions pad with: 'zeros', 'edge' (copies of the border pixels) or 'reflect' (mirrored).
       initializer: initializer of the kernels, a key of INITIALIZERS: 'he', 'xavier', 'gaussian', ...
       initializer_std: standard deviation of 'gaussian' and 'truncated'.
       head: 'gap' for global average pooling and a fully connected layer, 'fc' for fully connected layers on the
@@ -183,7 +184,7 @@ class Network(nn.Module):
     norm_momentum: float = field(0.9, minimum=0, below=1)
     norm_scale: bool = True
     ghost_batch_size: int = field(0, minimum=0)
-    padding_mode: str = field("zeros", choices=("zeros", "edge"))
+    padding_mode: str = field("zeros", choices=PADDING_MODES)
     initializer: str = field("he", choices=INITIALIZERS)
     initializer_std: float = field(0.01, above=0)
     head: str = field("gap", choices=HEADS)

@@ -11,6 +11,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from cnnjax.models.layer_list import ANYWHERE, OUTPUTS, Context, classifier, parse_layers
+from cnnjax.models.layers import PADDING_MODES
 from cnnjax.models.network import INITIALIZERS, Variant, check_fields, field
 
 EXAMPLE = "conv(32, 5)|relu|max_pool(2)|conv(64, 5)|relu|conv(128, 5)|relu|gap|dense(500)|relu|dense"
@@ -26,7 +27,7 @@ class Sequential(nn.Module):
     num_classes: int
     initializer: str = field("lecun", choices=INITIALIZERS)
     initializer_std: float = field(0.01, above=0)
-    padding_mode: str = field("zeros", choices=("zeros", "edge"))
+    padding_mode: str = field("zeros", choices=PADDING_MODES)
     ghost_batch_size: int = field(0, minimum=0)
     features_only: bool = False
     dtype: DTypeLike = jnp.float32
@@ -79,7 +80,7 @@ def sequential(
       num_classes: number of logits; 0 means as many as the last layer says, or 10.
       initializer: initializer of the kernels, a key of INITIALIZERS.
       initializer_std: standard deviation of 'gaussian' and 'truncated'.
-      padding_mode: what convolutions pad with: 'zeros', or 'edge' for copies of the border pixels.
+      padding_mode: what convolutions pad with: 'zeros', 'edge' (copies of the border pixels) or 'reflect' (mirrored).
       ghost_batch_size: images that batch_norm normalizes together; 0 is the whole batch.
       features_only: returns {layer name: output, after the activation} instead of logits.
       dtype: dtype of the computation; parameters are float32.

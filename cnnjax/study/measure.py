@@ -1,4 +1,4 @@
-"""Measurements of a trained run for studies: gradient norms per layer, dead units, parameters, shifted accuracy."""
+"""Measurements of a trained run for studies: accuracies, consistency under shifts, gradients per layer, dead units."""
 
 import functools
 import pathlib
@@ -12,9 +12,11 @@ import numpy as np
 from cnnjax import augment, losses, pretrained, spec
 from cnnjax.config import Config
 from cnnjax.data import pipeline
+from cnnjax.data.build import load
 from cnnjax.distributed import sharding
-from cnnjax.evaluation.evaluate import evaluate
-from cnnjax.evaluation.scoring import variable_shapes
+from cnnjax.evaluation import evaluate
+from cnnjax.evaluation.recipe import with_views
+from cnnjax.evaluation.scoring import Scores, variable_shapes
 from cnnjax.models import create_model
 from cnnjax.state import path_name
 from cnnjax.training.recipe import parse_recipe
@@ -25,12 +27,40 @@ IMAGES = 500  # training images in the batch that is measured
 DEAD_RANGE = 1e-4  # a unit is dead if its values over all images differ by less
 
 
-def accuracy(folder: pathlib.Path, data_dir: str, preprocess: str) -> float:
-    """Evaluates a run on its test split; returns the accuracy in [0, 1].
+def score(
+    folder: pathlib.Path, data_dir: str, *, split: str = "", preprocess: str | None = None, protocol: str | None = None
+) -> Scores:
+    """Scores the last checkpoint of a run on a split of its data set, and writes no report.
 
-    `preprocess` replaces the run's preprocessing, a pipeline such as 'shift(2, 0)'; '' stands for no operations.
+    `split` '' is the run's test split. `preprocess`, such as 'shift(2, 0)', and `protocol`, such as 'flip', replace
+    those of the run; None leaves them as they are.
     """
-    return evaluate(folder, data_dir=data_dir, preprocess=preprocess, log=_silent)["accuracy"]
+    network = pretrained.load(folder)
+    network = network.replace(config=with_views(network.config, preprocess=preprocess, protocol=protocol))
+    examples = load(network.config.dataset, split or network.config.test_split, data_dir)
+    mesh = sharding.make_mesh(jax.devices()[:1])
+    return evaluate.score(network, examples, mesh, "last", _silent)[1]
+
+
+def accuracy(folder: pathlib.Path, data_dir: str, preprocess: str | None = None) -> float:
+    """Returns a run's accuracy on its test split, in [0, 1]; `preprocess` is as in `score`, '' for no operations."""
+    scores = score(folder, data_dir, preprocess=preprocess)
+    return float(np.mean(scores.scores.argmax(axis=1) == scores.labels))
+
+
+def train_accuracy(folder: pathlib.Path, data_dir: str) -> float:
+    """Returns a run's accuracy on its training split, without augmentation, in [0, 1]."""
+    scores = score(folder, data_dir, split=pretrained.load(folder).config.train_split)
+    return float(np.mean(scores.scores.argmax(axis=1) == scores.labels))
+
+
+def consistency(folder: pathlib.Path, data_dir: str, preprocess: str) -> float:
+    """Returns the fraction of the test images for which `preprocess`, such as 'shift(0, 1)', keeps the predicted class.
+
+    This is the consistency of Zhang: Making Convolutional Networks Shift-Invariant Again. ICML 2019, sec. 4.1.
+    """
+    before, after = (score(folder, data_dir, preprocess=text).scores.argmax(axis=1) for text in ("", preprocess))
+    return float(np.mean(before == after))
 
 
 def parameters(folder: pathlib.Path) -> int:

@@ -40,7 +40,7 @@ BAD_CALLS = {
     "tiny": "...; --import=FILE adds your own",
     'resnet50(norm="lrn")': "unknown norm 'lrn'; valid: batch, group, none",
     'resnet50(head="dense")': "unknown head 'dense'; valid: gap, fc, conv",
-    'resnet50(padding_mode="same")': "unknown padding_mode 'same'; valid: zeros, edge",
+    'resnet50(padding_mode="same")': "unknown padding_mode 'same'; valid: zeros, edge, reflect",
     'resnet50(initializer="msra")': "unknown initializer 'msra'; valid: gaussian, truncated, xavier, he, lecun",
     "resnet50(stochastic_depth=1.0)": "stochastic_depth = 1.0: expected at least 0 and less than 1",
     "resnet50(stage_sizes=(3, 0))": "stage_sizes = (3, 0): expected at least 1 for each",

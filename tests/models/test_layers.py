@@ -1,6 +1,6 @@
 """The layers that families share, each against its definition in numpy or numbers worked out by hand."""
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -116,12 +116,13 @@ def correlate(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     return np.einsum("bhwcij,ijco->bhwo", windows, kernel)
 
 
-def test_edge_padding_repeats_the_border() -> None:
+@pytest.mark.parametrize("mode", ["edge", "reflect"])
+def test_padding_modes_copy_pixels_as_numpy_does(mode: Literal["edge", "reflect"]) -> None:
     x = calls.noise(2, 6, 7, 3)
-    y, params = calls.run(layers.conv(4, (3, 5), use_bias=False, padding_mode="edge"), x)
-    expected = correlate(np.pad(x, ((0, 0), (1, 1), (2, 2), (0, 0)), mode="edge"), np.asarray(params["kernel"]))
+    y, params = calls.run(layers.conv(4, (3, 5), use_bias=False, padding_mode=mode), x)
+    expected = correlate(np.pad(x, ((0, 0), (1, 1), (2, 2), (0, 0)), mode=mode), np.asarray(params["kernel"]))
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
-    level, _ = calls.run(layers.conv(1, 3, use_bias=False, padding_mode="edge"), np.ones((1, 5, 5, 1), np.float32))
+    level, _ = calls.run(layers.conv(1, 3, use_bias=False, padding_mode=mode), np.ones((1, 5, 5, 1), np.float32))
     assert np.ptp(level) < 1e-5  # no darker at the border
 
 

@@ -47,7 +47,7 @@ def test_auxiliary_classifiers_are_made_at_once_and_heard_in_training_alone() ->
     [
         ({"norm": "batchnorm"}, "unknown norm 'batchnorm'; valid: batch, group, none"),
         ({"head": "dense"}, "unknown head 'dense'; valid: gap, fc, conv"),
-        ({"padding_mode": "same"}, "unknown padding_mode 'same'; valid: zeros, edge"),
+        ({"padding_mode": "same"}, "unknown padding_mode 'same'; valid: zeros, edge, reflect"),
         ({"initializer": "msra"}, "unknown initializer 'msra'; valid: gaussian, truncated, xavier, he, lecun"),
         ({"dropout": -0.1}, "dropout = -0.1"),
         ({"norm_momentum": 1.0}, "norm_momentum = 1.0"),

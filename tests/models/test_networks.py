@@ -79,7 +79,7 @@ def test_fields_that_all_networks_share(text: str) -> None:
     for norm, head, padding_mode, activation in (
         ("group", "gap", "edge", "prelu"),
         ("none", "fc", "zeros", "mish"),
-        ("batch", "conv", "edge", "elu"),
+        ("batch", "conv", "reflect", "elu"),
     ):
         fields = {
             "norm": norm if norm in zoo.choices(model, "norm") else model.norm,

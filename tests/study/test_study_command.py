@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from cnnjax import cli, config_files
+from cnnjax.errors import InputError
 from cnnjax.runs.executors import EXECUTORS
 from cnnjax.study import BUDGETS, report
 from cnnjax.study.check import check_study
@@ -25,6 +26,13 @@ def test_every_study_is_consistent(path: pathlib.Path, budget: str) -> None:
     check_study(study)
     assert {arm for panel in study.panels for arm in panel.arms} <= set(study.arms)
     assert path.stem in (path.read_text().split('"""')[1])  # its command
+
+
+def test_an_arm_of_a_study_is_a_config_that_commands_take_by_name() -> None:
+    arm = config_files.read_config(f"{ROOT}/experiments/degradation.py:plain-56", ["--config.lr=0.3"])
+    assert (arm.model, arm.lr) == ("cifar_plain56", 0.3)
+    with pytest.raises(InputError, match="unknown argument 'plain-57'; did you mean 'plain-56'"):
+        config_files.read_config(f"{ROOT}/experiments/degradation.py:plain-57")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments" / "reports").glob("*.csv")), ids=lambda path: path.stem)

@@ -130,6 +130,7 @@ LAYERS: dict[str, tuple[Callable[[Any], Any], Linear | None]] = {
     "depthwise convolution": (applied(conv6((3, 1), 1, groups=6)), None),
     "dilated convolution": (applied(conv6(3, 1, dilation=2)), None),
     "convolution with copied borders": (applied(conv6(3, 1, padding_mode="edge")), None),
+    "convolution with mirrored borders": (applied(conv6(3, 1, padding_mode="reflect")), None),
     "tiled convolution": (applied(TiledConv(4, 3, **WIDE)), None),
     "convolution by a table": (applied(TableConv(**WIDE)), None),
     "subsampling": (applied(SubSampling(**WIDE)), None),
