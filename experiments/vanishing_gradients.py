@@ -65,8 +65,8 @@ def get_study(budget: str) -> Study:
         seeds=5 if budget == "full" else 3,
         max_seeds=5 if budget == "standard" else 0,
         metrics={
-            "log_ratio_start": "log10 of first / last gradient before training",
-            "log_ratio_end": "log10 of first / last gradient after training",
+            "log_ratio_start": "gradient ratio of first to last layer (log10)",
+            "log_ratio_end": "gradient ratio of first to last layer after training (log10)",
             "dead_start": "fraction of dead units before training",
             "dead_end": "fraction of dead units after training",
             "test/accuracy": "test accuracy",

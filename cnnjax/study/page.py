@@ -51,6 +51,7 @@ def page(name: str, study: Study, report: StudyReport, values: Values, command: 
             "",
             f"- The plan of {plan.written}: {plan.rule}. The table of verdicts is in cnnjax/study/verdict.py.",
             f"- Runs and verdicts of {report.date}; {_hours(report.hours)}.",
+            "- An effect is the mean of the paired differences divided by their standard deviation (Hedges' g).",
             f"- {report.machine}; {versions}",
             "",
         ]

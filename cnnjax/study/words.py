@@ -26,7 +26,9 @@ def headline(verdict: str, findings: Sequence[Finding], metrics: Mapping[str, st
         open_parts = by_verdict[UNDECIDED]
         finding, part = max(open_parts, key=_seeds_or_infinity), f" in {len(open_parts)} of {count} parts"
     else:
-        finding, part = min(findings, key=_strength), f" in all {count} parts. The closest"
+        finding = min(findings, key=_strength)
+        part = " in both parts" if count == 2 else f" in all {count} parts"
+        part += ". The closest"
     part = part * (count > 1)
     return f"{verdict.capitalize()}{part}: {sentence(finding, metrics)}."
 
@@ -48,7 +50,7 @@ def sentence(finding: Finding, metrics: Mapping[str, str]) -> str:
     c, d = finding.comparison, finding.difference
     name = metrics[c.metric]
     if not finding.seeds:
-        return f"{c.a} and {c.b} have no complete runs in common"
+        return f"{c.a} and {c.b} are compared when all runs of the first look are complete"
     article = "an" if name[:1].lower() in "aeiou" else "a"
     if finding.verdict == EQUAL:
         text = f"{c.a} and {c.b} have the same {name} within {amount(c.metric, c.margin)}; the difference is "
@@ -80,7 +82,8 @@ def interval(finding: Finding, sign: float = 1) -> str:
         return "no interval"
     metric, decimals = finding.comparison.metric, _decimals(finding.comparison.metric, finding)
     low, high = sorted(sign * bound * _scale(metric) for bound in (finding.low, finding.high))
-    return f"{finding.level * 100:.0f} % interval {low:.{decimals}f} to {high:.{decimals}f}{_unit(metric)}"
+    bounds = f"{low:z.{decimals}f} to {high:z.{decimals}f}{_unit(metric)}"  # z: no -0
+    return f"{finding.level * 100:.0f} % interval {bounds}"
 
 
 def effect(finding: Finding) -> list[str]:
@@ -107,7 +110,7 @@ def amount(metric: str, value: float, finding: Finding | None = None) -> str:
     The digits are those that the interval of `finding` leaves; without one as many as the value has.
     """
     value *= _scale(metric)
-    return (f"{value:g}" if finding is None else f"{value:.{_decimals(metric, finding)}f}") + _unit(metric)
+    return (f"{value:g}" if finding is None else f"{value:z.{_decimals(metric, finding)}f}") + _unit(metric)
 
 
 def _direction(difference: float) -> str:

@@ -12,8 +12,9 @@ from cnnjax.errors import InputError
 from cnnjax.runs.executors import EXECUTORS
 from cnnjax.study import BUDGETS, report
 from cnnjax.study.check import check_study
-from cnnjax.study.record import read_report
+from cnnjax.study.record import HELD, UNDECIDED, read_report
 from tests.runs.fakes import FakeExecutor, fails
+from tests.study.test_sequence import Tabled
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 STUDIES = [path for path in sorted((ROOT / "experiments").glob("*.py")) if "def get_study" in path.read_text()]
@@ -97,6 +98,59 @@ def test_a_study_from_the_command_line(
         math.log10(measured["gradient_start"][0] / measured["gradient_start"][-1])
     )
     assert 0 <= measured["dead_end"] <= 1
+
+
+SHORT = """
+from cnnjax.study import Panel
+from tests.study.test_sequence import case
+
+def get_study(budget):
+    return case(max_seeds=MAX, panels=(Panel("bars", "test/accuracy", "accuracy"),))
+"""
+
+
+def test_the_plan_is_written_first_and_a_killed_study_goes_on(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(SHORT.replace("MAX", "8"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(report, "draw", lambda *_: None)  # takes most of the time
+    record = tmp_path / "reports" / "mine-quick.json"
+
+    def study(most: int, *flags: str, status: int = 0) -> int:
+        """Runs the command until it has begun `most` runs; returns their number."""
+        start = Tabled(most)
+        monkeypatch.setitem(EXECUTORS, "local", lambda workers: start)
+        assert cli.main(["study", "mine.py", *flags]) == status
+        return len(start.folders)
+
+    study(7, status=130)
+    planned = read_report(record)
+    assert (planned.claims, planned.plan.max_seeds, planned.plan.runs) == ((), 8, 0)
+    assert study(0, "--report_only") == 0
+    assert [claim.verdict for claim in read_report(record).claims] == [UNDECIDED, UNDECIDED]
+    assert study(99) == 19 - 7
+    judged = read_report(record)
+    assert [(claim.verdict, claim.seeds, claim.changes) for claim in judged.claims] == [
+        (HELD, 3, ()),
+        (UNDECIDED, 8, ()),
+    ]
+    assert (judged.plan, judged.hours, judged.versions["jax"]) == (planned.plan, 0.19, "1")
+    (tmp_path / "mine.py").write_text(SHORT.replace("MAX", "3"))  # after the fact
+    assert study(0) == 0
+    assert "*Plan.* The plan had 3 to 8 seeds; now it has 3 to 3." in record.with_suffix(".md").read_text()
+    assert capsys.readouterr().err == "error: interrupted\n"
+
+
+def test_no_report_without_runs(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(SHORT.replace("MAX", "8"))
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["study", "mine.py", "--report_only"]) == 1
+    assert (
+        capsys.readouterr().err == "error: no run of mine is complete, so there is no report; leave out --report_only\n"
+    )
 
 
 @pytest.mark.parametrize(

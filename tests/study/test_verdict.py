@@ -89,6 +89,12 @@ def test_a_verdict_stays_as_it_was_at_the_look_that_decided_it() -> None:
     assert (verdict, finding.seeds) == (UNDECIDED, 3)  # the second look is not complete
 
 
+def test_a_claim_that_fails_in_one_part_is_not_looked_at_again() -> None:
+    fails, noise = [-1.0, -1.01, -0.99, -1.0, -1.0], [1.0, -1.0, 0.5, 1.0, 1.0]
+    verdict, findings = judge_claim(claim("higher", "higher"), values(fails, noise), (3, 5))
+    assert (verdict, [finding.seeds for finding in findings]) == (REFUTED, [3, 3])
+
+
 def test_the_parts_share_the_error_by_holms_method() -> None:
     """The differences of the first part have a p-value of 0.03, two-sided: decided alone, but not as one of two."""
     one, other = [1.0, 1.6, 0.8], [1.0, 1.01, 0.99]

@@ -68,7 +68,15 @@ LOW = tuple(-x for x in NEAR)
             finding("higher", [0.0, 0.0], "error"),
             "Refuted: deep has the same error as shallow (95 % interval 0 to 0; 2 seeds); expected: higher.",
         ),
-        (finding("higher", []), "Undecided: deep and shallow have no complete runs in common."),
+        (
+            finding("higher", []),
+            "Undecided: deep and shallow are compared when all runs of the first look are complete.",
+        ),
+        (
+            finding("higher", [2.0, 0.001, 1.999, 0.0]),
+            "Undecided: deep has a training loss 1.0 higher than shallow (95 % interval -0.8 to 2.8; 0.6 standard "
+            "deviations; 4 seeds); expected: higher.",
+        ),
         (
             dataclasses.replace(finding("higher", [0.9, -0.1, 0.1]), needed=30),
             "Undecided: deep has a training loss 0.3 higher than shallow (95 % interval -1.0 to 1.6; 0.3 standard "
@@ -83,10 +91,10 @@ def test_a_verdict_is_a_sentence(found: Finding, expected: str) -> None:
 @pytest.mark.parametrize(
     ("verdict", "begin"),
     [
-        (HELD, "Held in all 2 parts. The closest: deep has a training loss 1.00 higher"),
+        (HELD, "Held in both parts. The closest: deep has a training loss 1.00 higher"),
         (REFUTED, "Refuted in 1 of 2 parts: deep has a training loss 5.00 lower"),
         (UNDECIDED, "Undecided in 1 of 2 parts: deep has a training loss 5.00 lower"),
-        (EQUAL, "Equal in all 2 parts. The closest: deep and shallow have the same"),
+        (EQUAL, "Equal in both parts. The closest: deep and shallow have the same"),
     ],
 )
 def test_the_part_that_matters_most_is_told(verdict: str, begin: str) -> None:
