@@ -12,6 +12,7 @@ import pytest
 
 from cnnjax.errors import InputError
 from cnnjax.models import MODELS, create_model, layers
+from cnnjax.models.blocks import TiledConv
 from cnnjax.models.normalization import spatial_response_norm
 from cnnjax.summarize.receptive_field import ReceptiveField
 from cnnjax.summarize.trace import receptive_fields
@@ -122,7 +123,7 @@ GEOMETRIES: dict[str, tuple[Callable[..., Any], ...]] = {
         lambda x: layers.conv(2, 3, 2, padding_mode="edge", name="a")(x),
         lambda x: layers.conv(2, 5, padding_mode="edge", name="b")(x),
     ),
-    "tiled convolution": (lambda x: layers.TiledConv(2, 3, name="a")(x), lambda x: layers.max_pool(x, 2)),
+    "tiled convolution": (lambda x: TiledConv(2, 3, name="a")(x), lambda x: layers.max_pool(x, 2)),
     "the largest channel at each position": (
         lambda x: x.max(-1, keepdims=True), lambda x: layers.conv(2, 3, 2, name="a")(x)
     ),

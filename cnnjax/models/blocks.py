@@ -5,9 +5,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
+from jax.nn.initializers import Initializer
+from jax.typing import DTypeLike
 
-from cnnjax.models.layers import SqueezeExcite, StochasticDepth, avg_pool, global_avg_pool
+from cnnjax.models.layers import SqueezeExcite, StochasticDepth, avg_pool, conv, global_avg_pool, lecun_normal
 
 
 class Layers(NamedTuple):
@@ -110,6 +113,51 @@ class ConvNormAct(nn.Module):
         conv = self.layers.conv(self.features, self.kernel, self.stride, self.padding, self.groups, name="conv")
         norm = self.layers.norm_act if self.act else self.layers.norm
         return norm(name="norm")(conv(x))
+
+
+class SeparableConv(nn.Module):
+    """Depthwise separable convolution: depthwise, then pointwise 1x1 (Sifre 2014; Chollet 2017, sec. 1).
+
+    `conv` is the network's constructor `Layers.conv`, `features` the output channels. `kernel`, `stride` and `padding`
+    (None: half the kernel) belong to the depthwise convolution, which has `multiplier` outputs per input channel.
+    """
+
+    conv: Callable[..., nn.Module]
+    features: int
+    kernel: int = 3
+    stride: int = 1
+    padding: int | str | None = None
+    multiplier: int = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        channels = x.shape[-1]
+        depthwise = channels * self.multiplier, self.kernel, self.stride, self.padding, channels
+        x = self.conv(*depthwise, name="depthwise")(x)
+        return self.conv(self.features, 1, name="pointwise")(x)
+
+
+class TiledConv(nn.Module):
+    """Tiled convolution, stride 1: tiles x tiles kernels that alternate periodically over output positions.
+
+    Le, Ngiam, Chen, Chia, Koh, Ng: Tiled Convolutional Neural Networks. NIPS 2010, sec. 3. `features` is the number of
+    output channels, `kernel` the side of each kernel; if that is odd, the output has the size of the input.
+    """
+
+    features: int
+    kernel: int
+    tiles: int = 2
+    kernel_init: Initializer = lecun_normal
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        channels = self.tiles**2 * self.features
+        y = conv(channels, self.kernel, kernel_init=self.kernel_init, dtype=self.dtype, name="conv")(x)
+        rows, columns = (np.arange(side) % self.tiles for side in y.shape[1:3])
+        tile = rows[:, None] * self.tiles + columns[None, :]
+        y = y.reshape(*y.shape[:3], self.tiles**2, self.features)
+        return jnp.take_along_axis(y, tile[None, :, :, None, None], axis=3)[:, :, :, 0]
 
 
 class Branches(nn.Module):

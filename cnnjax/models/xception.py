@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import jax
 from flax import linen as nn
 
-from cnnjax.models.blocks import ConvNormAct, Layers, remat_if, squeeze_excite
-from cnnjax.models.layers import SeparableConv, max_pool
+from cnnjax.models.blocks import ConvNormAct, Layers, SeparableConv, remat_if, squeeze_excite
+from cnnjax.models.layers import max_pool
 from cnnjax.models.network import Network, Variant, field
 
 # Channels of each block's separable convolutions. Blocks with two, in the entry and exit flow, end with a pool.

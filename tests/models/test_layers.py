@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from cnnjax.models import layers
+from cnnjax.models import blocks, layers
 from tests.models import calls
 
 # ------------------------------------------------------------------------------------------------------- convolutions
@@ -144,7 +144,7 @@ def test_a_dilated_convolution_keeps_the_size_and_skips_pixels() -> None:
 
 def test_a_separable_convolution_is_one_by_one_and_then_across() -> None:
     x = calls.noise(2, 6, 6, 3)
-    y, params = calls.run(layers.SeparableConv(layers.conv, 5, 3, multiplier=2), x)
+    y, params = calls.run(blocks.SeparableConv(layers.conv, 5, 3, multiplier=2), x)
     depthwise = np.asarray(params["depthwise"]["kernel"])
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     inner = [correlate(padded[..., i // 2 : i // 2 + 1], depthwise[:, :, :, i : i + 1]) for i in range(6)]
@@ -153,7 +153,7 @@ def test_a_separable_convolution_is_one_by_one_and_then_across() -> None:
 
 def test_a_tiled_convolution_alternates_its_kernels() -> None:
     x = calls.noise(1, 6, 6, 2)
-    y, params = calls.run(layers.TiledConv(3, 3, tiles=2), x)
+    y, params = calls.run(blocks.TiledConv(3, 3, tiles=2), x)
     every = correlate(np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), np.asarray(params["conv"]["kernel"]))
     for row in range(6):
         for column in range(6):
