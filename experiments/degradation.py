@@ -83,7 +83,6 @@ def get_study(budget: str) -> Study:
         panels=(
             Panel("curve", "train/loss", "training loss"),
             Panel("curve", "train/accuracy", "training accuracy"),
-            Panel("curve", "val/accuracy", "validation accuracy"),
         ),
         remarks=REMARKS + FEW * (budget != "full"),
         vary="Change the depths to 20 and 32 in `get_study`. How deep is a plain network when it begins to get worse?",

@@ -57,7 +57,6 @@ def get_study(budget: str) -> Study:
     for arms, suffix in ((plain, ""), (normalized, ", with BN")):
         panels += [
             Panel("profile", "gradient_start", f"gradient before training{suffix}", arms, log=True, xlabel="layer"),
-            Panel("profile", "gradient_end", f"gradient after training{suffix}", arms, log=True, xlabel="layer"),
             Panel("bars", "test/accuracy", f"test accuracy{suffix}", arms),
         ]
     return Study(

@@ -1,4 +1,4 @@
-"""The figure of a study: a grid of its panels, made for a slide."""
+"""The figure of a study: a grid of its panels, as large as a slide or, with more than two rows, higher."""
 
 import pathlib
 import statistics
@@ -12,27 +12,27 @@ from cnnjax.study import Panel, Study
 from cnnjax.study.conduct import Result, last_value
 from cnnjax.study.sequence import Results
 
-PANEL = (4.0, 3.0)  # inches; two make the width of a slide
+PANEL_WIDTH, PANEL_HEIGHT = style.FULL_WIDTH / 2, 2.6  # inches; the height is that in several rows
 
 
 @style.house()
 def draw(path: pathlib.Path, study: Study, results: Results, title: str = "") -> None:
     """Draws the study's figure into `path`.png and `path`.svg: a grid of its panels, with one color per arm.
 
-    `results` is arm -> one `Result` for each complete run; arms without one are left out. `title`
-    stands above the panels.
+    `results` is arm -> one `Result` for each complete run; arms without one are left out. `title` stands above the
+    panels.
     """
     from matplotlib.ticker import MaxNLocator
 
     shown = [arm for arm in study.arms if results[arm]]
     columns = min(2, len(study.panels))
     rows = -(-len(study.panels) // columns)
-    figure = style.new_figure(PANEL[0] * columns, PANEL[1] * rows)
+    figure = style.new_figure(style.FULL_WIDTH, max(style.SLIDE_HEIGHT, PANEL_HEIGHT * rows))
     colors_of = {arm: style.line_style(i) for i, arm in enumerate(study.arms)}
     lines = []
     for i, panel in enumerate(study.panels, start=1):
         axes = figure.add_subplot(rows, columns, i)
-        axes.set_title(style.wrap(panel.title, PANEL[0] - 0.8, style.FONT, bold=True))
+        axes.set_title(style.wrap(panel.title, PANEL_WIDTH - 0.8, style.FONT, bold=True))
         arms = [arm for arm in shown if not panel.arms or arm in panel.arms]
         for position, arm in enumerate(arms):
             _plot(axes, panel, arm, position, colors_of[arm], results[arm])
