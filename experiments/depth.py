@@ -130,8 +130,8 @@ def get_study(budget: str) -> Study:
         metrics={
             "test/accuracy": "test accuracy",
             "train/loss": "training loss",
-            "decades_start": "first / last gradient before training, decades",
-            "decades_end": "first / last gradient, decades",
+            "decades_start": "log10 of first / last gradient before training",
+            "decades_end": "log10 of first / last gradient",
             "mean_response_end": "response",
             "relative_response_end": "response / block input",
         },

@@ -12,8 +12,8 @@ from tests import tiny
 def test_the_selectivity_of_a_channel_compares_its_strongest_class_with_the_others() -> None:
     labels = np.array([0, 0, 1, 1, 2, 2])
     features = np.array(
-        [[2.0, 1, 0, 4], [4, 1, 0, 2], [0, 1, 0, 0], [0, 1, 0, 2], [0, 1, 0, 1], [0, 1, 0, 1]]
-    )  # for one class only; the same for all; never active; means of 3, 1 and 1
+        [[2.0, 1, 0, 4], [4, 1, 0, 2], [0, 1, 0, 1], [0, 1, 0, 3], [0, 1, 0, 0], [0, 1, 0, 0]]
+    )  # for one class only; the same for all; never active; means of 3, 2 and 0
     np.testing.assert_allclose(inside.class_selectivity(features, labels), [1, 0, 0, 0.5], atol=1e-9)
 
 
