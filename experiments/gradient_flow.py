@@ -17,7 +17,7 @@ cross-entropy of 200 training images of CIFAR-10, with batch normalization in tr
 convolution's gradient divided by the last one's: below 1, a negative log10, if gradients vanish on their way back, and
 above 1 if they explode. All networks have batch normalization before each activation, a first convolution of 3x3 with 8
 channels, and three stages of 32x32, 16x16 and 8x8 positions. The depth is 56 or, for DenseNet, 55 layers. The last
-convolution differs between the families in its number of weights, within ResNets and plain networks it does not."""
+convolution of ResNeXt and DenseNet has other numbers of weights than that of the plain networks and ResNets."""
 DECADE = """The margin is one decade, a factor of 10. For comparison: with 20 layers of sigmoids
 the ratio is 12 decades smaller than with ReLU (vanishing_gradients)."""
 
