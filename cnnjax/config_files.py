@@ -108,14 +108,14 @@ def bundled_files(kind: str) -> list[pathlib.Path]:
     return sorted((pathlib.Path(str(file.locate())).resolve() for file in matching), key=lambda path: path.name)
 
 
-def config_files() -> list[pathlib.Path]:
-    """Lists the config files in ./configs, then the package's, each sorted by name.
+def config_files(kind: str = "configs") -> list[pathlib.Path]:
+    """Lists the config files in ./configs, then the package's, each sorted by name; 'experiments' lists studies so.
 
     The package's files that have the same name as a local file are left out.
     """
-    local = sorted(pathlib.Path("configs").glob("*.py"))
+    local = sorted(pathlib.Path(kind).glob("*.py"))
     names = {path.name for path in local}
-    return [*local, *(path for path in bundled_files("configs") if path.name not in names)]
+    return [*local, *(path for path in bundled_files(kind) if path.name not in names)]
 
 
 def _load_json(path: pathlib.Path) -> Config:

@@ -1,4 +1,4 @@
-"""`cnnjax study`: runs the missing runs of a study, and writes its report."""
+"""`cnnjax study`: runs the missing runs of a study, and writes its report; or lists all claims."""
 
 import argparse
 import datetime
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cnnjax import config_files
 from cnnjax.cli import shared
-from cnnjax.errors import InputError, nearest
+from cnnjax.errors import InputError, nearest, unknown
 from cnnjax.study import BUDGETS
 
 if TYPE_CHECKING:
@@ -23,9 +23,16 @@ if TYPE_CHECKING:
 
 def add_flags(parser: shared.Parser) -> None:
     """Adds the arguments and flags of `cnnjax study` to its parser."""
-    parser.usage = "cnnjax study experiments/NAME.py [--budget=quick|standard|full] [--workers=M] [FLAGS]"
+    parser.usage = (
+        "cnnjax study experiments/NAME.py [--budget=quick|standard|full] [--workers=M] [FLAGS] | --list [PATTERN]"
+    )
     parser.epilog = "Complete runs are kept: the same command resumes a study, and rewrites its report."
-    parser.add_argument("file", metavar="FILE", help="file with get_study(budget), or with get_facts()")
+    parser.add_argument("file", metavar="FILE", nargs="?", help="file with get_study(budget), or with get_facts()")
+    parser.add_argument(
+        "--list", action="store_true", dest="lists",
+        help="list the claims of all files with their verdicts, or those with PATTERN in their name, file or chapter",
+    )  # fmt: skip
+    shared.add_format_flags(parser, ("csv", "markdown"))
     budgets = "quick: minutes on two cores; standard: 10 minutes to 2 hours there; full: a GPU (default: quick)"
     parser.add_argument("--budget", default="quick", help=budgets)
     shared.add_executor_flags(parser)
@@ -44,6 +51,12 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
     `overrides` is empty. Returns the exit status.
     """
+    if args.lists:
+        return _list(args.file or "", args.format)
+    if args.format:
+        raise shared.UsageError(f"--{args.format} prints the list of claims: give --list as well")
+    if not args.file:
+        raise shared.UsageError("the following arguments are required: FILE, or --list")
     if args.budget not in BUDGETS:
         raise InputError(f"--budget={args.budget}: {nearest(args.budget, BUDGETS)}")
     if facts := config_files.read_facts(args.file):
@@ -93,6 +106,37 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     for claim in record.claims:
         log(f"{claim.name}: {claim.headline}")
     log(f"the report is {path}.md, with {path.name}.png, .svg, .csv and .json")
+    return 0
+
+
+def _list(pattern: str, form: str) -> int:
+    """Prints the claims that match `pattern` with their verdicts, as text or in the format `form`. Returns 0.
+
+    Raises InputError if there are none.
+    """
+    from rich.table import Table
+
+    from cnnjax.study import listing
+
+    console = shared.make_console()
+    if not (files := config_files.config_files("experiments")):
+        raise InputError("there are no studies in ./experiments, and none came with the package")
+    everything = listing.read_entries(files)
+    words = [(entry.claim.name, entry.file.stem, entry.claim.chapter) for entry in everything]
+    entries = [entry for entry, names in zip(everything, words, strict=True) if shared.matching(pattern, names)]
+    if not entries:
+        raise unknown("claim", pattern, {name for names in words for name in names})
+    if form:
+        for line in listing.as_csv(entries) if form == "csv" else listing.as_markdown(entries):
+            console.print(line, soft_wrap=True)
+        return 0
+    view = Table("chapter", *listing.HEADINGS, title=listing.count_verdicts(entries), title_justify="left")
+    for chapter, group in listing.by_chapter(entries).items():
+        view.add_section()
+        for i, entry in enumerate(group):
+            first = chapter if i == 0 else ""
+            view.add_row(first, listing.statement(entry), entry.verdict, entry.finding, entry.evidence)
+    console.print(view)
     return 0
 
 

@@ -73,7 +73,6 @@ class FactReport:
         statement: see `name`.
         source: see `name`.
         verdict: HELD or REFUTED.
-        headline: the verdict with the number that decides it: 'Refuted: bytes: 60,950,432, not 93 MB.'
         taught: name of a number -> its value as it is taught.
         computed: name of a number -> its value as computed.
         why: see `name`.
@@ -84,7 +83,6 @@ class FactReport:
     statement: str
     source: str
     verdict: str
-    headline: str
     taught: Numbers
     computed: Numbers
     why: str
@@ -122,11 +120,8 @@ def check(fact: Fact) -> FactReport:
     taught = {number.name: number.taught for number in fact.numbers if number.taught is not None}
     if not taught:
         raise InputError(f"{fact.name} has no number with a value that is taught")
-    wrong = [name for name, value in taught.items() if not agrees(value, computed[name])]
-    name, verdict = (wrong or list(taught))[0], REFUTED if wrong else HELD
-    stated = f", not {show(taught[name])}" if wrong and not isinstance(taught[name], bool) else ""
-    headline = f"{verdict.capitalize()}: {name}: {show(computed[name])}{stated}."
-    texts = fact.name, fact.chapter, fact.statement, fact.source, verdict, headline
+    holds = all(agrees(value, computed[name]) for name, value in taught.items())
+    texts = fact.name, fact.chapter, fact.statement, fact.source, HELD if holds else REFUTED
     return FactReport(*texts, taught, computed, fact.why)
 
 
