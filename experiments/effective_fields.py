@@ -92,15 +92,15 @@ def get_study(budget: str) -> Study:
     return Study(
         arms={name: arm(kernels, budget) for name, kernels in KERNELS.items()},
         metrics={
-            "share_start": "effective / theoretical field before training",
-            "share_end": "effective / theoretical field",
+            "share_start": "effective fraction of the field before training",
+            "share_end": "effective fraction of the field",
             "pixels_end": "effective field in pixels",
             "test/accuracy": "test accuracy",
         },
         claims=(SAME, SAME_UNTRAINED, SHRINKS),
         panels=(
-            Panel("bars", "share_start", "effective / theoretical field, untrained"),
-            Panel("bars", "share_end", "effective / theoretical field, trained"),
+            Panel("bars", "share_start", "effective fraction, untrained"),
+            Panel("bars", "share_end", "effective fraction, trained"),
         ),
         seeds=SEEDS[budget],
         max_seeds=2 * SEEDS[budget],
