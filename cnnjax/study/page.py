@@ -51,7 +51,7 @@ def page(name: str, study: Study, report: StudyReport, values: Values, command: 
             "",
             f"- The plan of {plan.written}: {plan.rule}. The table of verdicts is in cnnjax/study/verdict.py.",
             f"- Runs and verdicts of {report.date}; {_hours(report.hours)}.",
-            "- An effect is the mean of the paired differences divided by their standard deviation (Hedges' g).",
+            "- The effect size is the mean of the paired differences in units of their standard deviation (Hedges' g).",
             f"- {report.machine}; {versions}",
             "",
         ]
@@ -60,7 +60,7 @@ def page(name: str, study: Study, report: StudyReport, values: Values, command: 
 
 def _claim(study: Study, claim: Claim, judged: ClaimReport) -> list[str]:
     """Returns the lines of one claim: the verdict, the claim, where it is made, and a table of its comparisons."""
-    header = ["metric", "of", "against", "expected", "difference", "interval", "effect", "seeds", "verdict"]
+    header = ["metric", "of", "against", "expected", "difference", "interval", "effect size", "seeds", "verdict"]
     return [
         f"## {claim.name}",
         "",
@@ -83,7 +83,7 @@ def _row(study: Study, finding: Finding) -> list[str]:
     difference = "unknown" if math.isnan(finding.difference) else amount(c.metric, finding.difference, finding)
     return [
         study.metrics[c.metric], c.a, c.b, expectation(c), difference, interval(finding),
-        *(effect(finding) or ["unknown"]), str(finding.seeds), finding.verdict,
+        effect(finding) or "unknown", str(finding.seeds), finding.verdict,
     ]  # fmt: skip
 
 

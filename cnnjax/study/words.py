@@ -68,12 +68,13 @@ def sentence(finding: Finding, metrics: Mapping[str, str]) -> str:
 
 
 def evidence(finding: Finding) -> str:
-    """Returns the certainty of a finding: '95 % interval 0.21 to 0.78; 4.3 standard deviations; 3 seeds'.
+    """Returns the certainty of a finding: '95 % interval 0.21 to 0.78; effect size 4.3; 3 seeds'.
 
     The interval is that of b - a if the difference a - b is negative and the sentence says 'lower'.
     """
     seeds = "1 seed" if finding.seeds == 1 else f"{finding.seeds} seeds"
-    return "; ".join([interval(finding, math.copysign(1, finding.difference)), *effect(finding), seeds])
+    size = [f"effect size {effect(finding)}"] * bool(effect(finding))
+    return "; ".join([interval(finding, math.copysign(1, finding.difference)), *size, seeds])
 
 
 def interval(finding: Finding, sign: float = 1) -> str:
@@ -86,12 +87,12 @@ def interval(finding: Finding, sign: float = 1) -> str:
     return f"{finding.level * 100:.0f} % interval {bounds}"
 
 
-def effect(finding: Finding) -> list[str]:
-    """Returns the standardized difference as text in a list, '4.3 standard deviations'; [] if it is unknown."""
+def effect(finding: Finding) -> str:
+    """Returns the size of the standardized difference as text, '4.3'; '' if it is unknown."""
     if math.isnan(finding.effect):
-        return []
-    large = abs(finding.effect) > LARGEST_EFFECT
-    return [f"over {LARGEST_EFFECT} standard deviations" if large else f"{abs(finding.effect):.1f} standard deviations"]
+        return ""
+    size = abs(finding.effect)
+    return f"over {LARGEST_EFFECT}" if size > LARGEST_EFFECT else f"{size:.1f}"
 
 
 def expectation(comparison: Comparison) -> str:

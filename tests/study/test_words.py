@@ -27,38 +27,38 @@ LOW = tuple(-x for x in NEAR)
     [
         (
             finding("higher", [*NEAR]),
-            "Held: deep has a training loss 1.00 higher than shallow (95 % interval 0.75 to 1.25; 5.6 standard "
-            "deviations; 3 seeds).",
+            "Held: deep has a training loss 1.00 higher than shallow (95 % interval 0.75 to 1.25; effect size 5.6; "
+            "3 seeds).",
         ),
         (
             finding("lower", [*LOW]),
-            "Held: deep has a training loss 1.00 lower than shallow (95 % interval 0.75 to 1.25; 5.6 standard "
-            "deviations; 3 seeds).",
+            "Held: deep has a training loss 1.00 lower than shallow (95 % interval 0.75 to 1.25; effect size 5.6; "
+            "3 seeds).",
         ),
         (
             finding("higher", [*LOW], "error"),
-            "Contradicted: deep has an error 1.00 lower than shallow (95 % interval 0.75 to 1.25; 5.6 standard "
-            "deviations; 3 seeds); expected: higher.",
+            "Contradicted: deep has an error 1.00 lower than shallow (95 % interval 0.75 to 1.25; effect size 5.6; "
+            "3 seeds); expected: higher.",
         ),
         (
             finding("higher", [x / 10 for x in NEAR], "test/accuracy", margin=0.2),
-            "Refuted: deep has a test accuracy 10.0 points higher than shallow (95 % interval 7.5 to 12.5 points; 5.6 "
-            "standard deviations; 3 seeds); expected: higher by more than 20 points.",
+            "Refuted: deep has a test accuracy 10.0 points higher than shallow (95 % interval 7.5 to 12.5 points; "
+            "effect size 5.6; 3 seeds); expected: higher by more than 20 points.",
         ),
         (
             finding("equal", [0.01, -0.01, 0.03], margin=0.1),
             "Equal: deep and shallow have the same training loss within 0.1; the difference is 0.010 (90 % interval "
-            "-0.024 to 0.044; 0.3 standard deviations; 3 seeds).",
+            "-0.024 to 0.044; effect size 0.3; 3 seeds).",
         ),
         (
             finding("equal", [*NEAR], margin=0.1),
-            "Contradicted: deep has a training loss 1.00 higher than shallow (90 % interval 0.83 to 1.17; 5.6 standard "
-            "deviations; 3 seeds); expected: within 0.1.",
+            "Contradicted: deep has a training loss 1.00 higher than shallow (90 % interval 0.83 to 1.17; effect size "
+            "5.6; 3 seeds); expected: within 0.1.",
         ),
         (
             finding("at_least", [0.01, -0.01, 0.03], margin=0.1),
-            "Held: deep has a training loss 0.010 higher than shallow (95 % interval -0.040 to 0.060; 0.3 standard "
-            "deviations; 3 seeds); expected: not lower by 0.1 or more.",
+            "Held: deep has a training loss 0.010 higher than shallow (95 % interval -0.040 to 0.060; effect size 0.3; "
+            "3 seeds); expected: not lower by 0.1 or more.",
         ),
         (
             finding("higher", [1.0], "error"),
@@ -74,13 +74,13 @@ LOW = tuple(-x for x in NEAR)
         ),
         (
             finding("higher", [2.0, 0.001, 1.999, 0.0]),
-            "Undecided: deep has a training loss 1.0 higher than shallow (95 % interval -0.8 to 2.8; 0.6 standard "
-            "deviations; 4 seeds); expected: higher.",
+            "Undecided: deep has a training loss 1.0 higher than shallow (95 % interval -0.8 to 2.8; effect size 0.6; "
+            "4 seeds); expected: higher.",
         ),
         (
             dataclasses.replace(finding("higher", [0.9, -0.1, 0.1]), needed=30),
-            "Undecided: deep has a training loss 0.3 higher than shallow (95 % interval -1.0 to 1.6; 0.3 standard "
-            "deviations; 3 seeds); expected: higher; about 30 seeds would decide it.",
+            "Undecided: deep has a training loss 0.3 higher than shallow (95 % interval -1.0 to 1.6; effect size 0.3; "
+            "3 seeds); expected: higher; about 30 seeds would decide it.",
         ),
     ],
 )
