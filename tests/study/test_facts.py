@@ -45,6 +45,7 @@ def test_facts_have_names_of_their_own_and_a_source_each() -> None:
         ("16 M", 15_237_608, True),  # rounded up
         ("60 M", 60_965_224, True),
         ("61 M", 60_965_224, True),
+        ("60 M", 61_000_000, False),
         ("62 M", 60_965_224, False),
         ("6.8 M", 6_998_552, False),
         ("7.0 M", 6_998_552, True),
