@@ -84,8 +84,8 @@ def interval(differences: Sequence[float], error: float) -> tuple[float, float]:
 
 
 def _deviation(values: Sequence[float]) -> float:
-    """Returns the standard deviation of a sample of at least two values; exactly 0 if they are equal."""
-    if min(values) == max(values):
+    """Returns the standard deviation of a sample of at least two values; 0 if they differ by rounding alone."""
+    if max(values) - min(values) <= 1e-12 * max(map(abs, values)):
         return 0.0
     mean = statistics.fmean(values)
     return math.sqrt(math.fsum((x - mean) ** 2 for x in values) / (len(values) - 1))

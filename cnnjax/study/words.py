@@ -21,16 +21,23 @@ def headline(verdict: str, findings: Sequence[Finding], metrics: Mapping[str, st
     by_verdict = {v: [f for f in findings if f.verdict == v] for v in (CONTRADICTED, REFUTED, UNDECIDED, HELD, EQUAL)}
     failed = by_verdict[CONTRADICTED] + by_verdict[REFUTED]
     if verdict in (CONTRADICTED, REFUTED):
-        finding, part = failed[0], f" in {len(failed)} of {count} parts"
+        finding, part = failed[0], _parts(len(failed), count)
     elif verdict == UNDECIDED:
         open_parts = by_verdict[UNDECIDED]
-        finding, part = max(open_parts, key=_seeds_or_infinity), f" in {len(open_parts)} of {count} parts"
+        finding, part = max(open_parts, key=_seeds_or_infinity), _parts(len(open_parts), count)
     else:
         finding = min(findings, key=_strength)
-        part = " in both parts" if count == 2 else f" in all {count} parts"
-        part += ". The closest"
-    part = part * (count > 1)
+        part = _parts(count, count) + ". The closest" * (count > 1)
     return f"{verdict.capitalize()}{part}: {sentence(finding, metrics)}."
+
+
+def _parts(some: int, count: int) -> str:
+    """Returns ' in 1 of 2 parts', ' in both parts' or ' in all 3 parts'; '' for a claim of one part."""
+    if count == 1:
+        return ""
+    return (
+        f" in {some} of {count} parts" if some < count else " in both parts" if count == 2 else f" in all {count} parts"
+    )
 
 
 def _seeds_or_infinity(finding: Finding) -> float:
@@ -81,6 +88,8 @@ def interval(finding: Finding, sign: float = 1) -> str:
     """Returns the interval of a finding's difference, times `sign` (1 or -1): '95 % interval 0.21 to 0.78'."""
     if not math.isfinite(finding.low):
         return "no interval"
+    if finding.low == finding.high:
+        return "the same in every seed"
     metric, decimals = finding.comparison.metric, _decimals(finding.comparison.metric, finding)
     low, high = sorted(sign * bound * _scale(metric) for bound in (finding.low, finding.high))
     bounds = f"{low:z.{decimals}f} to {high:z.{decimals}f}{_unit(metric)}"  # z: no -0

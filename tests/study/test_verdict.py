@@ -117,3 +117,4 @@ def test_the_effect_is_hedges() -> None:
     assert standardized(differences) == pytest.approx(0.72360 * 0.3 / np.std(differences, ddof=1), rel=1e-4)
     assert math.isnan(standardized([0.1, 0.2]))
     assert math.isnan(standardized([0.1] * 3))
+    assert math.isnan(standardized([0.3 - 0.2, 0.4 - 0.3, 0.1]))  # equal but for rounding

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cnnjax.study import Comparison
-from cnnjax.study.record import EQUAL, HELD, REFUTED, UNDECIDED, Finding
+from cnnjax.study.record import CONTRADICTED, EQUAL, HELD, REFUTED, UNDECIDED, Finding
 from cnnjax.study.verdict import judge
 from cnnjax.study.words import headline
 
@@ -66,7 +66,7 @@ LOW = tuple(-x for x in NEAR)
         ),
         (
             finding("higher", [0.0, 0.0], "error"),
-            "Refuted: deep has the same error as shallow (95 % interval 0 to 0; 2 seeds); expected: higher.",
+            "Refuted: deep has the same error as shallow (the same in every seed; 2 seeds); expected: higher.",
         ),
         (
             finding("higher", []),
@@ -94,6 +94,7 @@ def test_a_verdict_is_a_sentence(found: Finding, expected: str) -> None:
         (HELD, "Held in both parts. The closest: deep has a training loss 1.00 higher"),
         (REFUTED, "Refuted in 1 of 2 parts: deep has a training loss 5.00 lower"),
         (UNDECIDED, "Undecided in 1 of 2 parts: deep has a training loss 5.00 lower"),
+        (CONTRADICTED, "Contradicted in both parts: deep has a training loss 5.00 lower"),
         (EQUAL, "Equal in both parts. The closest: deep and shallow have the same"),
     ],
 )
@@ -104,5 +105,8 @@ def test_the_part_that_matters_most_is_told(verdict: str, begin: str) -> None:
         sure = finding("equal", [0.01, 0.0, 0.0], margin=1)
     else:
         other = dataclasses.replace(other, verdict=verdict)
+    if verdict == CONTRADICTED:
+        sure = dataclasses.replace(sure, verdict=verdict)
+        sure, other = other, sure
     assert headline(verdict, [sure, other], METRICS).startswith(begin)
     assert not math.isnan(sure.effect)
