@@ -5,7 +5,11 @@
 
 The first computes in bfloat16, for GPUs and TPUs; the second is for a CPU, where float32 is faster. Learning rate and
 weight decay are the paper's (arXiv:2404.00498), converted: it states them for the summed gradients of a batch, before
-momentum accumulates them. The paper's test accuracy, with six views of each image: 94 %. Not run here yet.
+momentum accumulates them. The paper's test accuracy, with six views of each image: 94 %.
+
+Ours in float32, with two views (protocol='flip'): 93.68 % (seed 0 only) after 24.6 minutes on two CPU cores with AMX
+(353 images/s), jax 0.10.2. Six views have not been tried on this recipe; they gave the network of cifar10_muon.py
+0.42 points more than two. That recipe takes 19 % fewer images.
 """
 
 from cnnjax.config import Config
@@ -18,7 +22,7 @@ def get_config(dtype: str = "bfloat16") -> Config:
         model="airbench94",
         dataset="cifar10",
         augment="pad_crop(2, fill='reflect')|flip_alternating",
-        protocol="flip",
+        protocol="six_view",
         average="logits",
         duration="9.9 epochs",
         batch_size=batch_size,
