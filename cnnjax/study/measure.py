@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnnjax import augment, losses, pretrained, spec
+from cnnjax import losses, pretrained, spec
 from cnnjax.config import Config
-from cnnjax.data import pipeline
 from cnnjax.data.build import load
 from cnnjax.distributed import sharding
 from cnnjax.evaluation import evaluate
@@ -19,9 +18,7 @@ from cnnjax.evaluation.recipe import with_views
 from cnnjax.evaluation.scoring import Scores, variable_shapes
 from cnnjax.models import create_model
 from cnnjax.state import path_name
-from cnnjax.training.recipe import parse_recipe
-from cnnjax.training.setup import make_setup
-from cnnjax.training.state import new_state
+from cnnjax.study.propagation import load_run_batch
 
 IMAGES = 500  # training images in the batch that is measured
 DEAD_RANGE = 1e-4  # a unit is dead if its values over all images differ by less
@@ -79,26 +76,14 @@ def flow(folder: pathlib.Path, data_dir: str) -> dict[str, Any]:
     divided by the last layer's; 'dead', the fraction of hidden units (channels) whose values over all images and
     positions differ by less than `DEAD_RANGE`.
     """
-    network = pretrained.load(folder)
-    config, data = network.config, network.data
-    mesh = sharding.make_mesh(jax.devices()[:1])
-    setup = make_setup(parse_recipe(config), data_dir=data_dir, mesh=mesh, log=_silent)
-    assert setup.splits is not None
-    rows = np.arange(min(IMAGES, len(setup.splits.train)))
-    host_ops = setup.recipe.evaluation.operations.host
-    batch = pipeline.read(setup.splits.train, host_ops, rows, rows, config.seed)
-    prepare = augment.build([], config.normalize, data.statistics, data.shape)
-    images, labels = prepare(jax.random.key(0), batch["image"]), batch["label"]
-    with_features = spec.with_argument(config.model, ["features_only"], True)
-    feature_model = create_model(with_features, len(data.classes), config.dtype)
-
-    result: dict[str, Any] = {}
-    trained = network.load_variables(mesh, "last", _silent).variables
-    for when, variables in (("start", new_state(setup, _silent).variables), ("end", trained)):
-        norms = _gradients(network.model, variables, images, labels, config)
+    run, result = load_run_batch(folder, data_dir, IMAGES), {}
+    with_features = spec.with_argument(run.config.model, ["features_only"], True)
+    feature_model = create_model(with_features, run.num_classes, run.config.dtype)
+    for when, variables in (("start", run.start), ("end", run.end)):
+        norms = _gradients(run.model, variables, run.images, run.labels, run.config)
         result[f"gradient_{when}"] = norms
         result[f"log_ratio_{when}"] = float(np.log10(max(norms[0], 1e-30) / max(norms[-1], 1e-30)))
-        result[f"dead_{when}"] = _dead_fraction(feature_model, variables, images)
+        result[f"dead_{when}"] = _dead_fraction(feature_model, variables, run.images)
     return result
 
 

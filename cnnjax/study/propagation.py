@@ -35,6 +35,7 @@ class RunBatch:
         end: its variables after training.
         images: normalized images without augmentation, float32 [N, H, W, C].
         labels: int32 [N].
+        num_classes: number of classes of the data.
     """
 
     config: Config
@@ -43,10 +44,11 @@ class RunBatch:
     end: Tree
     images: jax.Array
     labels: np.ndarray
+    num_classes: int
 
 
-def load_run_batch(folder: pathlib.Path, data_dir: str) -> RunBatch:
-    """Loads the network of a run's folder, and the first `IMAGES` images of its training split."""
+def load_run_batch(folder: pathlib.Path, data_dir: str, count: int = IMAGES) -> RunBatch:
+    """Loads the network of a run's folder, and the first `count` images of its training split, or all of fewer."""
 
     def silent(line: str) -> None:
         """Discards a line of progress."""
@@ -56,11 +58,12 @@ def load_run_batch(folder: pathlib.Path, data_dir: str) -> RunBatch:
     mesh = sharding.make_mesh(jax.devices()[:1])
     setup = make_setup(parse_recipe(config), data_dir=data_dir, mesh=mesh, log=silent)
     assert setup.splits is not None
-    rows = np.arange(min(IMAGES, len(setup.splits.train)))
+    rows = np.arange(min(count, len(setup.splits.train)))
     batch = pipeline.read(setup.splits.train, setup.recipe.evaluation.operations.host, rows, rows, config.seed)
     prepare = augment.build([], config.normalize, data.statistics, data.shape)
     start, end = new_state(setup, silent).variables, network.load_variables(mesh, "last", silent).variables
-    return RunBatch(config, network.model, start, end, prepare(jax.random.key(0), batch["image"]), batch["label"])
+    images = prepare(jax.random.key(0), batch["image"])
+    return RunBatch(config, network.model, start, end, images, batch["label"], len(data.classes))
 
 
 # ------------------------------------------------------------------------------------------------------------ gradients

@@ -5,7 +5,9 @@ import pathlib
 import numpy as np
 import pytest
 
+from cnnjax.evaluation import probe
 from cnnjax.study import inside
+from cnnjax.visualize import gabor_fits
 from tests import tiny
 
 
@@ -40,6 +42,8 @@ def test_each_layer_with_feature_maps_is_probed(
     folder: pathlib.Path, digits_dir: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inside, "PROBED", 60)
+    monkeypatch.setattr(probe, "INVERSE_REGULARIZATION", (1.0,))
+    monkeypatch.setattr(gabor_fits, "CONTROLS", 2)
     result = inside.by_depth(folder, digits_dir)
     for metric in ("probe", "selectivity"):
         assert len(result[metric]) == 4

@@ -38,7 +38,7 @@ def test_the_gradients_are_those_of_the_chain_rule(aux: bool, weight: float, fac
     params = {"z_first": {"kernel": jnp.full((1, 1, 1, 1), A)}, "a_last": {"kernel": jnp.array(B).reshape(1, 1, 1, 2)}}
     config = tiny.config(aux_weight=weight)
     run = propagation.RunBatch(
-        config, TwoConvolutions(aux), {"params": params}, {}, jnp.full((1, 1, 1, 1), X), np.array([1])
+        config, TwoConvolutions(aux), {"params": params}, {}, jnp.full((1, 1, 1, 1), X), np.array([1]), 2
     )
     gradients = propagation.kernel_gradients(run, run.start)
     assert list(gradients) == ["z_first", "a_last"]
@@ -62,6 +62,7 @@ def test_the_response_is_that_of_the_last_normalization_in_each_block(shortcut: 
     np.testing.assert_allclose([branch for branch, _ in responses.values()], expected, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_run_is_measured_before_and_after_its_training(tmp_path: pathlib.Path, digits_dir: str) -> None:
     tiny.run(tmp_path / "run", digits_dir, model="cifar_resnet20(depth=8)", lr=0.5, duration="4 steps")
     result = propagation.gradient_flow(tmp_path / "run", digits_dir, ("start", "end"))
