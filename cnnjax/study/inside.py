@@ -11,6 +11,8 @@ from cnnjax.data.build import load_dataset
 from cnnjax.evaluation import probe
 from cnnjax.evaluation.trained import TrainedNetwork, load
 from cnnjax.study.propagation import load_run_batch
+from cnnjax.summarize import trace
+from cnnjax.visualize.activations import features_model
 
 IMAGES = 100  # over which an effective receptive field is averaged
 PROBED = 2000  # training images to which a linear classifier is fitted, and as many test images that score it
@@ -26,7 +28,7 @@ def effective_fields(folder: pathlib.Path, data_dir: str, largest: int) -> dict[
     """
     run, trained = load_run_batch(folder, data_dir), load(folder, log=_silent)
     images = load_dataset(trained.config.dataset, trained.config.test_split, data_dir=data_dir)[0][:IMAGES]
-    fields = visualize.receptive_fields(trained, images[:1]).fields
+    fields = trace.receptive_fields(features_model(trained), trained.data.shape)
     layer = [name for name, field in fields.items() if field.size[0] <= largest][-1]
     result: dict[str, Any] = {}
     for time, net in (("start", dataclasses.replace(trained, variables=run.start)), ("end", trained)):
