@@ -199,7 +199,7 @@ def get_facts() -> tuple[Fact, ...]:
             name="alexnet_work",
             chapter="convolution",
             statement="AlexNet's convolutions do 90 to 95 % of the work with 5 % of the parameters.",
-            source=f"{WEIRD}, sec. 2",
+            source=WEIRD,
             numbers=(
                 Number("convolutions do 90 to 95 % of the work", right=True, taught=True),
                 Number("their share of the work, %", right="91.8 %"),
