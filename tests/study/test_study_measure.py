@@ -1,6 +1,7 @@
 """The measurements of trained runs, against the reports of `evaluate`."""
 
 import pathlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ def run(digits_dir: str, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Pa
 
 
 def test_accuracies_are_those_of_evaluate(run: pathlib.Path, digits_dir: str) -> None:
-    def reported(**options: str) -> float:
+    def reported(**options: Any) -> float:
         return evaluate(run, data_dir=digits_dir, log=lambda line: None, **options)["accuracy"]
 
     assert measure.accuracy(run, digits_dir) == pytest.approx(reported())
