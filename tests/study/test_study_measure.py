@@ -2,6 +2,7 @@
 
 import pathlib
 from typing import Any
+from typing import Any
 
 import numpy as np
 import pytest
