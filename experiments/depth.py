@@ -14,12 +14,12 @@ HE = "He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition. CVPR 20
 SMALL = """Images are CIFAR-10's, reduced to 16x16 pixels; {images:,} of them are trained on for {epochs} epochs, in
 batches of 50, with random crops and flips. This is short: it shows which network learns more within {steps:,} steps,
 not which is best in the end. """
-REMARKS = """The networks are ResNets of basic blocks for small images with three stages, 8, 16 and 32 channels wide, or
-14, 28 and 56 in the wide network. residual-56 has 215,282 parameters, wide-20 has 208,904. Both use option B
-for shortcuts. The learning rate of each arm is the best of 0.03, 0.1 and 0.3 by the accuracy on 2,000 validation
-images after one epoch with another seed. Accuracies are those of all 10,000 test images. Gradients and responses are
-measured on 200 training images; a gradient is the root mean square over a convolution's kernel, a response the
-standard deviation of a residual branch F(x) at the end of a block, before the addition."""
+REMARKS = """The networks are ResNets of basic blocks for small images with three stages, 8, 16 and 32 channels wide,
+or 14, 28 and 56 in the wide network. residual-56 has 215,282 parameters, wide-20 has 208,904. Both use option B for
+shortcuts. All arms have the learning rate 0.1, which is not yet tuned for each. Accuracies are those of all 10,000
+test images. Gradients and responses are measured on 200 training images; a gradient is the root mean square over a
+convolution's kernel, a response the standard deviation of a residual branch F(x) at the end of a block, before the
+addition."""
 DECADE = "The margin is one decade, a factor of 10 between the first and the last gradient, as in gradient_flow."
 
 VANISH = Claim(
