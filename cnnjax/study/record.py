@@ -140,11 +140,6 @@ def read_report(path: pathlib.Path) -> StudyReport:
         raise InputError(f"{path} is damaged ({error}); `cnnjax study` writes it anew once it is removed") from error
 
 
-def read_reports(folder: pathlib.Path) -> tuple[StudyReport, ...]:
-    """Reads the records of all studies in a folder, such as experiments/reports/, by name."""
-    return tuple(map(read_report, sorted(folder.glob("*.json"))))
-
-
 def _plain(value: Any) -> Any:
     """Returns a value as JSON has it: null for numbers that are not finite, and lists for tuples."""
     if isinstance(value, Mapping):

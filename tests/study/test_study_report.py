@@ -8,7 +8,7 @@ import pytest
 from cnnjax.errors import InputError
 from cnnjax.study import Study, conduct, report
 from cnnjax.study.plan import make_plan
-from cnnjax.study.record import HELD, StudyReport, read_report, read_reports
+from cnnjax.study.record import HELD, StudyReport, read_report
 from tests.study.test_conduct import Instant, run, study
 
 
@@ -45,7 +45,7 @@ def test_the_report_has_the_verdict_and_the_numbers(tmp_path: pathlib.Path) -> N
     assert rows[0] == "arm,run,test/accuracy,depth"
     assert len(rows) == 7
     assert (tmp_path / "out" / "mine-quick.png").read_bytes()[:4] == b"\x89PNG"
-    assert read_reports(tmp_path / "out") == (record,)
+    assert read_report(tmp_path / "out" / "mine-quick.json") == record
 
 
 def test_what_json_does_not_have_is_read_as_it_was_written(tmp_path: pathlib.Path) -> None:
@@ -66,7 +66,7 @@ def test_a_damaged_record_is_named(text: str, tmp_path: pathlib.Path) -> None:
     with pytest.raises(
         InputError, match=r"mine-quick.json is damaged .*; `cnnjax study` writes it anew once it is rem"
     ):
-        read_reports(tmp_path)
+        read_report(tmp_path / "mine-quick.json")
 
 
 def test_rows_of_another_study_are_refused(tmp_path: pathlib.Path) -> None:
