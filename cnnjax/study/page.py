@@ -1,16 +1,26 @@
 """The report of a study in Markdown: verdicts first, then figure, numbers, and how to run it."""
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Sequence
 
+from cnnjax.config import FIELDS
 from cnnjax.study import Claim, Study
 from cnnjax.study.record import ClaimReport, Finding, StudyReport
 from cnnjax.study.verdict import Values
 from cnnjax.study.words import amount, effect, expectation, interval
 
-PAIRED = """Runs of one seed share the order of the data and, where shapes agree, the initialization; their differences
-are compared."""
+PAIRED = """Runs with the same seed see the same images in the same order and, where shapes agree, start from the same
+weights. Two arms are compared seed by seed, by the differences of such runs."""
+VERDICTS = """- *Held*: the difference is as expected, beyond the margin. *Equal*: it is smaller than the margin.
+  *Contradicted*: the opposite is shown. *Refuted*: it is not as large as expected. *Undecided*: these seeds do not
+  tell, which does not mean that the arms are equal. In a claim of several parts all have to hold.
+- Seeds are added until the claim is decided. To keep false verdicts at 5 %, each look at the results and each part gets
+  a share of the error, so the intervals are wider than those of a single t-test. "Equal" has two one-sided tests of 5 %
+  each, and so an interval of 90 %. Seeds that came after the verdict are in the table of arms only.
+- The effect size is the mean of the paired differences in units of their standard deviation (Hedges' g)."""
+UNSHOWN = ("seed", "init", "log_every", "checkpoint_every", "eval_every")  # settings that do not matter for a claim
 
 
 def page(name: str, study: Study, report: StudyReport, values: Values, command: str) -> str:
@@ -28,6 +38,7 @@ def page(name: str, study: Study, report: StudyReport, values: Values, command: 
             "",
             "## Arms",
             "",
+            *_settings(study),
             _table(
                 ["arm", *study.metrics.values(), "runs"],
                 [
@@ -47,15 +58,43 @@ def page(name: str, study: Study, report: StudyReport, values: Values, command: 
             f"`{command}`",
             "",
             *([_line(study.vary), ""] if study.vary else []),
-            "## How sure it is",
+            "## How to read it, and how sure it is",
             "",
-            f"- The plan of {plan.written}: {plan.rule}. The table of verdicts is in cnnjax/study/verdict.py.",
+            VERDICTS,
+            f"- The plan of {plan.written}: {plan.rule}.",
             f"- Runs and verdicts of {report.date}; {_hours(report.hours)}.",
-            "- The effect size is the mean of the paired differences in units of their standard deviation (Hedges' g).",
             f"- {report.machine}; {versions}",
             "",
         ]
     )
+
+
+def _settings(study: Study) -> list[str]:
+    """Returns the settings that all arms share, in a line, and a table of those in which they differ.
+
+    Settings at their defaults and those that do not matter for a claim are left out.
+    """
+    configs = {arm: dataclasses.asdict(config) for arm, config in study.arms.items()}
+    values = {name: [config[name] for config in configs.values()] for name in FIELDS if name not in UNSHOWN}
+    shared = {name: row[0] for name, row in values.items() if all(value == row[0] for value in row)}
+    common = "; ".join(
+        f"{name} {_setting(value)}"
+        for name, value in shared.items()
+        if value != FIELDS[name].default or name == "model"
+    )
+    different = [name for name in values if name not in shared]
+    starts = ["starts from"] * bool(study.starts)
+    rows = [
+        [arm, *(_setting(config[name]).replace("|", "\\|") for name in different)]
+        + [study.starts.get(arm, "") for _ in starts]
+        for arm, config in configs.items()
+    ]
+    return [f"All arms: {common}.", "", _table(["arm", *different, *starts], rows), ""]
+
+
+def _setting(value: object) -> str:
+    """Formats the value of a setting."""
+    return "none" if value == "" else f"`{value}`"
 
 
 def _claim(study: Study, claim: Claim, judged: ClaimReport) -> list[str]:
@@ -88,10 +127,10 @@ def _row(study: Study, finding: Finding) -> list[str]:
 
 
 def _hours(hours: float) -> str:
-    """Formats the duration of all trainings: in minutes below two hours; 0 is an unknown one."""
+    """Says how long all runs took: in minutes below two hours; 0 is an unknown duration."""
     if not hours:
-        return "the hours of training were not recorded"
-    return f"{hours:.1f} hours of training" if hours >= 2 else f"{max(1, round(60 * hours))} minutes of training"
+        return "how long the runs took was not recorded"
+    return f"the runs took {hours:.1f} hours" if hours >= 2 else f"the runs took {max(1, round(60 * hours))} minutes"
 
 
 def _line(text: str) -> str:

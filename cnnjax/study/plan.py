@@ -61,7 +61,9 @@ def changes(first: Plan, now: Plan, claim: str) -> tuple[str, ...]:
     """Returns what is different in the plan of one claim, a sentence each; () if it is as it was planned."""
     found = []
     if first.runs:
-        found.append(f"The plan was not made before the results: {first.runs} runs were complete when it was written.")
+        found.append(
+            f"The plan was written when {first.runs} runs were complete, so the rate of false verdicts is not assured."
+        )
     if (first.seeds, first.max_seeds) != (now.seeds, now.max_seeds):
         found.append(
             f"The plan had {first.seeds} to {first.max_seeds} seeds; now it has {now.seeds} to {now.max_seeds}."

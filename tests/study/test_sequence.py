@@ -161,7 +161,7 @@ def test_a_plan_that_was_changed_is_noted(changed: dict[str, Any], said: list[st
 def test_a_claim_that_was_added_and_a_plan_that_came_late_are_noted() -> None:
     now = plan.make_plan(case())
     first = plan.make_plan(case(claims=case().claims[:1]), runs=7)
-    late = "The plan was not made before the results: 7 runs were complete when it was written."
+    late = "The plan was written when 7 runs were complete, so the rate of false verdicts is not assured."
     assert plan.changes(first, now, "clear") == (late,)
     assert plan.changes(first, now, "noisy") == (late, "The claim was added after the first run.")
 

@@ -7,8 +7,10 @@ import pytest
 
 from cnnjax.errors import InputError
 from cnnjax.study import Study, conduct, report
+from cnnjax.study.page import page
 from cnnjax.study.plan import make_plan
 from cnnjax.study.record import HELD, StudyReport, read_report
+from cnnjax.study.verdict import Values
 from tests.study.test_conduct import Instant, run, study
 
 
@@ -35,7 +37,7 @@ def test_the_report_has_the_verdict_and_the_numbers(tmp_path: pathlib.Path) -> N
         "| slow | 0.110 ± 0.010 | ",
         "| fast | 0.510 ± 0.010 | ",
         "![mine-quick](mine-quick.png)",
-        "Runs of one seed share",
+        "Runs with the same seed see",
         "`the command`",
         "Take another rate.",
         "- a machine; jax 1.0",
@@ -74,3 +76,17 @@ def test_rows_of_another_study_are_refused(tmp_path: pathlib.Path) -> None:
     report.write_values(tmp_path / "a.csv", case, {"slow, old": {"test/accuracy": [0.5], "depth": [1.0]}})
     with pytest.raises(InputError, match=r"a.csv belongs to another study"):
         report.read_values(tmp_path / "a.csv", case)
+
+
+def test_the_page_shows_the_settings_that_arms_share_and_those_in_which_they_differ() -> None:
+    arms = study().arms
+    other = dataclasses.replace(arms["slow"], augment="pad_crop(4)|flip_lr", test_split="", seed=7)
+    case = study(arms={"slow": arms["slow"], "fast": other}, starts={"fast": "slow"})
+    values: Values = {arm: {"test/accuracy": [0.5], "depth": [1.0]} for arm in case.arms}
+    record = dataclasses.replace(empty(case), claims=report.judge_study(case, values, make_plan(case)))
+    lines = page("mine-quick", case, record, values, "the command").splitlines()
+    (shared,) = [line for line in lines if line.startswith("All arms: ")]
+    assert shared.startswith(f"All arms: model `{other.model}`; ")
+    assert "augment" not in shared
+    header = next(i for i, line in enumerate(lines) if line.startswith("| arm | test_split | augment | starts from |"))
+    assert lines[header + 3] == "| fast | none | `pad_crop(4)\\|flip_lr` | slow |"
