@@ -101,7 +101,8 @@ class AlexNet(Network):
         if self.features_only:
             return features
         window = 7 if self.small_images else self.window
-        return self.fc_head(x, layers, window, self.hidden, bias_init=nn.initializers.constant(self.bias))
+        bias_init = nn.initializers.constant(self.bias)
+        return self.fc_head(x, layers, window, features=self.hidden, bias_init=bias_init)
 
     @nn.nowrap
     def _conv(self, i: int, layers: Layers) -> nn.Module:

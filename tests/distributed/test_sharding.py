@@ -170,7 +170,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 NARROW = {  # with last maps of 2x2x16
     "vgg": ("vgg11(stage_sizes=(1, 1, 1, 1, 1), features=(8, 8, 8, 8, 16))", 64),
-    "alexnet": ("alexnet(features=(8, 8, 8, 8, 16), initializer='he')", 99),
+    "alexnet": ("alexnet(features=(8, 8, 8, 8, 16), hidden=(64, 64), initializer='he')", 99),
 }
 
 

@@ -27,6 +27,7 @@ ANY_SIZE = 'lenet5(head="gap")'
 PROTOCOLS = {
     "single": ("single", "center_crop(28)"),
     "flip": ("flip", "resize((28, 30))"),
+    "six_view": ("six_view", "center_crop(28)"),
     "center": ("center(28)", ""),
     "five_crop": ("five_crop(28)", "resize(33)"),
     "ten_crop": ("ten_crop(28)", ""),
