@@ -102,8 +102,9 @@ def measure(folder: pathlib.Path, data_dir: str) -> dict[str, Any]:
 def get_study(budget: str) -> Study:
     """Returns the study for a budget: 'quick' or 'standard' (two CPU cores), or 'full' (all images)."""
     trained = trained_arm(budget)
+    untrained = dataclasses.replace(trained, duration="1 steps", lr=0.0, schedule="constant")
     return Study(
-        arms={"trained": trained, "untrained": dataclasses.replace(trained, duration="1 steps", lr=0.0)},
+        arms={"trained": trained, "untrained": untrained},
         metrics={
             "gabor_r2": "R² of Gabor fits",
             "probe_first": "probe accuracy, first layer",

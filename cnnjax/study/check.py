@@ -3,7 +3,9 @@
 from collections import Counter
 from typing import get_args
 
+from cnnjax.config import Config, to_steps
 from cnnjax.errors import InputError, nearest
+from cnnjax.optim import build_schedule
 from cnnjax.study import CHAPTERS, Claim, Comparison, Sign, Study
 from cnnjax.training.recipe import parse_recipe
 
@@ -22,7 +24,7 @@ def check_study(study: Study) -> None:
         raise InputError(f"max_seeds={study.max_seeds}: expected at least the {study.seeds} of seeds, or 0 for as many")
     for arm, config in study.arms.items():
         try:
-            parse_recipe(config)
+            _check_config(config)
         except InputError as error:
             raise InputError(f"arm {arm!r}: {error}") from error
     for arm, source in study.starts.items():
@@ -36,6 +38,13 @@ def check_study(study: Study) -> None:
             _check_claim(claim, study)
         except InputError as error:
             raise InputError(f"claim {claim.name!r}: {error}") from error
+
+
+def _check_config(config: Config) -> None:
+    """Checks the config of an arm. Raises InputError, also for a schedule that does not fit a duration in steps."""
+    recipe = parse_recipe(config)
+    if config.duration.endswith("steps"):  # the number of steps in an epoch is not known here
+        build_schedule(recipe.optim, epoch=1.0, total=to_steps(config.duration, epoch=1.0))
 
 
 def _check_claim(claim: Claim, study: Study) -> None:

@@ -146,8 +146,10 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _mean_and_sd(numbers: Sequence[float]) -> str:
     """Formats numbers as 'mean ± standard deviation', the latter with two significant digits.
 
-    Formats the mean alone for one number, or for equal numbers.
+    Formats the mean alone for one number, or for equal numbers, and nothing for none.
     """
+    if not numbers:
+        return ""
     mean = statistics.fmean(numbers)
     if len(numbers) < 2 or not (sd := statistics.stdev(numbers)):
         return f"{mean:,.0f}" if mean >= 1000 else f"{mean:.4g}"

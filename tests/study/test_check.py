@@ -24,6 +24,7 @@ def compares(*arguments: Any) -> dict[str, Any]:
         ({"arms": {}}, "a study of 0 arms: expected at least 1"),
         ({"panels": ()}, "a study of 0 panels: expected at least 1"),
         ({"arms": {"a": Config(model="lenet6")}}, "arm 'a': unknown model 'lenet6'"),
+        ({"arms": {"a": Config(duration="1 steps", schedule="one_cycle")}}, "arm 'a': one_cycle: its peak at '30%'"),
         (compares("fats", "higher", "slow", "depth"), "claim 'fast_is_better': no arm 'fats'; did you mean 'fast'"),
         (compares("fast", "higher", "slow", "x"), "claim 'fast_is_better': no metric 'x'; valid: depth, test/acc"),
         (compares("fast", "equal", "slow", "depth"), "'equal' needs a margin above 0"),

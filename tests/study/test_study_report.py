@@ -82,11 +82,12 @@ def test_the_page_shows_the_settings_that_arms_share_and_those_in_which_they_dif
     arms = study().arms
     other = dataclasses.replace(arms["slow"], augment="pad_crop(4)|flip_lr", test_split="", seed=7)
     case = study(arms={"slow": arms["slow"], "fast": other}, starts={"fast": "slow"})
-    values: Values = {arm: {"test/accuracy": [0.5], "depth": [1.0]} for arm in case.arms}
+    values: Values = {"slow": {"test/accuracy": [0.5], "depth": [1.0]}, "fast": {"test/accuracy": [], "depth": []}}
     record = dataclasses.replace(empty(case), claims=report.judge_study(case, values, make_plan(case)))
     lines = page("mine-quick", case, record, values, "the command").splitlines()
     (shared,) = [line for line in lines if line.startswith("All arms: ")]
     assert shared.startswith(f"All arms: model `{other.model}`; ")
     assert "augment" not in shared
     header = next(i for i, line in enumerate(lines) if line.startswith("| arm | test_split | augment | starts from |"))
+    assert "| fast |  |  | 0 |" in lines  # no run is complete
     assert lines[header + 3] == "| fast | none | `pad_crop(4)\\|flip_lr` | slow |"
