@@ -205,7 +205,7 @@ def _record(name: str, budget: str, plan: "Plan", folders: "Sequence[pathlib.Pat
         study=name,
         budget=budget,
         date=datetime.date.today().isoformat(),
-        machine=f"{here['machine']}, {here['cores']} cores; each run on {there['devices']}",
+        machine=f"{here['machine']}, {here['cores']} core{'s' * (here['cores'] != 1)}; each run on {there['devices']}",
         versions={package: there[package] for package in ("python", "jax", "flax", "optax")},
         hours=round(seconds / 3600, 3),
         plan=plan,
