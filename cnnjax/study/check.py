@@ -43,7 +43,7 @@ def check_study(study: Study) -> None:
 def _check_config(config: Config) -> None:
     """Checks the config of an arm. Raises InputError, also for a schedule that does not fit a duration in steps."""
     recipe = parse_recipe(config)
-    if config.duration.endswith("steps"):  # the number of steps in an epoch is not known here
+    if config.duration.endswith("steps"):  # how many steps an epoch has depends on the data
         build_schedule(recipe.optim, epoch=1.0, total=to_steps(config.duration, epoch=1.0))
 
 

@@ -2,8 +2,10 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
 from cnnjax import visualize
@@ -81,10 +83,17 @@ def class_selectivity(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _pooled_features(net: TrainedNetwork, images: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns {layer: its channels averaged over positions, float32 [N, D]} for the layers with feature maps."""
-    maps = net.features(images)
+    """Returns {layer: its channels averaged over positions, float32 [N, D]} for the layers with feature maps, in order.
+
+    The order is that in which the network computes them.
+    """
+    maps, model = net.features(images), features_model(net)
     assert isinstance(maps, dict)
-    return {name: values.mean(axis=(1, 2)) for name, values in maps.items() if values.ndim == 4}
+    order: list[str] = []  # recorded while the network is traced: what jit returns is in alphabetical order
+    image = jax.ShapeDtypeStruct((1, *net.data.shape), np.float32)
+    apply: Callable[..., Any] = model.apply
+    jax.eval_shape(lambda x: order.extend(apply(net.variables, x, train=False)), image)
+    return {name: maps[name].mean(axis=(1, 2)) for name in order if maps[name].ndim == 4}
 
 
 def _silent(line: str) -> None:

@@ -72,7 +72,7 @@ class ClaimReport:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What decides the claims of a study, fixed before its first run.
+    """Holds what decides the claims of a study, fixed before its first run.
 
     Attributes:
         written: date of the plan, as in '2026-11-23'.

@@ -133,7 +133,7 @@ def test_every_layer_is_that_of_the_oracle(dtype: str, limit: float, size: tuple
 
 
 def test_gradients_are_the_slopes_of_the_oracle() -> None:
-    """Of a random sum of the logits, along a random direction of each parameter and of the images, in float64."""
+    """Differentiates a random sum of the logits, along a random direction of each parameter and of the images."""
     rng = np.random.default_rng(1)
     params, x = case(SIZES[1])
     weights = rng.normal(size=(2, 10))

@@ -1,4 +1,4 @@
-"""What layers tell about the class, and what they see, in cases with a known answer."""
+"""Checks what layers tell about the class, and what they see, in cases whose answer is clear."""
 
 import pathlib
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cnnjax.evaluation import probe
+from cnnjax.evaluation.trained import load
 from cnnjax.study import inside
 from cnnjax.visualize import gabor_fits
 from tests import tiny
@@ -51,3 +52,9 @@ def test_each_layer_with_feature_maps_is_probed(
         assert result[f"{metric}_rise"] == result[metric][-1] - result[metric][0]
     assert result["probe_last"] > 0.2  # chance is 0.1
     assert 0 < inside.gabor_likeness(folder)["gabor_r2"] < 1
+
+
+def test_layers_are_in_the_order_of_the_network(folder: pathlib.Path) -> None:
+    """Not in that of the alphabet, in which the pool would be the last."""
+    features = inside._pooled_features(load(folder), np.zeros((2, 8, 8, 1), np.uint8))
+    assert list(features) == ["conv1", "conv2", "max_pool1", "conv3"]
