@@ -106,7 +106,7 @@ def get_study(budget: str) -> Study:
     return Study(
         arms={"trained": trained, "untrained": untrained},
         metrics={
-            "gabor_r2": "R² of Gabor fits",
+            "gabor_r2": "fit of Gabor functions (R²)",
             "probe_first": "probe accuracy, first layer",
             "probe_last": "probe accuracy, last layer",
             "probe_rise": "rise of probe accuracy",
@@ -115,9 +115,10 @@ def get_study(budget: str) -> Study:
         },
         claims=(GABOR, DEEPER, GENERIC, SELECTIVE),
         panels=(
-            Panel("profile", "probe", "probe accuracy by layer", xlabel="convolution"),
-            Panel("profile", "selectivity", "class selectivity by layer", xlabel="convolution"),
-            Panel("bars", "gabor_r2", "first filters: R² of Gabor fits"),
+            Panel("profile", "probe", "probe accuracy by layer", xlabel="layer (3 is the max pool)"),
+            Panel("profile", "selectivity", "class selectivity by layer", xlabel="layer (3 is the max pool)"),
+            Panel("bars", "gabor_r2", "first filters: fit of Gabor functions (R²)"),
+            Panel("bars", "test/accuracy", "test accuracy of the network"),
         ),
         seeds=SEEDS[budget],
         max_seeds=2 * SEEDS[budget],
