@@ -1,9 +1,9 @@
-"""Mistakes of a network: the most confident ones, the least confident hits, and the classes that it confuses."""
+"""Mistakes of networks: the surest, unsure hits, classes that are confused, and images on which two disagree."""
 
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -156,6 +156,29 @@ def confused_pairs(
         "The classes that are confused most",
         note,
     )
+
+
+def disagreements(a: ImageScores, b: ImageScores, examples: Split, names: Sequence[str]) -> Iterator[RankedImages]:
+    """Yields the images that only the first network has right, and those that only the second has.
+
+    Both are ranked by the probability that the two networks together give to their two answers, the surest first.
+    `examples` is the split that was scored, and `names` are those of the networks, such as 'A' and 'B'.
+    """
+    classes = readable(a.classes)
+
+    def answer(scores: ImageScores, i: int) -> str:
+        chosen = scores.predictions[i]
+        return f"{classes[chosen]} {scores.confidence[i]:.0%}" if chosen >= 0 else "no answer"
+
+    for right, wrong, name, other in ((a, b, *names), (b, a, *reversed(names))):
+        found = np.flatnonzero(right.is_correct & ~wrong.is_correct)
+        sureness = right.confidence[found] * wrong.confidence[found]
+        indices = found[np.argsort(-sureness, kind="stable")][:IMAGES_SHOWN]
+        captions = [f"{name}: {answer(right, i)}\n{other}: {answer(wrong, i)}" for i in indices]
+        images = examples.read(indices)[0] if len(indices) else []
+        surest = f", the surest {len(indices)}" if len(indices) < len(found) else ""
+        note = f"{len(found):,} of {len(right):,} images{surest}. The answer of {name} is right."
+        yield RankedImages(indices, images, captions, f"Only {name} is right", note)
 
 
 def mistakes_section(scores: ImageScores, examples: Split) -> Section:

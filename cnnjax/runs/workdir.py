@@ -187,12 +187,12 @@ def changed_settings(workdir: pathlib.Path, config: Config, ignored: Container[s
 
     Fields in `ignored` are not compared. Raises InputError if config.json is missing or damaged.
     """
-    old, new = (_comparable(settings) for settings in (configs.load(workdir / "config.json"), config))
+    old, new = (comparable(settings) for settings in (configs.load(workdir / "config.json"), config))
     return differences(old, new, ignored)
 
 
-def _comparable(config: Config) -> dict[str, Any]:
-    """Returns the fields of a config as a dict, with arguments in `model` renamed from old names to today's."""
+def comparable(config: Config) -> dict[str, Any]:
+    """Returns the fields of a config as a dict, with arguments in `model` renamed from old names to today's ones."""
     model = spec.render(rename_arguments(spec.parse(config.model)))
     return dataclasses.asdict(config) | {"model": model}
 

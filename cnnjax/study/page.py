@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cnnjax.config import FIELDS
 from cnnjax.study import Claim, Study
@@ -20,6 +20,7 @@ VERDICTS = """- *Held*: the difference is as expected, beyond the margin. *Equal
   a share of the error, so the intervals are wider than those of a single t-test. "Equal" has two one-sided tests of 5 %
   each, and so an interval of 90 %. Seeds that came after the verdict are in the table of arms only.
 - The effect size is the mean of the paired differences in units of their standard deviation (Hedges' g)."""
+FINDING = ("metric", "of", "against", "expected", "difference", "interval", "effect size", "seeds", "verdict")
 UNSHOWN = ("seed", "init", "log_every", "checkpoint_every", "eval_every")  # settings that do not matter for a claim
 
 
@@ -42,7 +43,7 @@ def page(name: str, study: Study, report: StudyReport, values: Values, command: 
             _table(
                 ["arm", *study.metrics.values(), "runs"],
                 [
-                    [arm, *map(_mean_and_sd, metrics.values()), str(len(next(iter(metrics.values()))))]
+                    [arm, *map(mean_and_sd, metrics.values()), str(len(next(iter(metrics.values()))))]
                     for arm, metrics in values.items()
                 ],
             ),
@@ -62,34 +63,52 @@ def page(name: str, study: Study, report: StudyReport, values: Values, command: 
             "",
             VERDICTS,
             f"- The plan of {plan.written}: {plan.rule}.",
-            f"- Runs and verdicts of {report.date}; {_hours(report.hours)}.",
+            f"- Runs and verdicts of {report.date}; {duration(report.hours)}.",
             f"- {report.machine}; {versions}",
             "",
         ]
     )
 
 
-def _settings(study: Study) -> list[str]:
-    """Returns the settings that all arms share, in a line, and a table of those in which they differ.
+@dataclasses.dataclass(frozen=True)
+class ArmSettings:
+    """The settings of the arms of a study, without those that do not matter for a claim.
 
-    Settings at their defaults and those that do not matter for a claim are left out.
+    Attributes:
+        shared: setting -> value, of all arms; without defaults, except the model.
+        columns: names of the settings in which arms differ, and 'starts from' if arms start from others.
+        rows: arm -> its values in `columns`.
     """
+
+    shared: Mapping[str, object]
+    columns: tuple[str, ...]
+    rows: Mapping[str, tuple[object, ...]]
+
+
+def arm_settings(study: Study) -> ArmSettings:
+    """Returns the settings that all arms of a study share, and those in which they differ."""
     configs = {arm: dataclasses.asdict(config) for arm, config in study.arms.items()}
     values = {name: [config[name] for config in configs.values()] for name in FIELDS if name not in UNSHOWN}
     shared = {name: row[0] for name, row in values.items() if all(value == row[0] for value in row)}
-    common = "; ".join(
-        f"{name} {_setting(value)}"
-        for name, value in shared.items()
-        if value != FIELDS[name].default or name == "model"
-    )
     different = [name for name in values if name not in shared]
-    starts = ["starts from"] * bool(study.starts)
+    rows = {arm: tuple(config[name] for name in different) for arm, config in configs.items()}
+    if study.starts:
+        different.append("starts from")
+        rows = {arm: (*row, study.starts.get(arm, "")) for arm, row in rows.items()}
+    changed = {k: value for k, value in shared.items() if value != FIELDS[k].default or k == "model"}
+    return ArmSettings(changed, tuple(different), rows)
+
+
+def _settings(study: Study) -> list[str]:
+    """Returns the settings that all arms share, in a line, and a table of those in which they differ."""
+    settings = arm_settings(study)
+    common = "; ".join(f"{name} {_setting(value)}" for name, value in settings.shared.items())
+    count = len(settings.columns) - bool(study.starts)  # the last column has names of arms
     rows = [
-        [arm, *(_setting(config[name]).replace("|", "\\|") for name in different)]
-        + [study.starts.get(arm, "") for _ in starts]
-        for arm, config in configs.items()
+        [arm, *(_setting(value).replace("|", "\\|") for value in row[:count]), *map(str, row[count:])]
+        for arm, row in settings.rows.items()
     ]
-    return [f"All arms: {common}.", "", _table(["arm", *different, *starts], rows), ""]
+    return [f"All arms: {common}.", "", _table(["arm", *settings.columns], rows), ""]
 
 
 def _setting(value: object) -> str:
@@ -99,7 +118,6 @@ def _setting(value: object) -> str:
 
 def _claim(study: Study, claim: Claim, judged: ClaimReport) -> list[str]:
     """Returns the lines of one claim: the verdict, the claim, where it is made, and a table of its comparisons."""
-    header = ["metric", "of", "against", "expected", "difference", "interval", "effect size", "seeds", "verdict"]
     return [
         f"## {claim.name}",
         "",
@@ -110,23 +128,26 @@ def _claim(study: Study, claim: Claim, judged: ClaimReport) -> list[str]:
         f"*Where it is made.* {_line(claim.source)}",
         "",
         *([f"*Plan.* {' '.join(judged.changes)}", ""] if judged.changes else []),
-        _table(header, [_row(study, finding) for finding in judged.findings]),
+        _table(FINDING, [finding_cells(study.metrics, finding) for finding in judged.findings]),
         "",
         *([_line(claim.remarks), ""] if claim.remarks else []),
     ]
 
 
-def _row(study: Study, finding: Finding) -> list[str]:
-    """Returns the row of one comparison in a claim's table."""
+def finding_cells(metrics: Mapping[str, str], finding: Finding) -> list[str]:
+    """Returns the row of one comparison in a claim's table, in the order of FINDING.
+
+    `metrics` is metric -> its name; one without a name is shown as its key.
+    """
     c = finding.comparison
     difference = "unknown" if math.isnan(finding.difference) else amount(c.metric, finding.difference, finding)
     return [
-        study.metrics[c.metric], c.a, c.b, expectation(c), difference, interval(finding),
+        metrics.get(c.metric, c.metric), c.a, c.b, expectation(c), difference, interval(finding),
         effect(finding) or "unknown", str(finding.seeds), finding.verdict,
     ]  # fmt: skip
 
 
-def _hours(hours: float) -> str:
+def duration(hours: float) -> str:
     """Says how long all runs took: in minutes below two hours; 0 is an unknown duration."""
     if not hours:
         return "how long the runs took was not recorded"
@@ -143,7 +164,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows])
 
 
-def _mean_and_sd(numbers: Sequence[float]) -> str:
+def mean_and_sd(numbers: Sequence[float]) -> str:
     """Formats numbers as 'mean ± standard deviation', the latter with two significant digits.
 
     Formats the mean alone for one number, or for equal numbers, and nothing for none.

@@ -20,7 +20,7 @@ def draw(study: optuna.Study, metric: str) -> dict[str, Any]:
     Those for which there are too few trials are missing. `metric` is the name of the values, such as 'validation
     accuracy'.
     """
-    best_first = _complete(study)
+    best_first = complete(study)
     figures = {
         "history": _history(best_first, metric, study.direction),
         "importance": _importance(study, metric),
@@ -30,7 +30,7 @@ def draw(study: optuna.Study, metric: str) -> dict[str, Any]:
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
-def _complete(study: optuna.Study) -> list[FrozenTrial]:
+def complete(study: optuna.Study) -> list[FrozenTrial]:
     """Returns the trials that have a value, the best first."""
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.COMPLETE]
     sign = 1 if study.direction == optuna.study.StudyDirection.MINIMIZE else -1
@@ -58,19 +58,26 @@ def _history(trials: list[FrozenTrial], metric: str, direction: Any) -> Any:
     return figure
 
 
-def _importance(study: optuna.Study, metric: str) -> Any:
-    """Draws the share of the metric's variance that each setting explains (fANOVA, Hutter et al. 2014)."""
+def importances(study: optuna.Study) -> dict[str, float]:
+    """Returns the share of the metric's variance that each setting explains, the largest first, from 0 to 1.
+
+    That is fANOVA (Hutter et al. 2014). Returns {} for too few trials, or if all have the same value.
+    """
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
     try:
         with warnings.catch_warnings(action="ignore"):
-            importances = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    except (ValueError, RuntimeError):  # too few trials, or all of the same value
+            return optuna.importance.get_param_importances(study, evaluator=evaluator)
+    except (ValueError, RuntimeError):
+        return {}
+
+
+def _importance(study: optuna.Study, metric: str) -> Any:
+    """Draws the share of the metric's variance that each setting explains."""
+    if not (shares_of := importances(study)):
         return None
-    if not importances:
-        return None
-    figure = style.new_figure(style.FULL_WIDTH, 1.2 + 0.4 * len(importances))
+    figure = style.new_figure(style.FULL_WIDTH, 1.2 + 0.4 * len(shares_of))
     axes = figure.add_subplot(xlabel=f"share of the variance of {metric} (%)", xlim=(0, 100))
-    names, shares = list(importances), [100 * share for share in importances.values()]
+    names, shares = list(shares_of), [100 * share for share in shares_of.values()]
     axes.barh(names, shares, color=colors.BLUE, height=0.6)
     for row, share in enumerate(shares):
         outside = share < 90
@@ -89,8 +96,10 @@ def _parallel(trials: list[FrozenTrial], metric: str) -> Any:
     if len(trials) < 2:
         return None
     names = list(dict.fromkeys(name for trial in trials for name in trial.params))
-    axes_of = [_coordinate([trial.params.get(name) for trial in trials], _distribution(trials, name)) for name in names]
-    axes_of.append(_coordinate([trial.value for trial in trials], None))
+    axes_of = [
+        coordinate([trial.params.get(name) for trial in trials], distribution_of(trials, name)) for name in names
+    ]
+    axes_of.append(coordinate([trial.value for trial in trials], None))
     figure = style.new_figure(max(style.FULL_WIDTH, 1.3 * len(axes_of)))
     axes = figure.add_subplot(xlim=(-0.1, len(axes_of) - 0.9), ylim=(-0.05, 1.05))
     shades = colors.color_map("sequential")(0.25 + 0.6 * axes_of[-1][0])
@@ -113,12 +122,12 @@ def _parallel(trials: list[FrozenTrial], metric: str) -> Any:
     return figure
 
 
-def _distribution(trials: list[FrozenTrial], name: str) -> Any:
+def distribution_of(trials: list[FrozenTrial], name: str) -> Any:
     """Returns the distribution of a setting in the first of the trials that has it."""
     return next(trial.distributions[name] for trial in trials if name in trial.distributions)
 
 
-def _coordinate(values: list[Any], distribution: Any) -> tuple[np.ndarray, list[tuple[float, str]]]:
+def coordinate(values: list[Any], distribution: Any) -> tuple[np.ndarray, list[tuple[float, str]]]:
     """Returns the places of values on an axis from 0 to 1, NaN for None, and its ticks (place, text)."""
     if isinstance(distribution, CategoricalDistribution):
         choices = list(distribution.choices)

@@ -117,6 +117,20 @@ def best(sweep: Sweep) -> Config:
     return with_settings(config, trials[0].params)
 
 
+def counted(sweep: Sweep) -> optuna.Study:
+    """Returns Optuna's study of the sweep without the trials whose results do not count."""
+    if not sweep.rejected:
+        return sweep.study
+    study = optuna.create_study(direction=sweep.study.direction)
+    study.add_trials([trial for trial in ranked(sweep) if trial.number not in sweep.rejected])
+    return study
+
+
+def metric_name(sweep: Sweep) -> str:
+    """Returns the name of the values of the trials: 'validation accuracy'."""
+    return f"validation {METRICS[sweep.settings.metric].heading}"
+
+
 def write(sweep: Sweep) -> list[str]:
     """Writes leaderboard.csv, and the figures for which there are enough trials, into the sweep's folder.
 
@@ -127,10 +141,6 @@ def write(sweep: Sweep) -> list[str]:
     writer.writeheader()
     writer.writerows(table)
     workdir.write_atomically(sweep.folder / "leaderboard.csv", text.getvalue().encode(errors="surrogateescape"))
-    study = sweep.study
-    if sweep.rejected:
-        study = optuna.create_study(direction=sweep.study.direction)
-        study.add_trials([trial for trial in ranked(sweep) if trial.number not in sweep.rejected])
-    drawn = figures.draw(study, f"validation {METRICS[sweep.settings.metric].heading}")
+    drawn = figures.draw(counted(sweep), metric_name(sweep))
     files = [style.save(figure, sweep.folder / name) for name, figure in drawn.items()]
     return ["leaderboard.csv", *(path.name for pair in files for path in pair)]
