@@ -8,6 +8,7 @@
     net.features(images, "conv4_x")                                  # named feature maps
     result = cnnjax.train(cnnjax.load_config("digits_lenet5"), "runs/digits")
     cnnjax.evaluate("runs/digits", step="best")
+    cnnjax.report("runs/digits")                                     # a page to open in a browser
     cnnjax.visualize.filters(net).figure()                           # pictures of what it sees
     images, labels = cnnjax.load_dataset("cifar10", "test")
 
@@ -37,6 +38,7 @@ _HOME = {  # public name -> the module that defines it
     "register_model": "cnnjax.register",
     "register_optimizer": "cnnjax.register",
     "register_schedule": "cnnjax.register",
+    "report": "cnnjax.pages.run",
     "summary": "cnnjax.summarize",
     "train": "cnnjax.training.loop",
     "visualize": "cnnjax.visualize",  # the module itself
@@ -60,6 +62,7 @@ __all__ = [
     "register_model",
     "register_optimizer",
     "register_schedule",
+    "report",
     "summary",
     "train",
     "visualize",
@@ -90,6 +93,7 @@ if TYPE_CHECKING:
     from cnnjax.evaluation.evaluate import evaluate
     from cnnjax.evaluation.trained import TrainedNetwork, load
     from cnnjax.models import create_model, list_models
+    from cnnjax.pages.run import report
     from cnnjax.register import (
         register_augmentation,
         register_dataset,

@@ -20,7 +20,7 @@ SHARED = ("__init__", "blocks", "layer_list", "layers", "network", "normalizatio
 FAMILIES = [path for path in (PACKAGE / "models").glob("*.py") if path.stem not in SHARED]
 LEAVES = [
     "errors", "spec", "state", "losses", "distributed/sharding", "distributed/processes", "metrics", "config", "cache",
-    "limits", "paths", "sealed", "tables", "colors", "style",
+    "limits", "paths", "sealed", "tables", "colors", "style", "shell",
 ]  # fmt: skip
 
 
@@ -115,9 +115,9 @@ def test_few_know_train() -> None:
 
 
 def test_pictures_of_networks_are_on_top() -> None:
-    """The command, the package itself and the measurements of studies know them, and nothing that they are made of."""
+    """The command, the package itself, studies and pages know them, and nothing that they are made of."""
     knowing = {name for name, path in MODULES.items() if any("cnnjax.visualize" in used for used in ours(path))}
-    above = {"cnnjax", "cnnjax.cli.visualize", "cnnjax.study.inside"}
+    above = {"cnnjax", "cnnjax.cli.visualize", "cnnjax.study.inside", "cnnjax.pages.network"}
     assert {name for name in knowing if not name.startswith("cnnjax.visualize")} <= above
     assert ours(PACKAGE / "visualize" / "kinds.py", top_only=True) == set()  # for --help
 

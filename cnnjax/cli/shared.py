@@ -4,12 +4,13 @@ import argparse
 import fnmatch
 import logging
 import os
-import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cnnjax.errors import InputError, shorten, visible
+from cnnjax.shell import command_line as command_line  # for the commands
+from cnnjax.shell import program_name as program_name
 
 if TYPE_CHECKING:
     from cnnjax.console import Console
@@ -251,23 +252,3 @@ def broadcast_text(text: str) -> str:
         return text
     padded = np.frombuffer(text.encode().ljust(4096, b"\0"), np.uint8)
     return multihost_utils.broadcast_one_to_all(padded).tobytes().rstrip(b"\0").decode()
-
-
-def program_name() -> str:
-    """Returns the command that started this program, './launch.sh' or 'cnnjax', for commands in messages."""
-    return os.environ.get("CNNJAX_COMMAND", "cnnjax")
-
-
-def command_line(*words: str) -> str:
-    """Returns the shell command that runs this program with these arguments, quoted for copying."""
-    return " ".join(map(_quote, (program_name(), *words)))
-
-
-def _quote(word: str) -> str:
-    """Quotes a word for a shell: as \'...\', as "..." if it has a single quote, as $\'...\' if it is not printable."""
-    if visible(word) != word or "\n" in word or "\t" in word:
-        shown = (
-            chr(byte) if 32 <= byte < 127 and byte not in b"\\'" else f"\\x{byte:02x}" for byte in os.fsencode(word)
-        )
-        return f"$'{''.join(shown)}'"
-    return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)

@@ -1,8 +1,10 @@
 """`cnnjax train`: starts a training run, or resumes one."""
 
 import argparse
+import functools
 import os
 import pathlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cnnjax import config_files, paths, register
@@ -23,6 +25,10 @@ def add_flags(parser: shared.Parser) -> None:
     shared.add_config_flag(parser, "config file with get_config(), and its argument")
     parser.add_argument("--workdir", metavar="DIR", help="folder of the run (default: a new one under runs/)")
     shared.add_data_dir_flag(parser)
+    parser.add_argument(
+        "--report", action="store_true",
+        help="write a page to open in a browser, report.html in the folder: curves while it trains, all at the end",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
@@ -48,16 +54,43 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
     folder = args.workdir or workdir.unique_path(pathlib.Path(paths.split_argument(location)[0]).stem)
     folder = pathlib.Path(shared.broadcast_text(str(folder)))
+    on_metrics = _page_updates(folder, console) if args.report else None
     try:
-        result = train(config, folder, data_dir=args.data_dir, console=console)
+        result = train(config, folder, data_dir=args.data_dir, console=console, on_metrics=on_metrics)
     except Interrupted as interruption:
         if jax.process_index() == 0:
+            if args.report:
+                _write_page(folder, args.data_dir, console, quick=True)
             resume = shared.command_line("train", f"--workdir={folder}", *register.flags())
             console.print(f"{interruption}. To resume:\n  {resume}", soft_wrap=True)
         return 128 + interruption.signal
     if jax.process_index() == 0:
+        if args.report:
+            _write_page(folder, args.data_dir, console, quick=jax.process_count() > 1)
         _print_result(console, result.metrics, folder)
     return 0
+
+
+def _page_updates(folder: pathlib.Path, console: "Console") -> Callable[[], None]:
+    """Returns a function that writes the page of the run while it trains; see `pages.run.live_updates`."""
+    from cnnjax.pages.run import live_updates
+
+    return live_updates(folder, functools.partial(console.print, soft_wrap=True))
+
+
+def _write_page(folder: pathlib.Path, data_dir: str, console: "Console", quick: bool) -> None:
+    """Writes the page of the run after the training. `quick` is without pictures and evaluation.
+
+    These take all processes of a distributed program, and time when the run is to be left.
+    """
+    from cnnjax.pages import run as pages
+
+    log = functools.partial(console.print, soft_wrap=True)
+    if quick:
+        pages.write_quick(folder, log)
+    else:
+        pages.report(folder, data_dir=data_dir, log=log)
+    log(f"the page is {folder / pages.FILE}")
 
 
 def _print_result(console: "Console", result: dict[str, Any], folder: pathlib.Path) -> None:

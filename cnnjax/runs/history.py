@@ -122,14 +122,19 @@ class MetricsWriter:
 
     In a process that is not the `leader`, does nothing. When training resumes from step `first_step`, removes the lines
     of later steps, which an interrupted attempt wrote, and the final test line, which will be written again. Moves
-    damaged lines to damaged/metrics.jsonl, and says so through `log`.
+    damaged lines to damaged/metrics.jsonl, and says so through `log`. Calls `on_write` after each line.
     """
 
     def __init__(
-        self, workdir: pathlib.Path, first_step: int, leader: bool, log: Callable[[str], None] = lambda line: None
+        self,
+        workdir: pathlib.Path,
+        first_step: int,
+        leader: bool,
+        log: Callable[[str], None] = lambda line: None,
+        on_write: Callable[[], None] | None = None,
     ) -> None:
         self._open = contextlib.ExitStack()
-        self._leader = leader
+        self._leader, self._on_write = leader, on_write
         if leader:
             _cut(workdir, first_step, log)
             self._file, self._checksums = (
@@ -165,6 +170,8 @@ class MetricsWriter:
             raise InputError(f"cannot write {FILE} of the run: {error.strerror}") from error
         for name, value in named.items():
             self._board().add_scalar(name, value, step)
+        if self._on_write:
+            self._on_write()
 
 
 def _cut(workdir: pathlib.Path, first_step: int, log: Callable[[str], None]) -> None:

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -62,6 +62,7 @@ def train(
     data_dir: str = "",
     mesh: Mesh | None = None,
     console: Console | None = None,
+    on_metrics: Callable[[], None] | None = None,
 ) -> TrainResult:
     """Trains a network up to the last step, and resumes from the newest checkpoint in `folder` if there is one.
 
@@ -73,6 +74,7 @@ def train(
       data_dir: folder of the data sets; '' for the default one.
       mesh: devices to use; None for config.mesh.
       console: shows the progress; None for the terminal or the notebook.
+      on_metrics: called in process 0 after each line of metrics.jsonl, as by a page that shows them; None for nothing.
 
     Returns:
       The final state, the test metrics, and the history of all metrics.
@@ -95,16 +97,22 @@ def train(
             register.keep_copies(folder)
             workdir.write_versions(folder)
         workdir.check_shared(folder)
-        state, result = _train(setup, folder, console, log, begun)
+        state, result = _train(setup, folder, console, log, begun, on_metrics)
     return TrainResult(state, result, read_history(folder) if leader else {})
 
 
 def _train(
-    setup: Setup, folder: pathlib.Path, console: Console, log: Log, begun: float
+    setup: Setup,
+    folder: pathlib.Path,
+    console: Console,
+    log: Log,
+    begun: float,
+    on_metrics: Callable[[], None] | None,
 ) -> tuple[TrainState, dict[str, Any]]:
     """Restores or initializes the state, trains to the last step, scores the test split and writes result.json.
 
     The caller must have claimed `folder`. The seconds in the result are counted from `begun`, a time.monotonic().
+    `on_metrics` is that of `train`.
     Returns the final state and the contents of result.json. Raises FloatingPointError and Interrupted as `train` does.
     """
     recipe, leader = setup.recipe, jax.process_index() == 0
@@ -115,7 +123,7 @@ def _train(
         end = start
     _announce(setup, folder, log, start, end)
     with (
-        history.MetricsWriter(folder, start, leader, log) as file,
+        history.MetricsWriter(folder, start, leader, log, on_metrics) as file,
         checkpoint.Saver(folder, recipe.config.keep_checkpoints) as saver,
         Signals() as signals,
         Reporter(setup, file, console, start, end) as reporter,

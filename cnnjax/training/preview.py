@@ -1,6 +1,7 @@
 """A contact sheet of augmentation: images of a data set beside augmented versions, as in training."""
 
 import pathlib
+from typing import Any
 
 import jax
 import numpy as np
@@ -27,7 +28,22 @@ def write(
     seed: int = 0,
     data_dir: str = "",
 ) -> None:
-    """Writes a contact sheet of augmentation: a row per image, with the original and then `DRAWS` augmented versions.
+    """Writes the contact sheet of `draw` to a file whose name ends in .png.
+
+    Raises InputError as `draw` does, for another suffix, and for count < 1.
+    """
+    if count < 1:
+        raise InputError(f"--count={count}: expected at least 1")
+    if path.suffix != ".png":
+        raise InputError(f"--out={path}: expected a name that ends in .png")
+    figure = draw(name, augment_text, split=split, count=count, seed=seed, data_dir=data_dir)
+    style.save(figure, path.with_suffix(""), [path.suffix])
+
+
+def draw(
+    name: str, augment_text: str, *, split: str = "train", count: int = 8, seed: int = 0, data_dir: str = ""
+) -> Any:
+    """Draws a contact sheet of augmentation: a row per image, with the original and then `DRAWS` augmented versions.
 
     The versions come from the training pipeline with config.augment = `augment_text`, one epoch per column, without
     normalization. A column is a batch, so mixing operations mix the images of a column; captions show the mixed labels.
@@ -35,19 +51,17 @@ def write(
     Args:
       name: the data set.
       augment_text: pipeline of operations, such as 'pad_crop(4)|flip_lr'.
-      path: file to write; its name ends in .png.
       split: split of the data set.
-      count: number of images, which are drawn at random.
+      count: number of images, at least 1, which are drawn at random.
       seed: selects the images and the augmentations.
       data_dir: folder of the data sets; '' for the default one.
 
+    Returns:
+      A matplotlib Figure.
+
     Raises:
-      InputError: a data set, split or operation that does not exist or does not fit, another suffix, or count < 1.
+      InputError: a data set, split or operation that does not exist or does not fit.
     """
-    if count < 1:
-        raise InputError(f"--count={count}: expected at least 1")
-    if path.suffix != ".png":
-        raise InputError(f"--out={path}: expected a name that ends in .png")
     recipe = parse_recipe(
         Config(dataset=name, train_split=split, augment=augment_text, normalize="none", cache="host", seed=seed)
     )
@@ -67,14 +81,13 @@ def write(
         augmented, targets = mix(keys[1], prepare(keys[0], batch["image"], chosen, epoch), batch["label"])
         for row, image, target in zip(rows, np.asarray(augmented), np.asarray(targets), strict=True):
             row.append((image, _format_target(target, examples.classes) if recipe.operations.mixing else ""))
-    figure = style.sheet(
+    return style.sheet(
         [image for row in rows for image, _ in row],
         [caption for row in rows for _, caption in row],
         columns=1 + DRAWS,
         title=f"{name} {split}, augment={augment_text!r}",
         column_titles=["original", *(f"epoch {draw + 1}" for draw in range(DRAWS))],
     )
-    style.save(figure, path.with_suffix(""), [path.suffix])
 
 
 def _format_target(target: np.ndarray, classes: list[str]) -> str:

@@ -1,0 +1,278 @@
+"""The evaluations of a run, read from its folder: the result, and what the network gets wrong."""
+
+import csv
+import dataclasses
+import json
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cnnjax import sealed
+from cnnjax.config import Config
+from cnnjax.data.imagenet import readable
+from cnnjax.errors import InputError
+from cnnjax.evaluation import image_scores, mistakes, report
+from cnnjax.evaluation.classification import CURVE_GRID, classification_metrics
+from cnnjax.evaluation.figures import CHANCE, MAX_CLASS_CURVES
+from cnnjax.evaluation.image_scores import ImageScores
+from cnnjax.evaluation.significance import LEVEL, accuracy_interval
+from cnnjax.metrics import METRICS
+from cnnjax.pages import pictures
+from cnnjax.pages.charts import Chart, Line
+from cnnjax.pages.pictures import Picture
+from cnnjax.tables import Table
+
+MAX_BYTES = 1 << 31  # of metrics.json, which has the confusion matrix
+MAX_CLASSES_IN_MATRIX = 20  # a matrix of more is no table to read
+MAX_PAIRS = 10  # of classes that are confused
+LONG_NAME = 4  # characters; longer names of columns are turned
+STRONG = 0.62  # fraction of a color from which on its text is light
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """An evaluation of a run: its folder, and the content of its metrics.json."""
+
+    folder: pathlib.Path
+    content: Mapping[str, Any]
+
+    @property
+    def title(self) -> str:
+        """Returns what was evaluated, as in 'cifar10 test, step 400, protocol ten_crop(28)'."""
+        return report.title(self.content)
+
+    def file(self, name: str) -> pathlib.Path:
+        """Returns the path of a file of the evaluation, which may not exist."""
+        return self.folder / name
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """The result of a run.
+
+    Attributes:
+      accuracy: top-1 accuracy, in [0, 1].
+      sentence: what it is the accuracy of, and how sure it is.
+      facts: further metrics, each a name and a formatted value.
+      others: a row for each evaluation of the run if there are several.
+    """
+
+    accuracy: float
+    sentence: str
+    facts: tuple[tuple[str, str], ...]
+    others: Table
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A cell of a confusion matrix: `count` of the `total` images of its row, shown in a color of some `strength`."""
+
+    count: int
+    total: int
+    is_hit: bool
+
+    @property
+    def strength(self) -> float:
+        """Returns the square root of the fraction of the row, in [0, 1]: a mistake of 1% shows."""
+        return math.sqrt(self.count / self.total) if self.count else 0.0
+
+    @property
+    def is_strong(self) -> bool:
+        """Returns whether the color is so strong that text on it has to be light."""
+        return self.strength > STRONG
+
+
+@dataclasses.dataclass(frozen=True)
+class Mistakes:
+    """What a network gets wrong.
+
+    Attributes:
+      classes: names of the classes, in the order of the confusion matrix.
+      confusion: the confusion matrix; () with more than MAX_CLASSES_IN_MATRIX classes.
+      pairs: the pairs of classes that are confused most.
+      per_class: a row for each class, those of the lowest accuracy first.
+      curves: ROC curves of the classes against the rest; () with many classes.
+      pictures: reliability diagram, and the most confident mistakes where they could be read.
+    """
+
+    classes: tuple[str, ...]
+    confusion: tuple[tuple[Cell, ...], ...]
+    pairs: Table
+    per_class: Table
+    curves: tuple[Chart, ...]
+    pictures: tuple[Picture, ...]
+
+    @property
+    def has_long_names(self) -> bool:
+        """Returns whether the names above the columns have to be turned."""
+        return max(map(len, self.classes), default=0) > LONG_NAME
+
+
+def read_evaluations(folder: pathlib.Path) -> list[Evaluation]:
+    """Reads the evaluations of a run, the newest first. Raises InputError for a damaged metrics.json."""
+    found = []
+    for path in (folder / "evaluations").glob("*/metrics.json"):
+        try:
+            found.append((path.stat().st_mtime, Evaluation(path.parent, json.loads(sealed.read(path, MAX_BYTES)))))
+        except FileNotFoundError:  # another process replaces it
+            continue
+        except ValueError as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{path} is damaged: {error}; evaluate the run again") from error
+    return [evaluation for _, evaluation in sorted(found, key=lambda pair: (-pair[0], pair[1].folder.name))]
+
+
+def main_evaluation(evaluations: Sequence[Evaluation], config: Config) -> Evaluation | None:
+    """Returns the evaluation that is the run's result: the latest step of its own test split and protocol.
+
+    If there is none, the newest of the others; None if there are none at all. An ensemble is not a result of the run.
+    """
+    own = [each for each in evaluations if "ensemble" not in each.content and "init" not in each.content]
+
+    def order(each: Evaluation) -> tuple[bool, int]:
+        plain = each.content.keys().isdisjoint(("protocol", "preprocess", "average"))
+        is_own = (each.content["dataset"], each.content["split"]) == (config.dataset, config.test_split)
+        return plain and is_own, each.content["step"]
+
+    return max(own, key=order, default=None)
+
+
+def result_of(evaluation: Evaluation, evaluations: Sequence[Evaluation], protocol: str) -> Result:
+    """Returns the result that an evaluation is. `protocol` is the run's own, where the evaluation names no other."""
+    content = evaluation.content
+    count, right = content["count"], content["top1_right"]
+    low, high = accuracy_interval(right, count)
+    scored = evaluation.title if "protocol" in content else f"{evaluation.title}, protocol {protocol}"
+    sentence = (
+        f"of {count:,} images are classified correctly ({scored}). {LEVEL:.0%} interval by the bootstrap over these "
+        f"images: {low:.2%} to {high:.2%}; with another seed, it would be another network."
+    )
+    numbers = [(row.heading, row.format(content[name])) for name, row in METRICS.items() if name in content]
+    facts = [(name, value) for name, value in numbers if name != "accuracy"]
+    others = {"macro F1": ("f1_macro", ".4f"), "ROC AUC": ("roc_auc_macro", ".4f"), "calibration error": ("ece", ".2%")}
+    facts += [
+        (name, format(content[key], form)) for name, (key, form) in others.items() if content.get(key) is not None
+    ]
+    facts.append(("wrong", f"{count - right:,} image{'s' * (count - right != 1)}"))
+    rows = [[each.title, f"{each.content['count']:,}", f"{each.content['accuracy']:.2%}"] for each in evaluations]
+    table = Table(["evaluation", "images", "accuracy"], rows if len(rows) > 1 else [])
+    return Result(content["accuracy"], sentence, tuple(facts), table)
+
+
+def mistakes_of(evaluation: Evaluation, data_dir: str | None) -> Mistakes:
+    """Returns what the network gets wrong in an evaluation, from the files of its folder.
+
+    The sheet of mistakes is read if `evaluate --mistakes` drew it, else drawn from the data set in `data_dir`; None
+    draws none. Raises InputError for a damaged file.
+    """
+    classes = tuple(readable(evaluation.content["per_class"]))
+    matrix = np.array(evaluation.content["confusion"])
+    try:
+        scores = image_scores.read(evaluation.folder)
+    except InputError:
+        if evaluation.file(image_scores.FILE).exists():
+            raise
+        scores = None  # an evaluation of an earlier version
+    shown = [_calibration(evaluation), _mistakes_sheet(evaluation, scores, data_dir)]
+    curves = _roc(scores, classes) if scores is not None and len(classes) <= MAX_CLASS_CURVES else None
+    if not curves:
+        shown.insert(0, _picture(evaluation, "roc", f"ROC curves of {evaluation.title}"))
+    return Mistakes(
+        classes,
+        _cells(matrix) if len(classes) <= MAX_CLASSES_IN_MATRIX else (),
+        _pairs(matrix, classes),
+        _per_class(evaluation),
+        (curves,) if curves else (),
+        tuple(filter(None, shown)),
+    )
+
+
+def _cells(matrix: np.ndarray) -> tuple[tuple[Cell, ...], ...]:
+    """Returns the cells of a confusion matrix, int [K, K]."""
+    return tuple(
+        tuple(Cell(int(count), int(row.sum()), i == j) for j, count in enumerate(row)) for i, row in enumerate(matrix)
+    )
+
+
+def _pairs(matrix: np.ndarray, classes: Sequence[str]) -> Table:
+    """Returns the pairs of classes that are confused most, with the images and the fraction of the label's."""
+    labels, predictions = np.argwhere(matrix).T
+    is_wrong = labels != predictions
+    labels, predictions = labels[is_wrong], predictions[is_wrong]
+    counts, totals = matrix[labels, predictions], matrix.sum(axis=1)
+    rows = []
+    for i in np.argsort(-counts, kind="stable")[:MAX_PAIRS]:
+        label, prediction = int(labels[i]), int(predictions[i])
+        rows.append([classes[label], classes[prediction], f"{counts[i]:,}", f"{counts[i] / totals[label]:.1%}"])
+    return Table(["label", "predicted as", "images", "of the label's"], rows, frozenset(("label", "predicted as")))
+
+
+def _per_class(evaluation: Evaluation) -> Table:
+    """Returns a row for each class from per_class.csv, the lowest accuracy first, those without images last."""
+    columns = {"images": ",.0f", "accuracy": ".2%", "precision": ".2%", "f1": ".4f", "roc_auc": ".4f"}
+    lines = sealed.read(evaluation.file("per_class.csv")).decode().splitlines(keepends=True)
+    rows = []
+    for entry in sorted(csv.DictReader(lines), key=lambda entry: float(entry["accuracy"] or math.inf)):
+        values = (format(float(entry[key]), form) if entry[key] else "-" for key, form in columns.items())
+        rows.append([*readable([entry["class"]]), *values])
+    return Table(["class", "images", "accuracy", "precision", "F1", "AUC"], rows)
+
+
+def _roc(scores: ImageScores, classes: Sequence[str]) -> Chart | None:
+    """Returns the ROC curves of all classes against the rest, in the order of their areas; None without any."""
+    metrics = classification_metrics(scores.log_probabilities.astype(np.float32), scores.labels)
+    areas = metrics.per_class["roc_auc"]
+    order = [k for k in np.argsort(areas, kind="stable") if not np.isnan(areas[k])]
+    grid = np.unique(np.concatenate([np.arange(0, 60), np.arange(60, len(CURVE_GRID), 10)]))  # most happens near 0
+    lines = [
+        Line(f"{classes[k]} ({areas[k]:.4f})", CURVE_GRID[grid].tolist(), metrics.roc[k, grid].tolist()) for k in order
+    ]
+    chance = Line(CHANCE, (0.0, 1.0), (0.0, 1.0), is_reference=True)
+    note = (
+        "Each class against all others, the lowest area under the curve first; drag to enlarge, double-click to return."
+    )
+    return Chart(
+        "ROC curves", "false positive rate", "recall (true positive rate)", (*lines, chance), "percent", "percent",
+        (0.0, 1.0), note,
+    ) if lines else None  # fmt: skip
+
+
+def _calibration(evaluation: Evaluation) -> Picture | None:
+    """Returns the reliability diagram."""
+    error = evaluation.content.get("ece")
+    text = f": the calibration error is {error:.2%}" if error is not None else ""
+    return _picture(
+        evaluation, "calibration",
+        f"Reliability diagram of {evaluation.title}{text}",
+        "Of the images that are predicted with a confidence, how many are right: on the diagonal, if confidences can "
+        "be taken at their word.",
+    )  # fmt: skip
+
+
+def _mistakes_sheet(evaluation: Evaluation, scores: ImageScores | None, data_dir: str | None) -> Picture | None:
+    """Returns the most confident mistakes; None if they are not drawn yet and cannot be, or if there are none."""
+    alt = f"The most confident mistakes of {evaluation.title}"
+    if picture := _picture(evaluation, "mistakes", alt, suffixes=(".png",)):
+        return picture
+    if scores is None or data_dir is None or scores.is_correct.all():
+        return None
+    try:
+        ranked = mistakes.confident_mistakes(scores, image_scores.open_images(scores, data_dir))
+    except InputError:  # the data set is another than was evaluated
+        return None
+    return pictures.from_figure(ranked.figure(), alt) if len(ranked.indices) else None
+
+
+def _picture(
+    evaluation: Evaluation, name: str, alt: str, caption: str = "", suffixes: Sequence[str] = (".svg", ".png")
+) -> Picture | None:
+    """Returns a picture of the evaluation's folder, of the first suffix that is there and not too large, or None."""
+    for suffix in suffixes:
+        path = evaluation.file(name + suffix)
+        if path.is_file() and (suffix == ".png" or path.stat().st_size <= pictures.MAX_SVG_BYTES):
+            return pictures.from_file(path, alt, caption)
+    return None

@@ -1,0 +1,76 @@
+"""Pictures inside a page: PNG of 256 colors, or SVG, as data URIs, each with a text for who cannot see it."""
+
+import base64
+import dataclasses
+import io
+import pathlib
+import re
+from typing import Any
+
+from cnnjax import sealed, style
+
+COLORS = 256  # of a PNG: a third of the bytes, and hardly a visible difference
+MAX_SVG_BYTES = 200_000  # of a figure; a larger one becomes a PNG
+CSS_DPI = 96  # CSS pixels per inch
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A picture in a page.
+
+    Attributes:
+      uri: the file as a data URI.
+      width: width in CSS pixels at which it is legible; the page shows it at most so wide.
+      height: height in CSS pixels at that width.
+      alt: what is to be seen, for who cannot see it.
+      caption: text below; '' for none.
+    """
+
+    uri: str
+    width: int
+    height: int
+    alt: str
+    caption: str = ""
+
+
+def from_figure(figure: Any, alt: str, caption: str = "", vector: bool = False) -> Picture:
+    """Returns a matplotlib figure as a picture: with `vector` as SVG, if that is small enough, else as PNG."""
+    width, height = (round(inches * CSS_DPI) for inches in figure.get_size_inches())
+    formats = (["svg"] if vector else []) + ["png"]
+    for form in formats:
+        buffer = io.BytesIO()
+        with style.house():
+            figure.savefig(buffer, format=form, dpi=style.DPI, metadata=style.METADATA[f".{form}"])
+        content = buffer.getvalue()
+        if form == "png" or len(content) <= MAX_SVG_BYTES:
+            break
+    return Picture(_uri(content, form), width, height, alt, caption)
+
+
+def from_file(path: pathlib.Path, alt: str, caption: str = "") -> Picture:
+    """Returns the picture of a .png or .svg file that cnnjax wrote, at the size that the figure had.
+
+    Raises FileNotFoundError if there is none, and InputError if it cannot be read.
+    """
+    content, form = sealed.read(path), path.suffix[1:]
+    if form == "svg":
+        width, height = (float(value) / 72 for value in re.findall(rb'(?:width|height)="([\d.]+)pt"', content)[:2])
+    else:
+        width, height = (length / style.DPI for length in _open(content).size)
+    return Picture(_uri(content, form), round(width * CSS_DPI), round(height * CSS_DPI), alt, caption)
+
+
+def _uri(content: bytes, form: str) -> str:
+    """Returns a data URI of a PNG, reduced to 256 colors, or of an SVG."""
+    if form == "svg":
+        return f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}"
+    buffer = io.BytesIO()
+    _open(content).convert("RGB").quantize(COLORS).save(buffer, "png", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _open(content: bytes) -> Any:
+    """Opens an image file with Pillow."""
+    from PIL import Image
+
+    return Image.open(io.BytesIO(content))

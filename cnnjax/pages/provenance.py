@@ -1,0 +1,58 @@
+"""Where a run comes from, on its page: settings, software, and the commands that make and use it."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from cnnjax import register
+from cnnjax.config import FIELDS, Config, field_help
+from cnnjax.shell import command_line
+from cnnjax.tables import Table
+
+DATA_DIR = "--data_dir="
+
+
+def changed_settings(config: Config) -> Table:
+    """Returns a row for each setting that differs from its default: its value, the default, and its meaning."""
+    texts = field_help()
+    rows = [
+        [name, _text(value), _text(FIELDS[name].default), texts[name]]
+        for name, value in dataclasses.asdict(config).items()
+        if value != FIELDS[name].default
+    ]
+    columns = ("setting", "value", "default", "meaning")
+    return Table(columns, rows, frozenset(columns))
+
+
+def versions(content: Mapping[str, Any]) -> Table:
+    """Returns a row for each entry of versions.json but the command."""
+    rows = [[name, str(value)] for name, value in content.items() if name != "command"]
+    return Table(["software, device", "version"], rows, frozenset(("version",)))
+
+
+def recorded_data_dir(content: Mapping[str, Any]) -> str:
+    """Returns the folder of data sets that the command in versions.json was given; '' for none."""
+    words = [str(word) for word in content.get("command", ())]
+    return next((word.removeprefix(DATA_DIR) for word in words if word.startswith(DATA_DIR)), "")
+
+
+def commands(folder: pathlib.Path, data_dir: str) -> tuple[tuple[str, str], ...]:
+    """Returns pairs of a purpose and the command for it, of a run in `folder` whose data are in `data_dir`."""
+    data = [f"{DATA_DIR}{data_dir}"] * bool(data_dir)
+    run, others = f"--workdir={folder}", register.flags()
+    words = {
+        "Train it again, in another folder:": [
+            "train", f"--config={folder / 'config.json'}", f"--workdir={folder}-again", *data,
+        ],
+        "Evaluate it, with pictures of its mistakes:": ["evaluate", run, "--mistakes", *data],
+        "Classify photographs of your own:": ["predict", run, "photograph.jpg"],
+        "Look inside, at filters and feature maps:": ["visualize", run, *data],
+        "Use it in another program:": ["export", run, "--to=network.stablehlo"],
+    }  # fmt: skip
+    return tuple((purpose, command_line(*line, *others)) for purpose, line in words.items())
+
+
+def _text(value: Any) -> str:
+    """Returns the value of a setting as text; a text that is empty as '' in quotes."""
+    return "''" if value == "" else str(value)
