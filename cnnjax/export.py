@@ -9,13 +9,21 @@ normalization inside:
 A JSON file beside it states the image size, and the operations that produce that size, which are not in the program.
 JAX guarantees that it can read the program for six months.
 
+An `.onnx` file is the same network for ONNX Runtime, OpenCV, TensorRT and others, with the probabilities beside the
+logits, and with the facts of that JSON file in its metadata:
+
+    session = onnxruntime.InferenceSession("network.onnx")
+    logits, probabilities = session.run(None, {"images": images})
+
 A `.mlir` file is the same program for one image as text, without the values of the weights: to read, and to look at in
 Netron, which knows StableHLO by this name.
 """
 
 import contextlib
 import dataclasses
+import json
 import pathlib
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,7 +31,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnnjax import augment, pretrained, sealed, spec
+from cnnjax import __version__, augment, onnx, pretrained, sealed, spec
 from cnnjax.data import imagenet, pipeline
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
@@ -32,13 +40,15 @@ from cnnjax.evaluation.recipe import parse_eval_recipe
 from cnnjax.pretrained import convert
 from cnnjax.pretrained import export as state_dicts
 from cnnjax.pretrained.description import Description
+from cnnjax.runs import digest
 from cnnjax.state import path_name
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")  # the program runs on each
 PROGRAM = ".stablehlo"
 TEXT = ".mlir"  # the program as text
+ONNX = ".onnx"
 MAX_VALUES = 16  # of a constant in the text
-SUFFIXES = (PROGRAM, TEXT, *state_dicts.WRITERS)
+SUFFIXES = (PROGRAM, ONNX, TEXT, *state_dicts.WRITERS)
 
 Log = Callable[[str], None]
 
@@ -49,8 +59,8 @@ class Program:
 
     Attributes:
       serialized: bytes for jax.export.deserialize.
-      facts: content of the JSON file beside the program: 'model', 'step', 'before' (host operations that the caller
-          applies), 'input', 'output', 'platforms', 'classes'.
+      facts: content of the JSON file beside the program: 'model', 'step', 'weights_crc32', 'before' (host operations
+          that the caller applies), 'normalize' (is in the program), 'input', 'output', 'platforms', 'classes'.
     """
 
     serialized: bytes
@@ -71,20 +81,29 @@ def export_program(network: pretrained.LoadedNetwork, step: str, log: Log, shape
     Raises:
       InputError: the network does not accept that size.
     """
-    logits, shape, restored_step = _logits_function(network, step, log, shape)
-    data, host_operations = network.data, parse_eval_recipe(network.config).operations.host
+    inference = _inference(network, step, log, shape)
     (batch,) = jax.export.symbolic_shape("b")
-    exported = jax.export.export(jax.jit(logits), platforms=PLATFORMS)(jax.ShapeDtypeStruct((batch, *shape), jnp.uint8))
-    facts = {
-        "model": network.config.model,
-        "step": restored_step,
-        "before": "|".join(map(spec.render, host_operations)),  # the operations that produce that image size
-        "input": {"dtype": "uint8", "shape": ["b", *shape], "channels": "grey" if shape[-1] == 1 else "RGB"},
-        "output": {"dtype": "float32", "shape": ["b", len(data.classes)], "of": "logits"},
-        "platforms": PLATFORMS,
-        "classes": imagenet.readable(data.classes),
-    }
-    return Program(bytes(exported.serialize()), facts)
+    images = jax.ShapeDtypeStruct((batch, *inference.shape), jnp.uint8)
+    exported = jax.export.export(jax.jit(inference.logits), platforms=PLATFORMS)(images)
+    return Program(bytes(exported.serialize()), _facts(network, inference) | {"platforms": PLATFORMS})
+
+
+def export_onnx(network: pretrained.LoadedNetwork, step: str, log: Log, shape: tuple[int, ...] = ()) -> bytes:
+    """Exports a network to the content of an .onnx file. Arguments and errors are those of `export_program`.
+
+    Its input is 'images', uint8 [b, H, W, C]; its outputs are 'logits' and 'probabilities', float32 [b, classes]. A
+    network that computes in bfloat16 is written in float32. Raises InputError, which names the operation and the
+    layer, also for a network that has no counterpart in ONNX.
+    """
+    if network.config.dtype != "float32" and hasattr(network.model, "dtype"):
+        log(f"the ONNX file computes in float32, not in {network.config.dtype}")
+        network = network.replace(model=network.model.clone(dtype=jnp.float32))
+    inference = _inference(network, step, log, shape)
+    graph = onnx.network_graph(inference.logits, inference.shape, np.uint8)
+    facts = _facts(network, inference)
+    metadata = {name: fact if isinstance(fact, str) else json.dumps(fact) for name, fact in facts.items()}
+    name = spec.parse(network.config.model).name
+    return onnx.serialize(graph, name, metadata, __version__)
 
 
 def export_text(network: pretrained.LoadedNetwork, step: str, log: Log, shape: tuple[int, ...] = ()) -> str:
@@ -93,19 +112,48 @@ def export_text(network: pretrained.LoadedNetwork, step: str, log: Log, shape: t
     Constants of more than MAX_VALUES values are left out. The text is that for a TPU, in which each layer is an
     operation of StableHLO.
     """
-    logits, shape, _ = _logits_function(network, step, log, shape)
-    traced = jax.jit(logits).trace(jax.ShapeDtypeStruct((1, *shape), jnp.uint8))
+    inference = _inference(network, step, log, shape)
+    traced = jax.jit(inference.logits).trace(jax.ShapeDtypeStruct((1, *inference.shape), jnp.uint8))
     module: Any = traced.lower(lowering_platforms=("tpu",)).compiler_ir("stablehlo")
     return module.operation.get_asm(large_elements_limit=MAX_VALUES)
 
 
-def _logits_function(
-    network: pretrained.LoadedNetwork, step: str, log: Log, shape: tuple[int, ...]
-) -> tuple[Callable[[jax.Array], jax.Array], tuple[int, ...], int]:
-    """Returns uint8 images [b, H, W, C] -> logits [b, classes] with the weights inside, (H, W, C), and their step.
+@dataclasses.dataclass(frozen=True)
+class _Inference:
+    """A network with its weights and normalization as a function.
 
-    Arguments and errors are those of `export_program`.
+    Attributes:
+      logits: uint8 images [b, H, W, C] -> float32 logits [b, classes].
+      shape: (H, W, C).
+      step: that of the checkpoint.
+      digest: CRC-32 of the weights, eight hexadecimal digits.
     """
+
+    logits: Callable[[jax.Array], jax.Array]
+    shape: tuple[int, ...]
+    step: int
+    digest: str
+
+
+def _facts(network: pretrained.LoadedNetwork, inference: _Inference) -> dict[str, Any]:
+    """Returns what someone needs to know who runs an exported network: see `Program.facts`."""
+    data, config = network.data, network.config
+    before = parse_eval_recipe(config).operations.host  # the operations that produce that image size
+    shape = inference.shape
+    return {
+        "model": config.model,
+        "step": inference.step,
+        "weights_crc32": inference.digest,
+        "before": "|".join(map(spec.render, before)),
+        "normalize": config.normalize,
+        "input": {"dtype": "uint8", "shape": ["b", *shape], "channels": "grey" if shape[-1] == 1 else "RGB"},
+        "output": {"dtype": "float32", "shape": ["b", len(data.classes)], "of": "logits"},
+        "classes": imagenet.readable(data.classes),
+    }
+
+
+def _inference(network: pretrained.LoadedNetwork, step: str, log: Log, shape: tuple[int, ...]) -> _Inference:
+    """Returns the network as a function with its weights inside. Arguments and errors are those of `export_program`."""
     recipe, data, model = parse_eval_recipe(network.config), network.data, network.model
     shape = shape or _preprocessed_shape(data.shape, recipe.operations.host)
     scoring.check_accepts(recipe, data, model, shape)
@@ -117,7 +165,9 @@ def _logits_function(
         scores: Any = model.apply(restored.variables, prepare(jax.random.key(0), images), train=False)
         return scores.mean(axis=tuple(range(1, scores.ndim - 1)))  # spatial logits are averaged
 
-    return logits, shape, restored.step
+    records = digest.array_records(jax.tree.map(np.asarray, restored.variables))
+    crc = zlib.crc32(json.dumps(records, sort_keys=True).encode())
+    return _Inference(logits, shape, restored.step, f"{crc:08x}")
 
 
 def _preprocessed_shape(shape: tuple[int, ...], calls: Sequence[spec.Call]) -> tuple[int, ...]:
@@ -166,7 +216,7 @@ def check(path: pathlib.Path, names: str = "", shape: tuple[int, ...] | str | No
     if names and path.suffix not in state_dicts.WRITERS:
         raise InputError(f"--names={names} is only for weight files: {', '.join(state_dicts.WRITERS)}")
     if shape and path.suffix in state_dicts.WRITERS:
-        raise InputError(f"--input is only for {PROGRAM} and {TEXT}: a weight file has no image size")
+        raise InputError(f"--input is only for {PROGRAM}, {ONNX} and {TEXT}: a weight file has no image size")
 
 
 def write(
@@ -181,7 +231,7 @@ def write(
     """Writes a network in the format of the file's suffix, atomically, and returns the paths of the written files.
 
     `.safetensors`, `.pth` and `.pt` hold weights; `.stablehlo` holds a program and gets a JSON file beside it; `.mlir`
-    holds its text.
+    holds its text; `.onnx` holds an ONNX graph.
 
     Args:
       network: the trained network.
@@ -195,16 +245,17 @@ def write(
       InputError: as `check`, and for a network that the format cannot hold.
     """
     check(path, names, shape)
-    if path.suffix == TEXT:
-        sealed.write_atomically(path, export_text(network, step, log, shape).encode())
-        return [path]
-    if path.suffix != PROGRAM:
+    if path.suffix in state_dicts.WRITERS:
         described = Description(network.config, network.data)
         state_dicts.write(path, state_dict(network, step, log, names), described.to_json())
         if left_out := described.left_out():
             log(
                 f"{path} lacks {', '.join(left_out)}, of many values: with these weights, read the run's folder instead"
             )
+        return [path]
+    if path.suffix in (TEXT, ONNX):
+        options = (network, step, log, shape)
+        sealed.write_atomically(path, export_onnx(*options) if path.suffix == ONNX else export_text(*options).encode())
         return [path]
     program = export_program(network, step, log, shape)
     facts_path = path.with_name(path.name + ".json")

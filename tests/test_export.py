@@ -1,26 +1,21 @@
 """Exported networks: a program that runs without our code and gives the network's logits, and weights for others."""
 
-import functools
 import json
 import pathlib
 import subprocess
 import sys
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.interpreters.mlir import make_ir_context
 from jaxlib.mlir import ir
 
-from cnnjax import augment, export, pretrained, summarize
-from cnnjax.config import Config
-from cnnjax.data.info import DataInfo
-from cnnjax.distributed import sharding
+from cnnjax import export, summarize
 from cnnjax.errors import InputError
-from cnnjax.models import MODELS, create_model
+from cnnjax.models import MODELS
 from cnnjax.pretrained import export as state_dicts
+from tests.exported import images_of, logits, network
 
 # Networks with each kind of layer between them, and images that they take.
 NETWORKS = {
@@ -34,32 +29,6 @@ NETWORKS = {
     "loops": ("cifar_resnet20(scan=True)", (8, 8, 3)),
     "a table of connections": ("lenet5_1998", (32, 32, 1)),
 }
-
-
-def network(model: str, shape: tuple[int, ...], zeros: bool = False, **changes: Any) -> pretrained.LoadedNetwork:
-    """A network with random weights, or with none."""
-    config = Config(**{"model": model, "normalize": "symmetric", **changes})
-    statistics = {"mean": [0.5] * shape[-1], "std": [0.3] * shape[-1]}
-    data = DataInfo(tuple("abcdefghij"), (shape[0], shape[1], shape[2]), statistics)
-    made = create_model(model, 10, config.dtype)
-    init = functools.partial(made.init, jax.random.key(0, impl="rbg"), train=False)
-    image = jnp.zeros((1, *shape))
-    variables: Any = jax.eval_shape(init, image) if zeros else jax.jit(init)(image)
-    if zeros:
-        variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), variables)
-    return pretrained.LoadedNetwork(config, data, made, lambda mesh, step, log: pretrained.Restored(7, variables))
-
-
-def logits(trained: pretrained.LoadedNetwork, images: np.ndarray) -> jax.Array:
-    """The logits as in an evaluation on this machine."""
-    prepare = augment.build([], trained.config.normalize, trained.data.statistics, images.shape[1:])
-    variables = trained.load_variables(sharding.make_mesh(jax.devices()[:1]), "last", print).variables
-    out: Any = trained.model.apply(variables, prepare(jax.random.key(0), images), train=False)
-    return out.mean(axis=tuple(range(1, out.ndim - 1)))
-
-
-def images_of(count: int, shape: tuple[int, ...]) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (count, *shape), np.uint8)
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
@@ -162,7 +131,7 @@ def test_weights_are_in_the_names_of_a_library_or_in_ours(suffix: str, tmp_path:
 
 # A file's name and the options, and what is said.
 WRONG = {
-    "suffix": ("net.onx", {}, "unknown format '.onx'; supported: .stablehlo, "),
+    "suffix": ("net.onx", {}, "unknown format '.onx'; supported: .stablehlo, .onnx, "),
     "folder": ("no/net.pth", {}, "does not exist"),
     "names": ("net.stablehlo", {"names": "timm"}, "--names=timm is only for weight files"),
     "size": ("net.pth", {"shape": (8, 8, 3)}, "--input is only for .stablehlo"),

@@ -93,7 +93,7 @@ WRONG = {
     ),
     "probe data": ("probe --workdir={run} --dataset=digts", "did you mean 'digits'?"),
     "export to": ("export --workdir={run}", "--to=FILE is missing"),
-    "export what": ("export --workdir={run} --to={tmp}/net.onnx", "unknown format '.onnx'; supported: .stablehlo"),
+    "export what": ("export --workdir={run} --to={tmp}/net.onx", "unknown format '.onx'; supported: .stablehlo, .onnx"),
     "export folder": ("export --workdir={run} --to={tmp}/no/net.pth", "the folder {tmp}/no"),
     "export input": ("export --workdir={run} --to={tmp}/net.stablehlo --input=9", "--input=9: expected height, width"),
     "export size": ("export --workdir={run} --to={tmp}/net.stablehlo --input=9x9", "does not take images of (9, 9, 1)"),

@@ -123,10 +123,11 @@ def started(text: str) -> tuple[Any, dict[str, Any]]:
     return model, jax.device_get(jax.jit(lambda x: model.init(key(), x, train=False))(example(text, 1)))
 
 
-def drawn(text: str) -> tuple[Any, dict[str, Any]]:
+def drawn(text: str, shape: tuple[int, ...] = ()) -> tuple[Any, dict[str, Any]]:
     """The network with random variables, in which no bias, statistic or slope hides behind a 0 or a 1.
 
-    Kernels keep the variance of activations; some papers' initializations make them vanish for small images.
+    `shape` is that of its images, () for `smallest`. Kernels keep the variance of activations; some papers'
+    initializations make them vanish for small images.
     """
     model, rng = create_model(text, 10), np.random.default_rng(0)
 
@@ -142,7 +143,8 @@ def drawn(text: str) -> tuple[Any, dict[str, Any]]:
                 values = rng.normal(0, 0.1, leaf.shape)
         return values.astype(np.float32)
 
-    shapes = jax.eval_shape(lambda x: model.init(key(), x, train=False), example(text, 1))
+    image = jax.ShapeDtypeStruct((1, *(shape or smallest(text))), jnp.float32)
+    shapes = jax.eval_shape(lambda x: model.init(key(), x, train=False), image)
     return model, jax.tree_util.tree_map_with_path(draw, shapes)
 
 

@@ -10,47 +10,35 @@ import pathlib
 from typing import Any
 
 import numpy as np
-from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
+from google.protobuf import message
 
+from cnnjax import protobuf
 from cnnjax.errors import InputError
 
 # Messages of caffe.proto: {field: (number, type)}. Data fields are declared as bytes, for numpy: decoding to Python
 # floats would take minutes. Files from before 2015 have V1LayerParameter, and four sizes in place of a BlobShape.
 MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
-    "BlobShape": {"dim": (1, "int64")},
+    "BlobShape": {"dim": (1, "repeated int64")},
     "BlobProto": {
         "num": (1, "int32"),
         "channels": (2, "int32"),
         "height": (3, "int32"),
         "width": (4, "int32"),
-        "data": (5, "bytes"),
+        "data": (5, "repeated bytes"),
         "shape": (7, "BlobShape"),
-        "double_data": (8, "bytes"),
+        "double_data": (8, "repeated bytes"),
     },
-    "V1LayerParameter": {"name": (4, "string"), "blobs": (6, "BlobProto")},
-    "LayerParameter": {"name": (1, "string"), "type": (2, "string"), "blobs": (7, "BlobProto")},
-    "NetParameter": {"layers": (2, "V1LayerParameter"), "layer": (100, "LayerParameter")},
+    "V1LayerParameter": {"name": (4, "string"), "blobs": (6, "repeated BlobProto")},
+    "LayerParameter": {"name": (1, "string"), "type": (2, "string"), "blobs": (7, "repeated BlobProto")},
+    "NetParameter": {"layers": (2, "repeated V1LayerParameter"), "layer": (100, "repeated LayerParameter")},
 }
 MAX_LAYERS = 100_000
-REPEATED = ("dim", "data", "double_data", "blobs", "layers", "layer")
 
 
 @functools.cache
 def net_parameter() -> Any:
     """Builds the protobuf message class NetParameter from `MESSAGES`."""
-    file = descriptor_pb2.FileDescriptorProto(name="caffe.proto", package="caffe")
-    for name, fields in MESSAGES.items():
-        message_type = file.message_type.add(name=name)
-        for field, (number, kind) in fields.items():
-            descriptor = message_type.field.add(name=field, number=number)
-            descriptor.label = descriptor.LABEL_REPEATED if field in REPEATED else descriptor.LABEL_OPTIONAL
-            if kind in MESSAGES:
-                descriptor.type, descriptor.type_name = descriptor.TYPE_MESSAGE, f".{file.package}.{kind}"
-            else:
-                descriptor.type = descriptor_pb2.FieldDescriptorProto.Type.Value(f"TYPE_{kind.upper()}")
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{file.package}.NetParameter"))
+    return protobuf.message_class("caffe", MESSAGES, "NetParameter")
 
 
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
