@@ -39,6 +39,7 @@ os.environ.update(
     JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES="-1",
     JAX_REMOVE_CUSTOM_PARTITIONING_PTR_FROM_CACHE_KEY="true",
     MPLBACKEND="agg",
+    PYTHONSAFEPATH="1",  # as launch.sh sets it: a process that a test starts finds no module in the current folder
 )
 if os.environ["JAX_PLATFORMS"] == "cpu" and "xla_backend_optimization_level" not in os.environ.get("XLA_FLAGS", ""):
     # Most of the time of a small test is compilation, which without LLVM's optimizations takes a fifth of the time.

@@ -55,7 +55,7 @@ for folder in map(pathlib.Path, folders):
 def resumed(folders: list[pathlib.Path], digits_dir: str, changes: dict[str, Any]) -> list[list[Any]]:
     """Resumes runs in one process; returns of each the checkpoint's digest, metrics, result and lines of output."""
     command = [sys.executable, "-c", RESUME, json.dumps(changes), digits_dir, *map(str, folders)]
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]

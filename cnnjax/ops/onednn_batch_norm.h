@@ -46,8 +46,8 @@ std::shared_ptr<const Normalization> NormalizationFor(bool backward, bool relu, 
   return Remembered<Normalization>(signature, [&] { return CompileNormalization(backward, relu, epsilon, nhwc, type); });
 }
 
-// Normalizes images x [N, H, W, C] by channel; all but images is float32. The buffer of the workspace has a byte for each value, which is at least
-// what oneDNN needs.
+// Normalizes images x [N, H, W, C] by channel; all but images is float32. The buffer of the workspace has a byte for
+// each value, which is at least what oneDNN needs.
 ffi::Error Normalize(ffi::AnyBuffer x, ffi::AnyBuffer scale, ffi::AnyBuffer shift, ffi::Result<ffi::AnyBuffer> y,
                      ffi::Result<ffi::AnyBuffer> mean, ffi::Result<ffi::AnyBuffer> variance,
                      ffi::Result<ffi::AnyBuffer> workspace, bool relu, float epsilon, int64_t devices) {
