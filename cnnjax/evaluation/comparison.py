@@ -262,7 +262,7 @@ def _tests(runs: Sequence[ComparedRun]) -> tuple[list[Pair], list[str]]:
             places.append((i, j))
             tests.append(paired_test(a.scores.is_correct, b.scores.is_correct))
     if missing := [run.letter for run in runs if run.scores is None]:
-        untested.append(f"no paired tests with {', '.join(missing)}: no evaluation of its single images")
+        untested.append(f"No paired tests with {', '.join(missing)}: no evaluation of its single images")
     return [Pair(i, j, test) for (i, j), test in zip(places, corrected(tests), strict=True)], untested
 
 

@@ -89,7 +89,7 @@ def pair_sentence(runs: Sequence[ComparedRun], pair: Pair) -> str:
         difference, low, high = -difference, 0.0 - high, 0.0 - low
     images = f"{b_images:,} image{'s' * (b_images != 1)} only {b} has right, {a_images:,} only {a}"
     points = f"{100 * difference:+.2f} points, {LEVEL:.0%} interval {100 * low:+.2f} to {100 * high:+.2f}"
-    verdict = f"{b} is better than {a}" if test.is_significant else f"no difference between {b} and {a} can be shown"
+    verdict = f"{b} is better than {a}" if test.is_significant else f"No difference between {b} and {a} can be shown"
     return f"{verdict}: {images} ({_p(test)}); {points}"
 
 

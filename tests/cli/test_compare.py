@@ -26,7 +26,7 @@ def test_runs_without_an_evaluation_are_evaluated_once(
 
     assert cli.main([*command, "--no_evaluate"]) == 0
     out, err = capsys.readouterr()
-    assert ("no paired tests with A, B" in out, err, "%" in out) == (True, "", True)  # accuracies of the training
+    assert ("No paired tests with A, B" in out, err, "%" in out) == (True, "", True)  # accuracies of the training
     assert not (runs[0] / "evaluations").exists()
 
     assert cli.main([*command, "--step=2"]) == 0

@@ -62,7 +62,7 @@ def test_runs_are_tested_image_by_image_on_their_evaluations(make_run: Callable[
         "+24.32 points, 95% interval +10.81 to +37.84",
         "C is better than A: 10 images only C has right, 1 only A (McNemar p = 0.023, corrected for 3 tests); "
         "+24.32 points, 95% interval +8.11 to +40.54",
-        "no difference between C and B can be shown: 1 image only C has right, 1 only B (McNemar p = 1, corrected for "
+        "No difference between C and B can be shown: 1 image only C has right, 1 only B (McNemar p = 1, corrected for "
         "3 tests); +0.00 points, 95% interval -8.11 to +8.11",
     ]
     assert compared.untested == ()
@@ -92,7 +92,7 @@ def test_runs_on_other_images_are_compared_in_settings_and_curves_only(make_run:
     assert compared.untested == (
         "A and B are compared in settings and curves only: their test splits are test[64:101] and test[:30]",
         "B and C are compared in settings and curves only: their test splits are test[:30] and test[64:101]",
-        "no paired tests with D: no evaluation of its single images",
+        "No paired tests with D: no evaluation of its single images",
     )
 
 
