@@ -38,7 +38,7 @@ _HOME = {  # public name -> the module that defines it
     "register_model": "cnnjax.register",
     "register_optimizer": "cnnjax.register",
     "register_schedule": "cnnjax.register",
-    "report": "cnnjax.pages.run",
+    "report": "cnnjax.pages.report",
     "summary": "cnnjax.summarize",
     "train": "cnnjax.training.loop",
     "visualize": "cnnjax.visualize",  # the module itself
@@ -93,7 +93,7 @@ if TYPE_CHECKING:
     from cnnjax.evaluation.evaluate import evaluate
     from cnnjax.evaluation.trained import TrainedNetwork, load
     from cnnjax.models import create_model, list_models
-    from cnnjax.pages.run import report
+    from cnnjax.pages.report import report
     from cnnjax.register import (
         register_augmentation,
         register_dataset,

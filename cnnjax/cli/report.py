@@ -1,20 +1,27 @@
-"""`cnnjax report`: writes the page of a run, one HTML file to open in a browser."""
+"""`cnnjax report`: writes a page, one HTML file to open in a browser, of a run, several runs, a sweep or a study."""
 
 import argparse
-import pathlib
 
 from cnnjax.cli import shared
 
 
 def add_flags(parser: shared.Parser) -> None:
     """Adds the arguments and flags of `cnnjax report` to its parser."""
-    parser.usage = "cnnjax report RUN [--to=FILE.html] [--data_dir=DIR] [--no_evaluate]"
+    parser.usage = "cnnjax report RUN [RUN ...]|SWEEP|STUDY [--to=FILE.html] [--data_dir=DIR] [--no_evaluate]"
     parser.epilog = (
         "The page holds all that it shows, and requests nothing: send it, put it on a memory stick, print it. "
         "`cnnjax train --report` writes it while the run trains, and at the end."
     )
-    parser.add_argument("run", metavar="RUN", help="folder of the run")
-    parser.add_argument("--to", metavar="FILE.html", default="", help="file to write (default: report.html in RUN)")
+    parser.add_argument(
+        "sources", metavar="RUN|SWEEP|STUDY", nargs="+",
+        help="folder of a run or of a sweep; several folders of runs, which are compared; or a study: the folder of "
+        "its runs, its file in experiments/, or one of its reports",
+    )  # fmt: skip
+    parser.add_argument(
+        "--to", metavar="FILE.html", default="",
+        help="file to write (default: report.html in the folder; of several runs comparison.html; of a study's report "
+        "the same name with .html)",
+    )  # fmt: skip
     parser.add_argument(
         "--no_evaluate", action="store_true",
         help="do not evaluate a run that has no evaluation (default: evaluate it, if its data set is there)",
@@ -24,15 +31,12 @@ def add_flags(parser: shared.Parser) -> None:
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Runs `cnnjax report`: writes the page, and prints its path and size. `overrides` is empty. Returns the status."""
-    from cnnjax import config
-
-    config.load(pathlib.Path(args.run) / "config.json")  # a wrong folder fails before anything heavy is imported
     console = shared.setup_jax()
-    from cnnjax.pages.run import report
+    from cnnjax.pages.report import report
 
     def log(line: str) -> None:
         console.print(line, soft_wrap=True)
 
-    path = report(args.run, args.to, data_dir=args.data_dir, evaluate=not args.no_evaluate, log=log)
+    path = report(args.sources, args.to, data_dir=args.data_dir, evaluate=not args.no_evaluate, log=log)
     log(f"the page is {path} ({path.stat().st_size / 1e6:.1f} MB)")
     return 0

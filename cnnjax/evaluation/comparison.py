@@ -64,7 +64,8 @@ class ComparedRun:
       label: the end of the folder's path, without what all runs have in common.
       folder: the run's folder.
       config: its settings, with today's names.
-      versions: the entries VERSIONS of its versions.json; {} without that file.
+      data_dir: folder of its data sets; '' for the default one.
+      versions: the content of its versions.json; {} without that file.
       lines: its metrics, as in metrics.jsonl: {"step": 20, "epoch": 1.5, "train/loss": 0.5}.
       params: number of trainable parameters.
       macs: number of multiply-accumulates per image.
@@ -77,8 +78,9 @@ class ComparedRun:
     label: str
     folder: pathlib.Path
     config: Config
+    data_dir: str
     versions: Mapping[str, Any]
-    lines: Sequence[Mapping[str, Any]]
+    lines: Sequence[dict[str, Any]]
     params: int
     macs: int
     test: TestResult | None
@@ -145,7 +147,7 @@ def compare(
       folders: folders of 2 to MAX_RUNS runs.
       step: checkpoint of every run: 'last', 'best' or a step number.
       split: '' for each run's test split, or its validation split if there is none.
-      data_dir: folder of the data sets; '' for the default one.
+      data_dir: folder of the data sets; '' for the one that each training was given, or else the default one.
       with_evaluation: whether runs without an evaluation of this checkpoint and split are evaluated first, as
         `cnnjax evaluate` does; the result is kept. If not, they are compared by what their folders have.
       log: called with lines of text.
@@ -199,17 +201,18 @@ def _read_run(
     with_evaluation: bool, log: Callable[[str], None],
 ) -> ComparedRun:  # fmt: skip
     """Reads a run's folder, and evaluates the run if need be. The arguments are those of `compare`."""
+    path = folder / sealed.WITNESS
+    versions = workdir.read_json(path) if path.exists() else {}
+    data_dir = data_dir or workdir.recorded_data_dir(versions)
     evaluation = _find_evaluation(folder, network.config, step, split, data_dir)
     if evaluation is None and with_evaluation:
         log(f"evaluating {letter}: {folder}")
         result = evaluate(folder, step=step, split=split, data_dir=data_dir, log=log)
         evaluation = pathlib.Path(result["folder"])
     test = _evaluation_result(evaluation) if evaluation else _training_result(folder, network.config)
-    versions = folder / sealed.WITNESS
     size = summarize.summary(network.model, network.data.shape)
     return ComparedRun(
-        letter, label, folder, network.config,
-        workdir.read_json(versions) if versions.exists() else {},
+        letter, label, folder, network.config, data_dir, versions,
         [line.values for line in history.read(folder).lines],
         size.params, size.macs, test,
         image_scores.read(evaluation) if evaluation else None, evaluation,

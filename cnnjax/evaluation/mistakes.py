@@ -168,7 +168,7 @@ def disagreements(a: ImageScores, b: ImageScores, examples: Split, names: Sequen
 
     def answer(scores: ImageScores, i: int) -> str:
         chosen = scores.predictions[i]
-        return f"{classes[chosen]} {scores.confidence[i]:.0%}" if chosen >= 0 else "no answer"
+        return f"{classes[chosen]} ({scores.confidence[i]:.0%})" if chosen >= 0 else "no answer"
 
     for right, wrong, name, other in ((a, b, *names), (b, a, *reversed(names))):
         found = np.flatnonzero(right.is_correct & ~wrong.is_correct)

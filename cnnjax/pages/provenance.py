@@ -10,8 +10,6 @@ from cnnjax.config import FIELDS, Config, field_help
 from cnnjax.shell import command_line
 from cnnjax.tables import Table
 
-DATA_DIR = "--data_dir="
-
 
 def changed_settings(config: Config) -> Table:
     """Returns a row for each setting that differs from its default: its value, the default, and its meaning."""
@@ -31,15 +29,9 @@ def versions(content: Mapping[str, Any]) -> Table:
     return Table(["software, device", "version"], rows, frozenset(("version",)))
 
 
-def recorded_data_dir(content: Mapping[str, Any]) -> str:
-    """Returns the folder of data sets that the command in versions.json was given; '' for none."""
-    words = [str(word) for word in content.get("command", ())]
-    return next((word.removeprefix(DATA_DIR) for word in words if word.startswith(DATA_DIR)), "")
-
-
 def commands(folder: pathlib.Path, data_dir: str) -> tuple[tuple[str, str], ...]:
     """Returns pairs of a purpose and the command for it, of a run in `folder` whose data are in `data_dir`."""
-    data = [f"{DATA_DIR}{data_dir}"] * bool(data_dir)
+    data = [f"--data_dir={data_dir}"] * bool(data_dir)
     run, others = f"--workdir={folder}", register.flags()
     words = {
         "Train it again, in another folder:": [

@@ -164,7 +164,7 @@ def read_run(
     """
     config, info = configs.load(folder / "config.json"), workdir.read_data_info(folder)
     recorded = workdir.read_json(folder / sealed.WITNESS)
-    data_dir = data_dir or provenance.recorded_data_dir(recorded)
+    data_dir = data_dir or workdir.recorded_data_dir(recorded)
     opened = data_dir if pictures and data.is_there(config.dataset, data_dir) else None
     lines = [line.values for line in history.read(folder).lines]
     end = _read_end(folder)

@@ -23,7 +23,7 @@ import platform
 import sys
 import time
 import zlib
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -43,6 +43,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tens
 MAX_JSON_VALUES = 20  # longer statistics go to statistics.npz
 MAX_STATISTICS_BYTES = 1 << 32
 FOLDERS = ("checkpoints", "damaged", "imports", "tensorboard")  # in a run's folder: what a training writes into
+DATA_DIR = "--data_dir="  # the flag of the commands
 LOCK = "lock"  # held by the training in the folder
 SYNC_SECONDS = 60  # a network file system may take this long to show process 0's files on other hosts
 
@@ -180,6 +181,12 @@ def write_versions(workdir: pathlib.Path) -> None:
         "processes": jax.process_count(),
     }
     write_json(workdir / sealed.WITNESS, content)
+
+
+def recorded_data_dir(versions: Mapping[str, Any]) -> str:
+    """Returns the folder of data sets that the command in the content of versions.json was given; '' for none."""
+    words = [str(word) for word in versions.get("command", ())]
+    return next((word.removeprefix(DATA_DIR) for word in words if word.startswith(DATA_DIR)), "")
 
 
 def changed_settings(workdir: pathlib.Path, config: Config, ignored: Container[str] = configs.RESUMABLE) -> str:

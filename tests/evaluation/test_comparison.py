@@ -127,7 +127,7 @@ def test_images_on_which_two_networks_disagree_are_shown_the_surest_first(digits
     assert (only_a.indices.tolist(), only_b.indices.tolist()) == ([5], [2, 1])
     images, labels = examples.read(np.array([5]))
     assert only_a.title == "Only A is right"
-    assert only_a.captions == [f"A: {labels[0]} 69%\nB: {(labels[0] + 1) % 10} 69%"]
+    assert only_a.captions == [f"A: {labels[0]} (69%)\nB: {(labels[0] + 1) % 10} (69%)"]
     np.testing.assert_array_equal(only_a.images[0], images[0])
     assert only_b.figure().get_size_inches()[0] > 0
 

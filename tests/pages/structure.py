@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 VOID = {"meta", "link", "img", "br", "input", "hr"}
+PAGE = re.compile(r"(?!/|[a-z]+:)[^?#]*\.html")  # another page, by a path relative to this one
 SELF_CLOSING = {"path", "circle"}  # inside SVG
 # Names that would be obeyed where a page does not escape them.
 HOSTILE = (
@@ -105,7 +106,7 @@ def check(content: str) -> Document:
     assert len(page.all("caption")) == len(page.all("table"))
 
     addresses = [each[name] for each in page.elements for name in ("src", "href", "data") if name in each.attributes]
-    assert all(address.startswith(("data:", "#")) for address in addresses)
+    assert all(address.startswith(("data:", "#")) or PAGE.fullmatch(address) for address in addresses)
     assert not re.search(r"url\(|@import", "".join(each.text for each in page.all("style")))
     assert not [name for each in page.elements for name in each.attributes if name.startswith("on")]
     return page

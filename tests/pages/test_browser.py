@@ -9,8 +9,12 @@ import subprocess
 
 import pytest
 
-from cnnjax.pages import run
+from cnnjax.pages import page, sweep
+from cnnjax.pages.report import report
 from tests import tiny
+from tests.evaluation.compared_runs import make_run, right
+from tests.pages.test_study_page import REPORT
+from tests.pages.test_sweep_page import make_sweep
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # A frame as wide as a screen shows the page; a script in it tells what happened, and the frame's page keeps that.
@@ -38,20 +42,49 @@ def browser() -> str:
     pytest.skip("needs Chromium or Chrome")
 
 
-@pytest.fixture(scope="module")
-def content(tmp_path_factory: pytest.TempPathFactory, digits_dir: str) -> str:
-    """Returns the HTML of a run's page."""
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    tiny.run(folder, digits_dir, model="lenet5", augment="resize(28)|pad_crop(1)", preprocess="resize(28)")
-    return run.report(folder, data_dir=digits_dir, log=lambda line: None).read_text()
+def run_page(folder: pathlib.Path, digits_dir: str) -> pathlib.Path:
+    """Writes the page of a run."""
+    tiny.run(folder / "run", digits_dir, model="lenet5", augment="resize(28)|pad_crop(1)", preprocess="resize(28)")
+    return report(folder / "run", data_dir=digits_dir, log=lambda line: None)
+
+
+def comparison_page(folder: pathlib.Path, digits_dir: str) -> pathlib.Path:
+    """Writes the page of three runs."""
+    wrong = {"a": range(9), "b": range(3), "c": range(20, 22)}
+    runs = [make_run(folder / name, digits_dir, right(*wrong[name])) for name in wrong]
+    return report(runs, folder / "page.html", data_dir=digits_dir)
+
+
+def sweep_page(folder: pathlib.Path, digits_dir: str) -> pathlib.Path:
+    """Writes the page of a sweep."""
+    shown = sweep.sweep_page(make_sweep(folder, 8), folder / "page.html")
+    page.write(folder / "page.html", page.render(sweep.TEMPLATE, page=shown))
+    return folder / "page.html"
+
+
+def study_page(folder: pathlib.Path, digits_dir: str) -> pathlib.Path:
+    """Writes the page of a study."""
+    return report(REPORT, folder / "page.html")
+
+
+PAGES = {"run": (run_page, 5), "comparison": (comparison_page, 2), "sweep": (sweep_page, 2), "study": (study_page, 0)}
+
+
+@pytest.fixture(scope="module", params=PAGES)
+def content(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, digits_dir: str
+) -> tuple[str, int]:
+    """Returns the HTML of a page, and its number of charts."""
+    make, charts = PAGES[request.param]
+    return make(tmp_path_factory.mktemp("pages"), digits_dir).read_text(), charts
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [360, 768, 1440])
 def test_a_page_loads_without_errors_and_requests_at_every_width(
-    width: int, browser: str, content: str, tmp_path: pathlib.Path
+    width: int, browser: str, content: tuple[str, int], tmp_path: pathlib.Path
 ) -> None:
-    (tmp_path / "page.html").write_text(content.replace("<head>", f"<head>{PROBE}", 1))
+    (tmp_path / "page.html").write_text(content[0].replace("<head>", f"<head>{PROBE}", 1))
     (tmp_path / "frame.html").write_text(FRAME.format(width=width))
     command = [
         browser, "--headless", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND",
@@ -65,5 +98,5 @@ def test_a_page_loads_without_errors_and_requests_at_every_width(
     assert (found["errors"], found["requests"], found["broken"]) == ([], [], 0)
     assert found["width"] == width
     assert found["scroll"] <= width
-    assert found["plots"] == found["charts"] == 5
+    assert found["plots"] == found["charts"] == content[1]
     assert "CONSOLE" not in done.stderr

@@ -1,0 +1,49 @@
+"""Writes the page of whatever is given: a run, several runs, a sweep or a study."""
+
+import pathlib
+from collections.abc import Callable, Sequence
+
+from cnnjax.errors import InputError
+from cnnjax.pages import comparison, run, study, sweep
+
+Source = pathlib.Path | str
+
+
+def report(
+    source: Source | Sequence[Source],
+    to: pathlib.Path | str = "",
+    *,
+    data_dir: str = "",
+    evaluate: bool = True,
+    log: Callable[[str], None] = print,
+) -> pathlib.Path:
+    """Writes a page: one HTML file that holds all it shows.
+
+    Args:
+      source: the folder of a run or a sweep; several folders of runs, which are compared; or a study: the folder of its
+        runs, its file in experiments/, or one of its reports.
+      to: the file, whose name ends in .html; '' for report.html in the folder, for comparison.html in the current
+        folder, or for a page beside the report of a study.
+      data_dir: folder of the data sets; '' for the one that the training was given, or else the default one.
+      evaluate: whether a run without an evaluation is evaluated, if it has a checkpoint and its data set is there.
+      log: called with lines of text.
+
+    Returns:
+      The path of the file.
+
+    Raises:
+      InputError: a source that is none of these or is damaged, or a name that cannot be written.
+    """
+    sources = [source] if isinstance(source, (str, pathlib.Path)) else list(source)
+    if len(sources) != 1:
+        return comparison.report(sources, to, data_dir=data_dir, evaluate=evaluate, log=log)
+    path = pathlib.Path(sources[0])
+    if (path / "config.json").exists():
+        return run.report(path, to, data_dir=data_dir, evaluate=evaluate, log=log)
+    if (path / "sweep.json").exists():
+        return sweep.report(path, to, log=log)
+    if study.find_report(path):
+        return study.report(path, to)
+    raise InputError(
+        f"{path} is neither the folder of a run, of a sweep or of a study that has a report, nor a study's report"
+    )
