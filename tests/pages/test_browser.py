@@ -13,9 +13,9 @@ from cnnjax.pages import page, sweep
 from cnnjax.pages.report import report
 from tests import tiny
 from tests.evaluation.compared_runs import make_run, right
-from tests.pages.test_study_page import REPORT
-from tests.pages.test_sweep_page import make_sweep
+from tests.pages.sweeps import make_sweep
 
+REPORT = pathlib.Path(__file__).resolve().parents[2] / "experiments" / "reports" / "kernel_size-standard.json"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # A frame as wide as a screen shows the page; a script in it tells what happened, and the frame's page keeps that.
 FRAME = """<!doctype html><title>frame</title>

@@ -2,50 +2,17 @@
 
 import dataclasses
 import pathlib
-from typing import Any
 
-import optuna
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution
-from optuna.trial import TrialState, create_trial
 
 from cnnjax import cli
 from cnnjax.pages import page, sweep
 from cnnjax.pages.parallel import Axis, ParallelLines
 from cnnjax.runs import workdir
-from cnnjax.sweep.record import Sweep, open_sweep
-from cnnjax.sweep.settings import Settings
+from cnnjax.sweep.record import open_sweep
 from cnnjax.tables import Table
-from tests import tiny
 from tests.pages import structure
-
-SPACE = {"lr": "log(1e-3, 1)", "model.activation": ["tanh", "relu"]}
-
-
-def make_sweep(folder: pathlib.Path, trials: int, space: dict[str, Any] | None = None) -> Sweep:
-    """Returns a sweep with complete trials, the best of which is the first, and with a failed one."""
-    settings = Settings(dataclasses.asdict(tiny.config()), "tiny.py", space or SPACE, trials=trials)
-    study = optuna.create_study(direction="maximize")
-    distributions = {
-        "lr": FloatDistribution(1e-3, 1, log=True),
-        "model.activation": CategoricalDistribution(["tanh", "relu"]),
-    }
-    for i in range(trials):
-        params = {"lr": 10 ** -(1 + i / trials), "model.activation": ["tanh", "relu"][i % 2]}
-        values = {1: 0.5, 2: 0.9 - 0.05 * i}
-        study.add_trial(
-            create_trial(params=params, distributions=distributions, value=values[2], intermediate_values=values)
-        )
-    if trials:
-        study.add_trial(
-            create_trial(
-                params={"lr": 0.5, "model.activation": "relu"},
-                distributions=distributions,
-                state=TrialState.FAIL,
-                user_attrs={"failure": "exit status 1\nthe loss became nan at step 3"},
-            )
-        )
-    return Sweep(folder, settings, study, None)
+from tests.pages.sweeps import SPACE, make_sweep
 
 
 def parsed(shown: sweep.SweepPage) -> structure.Document:
