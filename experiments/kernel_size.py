@@ -13,7 +13,7 @@ CHANNELS = 12
 # ./launch.sh sweep 'experiments/kernel_size.py:5x5' --space.lr='[0.2, 0.4, 0.8]' --sampler=grid
 #     --config.train_split='train[:1000]' --config.duration='5 epochs' --config.val_split='train[58000:]'
 #     --config.seed=1000
-ARMS = {
+ARMS: dict[str, tuple[tuple[int, ...], bool, float]] = {
     "3x3": ((3,), True, 0.8),
     "5x5": ((5,), True, 0.8),
     "3x3 twice": ((3, 3), True, 0.2),

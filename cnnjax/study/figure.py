@@ -42,6 +42,7 @@ def draw(path: pathlib.Path, study: Study, results: Results, title: str = "") ->
         if panel.kind == "bars":
             axes.set_yticks(range(len(arms)), map(style.plain_label, arms))
             axes.invert_yaxis()
+            axes.xaxis.set_major_locator(MaxNLocator(5))  # more labels would touch
             axes.grid(axis="x")
         else:
             axes.set_xlabel(panel.xlabel)
