@@ -56,10 +56,10 @@ def describe(config: Config, data: DataInfo, data_dir: str | None, with_pictures
 
     Raises InputError if the data set cannot be read.
     """
-    name = str(data.source.get("dataset", config.dataset))
+    name, _, version = str(data.source.get("dataset", config.dataset)).rpartition("/")
     height, width, channels = data.shape
     color = "color" if channels == 3 else "gray"
-    facts = [("data set", name)]
+    facts = [("data set", name or version)] + ([("version", version)] if name else [])
     counts: tuple[Bar, ...] = ()
     shown: list[Picture] = []
     if data_dir is not None:
@@ -75,7 +75,7 @@ def describe(config: Config, data: DataInfo, data_dir: str | None, with_pictures
         if with_pictures:
             shown.append(_sheet(config, train, opened, data_dir))
     facts += [("classes", f"{len(data.classes):,}"), ("the network sees", f"{height} {TIMES} {width} pixels, {color}")]
-    return DataSection(tuple(facts), counts, f"Training images of each class of {name}", tuple(shown))
+    return DataSection(tuple(facts), counts, f"Training images of each class of {config.dataset}", tuple(shown))
 
 
 def class_counts(split: Split) -> np.ndarray:

@@ -29,7 +29,6 @@ MAX_BYTES = 1 << 31  # of metrics.json, which has the confusion matrix
 MAX_CLASSES_IN_MATRIX = 20  # a matrix of more is no table to read
 MAX_PAIRS = 10  # of classes that are confused
 LONG_NAME = 4  # characters; longer names of columns are turned
-STRONG = 0.62  # fraction of a color from which on its text is light
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,11 +77,6 @@ class Cell:
     def strength(self) -> float:
         """Returns the square root of the fraction of the row, in [0, 1]: a mistake of 1% shows."""
         return math.sqrt(self.count / self.total) if self.count else 0.0
-
-    @property
-    def is_strong(self) -> bool:
-        """Returns whether the color is so strong that text on it has to be light."""
-        return self.strength > STRONG
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +146,8 @@ def result_of(evaluation: Evaluation, evaluations: Sequence[Evaluation], protoco
         f"images: {low:.2%} to {high:.2%}; with another seed, it would be another network."
     )
     numbers = [(row.heading, row.format(content[name])) for name, row in METRICS.items() if name in content]
-    facts = [(name, value) for name, value in numbers if name != "accuracy"]
+    dull = {"accuracy", *(["top-5"] if len(content["per_class"]) <= 5 else [])}  # is above; is always 100%
+    facts = [(name, value) for name, value in numbers if name not in dull]
     others = {"macro F1": ("f1_macro", ".4f"), "ROC AUC": ("roc_auc_macro", ".4f"), "calibration error": ("ece", ".2%")}
     facts += [
         (name, format(content[key], form)) for name, (key, form) in others.items() if content.get(key) is not None
