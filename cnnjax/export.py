@@ -15,6 +15,8 @@ logits, and with the facts of that JSON file in its metadata:
     session = onnxruntime.InferenceSession("network.onnx")
     logits, probabilities = session.run(None, {"images": images})
 
+An `.html` file is a page that computes the network in a browser, and shows its layers.
+
 A `.mlir` file is the same program for one image as text, without the values of the weights: to read, and to look at in
 Netron, which knows StableHLO by this name.
 """
@@ -31,7 +33,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnnjax import __version__, augment, onnx, pretrained, sealed, spec
+from cnnjax import __version__, augment, models, onnx, pretrained, sealed, spec
 from cnnjax.data import imagenet, pipeline
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
@@ -47,8 +49,9 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")  # the program runs on each
 PROGRAM = ".stablehlo"
 TEXT = ".mlir"  # the program as text
 ONNX = ".onnx"
+PAGE = ".html"  # to look into the network in a browser
 MAX_VALUES = 16  # of a constant in the text
-SUFFIXES = (PROGRAM, ONNX, TEXT, *state_dicts.WRITERS)
+SUFFIXES = (PROGRAM, ONNX, PAGE, TEXT, *state_dicts.WRITERS)
 
 Log = Callable[[str], None]
 
@@ -95,15 +98,45 @@ def export_onnx(network: pretrained.LoadedNetwork, step: str, log: Log, shape: t
     network that computes in bfloat16 is written in float32. Raises InputError, which names the operation and the
     layer, also for a network that has no counterpart in ONNX.
     """
-    if network.config.dtype != "float32" and hasattr(network.model, "dtype"):
-        log(f"the ONNX file computes in float32, not in {network.config.dtype}")
-        network = network.replace(model=network.model.clone(dtype=jnp.float32))
-    inference = _inference(network, step, log, shape)
-    graph = onnx.network_graph(inference.logits, inference.shape, np.uint8)
+    inference, graph = _graph(network, step, log, shape)
     facts = _facts(network, inference)
     metadata = {name: fact if isinstance(fact, str) else json.dumps(fact) for name, fact in facts.items()}
     name = spec.parse(network.config.model).name
     return onnx.serialize(graph, name, metadata, __version__)
+
+
+def export_page(network: pretrained.LoadedNetwork, step: str, log: Log, shape: tuple[int, ...] = ()) -> str:
+    """Exports a network to a page that runs it in a browser. Arguments and errors are those of `export_onnx`.
+
+    Raises InputError also for more weights than a page holds, and images of other than 1 or 3 channels.
+    """
+    from cnnjax.pages import explorer  # needs jinja2
+
+    inference, graph = _graph(network, step, log, shape)
+    facts, (height, width, channels) = _facts(network, inference), inference.shape
+    resizes = [call for call in parse_eval_recipe(network.config).operations.host if call.name == "resize"]
+    side = next(iter(resizes[-1].args), 0) if resizes else 0
+    content = explorer.Explorer(
+        model=network.config.model,
+        params=models.count_params(network.model, (height, width, channels)),
+        graph=graph,
+        shape=inference.shape,
+        classes=facts["classes"],
+        before=facts["before"],
+        resize=side if isinstance(side, int) else 0,
+    )
+    return explorer.html(content)
+
+
+def _graph(
+    network: pretrained.LoadedNetwork, step: str, log: Log, shape: tuple[int, ...]
+) -> tuple["_Inference", onnx.Graph]:
+    """Returns a network as a function and as an ONNX graph, both in float32. See `export_onnx`."""
+    if network.config.dtype != "float32" and hasattr(network.model, "dtype"):
+        log(f"the file computes in float32, not in {network.config.dtype}")
+        network = network.replace(model=network.model.clone(dtype=jnp.float32))
+    inference = _inference(network, step, log, shape)
+    return inference, onnx.network_graph(inference.logits, inference.shape, np.uint8)
 
 
 def export_text(network: pretrained.LoadedNetwork, step: str, log: Log, shape: tuple[int, ...] = ()) -> str:
@@ -216,7 +249,7 @@ def check(path: pathlib.Path, names: str = "", shape: tuple[int, ...] | str | No
     if names and path.suffix not in state_dicts.WRITERS:
         raise InputError(f"--names={names} is only for weight files: {', '.join(state_dicts.WRITERS)}")
     if shape and path.suffix in state_dicts.WRITERS:
-        raise InputError(f"--input is only for {PROGRAM}, {ONNX} and {TEXT}: a weight file has no image size")
+        raise InputError(f"--input is only for {PROGRAM}, {ONNX}, {PAGE} and {TEXT}: a weight file has no image size")
 
 
 def write(
@@ -231,7 +264,7 @@ def write(
     """Writes a network in the format of the file's suffix, atomically, and returns the paths of the written files.
 
     `.safetensors`, `.pth` and `.pt` hold weights; `.stablehlo` holds a program and gets a JSON file beside it; `.mlir`
-    holds its text; `.onnx` holds an ONNX graph.
+    holds its text; `.onnx` holds an ONNX graph, `.html` a page that computes it.
 
     Args:
       network: the trained network.
@@ -253,11 +286,15 @@ def write(
                 f"{path} lacks {', '.join(left_out)}, of many values: with these weights, read the run's folder instead"
             )
         return [path]
-    if path.suffix in (TEXT, ONNX):
-        options = (network, step, log, shape)
-        sealed.write_atomically(path, export_onnx(*options) if path.suffix == ONNX else export_text(*options).encode())
+    options = (network, step, log, shape)
+    if path.suffix == ONNX:
+        sealed.write_atomically(path, export_onnx(*options))
         return [path]
-    program = export_program(network, step, log, shape)
+    if path.suffix in (TEXT, PAGE):
+        content = export_text(*options) if path.suffix == TEXT else export_page(*options)
+        sealed.write_atomically(path, content.encode())
+        return [path]
+    program = export_program(*options)
     facts_path = path.with_name(path.name + ".json")
     sealed.write_atomically(path, program.serialized)
     sealed.write_plain_json(facts_path, program.facts)

@@ -14,8 +14,9 @@ def add_flags(parser: shared.Parser) -> None:
         "FILE.safetensors, .pth and .pt hold the weights as a PyTorch state dict. FILE.stablehlo holds the whole "
         "network, from uint8 images [b, H, W, C] to logits [b, classes], for any b; FILE.stablehlo.json describes it. "
         "Run it on a CPU, GPU or TPU by jax.export.deserialize(bytearray(data)).call(images). FILE.onnx holds it for "
-        "ONNX Runtime, OpenCV and other programs, with the outputs logits and probabilities. FILE.mlir holds it as "
-        "text without the weights, to look at in Netron."
+        "ONNX Runtime, OpenCV and other programs, with the outputs logits and probabilities. FILE.html is a page that "
+        "runs it in a browser, on a drawing or a photograph, and shows its layers. FILE.mlir holds it as text without "
+        "the weights, to look at in Netron."
     )
     shared.add_network_flags(parser)
     parser.add_argument("--to", metavar="FILE", default="", help="file to write; its suffix selects the format")
@@ -27,7 +28,9 @@ def add_flags(parser: shared.Parser) -> None:
         "--preprocess", metavar="OPS", help="for a weight file: operations on each image, to be written into the export"
     )
     parser.add_argument(
-        "--input", metavar="HxW", help="image size of a .stablehlo, .onnx or .mlir file (default: as in evaluation)"
+        "--input",
+        metavar="HxW",
+        help="image size of a .stablehlo, .onnx, .html or .mlir file (default: as in evaluation)",
     )
 
 

@@ -1,11 +1,6 @@
 """A page in a real browser, from a file and without a network: no error, no request, nothing wider than the screen."""
 
-import html
-import json
 import pathlib
-import re
-import shutil
-import subprocess
 
 import pytest
 
@@ -13,33 +8,15 @@ from cnnjax.pages import page, sweep
 from cnnjax.pages.report import report
 from tests import tiny
 from tests.evaluation.compared_runs import make_run, right
+from tests.pages.browser import find_browser, told
 from tests.pages.sweeps import make_sweep
 
 REPORT = pathlib.Path(__file__).resolve().parents[2] / "experiments" / "reports" / "kernel_size-standard.json"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-# A frame as wide as a screen shows the page; a script in it tells what happened, and the frame's page keeps that.
-FRAME = """<!doctype html><title>frame</title>
-<script>addEventListener("message", event => document.body.dataset.told = event.data);</script>
-<body><iframe src="page.html" style="width: {width}px; height: 900px; border: 0"></iframe>"""
-PROBE = """<script>
-const errors = [];
-addEventListener("error", event => errors.push(event.message || String(event.target.src)), true);
-addEventListener("securitypolicyviolation", event => errors.push(event.violatedDirective));
-addEventListener("load", () => setTimeout(() => parent.postMessage(JSON.stringify({
-  errors, width: innerWidth, scroll: document.documentElement.scrollWidth,
-  plots: document.querySelectorAll("canvas").length, charts: document.querySelectorAll("[data-chart]").length,
-  broken: [...document.images].filter(image => !image.naturalWidth).length,
-  requests: performance.getEntriesByType("resource").map(entry => entry.name).filter(name => !name.startsWith("data:")),
-}), "*"), 300));
-</script>"""
 
 
 @pytest.fixture(scope="module")
 def browser() -> str:
-    for name in BROWSERS:
-        if path := shutil.which(name):
-            return path
-    pytest.skip("needs Chromium or Chrome")
+    return find_browser()
 
 
 def run_page(folder: pathlib.Path, digits_dir: str) -> pathlib.Path:
@@ -84,19 +61,8 @@ def content(
 def test_a_page_loads_without_errors_and_requests_at_every_width(
     width: int, browser: str, content: tuple[str, int], tmp_path: pathlib.Path
 ) -> None:
-    (tmp_path / "page.html").write_text(content[0].replace("<head>", f"<head>{PROBE}", 1))
-    (tmp_path / "frame.html").write_text(FRAME.format(width=width))
-    command = [
-        browser, "--headless", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND",
-        f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=10000", "--enable-logging=stderr",
-        "--dump-dom", (tmp_path / "frame.html").as_uri(),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    told = re.search('data-told="([^"]*)"', done.stdout)
-    assert told, done.stdout[:1000]
-    found = json.loads(html.unescape(told[1]))
+    found = told(browser, content[0], width, tmp_path)
     assert (found["errors"], found["requests"], found["broken"]) == ([], [], 0)
     assert found["width"] == width
     assert found["scroll"] <= width
     assert found["plots"] == found["charts"] == content[1]
-    assert "CONSOLE" not in done.stderr
