@@ -2,8 +2,12 @@
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from cnnjax.cli import shared
+
+if TYPE_CHECKING:
+    from cnnjax.evaluation.comparison import RunComparison
 
 
 def add_flags(parser: shared.Parser) -> None:
@@ -28,9 +32,8 @@ def add_flags(parser: shared.Parser) -> None:
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Runs `cnnjax compare`: prints tables and the outcome of the tests. `overrides` is empty. Returns the status."""
     console = shared.setup_jax()
-    from cnnjax import tables
     from cnnjax.errors import visible
-    from cnnjax.evaluation import comparison, comparison_tables
+    from cnnjax.evaluation import comparison
 
     compared = comparison.compare(
         args.runs,
@@ -40,26 +43,44 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         with_evaluation=not args.no_evaluate,
         log=lambda line: print(visible(line), file=sys.stderr),
     )
-    if args.format == "csv":
-        for line in tables.as_csv(comparison_tables.csv_table(compared)):
-            console.print(line, soft_wrap=True)
-        return 0
-    form = args.format
-    layout = tables.FORMATS[form] if form else lambda table: tables.as_text(table, console.width)
-    settings, results = comparison_tables.settings_table(compared), comparison_tables.results_table(compared)
-    runs = [f"{run.letter}: {run.folder}" for run in compared.runs]
-    subject = comparison_tables.tested_on(compared)
-    outcome = [*comparison_tables.sentences(compared), *([comparison_tables.CAVEAT] if compared.pairs else [])]
-    lines = [
-        *(tables.comments(runs, form) if form else runs),
-        "",
-        *(layout(settings) if settings.rows else ["no setting differs"]),
-        "",
-        *([subject, ""] if subject else []),
-        *layout(results),
-        *([""] if outcome else []),
-        *(tables.comments(outcome, form) if form else outcome),
-    ]
-    for line in lines:
+    for line in _in_format(compared, args.format) if args.format else _as_text(compared, console.width):
         console.print(line, soft_wrap=True)
     return 0
+
+
+def _as_text(compared: "RunComparison", width: int) -> list[str]:
+    """Returns the lines of a comparison for a terminal of `width` characters."""
+    from cnnjax import tables
+    from cnnjax.evaluation import comparison_tables as parts
+
+    subject = parts.tested_on(compared)
+    return [
+        *(f"{run.letter}: {run.folder}" for run in compared.runs),
+        "",
+        *parts.settings_lines(compared, width),
+        "",
+        *([subject, ""] if subject else []),
+        *tables.as_text(parts.results_table(compared), width),
+        "",
+        *parts.sentences(compared),
+        *([parts.CAVEAT] if compared.pairs else []),
+    ]
+
+
+def _in_format(compared: "RunComparison", form: str) -> list[str]:
+    """Returns the lines of a comparison as Markdown or LaTeX; as CSV, a row of plain numbers for each run."""
+    from cnnjax import tables
+    from cnnjax.evaluation import comparison_tables as parts
+
+    if form == "csv":
+        return tables.as_csv(parts.csv_table(compared))
+    runs = [f"{run.letter}: {run.folder}" for run in compared.runs]
+    settings = parts.settings_table(compared)
+    return [
+        *tables.comments(runs, form),
+        "",
+        *([*tables.FORMATS[form](settings), ""] if settings.rows else []),
+        *tables.FORMATS[form](parts.results_table(compared)),
+        "",
+        *tables.comments([*parts.sentences(compared), *([parts.CAVEAT] if compared.pairs else [])], form),
+    ]

@@ -12,7 +12,7 @@ CAVEAT = (
     "recipe with several seeds and tests their difference."
 )
 RESULTS = (
-    "run", "accuracy", f"{LEVEL:.0%} interval", "images", "negative log-likelihood", "parameters", "MACs per image",
+    "run", "accuracy", f"{LEVEL:.0%} interval", "images", "cross-entropy", "parameters", "MACs",
     "training time", "images/s",
 )  # fmt: skip
 
@@ -23,6 +23,25 @@ def settings_table(comparison: RunComparison) -> tables.Table:
     rows = [[name, *map(_shown, values)] for name, values in comparison.settings.items()]
     rows += [[f"({name})", *map(_shown, values)] for name, values in comparison.versions.items()]
     return tables.Table(("setting", *letters), rows, frozenset(("setting", *letters)))
+
+
+def settings_lines(comparison: RunComparison, width: int) -> list[str]:
+    """Returns the settings that differ in lines of `width` characters: as a table or, if that is wider, as a list.
+
+    In the list, a line for each run follows the name of the setting; these lines may be longer.
+    """
+    table = settings_table(comparison)
+    if not table.rows:
+        return ["No setting differs."]
+    lines = tables.as_text(table, 10**6)
+    if max(map(len, lines)) <= width:
+        return lines
+    letters = table.headings[1:]
+    return [
+        line
+        for name, *values in table.rows
+        for line in (name, *(f"  {letter}  {value}" for letter, value in zip(letters, values, strict=True)))
+    ]
 
 
 def _shown(value: Any) -> str:

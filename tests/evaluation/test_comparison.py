@@ -32,6 +32,12 @@ def test_only_the_settings_that_differ_are_listed(make_run: Callable[..., pathli
     )  # fmt: skip
 
 
+def test_settings_that_are_wide_are_listed_below_each_other(make_run: Callable[..., pathlib.Path]) -> None:
+    compared = compare([make_run("a", augment="flip_lr|pad_crop(1)"), make_run("b")], with_evaluation=False)
+    assert comparison_tables.settings_lines(compared, 40)[-1] == "augment  flip_lr|pad_crop(1)  -"
+    assert comparison_tables.settings_lines(compared, 30) == ["augment", "  A  flip_lr|pad_crop(1)", "  B  -"]
+
+
 def test_a_setting_with_a_former_name_is_the_same_setting(make_run: Callable[..., pathlib.Path]) -> None:
     runs = [make_run("old", grad_clip_norm=1.0), make_run("new", grad_clip_norm=1.0), make_run("other")]
     values = sealed.read_json(runs[0] / "config.json")
