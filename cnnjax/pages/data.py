@@ -78,6 +78,12 @@ def describe(config: Config, data: DataInfo, data_dir: str | None, with_pictures
     return DataSection(tuple(facts), counts, f"Training images of each class of {config.dataset}", tuple(shown))
 
 
+def example(config: Config, data_dir: str) -> np.ndarray:
+    """Returns the first image of the test split, or of the training split if there is none: uint8 [H, W, C]."""
+    images, _ = load(config.dataset, config.test_split or config.train_split, data_dir).read(np.arange(1))
+    return images[0]
+
+
 def class_counts(split: Split) -> np.ndarray:
     """Returns the number of images of each class, int [K]. Reads all records of the split, but decodes no image."""
     labels = [

@@ -1,9 +1,11 @@
-"""The network of a run on its page: size, drawing, layers, and the filters of its first convolution."""
+"""The network of a run on its page: size, drawing, layers, first filters, and feature maps of an image."""
 
 import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable
+
+import numpy as np
 
 from cnnjax.config import Config
 from cnnjax.data.info import DataInfo
@@ -31,7 +33,7 @@ class NetworkSection:
       largest: the layers of the most parameters, in the order of the network.
       layers: a row for each layer, as `cnnjax summary` prints them.
       notes: the legend, and layers that do not see all of their input.
-      filters: the filters of the first convolution; None without a checkpoint, or without a convolution.
+      inside: the filters of the first convolution, and the feature maps of an image; () without a checkpoint.
     """
 
     facts: tuple[tuple[str, str], ...]
@@ -39,13 +41,22 @@ class NetworkSection:
     largest: tuple[Bar, ...]
     layers: Table
     notes: tuple[str, ...]
-    filters: Picture | None
+    inside: tuple[Picture, ...]
 
 
 def describe(
-    folder: pathlib.Path, config: Config, data: DataInfo, with_pictures: bool, log: Callable[[str], None]
+    folder: pathlib.Path,
+    config: Config,
+    data: DataInfo,
+    with_pictures: bool,
+    image: np.ndarray | None,
+    log: Callable[[str], None],
 ) -> NetworkSection:
-    """Returns the section of a run's network. Raises InputError if the network is not registered here."""
+    """Returns the section of a run's network.
+
+    `image`, uint8 [H, W, C], is one whose feature maps are drawn; None draws none. Raises InputError if the network
+    is not registered here.
+    """
     table = _summary(config.model, data.shape, config.dtype, len(data.classes))
     return NetworkSection(
         _facts(table),
@@ -53,7 +64,7 @@ def describe(
         _largest(table),
         table.table("separated"),
         (LEGEND[0].upper() + LEGEND[1:] + ".", *table.notes()),
-        _filters(folder, log) if with_pictures and checkpoint.steps(folder) else None,
+        _inside(folder, image, log) if with_pictures and checkpoint.steps(folder) else (),
     )
 
 
@@ -97,13 +108,22 @@ def _largest(table: Summary) -> tuple[Bar, ...]:
     return tuple(Bar(name, f"{count:,} ({count / table.params:.1%})", count / table.params) for name, count in bars)
 
 
-def _filters(folder: pathlib.Path, log: Callable[[str], None]) -> Picture | None:
-    """Draws the filters of the first convolution; None for a network without one."""
+def _inside(folder: pathlib.Path, image: np.ndarray | None, log: Callable[[str], None]) -> tuple[Picture, ...]:
+    """Draws the filters of the first convolution and, unless it is None, the feature maps of an image.
+
+    Logs why, where that is not possible: of a network without convolutions, or if the checkpoint is damaged.
+    """
+    from cnnjax.visualize.feature_maps import maps
     from cnnjax.visualize.kernels import filters
 
+    shown = []
     try:
-        result = filters(load(folder, log=log))
-    except InputError as error:  # a network without convolutions, or a checkpoint that is damaged
-        log(f"no filters are drawn: {error}")
-        return None
-    return pictures.from_figure(result.figure(), f"The filters of the first convolution. {result.note}")
+        net = load(folder, log=log)
+        result = filters(net)
+        shown.append(pictures.from_figure(result.figure(), f"The filters of the first convolution. {result.note}"))
+        if image is not None:
+            found = maps(net, image)
+            shown.append(pictures.from_figure(found.figure(), f"The strongest feature maps of an image. {found.note}"))
+    except InputError as error:
+        log(f"not all pictures of the network are drawn: {error}")
+    return tuple(shown)

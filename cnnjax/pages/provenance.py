@@ -29,11 +29,15 @@ def versions(content: Mapping[str, Any]) -> Table:
     return Table(["software, device", "version"], rows, frozenset(("version",)))
 
 
-def commands(folder: pathlib.Path, data_dir: str) -> tuple[tuple[str, str], ...]:
-    """Returns pairs of a purpose and the command for it, of a run in `folder` whose data are in `data_dir`."""
+def commands(folder: pathlib.Path, data_dir: str, is_resumable: bool = False) -> tuple[tuple[str, str], ...]:
+    """Returns pairs of a purpose and the command for it, of a run in `folder` whose data are in `data_dir`.
+
+    `is_resumable` is whether the run has stopped before its end.
+    """
     data = [f"--data_dir={data_dir}"] * bool(data_dir)
     run, others = f"--workdir={folder}", register.flags()
-    words = {
+    resume = {"Go on with it:": ["train", run, *data]} if is_resumable else {}
+    words = resume | {
         "Train it again, in another folder:": [
             "train", f"--config={folder / 'config.json'}", f"--workdir={folder}-again", *data,
         ],

@@ -175,6 +175,7 @@ def read_run(
         _evaluate(folder, opened, log)
         found = evaluations.read_evaluations(folder)
     main = evaluations.main_evaluation(found, config)
+    image = None if opened is None else data.example(config, opened)
     gaps = {} if main else {"result": _no_result(folder, end, is_training)}
     if pictures and opened is None:
         gaps["data"] = _no_data(folder, config)
@@ -188,10 +189,10 @@ def read_run(
         time=_time(end),
         mistakes=evaluations.mistakes_of(main, opened) if main and pictures else None,
         data=data.describe(config, info, opened, pictures),
-        network=network.describe(folder, config, info, pictures, log),
+        network=network.describe(folder, config, info, pictures, image, log),
         settings=provenance.changed_settings(config),
         config=json.dumps(dataclasses.asdict(config), indent=2, ensure_ascii=False),
-        commands=provenance.commands(folder, data_dir),
+        commands=provenance.commands(folder, data_dir, is_resumable=end is None and not is_training),
         versions=provenance.versions(recorded),
         gaps=gaps,
         version=__version__,
@@ -229,7 +230,8 @@ def _progress(
 
 def _total_steps(config: Config, line: Mapping[str, Any]) -> int:
     """Returns the number of steps of a training, from a line of its metrics, whose epoch is rounded to 4 digits."""
-    return configs.to_steps(config.duration, epoch=line["step"] / line["epoch"])
+    images = round(config.batch_size * line["step"] / line["epoch"])  # of the training split
+    return configs.to_steps(config.duration, epoch=images / config.batch_size)
 
 
 def _time(end: Mapping[str, Any] | None) -> str:

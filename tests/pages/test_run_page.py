@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import pathlib
+import re
 import shlex
 from typing import NamedTuple
 
@@ -93,13 +94,14 @@ def test_the_curves_are_those_of_the_metrics(page: structure.Document) -> None:
 
 
 def test_the_pictures_are_of_data_network_and_mistakes(page: structure.Document) -> None:
-    starts = [each["alt"].split(":")[0].partition(" digits")[0] for each in page.all("img")]
+    starts = [re.split(":|;| digits", each["alt"])[0] for each in page.all("img")]
     assert starts == [
         "Reliability diagram of",
         "The most confident mistakes of",
         "Training images of",
         "The network as a chain of layers and blocks",
         "The filters of the first convolution. c1",
+        "The strongest feature maps of an image. 5 layers, c1 to c5",
     ]
 
 
@@ -121,7 +123,7 @@ def test_the_commands_are_quoted(shown: run.RunPage) -> None:
 def test_without_its_data_a_run_shows_the_rest_and_says_how(
     finished: Finished, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run.network, "_filters", lambda *args: None)
+    monkeypatch.setattr(run.network, "_inside", lambda *args: ())
     (tmp_path / "data").mkdir()
     lines: list[str] = []
     shown = run.read_run(finished.folder, data_dir=str(tmp_path / "data"), log=lines.append)
@@ -150,6 +152,7 @@ def test_a_run_in_progress_reloads_itself_and_a_stopped_one_does_not(stopped: pa
         status = page.all("span", class_="status")[0].text
         assert status.startswith("Training: step 4 of 8, written at " if expected else "Not finished: step 4 of 8")
         assert page.all("img") == []
+        assert ("Go on with it:" in page.all("section", id="commands")[0].text) == (not expected)
         assert list(page.charts()) == ["Loss", "Accuracy", "Learning rate", "Speed"]
 
 
