@@ -4,6 +4,7 @@ import functools
 import os
 import pathlib
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnnjax.ops import convolution, onednn, pooling
+from cnnjax.ops import compiler, convolution, onednn, pooling
 
 HERE = onednn.load()
 needs_onednn = pytest.mark.skipif(not HERE.ok, reason=f"convolutions are by {HERE.text}")
@@ -191,6 +192,15 @@ def status(tmp_path: pathlib.Path, **env: str) -> str:
     )  # fmt: skip
     (line,) = done.stdout.splitlines()
     return line
+
+
+def test_it_compiles_where_there_are_a_compiler_and_wheels() -> None:
+    """Without this, tests of a library that does not compile would be skipped in silence."""
+    if (sys.platform, os.uname().machine) != ("linux", "x86_64") or not compiler.is_enabled():
+        pytest.skip("oneDNN is not for this machine")
+    if shutil.which(os.environ.get("CXX", "g++")) is None:
+        pytest.skip("no C++ compiler")
+    assert HERE.ok or "not installed" in HERE.text, HERE.text
 
 
 def test_a_person_can_do_without(tmp_path: pathlib.Path) -> None:
