@@ -61,6 +61,8 @@ FUNCTIONS: dict[str, Callable[[jax.Array], Any]] = {
     "squeeze": lambda x: jnp.squeeze(x[:, :1] * x[:, 1:2], 1),
     "transpose": lambda x: x.transpose(0, 2, 1, 3) * np.arange(6).reshape(1, 1, 6, 1),
     "concatenate": lambda x: jnp.concatenate([x, 2 * x[..., 1:]], -1),
+    "scan": lambda x: lax.scan(lambda y, weight: (y * weight, None), x, WEIGHTS[0, 0, :, 0])[0],
+    "stack": lambda x: jnp.stack([x.max(1), x.min(1), jnp.mean(x, 1)], 1),
     "split": lambda x: jnp.multiply(*jnp.split(x, 2, axis=1)),
     "pad": lambda x: jnp.pad(x, ((0, 0), (1, 2), (0, 3), (1, 0)), constant_values=0.3),
     "slice": lambda x: lax.slice(x, (0, 1, 0, 2), (x.shape[0], 6, 5, 4), (1, 2, 1, 1)),

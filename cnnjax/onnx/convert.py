@@ -5,7 +5,7 @@ What does not depend on the images is computed here and becomes constants. Each 
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -85,8 +85,7 @@ def _results(
     """Returns the results of an equation: computed if all operands are constant, else outputs of the graph."""
     name = equation.primitive.name
     if name in CALLS:
-        jaxpr = equation.params[CALLS[name]]
-        return _convert(builder, getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ()), operands, path, needed)
+        return _convert(builder, *_opened(equation.params[CALLS[name]]), operands, path, needed)
     shapes = [atom.aval.shape for atom in (*equation.invars, *equation.outvars)]
     static = all(is_static(size) for shape in shapes for size in shape) and name != "dim_as_value"
     if static and name != "broadcast_in_dim" and all(_is_constant(x) for x in operands):
@@ -108,8 +107,9 @@ def _unrolled(
     builder: Builder, equation: Any, operands: Sequence[Any], path: tuple[str, ...], needed: Sequence[bool]
 ) -> Sequence[Any]:
     """Adds the body of a loop over stacked constants once for each of its steps. Returns the results of the loop."""
-    params, jaxpr = equation.params, equation.params["jaxpr"]
-    fixed, carried = params["num_consts"], params["num_carry"]
+    params = equation.params
+    jaxpr, constants = _opened(params["jaxpr"])
+    fixed, carried = _loop_sizes(params)
     stacked = operands[fixed + carried :]
     if any(needed[carried:]) or not all(map(_is_constant, stacked)):
         raise InputError("a loop (scan) over arrays that depend on the image has no counterpart in ONNX here")
@@ -119,10 +119,23 @@ def _unrolled(
     ]
     steps = range(params["length"])
     for step in reversed(steps) if params["reverse"] else steps:
-        inputs = [*operands[:fixed], *carry, *(x[step] for x in stacked)]
-        wanted = [i < carried for i in range(len(jaxpr.jaxpr.outvars))]
-        carry = _convert(builder, jaxpr.jaxpr, jaxpr.consts, inputs, (*path, str(step)), wanted)[:carried]
+        inputs = [*operands[:fixed], *carry, *(np.asarray(x[step]) for x in stacked)]
+        wanted = [i < carried for i in range(len(jaxpr.outvars))]
+        carry = _convert(builder, jaxpr, constants, inputs, (*path, str(step)), wanted)[:carried]
     return [*carry, *(None for _ in needed[carried:])]
+
+
+def _loop_sizes(params: Mapping[str, Any]) -> tuple[int, int]:
+    """Returns of a scan how many arrays are the same in all steps, and how many are handed from step to step."""
+    if "num_carry" in params:
+        return params["num_consts"], params["num_carry"]
+    fixed, carried, _ = map(len, params["ft_in"].unpack())  # JAX 0.12
+    return fixed, carried
+
+
+def _opened(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
+    """Returns a jaxpr and its constants, whether it is closed or not."""
+    return getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ())
 
 
 def _needed_equations(jaxpr: Any, needed: Sequence[bool]) -> list[tuple[Any, list[bool]]]:
@@ -144,7 +157,7 @@ def _computed(equation: Any, operands: Sequence[Any]) -> list[Any]:
     """Computes an equation whose operands are constant."""
     name, dtype = equation.primitive.name, equation.outvars[0].aval.dtype
     if name in NUMPY and dtype == np.float32:
-        return [NUMPY[name](*operands).astype(dtype)]
+        return [np.asarray(NUMPY[name](*operands), dtype)]
     whole = [_repeated(x, atom.aval.shape) for x, atom in zip(operands, equation.invars, strict=True)]
     results = equation.primitive.bind(*whole, **equation.params)
     return list(map(_as_constant, results if equation.primitive.multiple_results else [results]))

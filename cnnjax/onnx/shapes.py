@@ -88,6 +88,20 @@ def _concatenate(builder: Builder, values: Sequence[Array], equation: Any) -> Ar
     return builder.node("Concat", [builder.arranged(x, order) for x in whole], out.shape, out.dtype, order, axis=axis)
 
 
+def _stack(builder: Builder, values: Sequence[Array], equation: Any) -> Array:
+    """Concatenates along a new axis."""
+    axis, out = equation.params["axis"], equation.outvars[0].aval
+    shape = (*out.shape[:axis], 1, *out.shape[axis + 1 :])
+    axes, wide = integers([axis]), []
+    for x, variable in zip(values, equation.invars, strict=True):
+        whole = builder.full(x, variable.aval.shape)
+        if isinstance(whole, np.ndarray):
+            wide.append(np.expand_dims(whole, axis))
+        else:
+            wide.append(builder.node("Unsqueeze", [builder.in_own_order(whole), axes], shape, whole.dtype).name)
+    return builder.node("Concat", wide, out.shape, out.dtype, axis=axis)
+
+
 def _split(builder: Builder, values: Sequence[Array], equation: Any) -> list[Array]:
     """Splits along an axis."""
     x = tensor(builder.full(values[0], equation.invars[0].aval.shape))
@@ -177,6 +191,7 @@ SHAPES: dict[str, Operator] = {
     "squeeze": _squeeze,
     "transpose": _transpose,
     "concatenate": _concatenate,
+    "stack": _stack,
     "split": _split,
     "pad": _pad,
     "slice": _slice,

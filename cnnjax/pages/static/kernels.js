@@ -109,6 +109,7 @@ function accumulateFour(out, to, x, from, weights, at, length) {
 }
 
 function accumulateWindow(out, to, x, from, weights, at, g) {
+  if (g.kw === 3 && g.sx === 1 && g.dx === 1) return accumulateThree(out, to, x, from, weights, at, g);
   for (let ky = 0; ky < g.kh; ky++) {
     const y0 = ky * g.dy - g.top, [low, high] = inside(y0, g.sy, g.h, g.rows);
     for (let kx = 0; kx < g.kw; kx++) {
@@ -118,6 +119,29 @@ function accumulateWindow(out, to, x, from, weights, at, g) {
         let source = from + (y0 + i * g.sy) * g.w + x0 + left * g.sx;
         for (let j = to + i * g.columns + left, end = j - left + right; j < end; j++, source += g.sx) {
           out[j] += weight * x[source];
+        }
+      }
+    }
+  }
+}
+
+// The three columns of a kernel at once, where all three are inside of the image.
+function accumulateThree(out, to, x, from, weights, at, g) {
+  const [low, high] = [Math.max(0, g.left), Math.min(g.columns, g.w - 2 + g.left)];
+  const edges = Array.from({ length: g.columns }, (_, j) => j).filter((j) => j < low || j >= high);
+  for (let ky = 0; ky < g.kh; ky++) {
+    const y0 = ky * g.dy - g.top, [first, last] = inside(y0, g.sy, g.h, g.rows);
+    const row = weights.subarray(at + 3 * ky, at + 3 * ky + 3), w0 = row[0], w1 = row[1], w2 = row[2];
+    for (let i = first; i < last; i++) {
+      const source = from + (y0 + i * g.sy) * g.w - g.left, line = to + i * g.columns;
+      for (let j = low; j < high; j++) {
+        const k = source + j;
+        out[line + j] += w0 * x[k] + w1 * x[k + 1] + w2 * x[k + 2];
+      }
+      for (const j of edges) {
+        for (let kx = 0; kx < 3; kx++) {
+          const column = j + kx - g.left;
+          if (column >= 0 && column < g.w) out[line + j] += row[kx] * x[source + j + kx];
         }
       }
     }
