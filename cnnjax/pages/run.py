@@ -163,6 +163,7 @@ def read_run(
     `pictures` is False for a page in no time: without pictures, and without opening the data set.
     """
     config, info = configs.load(folder / "config.json"), workdir.read_data_info(folder)
+    register.check_imports(folder)
     recorded = workdir.read_json(folder / sealed.WITNESS)
     data_dir = data_dir or workdir.recorded_data_dir(recorded)
     opened = data_dir if pictures and data.is_there(config.dataset, data_dir) else None

@@ -156,6 +156,32 @@ def test_a_run_in_progress_reloads_itself_and_a_stopped_one_does_not(stopped: pa
         assert list(page.charts()) == ["Loss", "Accuracy", "Learning rate", "Speed"]
 
 
+def test_a_run_that_cannot_be_evaluated_has_a_page_that_says_how(
+    stopped: pathlib.Path, digits_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise InputError("no test split")
+
+    monkeypatch.setattr(run, "evaluate_run", refuse)
+    monkeypatch.setattr(run.network, "_inside", lambda *args: ())
+    lines: list[str] = []
+    shown = run.read_run(stopped, data_dir=digits_dir, log=lines.append)
+    assert lines == ["the run is not evaluated: no test split"]
+    assert (shown.result, shown.mistakes) == (None, None)
+    result = structure.check(run.render(shown)).all("section", id="result")[0].text
+    assert "The run is not evaluated yet:" in result
+    assert f"cnnjax evaluate --workdir={stopped}" in result
+
+
+def test_code_of_ones_own_that_a_run_needs_is_named(stopped: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(folder: pathlib.Path) -> None:
+        raise InputError(f"{folder} needs --import=mine.py")
+
+    monkeypatch.setattr(run.register, "check_imports", missing)
+    with pytest.raises(InputError, match=r"needs --import=mine\.py"):
+        run.read_run(stopped)
+
+
 def test_a_run_that_has_just_begun_has_a_page(stopped: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run.history, "read", lambda folder: run.history.History([], []))
     page = structure.check(run.render(run.read_run(stopped, pictures=False, evaluate=False)))
