@@ -77,8 +77,15 @@ def test_the_interval_of_a_difference_is_that_of_a_bootstrap_over_pairs() -> Non
     drawn = [differences[generator.integers(0, 300, 300)].mean() for _ in range(4000)]
     assert test.difference == pytest.approx(0.1)
     assert test.interval == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=0.007)
-    assert test.interval == paired_test(first, second).interval
     assert paired_test(first, first).interval == (0.0, 0.0)
+
+
+def test_the_interval_of_a_difference_is_exact() -> None:
+    """Against all outcomes of three resampled images, of which the networks differ in two."""
+    test = PairedTest(1, 1, 1, 0, 1.0)
+    sums = sorted(a + b + c for a in (-1, 0, 1) for b in (-1, 0, 1) for c in (-1, 0, 1))
+    expected = tuple(sums[int(np.ceil(q * 27)) - 1] / 3 for q in (0.025, 0.975))
+    assert test.interval == pytest.approx(expected)
 
 
 @functools.cache
