@@ -11,6 +11,7 @@ CAVEAT = (
     "These tests compare trained networks, not recipes: another seed gives another network. `cnnjax study` trains each "
     "recipe with several seeds and tests their difference."
 )
+MAX_SENTENCES = 10  # on paired tests: all of five runs
 RESULTS = (
     "run", "accuracy", f"{LEVEL:.0%} interval", "images", "cross-entropy", "parameters", "MACs",
     "training time", "images/s",
@@ -89,8 +90,25 @@ def tested_on(comparison: RunComparison) -> str:
 
 
 def sentences(comparison: RunComparison) -> list[str]:
-    """Returns the outcome of each paired test in a sentence, and why others were not made."""
-    return [pair_sentence(comparison.runs, pair) for pair in comparison.pairs] + list(comparison.untested)
+    """Returns the outcome of each paired test in a sentence, and why others were not made.
+
+    Of more than MAX_SENTENCES tests, those of the most accurate run are listed.
+    """
+    pairs, omitted = comparison.pairs, []
+    if len(pairs) > MAX_SENTENCES:
+        tested = sorted({place for pair in pairs for place in (pair.first, pair.second)})
+        best = max(tested, key=lambda place: _accuracy(comparison.runs[place]))
+        pairs = tuple(pair for pair in pairs if best in (pair.first, pair.second))
+        omitted = [
+            f"Listed are the tests of {comparison.runs[best].letter}, the most accurate run: {len(pairs)} of "
+            f"{len(comparison.pairs)}; compare two runs for another pair"
+        ]
+    return [*(pair_sentence(comparison.runs, pair) for pair in pairs), *omitted, *comparison.untested]
+
+
+def _accuracy(run: ComparedRun) -> float:
+    """Returns the accuracy of a run; 0 if it is not known."""
+    return run.test.accuracy if run.test else 0.0
 
 
 def pair_sentence(runs: Sequence[ComparedRun], pair: Pair) -> str:

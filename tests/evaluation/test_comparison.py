@@ -74,6 +74,15 @@ def test_runs_are_tested_image_by_image_on_their_evaluations(make_run: Callable[
     assert compared.untested == ()
 
 
+def test_of_many_runs_the_best_is_compared_with_each(make_run: Callable[..., pathlib.Path]) -> None:
+    runs = [make_run(f"run{i}", right(*range(9 - i if i < 4 else 0, 9))) for i in range(6)]
+    said = comparison_tables.sentences(compare(runs))
+    assert len(said) == 5 + 1
+    assert all("A" in sentence for sentence in said[:-1])
+    assert said[-1].startswith("Listed are the tests of A, the most accurate run: 5 of 15")
+    assert len(comparison_tables.sentences(compare(runs[:5]))) == 10
+
+
 def test_the_better_run_comes_first_whichever_it_is(make_run: Callable[..., pathlib.Path]) -> None:
     good, bad = make_run("good", right()), make_run("bad", right(*range(8)))
     one, other = (comparison_tables.sentences(compare(runs))[0] for runs in ((good, bad), (bad, good)))
