@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from cnnjax import cli
+from cnnjax import cli, config_files
 from cnnjax.errors import InputError
 from cnnjax.pages import page, study
 from cnnjax.study.record import read_report
@@ -43,8 +43,10 @@ def test_the_page_has_settings_remarks_and_numbers(shown: study.StudyPage) -> No
     document = parsed(shown)
     text = document.all("main")[0].text
     assert "batch_size 64" in shown.shared
-    assert "The larger kernel also has 2.8 times as many parameters." in text
-    assert "CHANNELS makes all layers wider" in text
+    own = config_files.read_study(str(EXPERIMENTS / "kernel_size.py"), "standard")
+    remarks = [claim.remarks for claim in own.claims if claim.remarks]
+    assert remarks
+    assert all(" ".join(words.split()) in text for words in (*remarks, own.remarks, own.vary))
     assert shown.means
     assert shown.runs
     arms = sorted({row[0] for row in shown.runs.rows})
