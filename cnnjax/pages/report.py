@@ -4,7 +4,6 @@ import pathlib
 from collections.abc import Callable, Sequence
 
 from cnnjax.errors import InputError
-from cnnjax.pages import comparison, run, study, sweep
 
 Source = pathlib.Path | str
 
@@ -35,13 +34,21 @@ def report(
       InputError: a source that is none of these or is damaged, or a name that cannot be written.
     """
     sources = [source] if isinstance(source, (str, pathlib.Path)) else list(source)
+    path = pathlib.Path(sources[0] if sources else "")
     if len(sources) != 1:
+        from cnnjax.pages import comparison
+
         return comparison.report(sources, to, data_dir=data_dir, evaluate=evaluate, log=log)
-    path = pathlib.Path(sources[0])
     if (path / "config.json").exists():
+        from cnnjax.pages import run
+
         return run.report(path, to, data_dir=data_dir, evaluate=evaluate, log=log)
     if (path / "sweep.json").exists():
+        from cnnjax.pages import sweep  # and Optuna, half a second
+
         return sweep.report(path, to, log=log)
+    from cnnjax.pages import study
+
     if study.find_report(path):
         return study.report(path, to)
     raise InputError(
