@@ -23,7 +23,7 @@ ARMS = {
 }
 BUDGETS = {  # images, epochs, seeds, largest number of seeds; 'standard' is short: minutes on one core
     "quick": (1000, 5, 3, 3),
-    "standard": (1500, 8, 5, 8),
+    "standard": (1500, 8, 5, 12),
     "full": (50000, 20, 10, 20),
 }
 
