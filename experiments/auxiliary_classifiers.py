@@ -67,7 +67,7 @@ def get_study(budget: str) -> Study:
         claims=(CARRY, NEEDLESS),
         panels=(Panel("bars", "log_gradient_start", "gradient of inception_3a, log10"),),
         seeds=SEEDS[budget],
-        max_seeds=2 * SEEDS[budget],
+        max_seeds=3 * SEEDS[budget],
         measure=measure,
         remarks=REMARKS,
         vary="Set the weight of the auxiliary losses to 1 in `get_study`: how much larger is the gradient?",
