@@ -1,5 +1,6 @@
 """Opens a page in a real browser, from a file and without a network, and tells what happened there."""
 
+import contextlib
 import html
 import json
 import pathlib
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+# A container has neither the rights for a sandbox nor much shared memory.
+FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
 # A frame as wide as a screen shows the page; a script in it tells what happened, and the frame's page keeps that.
 FRAME = """<!doctype html><title>frame</title>
 <script>addEventListener("message", event => document.body.dataset.told = event.data);</script>
@@ -30,10 +33,13 @@ addEventListener("load", () => setTimeout(() => parent.postMessage(JSON.stringif
 
 
 def find_browser() -> str:
-    """The path of Chromium or Chrome; skips the test where there is none."""
+    """The path of Chromium or Chrome; skips the test where there is none that starts."""
     for name in BROWSERS:
         if path := shutil.which(name):
-            return path
+            with contextlib.suppress(subprocess.SubprocessError):
+                command = [path, *FLAGS, "--dump-dom", "about:blank"]
+                subprocess.run(command, capture_output=True, timeout=120, check=True)
+                return path
     pytest.skip("needs Chromium or Chrome")
 
 
@@ -42,7 +48,7 @@ def told(browser: str, content: str, width: int, folder: pathlib.Path) -> dict[s
     (folder / "page.html").write_text(content.replace("<head>", f"<head>{PROBE}", 1))
     (folder / "frame.html").write_text(FRAME.format(width=width))
     command = [
-        browser, "--headless", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND",
+        browser, *FLAGS, "--host-resolver-rules=MAP * ~NOTFOUND",
         f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=10000", "--enable-logging=stderr",
         "--dump-dom", (folder / "frame.html").as_uri(),
     ]  # fmt: skip
