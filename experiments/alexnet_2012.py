@@ -120,7 +120,7 @@ def get_study(budget: str) -> Study:
         },
         claims=CLAIMS,
         panels=(
-            Panel("bars", "test/accuracy", "test accuracy"),
+            Panel("points", "test/accuracy", "test accuracy"),
             Panel("curve", "train/loss", "training loss"),
         ),
         remarks=REMARKS,

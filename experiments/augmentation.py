@@ -87,7 +87,7 @@ def get_study(budget: str) -> Study:
         metrics={"test/accuracy": "test accuracy", "train/accuracy": "training accuracy"},
         claims=CLAIMS,
         panels=tuple(
-            Panel("bars", "test/accuracy", f"{data}: test accuracy", tuple(a for a in ARMS if a.startswith(data)))
+            Panel("points", "test/accuracy", f"{data}: test accuracy", tuple(a for a in ARMS if a.startswith(data)))
             for data in ("photographs", "digits")
         ),
         seeds=seeds,

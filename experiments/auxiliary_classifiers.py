@@ -65,7 +65,7 @@ def get_study(budget: str) -> Study:
         },
         metrics={"log_gradient_start": "gradient of inception_3a, log10"},
         claims=(CARRY, NEEDLESS),
-        panels=(Panel("bars", "log_gradient_start", "gradient of inception_3a, log10"),),
+        panels=(Panel("points", "log_gradient_start", "gradient of inception_3a, log10"),),
         seeds=SEEDS[budget],
         max_seeds=3 * SEEDS[budget],
         measure=measure,

@@ -118,8 +118,8 @@ def get_study(budget: str) -> Study:
         claims=CLAIMS,
         panels=(
             Panel("curve", "train/loss", "training loss", TUNED),
-            Panel("bars", "test/accuracy", "test accuracy"),
-            Panel("bars", "gap/accuracy", "training - test accuracy", TUNED),
+            Panel("points", "test/accuracy", "test accuracy"),
+            Panel("points", "gap/accuracy", "training - test accuracy", TUNED),
         ),
         seeds=seeds,
         max_seeds=max_seeds,

@@ -112,7 +112,7 @@ def get_study(budget: str) -> Study:
         claims=(SHORTCUTS, CONCATENATION, COMPRESSION, SE, BOTTLENECK),
         panels=(
             Panel("curve", "train/loss", "training loss"),
-            Panel("bars", "test/accuracy", "test accuracy"),
+            Panel("points", "test/accuracy", "test accuracy"),
         ),
         seeds=SEEDS[budget],
         max_seeds=3 * SEEDS[budget],

@@ -101,7 +101,7 @@ def get_study(budget: str) -> Study:
         claims=claims,
         panels=(
             Panel("curve", "train/loss", "training loss"),
-            Panel("bars", "test/accuracy", "test accuracy"),
+            Panel("points", "test/accuracy", "test accuracy"),
         ),
         starts={"D from A": "A, He"},
         remarks=REMARKS,

@@ -138,7 +138,7 @@ def get_study(budget: str) -> Study:
         claims=(VANISH, HEALTHY, DIFFERENCES, LEARNED, DEEPER, WIDE),
         panels=(
             Panel("curve", "train/loss", "training loss"),
-            Panel("bars", "test/accuracy", "test accuracy"),
+            Panel("points", "test/accuracy", "test accuracy"),
             Panel("profile", "gradient_end", "gradient after training", log=True, xlabel="convolution"),
             Panel("profile", "response_end", "response after training", xlabel="block"),
         ),

@@ -99,8 +99,8 @@ def get_study(budget: str) -> Study:
         },
         claims=(SAME, SAME_UNTRAINED, SHRINKS),
         panels=(
-            Panel("bars", "share_start", "effective fraction, untrained"),
-            Panel("bars", "share_end", "effective fraction, trained"),
+            Panel("points", "share_start", "effective fraction, untrained"),
+            Panel("points", "share_end", "effective fraction, trained"),
         ),
         seeds=SEEDS[budget],
         max_seeds=2 * SEEDS[budget],

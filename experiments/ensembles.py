@@ -124,8 +124,8 @@ def get_study(budget: str) -> Study:
         },
         claims=CLAIMS,
         panels=(
-            Panel("bars", "ensemble_error", "error of the mean prediction"),
-            Panel("bars", "own_error", "error of the last network alone"),
+            Panel("points", "ensemble_error", "error of the mean prediction"),
+            Panel("points", "own_error", "error of the last network alone"),
         ),
         seeds=seeds,
         measure=measure,

@@ -110,7 +110,7 @@ def get_study(budget: str) -> Study:
         claims=(VANISH, HEALTHY, RESIDUAL, FAMILIES, LATER),
         panels=(
             Panel("profile", "gradient_start", "gradient of each convolution", BASIC, log=True, xlabel="convolution"),
-            Panel("bars", "decades_start", "log10 of first / last gradient"),
+            Panel("points", "decades_start", "log10 of first / last gradient"),
         ),
         seeds=SEEDS[budget],
         max_seeds=2 * SEEDS[budget],

@@ -106,8 +106,8 @@ def get_study(budget: str) -> Study:
         },
         claims=CLAIMS,
         panels=(
-            Panel("bars", "test/accuracy", "test accuracy"),
-            Panel("bars", "gap/accuracy", "training - test accuracy"),
+            Panel("points", "test/accuracy", "test accuracy"),
+            Panel("points", "gap/accuracy", "training - test accuracy"),
         ),
         seeds=seeds,
         max_seeds=max_seeds,

@@ -117,8 +117,8 @@ def get_study(budget: str) -> Study:
         panels=(
             Panel("profile", "probe", "probe accuracy by layer", xlabel="layer (3 is the max pool)"),
             Panel("profile", "selectivity", "class selectivity by layer", xlabel="layer (3 is the max pool)"),
-            Panel("bars", "gabor_r2", "first filters: fit of Gabor functions (R²)"),
-            Panel("bars", "test/accuracy", "test accuracy of the network"),
+            Panel("points", "gabor_r2", "first filters: fit of Gabor functions (R²)"),
+            Panel("points", "test/accuracy", "test accuracy of the network"),
         ),
         seeds=SEEDS[budget],
         max_seeds=2 * SEEDS[budget],

@@ -97,7 +97,7 @@ def get_study(budget: str) -> Study:
         arms={name: arm(*fields, budget) for name, fields in ARMS.items()},
         metrics={"test/accuracy": "test accuracy", "train/loss": "training loss"},
         claims=CLAIMS,
-        panels=(Panel("bars", "test/accuracy", "test accuracy"), Panel("curve", "train/loss", "training loss")),
+        panels=(Panel("points", "test/accuracy", "test accuracy"), Panel("curve", "train/loss", "training loss")),
         seeds=seeds,
         max_seeds=max_seeds,
         remarks=f"""{images:,} images of Fashion-MNIST, {round(images * epochs / 64):,} steps. A 3x3 convolution, a max

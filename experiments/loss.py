@@ -89,7 +89,7 @@ def get_study(budget: str) -> Study:
         claims=CLAIMS,
         panels=(
             Panel("curve", "train/accuracy", "training accuracy"),
-            Panel("bars", "test/accuracy", "test accuracy"),
+            Panel("points", "test/accuracy", "test accuracy"),
         ),
         seeds=seeds,
         max_seeds=max_seeds,

@@ -112,8 +112,8 @@ def get_study(budget: str) -> Study:
         },
         claims=CLAIMS,
         panels=(
-            Panel("bars", "center", "error, digit in the center"),
-            Panel("bars", "border", "error, digit in a corner"),
+            Panel("points", "center", "error, digit in the center"),
+            Panel("points", "border", "error, digit in a corner"),
         ),
         seeds=seeds,
         max_seeds=max_seeds,

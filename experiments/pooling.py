@@ -125,8 +125,8 @@ def get_study(budget: str) -> Study:
         metrics={"test/accuracy": "test accuracy", "consistency": "share of predictions that a shift by 1 keeps"},
         claims=CLAIMS,
         panels=(
-            Panel("bars", "test/accuracy", "test accuracy"),
-            Panel("bars", "consistency", "predictions that a shift keeps"),
+            Panel("points", "test/accuracy", "test accuracy"),
+            Panel("points", "consistency", "predictions that a shift keeps"),
         ),
         seeds=seeds,
         max_seeds=max_seeds,

@@ -112,8 +112,8 @@ def get_study(budget: str) -> Study:
         metrics={"test/accuracy": "test accuracy", "gap/accuracy": "gap between training and test accuracy"},
         claims=CLAIMS,
         panels=(
-            Panel("bars", "test/accuracy", "test accuracy"),
-            Panel("bars", "gap/accuracy", "training - test accuracy"),
+            Panel("points", "test/accuracy", "test accuracy"),
+            Panel("points", "gap/accuracy", "training - test accuracy"),
         ),
         seeds=seeds,
         max_seeds=max_seeds,

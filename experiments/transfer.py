@@ -114,7 +114,9 @@ def get_study(budget: str) -> Study:
             ),
         ),
         panels=tuple(
-            Panel("bars", "test/accuracy", name.replace("_", ", "), tuple(a for a in arms if a.startswith(f"{name},")))
+            Panel(
+                "points", "test/accuracy", name.replace("_", ", "), tuple(a for a in arms if a.startswith(f"{name},"))
+            )
             for name in SETS
         ),
         starts=starts,

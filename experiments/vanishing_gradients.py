@@ -166,7 +166,7 @@ def get_study(budget: str) -> Study:
     for arms, suffix in ((plain, ""), (normalized, ", with BN")):
         panels += [
             Panel("profile", "gradient_start", f"gradient before training{suffix}", arms, log=True, xlabel="layer"),
-            Panel("bars", "test/accuracy", f"test accuracy{suffix}", arms),
+            Panel("points", "test/accuracy", f"test accuracy{suffix}", arms),
         ]
     return Study(
         arms={name: arm(name, budget) for name in RATES},

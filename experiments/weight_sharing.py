@@ -113,7 +113,7 @@ def get_study(budget: str) -> Study:
             ),
         ),
         panels=tuple(
-            Panel("bars", metric, f"{title}: {text}", tuple(arm for arm in arms if arm.endswith(f" on {title}")))
+            Panel("points", metric, f"{title}: {text}", tuple(arm for arm in arms if arm.endswith(f" on {title}")))
             for metric, text in (("error", "test error"), ("shifted", f"error, shifted by {SHIFT} pixels"))
             for title in DATASETS.values()
         ),

@@ -77,15 +77,15 @@ class Panel:
 
     Attributes:
         kind: 'curve' plots a metric of metrics.jsonl over the epochs, 'profile' a list that `measure` returns over the
-            index of its elements (from 1), 'bars' the last value as a horizontal bar.
+            index of its elements (from 1), 'points' the last value of each run on a horizontal axis.
         metric: key of metrics.jsonl, or of `measure`'s result.
         title: heading of the subplot.
         arms: names of the arms to show; () for all.
         log: whether the y axis is logarithmic.
-        xlabel: label of the x axis; 'bars' has none.
+        xlabel: label of the x axis; 'points' has none.
     """
 
-    kind: Literal["curve", "profile", "bars"]
+    kind: Literal["curve", "profile", "points"]
     metric: str
     title: str
     arms: tuple[str, ...] = ()

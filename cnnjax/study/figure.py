@@ -11,6 +11,7 @@ from cnnjax import colors, style
 from cnnjax.study import Panel, Study
 from cnnjax.study.conduct import Result, last_value
 from cnnjax.study.sequence import Results
+from cnnjax.study.words import is_fraction
 
 PANEL_WIDTH, PANEL_HEIGHT = style.FULL_WIDTH / 2, 2.6  # inches; the height is that in several rows
 
@@ -39,11 +40,15 @@ def draw(path: pathlib.Path, study: Study, results: Results, title: str = "") ->
         if panel.log:
             axes.set_yscale("log")
             style.plain_log_ticks(axes.yaxis)
-        if panel.kind == "bars":
+        values = axes.xaxis if panel.kind == "points" else axes.yaxis
+        if is_fraction(panel.metric):
+            values.set_major_formatter(lambda value, _: f"{100 * value:.6g}%")  # PercentFormatter writes 83.00%
+        if panel.kind == "points":
             axes.set_yticks(range(len(arms)), map(style.plain_label, arms))
-            axes.invert_yaxis()
-            axes.xaxis.set_major_locator(MaxNLocator(5))  # more labels would touch
-            axes.grid(axis="x")
+            axes.set_ylim(len(arms) - 0.5, -0.5)  # the first arm on top
+            axes.margins(x=0.08)
+            values.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))  # more labels would touch
+            axes.grid(axis="both")
         else:
             axes.set_xlabel(panel.xlabel)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -53,9 +58,9 @@ def draw(path: pathlib.Path, study: Study, results: Results, title: str = "") ->
     counts = sorted({len(results[arm]) for arm in shown})
     note = ""
     if counts[-1] > 1:
-        bars = [panel.kind == "bars" for panel in study.panels]
+        points = [panel.kind == "points" for panel in study.panels]
         count = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
-        bands, dots = "; bands: their range" * (not all(bars)), "; dots: single runs" * any(bars)
+        bands, dots = "; bands: their range" * (not all(points)), "; small dots: single runs" * any(points)
         note = f"mean of {count} runs{bands}{dots}"
     style.set_title(figure, title, note)
     for axes in lines:  # when all panels are there, and have their sizes
@@ -64,14 +69,14 @@ def draw(path: pathlib.Path, study: Study, results: Results, title: str = "") ->
 
 
 def _plot(axes: Any, panel: Panel, arm: str, position: int, line: Mapping[str, Any], results: Sequence[Result]) -> None:
-    """Plots one arm in a panel: the mean over its runs, and their range or, with bars, a point for each run.
+    """Plots one arm in a panel: the mean over its runs, and their range or a dot for each run.
 
-    `position` is the place of the bar, and `line` the color and dashes of the arm.
+    `position` is the row of an arm's dots, and `line` the color and dashes of the arm.
     """
-    if panel.kind == "bars":
+    if panel.kind == "points":
         values = [last_value(panel.metric, result) for result in results]
-        axes.barh(position, statistics.fmean(values), color=line["color"], alpha=0.7)
-        axes.plot(values, [position] * len(values), "o", color=colors.INK, markersize=3)
+        axes.plot(statistics.fmean(values), position, "o", color=line["color"], markersize=9, alpha=0.7)
+        axes.plot(values, [position] * len(values), "o", color=colors.INK, markersize=2.5)
         return
     if panel.kind == "curve":
         x = [row["epoch"] for row in results[0].metrics if panel.metric in row]

@@ -4,6 +4,8 @@ import csv
 import dataclasses
 import io
 import pathlib
+from collections import Counter
+from collections.abc import Sequence
 
 from cnnjax.errors import InputError
 from cnnjax.runs import workdir
@@ -11,7 +13,7 @@ from cnnjax.study import Study
 from cnnjax.study.figure import draw
 from cnnjax.study.page import page
 from cnnjax.study.plan import changes, make_plan
-from cnnjax.study.record import ClaimReport, Plan, StudyReport, write_report
+from cnnjax.study.record import VERDICTS, ClaimReport, Plan, StudyReport, write_report
 from cnnjax.study.sequence import Results, values_of
 from cnnjax.study.verdict import Values, judge_claim, looks
 from cnnjax.study.words import headline
@@ -53,10 +55,18 @@ def write(path: pathlib.Path, study: Study, results: Results, report: StudyRepor
     values = values_of(study, results)
     write_values(path.with_name(f"{path.name}.csv"), study, values)
     report = dataclasses.replace(report, claims=judge_study(study, values, report.plan))
-    verdicts = [f"{claim.name.replace('_', ' ').capitalize()}: {claim.verdict}." for claim in report.claims]
-    draw(path, study, results, " ".join(verdicts))
+    draw(path, study, results, _figure_title(path.name, report.claims))
     write_page(path, study, values, report, command)
     return report
+
+
+def _figure_title(name: str, claims: Sequence[ClaimReport]) -> str:
+    """Returns each claim with its verdict or, of more than three, the name of the study and how many were so judged."""
+    if len(claims) <= 3:
+        return " ".join(f"{claim.name.replace('_', ' ').capitalize()}: {claim.verdict}." for claim in claims)
+    study = name.rpartition("-")[0].replace("_", " ").capitalize()
+    counts = Counter(claim.verdict for claim in claims)
+    return f"{study}: " + ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
 
 
 def write_page(path: pathlib.Path, study: Study, values: Values, report: StudyReport, command: str) -> None:

@@ -128,7 +128,7 @@ def _direction(difference: float) -> str:
     return "higher" if difference > 0 else "lower"
 
 
-def _is_fraction(metric: str) -> bool:
+def is_fraction(metric: str) -> bool:
     """Returns whether a metric is one of `METRICS` that is shown as a percentage."""
     row = METRICS.get(metric.rpartition("/")[2])
     return row is not None and row.format_spec.endswith("%")
@@ -136,12 +136,12 @@ def _is_fraction(metric: str) -> bool:
 
 def _scale(metric: str) -> float:
     """Returns the factor by which a metric is shown."""
-    return 100.0 if _is_fraction(metric) else 1.0
+    return 100.0 if is_fraction(metric) else 1.0
 
 
 def _unit(metric: str) -> str:
     """Returns the unit of a metric's differences, with a space before it."""
-    return " points" if _is_fraction(metric) else ""
+    return " points" if is_fraction(metric) else ""
 
 
 def _decimals(metric: str, finding: Finding) -> int:

@@ -38,7 +38,7 @@ def study(**changes: Any) -> Study:
         "panels": (
             Panel("curve", "val/loss", "loss"),
             Panel("profile", "profile", "profile", ("fast",), log=True, xlabel="layer"),
-            Panel("bars", "depth", "depth"),
+            Panel("points", "depth", "depth"),
         ),
         "measure": lambda folder, data_dir: {"depth": len(folder.parts), "profile": [1.0, 0.1, 0.01]},
     }  # fmt: skip

@@ -14,7 +14,7 @@ from tests.study.test_conduct import Instant, study
 from tests.study.test_study_report import empty
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-CASE = study(starts={"slow": "fast"}, seeds=2, panels=(Panel("bars", "depth", "depth"),),
+CASE = study(starts={"slow": "fast"}, seeds=2, panels=(Panel("points", "depth", "depth"),),
              measure=lambda folder, data_dir: {"depth": len(folder.name)})  # fmt: skip
 
 

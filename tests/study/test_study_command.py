@@ -110,7 +110,7 @@ from cnnjax.study import Panel
 from tests.study.test_sequence import case
 
 def get_study(budget):
-    return case(max_seeds=MAX, panels=(Panel("bars", "test/accuracy", "accuracy"),))
+    return case(max_seeds=MAX, panels=(Panel("points", "test/accuracy", "accuracy"),))
 """
 
 
