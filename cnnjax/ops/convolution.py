@@ -238,9 +238,13 @@ def _merge_groups(kernel: Any, groups: int, merged: int) -> Any:
     """Returns the block-diagonal kernel [h, w, merged * inputs, O] of a grouped `kernel` [h, w, inputs, O]."""
     if merged == 1:
         return kernel
-    blocks = kernel.reshape(*kernel.shape[:2], 1, kernel.shape[2], groups // merged, merged, -1)
-    blocks = jnp.where(np.eye(merged, dtype=bool).reshape(1, 1, merged, 1, 1, merged, 1), blocks, 0)
-    return blocks.reshape(*kernel.shape[:2], -1, kernel.shape[3])
+    blocks = kernel.reshape(*kernel.shape[:3], groups // merged, merged, -1)
+    others = [(0, 0, 0)] * 4  # zeros in place of the other groups; no array of them, which partitioning refuses
+    rows = [
+        lax.pad(blocks[..., i : i + 1, :], np.zeros((), kernel.dtype), [*others, (i, merged - 1 - i, 0), (0, 0, 0)])
+        for i in range(merged)
+    ]
+    return jnp.concatenate(rows, axis=2).reshape(*kernel.shape[:2], -1, kernel.shape[3])
 
 
 def _split_groups(kernel: Any, groups: int, merged: int) -> Any:
@@ -248,8 +252,8 @@ def _split_groups(kernel: Any, groups: int, merged: int) -> Any:
     if merged == 1:
         return kernel
     blocks = kernel.reshape(*kernel.shape[:2], merged, kernel.shape[2] // merged, groups // merged, merged, -1)
-    blocks = jnp.einsum("hwmigmo->hwigmo", blocks)
-    return blocks.reshape(*kernel.shape[:2], -1, kernel.shape[3])
+    diagonal = jnp.stack([blocks[:, :, i, :, :, i] for i in range(merged)], axis=-2)
+    return diagonal.reshape(*kernel.shape[:2], -1, kernel.shape[3])
 
 
 # The axes of the images x, the kernel w and the output's gradient g: a convolution without groups is linear in each,
