@@ -27,6 +27,7 @@ COMMANDS = {
     "evaluate": "evaluate a checkpoint or published weights on a split of a data set",
     "compare": "compare runs: settings that differ, results, and paired tests on the same test images",
     "report": "write a page, one HTML file: of a run, of several runs compared, of a sweep or of a study",
+    "course": "write the course: pages in English and Korean on all claims, with what their studies found",
     "predict": "classify images: files and folders",
     "probe": "evaluate a network's features on a data set: nearest neighbors and a linear classifier",
     "visualize": "draw what is in a network and what it sees: filters, feature maps, explanations of its decisions",

@@ -156,7 +156,7 @@ def study_page(path: pathlib.Path) -> StudyPage:
         name=record.study,
         budget=record.budget,
         claims=tuple(_claim(claim, metrics, remarks.get(claim.name, "")) for claim in record.claims),
-        figure=_figure(path, record),
+        figure=find_figure(path, _alternative(record)),
         shared="; ".join(f"{name} {_setting(value)}" for name, value in settings.shared.items()) if settings else "",
         arms=_arms(settings) if settings else None,
         means=_means(numbers, metrics) if numbers else None,
@@ -200,13 +200,21 @@ def _claim(claim: ClaimReport, metrics: Mapping[str, str], remarks: str) -> Show
     )  # fmt: skip
 
 
-def _figure(path: pathlib.Path, record: StudyReport) -> Picture | None:
-    """Returns the figure beside a record, the SVG where it is small enough; None if there is none."""
+def _alternative(record: StudyReport) -> str:
+    """Returns what the figure of a study tells, for who cannot see it."""
     verdicts = "; ".join(claim.headline for claim in record.claims)
+    return f"The metrics of the arms of {record.study}. {verdicts}"
+
+
+def find_figure(path: pathlib.Path, alt: str) -> Picture | None:
+    """Returns the figure beside the record `path`, the SVG where it is small enough; None if there is none.
+
+    `alt` is what it tells, for who cannot see it.
+    """
     for suffix in FIGURES:
         file = path.with_suffix(suffix)
         if file.is_file() and (suffix != ".svg" or file.stat().st_size <= pictures.MAX_SVG_BYTES):
-            return pictures.from_file(file, f"The metrics of the arms of {record.study}. {verdicts}")
+            return pictures.from_file(file, alt)
     return None
 
 

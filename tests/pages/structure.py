@@ -84,11 +84,11 @@ class Document(html.parser.HTMLParser):
         return {titles[each["id"].removesuffix("-data")]: json.loads(each.text) for each in found}
 
 
-def check(content: str) -> Document:
+def check(content: str, lang: str = "en") -> Document:
     """Checks that a page is whole, legible to a screen reader, and requests nothing. Returns it parsed."""
     page = Document(content)
     assert content.startswith("<!doctype html>")
-    assert [each["lang"] for each in page.all("html")] == ["en"]
+    assert [each["lang"] for each in page.all("html")] == [lang]
     assert page.all("title")[0].text.strip()
     assert all(len(page.all(tag)) == 1 for tag in ("h1", "main", "nav", "header", "footer"))
     (policy,) = (each["content"] for each in page.all("meta", **{"http-equiv": "Content-Security-Policy"}))

@@ -1,0 +1,270 @@
+"""The words of the course that are on every page, in English and in Korean."""
+
+import dataclasses
+from collections.abc import Mapping
+
+
+@dataclasses.dataclass(frozen=True)
+class Words:
+    """The words of one language; those in braces are replaced.
+
+    Attributes:
+      code: the language, as HTML names it: 'en' or 'ko'.
+      language: its name in itself.
+      course: title of the course.
+      intro: what the course is, in a few sentences.
+      chapters: name of a chapter -> its title.
+      verdicts: verdict -> word on the page; also of `listing.NO_REPORT`.
+      meanings: verdict -> what it means.
+      headings: headings of pages, sections and tables, by a key.
+      sentences: sentences with {placeholders}, by a key.
+      expectations: sign of a comparison -> what it expects; with ' margin' at the end, beyond a {margin}.
+      point: unit of differences of percentages.
+    """
+
+    code: str
+    language: str
+    course: str
+    intro: str
+    chapters: Mapping[str, str]
+    verdicts: Mapping[str, str]
+    meanings: Mapping[str, str]
+    headings: Mapping[str, str]
+    sentences: Mapping[str, str]
+    expectations: Mapping[str, str]
+    point: str
+
+
+ENGLISH = Words(
+    code="en",
+    language="English",
+    course="Convolutional networks: what is taught, measured",
+    intro="""Lectures and papers say what makes a convolutional network good. Here each sentence is put to the test: by
+    training networks that differ in one thing, several times each, or by an exact calculation. You can repeat every
+    test with one command, and change one thing.""",
+    chapters={
+        "convolution": "Convolution",
+        "padding": "Padding",
+        "pooling": "Pooling",
+        "activations": "Activations",
+        "depth": "Depth",
+        "residuals": "Residual connections",
+        "inception": "Inception",
+        "normalization": "Normalization",
+        "regularization": "Regularization",
+        "training": "Training",
+        "augmentation": "Augmentation",
+        "transfer": "Transfer learning",
+        "evaluation": "Evaluation",
+        "inside": "Inside a network",
+    },
+    verdicts={
+        "held": "held",
+        "equal": "equal",
+        "contradicted": "contradicted",
+        "refuted": "refuted",
+        "undecided": "undecided",
+        "no report yet": "not measured yet",
+    },
+    meanings={
+        "held": "It is as the sentence says.",
+        "equal": "There is no difference that matters, as the sentence says.",
+        "contradicted": "The opposite is shown.",
+        "refuted": "It is not so, or not in all parts.",
+        "undecided": "These runs do not tell, which does not mean that there is no difference.",
+        "no report yet": "The test is written, and has not been run yet.",
+    },
+    headings={
+        "skip": "Skip to the content",
+        "nav": "Pages",
+        "chapters": "Chapters",
+        "chapter": "chapter",
+        "claims": "claims",
+        "wrong": "What is taught wrongly",
+        "timeline": "From LeNet-5 to SENet",
+        "verdicts": "What the verdicts mean",
+        "answer": "The answer",
+        "why": "Why",
+        "figure": "Figure",
+        "numbers": "The numbers",
+        "controlled": "What was controlled",
+        "try": "Try it",
+        "exercises": "Exercises",
+        "solution": "Answer",
+        "source": "Where it is taught",
+        "more": "More of this chapter",
+        "number": "number",
+        "taught": "as taught",
+        "computed": "as computed",
+        "metric": "of",
+        "a": "network",
+        "b": "against",
+        "expected": "expected",
+        "difference": "difference",
+        "interval": "interval",
+        "effect": "effect size",
+        "seeds": "seeds",
+        "verdict": "verdict",
+        "parameters": "Parameters",
+        "macs": "Multiplications for an image",
+        "input": "Input",
+        "network": "network",
+        "published": "In the paper",
+        "new": "What was new",
+        "measured": "Measured in this course",
+        "sizes": "Parameters of the networks",
+        "yes": "yes",
+        "no": "no",
+    },
+    sentences={
+        "count": "{count} claims",
+        "wrong": "Sentences of lectures, books and papers of which the opposite is true, or which are not so.",
+        "timeline": """The families of classical networks, each with the result of its paper and what was new in it. The
+        results of the papers are as printed: data and protocol differ from one to the next.""",
+        "evidence": "{interval}{effect}; {seeds}",
+        "interval": "{level} % interval {low} to {high}",
+        "same": "the same in every seed",
+        "unknown": "no interval",
+        "effect": "; effect size {effect}",
+        "seeds": "{seeds} seeds",
+        "higher": "higher",
+        "lower": "lower",
+        "lectures": "taught so in lectures",
+        "none": "This has not been measured yet.",
+        "exact": "By calculation",
+        "runs": "By training: {seeds} seeds, {budget} budget",
+        "run": "Run it:",
+        "vary": "Change one thing.",
+        "vary_fact": "In {file}, change the network or a number in the function of this sentence, and run it again.",
+        "alt": "The metrics of the networks that this claim compares, from the study {study}.",
+        "footer": "Written by cnnjax {version}. This page holds all that it shows, and requests nothing.",
+    },
+    expectations={
+        "higher": "higher",
+        "higher margin": "higher by more than {margin}",
+        "lower": "lower",
+        "lower margin": "lower by more than {margin}",
+        "equal margin": "within {margin}",
+        "at_least": "not lower",
+        "at_least margin": "not lower by {margin} or more",
+    },
+    point=" points",
+)
+
+KOREAN = Words(
+    code="ko",
+    language="한국어",
+    course="합성곱 신경망, 배운 대로인지 직접 재 보기",
+    intro="""강의와 논문은 합성곱 신경망이 왜 잘되는지 여러 가지로 설명합니다. 이 강의에서는 그런 문장을
+    하나씩 시험합니다. 한 가지만 다른 신경망을 여러 번 학습시키거나, 값을 정확히 계산해서 확인합니다. 모든 실험은
+    명령 한 줄로 다시 해 볼 수 있고, 조건을 하나 바꿔 볼 수도 있습니다.""",
+    chapters={
+        "convolution": "합성곱",
+        "padding": "패딩",
+        "pooling": "풀링",
+        "activations": "활성화 함수",
+        "depth": "깊이",
+        "residuals": "잔차 연결",
+        "inception": "인셉션",
+        "normalization": "정규화(배치 정규화, LRN)",
+        "regularization": "규제(드롭아웃, 가중치 감쇠)",
+        "training": "학습",
+        "augmentation": "데이터 증강",
+        "transfer": "전이 학습",
+        "evaluation": "평가",
+        "inside": "신경망 들여다보기",
+    },
+    verdicts={
+        "held": "맞음",
+        "equal": "차이 없음",
+        "contradicted": "정반대",
+        "refuted": "틀림",
+        "undecided": "판정 보류",
+        "no report yet": "아직 재지 않음",
+    },
+    meanings={
+        "held": "문장대로입니다.",
+        "equal": "문장대로, 의미 있는 차이가 없습니다.",
+        "contradicted": "반대되는 결과가 나왔습니다.",
+        "refuted": "그렇지 않거나, 일부만 맞습니다.",
+        "undecided": "지금까지의 실험만으로는 알 수 없습니다. 차이가 없다는 뜻은 아닙니다.",
+        "no report yet": "실험은 준비되어 있지만 아직 돌리지 않았습니다.",
+    },
+    headings={
+        "skip": "본문으로 건너뛰기",
+        "nav": "페이지 목록",
+        "chapters": "차례",
+        "chapter": "장",
+        "claims": "문장 수",
+        "wrong": "잘못 알려진 것들",
+        "timeline": "LeNet-5에서 SENet까지",
+        "verdicts": "판정의 뜻",
+        "answer": "답",
+        "why": "왜 그럴까",
+        "figure": "그림",
+        "numbers": "수치",
+        "controlled": "실험 조건(영어)",
+        "try": "직접 해 보기",
+        "exercises": "연습 문제",
+        "solution": "풀이",
+        "source": "출처",
+        "more": "이 장의 다른 문장",
+        "number": "항목",
+        "taught": "배운 값",
+        "computed": "계산한 값",
+        "metric": "지표",
+        "a": "신경망",
+        "b": "비교 대상",
+        "expected": "예상",
+        "difference": "차이",
+        "interval": "신뢰구간",
+        "effect": "효과 크기",
+        "seeds": "시드 수",
+        "verdict": "판정",
+        "parameters": "매개변수",
+        "macs": "이미지 한 장당 곱셈 수",
+        "input": "입력",
+        "network": "신경망",
+        "published": "논문의 성능",
+        "new": "새로운 점",
+        "measured": "이 강의에서 확인한 문장",
+        "sizes": "신경망별 매개변수 수",
+        "yes": "예",
+        "no": "아니요",
+    },
+    sentences={
+        "count": "문장 {count}개",
+        "wrong": "강의나 책, 논문에 나오지만 사실이 아니거나 정반대인 문장을 모았습니다.",
+        "timeline": """대표적인 합성곱 신경망을 발표 순서대로 정리했습니다. 논문의 성능은 논문에 실린 값
+        그대로이며, 데이터와 평가 방법은 논문마다 다릅니다.""",
+        "evidence": "{interval}{effect}, {seeds}",
+        "interval": "{level}% 신뢰구간 {low}~{high}",
+        "same": "모든 시드에서 같음",
+        "unknown": "신뢰구간 없음",
+        "effect": ", 효과 크기 {effect}",
+        "seeds": "시드 {seeds}개",
+        "higher": "높습니다",
+        "lower": "낮습니다",
+        "lectures": "강의에서 흔히 하는 설명",
+        "none": "아직 재지 않았습니다.",
+        "exact": "계산으로 확인",
+        "runs": "학습으로 확인, 시드 {seeds}개, 예산 {budget}",
+        "run": "다음 명령을 실행해 보세요.",
+        "vary": "한 가지만 바꿔 보기.",
+        "vary_fact": "{file}에서 이 문장에 해당하는 함수의 신경망이나 숫자를 바꾸고 다시 실행해 보세요.",
+        "alt": "이 문장에서 비교한 신경망들의 지표({study} 실험)",
+        "footer": "cnnjax {version} 버전으로 만들었습니다. 인터넷에 연결하지 않아도 페이지 전체를 볼 수 있습니다.",
+    },
+    expectations={
+        "higher": "더 높음",
+        "higher margin": "{margin} 넘게 높음",
+        "lower": "더 낮음",
+        "lower margin": "{margin} 넘게 낮음",
+        "equal margin": "차이가 {margin} 미만",
+        "at_least": "더 낮지 않음",
+        "at_least margin": "{margin} 이상 낮지 않음",
+    },
+    point="%p",
+)
+
+LANGUAGES = (ENGLISH, KOREAN)
