@@ -37,7 +37,8 @@ def add_flags(parser: shared.Parser) -> None:
     parser.epilog = (
         "VALUES: a list, [16, 32], or a range: log(1e-3, 1), uniform(0, 0.5), integer(1, 8). FIELD may be an argument "
         'in a call string: model.dropout. Cross-validation: --space.fold=\'["1/3", "2/3", "3/3"]\' --sampler=grid. '
-        "To resume a sweep, pass --workdir=DIR alone, or with more --trials."
+        "To resume a sweep, pass --workdir=DIR alone, or with more --trials. To watch one: `optuna-dashboard "
+        "DIR/journal.log` (pip install optuna-dashboard) has its trials, `tensorboard --logdir=DIR/trials` curves."
     )
     parser.accepts_overrides = True
     parser.add_argument("action", nargs="?", default="run", metavar="show|best", help="default: run the sweep")

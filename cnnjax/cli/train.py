@@ -1,17 +1,20 @@
 """`cnnjax train`: starts a training run, or resumes one."""
 
 import argparse
+import contextlib
 import functools
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from cnnjax import config_files, paths, register
 from cnnjax.cli import shared
 
 if TYPE_CHECKING:
+    from cnnjax.config import Config
     from cnnjax.console import Console
+    from cnnjax.runs.history import Metrics
 
 
 def add_flags(parser: shared.Parser) -> None:
@@ -20,7 +23,10 @@ def add_flags(parser: shared.Parser) -> None:
         "cnnjax train NAME[:arg] [--config.FIELD=VALUE ...] [--workdir=DIR]\n"
         "       cnnjax train --workdir=DIR    resume a run; with --config.duration='30 epochs', extend it"
     )
-    parser.epilog = "`cnnjax configs` lists the names of configs; `cnnjax configs NAME` explains every field of one."
+    parser.epilog = (
+        "`cnnjax configs` lists the names of configs; `cnnjax configs NAME` explains every field of one. To watch a "
+        "training: `tensorboard --logdir=runs` (pip install tensorboard) shows the curves of all runs."
+    )
     parser.accepts_overrides = True
     shared.add_config_flag(parser, "config file with get_config(), and its argument")
     parser.add_argument("--workdir", metavar="DIR", help="folder of the run (default: a new one under runs/)")
@@ -28,6 +34,12 @@ def add_flags(parser: shared.Parser) -> None:
     parser.add_argument(
         "--report", action="store_true",
         help="write a page to open in a browser, report.html in the folder: curves while it trains, all at the end",
+    )  # fmt: skip
+    parser.add_argument(
+        "--track", metavar="TRACKER", default="",
+        help="also send settings and metrics to trackio, wandb or mlflow, as in --track=wandb or "
+        "--track=\"wandb(project='thesis')\"; pip install 'cnnjax[wandb]' first. A resumed run goes on there with the "
+        "same flag",
     )  # fmt: skip
 
 
@@ -54,14 +66,15 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
     folder = args.workdir or workdir.unique_path(pathlib.Path(paths.split_argument(location)[0]).stem)
     folder = pathlib.Path(shared.broadcast_text(str(folder)))
-    on_metrics = _page_updates(folder, console) if args.report else None
     try:
-        result = train(config, folder, data_dir=args.data_dir, console=console, on_metrics=on_metrics)
+        with _receiver(args, folder, config, console) as on_metrics:
+            result = train(config, folder, data_dir=args.data_dir, console=console, on_metrics=on_metrics)
     except Interrupted as interruption:
         if jax.process_index() == 0:
             if args.report:
                 _write_page(folder, args.data_dir, console, quick=True)
-            resume = shared.command_line("train", f"--workdir={folder}", *register.flags())
+            flags = ["--report"] * args.report + ([f"--track={args.track}"] if args.track else [])
+            resume = shared.command_line("train", f"--workdir={folder}", *flags, *register.flags())
             console.print(f"{interruption}. To resume:\n  {resume}", soft_wrap=True)
         return 128 + interruption.signal
     if jax.process_index() == 0:
@@ -71,11 +84,29 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     return 0
 
 
-def _page_updates(folder: pathlib.Path, console: "Console") -> Callable[[], None]:
-    """Returns a function that writes the page of the run while it trains; see `pages.run.live_updates`."""
-    from cnnjax.pages.run import live_updates
+@contextlib.contextmanager
+def _receiver(
+    args: argparse.Namespace, folder: pathlib.Path, config: "Config", console: "Console"
+) -> "Iterator[Callable[[Metrics], None]]":
+    """Context manager of a function that shows each line of metrics where --report and --track ask for it."""
+    log = functools.partial(console.print, soft_wrap=True)
+    receivers: list[Callable[[Metrics], None]] = []
+    with contextlib.ExitStack() as stack:
+        if args.report:
+            from cnnjax.pages.run import live_updates
 
-    return live_updates(folder, functools.partial(console.print, soft_wrap=True))
+            update = live_updates(folder, log)
+            receivers.append(lambda metrics: update())
+        if args.track:
+            from cnnjax.runs.tracking import track
+
+            receivers.append(stack.enter_context(track(args.track, folder, config, log)))
+
+        def receive(metrics: "Metrics") -> None:
+            for receiver in receivers:
+                receiver(metrics)
+
+        yield receive
 
 
 def _write_page(folder: pathlib.Path, data_dir: str, console: "Console", quick: bool) -> None:

@@ -4,19 +4,17 @@ An executor is a function of `workers`, the number of runs in parallel, that ret
 command's stdout and stderr are appended to the file `log`.
 """
 
-import importlib
 import os
 import pathlib
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
-from cnnjax import sealed
+from cnnjax import extras, sealed
 from cnnjax.distributed.devices import divide, visible_cores, visible_gpus
 from cnnjax.distributed.guard import guarded
-from cnnjax.errors import InputError
 from cnnjax.spec import Count, NonNegative, Positive, Range
 
 
@@ -138,7 +136,7 @@ def ray(workers: int, address: str = "", cpus: Cores = 0, gpus: NonNegative = 0.
       cpus: cores per run; 0 divides the cores of the cluster among the workers.
       gpus: GPUs per run; 0.5 lets two runs share a GPU.
     """
-    library = _import("ray", "ray")
+    library = extras.load("ray")
     if not library.is_initialized():
         library.init(address=address or None, log_to_driver=False, include_dashboard=False, logging_level="ERROR")
     cores = cpus or max(1, int(library.cluster_resources().get("CPU", 1)) // workers)
@@ -175,7 +173,7 @@ def slurm(
       cpus: cores per job.
       gpus: GPUs per job.
     """
-    submitit = _import("submitit", "slurm")
+    submitit = extras.load("submitit", "slurm")
 
     def start(command: list[str], log: pathlib.Path) -> Job:
         """Submits a command as a Slurm job."""
@@ -198,14 +196,6 @@ def slurm(
         return Job(poll, lambda kill: job.cancel())
 
     return start
-
-
-def _import(module: str, extra: str) -> Any:
-    """Imports an optional module. Raises InputError that names the extra of cnnjax to install."""
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise InputError(f"{module} is not installed; pip install 'cnnjax[{extra}]' in this environment") from None
 
 
 EXECUTORS = {"local": local, "ray": ray, "slurm": slurm}

@@ -13,7 +13,7 @@ import json
 import math
 import pathlib
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from cnnjax import sealed
@@ -24,6 +24,7 @@ CHECKSUMS = "metrics.crc"
 HEADER = "CRC-32 and step of each line of metrics.jsonl\n"  # by which an emptied file is known from a new one
 TEST = "test"
 MAX_BYTES = 1 << 31  # of a file
+Metrics = Mapping[str, float]  # a line: {"step": 20, "epoch": 1.5, "train/loss": 0.5}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +123,7 @@ class MetricsWriter:
 
     In a process that is not the `leader`, does nothing. When training resumes from step `first_step`, removes the lines
     of later steps, which an interrupted attempt wrote, and the final test line, which will be written again. Moves
-    damaged lines to damaged/metrics.jsonl, and says so through `log`. Calls `on_write` after each line.
+    damaged lines to damaged/metrics.jsonl, and says so through `log`. Calls `on_write` with each line, once written.
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class MetricsWriter:
         first_step: int,
         leader: bool,
         log: Callable[[str], None] = lambda line: None,
-        on_write: Callable[[], None] | None = None,
+        on_write: Callable[[Metrics], None] | None = None,
     ) -> None:
         self._open = contextlib.ExitStack()
         self._leader, self._on_write = leader, on_write
@@ -171,7 +172,7 @@ class MetricsWriter:
         for name, value in named.items():
             self._board().add_scalar(name, value, step)
         if self._on_write:
-            self._on_write()
+            self._on_write(content)
 
 
 def _cut(workdir: pathlib.Path, first_step: int, log: Callable[[str], None]) -> None:

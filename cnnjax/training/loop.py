@@ -62,7 +62,7 @@ def train(
     data_dir: str = "",
     mesh: Mesh | None = None,
     console: Console | None = None,
-    on_metrics: Callable[[], None] | None = None,
+    on_metrics: Callable[[history.Metrics], None] | None = None,
 ) -> TrainResult:
     """Trains a network up to the last step, and resumes from the newest checkpoint in `folder` if there is one.
 
@@ -74,7 +74,8 @@ def train(
       data_dir: folder of the data sets; '' for the default one.
       mesh: devices to use; None for config.mesh.
       console: shows the progress; None for the terminal or the notebook.
-      on_metrics: called in process 0 after each line of metrics.jsonl, as by a page that shows them; None for nothing.
+      on_metrics: called in process 0 with each line of metrics.jsonl once it is written, such as {"step": 20, "epoch":
+        1.5, "train/loss": 0.5}; None for nothing.
 
     Returns:
       The final state, the test metrics, and the history of all metrics.
@@ -107,7 +108,7 @@ def _train(
     console: Console,
     log: Log,
     begun: float,
-    on_metrics: Callable[[], None] | None,
+    on_metrics: Callable[[history.Metrics], None] | None,
 ) -> tuple[TrainState, dict[str, Any]]:
     """Restores or initializes the state, trains to the last step, scores the test split and writes result.json.
 
