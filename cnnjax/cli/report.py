@@ -15,7 +15,7 @@ def add_flags(parser: shared.Parser) -> None:
     parser.add_argument(
         "sources", metavar="RUN|SWEEP|STUDY", nargs="+",
         help="folder of a run or of a sweep; several folders of runs, which are compared; or a study: the folder of "
-        "its runs, its file in experiments/, or one of its reports",
+        "its runs, its file in experiments/, or one of its reports; facts, too, by their file or report",
     )  # fmt: skip
     parser.add_argument(
         "--to", metavar="FILE.html", default="",

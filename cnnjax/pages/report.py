@@ -1,4 +1,4 @@
-"""Writes the page of whatever is given: a run, several runs, a sweep or a study."""
+"""Writes the page of whatever is given: a run, several runs, a sweep, a study or a file of facts."""
 
 import pathlib
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ def report(
 
     Args:
       source: the folder of a run or a sweep; several folders of runs, which are compared; or a study: the folder of its
-        runs, its file in experiments/, or one of its reports.
+        runs, its file in experiments/, or one of its reports; facts, too, by their file or report.
       to: the file, whose name ends in .html; '' for report.html in the folder, for comparison.html in the current
         folder, or for a page beside the report of a study.
       data_dir: folder of the data sets; '' for the one that the training was given, or else the default one.
@@ -47,8 +47,10 @@ def report(
         from cnnjax.pages import sweep  # and Optuna, half a second
 
         return sweep.report(path, to, log=log)
-    from cnnjax.pages import study
+    from cnnjax.pages import facts, study
 
+    if facts.find_report(path):
+        return facts.report(path, to)
     if study.find_report(path):
         return study.report(path, to)
     raise InputError(
