@@ -23,6 +23,7 @@ from cnnjax.metrics import METRICS
 from cnnjax.pages import pictures
 from cnnjax.pages.charts import Chart, Line
 from cnnjax.pages.pictures import Picture
+from cnnjax.pages.tiles import Tiles, tiles_of
 from cnnjax.tables import Table
 
 MAX_BYTES = 1 << 31  # of metrics.json, which has the confusion matrix
@@ -89,7 +90,8 @@ class Mistakes:
       pairs: the pairs of classes that are confused most.
       per_class: a row for each class, those of the lowest accuracy first.
       curves: ROC curves of the classes against the rest; () with many classes.
-      pictures: reliability diagram, and the most confident mistakes where they could be read.
+      pictures: reliability diagram, and what else `evaluate` drew that is not shown in another form.
+      images: the most confident mistakes; None if there are none, or if the data set is not there.
     """
 
     classes: tuple[str, ...]
@@ -98,6 +100,7 @@ class Mistakes:
     per_class: Table
     curves: tuple[Chart, ...]
     pictures: tuple[Picture, ...]
+    images: Tiles | None
 
     @property
     def has_long_names(self) -> bool:
@@ -161,8 +164,8 @@ def result_of(evaluation: Evaluation, evaluations: Sequence[Evaluation], protoco
 def mistakes_of(evaluation: Evaluation, data_dir: str | None) -> Mistakes:
     """Returns what the network gets wrong in an evaluation, from the files of its folder.
 
-    The sheet of mistakes is read if `evaluate --mistakes` drew it, else drawn from the data set in `data_dir`; None
-    draws none. Raises InputError for a damaged file.
+    The images of mistakes are those of the data set in `data_dir`. If that is None, or is another data set than was
+    evaluated, the sheet is shown that `evaluate --mistakes` drew. Raises InputError for a damaged file.
     """
     classes = tuple(readable(evaluation.content["per_class"]))
     matrix = np.array(evaluation.content["confusion"])
@@ -172,7 +175,10 @@ def mistakes_of(evaluation: Evaluation, data_dir: str | None) -> Mistakes:
         if evaluation.file(image_scores.FILE).exists():
             raise
         scores = None  # an evaluation of an earlier version
-    shown = [_calibration(evaluation), _mistakes_sheet(evaluation, scores, data_dir)]
+    shown, images = [_calibration(evaluation)], _mistaken_images(scores, data_dir)
+    if not images:
+        alt = f"The most confident mistakes of {evaluation.title}"
+        shown.append(_picture(evaluation, "mistakes", alt, suffixes=(".png",)))
     curves = _roc(scores, classes) if scores is not None and len(classes) <= MAX_CLASS_CURVES else None
     if not curves:
         shown.insert(0, _picture(evaluation, "roc", f"ROC curves of {evaluation.title}"))
@@ -183,6 +189,7 @@ def mistakes_of(evaluation: Evaluation, data_dir: str | None) -> Mistakes:
         _per_class(evaluation),
         (curves,) if curves else (),
         tuple(filter(None, shown)),
+        images,
     )
 
 
@@ -248,18 +255,15 @@ def _calibration(evaluation: Evaluation) -> Picture | None:
     )  # fmt: skip
 
 
-def _mistakes_sheet(evaluation: Evaluation, scores: ImageScores | None, data_dir: str | None) -> Picture | None:
-    """Returns the most confident mistakes; None if they are not drawn yet and cannot be, or if there are none."""
-    alt = f"The most confident mistakes of {evaluation.title}"
-    if picture := _picture(evaluation, "mistakes", alt, suffixes=(".png",)):
-        return picture
+def _mistaken_images(scores: ImageScores | None, data_dir: str | None) -> Tiles | None:
+    """Returns the images of the most confident mistakes; None if there are none, or if they cannot be read."""
     if scores is None or data_dir is None or scores.is_correct.all():
         return None
     try:
         ranked = mistakes.confident_mistakes(scores, image_scores.open_images(scores, data_dir))
     except InputError:  # the data set is another than was evaluated
         return None
-    return pictures.from_figure(ranked.figure(), alt) if len(ranked.indices) else None
+    return tiles_of(ranked) if len(ranked.indices) else None
 
 
 def _picture(

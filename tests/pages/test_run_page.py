@@ -17,6 +17,7 @@ from cnnjax.errors import InputError
 from cnnjax.evaluation import report as evaluation_report
 from cnnjax.pages import evaluations, run
 from cnnjax.pages.evaluations import Evaluation
+from cnnjax.pages.tiles import Tiles
 from cnnjax.runs import workdir
 from cnnjax.tables import Table
 from tests import tiny
@@ -52,7 +53,6 @@ def shown(finished: Finished) -> run.RunPage:
     """Returns the page of the finished run, read again."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "evaluate_run", lambda *args, **kwargs: pytest.fail("evaluated again"))
-        patch.setattr(evaluations.mistakes, "confident_mistakes", lambda *args: pytest.fail("drawn again"))
         return run.read_run(finished.folder, log=lambda line: None)
 
 
@@ -94,15 +94,30 @@ def test_the_curves_are_those_of_the_metrics(page: structure.Document) -> None:
 
 
 def test_the_pictures_are_of_data_network_and_mistakes(page: structure.Document) -> None:
-    starts = [re.split(":|;| digits", each["alt"])[0] for each in page.all("img")]
+    alts = [each["alt"] for each in page.all("img") if not each["alt"].startswith("Image ")]
+    starts = [re.split(":|;| digits", alt)[0] for alt in alts]
     assert starts == [
         "Reliability diagram of",
-        "The most confident mistakes of",
         "Training images of",
         "The network as a chain of layers and blocks",
         "The filters of the first convolution. c1",
         "The strongest feature maps of an image. 5 layers, c1 to c5",
     ]
+
+
+def test_the_mistakes_are_images_and_without_the_data_set_the_sheet_that_was_drawn(
+    shown: run.RunPage, page: structure.Document, finished: Finished
+) -> None:
+    assert shown.mistakes
+    assert shown.mistakes.images
+    (evaluation,) = evaluations.read_evaluations(finished.folder)
+    wrong = evaluation.content["count"] - evaluation.content["top1_right"]
+    assert len(shown.mistakes.images.tiles) == min(wrong, 24)
+    assert shown.mistakes.images.tiles[0].alt in [each["alt"] for each in page.all("img")]
+    without = evaluations.mistakes_of(evaluation, None)
+    assert without.images is None
+    assert len(without.pictures) == len(shown.mistakes.pictures) + 1
+    assert without.pictures[-1].alt.startswith("The most confident mistakes of digits test")
 
 
 def test_the_settings_are_those_that_differ(shown: run.RunPage) -> None:
@@ -239,8 +254,10 @@ def test_the_command_writes_a_page_and_says_where(
 @pytest.mark.parametrize("text", structure.HOSTILE)
 def test_names_are_shown_as_they_are(text: str, shown: run.RunPage) -> None:
     assert shown.mistakes
+    assert shown.mistakes.images
     assert shown.data
     chart = shown.charts[0]
+    tile = dataclasses.replace(shown.mistakes.images.tiles[0], alt=text, lines=(text, text))
     lines = tuple(dataclasses.replace(line, label=text) for line in chart.lines)
     hostile = dataclasses.replace(
         shown,
@@ -251,7 +268,7 @@ def test_names_are_shown_as_they_are(text: str, shown: run.RunPage) -> None:
         charts=(dataclasses.replace(chart, title=text, y_label=text, lines=lines),),
         commands=((text, text),),
         settings=Table(["setting", text], [[text, text]]),
-        mistakes=dataclasses.replace(shown.mistakes, classes=(text,) * 10),
+        mistakes=dataclasses.replace(shown.mistakes, classes=(text,) * 10, images=Tiles(text, text, (tile,))),
         data=dataclasses.replace(shown.data, counts=(run.page.Bar(text, text, 0.5),), pictures=()),
         gaps={"data": run.Gap(text, text)},
     )
