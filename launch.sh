@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the environment on first use, then runs a command of cnnjax, the tests or the linters in it.
+# Installs the environment on first use, then runs a command of cnnjax, the tests or the linters in it, or builds the site.
 # Written for bash 3.2 and newer, Linux and macOS.
 set -euo pipefail
 export PYTHONSAFEPATH=1 # a file shutil.py in the current folder is not the module of that name
@@ -11,6 +11,7 @@ usage: ./launch.sh [--cpu|--cuda|--tpu] [--processes=N] [--dry-run] COMMAND [ARG
   COMMAND         a cnnjax command, such as train --config=configs/FILE.py, or one of
     test          run the tests; arguments go to pytest
     lint          run ruff, shellcheck and pyright
+    site          build the folder site/: how-tos, references, experiments; open site/index.html
   --cuda, --tpu   install JAX for NVIDIA GPUs or for TPUs; remembered until another is chosen (--cpu goes back)
   --processes=N   run COMMAND as N processes on this machine, as one distributed program
   --dry-run       start nothing: print the index, the run and the environment of each process
@@ -143,6 +144,23 @@ run_lint() {
     return $status
 }
 
+# --- the site ----------------------------------------------------------------------------------------------------
+
+build_site() {
+    cd "$root"
+    if ! "$venv/bin/python" -P -c 'import material' 2>/dev/null; then
+        log "installing the generator of the site"
+        if ! "$venv/bin/python" -I -m pip install --disable-pip-version-check --no-input -c .ci/constraints.txt \
+            -e ".[site]" >>"$pip_log" 2>&1 </dev/null; then
+            tail -n 20 "$pip_log" >&2
+            fail 1 "the installation failed; the end of its output is above, all of it in $pip_log"
+        fi
+    fi
+    "$venv/bin/python" -P -m cnnjax.pages.site build/site
+    NO_MKDOCS_2_WARNING=1 "$venv/bin/python" -P -m mkdocs build --quiet --strict --config-file build/site/mkdocs.yml --site-dir "$root/site"
+    log "the site is in $root/site; open index.html in a browser"
+}
+
 # --- the command line --------------------------------------------------------------------------------------------
 
 flavor="" processes="" dry=""
@@ -173,13 +191,15 @@ done
 for option in ${processes:+"--processes=$processes"} $dry; do
     case ${1:-} in
         "") fail 2 "$option needs a command to run" ;;
-        test | lint) fail 2 "$option applies to the commands of cnnjax, not to $1" ;;
+        test | lint | site) fail 2 "$option applies to the commands of cnnjax, not to $1" ;;
     esac
 done
 if [ -n "$processes" ] && [ "${OMPI_COMM_WORLD_SIZE:-${SLURM_STEP_NUM_TASKS:-1}}" != 1 ]; then
     fail 2 "--processes=$processes starts processes on one machine, but this is already one of several; leave it out"
 fi
-[ "${1:-}" != lint ] || [ $# -eq 1 ] || fail 2 "lint takes no arguments, got: ${*:2}"
+case ${1:-} in
+    lint | site) [ $# -eq 1 ] || fail 2 "$1 takes no arguments, got: ${*:2}" ;;
+esac
 
 [ $# -gt 0 ] || usage
 flavor=${flavor:-$(installed_flavor)}
@@ -189,6 +209,7 @@ case ${1:-} in
     "") echo && exec "$venv/bin/cnnjax" --help ;;
     test) shift && run_tests "$@" ;;
     lint) run_lint ;;
+    site) build_site ;;
     *)
         # XLA on a CPU allocates and frees a step's memory every time, and the system may take longer to find and clear
         # it than the step to compute. So glibc keeps it, in large pages. The user's own GLIBC_TUNABLES take precedence.

@@ -20,6 +20,9 @@ case "$1 $2" in
     "-m venv") echo venv >>"$STUB_BIN/calls"; mkdir -p "$3/bin"; cp "$STUB_BIN/stubs"/* "$STUB_BIN/python3" "$3/bin"
         mv "$3/bin/python3" "$3/bin/python" ;;
     "-m pip") echo "$@" >>"$STUB_BIN/calls"; eval "${STUB_PIP:-true}" ;;
+    "-P -c") [ -n "${STUB_SITE:-}" ] ;; # is the generator of the site there?
+    "-P -m") case $3 in mkdocs | cnnjax.pages.site) ;; *) exec "$STUB_REAL" "$@" ;; esac
+        echo "$@"; [ "$3" != "${STUB_FAILS:-}" ] ;;
     -c*onednn*) echo "using ${STUB_NATIVE:-XLA} for CPU convolutions" ;;
     *) exec "$STUB_REAL" "$@" ;;
 esac
@@ -136,6 +139,8 @@ def wait_for(*paths: pathlib.Path) -> None:
         (["--dry-run", "lint"], "--dry-run applies to the commands of cnnjax, not to lint"),
         (["--proceses=2", "train"], "unknown option --proceses=2; expected --cpu, --cuda, --tpu, --processes=N or"),
         (["lint", "--fix"], "lint takes no arguments, got: --fix"),
+        (["site", "docs"], "site takes no arguments, got: docs"),
+        (["--processes=2", "site"], "--processes=2 applies to the commands of cnnjax, not to site"),
     ],
 )
 def test_a_wrong_command_line_gets_one_line_and_status_2(shared, args, message):
@@ -231,6 +236,20 @@ def test_lint_runs_every_check_and_fails_if_one_does(shared, fails, status):
         "pyright",
     ]
     assert done.returncode == status
+
+
+def test_the_site_is_built_and_its_generator_installed_once(place):
+    install(place)
+    sources = "-P -m cnnjax.pages.site build/site"
+    build = f"-P -m mkdocs build --quiet --strict --config-file build/site/mkdocs.yml --site-dir {place.root}/site"
+    done = place.run("site")
+    assert (done.returncode, done.stdout.splitlines()) == (0, [sources, build])
+    assert "open index.html" in done.stderr
+    assert place.installs() == [".[site]"]
+    assert place.run("site", STUB_SITE="yes").stdout == done.stdout
+    assert place.installs() == []
+    done = place.run("site", STUB_SITE="yes", STUB_FAILS="mkdocs")  # a dead link, for instance
+    assert (done.returncode, "open index.html" in done.stderr) == (1, False)
 
 
 # --- the environment

@@ -1,0 +1,175 @@
+"""The site: no dead link, everything in the references, and how-tos whose commands and Python are right."""
+
+import json
+import pathlib
+import re
+import shlex
+
+import pytest
+
+import cnnjax
+from cnnjax import cli, config_files
+from cnnjax.cli import shared
+from cnnjax.cli.main import SETTING, add_command_flags, command_module
+from cnnjax.config import FIELDS
+from cnnjax.errors import InputError
+from cnnjax.models import MODELS
+from cnnjax.pages import reference, site
+from cnnjax.training.recipe import parse_recipe
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+HOWTOS = sorted((ROOT / "experiments" / "howto").glob("*.md"))
+LAUNCH_FLAGS = ("--cuda", "--tpu", "--cpu", "--dry-run", "--processes=2")
+
+
+def blocks(path: pathlib.Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def lines(block: str) -> list[str]:
+    return block.replace("\\\n", "").splitlines()
+
+
+def commands(path: pathlib.Path) -> list[list[str]]:
+    """The words of each command of a how-to, from the name of the command on."""
+    result = []
+    for line in lines("".join(blocks(path, "sh"))):
+        words = [word for word in shlex.split(line) if word not in LAUNCH_FLAGS]
+        words = words[1:] if words[0] == "srun" else words
+        assert words[0] == "./launch.sh", line
+        result.append(words[1:])
+    return [words for words in result if words]  # './launch.sh --cuda' has no command
+
+
+COMMANDS = [(path.stem, words) for path in HOWTOS for words in commands(path)]
+
+
+@pytest.fixture(scope="module")
+def docs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("site")
+    site.write(ROOT, folder)
+    return folder / "docs"
+
+
+def test_no_link_is_dead_and_every_page_is_in_the_navigation(docs: pathlib.Path) -> None:
+    pages = sorted(docs.rglob("*.md"))
+    assert len(pages) > 100
+    for page in pages:
+        text = re.sub(site.CODE, "", page.read_text())
+        links = [match[2].partition("#")[0] for match in site.LINK.finditer(text)]
+        missing = [link for link in links if link and ":" not in link and not (page.parent / link).exists()]
+        assert missing == [], page
+    listed = re.findall(r'"([^"]+\.md)"', json.dumps(json.loads((docs.parent / "mkdocs.yml").read_text())["nav"]))
+    assert [name for name in listed if not (docs / name).is_file()] == []
+    assert {f"experiments/howto/{path.name}" for path in HOWTOS} <= set(listed)
+
+
+def test_the_references_have_every_name(docs: pathlib.Path) -> None:
+    assert {path.stem for path in (docs / "commands").glob("*.md")} == {"index", *cli.COMMANDS}
+    settings, python = (docs / "settings.md").read_text(), (docs / "python.md").read_text()
+    assert re.findall(r"^### (\w+)$", settings, re.MULTILINE) == list(FIELDS)
+    assert re.findall(r"^## cnnjax\.(\w+)$", python, re.MULTILINE) == cnnjax.__all__
+    assert "cnnjax.visualize.maps" in python
+    assert {path.stem for path in (docs / "configs").glob("*.md")} == {
+        "index",
+        *(path.stem for path in (ROOT / "configs").glob("*.py")),
+    }
+
+
+def test_nothing_is_requested_from_the_network(docs: pathlib.Path) -> None:
+    settings = json.loads((docs.parent / "mkdocs.yml").read_text())
+    assert settings["theme"]["font"] is False
+    assert "offline" in settings["plugins"]
+    assert (docs / settings["extra"]["polyfills"][0]).is_file()  # else the plugin names a file on the network
+
+
+def test_a_dead_link_is_an_error_that_names_it(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "README.md").write_text("[a](b.md) `[c](d.md)` [e](https://example.com)")
+    with pytest.raises(InputError, match=r"README.md: the link 'b.md' leads to no file"):
+        site.collect(tmp_path, ["README.md"], {})
+    (tmp_path / "b.md").write_text("# b\n\n[the code](sub/x.py#part)")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "x.py").write_text("print('```')\n")
+    pages, files = site.collect(tmp_path, ["README.md"], {})
+    assert (set(pages), files) == ({"README.md", "b.md", "sub/x.md"}, set())
+    assert pages["b.md"].endswith("[the code](sub/x.md#part)")
+    assert pages["sub/x.md"] == "# sub/x.py\n\n````python\nprint('```')\n````\n"
+
+
+def test_docstrings_become_markdown() -> None:
+    text = """Adds <numbers> with a * b, as in `a * b`.
+
+    A paragraph.
+
+        cnnjax train NAME
+
+        cnnjax evaluate
+
+    Args:
+      first: the first,
+        on two lines.
+      second: the second.
+
+    Returns:
+      The sum.
+    """
+    assert reference.prose(text).split("\n\n") == [
+        r"Adds \<numbers\> with a \* b, as in `a * b`.",
+        "A paragraph.",
+        "```sh\ncnnjax train NAME",
+        "cnnjax evaluate\n```",
+        "**Args:**",
+        "- `first`: the first, on two lines.\n- `second`: the second.",
+        "**Returns:**",
+        "The sum.\n",
+    ]
+
+
+def test_every_how_to_is_in_the_list_of_how_tos() -> None:
+    listed = set(re.findall(r"\]\((\w+\.md)\)", (ROOT / "experiments/howto/README.md").read_text()))
+    assert listed == {path.name for path in HOWTOS} - {"README.md"}
+
+
+@pytest.mark.parametrize(
+    ("page", "words"), COMMANDS, ids=[f"{page}-{' '.join(words)[:40]}" for page, words in COMMANDS]
+)
+def test_a_command_of_a_how_to_is_right(page: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its flags are known, its config loads, and its settings are valid. It is not run."""
+    monkeypatch.chdir(ROOT)
+    if "--import=my_net.py" in words:
+        monkeypatch.setitem(MODELS, "two_paths", MODELS["lenet5"])
+        words = [word.replace("(channels=16)", "") for word in words]
+    name, *rest = words
+    parser = shared.Parser(prog=name)
+    add_command_flags(parser, command_module(name))
+    args, others = parser.parse_known_args([word for word in rest if not SETTING.match(word)])
+    settings = [word for word in rest if SETTING.match(word)]
+    assert [word for word in others if word.startswith("-")] == []
+    assert parser.accepts_overrides or not settings + others
+    assert all(word.partition("=")[0].split(".")[1] in FIELDS for word in settings)
+    if name in ("train", "sweep") and args.config:
+        parse_recipe(config_files.read_config(args.config, [word for word in settings if "--config" in word]))
+
+
+@pytest.mark.parametrize("path", [path for path in HOWTOS if blocks(path, "python")], ids=lambda path: path.stem)
+def test_the_python_of_a_how_to_runs(
+    path: pathlib.Path, tmp_path: pathlib.Path, digits_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, model in MODELS.items():
+        monkeypatch.setitem(MODELS, name, model)
+    before = set(MODELS)
+    names: dict = {"__name__": path.stem}
+    try:
+        exec("\n".join(blocks(path, "python")), names)
+        if path.stem == "network":
+            assert cnnjax.create_model("two_paths(channels=16)").num_classes == 10
+        if path.stem == "python":
+            assert (names["probabilities"].shape, names["logits"].shape, len(names["predicted"])) == (
+                (8, 10),
+                (1, 2),
+                8,
+            )
+    finally:
+        for name in set(MODELS) - before:
+            del MODELS[name]
