@@ -216,7 +216,7 @@ def _claim(each: Measured, words: Words, row: Row, more: Sequence[Row]) -> Claim
         budget = entry.budget or "standard"
         command = command_line("study", source, f"--budget={budget}")
         whole = config_files.read_study(str(entry.file), budget)
-        vary, remarks = Phrase(_sentence(whole.vary), lang), Phrase(_sentence(whole.remarks), lang)
+        vary, remarks = Phrase(_sentence(whole.vary.replace("`", "")), lang), Phrase(_sentence(whole.remarks), lang)
         evidence = words.sentences["runs"].format(seeds=entry.seeds, budget=budget) if report else ""
     if text.why and report:
         why = Phrase(course_text.fill(text.why, report, words))

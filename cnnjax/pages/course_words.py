@@ -118,6 +118,7 @@ ENGLISH = Words(
     },
     sentences={
         "count": "{count} claims",
+        "one": "{count} claim",
         "wrong": "Sentences of lectures, books and papers of which the opposite is true, or which are not so.",
         "timeline": """The families of classical networks, each with the result of its paper and what was new in it. The
         results of the papers are as printed: data and protocol differ from one to the next.""",
@@ -234,6 +235,7 @@ KOREAN = Words(
     },
     sentences={
         "count": "문장 {count}개",
+        "one": "문장 {count}개",
         "wrong": "강의나 책, 논문에 나오지만 사실이 아니거나 정반대인 문장을 모았습니다.",
         "timeline": """대표적인 합성곱 신경망을 발표 순서대로 정리했습니다. 논문의 성능은 논문에 실린 값
         그대로이며, 데이터와 평가 방법은 논문마다 다릅니다.""",

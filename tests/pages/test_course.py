@@ -108,6 +108,17 @@ def test_a_claim_has_its_verdict_numbers_figure_command_and_exercises_in_both_la
     assert "32, 28, 24" in fact
 
 
+def test_claims_are_counted_by_verdict(folder: pathlib.Path) -> None:
+    found = pages(folder)
+    counts = Counter(entry.verdict for entry in listing.read_entries(FILES))
+    text = " ".join(found["index.html"].all("main")[0].text.split())
+    parts = " ".join(f"{verdict} {counts[verdict]}" for verdict in VERDICTS if counts[verdict])
+    assert f"{counts.total()} claims: {parts} " in text
+    assert "2 claims: held 2" in text
+    assert "1 claims" not in text
+    assert "문장 2개" in found["ko/index.html"].all("main")[0].text
+
+
 def test_a_claim_without_a_text_has_its_page_in_both_languages(folder: pathlib.Path) -> None:
     found, name = pages(folder), "convolution/stride_three_on_seven.html"
     report = REPORTS["stride_three_on_seven"]
