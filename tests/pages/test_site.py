@@ -6,6 +6,7 @@ import re
 import shlex
 
 import pytest
+from PIL import Image
 
 import cnnjax
 from cnnjax import cli, config_files
@@ -173,3 +174,27 @@ def test_the_python_of_a_how_to_runs(
     finally:
         for name in set(MODELS) - before:
             del MODELS[name]
+
+
+@pytest.mark.slow
+def test_photographs_become_a_network_as_the_how_to_says(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All of its first two blocks of commands, with a small network and few steps."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
+    for split, count in {"train": 64, "val": 4}.items():
+        for label, color in {"daisy": (200, 200, 40), "rose": (200, 20, 60)}.items():
+            folder = tmp_path / "photos" / split / label
+            folder.mkdir(parents=True)
+            for index in range(count):
+                Image.new("RGB", (24 + index % 3, 20), tuple(c + index for c in color)).save(folder / f"{index}.jpg")
+    Image.new("RGB", (30, 30), (200, 20, 60)).save(tmp_path / "new.jpg")
+    small = ["--config.model=mlp(features=(8,))", "--config.duration=4 steps"]
+    small += ["--config.augment=random_resized_crop(16)|flip_lr", "--config.preprocess=resize(18)|center_crop(16)"]
+    first, second, *_ = blocks(ROOT / "experiments/howto/photographs.md", "sh")
+    for line in lines(first + second):
+        words = shlex.split(line)[1:]
+        assert cli.main([*words, *(small if words[0] == "train" else [])]) == 0, capsys.readouterr().err
+    assert (tmp_path / "runs/flowers/report.html").is_file()
+    assert "rose" in capsys.readouterr().out
