@@ -70,7 +70,7 @@ class Disagreement:
 
 @dataclasses.dataclass(frozen=True)
 class ComparisonPage:
-    """What the page of several runs shows.
+    """Holds what the page of several runs shows.
 
     Attributes:
       runs: the runs.

@@ -28,7 +28,7 @@ TAUGHT = course_words.ENGLISH.sentences["lectures"]  # in the source of a claim 
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """What all pages of the course have.
+    """Holds what all pages of the course have.
 
     Attributes:
       words: the words of the page's language.
@@ -58,7 +58,7 @@ class ChapterRow:
 
 @dataclasses.dataclass(frozen=True)
 class ClaimPage:
-    """What the page of a claim shows.
+    """Holds what the page of a claim shows.
 
     Attributes:
       row: the claim as in a list.

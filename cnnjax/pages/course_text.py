@@ -42,7 +42,7 @@ class Exercise:
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """What is written about a claim in one language, with placeholders; '' for what there is not.
+    """Holds what is written about a claim in one language, with placeholders; '' for what there is not.
 
     Attributes:
       statement: the claim; '' in English, where the study has it.
@@ -61,7 +61,7 @@ class Text:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What is written about a claim: the verdict that it was written for, and a text for each language."""
+    """Holds what is written about a claim: the verdict that it was written for, and a text for each language."""
 
     verdict: str
     texts: Mapping[str, Text]

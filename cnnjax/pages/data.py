@@ -28,7 +28,7 @@ EXAMPLES, AUGMENTED = 24, 6  # images on the sheets
 
 @dataclasses.dataclass(frozen=True)
 class DataSection:
-    """What a run was trained and tested on.
+    """Holds what a run was trained and tested on.
 
     Attributes:
       facts: pairs of a name and a formatted value.

@@ -82,7 +82,7 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Mistakes:
-    """What a network gets wrong.
+    """Holds what a network gets wrong.
 
     Attributes:
       classes: names of the classes, in the order of the confusion matrix.

@@ -20,7 +20,7 @@ MAX_BYTES = 100_000_000  # of the weights: a browser decodes them all before it 
 
 @dataclasses.dataclass(frozen=True)
 class Explorer:
-    """What the page of a network shows.
+    """Holds what the page of a network shows.
 
     Attributes:
       model: call string of the network.

@@ -26,7 +26,7 @@ class ShownFact:
 
 @dataclasses.dataclass(frozen=True)
 class FactsPage:
-    """What the page of a file of facts shows.
+    """Holds what the page of a file of facts shows.
 
     Attributes:
       name: name of the file, without suffix.

@@ -41,7 +41,7 @@ class Gap:
 
 @dataclasses.dataclass(frozen=True)
 class RunPage:
-    """What the page of a run shows.
+    """Holds what the page of a run shows.
 
     Attributes:
       title: the network and the data set.

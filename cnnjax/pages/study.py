@@ -52,7 +52,7 @@ class ShownClaim:
 
 @dataclasses.dataclass(frozen=True)
 class StudyPage:
-    """What the page of a study shows.
+    """Holds what the page of a study shows.
 
     Attributes:
       name: name of the study.

@@ -28,7 +28,7 @@ MAX_CURVES = 14  # trials whose learning curves are drawn, the best ones
 
 @dataclasses.dataclass(frozen=True)
 class SweepPage:
-    """What the page of a sweep shows.
+    """Holds what the page of a sweep shows.
 
     Attributes:
       folder: the sweep's folder.
