@@ -97,7 +97,8 @@ def _member(archive: zipfile.ZipFile, name: str, max_bytes: int) -> bytes:
 def _read_stream(file: io.BufferedReader, size: int) -> tuple[Any, Numbers]:
     """Reads the stream that PyTorch wrote before version 1.6, as `_read_zip` does."""
     file.seek(0)
-    stream = io.BytesIO(file.read(size))
+    saved = file.read(size)
+    stream = io.BytesIO(saved)
     try:
         header = tuple(safe_pickle.load(stream) for _ in range(2))
     except InputError:
@@ -108,7 +109,8 @@ def _read_stream(file: io.BufferedReader, size: int) -> tuple[Any, Numbers]:
     identities: list[Any] = []
     content = safe_pickle.load(stream, identities)
     dtypes = {storage.key: storage.numpy_dtype for storage in map(torch_pickles.parse_storage, identities)}
-    keys, data, at = safe_pickle.load(stream), stream.getbuffer(), stream.tell()
+    # A view of the bytes, not of the stream: Python 3.13 warns of a stream that is deleted before a view of it.
+    keys, data, at = safe_pickle.load(stream), memoryview(saved), stream.tell()
     storages: dict[str, memoryview] = {}
     for key in keys:
         if not isinstance(key, str) or key not in dtypes:
