@@ -102,8 +102,15 @@ class Predictor:
         for batch, count in self._batches(views, self.recipe.batch_size):
             features = jax.device_get(self._feature_functions[key](self.variables, batch))
             outputs.append({name: values[:count] for name, values in features.items()})
-        maps = {name: np.concatenate([output[name] for output in outputs]) for name in outputs[0]}
+        names = [layer] if layer else self._layers  # JAX sorts the keys of what a jitted function returns
+        maps = {name: np.concatenate([output[name] for output in outputs]) for name in names}
         return maps[layer] if layer else maps
+
+    @functools.cached_property
+    def _layers(self) -> list[str]:
+        """Returns the names of the layers, in the order of execution."""
+        model = probe.features_only_model(self.network)
+        return list(probe.layer_shapes(model, tuple(self.network.data.shape)))
 
     def single_views(self, pixels: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
         """Returns uint8 images after host operations, one view of each, as the network sees them: uint8 [N, H, W, C].
@@ -300,7 +307,7 @@ def feature_maps(
 
     Returns:
       For a `layer` such as "conv4_x": float32 [N, height, width, channels], or [N, features]. For "": a dictionary of
-      these by layer name.
+      these by layer name, in the order of execution.
 
     Raises:
       InputError: an unknown layer, images of several sizes, or of a size that the network does not take.

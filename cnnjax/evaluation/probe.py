@@ -75,11 +75,25 @@ def features_only_model(network: pretrained.LoadedNetwork, layer: str = "") -> n
     config, data = network.config, network.data
     text = spec.with_argument(config.model, ["features_only"], True)
     model = models.create_model(text, len(data.classes), config.dtype)
-    image = jax.ShapeDtypeStruct((1, *data.shape), jnp.float32)
-    features = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x, train=False)[0], image)
-    if layer and layer not in features:
-        raise unknown(f"layer of {config.model!r}:", layer, features)
+    if layer and layer not in (shapes := layer_shapes(model, tuple(data.shape))):
+        raise unknown(f"layer of {config.model!r}:", layer, shapes)
     return model
+
+
+def layer_shapes(model: nn.Module, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """Returns {layer: shape of its activations} of a network with features_only=True, in the order of execution.
+
+    Shapes are without the batch: [height, width, channels] or [features], for an image of `shape` [H, W, C].
+    """
+    names: list[str] = []
+
+    def features(x: jax.Array) -> dict[str, jax.Array]:
+        out: Any = model.init_with_output(jax.random.key(0, impl="rbg"), x, train=False)[0]
+        names.extend(out)  # here, for JAX sorts the keys of what a traced function returns
+        return out
+
+    outputs = jax.eval_shape(features, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
+    return {name: tuple(outputs[name].shape[1:]) for name in names}
 
 
 def feature_model(network: pretrained.LoadedNetwork, layer: str) -> FeatureModel:

@@ -53,7 +53,8 @@ class TrainedNetwork:
         """Returns the activations of a layer, float32 [N, height, width, channels] or [N, features].
 
         `images` are as in `predict`, but in one view each. With layer='', returns a dictionary of the activations of
-        all layers by name. Raises InputError, which lists the layers, if there is no layer of this name.
+        all layers by name, in the order of execution. Raises InputError, which lists the layers, if there is no layer
+        of this name.
         """
         return self._predictor.feature_maps(images, layer)
 

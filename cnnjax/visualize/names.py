@@ -2,10 +2,8 @@
 
 import functools
 
-import jax
-import jax.numpy as jnp
-
 from cnnjax.errors import InputError, unknown
+from cnnjax.evaluation import probe
 from cnnjax.evaluation.trained import TrainedNetwork
 from cnnjax.models import create_model
 from cnnjax.spec import with_argument
@@ -25,16 +23,8 @@ def layer_shapes(net: TrainedNetwork) -> dict[str, tuple[int, ...]]:
 @functools.lru_cache(maxsize=64)  # a large network traces for seconds
 def _layer_shapes(model: str, num_classes: int, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
     """Does the work of `layer_shapes`."""
-    names: list[str] = []
-    network = create_model(with_argument(model, ["features_only"], True), num_classes)
-
-    def features(x: jax.Array) -> dict[str, jax.Array]:
-        out, _ = network.init_with_output(jax.random.key(0, impl="rbg"), x, train=False)
-        names.extend(out)  # in the order of execution; JAX sorts the keys of what a traced function returns
-        return out
-
-    outputs = jax.eval_shape(features, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
-    return {name: tuple(outputs[name].shape[1:]) for name in names}
+    text = with_argument(model, ["features_only"], True)
+    return probe.layer_shapes(create_model(text, num_classes), shape)
 
 
 def check_layer(net: TrainedNetwork, layer: str, with_logits: bool = False) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from cnnjax import visualize
+from cnnjax.visualize.names import layer_shapes
 from tests.models import zoo
 from tests.visualize.networks import images, trained
 
@@ -16,6 +17,7 @@ def test_the_maps_of_every_network_are_its_activations(model: str) -> None:
     (image,) = images(net, 1)
     features = net.features([image])
     assert isinstance(features, dict)
+    assert list(features) == list(layer_shapes(net))  # in the order of execution
     if not any(values.ndim == 4 for values in features.values()):
         pytest.skip("has vectors only")
     result = visualize.maps(net, image)
