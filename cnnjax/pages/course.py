@@ -251,10 +251,10 @@ def _numbers(each: Measured, words: Words) -> tables.Table:
     if isinstance(report, FactReport):
         names = tuple(headings[key] for key in ("number", "taught", "computed"))
         columns = report.taught, report.computed
-        rows = [
-            [labels.get(name, name), *(course_text.value_text(row.get(name, ""), words) for row in columns)]
-            for name in report.computed
+        cells = [
+            [name, *(course_text.value_text(row.get(name, ""), words) for row in columns)] for name in report.computed
         ]
+        rows = [[labels.get(cell, cell) for cell in row] for row in cells]
         return tables.Table(names, rows, frozenset(names[:1]))
     assert isinstance(report, ClaimReport)
     metrics = config_files.read_study(str(each.entry.file), each.entry.budget).metrics

@@ -177,7 +177,8 @@ def amount(metric: str, value: float, words: Words, finding: Finding | None = No
     """Formats a difference as `cnnjax.study.words.amount`, with the unit of a language."""
     text = study_words.amount(metric, value, finding)
     number = text.removesuffix(" points")
-    return number + words.point if number != text else text
+    unit = words.point.removesuffix("s") if number == "1" else words.point
+    return number + unit if number != text else text
 
 
 def interval(finding: Finding, words: Words, sign: float = 1) -> str:

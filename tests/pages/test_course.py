@@ -22,8 +22,11 @@ from tests.pages import structure
 EXPERIMENTS = pathlib.Path(__file__).resolve().parents[2] / "experiments"
 FILES = [EXPERIMENTS / f"{name}.py" for name in ("arithmetic_windows", "padding")]
 TEXTS = sorted(path for path in (EXPERIMENTS / "course").glob("*.toml") if path.stem in CHAPTERS)
-WITHOUT_TEXT = 135  # claims without a text of the course: this number may only fall
-NAMES = re.compile(r"\d+x\d+|10의|0으로|4분의 1|twenty|20층")  # digits that are names, or words in the other language
+WITHOUT_TEXT = 102  # claims without a text of the course: this number may only fall
+NAMES = re.compile(  # digits that are names, or words in the other language
+    r"\d+x\d+|10의|0으로|(?<!\d)(?:[2-9]|10)분의 \d|twenty|20층"
+)
+MYRIADS = re.compile(r"(?:([\d,]+)억 ?)?([\d,]+)만(?!큼)|([\d,]+)억")  # 1억 2,000만 is 120 million
 
 
 def all_reports() -> dict[str, Any]:
@@ -45,9 +48,20 @@ WRITTEN = [
 ]
 
 
+def written_out(text: str) -> str:
+    """A text with '12.4 million' and '1,240만' as 12,400,000."""
+
+    def product(*factors: tuple[str | None, float]) -> str:
+        return f"{round(sum(float(number.replace(',', '')) * unit for number, unit in factors if number)):,}"
+
+    text = re.sub(r"(\d) to (?=[\d.]+ million)", r"\1 million to ", text)
+    text = re.sub(r"([\d.]+) million", lambda match: product((match[1], 1e6)), text)
+    return MYRIADS.sub(lambda match: product((match[1] or match[3], 1e8), (match[2], 1e4)), text)
+
+
 def digits(*texts: str, words: tuple[str, ...] = ()) -> Counter[str]:
     """The numbers of texts, without names such as 3x3, and without `words`."""
-    found = re.findall(r"\d+(?:,\d{3})*(?:\.\d+)?", NAMES.sub(" ", " ".join(texts)))
+    found = re.findall(r"\d+(?:,\d{3})*(?:\.\d+)?", written_out(NAMES.sub(" ", " ".join(texts))))
     return Counter(number for number in found if number not in words)
 
 
@@ -147,6 +161,18 @@ def test_a_text_that_was_written_for_another_verdict_is_not_shown() -> None:
     assert changed.text(KOREAN).statement
     assert not changed.text(KOREAN).answer
     assert course.as_row(changed, ENGLISH).answer.text.startswith("Zeros has a test error 0.0291 lower than no padding")
+
+
+def test_numbers_have_their_units_in_the_language_of_the_page() -> None:
+    entries = listing.read_entries([EXPERIMENTS / "arithmetic_inception.py"])
+    (measured,) = (course.measured(entry) for entry in entries if entry.claim.name == "googlenet_parameters")
+    for words, taught in ((ENGLISH, "6.8 M"), (KOREAN, "680만")):
+        content = dict(course.pages([measured], (), words))["inception/googlenet_parameters.html"]
+        assert taught in structure.check(content, words.code).all("table")[0].text
+    margin = "{findings[0].margin}"
+    assert course_text.fill(margin, REPORTS["three_networks_suffice"], ENGLISH) == "1 point"
+    assert course_text.fill(margin, REPORTS["few_images_overfit"], ENGLISH) == "5 points"
+    assert course_text.fill(margin, REPORTS["three_networks_suffice"], KOREAN) == "1%p"
 
 
 @pytest.mark.parametrize("text", structure.HOSTILE)
