@@ -155,9 +155,9 @@ ENGLISH = Words(
 KOREAN = Words(
     code="ko",
     language="한국어",
-    course="합성곱 신경망, 배운 대로인지 직접 재 보기",
-    intro="""강의와 논문은 합성곱 신경망이 왜 잘되는지 여러 가지로 설명합니다. 이 강의에서는 그런 문장을
-    하나씩 시험합니다. 한 가지만 다른 신경망을 여러 번 학습시키거나, 값을 정확히 계산해서 확인합니다. 모든 실험은
+    course="합성곱 신경망, 배운 내용을 실험으로 확인하기",
+    intro="""강의와 논문은 합성곱 신경망이 왜 잘되는지 여러 가지로 설명합니다. 이 강의에서는 그런 설명이
+    맞는지 하나씩 시험합니다. 한 가지만 다른 신경망을 여러 번 학습시키거나, 값을 정확히 계산해서 확인합니다. 모든 실험은
     명령 한 줄로 다시 해 볼 수 있고, 조건을 하나 바꿔 볼 수도 있습니다.""",
     chapters={
         "convolution": "합성곱",
@@ -181,11 +181,11 @@ KOREAN = Words(
         "contradicted": "정반대",
         "refuted": "틀림",
         "undecided": "판정 보류",
-        "no report yet": "아직 재지 않음",
+        "no report yet": "측정 전",
     },
     meanings={
-        "held": "문장대로입니다.",
-        "equal": "문장대로, 의미 있는 차이가 없습니다.",
+        "held": "주장대로입니다.",
+        "equal": "주장대로, 의미 있는 차이가 없습니다.",
         "contradicted": "반대되는 결과가 나왔습니다.",
         "refuted": "그렇지 않거나, 일부만 맞습니다.",
         "undecided": "지금까지의 실험만으로는 알 수 없습니다. 차이가 없다는 뜻은 아닙니다.",
@@ -196,7 +196,7 @@ KOREAN = Words(
         "nav": "페이지 목록",
         "chapters": "차례",
         "chapter": "장",
-        "claims": "문장 수",
+        "claims": "주장 수",
         "wrong": "잘못 알려진 것들",
         "timeline": "LeNet-5에서 SENet까지",
         "verdicts": "판정의 뜻",
@@ -209,7 +209,7 @@ KOREAN = Words(
         "exercises": "연습 문제",
         "solution": "풀이",
         "source": "출처",
-        "more": "이 장의 다른 문장",
+        "more": "이 장의 다른 주장",
         "number": "항목",
         "taught": "배운 값",
         "computed": "계산한 값",
@@ -228,15 +228,15 @@ KOREAN = Words(
         "network": "신경망",
         "published": "논문의 성능",
         "new": "새로운 점",
-        "measured": "이 강의에서 확인한 문장",
+        "measured": "이 강의에서 확인한 주장",
         "sizes": "신경망별 매개변수 수",
         "yes": "예",
         "no": "아니요",
     },
     sentences={
-        "count": "문장 {count}개",
-        "one": "문장 {count}개",
-        "wrong": "강의나 책, 논문에 나오지만 사실이 아니거나 정반대인 문장을 모았습니다.",
+        "count": "주장 {count}개",
+        "one": "주장 {count}개",
+        "wrong": "강의나 책, 논문에 나오지만 사실이 아니거나 정반대인 주장을 모았습니다.",
         "timeline": """대표적인 합성곱 신경망을 발표 순서대로 정리했습니다. 논문의 성능은 논문에 실린 값
         그대로이며, 데이터와 평가 방법은 논문마다 다릅니다.""",
         "evidence": "{interval}{effect}, {seeds}",
@@ -248,13 +248,13 @@ KOREAN = Words(
         "higher": "높습니다",
         "lower": "낮습니다",
         "lectures": "강의에서 흔히 하는 설명",
-        "none": "아직 재지 않았습니다.",
+        "none": "아직 측정하지 않았습니다.",
         "exact": "계산으로 확인",
         "runs": "학습으로 확인, 시드 {seeds}개, 예산 {budget}",
         "run": "다음 명령을 실행해 보세요.",
         "vary": "한 가지만 바꿔 보기.",
-        "vary_fact": "{file}에서 이 문장에 해당하는 함수의 신경망이나 숫자를 바꾸고 다시 실행해 보세요.",
-        "alt": "이 문장에서 비교한 신경망들의 지표({study} 실험)",
+        "vary_fact": "{file}에서 이 주장을 계산하는 함수에서 신경망이나 숫자를 바꾸고 다시 실행해 보세요.",
+        "alt": "이 주장에서 비교한 신경망의 지표({study} 실험)",
         "footer": "cnnjax {version} 버전으로 만들었습니다. 인터넷에 연결하지 않아도 페이지 전체를 볼 수 있습니다.",
     },
     expectations={

@@ -130,7 +130,7 @@ def test_claims_are_counted_by_verdict(folder: pathlib.Path) -> None:
     assert f"{counts.total()} claims: {parts} " in text
     assert "2 claims: held 2" in text
     assert "1 claims" not in text
-    assert "문장 2개" in found["ko/index.html"].all("main")[0].text
+    assert "주장 2개" in found["ko/index.html"].all("main")[0].text
 
 
 def test_a_claim_without_a_text_has_its_page_in_both_languages(folder: pathlib.Path) -> None:
