@@ -220,7 +220,7 @@ def make_console() -> "Console":
 
 
 def setup_jax(use_cache: bool = True) -> "Console":
-    """Configures JAX for a command: compilation cache, logging, and the other processes of a distributed program.
+    """Configures JAX for a command: memory, compilation cache, logging, and the other processes of a program.
 
     Compiled programs are cached in JAX_COMPILATION_CACHE_DIR or, by default, a folder of the user; without `use_cache`,
     nowhere. Returns a console for the output.
@@ -228,9 +228,10 @@ def setup_jax(use_cache: bool = True) -> "Console":
     import absl.logging
     import jax
 
-    from cnnjax import compilation_cache
+    from cnnjax import compilation_cache, host_memory
     from cnnjax.distributed import processes
 
+    host_memory.keep_freed()
     absl.logging.set_verbosity(absl.logging.FATAL)  # failures are raised, and printed once
     logging.getLogger("jax").setLevel(logging.ERROR)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # Orbax's tasks that fail beside the one that is raised
