@@ -24,4 +24,5 @@ def keep_freed() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # macOS and Windows have none
         return False
-    return all([mallopt(option, value) for option, value in _OPTIONS.items()])
+    accepted = [mallopt(option, value) for option, value in _OPTIONS.items()]
+    return all(accepted)
