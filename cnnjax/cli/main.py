@@ -32,6 +32,8 @@ COMMANDS = {
     "probe": "evaluate a network's features on a data set: nearest neighbors and a linear classifier",
     "visualize": "draw what is in a network and what it sees: filters, feature maps, explanations of its decisions",
     "export": "export a trained network as a file for other programs",
+    "push": "send a run or weights to a repository on the Hugging Face Hub",
+    "pull": "fetch a run or weights from a repository on the Hugging Face Hub",
     "data": "list or build data sets, preview an augmentation, find duplicates and label errors",
     "models": "list the networks, with the published results",
     "weights": "list the published weights that can be downloaded",
