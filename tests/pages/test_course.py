@@ -231,9 +231,13 @@ def test_korean_is_polite_in_one_style_and_names_what_the_tables_show(
         ends = re.findall(r"(\S+?)(?:\s?\([^()]*\))?\.(?=\s|$)", re.sub(r"\{[^}]*direction\}", "낮습니다", text))
         assert ends
         assert all(end.endswith(("니다", "세요")) for end in ends), ends
+    assert "니다," not in re.sub(r"\{[^}]*direction\}", "낮습니다", korean.answer), "a direction ends its sentence"
     report = REPORTS[name]
     if isinstance(report, facts.FactReport):
-        assert report.computed.keys() <= labels.keys()
+        shown = {*report.computed, *(value for value in report.taught.values() if isinstance(value, str))}
+    else:
+        shown = {arm for finding in report.findings for arm in (finding.comparison.a, finding.comparison.b)}
+    assert {text for text in shown if re.search(r"[A-Za-z%]", NAMES.sub("", text))} <= labels.keys()
 
 
 def test_few_claims_are_without_a_text() -> None:
