@@ -2,9 +2,12 @@
 
 import ast
 import dataclasses
+import importlib.util
 import pathlib
 import re
 import shlex
+import sys
+import types
 from typing import Any
 
 import numpy as np
@@ -51,7 +54,9 @@ def test_a_card_says_what_it_is_how_to_run_it_and_what_came_of_it(path: str) -> 
     assert first.endswith("."), "what `cnnjax configs` shows is this line"
     assert len(first) <= 105
     assert [f"--config={path}"] in commands(path, "train")
-    assert re.search(r"Not run here yet|jax \d", " ".join(rest.split())), "ours, or that there is none"
+    assert re.search(r"Not run here yet|recipe_cards\.csv|jax \d", " ".join(rest.split())), (
+        "ours, or that there is none"
+    )
 
 
 @pytest.mark.parametrize("words", TRAIN, ids=NAMES)
@@ -77,6 +82,73 @@ def test_a_long_setting_is_shown_whole(capsys: pytest.CaptureFixture[str], monke
     values = [line.split("│")[2].strip() for line in capsys.readouterr().out.splitlines() if line.count("│") == 5]
     augment = repr(config_files.read_config("configs/imagenet_timm.py").augment)
     assert augment.replace(" ", "") in "".join(values).replace(" ", "")  # it is folded, also at spaces
+
+
+# -------------------------------------------------------------------------------------------- 200 steps on photographs
+
+
+@pytest.fixture(scope="module")
+def in_small() -> types.ModuleType:
+    """The script that trains the ImageNet cards in small."""
+    found = importlib.util.spec_from_file_location("recipe_cards", ROOT / "experiments" / "jobs" / "recipe_cards.py")
+    assert found
+    assert found.loader
+    module = importlib.util.module_from_spec(found)
+    sys.modules["recipe_cards"] = module  # for its dataclass
+    found.loader.exec_module(module)
+    return module
+
+
+def test_each_imagenet_card_is_trained_in_small_by_its_own_recipe(in_small: types.ModuleType) -> None:
+    assert {card.partition(":")[0] for card in in_small.CARDS} == {
+        pathlib.Path(path).stem for path in CARDS if "imagenet_" in path
+    }
+    kept = ("augment", "preprocess", "normalize", "optimizer", "loss", "weight_decay", "lr_factors", "decay_mask")
+    for card in in_small.CARDS:
+        own, small = config_files.read_config(f"configs/{card.replace(':', '.py:')}"), in_small.small_config(card)
+        parse_recipe(small)
+        assert [getattr(small, name) for name in kept] == [getattr(own, name) for name in kept]
+        assert spec.parse(small.model).name == spec.parse(own.model).name
+        assert (small.duration, small.batch_size) == ("200 steps", in_small.CARDS[card])
+        assert not re.search(r"epoch|step", small.schedule), "durations are parts of the training"
+    recipe = in_small.small_config("imagenet_resnet50")
+    assert recipe.schedule == "piecewise(('33.33%', '66.67%', '88.89%'), warmup='5.556%')"
+    assert recipe.lr == 0.0177  # 0.1 * sqrt(8 / 256)
+
+
+def test_a_card_says_what_its_row_in_the_table_says(in_small: types.ModuleType) -> None:
+    rows = {row.card: row for row in in_small.read_table()}
+    assert rows.keys() <= in_small.CARDS.keys()
+    for path in CARDS:
+        text, row = " ".join(docstring(path).split()), rows.get(pathlib.Path(path).stem)
+        said = in_small.SENTENCE.findall(text) if "imagenet_" in path else []
+        assert said == [row.sentence() if row else "Not run here yet."] * len(said)
+        assert bool(said) == ("imagenet_" in path)
+
+
+def test_a_row_is_written_into_its_card_and_again(
+    in_small: types.ModuleType, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = tmp_path / "configs" / "imagenet_senet.py"
+    card.parent.mkdir()
+    card.write_text((ROOT / "configs" / card.name).read_text())
+    monkeypatch.setattr(in_small, "ROOT", tmp_path)
+    numbers = dict.fromkeys(("batch_size", "lr", "test_accuracy", "protocol_accuracy", "seconds", "seed"), 0)
+    texts = dict.fromkeys(("model", "augment", "optimizer", "schedule", "protocol", "cnnjax", "jax", "devices"), "")
+    for first, last, says in (
+        (2.3, 1.9, "the loss falls from 2.30 to 1.90"),
+        (2.0, 2.5, "does not fall: 2.00 at first"),
+    ):
+        row = in_small.Row("imagenet_senet", steps=200, first_loss=first, last_loss=last, **numbers, **texts)
+        in_small.update_card(row)
+        flat = " ".join((ast.get_docstring(ast.parse(card.read_text())) or "").split())
+        assert in_small.SENTENCE.findall(flat) == [row.sentence()]
+        assert says in flat
+        assert "Not run here yet" not in flat
+    before, after = ((folder / "configs" / card.name).read_text().splitlines() for folder in (ROOT, tmp_path))
+    assert max(map(len, after)) <= 120
+    assert after[:6] == before[:6]
+    assert after[-20:] == before[-20:]
 
 
 def test_an_argument_stands_for_its_row() -> None:
