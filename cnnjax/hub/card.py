@@ -10,7 +10,7 @@ from cnnjax import models, tables
 from cnnjax.data.imagenet import readable
 from cnnjax.errors import InputError, visible
 from cnnjax.hub.address import Address
-from cnnjax.hub.content import KINDS, WEIGHTS, Content
+from cnnjax.hub.content import KINDS, MANIFEST, WEIGHTS, Manifest
 from cnnjax.metrics import METRICS
 from cnnjax.pages import evaluations, provenance
 from cnnjax.pretrained import LoadedNetwork
@@ -22,23 +22,23 @@ MAX_CLASSES = 20  # that are named
 NAMES = frozenset(("evaluated on", "setting", "value", "software, device", "version"))  # columns of text
 
 
-def write(content: Content, network: LoadedNetwork, source: pathlib.Path, address: Address, license_id: str) -> str:
+def write(manifest: Manifest, network: LoadedNetwork, source: pathlib.Path, address: Address, license_id: str) -> str:
     """Returns the card as Markdown, with the metadata of the Hub in front.
 
     Args:
-      content: the files.
+      manifest: the files.
       network: the network in them.
       source: the run's folder or the weight file.
       address: the repository.
       license_id: identifier of the license, such as 'apache-2.0'; '' for none.
     """
-    numbers = _numbers(source) if content.kind == "run" else Table((), ())
+    numbers = _numbers(source) if manifest.kind == "run" else Table((), ())
     sections = {
         "": [_summary(network)],
         "Results": tables.as_markdown(numbers) if numbers.rows else [],
-        "Use": _use(content.kind, address),
+        "Use": _use(manifest.kind, address) + ["", f"{manifest.describe()}; `{MANIFEST}` has the SHA-256 of each."],
         "Network": list(_network(network)),
-        "Training": list(_training(network, source)) if content.kind == "run" else [],
+        "Training": list(_training(network, source)) if manifest.kind == "run" else [],
     }
     body = [f"# {address.name}"]
     for title, lines in sections.items():
@@ -78,8 +78,20 @@ def _use(kind: str, address: Address) -> list[str]:
     source = f"--workdir={folder}" if kind == "run" else f"--init={folder}/{WEIGHTS}"
     lines = [("pull", str(address)), ("evaluate", source), ("predict", source, "photograph.jpg")]
     commands = [command_line(*words).replace("./launch.sh", "cnnjax", 1) for words in lines]
-    python = [f"net = cnnjax.load({source.partition('=')[2]!r})", "net.predict(images)  # uint8 [N, H, W, C]"]
-    return ["```", *commands, "```", "", "```python", "import cnnjax", "", *python, "```"]
+    python = [f"net = cnnjax.load({json.dumps(source.partition('=')[2])})", "net.predict(images)  # uint8 [N, H, W, C]"]
+    return [
+        "In an environment with cnnjax and its extra `hub`:",
+        "",
+        "```",
+        *commands,
+        "```",
+        "",
+        "```python",
+        "import cnnjax",
+        "",
+        *python,
+        "```",
+    ]
 
 
 def _network(network: LoadedNetwork) -> Iterator[str]:
@@ -96,11 +108,11 @@ def _network(network: LoadedNetwork) -> Iterator[str]:
 
 
 def _training(network: LoadedNetwork, folder: pathlib.Path) -> Iterator[str]:
-    """Yields the settings that differ from their defaults, and the software."""
+    """Yields the settings that differ from their defaults, the seed, and the software."""
     settings, path = provenance.changed_settings(network.config), folder / "versions.json"
-    yield from tables.as_markdown(
-        Table(("setting", "value"), [[row[0], _code(row[1])] for row in settings.rows], NAMES)
-    )
+    values = {row[0]: row[1] for row in settings.rows} | {"seed": str(network.config.seed)}
+    rows = [[name, _code(value)] for name, value in values.items()]
+    yield from tables.as_markdown(Table(("setting", "value"), rows, NAMES))
     if path.exists():
         versions = provenance.versions(workdir.read_json(path))
         yield ""

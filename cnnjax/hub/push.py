@@ -51,8 +51,8 @@ def push(
     if address.revision:
         raise InputError(f"{address}: a push makes a new commit on the main branch; leave out '@{address.revision}'")
     content = contents.gather(source, step)
-    text = _read_card(card) if card else cards.write(content, _load(source, content), source, address, license_id)
     manifest = content.manifest()
+    text = _read_card(card) if card else cards.write(manifest, _load(source, content), source, address, license_id)
     if dry_run:
         _describe(manifest, text, address, log)
         return

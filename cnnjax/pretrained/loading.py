@@ -15,6 +15,7 @@ from cnnjax.config import Config
 from cnnjax.data.info import DataInfo
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError, nearest
+from cnnjax.hub import address
 from cnnjax.models import create_model
 from cnnjax.optim import freezing
 from cnnjax.pretrained import catalog, file_networks, files
@@ -22,6 +23,7 @@ from cnnjax.pretrained.file_networks import FileOptions
 from cnnjax.pretrained.finite import check_finite
 from cnnjax.pretrained.network import LoadedNetwork, Log, Restored, put_variables
 from cnnjax.runs import checkpoint, workdir
+from cnnjax.shell import command_line
 from cnnjax.state import eval_variables
 
 
@@ -70,6 +72,8 @@ def _find_file(path: pathlib.Path) -> tuple[pathlib.Path, str]:
         for name in (candidate.name, f"{candidate.name}.index"):  # a TensorFlow checkpoint is named by a prefix
             if candidate.name and (found := candidate.with_name(name)).is_file():
                 return found, chosen
+    if str(path).startswith(address.PREFIX):
+        raise InputError(f"{path} is on the Hugging Face Hub; fetch it first: {command_line('pull', str(path))}")
     names = "" if "/" in str(path) else f"; {nearest(str(path), catalog.rows())}"
     raise InputError(f"{path} is neither a run's folder, a weight file nor a name of `cnnjax weights`{names}")
 

@@ -113,6 +113,9 @@ def test_a_run_comes_back_as_it_was_and_what_shows_the_data_stays_at_home(
     assert "| digits test, step 32 | 0.2500 | 75.00% |" in card
     assert "cnnjax pull hf:ada/digits\ncnnjax evaluate --workdir=runs/digits\n" in card
     assert f"| batch_size | `{config.batch_size}` |" in card
+    assert f"| seed | `{config.seed}` |" in card
+    assert 'net = cnnjax.load("runs/digits")\n' in card
+    assert f"{len(fetched)} files, 0.1 MB; `cnnjax.json` has the SHA-256 of each.\n" in card
     assert "license" not in card
 
 
@@ -199,6 +202,8 @@ WRONG = {  # words -> the error
     "pull hf:ada/other@v2": "hf:ada/other@v2: there is no such branch, tag or commit",
     "pull hf:ada/other": "hf:ada/other was not written by `cnnjax push`: it has no cnnjax.json; its weight files: "
     "model.safetensors (download one with `hf download`, and give it as --init=FILE --model=NAME)",
+    "export --init=hf:ada/other --to=x.safetensors": "hf:ada/other is on the Hugging Face Hub; fetch it first: cnnjax "
+    "pull hf:ada/other",
     "pull hf:ada/other --to={run}": "{run} exists already; choose another folder with --to=DIR",
 }
 
