@@ -43,9 +43,10 @@ memory::data_type Type(const ffi::AnyBuffer& buffer) {
   }
 }
 
-// Images [N, H, W, C] as they lie in memory; oneDNN names dimensions N, C, H, W.
-memory::desc Images(const memory::dims& nhwc, memory::data_type type) {
-  return {{nhwc[0], nhwc[3], nhwc[1], nhwc[2]}, type, memory::format_tag::nhwc};
+// Images [N, H, W, C], as they lie in memory or in another layout; oneDNN names dimensions N, C, H, W.
+memory::desc Images(const memory::dims& nhwc, memory::data_type type,
+                    memory::format_tag layout = memory::format_tag::nhwc) {
+  return {{nhwc[0], nhwc[3], nhwc[1], nhwc[2]}, type, layout};
 }
 
 // The scratchpad of a primitive is memory of the thread that runs it: see Buffer.

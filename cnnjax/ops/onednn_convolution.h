@@ -95,13 +95,22 @@ auto Fastest(const Convolution& c, const Make& make) {
   return desc;
 }
 
+// With AVX2 alone, oneDNN computes the gradient of a kernel up to 1.8 times as fast on images in blocks of 8 channels.
+// Copying them pays if each value is used often enough: measured, from about 150 products for a pair of them on.
+bool PrefersBlocks(const Convolution& c, const std::string& code) {
+  const int64_t in = c.w[2], out = c.w[3];
+  return (code == "jit:avx2" || code == "jit_1x1:avx2") && c.groups == 1 && in % 8 == 0 && out % 8 == 0 &&
+         c.strides == memory::dims{1, 1} && c.w[0] * c.w[1] * in * out >= 150 * (in + out);
+}
+
 // Compiles a convolution that computes on arrays of the given type. The gradient of a kernel is summed in float32, so
 // that it is rounded once. Returns null if `only_fast` and oneDNN has nothing but reference code.
 std::shared_ptr<const Compiled> CompileFor(const Convolution& c, memory::data_type type, bool only_fast) {
   const auto kind = dnnl::algorithm::convolution_direct;
   dnnl::primitive_attr attr = OwnScratchpad();
   if (c.fast) attr.set_fpmath_mode(dnnl::fpmath_mode::bf16);
-  const memory::desc x = Images(c.x, type), y = Images(c.y, type), any = Kernel(c.w, c.groups, type, true);
+  const memory::desc any = Kernel(c.w, c.groups, type, true);
+  memory::desc x = Images(c.x, type), y = Images(c.y, type);
   const memory::desc gradient = Kernel(c.w, c.groups, memory::data_type::f32, true);
   const memory::desc our_x = Images(c.x, c.type), our_y = Images(c.y, c.type);
   const memory::desc our_w = Kernel(c.w, c.groups, c.type, false);
@@ -132,9 +141,16 @@ std::shared_ptr<const Compiled> CompileFor(const Convolution& c, memory::data_ty
     if (!keep(desc, desc.weights_desc())) return nullptr;
     made->run = dnnl::convolution_backward_data(desc);
   } else {
-    dnnl::convolution_backward_weights::primitive_desc desc(Engine(), kind, x, gradient, y, c.strides, c.gaps, c.low,
-                                                            c.high, hint, attr);
+    const auto make = [&] {
+      return dnnl::convolution_backward_weights::primitive_desc(Engine(), kind, x, gradient, y, c.strides, c.gaps,
+                                                                c.low, c.high, hint, attr);
+    };
+    auto desc = make();
     while (IsRacy(c, desc) && desc.next_impl()) {
+    }
+    if (PrefersBlocks(c, desc.impl_info_str())) {
+      x = Images(c.x, type, memory::format_tag::nChw8c), y = Images(c.y, type, memory::format_tag::nChw8c);
+      desc = make();
     }
     if (!keep(desc, desc.diff_weights_desc())) return nullptr;
     made->run = dnnl::convolution_backward_weights(desc);

@@ -95,6 +95,18 @@ def test_the_gradient_of_a_strided_1x1_kernel_is_right_each_time(channels: int) 
         assert_near(gradient(x, g)[0, 0], jnp.einsum("nhwc,nhwo->co", x[:, ::2, ::2], g))
 
 
+@needs_onednn
+@pytest.mark.parametrize(("size", "channels"), [(3, (40, 48)), (1, (256, 512)), (5, (16, 96))])
+def test_the_gradient_of_a_kernel_with_much_work_is_right(size: int, channels: tuple[int, int]) -> None:
+    """With AVX2 alone it is computed on copies of the images in another layout."""
+    options: Any = {"strides": (1, 1), "padding": ((size // 2,) * 2, (0, 1)), "dilation": (1, 1), "groups": 1}
+    x, w = draw(1, 3, 7, 9, channels[0]), draw(2, size, size, *channels)
+    y, of_xla = jax.vjp(lambda w: convolution._xla(x, w, **options), w)
+    g = draw(3, *y.shape)
+    ours = jax.jit(lambda x, g: convolution._by_onednn(x, g, role="kernel", shape=w.shape, **options))(x, g)
+    assert_near(ours, of_xla(g)[0])
+
+
 def all_of(f: Callable[..., jax.Array], x: jax.Array, w: jax.Array) -> Any:
     """What can be asked of a function of two arrays: its values and gradients, of one and of many, and second ones."""
     xs, ws = jnp.stack([x, x + 1, -x]), jnp.stack([w, w - 1, 2 * w])
