@@ -69,7 +69,7 @@ ENGLISH = Words(
     meanings={
         "held": "It is as the sentence says.",
         "equal": "There is no difference that matters, as the sentence says.",
-        "contradicted": "The opposite is shown.",
+        "contradicted": "The opposite is shown, or a difference where none was claimed.",
         "refuted": "It is not so, or not in all parts.",
         "undecided": "These runs do not tell, which does not mean that there is no difference.",
         "no report yet": "The test is written, and has not been run yet.",
@@ -178,7 +178,7 @@ KOREAN = Words(
     verdicts={
         "held": "맞음",
         "equal": "차이 없음",
-        "contradicted": "정반대",
+        "contradicted": "반박됨",
         "refuted": "틀림",
         "undecided": "판정 보류",
         "no report yet": "측정 전",
@@ -186,7 +186,7 @@ KOREAN = Words(
     meanings={
         "held": "주장대로입니다.",
         "equal": "주장대로, 의미 있는 차이가 없습니다.",
-        "contradicted": "반대되는 결과가 나왔습니다.",
+        "contradicted": "주장과 반대되는 결과나, 없다던 차이가 나왔습니다.",
         "refuted": "그렇지 않거나, 일부만 맞습니다.",
         "undecided": "지금까지의 실험만으로는 알 수 없습니다. 차이가 없다는 뜻은 아닙니다.",
         "no report yet": "실험은 준비되어 있지만 아직 돌리지 않았습니다.",
