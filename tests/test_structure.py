@@ -7,11 +7,13 @@ import pathlib
 import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
 from cnnjax import cli
 from cnnjax.config import FIELDS
+from cnnjax.runs.tracking import TRACKERS
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cnnjax"
@@ -205,3 +207,11 @@ def test_files_of_tests_have_different_names() -> None:
     """pytest imports each by its name alone."""
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
     assert sorted(names) == sorted(set(names))
+
+
+def test_there_are_exact_versions_for_all_extras_but_the_trackers() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        extras = set(tomllib.load(file)["project"]["optional-dependencies"])
+    listed = re.search(r"'--extra %s ' ([a-z ]+)\)", (ROOT / ".ci" / "constraints.txt").read_text())
+    assert listed
+    assert set(listed[1].split()) == extras - TRACKERS.keys()
