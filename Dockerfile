@@ -18,7 +18,7 @@ RUN apt-get update && \
 # The environment is outside the checkout, so that a devcontainer can put its own checkout over /cnnjax. Files that a
 # container writes into a folder of the host belong to user 1000, mostly the first user there.
 RUN useradd --uid 1000 --create-home cnnjax && install -d -o cnnjax -g cnnjax /cnnjax /cnnjax/runs /opt/cnnjax
-ENV CNNJAX_VENV=/opt/cnnjax NVIDIA_DRIVER_CAPABILITIES=compute,utility
+ENV CNNJAX_VENV=/opt/cnnjax PIP_NO_CACHE_DIR=1 NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 1000
 WORKDIR /cnnjax
 COPY --chown=1000:1000 . .
