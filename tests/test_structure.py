@@ -111,9 +111,9 @@ def test_a_config_file_imports_config_alone(path: pathlib.Path) -> None:
 
 
 def test_few_know_train() -> None:
-    """Its command, and the measurement of its speed; the package itself offers it by name."""
+    """Its command, the measurement of its speed, and reproductions; the package itself offers it by name."""
     knowing = [name for name, path in MODULES.items() if "cnnjax.training.loop" in ours(path)]
-    assert sorted(knowing) == ["cnnjax", "cnnjax.bench.measure", "cnnjax.cli.train"]
+    assert sorted(knowing) == ["cnnjax", "cnnjax.bench.measure", "cnnjax.cli.train", "cnnjax.training.reproduce"]
 
 
 def test_pictures_of_networks_are_on_top() -> None:

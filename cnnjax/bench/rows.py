@@ -12,6 +12,7 @@ import jax
 
 from cnnjax.config import Config
 from cnnjax.data.pipeline import cores
+from cnnjax.distributed.devices import processor_name
 from cnnjax.ops.convolution import implementation_name
 
 
@@ -101,7 +102,7 @@ def machine_info() -> dict[str, Any]:
     device = jax.devices()[0]
     return {
         "date": datetime.datetime.now().isoformat(timespec="seconds"),
-        "machine": _cpu_name() if device.platform == "cpu" else device.device_kind,
+        "machine": processor_name() if device.platform == "cpu" else device.device_kind,
         "cores": cores(),
         "devices": jax.device_count(),
         "python": platform.python_version(),
@@ -109,16 +110,6 @@ def machine_info() -> dict[str, Any]:
         "jaxlib": importlib.metadata.version("jaxlib"),
         "convolutions": implementation_name(),
     }
-
-
-def _cpu_name() -> str:
-    """Returns the name of the processor, as in 'AMD EPYC 7B13', from /proc/cpuinfo if there is one."""
-    try:
-        with open("/proc/cpuinfo") as file:
-            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    except OSError:
-        names = []
-    return (names or [platform.processor() or platform.machine()])[0]
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:

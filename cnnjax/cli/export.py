@@ -25,13 +25,24 @@ def add_flags(parser: shared.Parser) -> None:
         help="parameter names in a weight file: torchvision, timm, ..., or own for ours (default: the first that fits)",
     )  # fmt: skip
     parser.add_argument(
-        "--preprocess", metavar="OPS", help="for a weight file: operations on each image, to be written into the export"
+        "--preprocess",
+        metavar="OPS",
+        help="operations on each image, to be written into the export (default: the run's)",
     )
     parser.add_argument(
         "--input",
         metavar="HxW",
         help="image size of a .stablehlo, .onnx, .html or .mlir file (default: as in evaluation)",
     )
+    card = parser.add_argument_group("a card beside a weight file: recipe, data, test results, machine and versions")
+    card.add_argument(
+        "--card", metavar="DIR,DIR,...", default="",
+        help="write FILE's card as a .json file; DIR are runs of the same config with other seeds, at least two",
+    )  # fmt: skip
+    card.add_argument("--about", metavar="TEXT", default="", help="network, data and recipe in a sentence")
+    card.add_argument("--license", metavar="NAME", default="", help="license of the weights, as in Apache-2.0")
+    card.add_argument("--url", default="", help="where the file will be (default: it comes with the package)")
+    shared.add_data_dir_flag(parser)
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
@@ -40,12 +51,46 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     if not args.to:
         raise InputError("--to=FILE is missing, as in --to=network.stablehlo")
 
+    _check_card_flags(args)
+
     console = shared.setup_jax()
     from cnnjax import export, pretrained
+    from cnnjax.evaluation.recipe import with_views
 
     export.check(path, args.names, args.input)
     network = pretrained.load(source, shared.file_options(args), console.print)
+    if args.preprocess is not None:
+        network = network.replace(config=with_views(network.config, preprocess=args.preprocess))
     shape = shared.parse_image_shape(args.input, network.data.shape) if args.input else ()
     for file in export.write(network, path, step=args.step, names=args.names, shape=shape, log=console.print):
         console.print(f"{file}: {file.stat().st_size:,} bytes", soft_wrap=True)
+    if args.card:
+        from cnnjax.evaluation.card import make_card
+        from cnnjax.pretrained import cards
+
+        folders = [pathlib.Path(name) for name in (args.workdir, *args.card.split(",")) if name]
+        card = make_card(
+            path,
+            folders,
+            preprocess=network.config.preprocess,
+            about=args.about,
+            license=args.license,
+            url=args.url,
+            data_dir=args.data_dir,
+            log=lambda line: console.print(line, soft_wrap=True),
+        )
+        cards.write(path.with_suffix(".json"), card)
+        console.print(f"{path.with_suffix('.json')}: the card", soft_wrap=True)
     return 0
+
+
+def _check_card_flags(args: argparse.Namespace) -> None:
+    """Raises InputError for a card without text or license, of something else than a run, and for flags without one."""
+    if not args.card:
+        if given := [name for name in ("about", "license", "url", "data_dir") if getattr(args, name)]:
+            raise InputError(f"--{given[0]} is for a card: give --card=DIR,DIR as well")
+        return
+    if not args.workdir or args.step != "last" or not args.to.endswith((".safetensors", ".pth", ".pt")):
+        raise InputError("--card is for a weight file of a run's last checkpoint: --workdir=DIR --to=FILE.safetensors")
+    if missing := [name for name in ("about", "license") if not getattr(args, name)]:
+        raise InputError(f"--{missing[0]} is missing: a card says it")

@@ -37,6 +37,7 @@ COMMANDS = {
     "data": "list or build data sets, preview an augmentation, find duplicates and label errors",
     "models": "list the networks, with the published results",
     "weights": "list the published weights that can be downloaded",
+    "reproduce": "train published weights of ours from nothing, and compare the result with them",
     "summary": "print a network layer by layer: shapes, parameters, MACs, memory, receptive fields",
     "configs": "list the configs, or print one with the help of every field",
     "bench": "measure speed and memory; compare with PyTorch, and with a saved baseline",

@@ -1,12 +1,14 @@
-"""`cnnjax weights`: lists the published weights by name."""
+"""`cnnjax weights`: lists the published weights by name, those that are trained here first."""
 
 import argparse
 from typing import TYPE_CHECKING
 
 from cnnjax.cli import shared
+from cnnjax.config import FIELDS
 from cnnjax.errors import unknown
 
 if TYPE_CHECKING:
+    from cnnjax.pretrained.cards import Card
     from cnnjax.pretrained.catalog import PublishedWeights
 
 
@@ -39,12 +41,12 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     if not names:
         raise unknown("weights", args.name, rows)
     table = Table(title=f"Published weights: {len(names)}", title_justify="left")
-    for heading in ("name", "network", "top-1", "top-5", "parameters", "downloaded", "license"):
+    for heading in ("name", "network", "top-1", "top-5", "parameters", "on disk", "license"):
         table.add_column(heading, justify="right" if heading in ("top-1", "top-5", "parameters") else "left")
     table.columns[0].no_wrap = table.columns[-1].no_wrap = True
     table.columns[1].overflow = "fold"  # a call string has to stay complete, to be copied
     for row in (rows[name] for name in names):
-        downloaded = "yes" if row.path.is_file() else ""
+        downloaded = "with cnnjax" if not row.url else "yes" if row.path.is_file() else ""
         accuracies = _percent(row.top1), _percent(row.top5)
         table.add_row(row.name, row.model, *accuracies, f"{row.params:,}", downloaded, row.license)
     console.print(table)
@@ -53,6 +55,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
 def _details(row: "PublishedWeights") -> dict[str, str]:
     """Returns all about an entry of the catalog: heading -> text."""
+    published = {"top-1, top-5": f"{_percent(row.top1)}, {_percent(row.top5)}, as published"}
     return {
         "description": row.about,
         "network": row.model,
@@ -60,13 +63,33 @@ def _details(row: "PublishedWeights") -> dict[str, str]:
         "classes": row.classes,
         "preprocess": row.preprocess or "none",
         "normalize": row.normalize,
-        "top-1, top-5": f"{_percent(row.top1)}, {_percent(row.top5)}, as published",
+        **(_card_details(row.card) if row.card else published),
         "license": row.license,
-        "URL": row.url,
+        "URL": row.url or "none: the file comes with cnnjax",
         "digest": row.digest or "none published",
         "file": str(row.path) if row.path.is_file() else f"not downloaded yet; will be {row.path}",
         "train from these": f'--config.init="{row.name}"',
         "evaluate": shared.command_line("evaluate", f"--init={row.name}"),
+        **({"train again": shared.command_line("reproduce", row.name)} if row.card else {}),
+    }
+
+
+def _card_details(card: "Card") -> dict[str, str]:
+    """Returns what a card says of the training and its results: heading -> text."""
+    details = {
+        f"test accuracy, {protocol}": f"{correct[card.config.seed]:,} of {card.images:,} images, "
+        f"{correct[card.config.seed] / card.images:.2%}; seeds "
+        + ", ".join(f"{seed}: {count:,}" for seed, count in correct.items())
+        for protocol in card.protocols
+        if (correct := card.correct(protocol))
+    }
+    low, high = card.interval()
+    settings = (name for name, field in FIELDS.items() if getattr(card.config, name) != field.default)
+    return details | {
+        "one more run": f"{low:,} to {high:,} images, with 95 % probability",
+        "trained": f"{card.date}, {card.minutes:g} min",
+        "on": ", ".join(f"{name} {version}" for name, version in card.stack.items()),
+        "settings": "; ".join(f"{name}={getattr(card.config, name)!r}" for name in settings),
     }
 
 

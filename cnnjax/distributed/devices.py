@@ -1,6 +1,7 @@
 """The CPU cores and GPUs of this machine, and how several processes divide them. Standard library only."""
 
 import os
+import platform
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -24,6 +25,16 @@ def visible_gpus() -> list[str]:
 def visible_cores() -> list[int]:
     """Returns the indices of the CPU cores that this process may run on; [] where the system does not tell."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def processor_name() -> str:
+    """Returns the name of the processor, as in 'AMD EPYC 7B13', from /proc/cpuinfo if there is one."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return (names or [platform.processor() or platform.machine()])[0]
 
 
 def divide(items: Sequence[T], i: int, workers: int) -> list[T]:

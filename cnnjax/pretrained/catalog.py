@@ -1,6 +1,7 @@
 """Catalog of published weights for our networks, and the download of their files.
 
-The rows are in catalog.toml, whose head explains each field.
+The rows of libraries and authors are in catalog.toml, whose head explains each field. Those of weights that are trained
+here, 'cnnjax:NAME', are the cards of `cnnjax.pretrained.cards`.
 """
 
 import dataclasses
@@ -14,7 +15,9 @@ from collections.abc import Callable
 from cnnjax import cache, sealed
 from cnnjax.data import download, imagenet
 from cnnjax.data.catalog import DATASETS
-from cnnjax.errors import unknown
+from cnnjax.errors import InputError, unknown
+from cnnjax.pretrained import cards
+from cnnjax.pretrained.cards import Card
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,22 +50,23 @@ DATA_SETS = {
 
 @dataclasses.dataclass(frozen=True)
 class PublishedWeights:
-    """Weights that a library or author has published: a row of catalog.toml.
+    """Weights that a library, an author or this package has published.
 
     Attributes:
       name: source and name, as in 'torchvision:resnet50.v1'.
       model: call string of our network.
       params: number of parameters of our network.
-      classes: key of `DATA_SETS`: 'imagenet' or 'cifar10'.
+      classes: key of `DATA_SETS`: 'imagenet' or 'cifar10'; with a `card`, the name of the data set.
       preprocess: value of config.preprocess.
       normalize: value of config.normalize.
       top1: published top-1 accuracy in %; None if none was published.
       top5: published top-5 accuracy in %, likewise.
       license: license of the weights.
-      library: key of `cnnjax.pretrained.names.LIBRARIES`, for the names and layouts of the arrays.
-      url: address of the file.
+      library: key of `cnnjax.pretrained.names.LIBRARIES`, for the names and layouts of the arrays; '' for our own.
+      url: address of the file; '' if it comes with the package.
       digest: algorithm and all or the first hexadecimal digits, as in 'sha256:0676ba61'; '' if none was published.
       about: origin of the weights, in a sentence.
+      card: of weights that are trained here, how, and with which results; None for others.
     """
 
     name: str
@@ -78,21 +82,25 @@ class PublishedWeights:
     url: str
     digest: str
     about: str
+    card: Card | None = None
 
     @property
     def path(self) -> pathlib.Path:
-        """Returns the path of the weight file in the cache. The file may not be downloaded yet."""
+        """Returns the path of the weight file, in the package or in the cache. It may not be downloaded yet."""
         source, name = self.name.split(":")
+        if not self.url:
+            return cards.FOLDER / f"{name}.safetensors"
         file = pathlib.PurePosixPath(urllib.parse.urlparse(self.url).path).name
         return cache.folder("weights") / source / name / file
 
 
 @functools.cache
 def rows() -> dict[str, PublishedWeights]:
-    """Returns all published weights by name, as in 'torchvision:resnet50.v1'."""
+    """Returns all published weights by name, as in 'torchvision:resnet50.v1'; first those that are trained here."""
     with pathlib.Path(__file__).with_name("catalog.toml").open("rb") as file:
         groups = tomllib.load(file)
-    weights = {}
+    trained_here = (_card_row(f"{cards.SOURCE}:{name}", card) for name, card in cards.packaged().items())
+    weights = {row.name: row for row in trained_here}
     for source, group in groups.items():
         for name, row in group.pop("weights").items():
             row = {"library": source, "digest": "", "top": ["", ""], "file": ""} | group | row
@@ -103,6 +111,26 @@ def rows() -> dict[str, PublishedWeights]:
             row["top1"], row["top5"] = (value or None for value in row.pop("top"))
             weights[f"{source}:{name}"] = PublishedWeights(name=f"{source}:{name}", **row)
     return weights
+
+
+def _card_row(name: str, card: Card) -> PublishedWeights:
+    """Returns the row of weights that are trained here."""
+    return PublishedWeights(
+        name=name,
+        model=card.config.model,
+        params=card.params,
+        classes=card.config.dataset,
+        preprocess=card.preprocess,
+        normalize=card.config.normalize,
+        top1=100 * card.accuracy(),
+        top5=None,
+        license=card.license,
+        library="",
+        url=card.url,
+        digest=card.digest,
+        about=card.about,
+        card=card,
+    )
 
 
 def is_name(text: str) -> bool:
@@ -118,14 +146,28 @@ def find(name: str) -> PublishedWeights:
     return rows()[name]
 
 
+def find_card(name: str) -> Card:
+    """Returns the card of weights that are trained here. Raises InputError for other names, with the valid ones."""
+    trained_here = {row.name: row.card for row in rows().values() if row.card}
+    if name not in trained_here:
+        if name in rows():
+            raise InputError(f"{name} was not trained here, so there is no recipe; valid: {', '.join(trained_here)}")
+        raise unknown("weights", name, trained_here)
+    return trained_here[name]
+
+
 def fetch(row: PublishedWeights, log: Callable[[str], None]) -> pathlib.Path:
     """Downloads the file of published weights into the cache, unless it is there, and returns its path.
 
     Checks the file's digest. If none was published, the digest of the first download is stored beside the file and
     checked from then on. Raises InputError as `data.download.fetch` does, with the folder in which to put a file that
-    was obtained elsewhere.
+    was obtained elsewhere, and if a file that comes with the package is damaged.
     """
     path = row.path
+    if not row.url:
+        if not path.is_file() or download.digest_of(path, row.digest) != row.digest:
+            raise InputError(f"{path} is missing or damaged, and comes with the package: install cnnjax again")
+        return path
     digest_file = path.with_name(f"{path.name}.sha256")
     path.parent.mkdir(parents=True, exist_ok=True)
     with cache.locked(path.parent / "lock", lambda: log(f"{row.name}: waiting for another process that downloads it")):

@@ -211,6 +211,8 @@ def _expected_network(path: pathlib.Path, options: FileOptions, log: Log) -> Loa
 
 def _published(row: catalog.PublishedWeights) -> Description:
     """Returns the config and data description of published weights."""
+    if row.card:
+        return Description(dataclasses.replace(row.card.config, preprocess=row.preprocess), row.card.data)
     data_set = catalog.DATA_SETS[row.classes]
     config = Config(
         model=row.model,

@@ -3,7 +3,7 @@
 config.json     every setting             metrics.jsonl   one JSON object per line, with its step
 data.json       classes, shape, mean      metrics.crc     checksums of these lines: see `cnnjax.runs.history`
 statistics.npz  long statistics           tensorboard/    the same metrics, for TensorBoard
-versions.json   packages, devices         checkpoints/    see `cnnjax.runs.checkpoint`
+versions.json   packages, processor, ...  checkpoints/    see `cnnjax.runs.checkpoint`
 result.json     the final metrics         evaluations/    see `cnnjax.evaluation.report`
 damaged/        what was found damaged    imports/        see `cnnjax.register`
 
@@ -34,8 +34,10 @@ from cnnjax import __version__, sealed, spec
 from cnnjax import config as configs
 from cnnjax.config import Config
 from cnnjax.data.info import DataInfo
+from cnnjax.distributed.devices import processor_name
 from cnnjax.errors import InputError
 from cnnjax.models import rename_arguments
+from cnnjax.ops.convolution import implementation_name
 from cnnjax.paths import check_run_folder
 from cnnjax.sealed import write_atomically, write_json
 
@@ -167,7 +169,7 @@ def hold_lock(folder: pathlib.Path, activity: str) -> Iterator[None]:
 
 
 def write_versions(workdir: pathlib.Path) -> None:
-    """Writes versions.json: the command, the versions of the packages, and the devices.
+    """Writes versions.json: the command, the versions of the packages, the processor and the devices.
 
     Comes after the other sealed files: from then on none of them may lack its seal.
     """
@@ -178,6 +180,8 @@ def write_versions(workdir: pathlib.Path) -> None:
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in PACKAGES},
         "devices": f"{jax.device_count()} x {device.device_kind} ({device.platform})",
+        "processor": processor_name(),
+        "convolutions": implementation_name(),
         "processes": jax.process_count(),
     }
     write_json(workdir / sealed.WITNESS, content)
