@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cnnjax.console import Console
     from cnnjax.runs.executors import Start
     from cnnjax.runs.supervise import Run
-    from cnnjax.study import sequence
+    from cnnjax.study import Study, sequence
     from cnnjax.study.facts import Fact
     from cnnjax.study.record import Plan, StudyReport
 
@@ -43,6 +43,11 @@ def add_flags(parser: shared.Parser) -> None:
     parser.add_argument(
         "--report_only", action="store_true", help="write the report of the complete runs, and train none"
     )
+    parser.add_argument(
+        "--arms", metavar="PATTERN", default="",
+        help="of a table of results, train the rows with PATTERN in their name alone, and rewrite it with all complete "
+        "runs",
+    )  # fmt: skip
     shared.add_data_dir_flag(parser)
 
 
@@ -74,6 +79,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     console = shared.setup_jax()
     file = pathlib.Path(args.file)
     check_study(study)
+    arms = _choose_arms(args, study)
     start = shared.build_executor(args)
     root = pathlib.Path(args.workdir or f"runs/studies/{file.stem}")
     path = pathlib.Path(args.report or file.parent / "reports") / f"{file.stem}-{args.budget}"
@@ -92,8 +98,11 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         complete = sequence.complete_runs(root, study, args.data_dir)
         first = plan.register(path.with_name(f"{path.name}.json"), study, args.budget, sum(map(len, complete.values())))
         try:
-            if args.report_only:
-                runs = complete
+            if args.report_only or arms:
+                chosen = {arm: runs for arm, runs in runs_of(study.first_seeds()).items() if arm in arms}
+                if failures := train(chosen) if chosen else []:
+                    raise InputError(f"{len(failures)} of these runs failed. {failures[0]}")
+                runs = sequence.complete_runs(root, study, args.data_dir)
                 results = {arm: [conduct.collect(run, study, log) for run in runs[arm]] for arm in runs}
             else:
                 runs, results = sequence.run_looks(study, runs_of, train, log)
@@ -107,6 +116,19 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         log(f"{claim.name}: {claim.headline}")
     log(f"the report is {path}.md, with {path.name}.png, .svg, .csv and .json")
     return 0
+
+
+def _choose_arms(args: argparse.Namespace, study: "Study") -> list[str]:
+    """Returns the arms that --arms names, () without it. Raises InputError if it names none, or for claims."""
+    if not args.arms:
+        return []
+    if study.claims:
+        raise InputError("--arms is for a table of results: the claims of a study need all of its arms")
+    if args.report_only:
+        raise InputError("--arms trains, and --report_only does not: give one of them")
+    if not (arms := shared.matching(args.arms, study.arms)):
+        raise unknown("arm", args.arms, study.arms)
+    return arms
 
 
 def _list(pattern: str, form: str) -> int:

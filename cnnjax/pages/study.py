@@ -14,6 +14,7 @@ from cnnjax.pages.pictures import Picture
 from cnnjax.shell import command_line
 from cnnjax.study import BUDGETS, Study
 from cnnjax.study import page as markdown
+from cnnjax.study.conduct import VERSIONS
 from cnnjax.study.record import ClaimReport, StudyReport, read_report
 
 TEMPLATE = "study.html"
@@ -57,6 +58,7 @@ class StudyPage:
     Attributes:
       name: name of the study.
       budget: 'quick', 'standard' or 'full'.
+      has_claims: False for a table of results, whose plan has none.
       claims: the claims; () before the verdicts.
       figure: the study's figure; None without one.
       shared: the settings of all arms, in a line; '' if the study's file is not here.
@@ -74,6 +76,7 @@ class StudyPage:
 
     name: str
     budget: str
+    has_claims: bool
     claims: tuple[ShownClaim, ...]
     figure: Picture | None
     shared: str
@@ -100,7 +103,8 @@ class StudyPage:
 
     def sections(self) -> Iterator[tuple[str, str]]:
         """Yields the id and name of each section."""
-        yield "claims", "Claims"
+        if self.has_claims:
+            yield "claims", "Claims"
         if self.figure:
             yield "figure", "Figure"
         if self.arms or self.means:
@@ -155,15 +159,18 @@ def study_page(path: pathlib.Path) -> StudyPage:
     return StudyPage(
         name=record.study,
         budget=record.budget,
+        has_claims=bool(record.plan.claims),
         claims=tuple(_claim(claim, metrics, remarks.get(claim.name, "")) for claim in record.claims),
         figure=find_figure(path, _alternative(record)),
         shared="; ".join(f"{name} {_setting(value)}" for name, value in settings.shared.items()) if settings else "",
         arms=_arms(settings) if settings else None,
         means=_means(numbers, metrics) if numbers else None,
         runs=numbers,
-        controlled=_line(f"{markdown.PAIRED} {study.remarks if study else ''}"),
+        controlled=_line(f"{markdown.PAIRED if record.plan.claims else ''} {study.remarks if study else ''}"),
         vary=_line(study.vary) if study else "",
-        reading=tuple(_line(text).replace("*", "") for text in f"\n{markdown.VERDICTS}".split("\n- ")[1:]),
+        reading=tuple(
+            _line(text).replace("*", "") for text in f"\n{markdown.VERDICTS}".split("\n- ")[1:] if record.plan.claims
+        ),
         facts=_facts(record),
         command=command_line("study", str(file), f"--budget={record.budget}"),
         version=__version__,
@@ -232,9 +239,10 @@ def _read_csv(path: pathlib.Path) -> tables.Table | None:
 
 def _means(table: tables.Table, metrics: Mapping[str, str]) -> tables.Table:
     """Builds the table of the mean and standard deviation of each metric by arm."""
-    names, arms = table.headings[2:], dict[str, list[Sequence[str]]]()
+    names = [name for name in table.headings[2:] if name not in VERSIONS]
+    arms: dict[str, list[Sequence[str]]] = {}
     for arm, _, *values in table.rows:
-        arms.setdefault(arm, []).append(values)
+        arms.setdefault(arm, []).append(values[: len(names)])
     rows = [
         [arm, *(markdown.mean_and_sd([float(value) for value in column]) for column in zip(*rows, strict=True)),
          str(len(rows))]

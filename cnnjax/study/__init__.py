@@ -77,25 +77,30 @@ class Panel:
 
     Attributes:
         kind: 'curve' plots a metric of metrics.jsonl over the epochs, 'profile' a list that `measure` returns over the
-            index of its elements (from 1), 'points' the last value of each run on a horizontal axis.
+            index of its elements (from 1), 'points' the last value of each run on a horizontal axis, 'scatter' the
+            arms' means of `metric` over those of `x`, in a picture of its own.
         metric: key of metrics.jsonl, or of `measure`'s result.
         title: heading of the subplot.
         arms: names of the arms to show; () for all.
         log: whether the y axis is logarithmic.
         xlabel: label of the x axis; 'points' has none.
+        x: of 'scatter': the metric on the x axis, which is logarithmic if its values span orders of magnitude.
     """
 
-    kind: Literal["curve", "profile", "points"]
+    kind: Literal["curve", "profile", "points", "scatter"]
     metric: str
     title: str
     arms: tuple[str, ...] = ()
     log: bool = False
     xlabel: str = "epoch"
+    x: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
     """A test of published claims by training runs, as get_study(budget) in a file of experiments/ returns it.
+
+    Without claims, it is a table of results: a row for each arm that has complete runs, sorted by the first metric.
 
     A metric is a key of metrics.jsonl, such as 'test/accuracy', whose last value counts, or a key of `measure`'s
     result.
@@ -106,6 +111,7 @@ class Study:
         claims: what the arms decide.
         panels: subplots of the figure.
         seeds: number of runs of each arm before the first verdicts, with the seeds config.seed, config.seed + 1, ...
+        seeds_of: arm -> another number of runs, of a study without claims.
         max_seeds: seeds are added to the arms of undecided claims up to this number; 0 for no more than `seeds`.
         measure: (run folder, data_dir) -> {metric: number or list of numbers}, called for each complete run; None for
             no metrics but those of metrics.jsonl.
@@ -122,5 +128,10 @@ class Study:
     max_seeds: int = 0
     measure: Measure | None = None
     starts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    seeds_of: Mapping[str, int] = dataclasses.field(default_factory=dict)
     remarks: str = ""
     vary: str = ""
+
+    def first_seeds(self) -> dict[str, int]:
+        """Returns the number of runs of each arm before the first verdicts."""
+        return dict.fromkeys(self.arms, self.seeds) | dict(self.seeds_of)

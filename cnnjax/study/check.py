@@ -13,15 +13,23 @@ from cnnjax.training.recipe import parse_recipe
 def check_study(study: Study) -> None:
     """Checks a study before anything runs.
 
-    Raises InputError for fewer than one seed, arm, claim or panel, `max_seeds` below `seeds`, an invalid config, an arm
-    that starts from one that is not trained from scratch, two claims of one name, or an invalid claim.
+    Raises InputError for fewer than one seed, arm or panel, `max_seeds` below `seeds`, an invalid config, an arm that
+    starts from one that is not trained from scratch, two claims of one name, an invalid claim, and for what only a
+    study with claims, or only one without, can have.
     """
-    numbers = (study.seeds, len(study.arms), len(study.claims), len(study.panels))
-    for name, number in zip(("seeds", "arms", "claims", "panels"), numbers, strict=True):
+    numbers = (min(study.first_seeds().values(), default=1), len(study.arms), len(study.panels))
+    for name, number in zip(("seeds", "arms", "panels"), numbers, strict=True):
         if number < 1:
             raise InputError(f"a study of {number} {name}: expected at least 1")
     if study.max_seeds and study.max_seeds < study.seeds:
         raise InputError(f"max_seeds={study.max_seeds}: expected at least the {study.seeds} of seeds, or 0 for as many")
+    if unknown_arms := study.seeds_of.keys() - study.arms.keys():
+        raise InputError(f"seeds_of: no arm {min(unknown_arms)!r}; {nearest(min(unknown_arms), study.arms)}")
+    if study.claims and study.seeds_of:
+        raise InputError("seeds_of: arms that claims compare have equal numbers of seeds")
+    if not study.claims and study.max_seeds > study.seeds:
+        raise InputError(f"max_seeds={study.max_seeds}: only claims need more seeds, and there are none")
+    _check_panels(study)
     for arm, config in study.arms.items():
         try:
             _check_config(config)
@@ -38,6 +46,17 @@ def check_study(study: Study) -> None:
             _check_claim(claim, study)
         except InputError as error:
             raise InputError(f"claim {claim.name!r}: {error}") from error
+
+
+def _check_panels(study: Study) -> None:
+    """Checks that a scatter plot has an x axis, and stands in a study without claims. Raises InputError."""
+    for panel in study.panels:
+        if panel.kind == "scatter":
+            if study.claims:
+                raise InputError(f"panel {panel.title!r}: a scatter plot is for a study without claims")
+            for metric in (panel.x, panel.metric):
+                if metric not in study.metrics:
+                    raise InputError(f"panel {panel.title!r}: no metric {metric!r}; {nearest(metric, study.metrics)}")
 
 
 def _check_config(config: Config) -> None:

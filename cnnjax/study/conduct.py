@@ -20,6 +20,7 @@ from cnnjax.runs.supervise import End, Run, complete_metrics, has_result, summar
 from cnnjax.study import Study
 from cnnjax.study.progress import Progress
 
+VERSIONS = ("processor", "devices", "python", "jax", "cnnjax")  # of a run, in a table of results
 MEASURED = "measured.json"  # in a run's folder: the result of the study's `measure`
 NEW_FIELDS = ("init_match", "matmul_precision")  # config fields that earlier versions do not have
 FORMER_NAMES = {new: old for old, new in ALIASES.items()}  # of config fields
@@ -32,10 +33,12 @@ class Result:
     Attributes:
         metrics: the parsed lines of metrics.jsonl.
         measured: the result of the study's `measure`; {} without one.
+        versions: the entries of versions.json in `VERSIONS`; {} for a run without that file.
     """
 
     metrics: list[dict[str, Any]]
     measured: dict[str, Any]
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def config_digest(config: Config) -> str:
@@ -59,12 +62,12 @@ def all_runs(
 ) -> dict[str, list[Run]]:
     """Returns all runs of a study, complete or not: arm -> one run for each seed. Starts nothing.
 
-    `seeds` is the number of seeds of each arm; None for `study.seeds` of each. For an arm in `study.starts`,
+    `seeds` is the number of seeds of each arm; None for those before the first verdicts. For an arm in `study.starts`,
     config.init is the folder of the other arm's run with the same seed; that arm needs as many seeds.
     """
     runs: dict[str, list[Run]] = {}
     for arm, arm_config in study.arms.items():
-        count = study.seeds if seeds is None else seeds[arm]
+        count = (seeds or study.first_seeds())[arm]
         configs = [dataclasses.replace(arm_config, seed=arm_config.seed + i) for i in range(count)]
         runs[arm] = [Run(config, run_folder(root, arm, config), data_dir) for config in configs]
     for arm, source in study.starts.items():
@@ -146,7 +149,10 @@ def collect(run: Run, study: Study, log: Callable[[str], None]) -> Result:
             log(f"{error}; the run is measured again")
     if study.measure is not None and not measured:
         workdir.write_json(path, measured := study.measure(run.folder, run.data_dir))
-    return Result(complete_metrics(run.folder), measured)
+    versions = run.folder / "versions.json"
+    content = workdir.read_json(versions) if versions.exists() else {}
+    kept = {name: str(content[name]) for name in VERSIONS if name in content}
+    return Result(complete_metrics(run.folder), measured, kept)
 
 
 def last_value(metric: str, result: Result) -> float:

@@ -20,18 +20,19 @@ PANEL_WIDTH, PANEL_HEIGHT = style.FULL_WIDTH / 2, 2.6  # inches; the height is t
 def draw(path: pathlib.Path, study: Study, results: Results, title: str = "") -> None:
     """Draws the study's figure into `path`.png and `path`.svg: a grid of its panels, with one color per arm.
 
-    `results` is arm -> one `Result` for each complete run; arms without one are left out. `title` stands above the
-    panels.
+    `results` is arm -> one `Result` for each complete run; arms without one are left out, and so are scatter plots: see
+    `cnnjax.study.scatter`. `title` stands above the panels.
     """
     from matplotlib.ticker import MaxNLocator
 
     shown = [arm for arm in study.arms if results[arm]]
-    columns = min(2, len(study.panels))
-    rows = -(-len(study.panels) // columns)
+    panels = [panel for panel in study.panels if panel.kind != "scatter"]
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
     figure = style.new_figure(style.FULL_WIDTH, max(style.SLIDE_HEIGHT, PANEL_HEIGHT * rows))
     colors_of = {arm: style.line_style(i) for i, arm in enumerate(study.arms)}
     lines = []
-    for i, panel in enumerate(study.panels, start=1):
+    for i, panel in enumerate(panels, start=1):
         axes = figure.add_subplot(rows, columns, i)
         axes.set_title(style.wrap(panel.title, PANEL_WIDTH - 0.8, style.FONT, bold=True))
         arms = [arm for arm in shown if not panel.arms or arm in panel.arms]
@@ -58,7 +59,7 @@ def draw(path: pathlib.Path, study: Study, results: Results, title: str = "") ->
     counts = sorted({len(results[arm]) for arm in shown})
     note = ""
     if counts[-1] > 1:
-        points = [panel.kind == "points" for panel in study.panels]
+        points = [panel.kind == "points" for panel in panels]
         count = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
         bands, dots = "; bands: their range" * (not all(points)), "; small dots: single runs" * any(points)
         note = f"mean of {count} runs{bands}{dots}"

@@ -3,20 +3,26 @@
 import functools
 import pathlib
 import re
+import statistics
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnnjax import losses, pretrained, spec
+from cnnjax import losses, pretrained, spec, summarize
 from cnnjax.config import Config
 from cnnjax.data.build import load
 from cnnjax.distributed import sharding
 from cnnjax.evaluation import evaluate
+from cnnjax.evaluation.classification import classification_metrics
 from cnnjax.evaluation.recipe import with_views
+from cnnjax.evaluation.robustness import VariantScorer, corruption_errors
 from cnnjax.evaluation.scoring import Scores, variable_shapes
-from cnnjax.models import create_model
+from cnnjax.models import MODELS, create_model
+from cnnjax.runs import workdir
+from cnnjax.runs.supervise import complete_metrics
 from cnnjax.state import path_name
 from cnnjax.study.propagation import load_run_batch
 
@@ -65,6 +71,43 @@ def parameters(folder: pathlib.Path) -> int:
     network = pretrained.load(folder)
     shapes = variable_shapes(network.model, network.data.shape)
     return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(shapes["params"]))
+
+
+def table_row(
+    folder: pathlib.Path,
+    data_dir: str,
+    *,
+    corruptions: Sequence[str] = (),
+    severities: Sequence[int] = (),
+    corrupted_split: str = "",
+) -> dict[str, float]:
+    """Returns the numbers of a run for a table of results.
+
+    These are 'test_error' and 'ece' (expected calibration error) on the test split; 'parameters', 'macs' for one image,
+    and 'year' of the network (0 without a paper); 'images_per_second', the median in the training, and 'minutes' of
+    training at that speed; and, with `corruptions`, 'corruption_error', the mean error over these, at `severities`, on
+    `corrupted_split` ('' for the test split).
+    """
+    network, scores = pretrained.load(folder), score(folder, data_dir)
+    config, shape = network.config, network.data.shape
+    speeds = [line["train/images_per_second"] for line in complete_metrics(folder) if "train/images_per_second" in line]
+    speed, steps = statistics.median(speeds), workdir.read_json(folder / "result.json")["step"]
+    overall = classification_metrics(scores.scores, scores.labels).overall
+    row = {
+        "test_error": 1 - float(overall["accuracy"]),
+        "ece": float(overall["ece"]),
+        "parameters": parameters(folder),
+        "macs": sum(layer.macs for layer in summarize.layers(network.model, shape)),
+        "year": MODELS[spec.parse(config.model).name].year,
+        "images_per_second": speed,
+        "minutes": steps * config.batch_size / speed / 60,
+    }
+    if corruptions:
+        examples = load(config.dataset, corrupted_split or config.test_split, data_dir)
+        scorer = VariantScorer(network, examples, mesh=sharding.make_mesh(jax.devices()[:1]), log=_silent)
+        classes = np.arange(len(examples.classes))
+        row["corruption_error"] = corruption_errors(scorer, classes, corruptions, severities, _silent).mean
+    return row
 
 
 def flow(folder: pathlib.Path, data_dir: str) -> dict[str, Any]:

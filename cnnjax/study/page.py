@@ -39,8 +39,8 @@ def page(name: str, study: Study, report: StudyReport, values: Values, command: 
             "",
             "## Arms",
             "",
-            *_settings(study),
-            _table(
+            *settings_lines(study),
+            table(
                 ["arm", *study.metrics.values(), "runs"],
                 [
                     [arm, *map(mean_and_sd, metrics.values()), str(len(next(iter(metrics.values()))))]
@@ -99,7 +99,7 @@ def arm_settings(study: Study) -> ArmSettings:
     return ArmSettings(changed, tuple(different), rows)
 
 
-def _settings(study: Study) -> list[str]:
+def settings_lines(study: Study) -> list[str]:
     """Returns the settings that all arms share, in a line, and a table of those in which they differ."""
     settings = arm_settings(study)
     common = "; ".join(f"{name} {_setting(value)}" for name, value in settings.shared.items())
@@ -108,7 +108,7 @@ def _settings(study: Study) -> list[str]:
         [arm, *(_setting(value).replace("|", "\\|") for value in row[:count]), *map(str, row[count:])]
         for arm, row in settings.rows.items()
     ]
-    return [f"All arms: {common}.", "", _table(["arm", *settings.columns], rows), ""]
+    return [f"All arms: {common}.", "", table(["arm", *settings.columns], rows), ""]
 
 
 def _setting(value: object) -> str:
@@ -128,7 +128,7 @@ def _claim(study: Study, claim: Claim, judged: ClaimReport) -> list[str]:
         f"*Where it is made.* {_line(claim.source)}",
         "",
         *([f"*Plan.* {' '.join(judged.changes)}", ""] if judged.changes else []),
-        _table(FINDING, [finding_cells(study.metrics, finding) for finding in judged.findings]),
+        table(FINDING, [finding_cells(study.metrics, finding) for finding in judged.findings]),
         "",
         *([_line(claim.remarks), ""] if claim.remarks else []),
     ]
@@ -159,7 +159,7 @@ def _line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Formats a table in Markdown."""
     return "\n".join("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows])
 

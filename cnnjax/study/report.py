@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from cnnjax.errors import InputError
 from cnnjax.runs import workdir
-from cnnjax.study import Study
+from cnnjax.study import Study, results_table
+from cnnjax.study.conduct import VERSIONS
 from cnnjax.study.figure import draw
 from cnnjax.study.page import page
 from cnnjax.study.plan import changes, make_plan
@@ -53,7 +54,9 @@ def write(path: pathlib.Path, study: Study, results: Results, report: StudyRepor
     the command line that makes the report.
     """
     values = values_of(study, results)
-    write_values(path.with_name(f"{path.name}.csv"), study, values)
+    write_values(path.with_name(f"{path.name}.csv"), study, values, results)
+    if not study.claims:
+        return results_table.write(path, study, results, values, report, command)
     report = dataclasses.replace(report, claims=judge_study(study, values, report.plan))
     draw(path, study, results, _figure_title(path.name, report.claims))
     write_page(path, study, values, report, command)
@@ -76,14 +79,18 @@ def write_page(path: pathlib.Path, study: Study, values: Values, report: StudyRe
     write_report(path.with_name(f"{path.name}.json"), report)
 
 
-def write_values(path: pathlib.Path, study: Study, values: Values) -> None:
-    """Writes the metrics of all runs as a CSV file with the columns 'arm', 'run' (from 0) and the study's metrics."""
+def write_values(path: pathlib.Path, study: Study, values: Values, results: Results | None = None) -> None:
+    """Writes the metrics of all runs as a CSV file with the columns 'arm', 'run' (from 0) and the study's metrics.
+
+    For a study without claims, `results` gives further columns: the machine and the versions of each run.
+    """
     text = io.StringIO()
     rows = csv.writer(text)
-    rows.writerow(["arm", "run", *study.metrics])
+    versions = VERSIONS if results and not study.claims else ()
+    rows.writerow(["arm", "run", *study.metrics, *versions])
     for arm, metrics in values.items():
         for i, row in enumerate(zip(*metrics.values(), strict=True)):
-            rows.writerow([arm, i, *row])
+            rows.writerow([arm, i, *row, *(results[arm][i].versions.get(name, "") for name in versions if results)])
     path.parent.mkdir(parents=True, exist_ok=True)
     workdir.write_atomically(path, text.getvalue().encode(errors="surrogateescape"))
 
@@ -92,10 +99,11 @@ def read_values(path: pathlib.Path, study: Study) -> Values:
     """Reads what `write_values` wrote. Raises InputError if the file has other columns or arms than the study."""
     with path.open(newline="") as file:
         header, *rows = csv.reader(file)
-    if header != ["arm", "run", *study.metrics] or not {row[0] for row in rows} <= study.arms.keys():
+    columns = ["arm", "run", *study.metrics]
+    if header[: len(columns)] != columns or not {row[0] for row in rows} <= study.arms.keys():
         raise InputError(f"{path} belongs to another study: its columns or arms are not those of this one")
     values: dict[str, dict[str, list[float]]] = {arm: {name: [] for name in study.metrics} for arm in study.arms}
     for arm, _, *numbers in rows:
-        for metric, number in zip(study.metrics, numbers, strict=True):
+        for metric, number in zip(study.metrics, numbers[: len(study.metrics)], strict=True):
             values[arm][metric].append(float(number))
     return values

@@ -26,7 +26,7 @@ def run_looks(
     returns a line for each that failed. What is done depends on the complete runs alone, so a study that was killed
     goes on where it stopped. `log` gets a line for each look. Raises InputError if runs failed.
     """
-    seeds = dict.fromkeys(study.arms, study.seeds)
+    seeds = study.first_seeds()
     while True:
         runs = runs_of(seeds)
         if failures := train(runs):
@@ -70,8 +70,7 @@ def values_of(study: Study, results: Results) -> Values:
 
 def complete_runs(root: pathlib.Path, study: Study, data_dir: str) -> Runs:
     """Returns the runs of each arm that are complete, up to the first seed that is not. Changes nothing."""
-    most = max(study.seeds, study.max_seeds)
-    runs = all_runs(root, study, data_dir, dict.fromkeys(study.arms, most))
+    runs = all_runs(root, study, data_dir, {arm: max(n, study.max_seeds) for arm, n in study.first_seeds().items()})
     return {arm: arm_runs[: _leading(arm_runs)] for arm, arm_runs in runs.items()}
 
 

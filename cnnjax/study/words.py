@@ -7,6 +7,7 @@ from cnnjax.metrics import METRICS
 from cnnjax.study import Comparison
 from cnnjax.study.record import CONTRADICTED, EQUAL, HELD, REFUTED, UNDECIDED, Finding
 
+ERRORS = ("test_error", "corruption_error", "ece")  # fractions, of `measure.table_row`
 LARGEST_EFFECT = 100  # standard deviations; above it the deviation is too small to be measured by a few seeds
 
 
@@ -129,9 +130,9 @@ def _direction(difference: float) -> str:
 
 
 def is_fraction(metric: str) -> bool:
-    """Returns whether a metric is one of `METRICS` that is shown as a percentage."""
+    """Returns whether a metric is shown as a percentage: some of `METRICS`, and `measure.table_row`'s errors."""
     row = METRICS.get(metric.rpartition("/")[2])
-    return row is not None and row.format_spec.endswith("%")
+    return metric in ERRORS or (row is not None and row.format_spec.endswith("%"))
 
 
 def _scale(metric: str) -> float:

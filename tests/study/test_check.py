@@ -1,14 +1,17 @@
 """Studies that are refused before anything runs."""
 
+import dataclasses
 from typing import Any
 
 import pytest
 
 from cnnjax.config import Config
 from cnnjax.errors import InputError
-from cnnjax.study import Comparison
+from cnnjax.study import Comparison, Panel
 from cnnjax.study.check import check_study
 from tests.study.test_conduct import claim, study
+
+PLOT = Panel("scatter", "test/accuracy", "a plot", x="depth")
 
 
 def compares(*arguments: Any) -> dict[str, Any]:
@@ -31,7 +34,12 @@ def compares(*arguments: Any) -> dict[str, Any]:
         (compares("fast", "lower", "slow", "depth", -1), "margin=-1; expected 0 or more"),
         (compares("fast", "hihger", "slow", "depth"), "unknown sign 'hihger'; did you mean 'higher'"),
         (compares("fast", "lower", "fast", "depth"), "arm 'fast' is compared with itself"),
-        ({"claims": ()}, "a study of 0 claims: expected at least 1"),
+        ({"seeds_of": {"fast": 2}}, "seeds_of: arms that claims compare have equal numbers of seeds"),
+        ({"claims": (), "seeds_of": {"fats": 2}}, "seeds_of: no arm 'fats'; did you mean 'fast'"),
+        ({"claims": (), "seeds_of": {"fast": 0}}, "a study of 0 seeds: expected at least 1"),
+        ({"claims": (), "max_seeds": 5}, "max_seeds=5: only claims need more seeds"),
+        ({"panels": (PLOT,)}, "panel 'a plot': a scatter plot is for a study without claims"),
+        ({"claims": (), "panels": (dataclasses.replace(PLOT, x="deep"),)}, "panel 'a plot': no metric 'deep'; did you"),
         ({"claims": (claim(comparisons=()),)}, "claim 'fast_is_better': no comparisons"),
         ({"claims": (claim(), claim())}, "2 claims have the name 'fast_is_better': expected one"),
         ({"max_seeds": 2}, "max_seeds=2: expected at least the 3 of seeds"),

@@ -1,0 +1,107 @@
+"""The report of a study without claims: a table of results with a row for each arm, and scatter plots."""
+
+import dataclasses
+import pathlib
+import statistics
+from collections.abc import Mapping, Sequence
+
+from cnnjax.runs import workdir
+from cnnjax.study import Study, scatter
+from cnnjax.study.figure import draw
+from cnnjax.study.page import duration, mean_and_sd, settings_lines, table
+from cnnjax.study.record import StudyReport, write_report
+from cnnjax.study.sequence import Results
+from cnnjax.study.verdict import Values
+from cnnjax.study.words import is_fraction
+
+
+def write(
+    path: pathlib.Path, study: Study, results: Results, values: Values, report: StudyReport, command: str
+) -> StudyReport:
+    """Writes `path`.md, .json, .png and .svg of a study without claims, and a picture for each scatter panel.
+
+    `results` is arm -> one `Result` for each complete run, `values` arm -> metric -> one value for each run. `command`
+    is the command line that makes the report. Returns `report`.
+    """
+    study = sorted_by_result(study, values)
+    draw(path, study, results, report.study.replace("_", " ").capitalize())
+    pictures = scatter.draw(path, study, results)
+    text = page(path.name, study, report, results, values, command, [picture.name for picture in pictures])
+    workdir.write_atomically(path.with_name(f"{path.name}.md"), text.encode(errors="surrogateescape"))
+    write_report(path.with_name(f"{path.name}.json"), report)
+    return report
+
+
+def sorted_by_result(study: Study, values: Values) -> Study:
+    """Returns the study with the arms that have runs, the best mean of the first metric first.
+
+    The first metric is an error, unless its name ends in 'accuracy'.
+    """
+    first = next(iter(study.metrics))
+    means = {arm: statistics.fmean(rows[first]) for arm, rows in values.items() if rows[first]}
+    order = sorted(means, key=means.__getitem__, reverse=first.endswith("accuracy"))
+    return dataclasses.replace(study, arms={arm: study.arms[arm] for arm in order})
+
+
+def page(
+    name: str,
+    study: Study,
+    report: StudyReport,
+    results: Results,
+    values: Values,
+    command: str,
+    pictures: Sequence[str],
+) -> str:
+    """Returns the report in Markdown, of a study with its arms in order. `pictures` are names of files beside it."""
+    missing = [arm for arm in values if arm not in study.arms]
+    rows = [
+        [arm, *(_cell(metric, values[arm][metric]) for metric in study.metrics), str(len(results[arm]))]
+        for arm in study.arms
+    ]
+    machines = {_machine(result.versions) for arm in study.arms for result in results[arm]}
+    return "\n".join(
+        [
+            f"# {report.study}, {report.budget} budget",
+            "",
+            table(["network", *study.metrics.values(), "seeds"], rows),
+            "",
+            f"Means ± standard deviations over the seeds; each run is a line of [{name}.csv]({name}.csv).",
+            *(["", f"Not run yet: {', '.join(missing)}."] if missing else []),
+            "",
+            " ".join(study.remarks.split()),
+            "",
+            *(line for picture in (f"{name}.png", *pictures) for line in (f"![{picture}]({picture})", "")),
+            "## Settings",
+            "",
+            *settings_lines(study),
+            "## Run it",
+            "",
+            f"`{command}`",
+            "",
+            "`--arms=PATTERN` brings the rows of these names up to date. Complete runs are kept.",
+            "",
+            f"- {report.date}; {duration(report.hours)}.",
+            *(f"- {machine}" for machine in sorted(machines)),
+            "",
+        ]
+    )
+
+
+def _cell(metric: str, numbers: Sequence[float]) -> str:
+    """Formats the values of a metric: fractions in percent, numbers above a million in millions, years as they are."""
+    if metric == "year":
+        return f"{numbers[0]:.0f}"
+    if is_fraction(metric):
+        return f"{mean_and_sd([100 * number for number in numbers])} %"
+    if numbers and min(numbers) >= 1e6:
+        return f"{mean_and_sd([number / 1e6 for number in numbers])} M"
+    return mean_and_sd(numbers)
+
+
+def _machine(versions: Mapping[str, str]) -> str:
+    """Describes what a run ran on, as in 'AMD EPYC; python 3.11.2, jax 0.10.2'."""
+    names = [name for name in versions if name not in ("processor", "devices")]
+    where = ", ".join(versions[name] for name in ("processor", "devices") if name in versions)
+    return (
+        "; ".join(filter(None, [where, ", ".join(f"{name} {versions[name]}" for name in names)])) or "unknown machine"
+    )
