@@ -116,6 +116,19 @@ def test_few_know_train() -> None:
     assert sorted(knowing) == ["cnnjax", "cnnjax.bench.measure", "cnnjax.cli.train", "cnnjax.training.reproduce"]
 
 
+def test_nothing_is_sent_to_a_hub_without_the_command() -> None:
+    knowing = {
+        name: {other for other, path in MODULES.items() if name in ours(path)}
+        for name in ("cnnjax.hub.service", "cnnjax.hub.push", "cnnjax.hub.pull")
+    }
+    assert knowing == {
+        "cnnjax.hub.service": {"cnnjax.hub.push", "cnnjax.hub.pull"},
+        "cnnjax.hub.push": {"cnnjax.cli.push"},
+        "cnnjax.hub.pull": {"cnnjax.cli.pull"},
+    }
+    assert not any("huggingface_hub" in foreign(path) for path in SOURCES), "imported by its service only, when called"
+
+
 def test_pictures_of_networks_are_on_top() -> None:
     """The command, the package itself, studies and pages know them, and nothing that they are made of."""
     knowing = {name for name, path in MODULES.items() if any("cnnjax.visualize" in used for used in ours(path))}
