@@ -95,7 +95,7 @@ def get_study(budget: str) -> Study:
         metrics=METRICS,
         claims=(),
         panels=(
-            Panel("points", "test_error", "test error"),
+            Panel("points", "test_error", "CIFAR-10: test error"),
             *(
                 Panel("scatter", "test_error", f"CIFAR-10: test error and {METRICS[x]}", log=True, x=x)
                 for x in ("parameters", "macs", "year", "minutes")

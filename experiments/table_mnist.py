@@ -73,7 +73,7 @@ def get_study(budget: str) -> Study:
         metrics=METRICS,
         claims=(),
         panels=(
-            Panel("points", "test_error", "test error"),
+            Panel("points", "test_error", "MNIST and Fashion-MNIST: test error"),
             *(each(data, x) for data in DATA for x in ("parameters", "macs", "year", "minutes")),
         ),
         seeds=seeds,

@@ -24,7 +24,7 @@ def write(
     is the command line that makes the report. Returns `report`.
     """
     study = sorted_by_result(study, values)
-    draw(path, study, results, report.study.replace("_", " ").capitalize())
+    draw(path, study, results)
     pictures = scatter.draw(path, study, results)
     text = page(path.name, study, report, results, values, command, [picture.name for picture in pictures])
     workdir.write_atomically(path.with_name(f"{path.name}.md"), text.encode(errors="surrogateescape"))

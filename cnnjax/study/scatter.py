@@ -54,14 +54,14 @@ def _draw(path: pathlib.Path, panel: Panel, study: Study, arms: Sequence[str], r
         axes.xaxis.get_major_locator().set_params(integer=True)
     if panel.log:
         axes.set_yscale("log")
-        style.plain_log_ticks(axes.yaxis)
-    if is_fraction(panel.metric):
-        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.6g}%")
-        axes.yaxis.set_minor_formatter(lambda value, _: "")
     axes.set_xlabel(study.metrics[panel.x])
     axes.set_ylabel(study.metrics[panel.metric])
     axes.grid(axis="both")
     axes.margins(x=0.12, y=0.12)
+    if panel.log:
+        style.plain_log_ticks(axes.yaxis)
+    if is_fraction(panel.metric):
+        axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.6g}%")
     seeds = sorted({len(results[arm]) for arm in arms})
     note = f"dots: means of {seeds[0]}{f' to {seeds[-1]}' * (len(seeds) > 1)} runs; lines: their range"
     style.set_title(figure, panel.title, note if seeds[-1] > 1 else "")
