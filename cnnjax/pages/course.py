@@ -5,6 +5,7 @@ Korean. Numbers are read from the reports of the studies, and texts from experim
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,6 +37,7 @@ class Frame:
       other: the words of the other language.
       other_path: relative path of the same page in the other language.
       title: title of the page.
+      home: relative path of the page that the course belongs to; '' for none.
       version: of cnnjax.
     """
 
@@ -44,6 +46,7 @@ class Frame:
     other: Words
     other_path: str
     title: str
+    home: str = ""
     version: str = __version__
 
 
@@ -111,25 +114,29 @@ class Measured:
         return Text(statement=text.statement)
 
 
-def build(folder: pathlib.Path, files: Sequence[pathlib.Path]) -> list[pathlib.Path]:
+def build(folder: pathlib.Path, files: Sequence[pathlib.Path], home: str = "") -> list[pathlib.Path]:
     """Writes the course on the claims of `files`, which are studies and facts, into a folder. Returns the pages' paths.
 
-    Raises InputError for a file, a report or a text that is not valid, and for a folder that cannot be written.
+    `home` is the path, from the folder, of a page that all pages of the course link to; '' for none. Raises InputError
+    for a file, a report or a text that is not valid, and for a folder that cannot be written.
     """
     entries = [measured(entry) for entry in listing.read_entries(files)]
     timelines = [file.parent / "course" / "timeline.toml" for file in files]
     families = next((found for path in timelines if (found := course_timeline.read(path))), ())
     written = []
     for words in course_words.LANGUAGES:
-        for name, content in pages(entries, families, words):
+        for name, content in pages(entries, families, words, home):
             path = folder / (KOREAN_FOLDER if words is course_words.KOREAN else "") / name
             page.write(path, content)
             written.append(path)
     return written
 
 
-def pages(entries: Sequence[Measured], families: tuple[Family, ...], words: Words) -> Iterator[tuple[str, str]]:
-    """Yields the path from the index and the HTML of each page in a language."""
+def pages(
+    entries: Sequence[Measured], families: tuple[Family, ...], words: Words, home: str = ""
+) -> Iterator[tuple[str, str]]:
+    """Yields the path from the index and the HTML of each page in a language. `home` is as in `build`."""
+    frame_of = functools.partial(_frame, words, home)
     rows = {each.path: as_row(each, words) for each in entries}
     groups: dict[str, list[Measured]] = {}
     for each in entries:
@@ -143,30 +150,32 @@ def pages(entries: Sequence[Measured], families: tuple[Family, ...], words: Word
     yield (
         "index.html",
         page.render(
-            INDEX, frame=_frame(words, "index.html", words.course), chapters=chapters, wrong=len(wrong), total=total
+            INDEX, frame=frame_of("index.html", words.course), chapters=chapters, wrong=len(wrong), total=total
         ),
     )
     lists = {name: [rows[each.path] for each in group] for name, group in groups.items()} | {"wrong": wrong}
     for name, listed in lists.items():
         path, is_chapter = f"{name}.html", name in words.chapters
-        frame = _frame(words, path, words.chapters[name] if is_chapter else words.headings[name])
+        frame = frame_of(path, words.chapters[name] if is_chapter else words.headings[name])
         lead = "" if is_chapter else words.sentences[name]
         yield path, page.render(CHAPTER, frame=frame, rows=listed, lead=lead)
     networks = course_timeline.networks(families, {each.entry.claim.name: rows[each.path] for each in entries}, words)
-    frame, bars = _frame(words, "timeline.html", words.headings["timeline"]), course_timeline.bars(networks)
+    frame, bars = frame_of("timeline.html", words.headings["timeline"]), course_timeline.bars(networks)
     yield "timeline.html", page.render(TIMELINE, frame=frame, networks=networks, bars=bars)
     for each in entries:
         group = groups[each.entry.claim.chapter]
         shown = _claim(each, words, rows[each.path], [rows[other.path] for other in group if other is not each])
-        yield each.path, page.render(CLAIM, frame=_frame(words, each.path, shown.row.statement.text), page=shown)
+        yield each.path, page.render(CLAIM, frame=frame_of(each.path, shown.row.statement.text), page=shown)
 
 
-def _frame(words: Words, path: str, title: str) -> Frame:
-    """Returns what all pages have, for the page at a path from the index."""
+def _frame(words: Words, home: str, path: str, title: str) -> Frame:
+    """Returns what all pages have, for the page at a path from the index of its language. `home` is as in `build`."""
     root = "../" * path.count("/")
     if words is course_words.ENGLISH:
-        return Frame(words, root, course_words.KOREAN, f"{root}{KOREAN_FOLDER}/{path}", title)
-    return Frame(words, root, course_words.ENGLISH, f"../{root}{path}", title)
+        other, other_path, base = course_words.KOREAN, f"{root}{KOREAN_FOLDER}/{path}", root
+    else:
+        other, other_path, base = course_words.ENGLISH, f"../{root}{path}", f"../{root}"
+    return Frame(words, root, other, other_path, title, home and base + home)
 
 
 def _counts(rows: Sequence[Row]) -> dict[str, int]:

@@ -1,7 +1,8 @@
 """Writes the sources of the site, for `./launch.sh site`: Markdown pages, pictures, and the settings of MkDocs.
 
-The pages are those of the repository (README, how-tos, experiments, reports), at the same paths, so that their links
-are the same in both; and those of `reference`, written from the code. A file that a page links to becomes a page, too.
+The pages are those of the repository (README, how-tos, notebooks, experiments, reports), at the same paths, so that
+their links are the same in both; and those of `reference`, written from the code. A file that a page links to becomes a
+page, too. The course has pages of its own, in the folder `course`, with links from and to the others.
 The site is on top of everything else: no module imports this one.
 """
 
@@ -14,9 +15,11 @@ from collections.abc import Callable
 from typing import Any
 
 from cnnjax.errors import InputError
-from cnnjax.pages import reference
+from cnnjax.pages import course, reference
 
 STARTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "experiments/README.md", "experiments/howto/README.md")
+COURSE, LESSONS = "course", "experiments/notebooks"
+HOME = "index.html"  # the name that MkDocs gives to the page of README.md
 COPIED = (".csv", ".gif", ".jpg", ".json", ".png", ".svg")  # other files become pages
 LANGUAGES = {".py": "python", ".sh": "sh", ".yaml": "yaml", ".toml": "toml"}
 LINK = re.compile(r"(\]\()([^)\s]+)(\))")
@@ -49,6 +52,7 @@ def write(root: pathlib.Path, folder: pathlib.Path) -> None:
     for name in (SHIM, SHIM.replace(".js", ".LICENSE")):
         _write(docs / "assets" / name, (STATIC / name).read_bytes())
     _write(docs / "assets" / "site.css", STYLE.encode())
+    course.build(docs / COURSE, sorted((root / "experiments").glob("*.py")), home=f"../{HOME}")
     _write(folder / "mkdocs.yml", json.dumps(settings(root, pages), indent=1).encode())  # JSON is YAML
 
 
@@ -68,6 +72,8 @@ def collect(root: pathlib.Path, starts: list[str], generated: dict[str, str]) ->
         elif target not in pages:
             pages[target] = ""  # before its links, which may lead back
             pages[target] = with_links(_page(root, name), root, name, target, waiting.append)
+            if name.endswith(".ipynb"):
+                files.add(name)
     return pages, files
 
 
@@ -93,14 +99,20 @@ def _page(root: pathlib.Path, name: str) -> str:
     if path.suffix == ".md":
         return text
     if path.suffix == ".ipynb":
-        return notebook(text)
+        return notebook(text, path.name)
     return f"# {name}\n\n{reference.fence(text, LANGUAGES.get(path.suffix, 'text'))}"
 
 
-def notebook(text: str) -> str:
-    """Converts a notebook to Markdown: its texts and its code, without outputs."""
-    cells = ((cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"])
-    return "\n\n".join(reference.fence(cell, "python") if kind == "code" else cell for kind, cell in cells) + "\n"
+def notebook(text: str, name: str) -> str:
+    """Converts a notebook to Markdown: its texts and its code, without outputs, and a link to the file `name`."""
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"]]
+    # In a folded answer, Markdown is to stay Markdown.
+    parts = [
+        reference.fence(source, "python") if kind == "code" else source.replace("<details>", '<details markdown="1">')
+        for kind, source in cells
+    ]
+    parts.insert(1, f'<a href="{name}" download>Download this notebook</a>; it is shown here without its pictures.')
+    return "\n\n".join(parts) + "\n"
 
 
 def with_links(text: str, root: pathlib.Path, name: str, target: str, found: Callable[[str], None]) -> str:
@@ -135,6 +147,7 @@ def settings(root: pathlib.Path, pages: dict[str, str]) -> dict[str, Any]:
             (page for page in pages if page.startswith(f"{folder}/")), key=lambda page: ("index" not in page, page)
         )
 
+    lessons = [page for page in below(LESSONS) if not page.endswith("README.md")]
     reports = [{_title(pages[page]): page} for page in below("experiments/reports")]
     nav = [
         {"cnnjax": "README.md"},
@@ -143,9 +156,12 @@ def settings(root: pathlib.Path, pages: dict[str, str]) -> dict[str, Any]:
             {"Commands": below("commands")}, {"Settings": "settings.md"}, {"Recipe cards": below("configs")},
             {"Python": "python.md"},
         ]},
+        {"Learn": [
+            {"Course": f"{COURSE}/index.html"},
+            {"Notebooks": [f"{LESSONS}/README.md", "experiments/first_steps.md", *lessons]},
+        ]},
         {"Experiments": [
             {"All claims": "experiments/README.md"}, {"Reports": reports},
-            {"First steps, a notebook": "experiments/first_steps.md"},
             {"AlexNet: paper and code": "experiments/alexnet_paper_and_code.md"},
             {"Several hosts": "experiments/jobs/README.md"},
         ]},
@@ -170,8 +186,8 @@ def settings(root: pathlib.Path, pages: dict[str, str]) -> dict[str, Any]:
         "extra": {"generator": False, "polyfills": [f"assets/{SHIM}"]},
         "extra_css": ["assets/site.css"],
         "markdown_extensions": [
-            "attr_list", "tables", {"toc": {"permalink": True}}, "pymdownx.highlight", "pymdownx.superfences",
-            {"pymdownx.betterem": {"smart_enable": "all"}},
+            "attr_list", "md_in_html", "tables", {"toc": {"permalink": True}}, "pymdownx.highlight",
+            "pymdownx.superfences", {"pymdownx.betterem": {"smart_enable": "all"}},
         ],
         "validation": {
             "nav": {"omitted_files": "ignore"},

@@ -65,6 +65,28 @@ def test_no_link_is_dead_and_every_page_is_in_the_navigation(docs: pathlib.Path)
     assert {f"experiments/howto/{path.name}" for path in HOWTOS} <= set(listed)
 
 
+def test_the_course_is_in_the_site_with_links_both_ways(docs: pathlib.Path) -> None:
+    nav = json.loads((docs.parent / "mkdocs.yml").read_text())["nav"]
+    assert {"Course": "course/index.html"} in next(part["Learn"] for part in nav if "Learn" in part)
+    pages = sorted((docs / "course").rglob("*.html"))
+    assert len(pages) > 300
+    for page in pages:
+        links = set(re.findall(r'href="([^"#:]+)"', page.read_text()))
+        targets = {(page.parent / link).resolve() for link in links}
+        assert docs / site.HOME in targets
+        assert [target for target in targets - {docs / site.HOME} if not target.is_file()] == []
+
+
+def test_a_notebook_is_a_page_with_folded_answers_and_the_file_itself(docs: pathlib.Path) -> None:
+    text = (docs / "experiments/notebooks/1_convolution.md").read_text()
+    assert text.startswith("# 1. Convolutions")
+    assert '<details markdown="1">\n<summary>Answer</summary>\n\n`vertical.T`' in text
+    assert "```python\ndef convolve(" in text
+    (name,) = re.findall('href="([^"]+)" download', text)
+    original = (ROOT / "experiments/notebooks" / name).read_bytes()
+    assert (docs / "experiments/notebooks" / name).read_bytes() == original
+
+
 def test_the_references_have_every_name(docs: pathlib.Path) -> None:
     assert {path.stem for path in (docs / "commands").glob("*.md")} == {"index", *cli.COMMANDS}
     settings, python = (docs / "settings.md").read_text(), (docs / "python.md").read_text()
