@@ -173,7 +173,7 @@ def test_an_evaluation_ended_at_any_point_has_a_whole_report_or_none(digits_dir:
     again(copies, expected, run)
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".stablehlo"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".stablehlo", ".onnx", ".html"])
 def test_an_export_ended_at_any_point_is_a_whole_file_or_none(
     suffix: str, digits_dir: str, tmp_path: pathlib.Path
 ) -> None:
