@@ -37,7 +37,7 @@ def add_flags(parser: shared.Parser) -> None:
     card = parser.add_argument_group("a card beside a weight file: recipe, data, test results, machine and versions")
     card.add_argument(
         "--card", metavar="DIR,DIR,...", default="",
-        help="write FILE's card as a .json file; DIR are runs of the same config with other seeds, at least two",
+        help="write FILE's card as a .json file; DIR are runs of the same config with other seeds",
     )  # fmt: skip
     card.add_argument("--about", metavar="TEXT", default="", help="network, data and recipe in a sentence")
     card.add_argument("--license", metavar="NAME", default="", help="license of the weights, as in Apache-2.0")

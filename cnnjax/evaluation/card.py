@@ -41,7 +41,7 @@ def make_card(
       data_dir: folder of the data sets; '' for the default one.
       log: receives a line for each score.
 
-    Raises InputError for fewer than three runs, incomplete ones, and runs that differ in more than their seed.
+    Raises InputError for fewer than two runs, incomplete ones, and runs that differ in more than their seed.
     """
     networks = [pretrained.load(folder) for folder in folders]
     config, seeds = networks[0].config, [network.config.seed for network in networks]

@@ -21,7 +21,7 @@ from cnnjax.errors import InputError
 
 SOURCE = "cnnjax"  # of names in the catalog, as in 'cnnjax:lenet5.mnist'
 FOLDER = pathlib.Path(__file__).with_name("weights")
-MIN_SEEDS = 3  # with fewer, the spread says nothing
+MIN_SEEDS = 2  # of one there is no spread; more make `Card.interval` narrower
 LEVEL = 0.95  # probability that one more run is in `Card.interval`
 
 # Entries of versions.json on which the bits of a training may depend.
