@@ -30,6 +30,8 @@ STYLE = """.md-grid { max-width: 70rem }
 .md-typeset table:not([class]) { font-size: .7rem }
 .md-typeset pre > code { font-size: .65rem }
 .md-typeset table:not([class]) th { min-width: 4rem }
+.md-typeset p a, .md-typeset td a { text-decoration: underline }
+.md-tabs__link { opacity: 1 }
 """
 
 
