@@ -53,7 +53,7 @@ CLAIMS = {
     "5_few_images": [
         "right['augmented'].sum() > right['plain'].sum() and test.pvalue < 0.05",
         "transferred['random weights'].mean() > transferred['pixels'].mean() + 0.1",
-        "abs(transferred['trained on digits'].mean() - transferred['random weights'].mean()) < 0.06",
+        "abs(transferred['trained on digits'].mean() - transferred['random weights'].mean()) < 0.12",
     ],
     "6_seeing_inside": [
         "result.metrics['accuracy'] > 0.95",
@@ -124,6 +124,7 @@ def test_every_lesson_is_listed_and_leads_to_the_next() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.zoo
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_a_lesson_runs_and_shows_what_its_text_says(
     path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, digits_dir: str
