@@ -2,9 +2,10 @@
 
 import argparse
 import datetime
+import functools
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cnnjax import config_files
@@ -84,11 +85,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     root = pathlib.Path(args.workdir or f"runs/studies/{file.stem}")
     path = pathlib.Path(args.report or file.parent / "reports") / f"{file.stem}-{args.budget}"
 
-    def log(line: str) -> None:
-        console.print(line, soft_wrap=True)
-
-    def runs_of(seeds: "Mapping[str, int]") -> "sequence.Runs":
-        return conduct.all_runs(root, study, args.data_dir, seeds)
+    log = functools.partial(console.print, soft_wrap=True)
+    runs_of = functools.partial(conduct.all_runs, root, study, args.data_dir)
 
     def train(runs: "sequence.Runs") -> "list[str]":
         return _conduct(console, runs, start, args.workers, 60 * args.stall_timeout)
@@ -119,7 +117,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _choose_arms(args: argparse.Namespace, study: "Study") -> list[str]:
-    """Returns the arms that --arms names, () without it. Raises InputError if it names none, or for claims."""
+    """Returns the arms that --arms names, [] without it. Raises InputError if it names none, or for claims."""
     if not args.arms:
         return []
     if study.claims:

@@ -109,8 +109,7 @@ class Predictor:
     @functools.cached_property
     def _layers(self) -> list[str]:
         """Returns the names of the layers, in the order of execution."""
-        model = probe.features_only_model(self.network)
-        return list(probe.layer_shapes(model, tuple(self.network.data.shape)))
+        return list(probe.layer_shapes(probe.features_only_model(self.network), tuple(self.network.data.shape)))
 
     def single_views(self, pixels: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
         """Returns uint8 images after host operations, one view of each, as the network sees them: uint8 [N, H, W, C].

@@ -1,4 +1,4 @@
-"""What of a run, or of a weight file, goes into a repository, and the list of these files with their digests.
+"""Chooses what of a run, or of a weight file, goes into a repository, and lists these files with their digests.
 
 The list, `MANIFEST`, is a file of the repository, too. Only files of `KINDS` are in it, so that whoever pulls a
 repository gets data and no program: the copies of registered code in imports/ are never run from there.

@@ -121,8 +121,8 @@ def _as_input_error(address: Address) -> Iterator[None]:
 def _meaning(error: Exception, address: Address) -> str:
     """Returns what an error means, and what to do."""
     names = [kind.__name__ for kind in type(error).__mro__]
-    if known := next((MEANINGS[name] for name in names if name in MEANINGS), ""):
-        return known
+    if meaning := next((MEANINGS[name] for name in names if name in MEANINGS), ""):
+        return meaning
     if "RepositoryNotFoundError" in names:
         return f"there is no such repository, or your token may not read it{_similar(address)}"
     status = getattr(getattr(error, "response", None), "status_code", None)

@@ -45,7 +45,7 @@ class Score:
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """All that has to be known of trained weights, to use them and to train them again.
+    """Describes trained weights: what it takes to use them and to train them again.
 
     Attributes:
       about: network, data and recipe in a sentence.

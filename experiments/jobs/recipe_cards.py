@@ -72,7 +72,7 @@ SENTENCE = re.compile(r"Not run here yet\.|Not run on ImageNet here: [^()]*\(exp
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What came of a card: a row of the table.
+    """Holds the result of a card: a row of the table.
 
     Attributes:
       card: name of the file in configs/, and its argument.

@@ -18,7 +18,7 @@ USERS = {"write": "ada", "read": "bob"}  # token -> its user; the second may wri
 
 
 class Refusal(Exception):
-    """What the Hub answers instead: an HTTP status, and the code in its header."""
+    """Refuses a request, as the Hub does: an HTTP status, and the code in its header."""
 
     def __init__(self, status: int, code: str = "") -> None:
         super().__init__(f"{status} {code}")

@@ -18,6 +18,7 @@ from cnnjax.data.catalog import DATASETS
 from cnnjax.errors import InputError
 from cnnjax.evaluation.card import count_correct
 from cnnjax.pretrained import cards, catalog, description, load
+from tests.pretrained import reading
 
 PACKAGED = cards.packaged()
 MAX_BYTES = 3_000_000  # of all weights that come with the package
@@ -107,20 +108,10 @@ def test_weights_are_loaded_from_python(digits_dir: str) -> None:
 
 
 @pytest.fixture
-def folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def folder(tmp_path: pathlib.Path) -> Any:
     """A copy of the package's folder of cards, in place of it."""
-    copy = tmp_path / "weights"
-    shutil.copytree(cards.FOLDER, copy)
-    monkeypatch.setattr(cards, "FOLDER", copy)
-    _forget()
-    yield copy
-    monkeypatch.undo()
-    _forget()
-
-
-def _forget() -> None:
-    cards.packaged.cache_clear()
-    catalog.rows.cache_clear()
+    with reading.packaged_weights(shutil.copytree(cards.FOLDER, tmp_path / "weights")) as copy:
+        yield copy
 
 
 def test_a_card_with_a_url_is_downloaded_and_checked(
@@ -130,7 +121,7 @@ def test_a_card_with_a_url_is_downloaded_and_checked(
     server.content = (folder / "lenet5.digits.safetensors").read_bytes()
     released = dataclasses.replace(PACKAGED["lenet5.digits"], url=f"{server.url}/released.safetensors")
     cards.write(folder / "released.digits.json", released)
-    _forget()
+    reading.forget_weights()
     row = catalog.find("cnnjax:released.digits")
     assert not row.path.exists()
     assert catalog.fetch(row, silent).read_bytes() == server.content

@@ -15,6 +15,7 @@ from cnnjax.errors import InputError
 from cnnjax.evaluation.card import make_card
 from cnnjax.pretrained import cards, catalog
 from tests import tiny
+from tests.pretrained import reading
 
 SETTINGS: dict[str, Any] = {"val_split": "", "test_split": "test", "augment": "flip_lr", "duration": "30 steps"}
 CARD = ("--about=A tiny network.", "--license=CC0-1.0")
@@ -41,19 +42,10 @@ def exported(runs: list[pathlib.Path], digits_dir: str) -> pathlib.Path:
 
 
 @pytest.fixture
-def weights(exported: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def weights(exported: pathlib.Path, tmp_path: pathlib.Path) -> Any:
     """A copy of that folder in place of the package's: the weights 'cnnjax:tiny' are in the catalog."""
-    folder = shutil.copytree(exported, tmp_path / "weights")
-    monkeypatch.setattr(cards, "FOLDER", folder)
-    forget()
-    yield folder
-    monkeypatch.undo()
-    forget()
-
-
-def forget() -> None:
-    cards.packaged.cache_clear()
-    catalog.rows.cache_clear()
+    with reading.packaged_weights(shutil.copytree(exported, tmp_path / "weights")) as folder:
+        yield folder
 
 
 def change(weights: pathlib.Path, **changes: Any) -> None:
@@ -61,7 +53,7 @@ def change(weights: pathlib.Path, **changes: Any) -> None:
     digest = catalog.download.digest_of(weights / "tiny.safetensors", "sha256:")
     card = dataclasses.replace(cards.read(weights / "tiny.json"), digest=digest, **changes)
     cards.write(weights / "tiny.json", card)
-    forget()
+    reading.forget_weights()
 
 
 def flip_a_bit(weights: pathlib.Path) -> None:
