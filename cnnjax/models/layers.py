@@ -16,7 +16,7 @@ from jax.nn.initializers import Initializer
 from jax.typing import ArrayLike, DTypeLike
 
 from cnnjax.ops import pooling
-from cnnjax.ops.convolution import convolution
+from cnnjax.ops.convolution import convolution, dot_general
 
 Value = TypeVar("Value")
 
@@ -323,8 +323,10 @@ class FullyConnected(nn.Module):
         size, x = (self.window, self.window) if self.window else x.shape[1:3], x.astype(self.dtype)
         inputs = math.prod(size) * x.shape[-1]
         kernel = self.param("kernel", self.kernel_init, (inputs, self.features), jnp.float32).astype(self.dtype)
-        slide = self.window > 0
-        y = convolve(x, kernel.reshape(*size, x.shape[-1], -1)) if slide else x.reshape(x.shape[0], -1) @ kernel
+        if self.window:
+            y = convolve(x, kernel.reshape(*size, x.shape[-1], -1))
+        else:
+            y = dot_general(x.reshape(x.shape[0], -1), kernel, (((1,), (0,)), ((), ())))
         if not self.use_bias:
             return y
         bias = self.param("bias", self.bias_init, (self.features,), jnp.float32).astype(self.dtype)

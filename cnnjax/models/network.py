@@ -25,6 +25,7 @@ from cnnjax.models.layers import (
     lookup,
 )
 from cnnjax.models.normalization import BatchNorm, local_response_norm
+from cnnjax.ops.convolution import dot_general
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,7 +218,7 @@ class Network(nn.Module):
                 padding_mode=self.padding_mode,
                 dtype=self.dtype,
             ),
-            dense=partial(nn.Dense, kernel_init=dense_init, dtype=self.dtype),
+            dense=partial(nn.Dense, kernel_init=dense_init, dtype=self.dtype, dot_general=dot_general),
             norm=norm,
             norm_act=norm_act,
             lrn=local_response_norm if self.norm == "lrn" else identity,

@@ -8,6 +8,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 
@@ -24,10 +25,10 @@ def local_response_norm(
     alpha by `size` and use k = 1: for their results pass alpha=1e-4 / 5, k=1.
     """
     with jax.named_scope("local_response_norm"):
-        half, channels = size // 2, x.shape[-1]
-        squares = jnp.pad(_squares(x), ((0, 0),) * (x.ndim - 1) + ((half, size - 1 - half),))
-        sums = sum(squares[..., i : i + channels] for i in range(size))
-        return (x * (k + alpha * sums) ** -beta).astype(x.dtype)
+        half, others = size // 2, x.ndim - 1
+        border = ((0, 0),) * others + ((half, size - 1 - half),)
+        sums = lax.reduce_window(_squares(x), 0.0, lax.add, (1,) * others + (size,), (1,) * x.ndim, border)
+        return (x * _inverse_power(k + alpha * sums, beta)).astype(x.dtype)
 
 
 def spatial_response_norm(
@@ -43,7 +44,15 @@ def spatial_response_norm(
         half = size // 2
         border = (half, size - 1 - half)
         sums = pooling.sum_pool(_squares(x), size, 1, (border, border))
-        return (x * (k + alpha * sums) ** -beta).astype(x.dtype)
+        return (x * _inverse_power(k + alpha * sums, beta)).astype(x.dtype)
+
+
+def _inverse_power(x: jax.Array, beta: float) -> jax.Array:
+    """Returns x ** -beta. For the usual 3/4 it takes two square roots, several times faster on a CPU than a power."""
+    if beta != 0.75:
+        return x**-beta
+    inverse_root = lax.rsqrt(x)
+    return inverse_root * jnp.sqrt(inverse_root)
 
 
 def _squares(x: jax.Array) -> jax.Array:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax.onnx.builder import NCHW, Array, Builder, Operator, Unsupported, integers, tensor, without
+from cnnjax.onnx.builder import NCHW, Array, Builder, Operator, Unsupported, identity, integers, tensor, without
 from cnnjax.onnx.elementwise import elementwise
 from cnnjax.onnx.shapes import padded
 
@@ -101,28 +101,34 @@ def _pool(builder: Builder, values: Sequence[Array], equation: Any, *, is_max: b
 
 
 def _reduce_window(builder: Builder, values: Sequence[Array], equation: Any, *, is_max: bool) -> Array:
-    """Pools by JAX's own primitive, over rows and columns."""
+    """Pools by JAX's own primitive, over rows and columns, or over channels as response normalization does."""
     params = equation.params
-    window, strides, padding = (params[name] for name in ("window_dimensions", "window_strides", "padding"))
     dilations = (*params["base_dilation"], *params["window_dilation"])
-    sides = [(window[axis], strides[axis], *padding[axis]) for axis in (0, -1)]
-    if len(window) != len(NCHW) or any(side != (1, 1, 0, 0) for side in sides) or set(dilations) != {1}:
-        raise Unsupported("a window over other axes than rows and columns")
-    return _pools(builder, values[0], equation, window=window[1:3], strides=strides[1:3], padding=padding[1:3],
-                  is_max=is_max)  # fmt: skip
+    sides = [*zip(params["window_dimensions"], params["window_strides"], params["padding"], strict=True)]
+    pooled = {axis for axis, side in enumerate(sides) if side != (1, 1, (0, 0))}
+    if len(sides) != len(NCHW) or set(dilations) != {1} or not (pooled <= {1, 2} or pooled <= {2, 3}):
+        raise Unsupported("a window over other axes than rows and columns, or columns and channels")
+    order = NCHW if pooled <= {1, 2} else identity(len(NCHW))
+    window, strides, padding = zip(*(sides[axis] for axis in order[2:]), strict=True)
+    return _pools(builder, values[0], equation, window=window, strides=strides, padding=padding, is_max=is_max,
+                  order=order)  # fmt: skip
 
 
 def _pools(
     builder: Builder, x: Array, equation: Any, *, window: Sequence[int], strides: Sequence[int],
-    padding: Sequence[Sequence[int]], is_max: bool,
+    padding: Sequence[Sequence[int]], is_max: bool, order: Sequence[int] = NCHW,
 ) -> Array:  # fmt: skip
-    """Pools. Padding as wide as the window, which ONNX's pools do not take, is added before."""
+    """Pools over the last two axes of `order`, which has JAX's axes as ONNX's pool gets them.
+
+    Padding as wide as the window, which ONNX's pools do not take, is added before.
+    """
     x, out = builder.full(x, equation.invars[0].aval.shape), equation.outvars[0].aval
     if any(max(pads) >= side for pads, side in zip(padding, window, strict=True)):
-        sizes = [size + sum(pads) for size, pads in zip(x.shape[1:3], padding, strict=True)]
         number = np.array(-np.inf if is_max else 0, x.dtype)
-        pads = [(0, 0), *padding, (0, 0)]
-        x = padded(builder, tensor(x), pads, number, (x.shape[0], *sizes, x.shape[3]))
+        pads, sizes = [(0, 0)] * len(order), list(x.shape)
+        for axis, (low, high) in zip(order[2:], padding, strict=True):
+            pads[axis], sizes[axis] = (low, high), sizes[axis] + low + high
+        x = padded(builder, tensor(x), pads, number, tuple(sizes))
         padding = ((0, 0), (0, 0))
     attributes: dict[str, Any] = {
         "kernel_shape": tuple(window),
@@ -130,8 +136,8 @@ def _pools(
         "pads": (*(low for low, _ in padding), *(high for _, high in padding)),
     }
     attributes |= {} if is_max else {"count_include_pad": 1}
-    name = builder.arranged(x, NCHW)
-    y = builder.node("MaxPool" if is_max else "AveragePool", [name], out.shape, out.dtype, NCHW, **attributes)
+    name = builder.arranged(x, order)
+    y = builder.node("MaxPool" if is_max else "AveragePool", [name], out.shape, out.dtype, order, **attributes)
     if is_max:
         return y
     return elementwise(builder, [y, np.array(np.prod(window), out.dtype)], equation, op="Mul")

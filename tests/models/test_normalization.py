@@ -14,13 +14,15 @@ from cnnjax.models.normalization import BatchNorm, local_response_norm, spatial_
 from tests.models import calls
 
 
-def test_response_normalization_is_eq_1_of_the_paper() -> None:
-    x = calls.noise(2, 3, 3, 7) * 50
+@pytest.mark.parametrize(("size", "beta"), [(5, 0.75), (4, 0.75), (3, 0.5)])
+@pytest.mark.parametrize("shape", [(2, 3, 3, 7), (4, 7)])
+def test_response_normalization_is_eq_1_of_the_paper(shape: tuple[int, ...], size: int, beta: float) -> None:
+    x = calls.noise(*shape) * 50
     expected = np.empty_like(x)
     for i in range(7):
-        neighbours = x[..., max(0, i - 2) : min(7, i + 3)]
-        expected[..., i] = x[..., i] / (2 + 1e-4 * (neighbours**2).sum(-1)) ** 0.75
-    np.testing.assert_allclose(local_response_norm(jnp.asarray(x)), expected, rtol=1e-5)
+        neighbours = x[..., max(0, i - size // 2) : min(7, i + (size + 1) // 2)]
+        expected[..., i] = x[..., i] / (2 + 1e-4 * (neighbours**2).sum(-1)) ** beta
+    np.testing.assert_allclose(local_response_norm(jnp.asarray(x), size, beta=beta), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("size", [5, 4, 1])

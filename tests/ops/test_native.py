@@ -96,6 +96,36 @@ def test_the_gradient_of_a_strided_1x1_kernel_is_right_each_time(channels: int) 
 
 
 @needs_onednn
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(("strides", "groups"), [((1, 1), 1), ((2, 3), 1), ((1, 1), 2)])
+def test_images_of_one_pixel_are_rows_of_a_matrix(strides: tuple[int, int], groups: int, dtype: Any) -> None:
+    """oneDNN gets them as one image."""
+    options: Any = {"strides": strides, "padding": ((0, 0), (0, 0)), "dilation": (1, 1), "groups": groups}
+    x, w, g = (draw(i, *shape).astype(dtype) for i, shape in enumerate([(5, 6), (6 // groups, 4), (5, 4)]))
+    one = {"x": x[:, None, None], "w": w[None, None], "g": g[:, None, None]}
+    for role, (a, b, result) in {"output": "xwg", "images": "gwx", "kernel": "xgw"}.items():
+        shape = one[result].shape
+        args, options = (one[a], one[b]), options | {"role": role, "shape": shape}
+        ours = jax.jit(functools.partial(convolution._by_onednn, **options))(*args)
+        assert_near(ours, jax.jit(functools.partial(convolution._by_xla, **options))(*args), 0.01)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_products_of_rows_are_those_of_jax(dtype: Any, fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the processor is `fast` in bfloat16 or not."""
+    monkeypatch.setattr(onednn, "compute_dtype", lambda dtype: jnp.dtype(dtype) if fast else jnp.dtype(jnp.float32))
+    x, w = draw(1, 5, 6).astype(dtype), draw(2, 6, 4).astype(dtype)
+    multiply = functools.partial(convolution.dot_general, dimension_numbers=(((1,), (0,)), ((), ())))
+    as_convolution = "convolution" in str(jax.make_jaxpr(multiply)(x, w))
+    assert as_convolution == (fast and dtype == jnp.bfloat16 and jax.default_backend() == "cpu")
+    assert_near(products(multiply, x, w), products(jnp.matmul, x, w), 0.02)
+    xs = jnp.stack([x, -x])
+    assert_near(jax.vmap(multiply, (0, None))(xs, w), xs @ w, 0.02)
+    assert_near(convolution.dot_general(xs, w, (((2,), (0,)), ((), ()))), xs @ w, 0.02)
+
+
+@needs_onednn
 @pytest.mark.parametrize(("size", "channels"), [(3, (40, 48)), (1, (256, 512)), (5, (16, 96))])
 def test_the_gradient_of_a_kernel_with_much_work_is_right(size: int, channels: tuple[int, int]) -> None:
     """With AVX2 alone it is computed on copies of the images in another layout."""
