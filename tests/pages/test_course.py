@@ -22,7 +22,7 @@ from tests.pages import structure
 EXPERIMENTS = pathlib.Path(__file__).resolve().parents[2] / "experiments"
 FILES = [EXPERIMENTS / f"{name}.py" for name in ("arithmetic_windows", "padding")]
 TEXTS = sorted(path for path in (EXPERIMENTS / "course").glob("*.toml") if path.stem in CHAPTERS)
-WITHOUT_TEXT = 14  # claims without a text of the course: this number may only fall
+WITHOUT_TEXT = 11  # claims without a text of the course: this number may only fall
 NAMES = re.compile(  # digits that are names, or words in the other language
     r"\d+x\d+|10의|0으로|(?<!\d)(?:[2-9]|10)분의 \d"
 )
