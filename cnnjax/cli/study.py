@@ -46,8 +46,7 @@ def add_flags(parser: shared.Parser) -> None:
     )
     parser.add_argument(
         "--arms", metavar="PATTERN", default="",
-        help="of a table of results, train the rows with PATTERN in their name alone, and rewrite it with all complete "
-        "runs",
+        help="of a table of results, train the rows with PATTERN in their name alone; the others stay as they are",
     )  # fmt: skip
     shared.add_data_dir_flag(parser)
 
@@ -74,19 +73,20 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     jax.config.update("jax_platforms", "cpu")  # the GPUs are for the runs
     from cnnjax.runs import workdir
     from cnnjax.runs.signals import Interrupted
-    from cnnjax.study import conduct, plan, report, sequence
+    from cnnjax.study import conduct, plan, report, results_table, sequence
     from cnnjax.study.check import check_study
 
     console = shared.setup_jax()
     file = pathlib.Path(args.file)
     check_study(study)
-    arms = _choose_arms(args, study)
     start = shared.build_executor(args)
     root = pathlib.Path(args.workdir or f"runs/studies/{file.stem}")
     path = pathlib.Path(args.report or file.parent / "reports") / f"{file.stem}-{args.budget}"
 
     log = functools.partial(console.print, soft_wrap=True)
     runs_of = functools.partial(conduct.all_runs, root, study, args.data_dir)
+    before = {} if study.claims else results_table.kept(path.with_name(f"{path.name}.csv"), study)
+    arms = _choose_arms(args, study, before)
 
     def train(runs: "sequence.Runs") -> "list[str]":
         return _conduct(console, runs, start, args.workers, 60 * args.stall_timeout)
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         complete = sequence.complete_runs(root, study, args.data_dir)
         first = plan.register(path.with_name(f"{path.name}.json"), study, args.budget, sum(map(len, complete.values())))
         try:
-            if args.report_only or arms:
+            if args.report_only or not study.claims:
                 chosen = {arm: runs for arm, runs in runs_of(study.first_seeds()).items() if arm in arms}
                 if failures := train(chosen) if chosen else []:
                     raise InputError(f"{len(failures)} of these runs failed. {failures[0]}")
@@ -107,7 +107,12 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         except Interrupted as interrupted:
             log(f"{interrupted}; rerun the same command to resume")
             return 128 + interrupted.signal
-        record = _record(file.stem, args.budget, first, [run.folder for arm_runs in runs.values() for run in arm_runs])
+        if study.claims:
+            folders = [run.folder for arm_runs in runs.values() for run in arm_runs]
+            record = _record(file.stem, args.budget, first, folders)
+        else:
+            results = results_table.with_kept(results, before)
+            record = results_table.record(file.stem, args.budget, first, results)
         command = shared.command_line("study", str(file), f"--budget={args.budget}")
         record = report.write(path, study, results, record, command)
     for claim in record.claims:
@@ -116,10 +121,13 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     return 0
 
 
-def _choose_arms(args: argparse.Namespace, study: "Study") -> list[str]:
-    """Returns the arms that --arms names, [] without it. Raises InputError if it names none, or for claims."""
+def _choose_arms(args: argparse.Namespace, study: "Study", before: "sequence.Results") -> list[str]:
+    """Returns the arms of a table that are to be trained: those that --arms names or, without it, that lack runs.
+
+    `before` are the runs in the table. Raises InputError if --arms names none, or for claims.
+    """
     if not args.arms:
-        return []
+        return [arm for arm in before if len(before[arm]) < study.first_seeds()[arm] and not args.report_only]
     if study.claims:
         raise InputError("--arms is for a table of results: the claims of a study need all of its arms")
     if args.report_only:

@@ -22,7 +22,6 @@ from cnnjax.errors import unknown
 from cnnjax.models import layers
 from cnnjax.models.layers import ACTIVATIONS, FullyConnected
 from cnnjax.models.normalization import BatchNorm, local_response_norm
-from cnnjax.ops.convolution import dot_general
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,8 +137,7 @@ def flatten(x: jax.Array, context: Context) -> jax.Array:
 def dense(x: jax.Array, context: Context, features: int = 0, bias: bool = True) -> jax.Array:
     """Fully connected layer, which flattens feature maps; `features` 0, for the last one, is the number of classes."""
     options = {"kernel_init": context.kernel_init, "dtype": context.dtype, "use_bias": bias, "name": context.name}
-    layer = FullyConnected if x.ndim == 4 else functools.partial(nn.Dense, dot_general=dot_general)
-    return layer(features, **options)(x)
+    return (FullyConnected if x.ndim == 4 else layers.dense)(features, **options)(x)
 
 
 def dropout(x: jax.Array, context: Context, rate: float = 0.5) -> jax.Array:

@@ -303,6 +303,10 @@ class SqueezeExcite(nn.Module):
         return x * nn.sigmoid(gate)[:, None, None, :]
 
 
+# The fully connected layer of every network, on rows [batch, channels].
+dense = partial(nn.Dense, dot_general=dot_general)
+
+
 class FullyConnected(nn.Module):
     """Fully connected layer on feature maps, which can also slide over larger feature maps with the same weights.
 

@@ -19,13 +19,13 @@ from cnnjax.models.layers import (
     FullyConnected,
     activation,
     conv,
+    dense,
     global_avg_pool,
     he_normal,
     lecun_normal,
     lookup,
 )
 from cnnjax.models.normalization import BatchNorm, local_response_norm
-from cnnjax.ops.convolution import dot_general
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,7 +218,7 @@ class Network(nn.Module):
                 padding_mode=self.padding_mode,
                 dtype=self.dtype,
             ),
-            dense=partial(nn.Dense, kernel_init=dense_init, dtype=self.dtype, dot_general=dot_general),
+            dense=partial(dense, kernel_init=dense_init, dtype=self.dtype),
             norm=norm,
             norm_act=norm_act,
             lrn=local_response_norm if self.norm == "lrn" else identity,

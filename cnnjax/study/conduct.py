@@ -21,6 +21,7 @@ from cnnjax.study import Study
 from cnnjax.study.progress import Progress
 
 VERSIONS = ("processor", "devices", "python", "jax", "cnnjax")  # of a run, in a table of results
+RUN_COLUMNS = (*VERSIONS, "hours", "config")  # of its CSV file
 MEASURED = "measured.json"  # in a run's folder: the result of the study's `measure`
 NEW_FIELDS = ("init_match", "matmul_precision")  # config fields that earlier versions do not have
 FORMER_NAMES = {new: old for old, new in ALIASES.items()}  # of config fields
@@ -34,11 +35,19 @@ class Result:
         metrics: the parsed lines of metrics.jsonl.
         measured: the result of the study's `measure`; {} without one.
         versions: the entries of versions.json in `VERSIONS`; {} for a run without that file.
+        hours: time of the training.
+        config: digest of the config (`config_digest`).
     """
 
     metrics: list[dict[str, Any]]
     measured: dict[str, Any]
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    hours: float = 0.0
+    config: str = ""
+
+    def column(self, name: str) -> str:
+        """Returns the cell of the run in one of `RUN_COLUMNS`, '' for one that is not known."""
+        return self.versions.get(name, "") if name in VERSIONS else str(getattr(self, name) or "")
 
 
 def config_digest(config: Config) -> str:
@@ -152,7 +161,8 @@ def collect(run: Run, study: Study, log: Callable[[str], None]) -> Result:
     versions = run.folder / "versions.json"
     content = workdir.read_json(versions) if versions.exists() else {}
     kept = {name: str(content[name]) for name in VERSIONS if name in content}
-    return Result(complete_metrics(run.folder), measured, kept)
+    hours = round(workdir.read_json(run.folder / "result.json").get("seconds", 0.0) / 3600, 4)
+    return Result(complete_metrics(run.folder), measured, kept, hours, config_digest(run.config))
 
 
 def last_value(metric: str, result: Result) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from cnnjax.errors import InputError
 from cnnjax.runs import workdir
 from cnnjax.study import Study, results_table
-from cnnjax.study.conduct import VERSIONS
+from cnnjax.study.conduct import RUN_COLUMNS
 from cnnjax.study.figure import draw
 from cnnjax.study.page import page
 from cnnjax.study.plan import changes, make_plan
@@ -82,15 +82,15 @@ def write_page(path: pathlib.Path, study: Study, values: Values, report: StudyRe
 def write_values(path: pathlib.Path, study: Study, values: Values, results: Results | None = None) -> None:
     """Writes the metrics of all runs as a CSV file with the columns 'arm', 'run' (from 0) and the study's metrics.
 
-    For a study without claims, `results` gives further columns: the machine and the versions of each run.
+    For a study without claims, `results` gives `RUN_COLUMNS`, too: machine, versions, hours and config of each run.
     """
     text = io.StringIO()
     rows = csv.writer(text)
-    versions = VERSIONS if results and not study.claims else ()
-    rows.writerow(["arm", "run", *study.metrics, *versions])
+    columns = RUN_COLUMNS if results and not study.claims else ()
+    rows.writerow(["arm", "run", *study.metrics, *columns])
     for arm, metrics in values.items():
         for i, row in enumerate(zip(*metrics.values(), strict=True)):
-            rows.writerow([arm, i, *row, *(results[arm][i].versions.get(name, "") for name in versions if results)])
+            rows.writerow([arm, i, *row, *(results[arm][i].column(name) for name in columns if results)])
     path.parent.mkdir(parents=True, exist_ok=True)
     workdir.write_atomically(path, text.getvalue().encode(errors="surrogateescape"))
 

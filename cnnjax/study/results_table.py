@@ -1,15 +1,19 @@
 """The report of a study without claims: a table of results with a row for each arm, and scatter plots."""
 
+import csv
 import dataclasses
+import datetime
 import pathlib
 import statistics
 from collections.abc import Mapping, Sequence
 
+from cnnjax.errors import InputError
 from cnnjax.runs import workdir
 from cnnjax.study import Study, scatter
+from cnnjax.study.conduct import VERSIONS, Result, config_digest
 from cnnjax.study.figure import draw
 from cnnjax.study.page import duration, mean_and_sd, settings_lines, table
-from cnnjax.study.record import StudyReport, write_report
+from cnnjax.study.record import Plan, StudyReport, write_report
 from cnnjax.study.sequence import Results
 from cnnjax.study.verdict import Values
 from cnnjax.study.words import is_fraction
@@ -30,6 +34,51 @@ def write(
     workdir.write_atomically(path.with_name(f"{path.name}.md"), text.encode(errors="surrogateescape"))
     write_report(path.with_name(f"{path.name}.json"), report)
     return report
+
+
+def kept(path: pathlib.Path, study: Study) -> dict[str, list[Result]]:
+    """Returns the runs in the table's CSV file: arm -> one `Result` for each run, without the lines of its metrics.
+
+    So a table grows on machines that do not have the runs' folders. Rows of other configs or metrics than the study's
+    are left out, and there are none without the file.
+    """
+    rows: dict[str, list[Result]] = {arm: [] for arm in study.arms}
+    if not path.is_file():
+        return rows
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        for row in csv.DictReader(file):
+            arm = row.get("arm", "")
+            same = arm in study.arms and row.get("config") == config_digest(study.arms[arm])
+            if same and all(row.get(metric) for metric in study.metrics):
+                measured = {metric: float(row[metric]) for metric in study.metrics}
+                versions = {name: row[name] for name in VERSIONS if row.get(name)}
+                rows[arm].append(Result([], measured, versions, float(row.get("hours") or 0), row["config"]))
+    return rows
+
+
+def with_kept(results: Results, before: Results) -> dict[str, list[Result]]:
+    """Returns the runs of each arm, and of `before`, what `kept` returns, those of seeds that it lacks."""
+    return {arm: [*runs, *before[arm][len(runs) :]] for arm, runs in results.items()}
+
+
+def record(name: str, budget: str, plan: Plan, results: Results) -> StudyReport:
+    """Returns the record of a table from its runs: as of today, with the machines and versions of all, and their hours.
+
+    Raises InputError if there are no runs.
+    """
+    runs = [result for arm_results in results.values() for result in arm_results]
+    if not runs:
+        raise InputError(f"no run of {name} is complete, so there is no report; leave out --report_only")
+    versions = {name: ", ".join(sorted({result.versions.get(name, "") for result in runs} - {""})) for name in VERSIONS}
+    return StudyReport(
+        study=name,
+        budget=budget,
+        date=datetime.date.today().isoformat(),
+        machine="; ".join(versions.pop(name) for name in ("processor", "devices")),
+        versions=versions,
+        hours=round(sum(result.hours for result in runs), 3),
+        plan=plan,
+    )
 
 
 def sorted_by_result(study: Study, values: Values) -> Study:
@@ -78,7 +127,7 @@ def page(
             "",
             f"`{command}`",
             "",
-            "`--arms=PATTERN` brings the rows of these names up to date. Complete runs are kept.",
+            "`--arms=PATTERN` trains the rows of these names. Runs in the table or in the folder of the runs are kept.",
             "",
             f"- {report.date}; {duration(report.hours)}.",
             *(f"- {machine}" for machine in sorted(machines)),

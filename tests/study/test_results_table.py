@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import pathlib
+import shutil
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,22 @@ def test_rows_are_brought_up_to_date_one_by_one(tmp_path: pathlib.Path, monkeypa
     assert "Not run yet: x." in page
     assert cli.main([*words, "--arms=x"]) == 0
     assert "Not run yet" not in (tmp_path / "reports" / "mine-quick.md").read_text()
+    csv_file = tmp_path / "reports" / "mine-quick.csv"
+    rows = csv_file.read_text()
+    shutil.rmtree(tmp_path / "runs")  # another machine has the table, and not the runs
+    assert cli.main([*words, "--report_only"]) == 0
+    assert csv_file.read_text() == rows
+    monkeypatch.setitem(EXECUTORS, "local", lambda workers: lambda *args: pytest.fail("nothing is missing"))
+    assert cli.main(words) == 0
+    file.write_text(FILE.replace("return", "arms['x'].batch_size = 7; return"))
+    assert cli.main([*words, "--report_only"]) == 0
+    assert "Not run yet: x." in (tmp_path / "reports" / "mine-quick.md").read_text()
+    monkeypatch.setitem(EXECUTORS, "local", lambda workers: Tabled())
+    assert cli.main(words) == 0
+    assert len(list((tmp_path / "runs").glob("*-*"))) == 1
+    assert csv_file.read_text().splitlines()[:3] == rows.splitlines()[:3]
+    assert cli.main([*words, "--arms=small too"]) == 0
+    assert len(list((tmp_path / "runs").glob("*-*"))) == 2
     capsys.readouterr()
     for flags, message in (
         (["--arms=smal"], None),
@@ -145,6 +162,6 @@ def test_a_run_without_versions_has_empty_cells(tmp_path: pathlib.Path) -> None:
     case = table()
     results = {arm: [Result([], NUMBERS[0.1])] if arm == "poor" else [] for arm in case.arms}
     report.write_values(tmp_path / "x.csv", case, sequence.values_of(case, results), results)
-    assert (tmp_path / "x.csv").read_text().splitlines()[1] == "poor,0,0.2,5000000.0,1998.0,,,,,"
+    assert (tmp_path / "x.csv").read_text().splitlines()[1] == "poor,0,0.2,5000000.0,1998.0,,,,,,,"
     with pytest.raises(InputError, match="belongs to another study"):
         report.read_values(tmp_path / "x.csv", table(metrics={"test/accuracy": "accuracy"}))
