@@ -1,7 +1,9 @@
 """The timeline of the course: families of networks, with the result of the paper, and what was new."""
 
+import csv
 import dataclasses
 import pathlib
+import statistics
 import tomllib
 from collections.abc import Mapping
 
@@ -9,6 +11,8 @@ from cnnjax.errors import InputError
 from cnnjax.pages.course_text import Row
 from cnnjax.pages.course_words import Words
 from cnnjax.pages.page import Bar
+
+RESULTS = "table_cifar10-standard.csv"  # of experiments/table_cifar10.py, in the folder of the reports
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,12 +24,14 @@ class Family:
       title: name of the family, as its paper has it.
       claims: names of the claims that measure what was new.
       new: language -> what was new, in a sentence or two.
+      accuracy: test accuracy of its small form in our table of results, the mean over the seeds; None if it has none.
     """
 
     model: str
     title: str
     claims: tuple[str, ...]
     new: Mapping[str, str]
+    accuracy: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +46,7 @@ class ShownNetwork:
     macs: str
     input: str
     published: str
+    ours: str
     paper: str
     claims: tuple[Row, ...]
 
@@ -48,14 +55,31 @@ def read(path: pathlib.Path) -> tuple[Family, ...]:
     """Reads the families of a timeline; none if there is no such file. Raises InputError if it is not valid."""
     if not path.is_file():
         return ()
+    accuracies = _accuracies(path.parent.parent / "reports" / RESULTS)
     try:
         rows = tomllib.loads(path.read_text(encoding="utf-8"))["networks"]
         return tuple(
-            Family(row["model"], row["title"], tuple(row["claims"]), {lang: row[lang] for lang in ("en", "ko")})
+            Family(
+                row["model"],
+                row["title"],
+                tuple(row["claims"]),
+                {lang: row[lang] for lang in ("en", "ko")},
+                accuracies.get(row.get("result", "")),
+            )
             for row in rows
         )
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is not a timeline: {error}") from error
+
+
+def _accuracies(path: pathlib.Path) -> dict[str, float]:
+    """Returns the mean test accuracy of each row in our table of results; none without the file."""
+    errors: dict[str, list[float]] = {}
+    if path.is_file():
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                errors.setdefault(row["arm"], []).append(float(row["test_error"]))
+    return {arm: 1 - statistics.fmean(values) for arm, values in errors.items()}
 
 
 def networks(families: tuple[Family, ...], rows: Mapping[str, Row], words: Words) -> tuple[ShownNetwork, ...]:
@@ -75,6 +99,7 @@ def networks(families: tuple[Family, ...], rows: Mapping[str, Row], words: Words
                 macs=f"{variant.macs:,}",
                 input="x".join(map(str, variant.input_shape)),
                 published=variant.published,
+                ours="" if family.accuracy is None else words.sentences["ours"].format(f"{family.accuracy:.1%}"[:-1]),
                 paper=variant.paper,
                 claims=tuple(rows[name] for name in family.claims if name in rows),
             )

@@ -294,7 +294,24 @@ def test_the_timeline_is_of_networks_of_the_package_in_order_of_their_papers() -
     sources = "".join(file.read_text() for file in EXPERIMENTS.glob("*.py"))
     assert all(f'"{name}"' in sources for family in families for name in family.claims)
     assert all(MODELS[family.model].published for family in families)
-    assert len(tomllib.loads(path.read_text(encoding="utf-8"))["networks"]) == len(families)
+    rows = tomllib.loads(path.read_text(encoding="utf-8"))["networks"]
+    assert len(rows) == len(families)
+    assert {row["result"] for row in rows} <= config_files.read_study("table_cifar10", "standard").arms.keys()
+
+
+def test_the_timeline_shows_our_own_results(tmp_path: pathlib.Path) -> None:
+    entry = 'model = "alexnet"\ntitle = "AlexNet"\nclaims = []\nen = "new"\nko = "new"'
+    for name in ("course", "reports"):
+        (tmp_path / name).mkdir()
+    path = tmp_path / "course" / "timeline.toml"
+    path.write_text(f'[[networks]]\n{entry}\nresult = "A, B"\n[[networks]]\n{entry}\n')
+    assert [family.accuracy for family in course_timeline.read(path)] == [None, None]
+    table = tmp_path / "reports" / course_timeline.RESULTS
+    table.write_text('arm,run,test_error\n"A, B",0,0.25\nC,0,0.9\n"A, B",1,0.3\n')
+    families = course_timeline.read(path)
+    assert [family.accuracy for family in families] == [pytest.approx(0.725), None]
+    for words, sentence in ((ENGLISH, "is right on 72.5 % of"), (KOREAN, "정확도는 72.5%입니다")):
+        assert sentence in dict(course.pages([], families, words))["timeline.html"]
 
 
 # ----------------------------------------------------------------------------------------------------------- command
