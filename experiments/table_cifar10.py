@@ -58,7 +58,7 @@ SEVERAL = (  # networks of up to the size of ResNet-20, which get three seeds
 )  # fmt: skip
 BUDGETS: dict[str, tuple[dict[str, str], int]] = {  # settings that differ from the card, seeds of `SEVERAL`
     "quick": ({"train_split": "train[:2000]", "test_split": "test[:1000]", "duration": "2 epochs"}, 1),
-    "standard": ({"duration": "4 epochs"}, 3),
+    "standard": ({"duration": "4 epochs", "dtype": "bfloat16"}, 3),
     "full": ({"duration": "100 epochs", "dtype": "bfloat16"}, 3),
 }
 CORRUPTIONS = ("gaussian_noise", "defocus_blur", "fog", "jpeg_compression")  # one of each group of CIFAR-10-C
