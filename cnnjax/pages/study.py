@@ -14,7 +14,7 @@ from cnnjax.pages.pictures import Picture
 from cnnjax.shell import command_line
 from cnnjax.study import BUDGETS, Study
 from cnnjax.study import page as markdown
-from cnnjax.study.conduct import VERSIONS
+from cnnjax.study.conduct import RUN_COLUMNS
 from cnnjax.study.record import ClaimReport, StudyReport, read_report
 
 TEMPLATE = "study.html"
@@ -239,7 +239,7 @@ def _read_csv(path: pathlib.Path) -> tables.Table | None:
 
 def _means(table: tables.Table, metrics: Mapping[str, str]) -> tables.Table:
     """Builds the table of the mean and standard deviation of each metric by arm."""
-    names = [name for name in table.headings[2:] if name not in VERSIONS]
+    names = [name for name in table.headings[2:] if name not in RUN_COLUMNS]
     arms: dict[str, list[Sequence[str]]] = {}
     for arm, _, *values in table.rows:
         arms.setdefault(arm, []).append(values[: len(names)])
