@@ -5,7 +5,7 @@ import datetime
 import functools
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from cnnjax import config_files
@@ -96,20 +96,17 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         complete = sequence.complete_runs(root, study, args.data_dir)
         first = plan.register(path.with_name(f"{path.name}.json"), study, args.budget, sum(map(len, complete.values())))
         try:
-            if args.report_only or not study.claims:
-                chosen = {arm: runs for arm, runs in runs_of(study.first_seeds()).items() if arm in arms}
-                if failures := train(chosen) if chosen else []:
-                    raise InputError(f"{len(failures)} of these runs failed. {failures[0]}")
+            if study.claims and not args.report_only:
+                runs, results = sequence.run_looks(study, runs_of, train, log)
+            else:
+                _train_arms(arms, runs_of(study.first_seeds()), train)
                 runs = sequence.complete_runs(root, study, args.data_dir)
                 results = {arm: [conduct.collect(run, study, log) for run in runs[arm]] for arm in runs}
-            else:
-                runs, results = sequence.run_looks(study, runs_of, train, log)
         except Interrupted as interrupted:
             log(f"{interrupted}; rerun the same command to resume")
             return 128 + interrupted.signal
         if study.claims:
-            folders = [run.folder for arm_runs in runs.values() for run in arm_runs]
-            record = _record(file.stem, args.budget, first, folders)
+            record = _record(file.stem, args.budget, first, runs)
         else:
             results = results_table.with_kept(results, before)
             record = results_table.record(file.stem, args.budget, first, results)
@@ -119,6 +116,15 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         log(f"{claim.name}: {claim.headline}")
     log(f"the report is {path}.md, with {path.name}.png, .svg, .csv and .json")
     return 0
+
+
+def _train_arms(
+    arms: "Sequence[str]", runs: "sequence.Runs", train: "Callable[[sequence.Runs], Sequence[str]]"
+) -> None:
+    """Trains the missing runs of some arms, none if there are none. Raises InputError if runs failed."""
+    chosen = {arm: runs[arm] for arm in arms}
+    if failures := train(chosen) if chosen else []:
+        raise InputError(f"{len(failures)} of these runs failed. {failures[0]}")
 
 
 def _choose_arms(args: argparse.Namespace, study: "Study", before: "sequence.Results") -> list[str]:
@@ -216,7 +222,7 @@ def _conduct(
                                log=lambda line: console.print(line, soft_wrap=True), show=show)  # fmt: skip
 
 
-def _record(name: str, budget: str, plan: "Plan", folders: "Sequence[pathlib.Path]") -> "StudyReport":
+def _record(name: str, budget: str, plan: "Plan", runs: "sequence.Runs") -> "StudyReport":
     """Returns the record of a study without its verdicts: date, machine, versions and hours of its runs.
 
     Raises InputError if there are no runs.
@@ -225,6 +231,7 @@ def _record(name: str, budget: str, plan: "Plan", folders: "Sequence[pathlib.Pat
     from cnnjax.runs import workdir
     from cnnjax.study.record import StudyReport
 
+    folders = [run.folder for arm_runs in runs.values() for run in arm_runs]
     if not folders:
         raise InputError(f"no run of {name} is complete, so there is no report; leave out --report_only")
     here, there = machine_info(), workdir.read_json(folders[0] / "versions.json")

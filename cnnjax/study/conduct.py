@@ -46,7 +46,7 @@ class Result:
     config: str = ""
 
     def column(self, name: str) -> str:
-        """Returns the cell of the run in one of `RUN_COLUMNS`, '' for one that is not known."""
+        """Returns the cell of the run in one of `RUN_COLUMNS`, '' for one that it lacks."""
         return self.versions.get(name, "") if name in VERSIONS else str(getattr(self, name) or "")
 
 

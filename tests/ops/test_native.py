@@ -113,7 +113,7 @@ def test_images_of_one_pixel_are_rows_of_a_matrix(strides: tuple[int, int], grou
 @pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_products_of_rows_are_those_of_jax(dtype: Any, fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether the processor is `fast` in bfloat16 or not."""
+    """Holds whether the processor is `fast` in bfloat16 or not."""
     monkeypatch.setattr(onednn, "compute_dtype", lambda dtype: jnp.dtype(dtype) if fast else jnp.dtype(jnp.float32))
     x, w = draw(1, 5, 6).astype(dtype), draw(2, 6, 4).astype(dtype)
     multiply = functools.partial(convolution.dot_general, dimension_numbers=(((1,), (0,)), ((), ())))
