@@ -58,12 +58,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """
     if args.lists:
         return _list(args.file or "", args.format)
-    if args.format:
-        raise shared.UsageError(f"--{args.format} prints the list of claims: give --list as well")
-    if not args.file:
-        raise shared.UsageError("the following arguments are required: FILE, or --list")
-    if args.budget not in BUDGETS:
-        raise InputError(f"--budget={args.budget}: {nearest(args.budget, BUDGETS)}")
+    _check_flags(args)
     if facts := config_files.read_facts(args.file):
         return _check_facts(args, facts)
     study = config_files.read_study(args.file, args.budget)
@@ -116,6 +111,16 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         log(f"{claim.name}: {claim.headline}")
     log(f"the report is {path}.md, with {path.name}.png, .svg, .csv and .json")
     return 0
+
+
+def _check_flags(args: argparse.Namespace) -> None:
+    """Raises UsageError for --csv or --markdown without --list, or without a file; InputError for a wrong budget."""
+    if args.format:
+        raise shared.UsageError(f"--{args.format} prints the list of claims: give --list as well")
+    if not args.file:
+        raise shared.UsageError("the following arguments are required: FILE, or --list")
+    if args.budget not in BUDGETS:
+        raise InputError(f"--budget={args.budget}: {nearest(args.budget, BUDGETS)}")
 
 
 def _train_arms(
