@@ -20,7 +20,7 @@ from cnnjax.distributed import sharding
 from cnnjax.ops.convolution import implementation_name
 from cnnjax.optim import freezing
 from cnnjax.runs import checkpoint, history, workdir
-from cnnjax.runs.signals import Interrupted, Signals
+from cnnjax.runs.signals import AGREE_EVERY, Interrupted, Signals
 from cnnjax.state import TrainState
 from cnnjax.training.extend import check_duration
 from cnnjax.training.init import split_keys
@@ -31,7 +31,6 @@ from cnnjax.training.state import restore_or_init
 from cnnjax.training.step import jit_step
 
 EVENTS = ("log", "eval", "checkpoint")  # each has a config field: log_every, eval_every, checkpoint_every
-SIGNAL_PERIOD = 10.0  # steps after which the processes of a run agree on signals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,7 +231,7 @@ def feeds(setup: Setup, start: int, total: int, periods: Iterable[float]) -> Ite
 
 def _groups(start: int, total: int, periods: Iterable[float], max_steps: int) -> Iterator[range]:
     """Yields ranges of up to `max_steps` steps that cover `start` to `total`; a range ends where a period is due."""
-    periods = [*periods, *([SIGNAL_PERIOD] if jax.process_count() > 1 else [])]
+    periods = [*periods, *([AGREE_EVERY] if jax.process_count() > 1 else [])]
     while start < total:
         stop = start + 1
         while stop < min(start + max_steps, total) and not any(is_due(stop, period) for period in periods):

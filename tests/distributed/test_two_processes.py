@@ -41,6 +41,15 @@ def first(code: str) -> tuple[str, ...]:
     return (sys.executable, "-c", f"import os, runpy, sys; {code}; {rest}")
 
 
+def signal_itself(step: int, number: int) -> str:
+    """Code for `first`: the process sends itself the signal, once, after `step` or the next one it looks at."""
+    sent = f"(step >= {step} and due and os.kill(os.getpid(), due.pop()), should_stop(self, step))[1]"
+    return (
+        f"from cnnjax.runs.signals import Signals; should_stop, due = Signals.should_stop, [{int(number)}]; "
+        f"Signals.should_stop = lambda self, step: {sent}"
+    )
+
+
 def said(out: str) -> list[str]:
     return [line for line in out.splitlines() if not line.startswith("[Gloo]")]  # which its library prints
 
@@ -87,21 +96,22 @@ def test_two_processes_give_what_one_gives(
 
 
 @pytest.mark.slow
-def test_two_processes_stop_together_and_one_goes_on(digits_dir: str, tmp_path: pathlib.Path) -> None:
-    config = tiny.config(**tiny.EVERYTHING, duration="600 steps", eval_every="200 steps", checkpoint_every="50 steps")
-    processes = several(config, tmp_path / "run", digits_dir)
-    wait_for_checkpoint(tmp_path / "run", processes)
-    for process in processes:
-        process.send_signal(signal.SIGTERM)
-    results = [tiny.wait(process) for process in processes]
+@pytest.mark.parametrize("signaled", [(0,), (1,), (0, 1)], ids=str)
+def test_two_processes_stop_together_and_one_goes_on(
+    signaled: tuple[int, ...], digits_dir: str, tmp_path: pathlib.Path
+) -> None:
+    """They agree at every tenth step."""
+    config = tiny.config(**tiny.EVERYTHING, duration="120 steps", eval_every="40 steps", checkpoint_every="20 steps")
+    before = [first(signal_itself(45, signal.SIGTERM)) if index in signaled else () for index in range(2)]
+    results = [tiny.wait(process) for process in several(config, tmp_path / "run", digits_dir, before=before)]
     assert [(status, err) for status, _, err in results] == [(128 + signal.SIGTERM, "")] * 2
-    step = checkpoint.steps(tmp_path / "run")[-1]
-    assert f"stopped after step {step}; the state is saved" in results[0][1]
+    assert checkpoint.steps(tmp_path / "run")[-1] == 50
+    assert "stopped after step 50; the state is saved" in results[0][1]
     assert said(results[1][1]) == []
     status, out, err = tiny.wait(tiny.start(config, tmp_path / "run", digits_dir, devices=2))
     assert status == 0, err
-    assert f"going on from step {step}" in out.replace(",", "")
-    assert checkpoint.steps(tmp_path / "run")[-1] == 600
+    assert "going on from step 50" in out
+    assert checkpoint.steps(tmp_path / "run")[-1] == 120
 
 
 @pytest.mark.slow
@@ -113,10 +123,11 @@ def test_without_one_of_its_processes_a_run_ends_and_can_go_on(
 ) -> None:
     """Killed, a process closes its connections; stopped, it leaves them open and is silent, as a host that is gone."""
     config = tiny.config(val_split="", duration="400 steps", checkpoint_every="20 steps", log_every="20 steps")
-    quick = first("from cnnjax.distributed import processes; processes.HEARTBEAT_SECONDS = 10")
-    processes = several(config, tmp_path, digits_dir, before=(quick, quick))
+    quick = "from cnnjax.distributed import processes; processes.HEARTBEAT_SECONDS = 10"
+    before = [first(quick), first(quick)]
+    before[victim] = first(f"{quick}; {signal_itself(45, number)}")
+    processes = several(config, tmp_path, digits_dir, before=before)
     wait_for_checkpoint(tmp_path, processes)
-    processes[victim].send_signal(number)
     begun = time.monotonic()
     status, _, err = tiny.wait(processes[1 - victim], seconds=60)
     assert time.monotonic() - begun < 30
