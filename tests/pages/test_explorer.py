@@ -3,6 +3,7 @@
 import base64
 import json
 import pathlib
+import re
 from typing import Any
 
 import jax.numpy as jnp
@@ -92,13 +93,58 @@ def test_a_browser_computes_the_same_logits_and_shows_every_layer(
     trained, images = network(text, shape, drawn=True), images_of(2, shape)
     content = export.export_page(trained, "last", print)
     given = json.dumps({"shape": images.shape, "data": images.ravel().tolist()})
-    script = f"<script>{WALK}\nconst answer = [...compute(graph, {given}).get('logits').data];</script>"
+    script = f"<script>{WALK}\nconst answer = [...compute(networks[0].graph, {given}).get('logits').data];</script>"
     found = told(browser, content.replace("</main>", f"{script}</main>"), width, tmp_path)
     assert (found["errors"], found["requests"]) == ([], [])
     assert found["scroll"] <= width
     expected = np.asarray(logits(trained, images))
     tolerance = 1e-4 * max(1.0, float(np.abs(expected).max()))
     np.testing.assert_allclose(np.reshape(found["answer"], expected.shape), expected, atol=tolerance, rtol=0)
+
+
+# The second page is opened as a file, both networks see the first one's image, and every layer of the second is shown.
+SECOND = """
+var answer = null;
+(async () => {
+  await openFile(new File([SECOND], "other.html"));
+  $("network").value = 1;
+  $("network").dispatchEvent(new Event("change"));
+  for (const option of $("layers").options) { $("layers").value = option.value; showLayer(); }
+  hidden = [2, 2];
+  predict();
+  await openFile(new File(["<p>no network"], "wrong.html"));
+  const shown = $("predictions").querySelectorAll("caption");
+  answer = {
+    images: networks.map((each) => [...imageFor(each).data]),
+    logits: networks.map((each) => [...each.values.get("logits").data]),
+    captions: [...shown].map((each) => each.textContent), layers: $("layers").options.length,
+    told: $("told").textContent, trouble: $("trouble").textContent,
+  };
+})();
+"""
+
+
+@pytest.mark.slow
+def test_two_networks_of_different_sizes_see_one_image(tmp_path: pathlib.Path) -> None:
+    browser, texts = find_browser(), {"lenet5": (28, 28, 1), "mlp(features=(8,))": (14, 20, 3)}
+    trained = [network(text, shape, drawn=True) for text, shape in texts.items()]
+    first, second = [export.export_page(each, "last", print) for each in trained]
+    escaped = json.dumps(second).replace("</", "<\\/")
+    script = f"<script>const SECOND = {escaped};{SECOND}</script>"
+    found = told(browser, first.replace("</main>", f"{script}</main>"), 360, tmp_path)
+    assert (found["errors"], found["requests"]) == ([], [])
+    assert found["scroll"] <= 360
+    answer = found["answer"]
+    assert answer["captions"] == list(texts)
+    assert answer["layers"] > 0
+    assert re.match("The networks (dis)?agree. With the square. Computed in", answer["told"])
+    assert answer["trouble"] == "wrong.html is no page of a network, as cnnjax export writes it."
+    for each, shape, image, computed in zip(trained, texts.values(), answer["images"], answer["logits"], strict=True):
+        pixels = np.array(image, np.uint8).reshape(1, *shape)
+        np.testing.assert_allclose([computed], np.asarray(logits(each, pixels)), atol=1e-4, rtol=1e-4)
+        rows, columns = [slice(round(2 * size / 28), round(7 * size / 28)) for size in shape[:2]]
+        assert (pixels[0, rows, columns] == 128).all()
+        assert (pixels == 128).sum() < pixels.size / 2
 
 
 @pytest.mark.slow

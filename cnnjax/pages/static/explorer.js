@@ -1,71 +1,130 @@
 "use strict";
-// The page of one network: an image becomes a prediction, and each layer can be looked into.
+// The page of a network: an image becomes a prediction, and each layer can be looked into. A second network, from
+// another such page, can see the same image.
 
 const $ = (id) => document.getElementById(id);
-const network = JSON.parse($("graph").textContent);
-const graph = decode(network, $("weights").textContent.trim());
-const [HEIGHT, WIDTH, CHANNELS] = network.shape;
-const nodeOf = new Map(graph.nodes.map((node) => [node.outputs[0], node]));
-const constants = new Map(graph.constants);
 const HIDDEN = new Set(["Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Pad", "Slice", "Shape", "Expand", "Split"]);
 const MAPS = 64; // shown at once
 const pixels = $("pixels").getContext("2d", { willReadFrequently: true });
-let values = null, layer = null, map = 0, place = [0, 0], hidden = null, shown = MAPS;
+const networks = [networkOf(document)]; // at most two
+const [HEIGHT, WIDTH, CHANNELS] = networks[0].shape;
+let net = networks[0]; // whose layers are shown
+let layer = null, map = 0, place = [0, 0], hidden = null, shown = MAPS;
+
+// The network of a page such as this one; throws an error for another page.
+function networkOf(page) {
+  const data = JSON.parse(page.getElementById("graph").textContent);
+  const graph = decode(data, page.getElementById("weights").textContent.trim());
+  const constants = new Map(graph.constants);
+  return {
+    name: page.title, classes: data.classes, shape: data.shape, resize: data.resize, graph, constants,
+    nodeOf: new Map(graph.nodes.map((node) => [node.outputs[0], node])),
+    layers: graph.nodes.filter((node) => !HIDDEN.has(node.op) && !(node.op in { Sub: 1, Div: 1, Mul: 1 } && node.inputs[0] === "images")),
+    fields: receptiveFields(graph, constants),
+    values: null, // of its last image: name of a tensor -> {shape, data}
+  };
+}
 
 const number = (x) => (Number.isInteger(x) ? String(x) : Math.abs(x) >= 1000 || Math.abs(x) < 0.001 ? x.toExponential(1) : x.toPrecision(3)).replace("-", "\u2212");
 const element = (tag, text = "", properties = {}) => Object.assign(document.createElement(tag), { textContent: text }, properties);
 
 // ------------------------------------------------------------------------------------------------------------- the image
 
-function currentImage() {
-  const rgba = pixels.getImageData(0, 0, WIDTH, HEIGHT).data, data = new Float32Array(HEIGHT * WIDTH * CHANNELS);
-  for (let i = 0; i < HEIGHT * WIDTH; i++) {
+// The image, with the gray square if there is one, as a network takes it: of its size, in color or gray.
+function imageFor({ shape: [height, width, channels] }, square = hidden) {
+  let from = pixels;
+  if (height !== HEIGHT || width !== WIDTH) {
+    from = Object.assign(document.createElement("canvas"), { width, height }).getContext("2d", { willReadFrequently: true });
+    from.imageSmoothingQuality = "high";
+    from.drawImage(pixels.canvas, 0, 0, width, height);
+  }
+  const rgba = from.getImageData(0, 0, width, height).data, data = new Float32Array(height * width * channels);
+  for (let i = 0; i < height * width; i++) {
     const [r, g, b] = rgba.subarray(4 * i, 4 * i + 3);
-    if (CHANNELS === 3) data.set([r, g, b], 3 * i);
-    else data.fill(Math.round(0.299 * r + 0.587 * g + 0.114 * b), CHANNELS * i, CHANNELS * (i + 1));
+    if (channels === 3) data.set([r, g, b], 3 * i);
+    else data.fill(Math.round(0.299 * r + 0.587 * g + 0.114 * b), channels * i, channels * (i + 1));
   }
-  return { shape: [1, HEIGHT, WIDTH, CHANNELS], data };
-}
-
-function withSquare(image, [top, left], side) {
-  const data = image.data.slice();
-  for (let y = Math.max(0, top); y < Math.min(HEIGHT, top + side); y++) {
-    for (let x = Math.max(0, left); x < Math.min(WIDTH, left + side); x++) {
-      data.fill(128, (y * WIDTH + x) * CHANNELS, (y * WIDTH + x + 1) * CHANNELS);
-    }
+  if (square) {
+    const [top, bottom] = [square[0], square[0] + side()].map((y) => Math.round(Math.max(0, Math.min(HEIGHT, y)) * height / HEIGHT));
+    const [left, right] = [square[1], square[1] + side()].map((x) => Math.round(Math.max(0, Math.min(WIDTH, x)) * width / WIDTH));
+    for (let y = top; y < bottom; y++) data.fill(128, (y * width + left) * channels, (y * width + right) * channels);
   }
-  return { shape: image.shape, data };
+  return { shape: [1, height, width, channels], data };
 }
 
 function predict() {
-  const start = performance.now();
-  const image = currentImage();
-  values = compute(graph, hidden ? withSquare(image, hidden, side()) : image);
-  const milliseconds = performance.now() - start;
-  showPrediction(milliseconds);
+  for (const each of networks) {
+    const start = performance.now();
+    each.values = compute(each.graph, imageFor(each));
+    each.milliseconds = performance.now() - start;
+  }
+  showPredictions();
   drawOverlay();
   showLayer();
 }
 
-function showPrediction(milliseconds) {
-  const chances = values.get("probabilities").data, logits = values.get("logits").data;
-  const best = [...chances.keys()].sort((a, b) => chances[b] - chances[a]).slice(0, 5);
-  $("prediction").replaceChildren(...best.map((index) => {
+// Indices of the classes, the most probable first.
+const ranked = ({ values }) => {
+  const chances = values.get("probabilities").data;
+  return [...chances.keys()].sort((a, b) => chances[b] - chances[a]);
+};
+const percent = (chance) => `${(100 * chance).toFixed(1)} %`;
+
+function showPredictions() {
+  const answers = networks.map((each) => each.classes[ranked(each)[0]]);
+  const same = new Set(answers).size === 1;
+  $("answer").textContent = same ? answers[0] : answers.join(" or ");
+  $("told").textContent = `${networks.length === 1 ? "" : same ? "The networks agree. " : "The networks disagree. "}${hidden ? "With the square. " : ""}Computed in ${networks.map((each) => `${each.milliseconds.toFixed(0)} ms`).join(" and ")}.`;
+  $("predictions").replaceChildren(...networks.map(predictionOf));
+}
+
+function predictionOf(each) {
+  const chances = each.values.get("probabilities").data, logits = each.values.get("logits").data;
+  const table = element("table"), head = element("tr"), body = element("tbody");
+  head.append(element("th", "Class", { scope: "col", className: "text" }), element("th", "Probability", { scope: "col" }),
+    element("th", "Logit", { scope: "col" }), element("td", "", { className: "bar" }));
+  for (const index of ranked(each).slice(0, 5)) {
     const row = element("tr"), bar = element("td", "", { className: "bar" }), fill = element("span");
     fill.style.width = `${100 * chances[index]}%`;
     bar.append(fill);
-    row.append(element("th", network.classes[index], { scope: "row", className: "text" }),
-      element("td", `${(100 * chances[index]).toFixed(1)} %`), element("td", number(logits[index])), bar);
-    return row;
-  }));
-  $("answer").textContent = network.classes[best[0]];
-  $("told").textContent = `${(100 * chances[best[0]]).toFixed(1)} % ${hidden ? "with the square" : ""} (computed in ${milliseconds.toFixed(0)} ms)`;
+    row.append(element("th", each.classes[index], { scope: "row", className: "text" }),
+      element("td", percent(chances[index])), element("td", number(logits[index])), bar);
+    body.append(row);
+  }
+  const header = element("thead");
+  header.append(head);
+  table.append(element("caption", networks.length === 1 ? "The most probable classes" : each.name), header, body);
+  return table;
+}
+
+// A page of a network becomes the second network; anything else has to be a picture.
+async function openFile(file) {
+  const page = /\.html?$/i.test(file.name);
+  try {
+    await (page ? addNetwork(file) : showFile(file));
+    $("trouble").textContent = "";
+  } catch {
+    $("trouble").textContent = page ? `${file.name} is no page of a network, as cnnjax export writes it.` : `${file.name} is no picture that this browser can read.`;
+  }
+}
+
+async function addNetwork(file) {
+  const second = networkOf(new DOMParser().parseFromString(await file.text(), "text/html"));
+  if (second.name === networks[0].name) second.name += ` (${file.name})`;
+  networks[1] = second;
+  $("network").replaceChildren(...networks.map(({ name }, i) => element("option", name, { value: i })));
+  $("network-box").hidden = false;
+  $("drops-box").hidden = true;
+  net = networks[0];
+  predict();
+  listLayers();
+  showLayer();
 }
 
 // A photograph is cut to the middle as the evaluation does: the shorter side is scaled, then the center is taken.
 async function showFile(file) {
   const picture = await createImageBitmap(file);
-  const scale = (network.resize || Math.min(HEIGHT, WIDTH)) / Math.min(picture.width, picture.height);
+  const scale = (networks[0].resize || Math.min(HEIGHT, WIDTH)) / Math.min(picture.width, picture.height);
   const fit = Math.max(scale, HEIGHT / picture.height, WIDTH / picture.width);
   const [w, h] = [picture.width * fit, picture.height * fit];
   pixels.imageSmoothingQuality = "high";
@@ -148,7 +207,7 @@ $("pixels").addEventListener("keydown", (event) => {
   if (event.key === "Escape") hidden = null;
   else if (move && $("occlude").checked) {
     const step = Math.max(1, Math.round(side() / 2));
-    hidden = (hidden || [0, 0]).map((c, axis) => Math.max(0, Math.min(network.shape[axis] - side(), c + move[axis] * step)));
+    hidden = (hidden || [0, 0]).map((c, axis) => Math.max(0, Math.min([HEIGHT, WIDTH][axis] - side(), c + move[axis] * step)));
   } else return;
   event.preventDefault();
   soon();
@@ -156,40 +215,59 @@ $("pixels").addEventListener("keydown", (event) => {
 $("side").addEventListener("input", () => { $("side-told").textContent = `${side()} pixels`; if (hidden) soon(); });
 $("occlude").addEventListener("change", () => { hidden = null; soon(); });
 $("clear").addEventListener("click", clear);
-$("file").addEventListener("change", (event) => event.target.files[0] && showFile(event.target.files[0]));
+for (const id of ["file", "second"]) {
+  $(id).addEventListener("change", (event) => event.target.files[0] && openFile(event.target.files[0]));
+}
 addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", (event) => {
   event.preventDefault();
-  if (event.dataTransfer.files[0]) showFile(event.dataTransfer.files[0]);
+  if (event.dataTransfer.files[0]) openFile(event.dataTransfer.files[0]);
 });
 
-$("where").addEventListener("click", async () => { // the occlusion map: how much of the prediction each square takes away
-  const image = currentImage(), best = values.get("probabilities").data.reduce((b, p, i, all) => (p > all[b] ? i : b), 0);
-  const whole = compute(graph, image).get("probabilities").data[best], step = Math.max(1, Math.round(side() / 2));
-  const drops = [];
+$("where").addEventListener("click", async () => { // the occlusion maps: how much of the prediction each square takes away
+  const figures = [];
+  for (const each of networks) figures.push(occlusionMap(each, await drops(each)));
+  $("where").textContent = "Where does it look?";
+  $("drops-box").replaceChildren(...figures);
+  $("drops-box").hidden = false;
+});
+
+// How much less probable the class of the whole image is with a gray square, for each place of the square.
+async function drops(each) {
+  const whole = compute(each.graph, imageFor(each, null)).get("probabilities").data;
+  const best = whole.indexOf(Math.max(...whole)), step = Math.max(1, Math.round(side() / 2)), rows = [];
   for (let top = 0; top <= HEIGHT - side(); top += step) {
     const row = [];
     for (let left = 0; left <= WIDTH - side(); left += step) {
-      row.push(whole - compute(graph, withSquare(image, [top, left], side())).get("probabilities").data[best]);
+      row.push(whole[best] - compute(each.graph, imageFor(each, [top, left])).get("probabilities").data[best]);
     }
-    drops.push(row);
-    $("where").textContent = `Row ${drops.length} of ${Math.floor((HEIGHT - side()) / step) + 1} \u2026`;
+    rows.push(row);
+    $("where").textContent = `Row ${rows.length} of ${Math.floor((HEIGHT - side()) / step) + 1} \u2026`;
     await new Promise((done) => setTimeout(done));
   }
-  $("where").textContent = "Where does it look?";
-  const canvas = $("drops");
-  paint(canvas, drops.flat(), drops[0].length, drops.length);
-  $("drops-box").hidden = false;
-  $("drops-told").textContent = `How much less likely "${network.classes[best]}" is with a gray square of ${side()} pixels there: at most ${number(100 * Math.max(...drops.flat()))} points less. Orange: it is less likely; blue: more.`;
-});
+  return { best, rows };
+}
+
+function occlusionMap(each, { best, rows }) {
+  const figure = element("figure"), canvas = element("canvas", "", { className: "pixelated" });
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", "Map of how much each part of the image matters");
+  paint(canvas, rows.flat(), rows[0].length, rows.length);
+  const most = number(100 * Math.max(...rows.flat()));
+  figure.append(canvas, element("figcaption", `${networks.length === 1 ? "How" : `${each.name}: how`} much less probable "${each.classes[best]}" is with a gray square of ${side()} pixels there: at most ${most} points less. Orange: less probable; blue: more.`));
+  return figure;
+}
 
 // ------------------------------------------------------------------------------------------------------------ the layers
 
 // Which pixels of the image position i of a tensor depends on: rows jump * i + low to jump * i + high; null for all.
-const fields = new Map([["images", { jump: [1, 1], low: [0, 0], high: [0, 0] }]]);
-for (const node of graph.nodes) fields.set(node.outputs[0], fieldOf(node));
+function receptiveFields(graph, constants) {
+  const fields = new Map([["images", { jump: [1, 1], low: [0, 0], high: [0, 0] }]]);
+  for (const node of graph.nodes) fields.set(node.outputs[0], fieldOf(node, constants, fields));
+  return fields;
+}
 
-function fieldOf(node) {
+function fieldOf(node, constants, fields) {
   const known = node.inputs.filter((name) => !constants.has(name)).map((name) => fields.get(name) ?? null);
   const a = node.attributes;
   if (!known.length || known.includes(null)) return null;
@@ -211,26 +289,24 @@ function fieldOf(node) {
   };
 }
 
-const layers = graph.nodes.filter((node) => !HIDDEN.has(node.op) && !(node.op in { Sub: 1, Div: 1, Mul: 1 } && node.inputs[0] === "images"));
-
 function listLayers() {
-  $("layers").replaceChildren(...layers.map((node) => {
-    const shape = values.get(node.outputs[0]).shape.slice(1);
+  $("layers").replaceChildren(...net.layers.map((node) => {
+    const shape = net.values.get(node.outputs[0]).shape.slice(1);
     return element("option", `${node.outputs[0]}  (${shape.join(" \u00d7 ")})`, { value: node.outputs[0] });
   }));
-  const first = layers.find((node) => node.op === "Conv") || layers[0];
+  const first = net.layers.find((node) => node.op === "Conv") || net.layers[0];
   $("layers").value = first.outputs[0];
 }
 
 // The maps of a tensor of one image: [channels, rows, columns]; a vector is one row.
 function mapsOf(name) {
-  const { shape, data } = values.get(name), sizes = shape.slice(1);
+  const { shape, data } = net.values.get(name), sizes = shape.slice(1);
   if (sizes.length === 3) return { channels: sizes[0], rows: sizes[1], columns: sizes[2], data };
   return { channels: 1, rows: 1, columns: data.length, data };
 }
 
 function showLayer() {
-  const node = nodeOf.get($("layers").value);
+  const node = net.nodeOf.get($("layers").value);
   if (layer !== node) { layer = node; map = 0; shown = MAPS; place = null; }
   const { channels, rows, columns, data } = mapsOf(node.outputs[0]);
   place = place || [Math.floor(rows / 2), Math.floor(columns / 2)];
@@ -278,21 +354,21 @@ function showPlace() {
   $("place").textContent = rows === 1 ? `Value ${place[1] + 1}: ${number(value)}` : `Row ${place[0] + 1}, column ${place[1] + 1}: ${number(value)}`;
   const marker = $("marker");
   Object.assign(marker.style, { left: `${100 * place[1] / columns}%`, top: `${100 * place[0] / rows}%`, width: `${100 / columns}%`, height: `${100 / rows}%` });
-  const field = fields.get(layer.outputs[0]);
+  const field = net.fields.get(layer.outputs[0]);
   $("field").textContent = field ? `It depends on ${field.high[0] - field.low[0] + 1} \u00d7 ${field.high[1] - field.low[1] + 1} pixels of the image (its receptive field, outlined there).` : "It depends on the whole image.";
   $("products").replaceChildren(...explained());
   drawOverlay();
 }
 
 function explained() {
-  const [input] = layer.inputs, x = values.get(input), weights = constants.get(layer.inputs[1]);
-  const bias = constants.get(layer.inputs[2])?.data;
+  const [input] = layer.inputs, x = net.values.get(input), weights = net.constants.get(layer.inputs[1]);
+  const bias = net.constants.get(layer.inputs[2])?.data;
   if (layer.op === "Conv") return explainConv(x, weights, bias ? bias[map] : 0);
   if (layer.op.endsWith("Pool")) return explainPool(x);
   if (layer.op === "Gemm") return explainProduct(x, weights, bias ? bias[place[1]] : 0);
-  const terms = layer.inputs.filter((name) => !constants.has(name) && mapsOf(name).data.length === mapsOf(layer.outputs[0]).data.length);
+  const terms = layer.inputs.filter((name) => !net.constants.has(name) && mapsOf(name).data.length === mapsOf(layer.outputs[0]).data.length);
   const { rows, columns } = mapsOf(layer.outputs[0]), index = (map * rows + place[0]) * columns + place[1];
-  return [element("p", `${layer.op} of ${terms.map((name) => `${number(values.get(name).data[index])} (${name})`).join(" and ") || "the layer before"}.`)];
+  return [element("p", `${layer.op} of ${terms.map((name) => `${number(net.values.get(name).data[index])} (${name})`).join(" and ") || "the layer before"}.`)];
 }
 
 function windowOf(x, channel) {
@@ -357,17 +433,18 @@ function explainProduct(x, weights, bias) {
 }
 
 function drawOverlay() {
-  const box = $("receptive"), field = layer && fields.get(layer.outputs[0]);
-  const span = (axis) => field ? [field.jump[axis] * place[axis] + field.low[axis], field.high[axis] - field.low[axis] + 1] : [0, network.shape[axis]];
+  const box = $("receptive"), [height, width] = net.shape, field = layer && net.fields.get(layer.outputs[0]);
+  const span = (axis) => field ? [field.jump[axis] * place[axis] + field.low[axis], field.high[axis] - field.low[axis] + 1] : [0, net.shape[axis]];
   const [[top, h], [left, w]] = [span(0), span(1)];
   const clip = (start, size, limit) => [Math.max(0, start), Math.max(0, Math.min(limit, start + size) - Math.max(0, start))];
-  const [y, dy] = clip(top, h, HEIGHT), [z, dx] = clip(left, w, WIDTH);
-  Object.assign(box.style, { top: `${100 * y / HEIGHT}%`, left: `${100 * z / WIDTH}%`, width: `${100 * dx / WIDTH}%`, height: `${100 * dy / HEIGHT}%` });
+  const [y, dy] = clip(top, h, height), [z, dx] = clip(left, w, width);
+  Object.assign(box.style, { top: `${100 * y / height}%`, left: `${100 * z / width}%`, width: `${100 * dx / width}%`, height: `${100 * dy / height}%` });
   const square = $("square");
   square.hidden = !hidden;
   if (hidden) Object.assign(square.style, { top: `${100 * hidden[0] / HEIGHT}%`, left: `${100 * hidden[1] / WIDTH}%`, width: `${100 * side() / WIDTH}%`, height: `${100 * side() / HEIGHT}%` });
 }
 
+$("network").addEventListener("change", (event) => { net = networks[event.target.value]; listLayers(); showLayer(); });
 $("layers").addEventListener("change", showLayer);
 $("more").addEventListener("click", () => { shown = Infinity; showLayer(); });
 $("large").addEventListener("pointermove", choose);
@@ -388,6 +465,6 @@ $("large").addEventListener("keydown", (event) => {
 });
 
 drawExample();
-values = compute(graph, currentImage());
+net.values = compute(net.graph, imageFor(net));
 listLayers();
 predict();
