@@ -22,6 +22,7 @@ NETWORKS: dict[str, tuple[str, str]] = {
     "perceptron": ("perceptron", ""),
     "MLP": ("mlp(features=(1024, 1024))", "mlp(features=(512, 512))"),
     "LeNet-5": ("lenet5", ""),
+    "LeNet-5, tanh": ("lenet5_tanh", ""),
     "AlexNet": (f"alexnet({SMALL})", f"alexnet({SMALL}, features=(32, 64, 96, 96, 64), hidden=(256, 256))"),
     "Network in Network": ("nin_cifar10", ""),
     "ZFNet": (f"zfnet({SMALL})", f"zfnet({SMALL}, features=(32, 64, 96, 96, 64))"),
@@ -54,7 +55,7 @@ NETWORKS: dict[str, tuple[str, str]] = {
     "airbench94": ("airbench94", ""),
 }
 SEVERAL = (  # networks of up to the size of ResNet-20, which get three seeds
-    "perceptron", "MLP", "LeNet-5", "plain-20", "ResNet-20", "SE-ResNet-20", "pre-activation ResNet-20",
+    "perceptron", "MLP", "LeNet-5", "LeNet-5, tanh", "plain-20", "ResNet-20", "SE-ResNet-20", "pre-activation ResNet-20",
 )  # fmt: skip
 BUDGETS: dict[str, tuple[dict[str, str], int]] = {  # settings that differ from the card, seeds of `SEVERAL`
     "quick": ({"train_split": "train[:2000]", "test_split": "test[:1000]", "duration": "2 epochs"}, 1),

@@ -175,10 +175,7 @@ def numbers(finding: Finding, words: Words) -> Numbers:
 
 def amount(metric: str, value: float, words: Words, finding: Finding | None = None) -> str:
     """Formats a difference as `cnnjax.study.words.amount`, with the unit of a language."""
-    text = study_words.amount(metric, value, finding)
-    number = text.removesuffix(" points")
-    unit = words.point.removesuffix("s") if number == "1" else words.point
-    return number + unit if number != text else text
+    return study_words.amount(metric, value, finding, words.points)
 
 
 def interval(finding: Finding, words: Words, sign: float = 1) -> str:
@@ -189,7 +186,7 @@ def interval(finding: Finding, words: Words, sign: float = 1) -> str:
         return words.sentences["same"]
     metric = finding.comparison.metric
     low, high = sorted((sign * finding.low, sign * finding.high))
-    first = study_words.amount(metric, low, finding).removesuffix(" points")
+    first = study_words.amount(metric, low, finding, points="")
     level = f"{finding.level * 100:.0f}"
     return words.sentences["interval"].format(level=level, low=first, high=amount(metric, high, words, finding))
 

@@ -19,7 +19,7 @@ class Words:
       headings: headings of pages, sections and tables, by a key.
       sentences: sentences with {placeholders}, by a key.
       expectations: sign of a comparison -> what it expects; with ' margin' at the end, beyond a {margin}.
-      point: unit of differences of percentages.
+      points: unit of differences of percentages.
     """
 
     code: str
@@ -32,7 +32,7 @@ class Words:
     headings: Mapping[str, str]
     sentences: Mapping[str, str]
     expectations: Mapping[str, str]
-    point: str
+    points: str
 
 
 ENGLISH = Words(
@@ -151,7 +151,7 @@ ENGLISH = Words(
         "at_least": "not lower",
         "at_least margin": "not lower by {margin} or more",
     },
-    point=" points",
+    points=" points",
 )
 
 KOREAN = Words(
@@ -270,7 +270,7 @@ KOREAN = Words(
         "at_least": "더 낮지 않음",
         "at_least margin": "{margin} 이상 낮지 않음",
     },
-    point="%p",
+    points="%p",
 )
 
 LANGUAGES = (ENGLISH, KOREAN)

@@ -115,13 +115,15 @@ def expectation(comparison: Comparison) -> str:
     return f"{comparison.sign} by more than {margin}" if comparison.margin else comparison.sign
 
 
-def amount(metric: str, value: float, finding: Finding | None = None) -> str:
+def amount(metric: str, value: float, finding: Finding | None = None, points: str = " points") -> str:
     """Formats a difference: 'test/accuracy' in percentage points, others in units of the metric.
 
-    The digits are those that the interval of `finding` leaves; without one as many as the value has.
+    The digits are those that the interval of `finding` leaves; without one as many as the value has. `points` is the
+    unit of percentage points.
     """
     value *= _scale(metric)
-    return (f"{value:g}" if finding is None else f"{value:z.{_decimals(metric, finding)}f}") + _unit(metric)
+    text = f"{value:g}" if finding is None else f"{value:z.{_decimals(metric, finding)}f}"
+    return text + _unit(metric, points.removesuffix("s") if text == "1" else points)
 
 
 def _direction(difference: float) -> str:
@@ -140,9 +142,9 @@ def _scale(metric: str) -> float:
     return 100.0 if is_fraction(metric) else 1.0
 
 
-def _unit(metric: str) -> str:
-    """Returns the unit of a metric's differences, with a space before it."""
-    return " points" if is_fraction(metric) else ""
+def _unit(metric: str, points: str = " points") -> str:
+    """Returns the unit of a metric's differences: `points` or ''."""
+    return points if is_fraction(metric) else ""
 
 
 def _decimals(metric: str, finding: Finding) -> int:
