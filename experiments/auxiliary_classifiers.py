@@ -12,8 +12,9 @@ from cnnjax.study import Claim, Comparison, Panel, Study
 REMARKS = """Nothing is trained: the runs end after one step with a learning rate of 0. All arms have the auxiliary
 classifiers, after modules 4a and 4d, and so the same random initial weights (Xavier); their losses count with the
 weight 0.3 of the paper, or 0. The gradient is the root mean square over the convolutions of inception_3a, the first
-module, for the cross-entropy of 200 training images of CIFAR-10, enlarged to 64x64. A gradient of -3 is 0.001."""
-DOUBLE = "The margin of 0.3 is a factor of 2: with Adam or a tuned learning rate a smaller change would not matter."
+module, for the cross-entropy of 200 training images of CIFAR-10, enlarged to 64x64. On the scale of log10, -3
+is a gradient of 0.001."""
+DOUBLE = "The margin of 0.3 is a factor of 2: less can be made up for by the learning rate."
 
 CARRY = Claim(
     name="auxiliary_classifiers_carry_gradient",
@@ -63,9 +64,9 @@ def get_study(budget: str) -> Study:
             "BN, auxiliary": arm("googlenet_bn_aux", 0.3),
             "BN, none": arm("googlenet_bn_aux", 0.0),
         },
-        metrics={"log_gradient_start": "gradient of inception_3a, log10"},
+        metrics={"log_gradient_start": "log10 of the gradient of inception_3a"},
         claims=(CARRY, NEEDLESS),
-        panels=(Panel("points", "log_gradient_start", "gradient of inception_3a, log10"),),
+        panels=(Panel("points", "log_gradient_start", "log10 of the gradient of inception_3a"),),
         seeds=SEEDS[budget],
         max_seeds=3 * SEEDS[budget],
         measure=measure,

@@ -27,8 +27,8 @@ GABOR = Claim(
     source="Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep CNNs. NIPS 2012, sec. 6.1 and fig. 3; "
     "Yosinski et al.: How Transferable Are Features in Deep Neural Networks? NIPS 2014, sec. 1",
     comparisons=(Comparison("trained", "higher", "untrained", "gabor_r2", margin=0.2),),
-    remarks="Random filters of 9x9 give a Gabor function with its 8 parameters some fit, too. The margin says that "
-    "training explains a fifth more of a filter's variance than chance.",
+    remarks="Random filters of 9x9 give a Gabor function with its 8 parameters some fit, too. The margin of 0.2 "
+    "means: a Gabor function explains 20 points more of the variance of a trained filter than of a random one.",
 )
 DEEPER = Claim(
     name="deeper_layers_tell_more_about_the_class",
@@ -40,7 +40,7 @@ DEEPER = Claim(
         Comparison("trained", "higher", "untrained", "probe_last", margin=0.05),
         Comparison("trained", "higher", "untrained", "probe_rise", margin=0.05),
     ),
-    remarks=f"{CONTROL} The margin is 5 percentage points: less would not be seen in a table of one decimal.",
+    remarks=f"{CONTROL} The margin is 5 percentage points.",
 )
 GENERIC = Claim(
     name="first_layer_need_not_be_learned",
@@ -49,7 +49,7 @@ GENERIC = Claim(
     source="Saxe et al.: On Random Weights and Unsupervised Feature Learning. ICML 2011, sec. 3, of pooled "
     "random filters",
     comparisons=(Comparison("trained", "equal", "untrained", "probe_first", margin=0.05),),
-    remarks="The margin is that of deeper_layers_tell_more_about_the_class.",
+    remarks="The margin is 5 percentage points.",
 )
 SELECTIVE = Claim(
     name="later_channels_are_class_selective",
@@ -58,7 +58,8 @@ SELECTIVE = Claim(
     source="Morcos, Barrett, Rabinowitz, Botvinick: On the Importance of Single Directions for Generalization. ICLR "
     "2018, fig. 4 and A5",
     comparisons=(Comparison("trained", "higher", "untrained", "selectivity_rise", margin=0.1),),
-    remarks=f"{CONTROL} The index is between 0 and 1; 0.1 more means a class that excites a channel a fifth more.",
+    remarks=f"{CONTROL} The index is between 0 and 1: 0.5 means that the class excites a channel three times as much "
+    "as the others.",
 )
 
 _LAYER = "|batch_norm|relu|"
@@ -109,8 +110,8 @@ def get_study(budget: str) -> Study:
             "gabor_r2": "fit of Gabor functions (R²)",
             "probe_first": "probe accuracy, first layer",
             "probe_last": "probe accuracy, last layer",
-            "probe_rise": "rise of probe accuracy",
-            "selectivity_rise": "rise of class selectivity",
+            "probe_rise": "rise of probe accuracy from the first to the last layer",
+            "selectivity_rise": "rise of class selectivity from the first to the last layer",
             "test/accuracy": "test accuracy",
         },
         claims=(GABOR, DEEPER, GENERIC, SELECTIVE),

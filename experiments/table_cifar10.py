@@ -55,7 +55,8 @@ NETWORKS: dict[str, tuple[str, str]] = {
     "airbench94": ("airbench94", ""),
 }
 SEVERAL = (  # networks of up to the size of ResNet-20, which get three seeds
-    "perceptron", "MLP", "LeNet-5", "LeNet-5, tanh", "plain-20", "ResNet-20", "SE-ResNet-20", "pre-activation ResNet-20",
+    "perceptron", "MLP", "LeNet-5", "LeNet-5, tanh", "plain-20", "ResNet-20", "SE-ResNet-20",
+    "pre-activation ResNet-20",
 )  # fmt: skip
 BUDGETS: dict[str, tuple[dict[str, str], int]] = {  # settings that differ from the card, seeds of `SEVERAL`
     "quick": ({"train_split": "train[:2000]", "test_split": "test[:1000]", "duration": "2 epochs"}, 1),

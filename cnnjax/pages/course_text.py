@@ -164,7 +164,7 @@ def numbers(finding: Finding, words: Words) -> Numbers:
     sentences, metric, known = words.sentences, finding.comparison.metric, math.isfinite(finding.difference)
     size = amount(metric, abs(finding.difference), words, finding) if known else "-"
     effect = study_words.effect(finding)
-    between = interval(finding, words, math.copysign(1, finding.difference))
+    between = interval_of_size(finding, words)
     seeds = sentences["seeds"].format(seeds=finding.seeds)
     evidence = sentences["evidence"].format(
         interval=between, effect=sentences["effect"].format(effect=effect) if effect else "", seeds=seeds
@@ -178,16 +178,23 @@ def amount(metric: str, value: float, words: Words, finding: Finding | None = No
     return study_words.amount(metric, value, finding, words.points)
 
 
+def interval_of_size(finding: Finding, words: Words) -> str:
+    """Returns the interval that follows a size and 'higher' or 'lower', as `cnnjax.study.words.evidence` has it."""
+    if not study_words.both_ways(finding):
+        return interval(finding, words, math.copysign(1, finding.difference))
+    bounds = [amount(finding.comparison.metric, abs(bound), words, finding) for bound in (finding.low, finding.high)]
+    return words.sentences["both ways"].format(level=f"{finding.level * 100:.0f}", low=bounds[0], high=bounds[1])
+
+
 def interval(finding: Finding, words: Words, sign: float = 1) -> str:
     """Returns the interval of a finding's difference, times `sign` (1 or -1), in a language."""
     if not math.isfinite(finding.low):
         return words.sentences["unknown"]
     if finding.low == finding.high:
         return words.sentences["same"]
-    metric = finding.comparison.metric
+    metric, level = finding.comparison.metric, f"{finding.level * 100:.0f}"
     low, high = sorted((sign * finding.low, sign * finding.high))
     first = study_words.amount(metric, low, finding, points="")
-    level = f"{finding.level * 100:.0f}"
     return words.sentences["interval"].format(level=level, low=first, high=amount(metric, high, words, finding))
 
 

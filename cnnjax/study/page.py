@@ -11,16 +11,21 @@ from cnnjax.study.record import ClaimReport, Finding, StudyReport
 from cnnjax.study.verdict import Values
 from cnnjax.study.words import amount, effect, expectation, interval
 
-PAIRED = """Runs with the same seed see the same images in the same order and, where shapes agree, start from the same
-weights. Two arms are compared seed by seed, by the differences of such runs."""
-VERDICTS = """- *Held*: the difference is as expected, beyond the margin. *Equal*: it is smaller than the margin.
-  *Contradicted*: the opposite is shown. *Refuted*: it is not as large as expected. *Undecided*: these seeds do not
-  tell, which does not mean that the arms are equal. In a claim of several parts all have to hold.
-- Seeds are added until the claim is decided. To keep false verdicts at 5 %, each look at the results and each part gets
-  a share of the error, so the intervals are wider than those of a single t-test. "Equal" has two one-sided tests of 5 %
-  each, and so an interval of 90 %. Seeds that came after the verdict are in the table of arms only.
-- The effect size is the mean of the paired differences in units of their standard deviation (Hedges' g)."""
-FINDING = ("metric", "of", "against", "expected", "difference", "interval", "effect size", "seeds", "verdict")
+PAIRED = """Runs of one seed whose arms train on the same images see them in the same order; layers of the same shape
+start from the same weights. Two arms are compared seed by seed, by the differences of such runs."""
+UNEQUAL = """A verdict uses the runs up to its look. So where the numbers of runs differ, differences of these means
+need not be those of the verdicts."""
+VERDICTS = """- *Held*: the whole interval is on the expected side of the margin. *Equal*: the whole interval is within
+  the margin; a small difference may remain. *Contradicted*: the whole interval is beyond the margin on the other side
+  or, where "equal" was expected, on either side, by the interval of 95 %. *Refuted*: the whole interval falls short of
+  the margin; a claim of several parts is refuted if one part is contradicted or refuted. *Undecided*: these seeds do
+  not tell, which does not mean that the arms are equal.
+- Seeds are added until the claim is decided, or no more are planned. To keep false verdicts at 5 % for each claim, each
+  look at the results and each part gets a share of the error, so the intervals are wider than those of a single t-test.
+  "Equal" has two one-sided tests of 5 % each, and so an interval of 90 %.
+- The effect size is the mean of the paired differences in units of their standard deviation (Hedges' g). It is large
+  where seeds differ little."""
+FINDING = ("metric", "arm", "compared with", "expected", "difference", "interval", "effect size", "seeds", "verdict")
 UNSHOWN = ("seed", "init", "log_every", "checkpoint_every", "eval_every")  # settings that do not matter for a claim
 
 
@@ -48,7 +53,9 @@ def page(name: str, study: Study, report: StudyReport, values: Values, command: 
                 ],
             ),
             "",
-            f"Means ± standard deviations over the runs; each run is a line of [{name}.csv]({name}.csv).",
+            _line(
+                f"Means ± standard deviations over the runs; each run is a line of [{name}.csv]({name}.csv). {UNEQUAL}"
+            ),
             "",
             "## What was controlled",
             "",
@@ -117,7 +124,7 @@ def _setting(value: object) -> str:
 
 
 def _claim(study: Study, claim: Claim, judged: ClaimReport) -> list[str]:
-    """Returns the lines of one claim: the verdict, the claim, where it is made, and a table of its comparisons."""
+    """Returns the lines of one claim: the verdict, the claim, its source, and a table of its comparisons."""
     return [
         f"## {claim.name}",
         "",
@@ -125,7 +132,7 @@ def _claim(study: Study, claim: Claim, judged: ClaimReport) -> list[str]:
         "",
         f"*Claim.* {_line(claim.statement)}",
         "",
-        f"*Where it is made.* {_line(claim.source)}",
+        f"*Source.* {_line(claim.source)}",
         "",
         *([f"*Plan.* {' '.join(judged.changes)}", ""] if judged.changes else []),
         table(FINDING, [finding_cells(study.metrics, finding) for finding in judged.findings]),

@@ -15,30 +15,39 @@ def headline(verdict: str, findings: Sequence[Finding], metrics: Mapping[str, st
     """Returns the verdict on a claim in a sentence or two, with the finding that matters most.
 
     That is the failed part of a claim that fails, the part that needs most seeds of an undecided one, and else the part
-    with the smallest effect or, of parts that are equal, the largest. `metrics` is metric -> its name, as in
+    with the smallest effect or, of parts that are equal, the largest difference. `metrics` is metric -> its name, as in
     `Study.metrics`.
     """
-    count = len(findings)
     by_verdict = {v: [f for f in findings if f.verdict == v] for v in (CONTRADICTED, REFUTED, UNDECIDED, HELD, EQUAL)}
-    failed = by_verdict[CONTRADICTED] + by_verdict[REFUTED]
+    chosen, remark = list(findings), ""
     if verdict in (CONTRADICTED, REFUTED):
-        finding, part = failed[0], _parts(len(failed), count)
+        chosen = by_verdict[CONTRADICTED] + by_verdict[REFUTED]
+        finding = chosen[0]
     elif verdict == UNDECIDED:
-        open_parts = by_verdict[UNDECIDED]
-        finding, part = max(open_parts, key=_seeds_or_infinity), _parts(len(open_parts), count)
+        chosen = by_verdict[UNDECIDED]
+        finding = max(chosen, key=_seeds_or_infinity)
     else:
         finding = min(findings, key=_strength)
-        part = _parts(count, count) + ". The closest" * (count > 1)
-    return f"{verdict.capitalize()}{part}: {sentence(finding, metrics)}."
+        if len(findings) > 1:
+            remark = ". The largest difference" if verdict == EQUAL else ". The smallest effect"
+    others = [v for v, found in by_verdict.items() for f in found if f not in chosen]
+    return f"{verdict.capitalize()}{_parts(len(chosen), others)}{remark}: {sentence(finding, metrics)}."
 
 
-def _parts(some: int, count: int) -> str:
-    """Returns ' in 1 of 2 parts', ' in both parts' or ' in all 3 parts'; '' for a claim of one part."""
+def _parts(some: int, others: Sequence[str]) -> str:
+    """Returns ' in 1 of 2 parts (held in the other)', ' in both parts' or ' in all 3 parts'; '' for a single part.
+
+    `some` is the number of parts with the verdict of the whole, `others` has the verdict of each other part.
+    """
+    count = some + len(others)
     if count == 1:
         return ""
-    return (
-        f" in {some} of {count} parts" if some < count else " in both parts" if count == 2 else f" in all {count} parts"
-    )
+    if not others:
+        return " in both parts" if count == 2 else f" in all {count} parts"
+    if len(others) == 1:
+        return f" in {some} of {count} parts ({others[0]} in the other)"
+    told = ", ".join(f"{verdict} in {others.count(verdict)}" for verdict in dict.fromkeys(others))
+    return f" in {some} of {count} parts ({told})"
 
 
 def _seeds_or_infinity(finding: Finding) -> float:
@@ -54,35 +63,36 @@ def _strength(finding: Finding) -> float:
 
 
 def sentence(finding: Finding, metrics: Mapping[str, str]) -> str:
-    """Returns a finding as a clause: 'plain-56 has a training loss 0.50 higher than plain-20 (95 % interval ...)'."""
+    """Returns a finding as a clause: 'the training loss is 0.50 higher with "plain-56" than with "plain-20" (...)'."""
     c, d = finding.comparison, finding.difference
-    name = metrics[c.metric]
     if not finding.seeds:
-        return f"{c.a} and {c.b} are compared when all runs of the first look are complete"
-    article = "an" if name[:1].lower() in "aeiou" else "a"
-    if finding.verdict == EQUAL:
-        text = f"{c.a} and {c.b} have the same {name} within {amount(c.metric, c.margin)}; the difference is "
-        text += f"{amount(c.metric, abs(d), finding)} "
-    elif d == 0:
-        text = f"{c.a} has the same {name} as {c.b} "
-    else:
-        text = f"{c.a} has {article} {name} {amount(c.metric, abs(d), finding)} {_direction(d)} than {c.b} "
-    text += f"({evidence(finding)})"
-    if finding.verdict in (CONTRADICTED, REFUTED, UNDECIDED) or c.sign == "at_least":
+        return f'"{c.a}" and "{c.b}" are compared when all runs of the first look are complete'
+    size = f"{amount(c.metric, abs(d), finding)} {_direction(d)}" if d else "the same"
+    text = f'the {metrics[c.metric]} is {size} with "{c.a}" {"than" if d else "and"} with "{c.b}" ({evidence(finding)})'
+    if finding.verdict != HELD or c.sign == "at_least":
         text += f"; expected: {expectation(c)}"
     if finding.needed:
-        text += f"; about {finding.needed} seeds would decide it"
+        text += f"; about {finding.needed} seeds in all would decide it"
     return text
 
 
 def evidence(finding: Finding) -> str:
     """Returns the certainty of a finding: '95 % interval 0.21 to 0.78; effect size 4.3; 3 seeds'.
 
-    The interval is that of b - a if the difference a - b is negative and the sentence says 'lower'.
+    The bounds are sizes, as the sentence says 'higher' or 'lower'; an interval with 0 in it says so of each bound:
+    '95 % interval from 0.02 lower to 0.78 higher'.
     """
-    seeds = "1 seed" if finding.seeds == 1 else f"{finding.seeds} seeds"
+    between = interval(finding, math.copysign(1, finding.difference))
+    if both_ways(finding):
+        low, high = (amount(finding.comparison.metric, abs(bound), finding) for bound in (finding.low, finding.high))
+        between = f"{finding.level * 100:.0f} % interval from {low} lower to {high} higher"
     size = [f"effect size {effect(finding)}"] * bool(effect(finding))
-    return "; ".join([interval(finding, math.copysign(1, finding.difference)), *size, seeds])
+    return "; ".join([between, *size, "1 seed" if finding.seeds == 1 else f"{finding.seeds} seeds"])
+
+
+def both_ways(finding: Finding) -> bool:
+    """Returns whether the interval of a finding has differences of both signs."""
+    return math.isfinite(finding.low) and finding.low < 0 < finding.high
 
 
 def interval(finding: Finding, sign: float = 1) -> str:
@@ -111,7 +121,7 @@ def expectation(comparison: Comparison) -> str:
     if comparison.sign == "equal":
         return f"within {margin}"
     if comparison.sign == "at_least":
-        return f"not lower by {margin} or more" if comparison.margin else "not lower"
+        return f"no more than {margin} lower" if comparison.margin else "not lower"
     return f"{comparison.sign} by more than {margin}" if comparison.margin else comparison.sign
 
 

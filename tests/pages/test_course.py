@@ -168,7 +168,7 @@ def test_a_text_that_was_written_for_another_verdict_is_not_shown() -> None:
     changed = dataclasses.replace(measured, written=dataclasses.replace(measured.written, verdict="refuted"))
     assert changed.text(KOREAN).statement
     assert not changed.text(KOREAN).answer
-    assert course.as_row(changed, ENGLISH).answer.text.startswith("Zeros has a test error 0.0291 lower than no padding")
+    assert course.as_row(changed, ENGLISH).answer.text.startswith('The test error is 0.0291 lower with "zeros"')
 
 
 def test_numbers_have_their_units_in_the_language_of_the_page() -> None:

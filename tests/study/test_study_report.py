@@ -31,13 +31,13 @@ def test_the_report_has_the_verdict_and_the_numbers(tmp_path: pathlib.Path) -> N
     page = (tmp_path / "out" / "mine-quick.md").read_text()
     for line in (
         "# mine, quick budget",
-        "**Held: fast has an accuracy 40 points higher than slow (the same in every seed; 3 seeds).**",
+        '**Held: the accuracy is 40 points higher with "fast" than with "slow" (the same in every seed; 3 seeds).**',
         "*Claim.* fast is better",
         "| accuracy | fast | slow | higher | 40 points | the same in every seed | unknown | 3 | held |",
         "| slow | 0.110 ± 0.010 | ",
         "| fast | 0.510 ± 0.010 | ",
         "![mine-quick](mine-quick.png)",
-        "Runs with the same seed see",
+        "Runs of one seed whose arms",
         "`the command`",
         "Take another rate.",
         "- a machine; jax 1.0",

@@ -27,60 +27,62 @@ LOW = tuple(-x for x in NEAR)
     [
         (
             finding("higher", [*NEAR]),
-            "Held: deep has a training loss 1.00 higher than shallow (95 % interval 0.75 to 1.25; effect size 5.6; "
-            "3 seeds).",
+            'Held: the training loss is 1.00 higher with "deep" than with "shallow" (95 % interval 0.75 to 1.25; '
+            "effect size 5.6; 3 seeds).",
         ),
         (
             finding("lower", [*LOW]),
-            "Held: deep has a training loss 1.00 lower than shallow (95 % interval 0.75 to 1.25; effect size 5.6; "
-            "3 seeds).",
+            'Held: the training loss is 1.00 lower with "deep" than with "shallow" (95 % interval 0.75 to 1.25; '
+            "effect size 5.6; 3 seeds).",
         ),
         (
             finding("higher", [*LOW], "error"),
-            "Contradicted: deep has an error 1.00 lower than shallow (95 % interval 0.75 to 1.25; effect size 5.6; "
-            "3 seeds); expected: higher.",
+            'Contradicted: the error is 1.00 lower with "deep" than with "shallow" (95 % interval 0.75 to 1.25; effect '
+            "size 5.6; 3 seeds); expected: higher.",
         ),
         (
             finding("higher", [x / 10 for x in NEAR], "test/accuracy", margin=0.2),
-            "Refuted: deep has a test accuracy 10.0 points higher than shallow (95 % interval 7.5 to 12.5 points; "
-            "effect size 5.6; 3 seeds); expected: higher by more than 20 points.",
+            'Refuted: the test accuracy is 10.0 points higher with "deep" than with "shallow" (95 % interval 7.5 to '
+            "12.5 points; effect size 5.6; 3 seeds); expected: higher by more than 20 points.",
         ),
         (
             finding("equal", [0.01, -0.01, 0.03], margin=0.1),
-            "Equal: deep and shallow have the same training loss within 0.1; the difference is 0.010 (90 % interval "
-            "-0.024 to 0.044; effect size 0.3; 3 seeds).",
+            'Equal: the training loss is 0.010 higher with "deep" than with "shallow" (90 % interval from 0.024 lower '
+            "to 0.044 higher; effect size 0.3; 3 seeds); expected: within 0.1.",
         ),
         (
             finding("equal", [*NEAR], margin=0.1),
-            "Contradicted: deep has a training loss 1.00 higher than shallow (90 % interval 0.83 to 1.17; effect size "
-            "5.6; 3 seeds); expected: within 0.1.",
+            'Contradicted: the training loss is 1.00 higher with "deep" than with "shallow" (90 % interval 0.83 to '
+            "1.17; effect size 5.6; 3 seeds); expected: within 0.1.",
         ),
         (
-            finding("at_least", [0.01, -0.01, 0.03], margin=0.1),
-            "Held: deep has a training loss 0.010 higher than shallow (95 % interval -0.040 to 0.060; effect size 0.3; "
-            "3 seeds); expected: not lower by 0.1 or more.",
+            finding("at_least", [0.0001, -0.0001, 0.0003], "test/accuracy", margin=0.01),
+            'Held: the test accuracy is 0.010 points higher with "deep" than with "shallow" (95 % interval from 0.040 '
+            "points lower to 0.060 points higher; effect size 0.3; 3 seeds); expected: no more than 1 point lower.",
         ),
         (
             finding("higher", [1.0], "error"),
-            "Undecided: deep has an error 1.0 higher than shallow (no interval; 1 seed); expected: higher.",
+            'Undecided: the error is 1.0 higher with "deep" than with "shallow" (no interval; 1 seed); expected: '
+            "higher.",
         ),
         (
             finding("higher", [0.0, 0.0], "error"),
-            "Refuted: deep has the same error as shallow (the same in every seed; 2 seeds); expected: higher.",
+            'Refuted: the error is the same with "deep" and with "shallow" (the same in every seed; 2 seeds); '
+            "expected: higher.",
         ),
         (
             finding("higher", []),
-            "Undecided: deep and shallow are compared when all runs of the first look are complete.",
+            'Undecided: "deep" and "shallow" are compared when all runs of the first look are complete.',
         ),
         (
             finding("higher", [2.0, 0.001, 1.999, 0.0]),
-            "Undecided: deep has a training loss 1.0 higher than shallow (95 % interval -0.8 to 2.8; effect size 0.6; "
-            "4 seeds); expected: higher.",
+            'Undecided: the training loss is 1.0 higher with "deep" than with "shallow" (95 % interval from 0.8 lower '
+            "to 2.8 higher; effect size 0.6; 4 seeds); expected: higher.",
         ),
         (
             dataclasses.replace(finding("higher", [0.9, -0.1, 0.1]), needed=30),
-            "Undecided: deep has a training loss 0.3 higher than shallow (95 % interval -1.0 to 1.6; effect size 0.3; "
-            "3 seeds); expected: higher; about 30 seeds would decide it.",
+            'Undecided: the training loss is 0.3 higher with "deep" than with "shallow" (95 % interval from 1.0 lower '
+            "to 1.6 higher; effect size 0.3; 3 seeds); expected: higher; about 30 seeds in all would decide it.",
         ),
     ],
 )
@@ -91,11 +93,11 @@ def test_a_verdict_is_a_sentence(found: Finding, expected: str) -> None:
 @pytest.mark.parametrize(
     ("verdict", "begin"),
     [
-        (HELD, "Held in both parts. The closest: deep has a training loss 1.00 higher"),
-        (REFUTED, "Refuted in 1 of 2 parts: deep has a training loss 5.00 lower"),
-        (UNDECIDED, "Undecided in 1 of 2 parts: deep has a training loss 5.00 lower"),
-        (CONTRADICTED, "Contradicted in both parts: deep has a training loss 5.00 lower"),
-        (EQUAL, "Equal in both parts. The closest: deep and shallow have the same"),
+        (HELD, "Held in both parts. The smallest effect: the training loss is 1.00 higher"),
+        (REFUTED, "Refuted in 1 of 2 parts (held in the other): the training loss is 5.00 lower"),
+        (UNDECIDED, "Undecided in 1 of 2 parts (held in the other): the training loss is 5.00 lower"),
+        (CONTRADICTED, "Contradicted in both parts: the training loss is 5.00 lower"),
+        (EQUAL, "Equal in both parts. The largest difference: the training loss is 0.51"),
     ],
 )
 def test_the_part_that_matters_most_is_told(verdict: str, begin: str) -> None:
