@@ -106,8 +106,8 @@ CLAIMS = (
         "rounding", "padding", "rounded down",
         "It does not matter whether the number of windows is rounded down, or up so that the last hangs over the edge.",
         "3.5",
-        "At 64x64, rounding down leaves a quarter of the last feature maps' positions, and of fc6's weights. At 224x224 "
-        "it is 69 %.",
+        "At 64x64, rounding down leaves a quarter of the positions of the last feature maps, and of fc6's weights; at "
+        "224x224, 69 %.",
     ),
 )  # fmt: skip
 
