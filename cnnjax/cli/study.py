@@ -42,7 +42,9 @@ def add_flags(parser: shared.Parser) -> None:
         "--report", metavar="DIR", default="", help="folder of the report (default: reports/ beside FILE)"
     )
     parser.add_argument(
-        "--report_only", action="store_true", help="write the report of the complete runs, and train none"
+        "--report_only",
+        action="store_true",
+        help="write the report of the complete runs or, if they are on another machine, of its CSV file; train none",
     )
     parser.add_argument(
         "--arms", metavar="PATTERN", default="",
@@ -79,6 +81,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     path = pathlib.Path(args.report or file.parent / "reports") / f"{file.stem}-{args.budget}"
 
     log = functools.partial(console.print, soft_wrap=True)
+    command = shared.command_line("study", str(file), f"--budget={args.budget}")
     runs_of = functools.partial(conduct.all_runs, root, study, args.data_dir)
     before = {} if study.claims else results_table.kept(path.with_name(f"{path.name}.csv"), study)
     arms = _choose_arms(args, study, before)
@@ -88,8 +91,11 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
     root.mkdir(parents=True, exist_ok=True)
     with workdir.hold_lock(root, "study"):
-        complete = sequence.complete_runs(root, study, args.data_dir)
-        first = plan.register(path.with_name(f"{path.name}.json"), study, args.budget, sum(map(len, complete.values())))
+        complete = sum(map(len, sequence.complete_runs(root, study, args.data_dir).values()))
+        if study.claims and args.report_only and complete < report.count_runs(path):
+            log(f"{root} has {complete} runs and {path.name}.csv more: the page is from that file, with the old figure")
+            return _show(log, path, report.rewrite(path, study, command))
+        first = plan.register(path.with_name(f"{path.name}.json"), study, args.budget, complete)
         try:
             if study.claims and not args.report_only:
                 runs, results = sequence.run_looks(study, runs_of, train, log)
@@ -105,8 +111,12 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         else:
             results = results_table.with_kept(results, before)
             record = results_table.record(file.stem, args.budget, first, results)
-        command = shared.command_line("study", str(file), f"--budget={args.budget}")
         record = report.write(path, study, results, record, command)
+    return _show(log, path, record)
+
+
+def _show(log: "Callable[[str], None]", path: pathlib.Path, record: "StudyReport") -> int:
+    """Logs the verdicts and the files of a report. Returns 0."""
     for claim in record.claims:
         log(f"{claim.name}: {claim.headline}")
     log(f"the report is {path}.md, with {path.name}.png, .svg, .csv and .json")

@@ -73,12 +73,18 @@ def read(path: pathlib.Path) -> tuple[Family, ...]:
 
 
 def _accuracies(path: pathlib.Path) -> dict[str, float]:
-    """Returns the mean test accuracy of each row in our table of results; none without the file."""
+    """Returns the mean test accuracy of each row in our table of results; none without the file.
+
+    Raises InputError if the file is damaged.
+    """
     errors: dict[str, list[float]] = {}
     if path.is_file():
         with path.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
-                errors.setdefault(row["arm"], []).append(float(row["test_error"]))
+                try:
+                    errors.setdefault(row["arm"], []).append(float(row["test_error"]))
+                except (KeyError, TypeError, ValueError) as error:
+                    raise InputError(f"{path} is damaged: it has no test error in a row: {error}") from error
     return {arm: 1 - statistics.fmean(values) for arm, values in errors.items()}
 
 

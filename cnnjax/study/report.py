@@ -14,7 +14,7 @@ from cnnjax.study.conduct import RUN_COLUMNS
 from cnnjax.study.figure import draw
 from cnnjax.study.page import page
 from cnnjax.study.plan import changes, make_plan
-from cnnjax.study.record import VERDICTS, ClaimReport, Plan, StudyReport, write_report
+from cnnjax.study.record import VERDICTS, ClaimReport, Plan, StudyReport, read_report, write_report
 from cnnjax.study.sequence import Results, values_of
 from cnnjax.study.verdict import Values, judge_claim, looks
 from cnnjax.study.words import headline
@@ -63,6 +63,19 @@ def write(path: pathlib.Path, study: Study, results: Results, report: StudyRepor
     return report
 
 
+def rewrite(path: pathlib.Path, study: Study, command: str) -> StudyReport:
+    """Writes `path`.md and .json anew from `path`.csv and the record, without the runs. Returns the record.
+
+    So words and rules can change where the runs are not. The figure and the numbers stay. Raises InputError as
+    `read_values` and `read_report`.
+    """
+    values = read_values(path.with_name(f"{path.name}.csv"), study)
+    report = read_report(path.with_name(f"{path.name}.json"))
+    report = dataclasses.replace(report, claims=judge_study(study, values, report.plan))
+    write_page(path, study, values, report, command)
+    return report
+
+
 def _figure_title(name: str, claims: Sequence[ClaimReport]) -> str:
     """Returns each claim with its verdict or, of more than three, the name of the study and how many were so judged."""
     if len(claims) <= 3:
@@ -95,9 +108,15 @@ def write_values(path: pathlib.Path, study: Study, values: Values, results: Resu
     workdir.write_atomically(path, text.getvalue().encode(errors="surrogateescape"))
 
 
+def count_runs(path: pathlib.Path) -> int:
+    """Returns the number of runs in the CSV file of the report `path`, 0 without the file."""
+    file = path.with_name(f"{path.name}.csv")
+    return max(0, len(file.read_text(errors="surrogateescape").splitlines()) - 1) if file.exists() else 0
+
+
 def read_values(path: pathlib.Path, study: Study) -> Values:
     """Reads what `write_values` wrote. Raises InputError if the file has other columns or arms than the study."""
-    with path.open(newline="") as file:
+    with path.open(newline="", errors="surrogateescape") as file:
         header, *rows = csv.reader(file)
     columns = ["arm", "run", *study.metrics]
     if header[: len(columns)] != columns or not {row[0] for row in rows} <= study.arms.keys():

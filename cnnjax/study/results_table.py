@@ -40,7 +40,7 @@ def kept(path: pathlib.Path, study: Study) -> dict[str, list[Result]]:
     """Returns the runs in the table's CSV file: arm -> one `Result` for each run, without the lines of its metrics.
 
     So a table grows on machines that do not have the runs' folders. Rows of other configs or metrics than the study's
-    are left out, and there are none without the file.
+    are left out, and there are none without the file. Raises InputError if the file is damaged.
     """
     rows: dict[str, list[Result]] = {arm: [] for arm in study.arms}
     if not path.is_file():
@@ -50,9 +50,13 @@ def kept(path: pathlib.Path, study: Study) -> dict[str, list[Result]]:
             arm = row.get("arm", "")
             same = arm in study.arms and row.get("config") == config_digest(study.arms[arm])
             if same and all(row.get(metric) for metric in study.metrics):
-                measured = {metric: float(row[metric]) for metric in study.metrics}
                 versions = {name: row[name] for name in VERSIONS if row.get(name)}
-                rows[arm].append(Result([], measured, versions, float(row.get("hours") or 0), row["config"]))
+                try:
+                    measured = {metric: float(row[metric]) for metric in study.metrics}
+                    hours = float(row.get("hours") or 0)
+                except ValueError as error:
+                    raise InputError(f"{path} is damaged: in a row of {arm!r}, {error}") from error
+                rows[arm].append(Result([], measured, versions, hours, row["config"]))
     return rows
 
 

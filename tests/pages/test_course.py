@@ -312,6 +312,10 @@ def test_the_timeline_shows_our_own_results(tmp_path: pathlib.Path) -> None:
     assert [family.accuracy for family in families] == [pytest.approx(0.725), None]
     for words, sentence in ((ENGLISH, "is right on 72.5 % of"), (KOREAN, "정확도는 72.5%입니다")):
         assert sentence in dict(course.pages([], families, words))["timeline.html"]
+    for damaged in ("arm,run\nC,0\n", "arm,run,test_error\nC,0,\n", "arm,run,test_error\nC\n"):
+        table.write_text(damaged)
+        with pytest.raises(InputError, match=rf"{course_timeline.RESULTS} is damaged: it has no test error in a row"):
+            course_timeline.read(path)
 
 
 # ----------------------------------------------------------------------------------------------------------- command

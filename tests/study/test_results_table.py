@@ -134,6 +134,10 @@ def test_rows_are_brought_up_to_date_one_by_one(tmp_path: pathlib.Path, monkeypa
     assert csv_file.read_text() == rows
     monkeypatch.setitem(EXECUTORS, "local", lambda workers: lambda *args: pytest.fail("nothing is missing"))
     assert cli.main(words) == 0
+    csv_file.write_text(rows.replace(rows.splitlines()[1].split(",")[2], "many"))
+    assert cli.main([*words, "--report_only"]) == 1
+    assert "mine-quick.csv is damaged: in a row of " in capsys.readouterr().err
+    csv_file.write_text(rows)
     file.write_text(FILE.replace("return", "arms['x'].batch_size = 7; return"))
     assert cli.main([*words, "--report_only"]) == 0
     assert "Not run yet: x." in (tmp_path / "reports" / "mine-quick.md").read_text()

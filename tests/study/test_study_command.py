@@ -3,6 +3,7 @@
 import json
 import math
 import pathlib
+import shutil
 from collections import Counter
 
 import pytest
@@ -141,6 +142,16 @@ def test_the_plan_is_written_first_and_a_killed_study_goes_on(
         (UNDECIDED, 8, ()),
     ]
     assert (judged.plan, judged.hours, judged.versions["jax"]) == (planned.plan, 0.19, "1")
+    files = [record.with_suffix(suffix) for suffix in (".csv", ".json", ".png")]
+    before = [file.read_bytes() for file in files if file.exists()]
+    folder = tmp_path / "runs" / "studies" / "mine"
+    folder.rename(tmp_path / "elsewhere")  # another machine has the report, and not the runs
+    record.with_suffix(".md").write_text("old words")
+    assert study(0, "--report_only") == 0
+    assert record.with_suffix(".md").read_text().startswith("# mine, quick budget")
+    assert [file.read_bytes() for file in files if file.exists()] == before
+    shutil.rmtree(folder)
+    (tmp_path / "elsewhere").rename(folder)
     (tmp_path / "mine.py").write_text(SHORT.replace("MAX", "3"))  # after the fact
     assert study(0) == 0
     assert "*Plan.* The plan had 3 to 8 seeds; now it has 3 to 3." in record.with_suffix(".md").read_text()
