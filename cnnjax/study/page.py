@@ -42,11 +42,6 @@ def page(name: str, study: Study, report: StudyReport, values: Values, command: 
             "",
             f"![{name}]({name}.png)",
             "",
-            *(
-                ["Small dots are runs, large ones their means.", ""]
-                if any(p.kind == "points" for p in study.panels)
-                else []
-            ),
             "## Arms",
             "",
             *settings_lines(study),
