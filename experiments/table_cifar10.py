@@ -69,7 +69,7 @@ METRICS = {
     "ece": "calibration error",
     "corruption_error": "error on corrupted images",
     "parameters": "parameters",
-    "macs": "multiplications",
+    "macs": "multiplications per image",
     "year": "year",
     "minutes": "minutes of training",
     "images_per_second": "images/s in training",
