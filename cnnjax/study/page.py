@@ -180,6 +180,6 @@ def mean_and_sd(numbers: Sequence[float]) -> str:
         return ""
     mean = statistics.fmean(numbers)
     if len(numbers) < 2 or not (sd := statistics.stdev(numbers)):
-        return f"{mean:,.0f}" if mean >= 1000 else f"{mean:.4g}"
+        return f"{mean:,.0f}" if mean >= 999.5 else f"{mean:.4g}"
     decimals = min(6, max(0, 1 - math.floor(math.log10(sd))))  # two significant digits of the standard deviation
-    return f"{mean:.{decimals}f} ± {sd:.{decimals}f}"
+    return f"{mean:,.{decimals}f} ± {sd:,.{decimals}f}"

@@ -145,7 +145,8 @@ def _cell(metric: str, numbers: Sequence[float]) -> str:
     if metric == "year":
         return f"{numbers[0]:.0f}"
     if is_fraction(metric):
-        return f"{mean_and_sd([100 * number for number in numbers])} %"
+        percent = [100 * number for number in numbers]
+        return f"{percent[0]:.2f} %" if len(percent) == 1 else f"{mean_and_sd(percent)} %"
     if numbers and min(numbers) >= 1e6:
         return f"{mean_and_sd([number / 1e6 for number in numbers])} M"
     return mean_and_sd(numbers)

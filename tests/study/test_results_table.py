@@ -52,7 +52,7 @@ def test_a_table_has_a_row_for_each_arm_with_runs(tmp_path: pathlib.Path) -> Non
     report.write(tmp_path / "out" / "mine-quick", case, results, empty(case), "the command")
     lines = (tmp_path / "out" / "mine-quick.md").read_text().splitlines()
     rows = [line for line in lines if line.startswith("| ")][2:4]
-    assert rows == ["| good | 10 % | 7,000 | 2012 | 2 |", "| poor | 20 % | 5 M | 1998 | 1 |"]
+    assert rows == ["| good | 10 % | 7,000 | 2012 | 2 |", "| poor | 20.00 % | 5 M | 1998 | 1 |"]
     assert "Not run yet: missing." in lines
     assert "- a processor; jax 1.0" in lines
     assert not any("Claim" in line or "t-test" in line for line in lines)
