@@ -26,12 +26,15 @@ LINK = re.compile(r"(\]\()([^)\s]+)(\))")
 CODE = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
 STATIC = pathlib.Path(__file__).parent / "static"
 SHIM = "iframe-worker.js"  # lets the search work in pages opened as files
+SCRIPT = "site.js"  # names what the theme leaves without a name
 STYLE = """.md-grid { max-width: 70rem }
 .md-typeset table:not([class]) { font-size: .7rem }
 .md-typeset pre > code { font-size: .65rem }
 .md-typeset table:not([class]) th { min-width: 4rem }
 .md-typeset p a, .md-typeset td a { text-decoration: underline }
 .md-tabs__link { opacity: 1 }
+[data-md-color-scheme] { --md-code-hl-comment-color: var(--md-code-fg-color) }
+.highlight .c, .highlight .c1 { font-style: italic }
 """
 
 
@@ -51,7 +54,7 @@ def write(root: pathlib.Path, folder: pathlib.Path) -> None:
         _write(docs / name, text.encode())
     for name in sorted(files):
         _write(docs / name, (root / name).read_bytes())
-    for name in (SHIM, SHIM.replace(".js", ".LICENSE")):
+    for name in (SCRIPT, SHIM, SHIM.replace(".js", ".LICENSE")):
         _write(docs / "assets" / name, (STATIC / name).read_bytes())
     _write(docs / "assets" / "site.css", STYLE.encode())
     course.build(docs / COURSE, sorted((root / "experiments").glob("*.py")), home=f"../{HOME}")
@@ -187,6 +190,7 @@ def settings(root: pathlib.Path, pages: dict[str, str]) -> dict[str, Any]:
         "plugins": ["search", "offline"],
         "extra": {"generator": False, "polyfills": [f"assets/{SHIM}"]},
         "extra_css": ["assets/site.css"],
+        "extra_javascript": [f"assets/{SCRIPT}"],
         "markdown_extensions": [
             "attr_list", "md_in_html", "tables", {"toc": {"permalink": True}}, "pymdownx.highlight",
             "pymdownx.superfences", {"pymdownx.betterem": {"smart_enable": "all"}},

@@ -104,6 +104,7 @@ def test_nothing_is_requested_from_the_network(docs: pathlib.Path) -> None:
     assert settings["theme"]["font"] is False
     assert "offline" in settings["plugins"]
     assert (docs / settings["extra"]["polyfills"][0]).is_file()  # else the plugin names a file on the network
+    assert all((docs / name).is_file() for name in settings["extra_css"] + settings["extra_javascript"])
 
 
 def test_a_dead_link_is_an_error_that_names_it(tmp_path: pathlib.Path) -> None:
