@@ -48,7 +48,7 @@ NETWORKS: dict[str, tuple[str, str]] = {
     "Inception-v4": (f"inception_v4({SMALL})", ""),
     "Inception-ResNet-v2": (f"inception_resnet_v2({SMALL})", ""),
     "ResNeXt-29": ("resnext29_8x64d", "resnext29_8x64d(groups=4, width=4)"),
-    "DenseNet-40": ("densenet40_12", ""),
+    "DenseNet-40": ("densenet40_12", "densenet40_12(growth_rate=4)"),
     "DenseNet-BC-100": ("densenet_bc100_12", ""),
     "Xception": (f"xception({SMALL})", "xception"),
     "MobileNet": (f"mobilenet_v1({SMALL})", f"mobilenet_v1({SMALL}, width=0.5)"),

@@ -15,8 +15,10 @@ from cnnjax.study.sequence import Results
 from cnnjax.study.words import is_fraction
 
 MIN_LOG_SPAN = 10  # largest value / smallest value from which on an axis is logarithmic
-DISTANCES = (7.0, 13.0, 20.0, 28.0, 38.0)  # points from a dot to its name, tried in this order
+DISTANCES = (7.0, 13.0, 20.0, 28.0, 38.0, 50.0, 64.0)  # points from a dot to its name, tried in this order
 DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (0.7, 0.7), (-0.7, 0.7), (0.7, -0.7), (-0.7, -0.7))
+ROUNDS = 3  # in which names find their places
+MISLEADING = 150.0  # square points: what a name that may be taken for another's costs
 
 Box = tuple[float, float, float, float]  # left, bottom, right, top in points
 
@@ -70,32 +72,77 @@ def _draw(path: pathlib.Path, panel: Panel, study: Study, arms: Sequence[str], r
 
 
 def _name_points(axes: Any, names: Sequence[str], points: Sequence[tuple[float, float]]) -> None:
-    """Writes a name beside each point, where it covers no other name and no point; with a line where it is far off."""
+    """Writes a name beside each point, with a line to it where it is far off."""
     figure = axes.figure
     figure.draw_without_rendering()  # gives the axes their limits and size
     scale = 72 / figure.dpi
     places = axes.transData.transform(np.array(points)) * scale
     window = axes.get_window_extent()
     inside = (window.x0 * scale, window.y0 * scale, window.x1 * scale, window.y1 * scale)
-    taken: list[Box] = [(x - 4, y - 4, x + 4, y + 4) for x, y in places]
-    for index in np.argsort(-places[:, 1]):  # from the top
-        (x, y), width, height = places[index], 72 * style.text_width(names[index], style.SMALL), 1.15 * style.SMALL
-        boxes = [
-            _box(x + distance * dx, y + distance * dy, width, height, dx, dy)
-            for distance in DISTANCES
-            for dx, dy in DIRECTIONS
-        ]
-        others = [box for i, box in enumerate(taken) if i != index]
-        costs = [sum(_overlap(box, other) for other in others) + _outside(box, inside) for box in boxes]
-        best = int(np.argmin(np.array(costs) + 1e-6 * np.arange(len(costs))))
-        taken.append(boxes[best])
-        left, bottom, right, top = boxes[best]
-        far = best >= len(DIRECTIONS)
+    sizes = [(72 * style.text_width(name, style.SMALL), 1.15 * style.SMALL) for name in names]
+    for name, point, (x, y), (box, far) in zip(names, points, places, _place(places, sizes, inside), strict=True):
         thin = {"arrowstyle": "-", "color": colors.MUTED, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
         axes.annotate(
-            names[index], points[index], ((left + right) / 2 - x, (bottom + top) / 2 - y), textcoords="offset points",
+            name, point, (_middle(box)[0] - x, _middle(box)[1] - y), textcoords="offset points",
             ha="center", va="center", fontsize=style.SMALL, annotation_clip=False, arrowprops=thin if far else None,
         )  # fmt: skip
+
+
+def _place(dots: np.ndarray, sizes: Sequence[tuple[float, float]], inside: Box) -> list[tuple[Box, bool]]:
+    """Returns a box for the name of each dot, and whether it needs a line to the dot.
+
+    Each name takes the place that costs least (`_cost`), given those of the others, from the top; then again, until
+    all have seen where the others are. `dots` has x and y, `sizes` the width and height of the names, in points.
+    """
+    marks = [(x - 4, y - 4, x + 4, y + 4) for x, y in dots]
+    order, placed = np.argsort(-dots[:, 1]), dict[int, tuple[Box, bool]]()
+    for _ in range(ROUNDS):
+        for i in order:
+            (x, y), (width, height) = dots[i], sizes[i]
+            options = [
+                (_box(x + distance * dx, y + distance * dy, width, height, dx, dy), distance > DISTANCES[0])
+                for distance in DISTANCES
+                for dx, dy in DIRECTIONS
+            ]
+            placed.pop(i, None)
+            others = [mark for j, mark in enumerate(marks) if j != i] + [box for box, _ in placed.values()]
+            lines = [_line(box, dots[j]) for j, (box, far) in placed.items() if far]
+            costs = [_cost(box, far, i, dots, others, lines) + _outside(box, inside) for box, far in options]
+            placed[i] = options[int(np.argmin(np.array(costs) + 1e-6 * np.arange(len(costs))))]
+    return [placed[i] for i in range(len(dots))]
+
+
+def _cost(
+    box: Box, far: bool, index: int, dots: np.ndarray, others: Sequence[Box], lines: Sequence[np.ndarray]
+) -> float:
+    """Returns how bad a place for the name of dot `index` is, as an area: what it covers, and what misleads.
+
+    That is a name nearer to another dot than to its own, or on another's line, or whose line is over another name or
+    dot. `others` are the other dots and names, `lines` their lines.
+    """
+    cost = sum(_overlap(box, other) for other in others) + MISLEADING * sum(_crosses(line, box) for line in lines)
+    if far:
+        return cost + MISLEADING * sum(_crosses(_line(box, dots[index]), other) for other in others)
+    gaps = np.hypot(
+        np.maximum(0, np.maximum(box[0] - dots[:, 0], dots[:, 0] - box[2])),
+        np.maximum(0, np.maximum(box[1] - dots[:, 1], dots[:, 1] - box[3])),
+    )
+    return cost + MISLEADING * int((np.delete(gaps, index) < gaps[index] + 3).sum())
+
+
+def _line(box: Box, dot: np.ndarray) -> np.ndarray:
+    """Returns points of the line from a name to its dot, float [20, 2]."""
+    return np.linspace(_middle(box), dot, 20)
+
+
+def _crosses(line: np.ndarray, box: Box) -> bool:
+    """Returns whether a line passes through a box."""
+    return bool(((line >= box[:2]) & (line <= box[2:])).all(axis=1).any())
+
+
+def _middle(box: Box) -> tuple[float, float]:
+    """Returns the middle of a box."""
+    return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
 
 
 def _box(x: float, y: float, width: float, height: float, dx: float, dy: float) -> Box:
