@@ -92,6 +92,19 @@ def test_names_of_points_cover_no_other_name_and_stay_inside() -> None:
     assert all(window.x0 <= box.x0 and box.x1 <= window.x1 for box in boxes)
 
 
+def test_a_name_is_not_taken_for_that_of_another_dot() -> None:
+    """Of two dots side by side, no name without a line is nearer to the other dot; and no line passes a name."""
+    dots = np.array([(100.0, 100.0), (112.0, 98.0), (100.0, 84.0), (113.0, 85.0), (106.0, 91.0)])
+    placed = scatter._place(dots, [(60.0, 12.0)] * len(dots), (0, 0, 400, 200))
+    for i, (box, far) in enumerate(placed):
+        others = [other for j, (other, _) in enumerate(placed) if j != i]
+        if far:
+            assert not any(scatter._crosses(scatter._line(box, dots[i]), other) for other in others)
+        else:
+            near = np.clip(dots, box[:2], box[2:])
+            assert np.argmin(np.hypot(*(near - dots).T)) == i
+
+
 def test_the_numbers_of_a_row(tmp_path: pathlib.Path, digits_dir: str) -> None:
     result = tiny.run(tmp_path / "run", digits_dir)
     corrupted: Any = {"corruptions": ("brightness", "contrast"), "severities": (1, 5), "corrupted_split": "test[:16]"}
