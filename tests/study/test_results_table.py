@@ -93,9 +93,9 @@ def test_names_of_points_cover_no_other_name_and_stay_inside() -> None:
 
 
 def test_a_name_is_not_taken_for_that_of_another_dot() -> None:
-    """Of two dots side by side, no name without a line is nearer to the other dot; and no line passes a name."""
-    dots = np.array([(100.0, 100.0), (120.0, 98.0)])
-    placed = scatter._place(dots, [(60.0, 12.0)] * 2, (60, 0, 180, 200))  # too narrow for names on both sides
+    """No name without a line is nearer to another dot, and no line passes another name."""
+    dots = np.random.default_rng(3).uniform((100, 60), (190, 110), (9, 2))
+    placed = scatter._place(dots, [(60.0, 12.0)] * len(dots), (0, 0, 400, 200))
     for i, (box, far) in enumerate(placed):
         others = [other for j, (other, _) in enumerate(placed) if j != i]
         if far:
