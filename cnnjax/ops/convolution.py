@@ -310,5 +310,5 @@ def implementation_name(dtype: str = "float32") -> str:
     if jax.default_backend() != "cpu":
         return "XLA"
     status = onednn.load()
-    converts = dtype == "bfloat16" and status.ok and onednn.compute_dtype(dtype) != dtype
+    converts = dtype == "bfloat16" and status.ok and onednn.compute_dtype(dtype) == jnp.float32
     return status.text + " in float32 (this processor has no instructions for bfloat16)" * converts

@@ -76,7 +76,7 @@ def compute_dtype(dtype: DTypeLike) -> Any:
 
     It is bfloat16 only for bfloat16 on a processor with instructions for it: elsewhere float32 is faster.
     """
-    fast = dtype == jnp.bfloat16 and load().bfloat16 == BY_INSTRUCTIONS
+    fast = jnp.dtype(dtype) == jnp.bfloat16 and load().bfloat16 == BY_INSTRUCTIONS
     return jnp.bfloat16 if fast else jnp.float32
 
 

@@ -110,6 +110,24 @@ def test_images_of_one_pixel_are_rows_of_a_matrix(strides: tuple[int, int], grou
         assert_near(ours, jax.jit(functools.partial(convolution._by_xla, **options))(*args), 0.01)
 
 
+@pytest.mark.parametrize(
+    ("status", "dtype", "name"),
+    [
+        ((True, "oneDNN", onednn.BY_INSTRUCTIONS), "bfloat16", "oneDNN"),
+        ((True, "oneDNN", onednn.BY_CONVERSION), "float32", "oneDNN"),
+        ((True, "oneDNN", onednn.BY_CONVERSION), "bfloat16",
+         "oneDNN in float32 (this processor has no instructions for bfloat16)"),
+        ((False, "XLA (a reason)", onednn.NONE), "bfloat16", "XLA (a reason)"),
+    ],
+)  # fmt: skip
+def test_a_run_names_what_computes_its_convolutions(
+    status: tuple[bool, str, int], dtype: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onednn, "load", lambda: onednn.Status(*status))
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    assert convolution.implementation_name(dtype) == name
+
+
 @pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_products_of_rows_are_those_of_jax(dtype: Any, fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
