@@ -23,6 +23,7 @@ NETWORKS: dict[str, tuple[str, str]] = {
     "MLP": ("mlp(features=(1024, 1024))", "mlp(features=(512, 512))"),
     "LeNet-5": ("lenet5", ""),
     "LeNet-5, tanh": ("lenet5_tanh", ""),
+    "Caffe's LeNet": ("lenet_caffe", ""),
     "AlexNet": (f"alexnet({SMALL})", f"alexnet({SMALL}, features=(32, 64, 96, 96, 64), hidden=(256, 256))"),
     "Network in Network": ("nin_cifar10", ""),
     "ZFNet": (f"zfnet({SMALL})", f"zfnet({SMALL}, features=(32, 64, 96, 96, 64))"),
@@ -55,7 +56,7 @@ NETWORKS: dict[str, tuple[str, str]] = {
     "airbench94": ("airbench94", ""),
 }
 SEVERAL = (  # networks of up to the size of ResNet-20, which get three seeds
-    "perceptron", "MLP", "LeNet-5", "LeNet-5, tanh", "plain-20", "ResNet-20", "SE-ResNet-20",
+    "perceptron", "MLP", "LeNet-5", "LeNet-5, tanh", "Caffe's LeNet", "plain-20", "ResNet-20", "SE-ResNet-20",
     "pre-activation ResNet-20",
 )  # fmt: skip
 BUDGETS: dict[str, tuple[dict[str, str], int]] = {  # settings that differ from the card, seeds of `SEVERAL`
