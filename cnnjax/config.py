@@ -41,8 +41,8 @@ class Config:
     """The settings of a run, as plain data. `field_help` returns the meaning of each field.
 
     Strings like 'name(arg, key=value)' are call strings (see `cnnjax.spec`). A duration is a string with its unit, such
-    as '15 epochs', '64000 steps' or, of the whole training, '50%'. Learning rates are for a step of the global batch,
-    whatever the number of devices. Setting an unknown field raises InputError.
+    as '15 epochs', '64000 steps' or, except for the field `duration`, '50%' of the whole training. Learning rates are
+    for a step of the global batch, whatever the number of devices. Setting an unknown field raises InputError.
     """
 
     # Network and data.
@@ -286,8 +286,9 @@ def load(path: pathlib.Path) -> Config:
 def parse_duration(duration: str, *, epoch: float, total: int = 0) -> float:
     """Converts a duration such as '15 epochs', '64000 steps' or '50%' to a number of steps, which may be fractional.
 
-    `epoch` is the number of steps per epoch. `total` is the number of steps of the whole training; without it,
-    percentages give 0. Raises InputError for anything else, such as more than MAX_INT epochs or steps, or than 100%.
+    `epoch` is the number of steps per epoch. `total` is the number of steps of the whole training, 0 if that is what
+    is asked for. Raises InputError for anything else, such as more than MAX_INT epochs or steps or than 100%, or a
+    percentage without `total`.
     """
     unit = {"epochs": epoch, "epoch": epoch, "steps": 1, "step": 1, "%": total / 100}
     text = str(duration).strip()  # inside a call string it may be a number
@@ -301,6 +302,10 @@ def parse_duration(duration: str, *, epoch: float, total: int = 0) -> float:
         raise InputError(f"{duration!r} is not a duration; expected '15 epochs', '64000 steps' or '50%'") from None
     if count > most:
         raise InputError(f"{duration!r} is too long; expected at most {most:,}{'%' if word == '%' else ''}")
+    if word == "%" and not total:
+        raise InputError(
+            f"{duration!r} is a part of the whole training; expected its length, as in '15 epochs' or '64000 steps'"
+        )
     return value
 
 

@@ -51,7 +51,8 @@ def parse_recipe(config: Config) -> Recipe:
     evaluation = parse_eval_recipe(config)
     operations, normalization = parse_operations(config.augment), evaluation.normalization
     for name in DURATIONS:
-        if not parse_duration(getattr(config, name), epoch=1000, total=1_000_000):
+        total = 0 if name == "duration" else 1_000_000
+        if not parse_duration(getattr(config, name), epoch=1000, total=total):
             raise InputError(f"config.{name} = {getattr(config, name)!r}: expected more than 0")
     update = optim.parse(config)
     if update.monitors and not (config.val_split or config.fold):
