@@ -135,7 +135,9 @@ class Config:
     zero_1: bool = setting(False, "shard the optimizer state along `data`, to save memory (ZeRO, stage 1)")
 
     # Logging and checkpoints.
-    eval_every: str = setting("1 epochs", "how often val_split is scored and a checkpoint saved")
+    eval_every: str = setting(
+        "1 epochs", "how often val_split is scored and a checkpoint saved; 'plateau' and early_stop follow it"
+    )
     checkpoint_every: str = setting("1 epochs", "how often a checkpoint is saved")
     keep_checkpoints: int = setting(2, "newest checkpoints to keep, besides the best", minimum=1)
     log_every: str = setting("50 steps", "how often the mean training metrics are written")
@@ -150,6 +152,7 @@ class Config:
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 
 # A run may be resumed with other values of these: they change where and how it is computed and logged, not the result.
+# Where a plateau schedule or early stopping follows the evaluations, `workdir.changed_settings` compares `eval_every`.
 RESUMABLE = (
     "mesh", "zero_1", "cache", "eval_batch_size", "eval_every", "checkpoint_every", "keep_checkpoints", "log_every",
 )  # fmt: skip

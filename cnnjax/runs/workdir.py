@@ -134,8 +134,9 @@ def _check_claim(workdir: pathlib.Path, config: Config) -> None:
     if os.path.lexists(workdir / "config.json"):
         if changed_settings(workdir, config, configs.EXTENDABLE):
             changes = changed_settings(workdir, config)
+            why = ", which its plateau schedule or early stopping follows" if "eval_every = " in changes else ""
             raise InputError(
-                f"{workdir} holds a run with another config: {changes}. Pass another --workdir, or no --config"
+                f"{workdir} holds a run with another config: {changes}{why}. Pass another --workdir, or no --config"
             )
     elif workdir.is_dir() and any(file.name not in ("config.json.part", LOCK) for file in workdir.iterdir()):
         raise InputError(f"{workdir} is not empty and not a run's folder; pass another --workdir")
@@ -196,10 +197,12 @@ def recorded_data_dir(versions: Mapping[str, Any]) -> str:
 def changed_settings(workdir: pathlib.Path, config: Config, ignored: Container[str] = configs.RESUMABLE) -> str:
     """Returns how `config` differs from the one in a run's folder, as text of `differences`; '' if they are the same.
 
-    Fields in `ignored` are not compared. Raises InputError if config.json is missing or damaged.
+    Fields in `ignored` are not compared, but `eval_every` always is where the training follows its evaluations. Raises
+    InputError if config.json is missing or damaged.
     """
     old, new = (comparable(settings) for settings in (configs.load(workdir / "config.json"), config))
-    return differences(old, new, ignored)
+    follows = bool(config.early_stop) or spec.parse(config.schedule).name == "plateau"
+    return differences(old, new, [name for name in new if name in ignored and not (follows and name == "eval_every")])
 
 
 def comparable(config: Config) -> dict[str, Any]:

@@ -115,6 +115,20 @@ def test_settings_of_what_is_said_and_kept_may_change_and_no_others(digits_dir: 
     assert configs.load(other / "config.json").keep_checkpoints == 1
 
 
+@pytest.mark.parametrize("duration", ["40 steps", "50 steps"])
+@pytest.mark.parametrize("name", ["schedule", "early_stop"])
+def test_a_run_that_follows_its_evaluations_keeps_their_period(
+    name: str, duration: str, digits_dir: str, tmp_path: pathlib.Path
+) -> None:
+    settings: dict[str, Any] = {name: tiny.MONITORED[name], "eval_every": "1 steps", "duration": "40 steps"}
+    tiny.interrupt(tmp_path, digits_dir, 2, **settings)
+    message = "eval_every = '1 steps' there, '2 steps' now, which its plateau schedule or early stopping follows."
+    with pytest.raises(InputError, match=message):
+        tiny.run(tmp_path, digits_dir, **settings | {"eval_every": "2 steps", "duration": duration})
+    rest = {field: value for field, value in FREE.items() if field != "eval_every"}
+    assert tiny.run(tmp_path, digits_dir, **settings | rest | {"duration": "3 steps"})["step"] == 3
+
+
 def test_a_folder_that_is_no_runs_is_left_alone(digits_dir: str, tmp_path: pathlib.Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(InputError, match="is not empty and not a run's folder; pass another --workdir"):
