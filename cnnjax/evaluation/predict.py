@@ -315,13 +315,13 @@ def feature_maps(
 
 
 def _checked(pixels: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Returns the images as a list of arrays. Raises InputError if any is not uint8 [H, W, 1 or 3]."""
+    """Returns the images as a list of arrays. Raises InputError if any is empty or not uint8 [H, W, 1 or 3]."""
     arrays = [np.asarray(image) for image in pixels]
     for i, image in enumerate(arrays):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in (1, 3):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in (1, 3) or not image.size:
             raise InputError(
                 f"image {i} is {image.dtype} {list(image.shape)}: expected uint8 [height, width, channels] "
-                "with 1 or 3 channels"
+                "with at least one pixel and 1 or 3 channels"
             )
     return arrays
 

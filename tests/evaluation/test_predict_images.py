@@ -82,6 +82,8 @@ WRONG = {
     "floats": (np.zeros((2, 28, 28, 3), np.float32), r"image 0 is float32 \[28, 28, 3\]: expected uint8 \[height"),
     "one image": (np.zeros((28, 28, 3), np.uint8), r"image 0 is uint8 \[28, 3\]: expected"),
     "channels": ([np.zeros((28, 28, 3), np.uint8), np.zeros((28, 28, 4), np.uint8)], r"image 1 is uint8 \[28, 28, 4\]"),
+    "no rows": ([np.zeros((0, 28, 3), np.uint8)], r"image 0 is uint8 \[0, 28, 3\]: .* with at least one pixel"),
+    "no columns": ([np.zeros((28, 0, 1), np.uint8)], r"image 0 is uint8 \[28, 0, 1\]: .* with at least one pixel"),
 }
 
 
