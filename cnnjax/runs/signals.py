@@ -1,7 +1,10 @@
 """SIGINT and SIGTERM: end a training after the current step, with its state saved."""
 
 import signal
+import threading
+from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,22 +24,38 @@ class Interrupted(Exception):
         self.signal = signal_number
 
 
+def handle_signals(handler: Callable[[int, FrameType | None], Any]) -> dict[int, Any]:
+    """Sets the handler of SIGINT and SIGTERM. Returns the previous ones by number, for `restore_handlers`.
+
+    Python allows that in the main thread alone. In another one this does nothing, and returns {}.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+
+
+def restore_handlers(handlers: dict[int, Any]) -> None:
+    """Sets the handlers that `handle_signals` has returned."""
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
 class Signals:
     """Context manager that records the first SIGINT or SIGTERM, instead of ending the process.
 
     The attribute `signal` is the number of the signal received, None so far. A second signal has its usual effect.
+    Outside the main thread signals are not handled.
     """
 
     def __init__(self) -> None:
         self.signal: int | None = None  # the number of the one received
 
     def __enter__(self) -> "Signals":
-        self._previous = {number: signal.signal(number, self._record) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._previous = handle_signals(self._record)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        restore_handlers(self._previous)
 
     def _record(self, number: int, _: FrameType | None) -> None:
         """Signal handler: records the signal and restores the previous handlers."""

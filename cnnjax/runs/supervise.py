@@ -18,7 +18,7 @@ from cnnjax.config import RESUMABLE, Config, to_steps
 from cnnjax.errors import InputError
 from cnnjax.runs import history, workdir
 from cnnjax.runs.executors import GRACE_SECONDS, Job, Start
-from cnnjax.runs.signals import Interrupted
+from cnnjax.runs.signals import Interrupted, handle_signals, restore_handlers
 
 OUTPUT = "output.txt"  # in a run's folder: the stdout and stderr of its command
 MAX_STARTS = 3  # of a run that signals kill
@@ -112,9 +112,7 @@ def supervise(
     active: list[_Active] = []
     starts: dict[pathlib.Path, int] = {}
     interrupted: list[int] = []
-    previous_handlers = {
-        number: signal.signal(number, lambda n, _: interrupted.append(n)) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    previous_handlers = handle_signals(lambda number, _: interrupted.append(number))
 
     def begin(run: Run) -> None:
         """Starts a run, or starts it again."""
@@ -149,8 +147,7 @@ def supervise(
         _stop_all(active)
         raise
     finally:
-        for number, handler in previous_handlers.items():
-            signal.signal(number, handler)
+        restore_handlers(previous_handlers)
 
 
 def _launch(run: Run, start: Start) -> Job:

@@ -82,7 +82,7 @@ def train(
     Raises:
       InputError: a config, data set or folder that does not fit.
       FloatingPointError: the loss is no longer finite.
-      Interrupted: after SIGINT or SIGTERM, once the state is saved.
+      Interrupted: after SIGINT or SIGTERM, once the state is saved. Outside the main thread signals are not handled.
     """
     begun, folder = time.monotonic(), pathlib.Path(folder)
     leader = jax.process_index() == 0

@@ -1,5 +1,6 @@
 """The training loop: its calls, its errors and what it reports."""
 
+import concurrent.futures
 import dataclasses
 import pathlib
 import re
@@ -31,6 +32,11 @@ def test_training_stops_at_a_loss_that_is_not_finite(digits_dir: str, tmp_path: 
             if later > step:
                 shutil.rmtree(copy / "checkpoints" / f"{later:08d}")
         assert all(np.isfinite(array).all() for array in tiny.variables(copy).values())
+
+
+def test_a_network_trains_outside_the_main_thread(digits_dir: str, tmp_path: pathlib.Path) -> None:
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        assert pool.submit(tiny.run, tmp_path, digits_dir, duration="1 steps").result()["step"] == 1
 
 
 def test_images_of_a_size_that_the_network_does_not_take_are_an_error_before_training(
