@@ -80,7 +80,7 @@ def find_file(name: str, kind: str, what: str) -> pathlib.Path:
     """
     path = pathlib.Path(name)
     stem = path.stem if path.suffix == ".py" else path.name
-    candidates = [path, path.with_name(f"{path.name}.py"), pathlib.Path(kind, f"{path.name}.py")]
+    candidates = [path, path.parent / f"{path.name}.py", pathlib.Path(kind, f"{path.name}.py")]
     if path.parent in (pathlib.Path(), pathlib.Path(kind)):
         candidates += [packaged for packaged in bundled_files(kind) if packaged.stem == stem]
     for candidate in candidates:
