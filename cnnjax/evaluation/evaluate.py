@@ -88,7 +88,7 @@ def evaluate(
     views = {"preprocess": preprocess, "protocol": protocol or None, "average": average or None}
     options = pretrained.FileOptions(like, model, normalize, preprocess if init else None, classes, match)
     networks = {init or workdir: pretrained.load(init or workdir, options, log)}
-    networks |= {folder: pretrained.load(folder) for folder in dict.fromkeys(ensemble) if folder not in networks}
+    networks |= {folder: pretrained.load(folder) for folder in _distinct([init or workdir, *ensemble])[1:]}
     source, first = next(iter(networks.items()))
     settings = changed_settings(first.config, views, init, options)
     networks = {
@@ -119,6 +119,14 @@ def evaluate(
         sections.append(mistakes_section(by_image, subject.examples))
     means = metrics.evaluate(scored.scores, scored.labels, losses.build(config.loss))
     return report.write(scored.scores, scored.labels, means, workdir, description, subject.classes, sections)
+
+
+def _distinct(names: Sequence[pathlib.Path | str]) -> list[pathlib.Path | str]:
+    """Returns the names without those of a folder that another has named before, whatever its type and spelling."""
+    by_place: dict[pathlib.Path, pathlib.Path | str] = {}
+    for name in names:
+        by_place.setdefault(pathlib.Path(name).resolve(), name)
+    return list(by_place.values())
 
 
 def changed_settings(

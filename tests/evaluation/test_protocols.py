@@ -306,7 +306,7 @@ def test_an_ensemble_averages_the_scores_of_its_runs(
     for folder in ("a", "b"):
         evaluate.evaluate(runs / folder, data_dir=ragged)
     a, b = (one["scores"] for one in written)
-    both = evaluate.evaluate(runs / "a", ensemble=[runs / "a", runs / "b"], data_dir=ragged)
+    both = evaluate.evaluate(runs / "a", ensemble=[str(runs / "a"), runs / "b"], data_dir=ragged)
     probabilities = [np.exp(one) / np.exp(one).sum(axis=1, keepdims=True) for one in (a, b)]
     mean = np.log(sum(probabilities) / 2)
     np.testing.assert_allclose(written[2]["scores"], mean, atol=1e-5)
