@@ -162,7 +162,8 @@ class _Subject:
     Attributes:
       networks: the networks by name.
       examples: the split.
-      classes: names of the classes in the report, in the order of the networks' scores.
+      classes: names of the classes in the report, in the order of the networks' scores; those of the split where the
+        network has no names.
       indices: the network's class for each class of the split: see `matching_classes`.
       match_classes: as in `matching_classes`.
     """
@@ -198,7 +199,8 @@ def _subject(
             log(f"{name}: {remark}")
     source, first = next(iter(networks.items()))
     indices = matching_classes(examples, str(source), first.data, match_classes)
-    classes = list(first.data.classes) if match_classes == "name" else examples.classes
+    by_name = match_classes == "name" and first.data.has_class_names
+    classes = list(first.data.classes) if by_name else examples.classes
     return _Subject(networks, examples, classes, indices, match_classes)
 
 

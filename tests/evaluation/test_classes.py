@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cnnjax import pretrained
 from cnnjax.data.build import build
 from cnnjax.data.info import DataInfo
 from cnnjax.errors import InputError
+from cnnjax.evaluation import image_scores
 from cnnjax.evaluation.evaluate import evaluate, matching_classes
 from tests import tiny
+from tests.evaluation.networks import mesh_of, random_network
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +53,17 @@ def test_a_set_with_other_classes_is_scored_by_name_on_request(folders: str, tmp
         score("bc")
     assert score("bc", match_classes="name")["accuracy"] == 1
     assert score("bcd", match_classes="position")["accuracy"] < 0.5
+
+
+def test_a_network_without_class_names_is_reported_by_those_of_the_data(
+    folders: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = DataInfo(("0", "1", "2"), (8, 8, 1), {"mean": [0.5], "std": [0.2]}, has_class_names=False)
+    network = random_network("mlp(features=(4,))", data)
+    monkeypatch.setattr(pretrained, "load", lambda *args: network)
+    for match in ("", "name", "position"):
+        result = evaluate(tmp_path, dataset="abc", split="test", match_classes=match, data_dir=folders, mesh=mesh_of())
+        assert image_scores.read(pathlib.Path(result["folder"])).classes == ("a", "b", "c")
 
 
 @pytest.mark.parametrize(
