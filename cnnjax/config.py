@@ -84,7 +84,10 @@ class Config:
     early_stop: str = setting("", "stop early: 'early_stop(patience=10)', in evaluations without improvement")
     batch_size: int = setting(128, "images per step, over all devices", minimum=1)
     repeated_augment: int = setting(
-        1, "repeated augmentation: copies of each image per batch, each augmented differently", minimum=1
+        1,
+        "repeated augmentation: copies of each image per batch, each augmented differently; with N an epoch has as "
+        "many steps, and shows 1/N of the images",
+        minimum=1,
     )
     eval_batch_size: int = setting(500, "views per evaluation batch; changes no result", minimum=1)
     grad_accum_steps: int = setting(

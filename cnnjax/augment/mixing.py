@@ -1,8 +1,8 @@
 """Operations that mix the images of a batch and their targets: `(key, images, target, ...) -> (images, target)`.
 
 `images` are float32 [N, H, W, C], normalized; `target` float32 [N, K] is a distribution over K classes. As in timm,
-one draw serves the whole batch, and image i is mixed with image N - 1 - i. With gradient accumulation each
-micro-batch is mixed by itself.
+one draw serves the whole batch, and image i is mixed with image N - 1 - i. With gradient accumulation the whole batch
+is mixed before it is split into micro-batches.
 """
 
 import jax
