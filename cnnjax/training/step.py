@@ -80,12 +80,13 @@ def train_step(
     config, frozen = recipe.config, recipe.optim.freezing
     params = freezing.trainable(frozen, state.params)
     optimizer = optim.build(recipe.optim, params, schedule)
-    keys = jax.random.split(jax.random.fold_in(key, state.step), 3)
+    augment_key, dropout_key, mix_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
     unfreeze_steps = unfreeze_steps or {}
     count = config.grad_accum_steps
 
     # The whole batch is augmented and mixed before it is split, so that micro-batches do not change what is drawn.
-    augment_key, mix_key = (jax.random.fold_in(key, 0) for key in (keys[0], keys[2]))
+    # Before 0.3 each micro-batch drew by its number: with the 0 of the first, runs of a single one still draw the same.
+    augment_key, mix_key = (jax.random.fold_in(key, 0) for key in (augment_key, mix_key))
     drawn = augment_key, batch["image"], batch["example"], batch["epoch"]
     inputs, targets = mix(mix_key, prepare(*drawn), batch["label"])
     teacher_inputs = mix(mix_key, teacher.prepare(*drawn), batch["label"])[0] if teacher else None
@@ -93,8 +94,8 @@ def train_step(
     def microbatch(i: int) -> Microbatch:
         take = lambda x: x.reshape(-1, count, *x.shape[1:])[:, i]  # noqa: E731
         teacher_logits = teacher.logits(teacher_variables, take(teacher_inputs)) if teacher else None
-        dropout_key = jax.random.fold_in(keys[1], i)
-        return Microbatch(take(inputs), take(batch["label"]), take(targets), teacher_logits, dropout_key)
+        pass_key = jax.random.fold_in(dropout_key, i)
+        return Microbatch(take(inputs), take(batch["label"]), take(targets), teacher_logits, pass_key)
 
     def loss_fn(params: Tree, model_state: Tree, rows: Microbatch) -> tuple[Array, tuple[Tree, Sums]]:
         variables = {"params": merge_trees(state.params, params), **model_state}
