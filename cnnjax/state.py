@@ -4,6 +4,7 @@ from typing import Any
 
 import flax.struct
 import jax
+import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 Tree = Any
@@ -54,3 +55,13 @@ class TrainState:
     def variables(self) -> dict[str, Tree]:
         """Returns the Flax variables for evaluation, with averaged parameters where there are any."""
         return eval_variables(self.params, self.model_state, self.ema)
+
+
+def check_finite(state: TrainState) -> None:
+    """Raises FloatingPointError, with the path and step, if a parameter or running statistic is infinite or NaN.
+
+    The arrays are on the host.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path((state.params, state.model_state)):
+        if not np.isfinite(leaf).all():
+            raise FloatingPointError(f"{path_name(path[1:])} became infinite or NaN by step {int(state.step)}")

@@ -192,7 +192,7 @@ def imagenet(folder: pathlib.Path, entry: Dataset) -> tuple[Dataset, Splits]:
         with archives.open_tar(folder / _VAL) as archive:
             for key, data in _read_images(archive):
                 number = key.removeprefix("ILSVRC2012_val_").removesuffix(".JPEG")
-                if not (number.isdigit() and 1 <= int(number) <= len(truth)):
+                if not (number.isdecimal() and 1 <= int(number) <= len(truth)):
                     raise InputError(
                         f"{folder / _VAL}: {key}: expected ILSVRC2012_val_00000001.JPEG to {len(truth):08}"
                     )

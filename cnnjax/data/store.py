@@ -83,7 +83,7 @@ def find_damaged(name: str, root: pathlib.Path, version: str) -> pathlib.Path | 
 
 def _version_key(version: str) -> list[int]:
     """Converts a version to a sort key: '1.10.0' to [1, 10, 0]."""
-    return [int(number) if number.isdigit() else 0 for number in version.split(".")]
+    return [int(number) if number.isdecimal() else 0 for number in version.split(".")]
 
 
 def find_newest(name: str, root: pathlib.Path) -> PreparedDataset | None:

@@ -221,15 +221,9 @@ def _read_run(
 
 def _find_evaluation(folder: pathlib.Path, config: Config, step: str, split: str, data_dir: str) -> pathlib.Path | None:
     """Returns the folder of a run's evaluation of a checkpoint on a split, with its own protocol; None without one."""
-    available = checkpoint.steps(folder)
-    if step == "last":
-        number = available[-1] if available else None
-    else:
-        number = (
-            checkpoint.best(folder, lambda line: None) if step == "best" else int(step) if step.isdecimal() else None
-        )
-    if number is None:
+    if step == "last" and not checkpoint.steps(folder):
         return None
+    number = checkpoint.find(folder, step, lambda line: None)
     dataset, split = choose_split(config, str(folder), "", split, data_dir)
     path = folder / "evaluations" / report.folder_name(dataset, split, number)
     return path if (path / image_scores.FILE).exists() and (path / "metrics.json").exists() else None

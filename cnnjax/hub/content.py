@@ -133,13 +133,7 @@ def gather(source: pathlib.Path, step: str = ALL) -> Content:
 def _chosen(folder: pathlib.Path, step: str) -> set[str]:
     """Returns the names of the chosen checkpoints: '00000500'. Raises InputError if there is none such."""
     steps = checkpoint.steps(folder)
-    if not steps:
-        raise InputError(f"{folder} has no checkpoint yet")
-    best = checkpoint.best(folder) if step == "best" else None
-    chosen = {ALL: steps, "last": steps[-1:], "best": [best]}.get(step, [int(step)] if step.isdecimal() else [])
-    if not set(chosen) & set(steps):
-        valid = ", ".join([ALL, "last", "best", *map(str, steps)])
-        raise InputError(f"{folder} has no checkpoint of step {step!r}; valid: {valid}")
+    chosen = steps if step == ALL and steps else [checkpoint.find(folder, step, others=(ALL,))]
     return {f"{number:08d}" for number in chosen}
 
 

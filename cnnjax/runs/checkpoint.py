@@ -16,15 +16,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.experimental import multihost_utils
 
 from cnnjax.distributed import processes
 from cnnjax.errors import InputError
 from cnnjax.metrics import METRICS
 from cnnjax.paths import check_run_folder, make_epath_literal
-from cnnjax.runs.digest import DamagedError, array_records, check_same_network, read_section, with_crc
-from cnnjax.state import TrainState, Tree, path_name
+from cnnjax.runs.digest import DamagedError, array_records, check_same_network, read_section, to_host, with_crc
+from cnnjax.state import TrainState, Tree, check_finite
 
 FOLDER = "checkpoints"
 Log = Callable[[str], None]
@@ -118,8 +116,8 @@ class Saver:
         with _as_input_error(self._folder):
             import orbax.checkpoint as ocp
 
-            host_state = jax.tree.map(_to_host, state)
-            _check_finite(host_state)
+            host_state = jax.tree.map(to_host, state)
+            check_finite(host_state)
             step = int(host_state.step)
             digest = {item: with_crc("arrays", array_records(tree)) for item, tree in _items(host_state).items()}
             started = self._manager.save(
@@ -138,20 +136,6 @@ class Saver:
 def _copy(state: TrainState) -> TrainState:
     """Copies every array of a state on its devices."""
     return jax.tree.map(jnp.copy, state)
-
-
-def _to_host(leaf: jax.Array) -> np.ndarray:
-    """Returns a global array as numpy. If it is sharded across processes, every process has to call this function."""
-    if not (leaf.is_fully_replicated or leaf.is_fully_addressable):
-        return multihost_utils.process_allgather(leaf, tiled=True)
-    return np.asarray(leaf.addressable_data(0) if leaf.is_fully_replicated else leaf)
-
-
-def _check_finite(state: TrainState) -> None:
-    """Raises FloatingPointError, with the path and step, if a parameter or running statistic is infinite or NaN."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path((state.params, state.model_state)):
-        if not np.isfinite(leaf).all():
-            raise FloatingPointError(f"{path_name(path[1:])} became infinite or NaN by step {int(state.step)}")
 
 
 class _KeepNewestAndBest:
@@ -205,7 +189,7 @@ def _silence_orbax() -> None:
 def steps(workdir: pathlib.Path) -> list[int]:
     """Returns the training steps of a run's checkpoints, ascending, damaged ones included; [] if there are none."""
     folder = workdir / FOLDER
-    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit()) if folder.is_dir() else []
+    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal()) if folder.is_dir() else []
 
 
 def best(workdir: pathlib.Path, log: Log = print) -> int | None:
@@ -214,6 +198,27 @@ def best(workdir: pathlib.Path, log: Log = print) -> int | None:
     Returns None if no checkpoint has validation metrics. `log` gets a line for each whose metrics are damaged.
     """
     return _best({step: _metrics(workdir, step, log) for step in steps(workdir)})
+
+
+def find(workdir: pathlib.Path, name: str, log: Log = print, others: tuple[str, ...] = ()) -> int:
+    """Returns the step of the checkpoint of this name: 'last', 'best' or a number.
+
+    `log` is that of `best`. `others` are names that the caller takes besides, for the error. Raises InputError if the
+    run has no such checkpoint.
+    """
+    available = steps(workdir)
+    if not available:
+        raise InputError(f"{workdir} has no checkpoint yet")
+    if name == "last":
+        return available[-1]
+    if name == "best":
+        if (number := best(workdir, log)) is None:
+            raise InputError(f"{workdir} has no best checkpoint: its config has no val_split; use --step=last")
+        return number
+    if matching := [step for step in available if str(step) == name.lstrip("0")]:
+        return matching[0]
+    valid = ", ".join([*others, "last", "best", *map(str, available)])
+    raise InputError(f"{workdir} has no checkpoint of step {name!r}; valid: {valid}")
 
 
 def _best(metrics_by_step: dict[int, dict[str, float] | None]) -> int | None:
@@ -262,7 +267,7 @@ def _read(workdir: pathlib.Path, step: int, abstract: dict[str, dict[str, Tree]]
         _silence_orbax()
         raise DamagedError(f"its arrays cannot be read ({type(error).__name__})") from error
     for item in abstract:
-        for path, record in array_records(jax.tree.map(_to_host, restored[item])).items():
+        for path, record in array_records(jax.tree.map(to_host, restored[item])).items():
             if record != saved[item][path]:
                 raise DamagedError(f"{path} differs from what was saved (wrong checksum)")
     return {item: restored[item] for item in abstract}
@@ -292,21 +297,14 @@ def restore_model(workdir: pathlib.Path, abstract: dict[str, Tree], step: str, l
     `abstract` has the same keys, with trees of ShapeDtypeStructs. `step` is 'last', 'best' or a number. 'last' skips
     damaged checkpoints and reports them through `log`. Raises InputError if the checkpoint is missing or damaged.
     """
-    available = steps(workdir)
-    if step == "last":
-        newest = _newest(workdir, {"model": abstract}, log, set_aside=False)
-        if newest is None:
-            raise InputError(f"{workdir} has no checkpoint yet")
+    if step == "last" and (newest := _newest(workdir, {"model": abstract}, log, set_aside=False)):
         return newest[0], newest[1]["model"]
-    number = best(workdir, log) if step == "best" else int(step) if step.isdigit() else None
-    if step == "best" and number is None:
-        raise InputError(f"{workdir} has no best checkpoint: its config has no val_split; use --step=last")
-    if number not in available:
-        raise InputError(f"{workdir} has no checkpoint of step {step!r}; valid: last, best, {_list(available)}")
+    number = find(workdir, step, log)
     try:
         return number, _read(workdir, number, {"model": abstract})["model"]
     except DamagedError as error:
-        raise InputError(f"{_folder(workdir, number)} is damaged: {error}; others: {_list(available)}") from error
+        others = _list(steps(workdir))
+        raise InputError(f"{_folder(workdir, number)} is damaged: {error}; others: {others}") from error
 
 
 def _list(numbers: list[int]) -> str:

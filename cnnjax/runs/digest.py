@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from cnnjax.errors import InputError
 from cnnjax.state import Tree, path_name
@@ -14,6 +15,13 @@ from cnnjax.state import Tree, path_name
 
 class DamagedError(Exception):
     """Raised for a checkpoint whose content differs from what was saved. The message says which array or file."""
+
+
+def to_host(leaf: jax.Array) -> np.ndarray:
+    """Returns a global array as numpy. If it is sharded across processes, every process has to call this function."""
+    if not (leaf.is_fully_replicated or leaf.is_fully_addressable):
+        return multihost_utils.process_allgather(leaf, tiled=True)
+    return np.asarray(leaf.addressable_data(0) if leaf.is_fully_replicated else leaf)
 
 
 def array_records(tree: Tree) -> dict[str, list]:

@@ -111,6 +111,14 @@ def test_runs_on_other_images_are_compared_in_settings_and_curves_only(make_run:
     )
 
 
+def test_runs_are_compared_at_steps_that_they_have(make_run: Any) -> None:
+    runs = [make_run("a"), make_run("b")]
+    assert compare(runs, step="8", with_evaluation=False).pairs == ()
+    for step in ("7", "²"):
+        with pytest.raises(InputError, match=f"a has no checkpoint of step '{step}'; valid: last, best, 8"):
+            compare(runs, step=step, with_evaluation=False)
+
+
 def test_the_same_images_under_another_name_of_the_split_are_compared(digits_dir: str) -> None:
     one, other = (scores_of(np.ones(359, bool), digits_dir, split) for split in ("test", "test[:100%]"))
     assert why_unpaired(one, other) == ""

@@ -215,8 +215,9 @@ def test_evaluation_passes_over_damage_or_names_it(copy: pathlib.Path) -> None:
     assert "00000003 is damaged" in said[0]
     with pytest.raises(InputError, match=r"00000003 is damaged: its digest .*; others: 1, 2, 3"):
         checkpoint.restore_model(copy, target, "3", print)
-    with pytest.raises(InputError, match="no checkpoint of step '7'; valid: last, best, 1, 2, 3"):
-        checkpoint.restore_model(copy, target, "7", print)
+    for name in ("7", "²", "-1", "9" * 5000, "newest"):
+        with pytest.raises(InputError, match=f"no checkpoint of step '{name[:9]}.*'; valid: last, best, 1, 2, 3"):
+            checkpoint.restore_model(copy, target, name, print)
     assert listing(copy) == before
 
 
@@ -305,7 +306,7 @@ def test_what_other_processes_fail_at_is_not_the_folders_fault(
     def gone(leaf: jax.Array) -> np.ndarray:
         raise ValueError("UNKNOWN: Gloo AllGather failed: Read error: Connection reset by peer")
 
-    monkeypatch.setattr(checkpoint, "_to_host", gone)
+    monkeypatch.setattr(checkpoint, "to_host", gone)
     with pytest.raises(InputError, match=f"cannot save in {tmp_path}.*: UNKNOWN: Gloo"):
         save(tmp_path, {1: None})
     monkeypatch.setattr(checkpoint.processes, "is_distributed", lambda: True)

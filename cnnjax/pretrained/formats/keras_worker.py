@@ -156,7 +156,7 @@ def _read_keras3(layers: Any, names: dict[str, str], depth: int) -> Iterator[tup
         name = _strings(variables, "name")[0] if "name" in variables.attrs else names.get(key)
         if name is None:
             refuse("it has no layer names; save the model as .keras, which has them")
-        if not all(index.isdigit() and len(index) < 6 for index in variables):
+        if not all(index.isdecimal() and len(index) < 6 for index in variables):
             refuse("not a file of Keras's weights: its variables have no numbers")
         yield str(name), [member(variables, index, h5py.Dataset) for index in sorted(variables, key=int)]
 
