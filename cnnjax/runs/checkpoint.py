@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from cnnjax import config as configs
 from cnnjax.distributed import processes
 from cnnjax.errors import InputError
 from cnnjax.metrics import METRICS
@@ -213,7 +214,10 @@ def find(workdir: pathlib.Path, name: str, log: Log = print, others: tuple[str, 
         return available[-1]
     if name == "best":
         if (number := best(workdir, log)) is None:
-            raise InputError(f"{workdir} has no best checkpoint: its config has no val_split; use --step=last")
+            config = configs.load(workdir / "config.json")
+            is_scored = config.val_split or config.fold
+            why = "none has a score on its validation split" if is_scored else "its config has no val_split"
+            raise InputError(f"{workdir} has no best checkpoint: {why}; use --step=last")
         return number
     if matching := [step for step in available if str(step) == name.lstrip("0")]:
         return matching[0]

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 import pytest
 
+from cnnjax import sealed
 from cnnjax.config import Config
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
@@ -284,10 +285,19 @@ def test_the_newest_and_the_best_are_kept(
     assert checkpoint.best(tmp_path) == best
 
 
-def test_without_validation_there_is_no_best(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({}, "its config has no val_split"),
+        ({"val_split": "test"}, "none has a score on its validation split"),
+        ({"fold": "1/5"}, "none has a score on its validation split"),
+    ],
+)
+def test_without_validation_there_is_no_best(settings: dict[str, Any], why: str, tmp_path: pathlib.Path) -> None:
     save(tmp_path, {1: None})
+    sealed.write_json(tmp_path / "config.json", dataclasses.asdict(Config(**settings)))
     target: Any = abstract({"params": state(0).params, "model_state": state(0).model_state, "ema": state(0).ema})  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="no best checkpoint: its config has no val_split; use --step=last"):
+    with pytest.raises(InputError, match=f"no best checkpoint: {why}; use --step=last"):
         checkpoint.restore_model(tmp_path, target, "best", print)
 
 
