@@ -1,6 +1,7 @@
 """The error that a user is meant to read: the value, what was expected, the nearest valid name."""
 
 import difflib
+import fnmatch
 import re
 from collections.abc import Iterable
 
@@ -45,6 +46,11 @@ def _cut(text: str, length: int) -> str:
     if len(text) <= length:
         return text
     return f"{text[: 2 * length // 3]} ... ({len(text) - length:,} more characters) ... {text[-length // 3 :]}"
+
+
+def matching(pattern: str, names: Iterable[str]) -> list[str]:
+    """Returns the names that match `pattern`, if it has *, ? or [...], else those that contain it; all for ''."""
+    return fnmatch.filter(names, pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*")
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

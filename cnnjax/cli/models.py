@@ -25,9 +25,9 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     from rich.table import Table
 
     from cnnjax import tables
-    from cnnjax.models import MODELS
+    from cnnjax.models import MODELS, list_models
 
-    names = shared.matching(args.pattern, MODELS)
+    names = list_models(args.pattern)
     if not names:
         raise unknown("model", args.pattern, MODELS)
     rows = [_cells(name, units=not args.format) for name in names]

@@ -1,11 +1,10 @@
 """Shared by the commands: the argument parser, common flags, the console, and the setup of JAX."""
 
 import argparse
-import fnmatch
 import logging
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cnnjax.errors import InputError, shorten, visible
@@ -190,11 +189,6 @@ def parse_image_shape(text: str | None, default: tuple[int, int, int]) -> tuple[
         raise InputError(f"--input={text}: expected height, width and channels, as in {'x'.join(map(str, default))}")
     height, width, *channels = map(int, words)
     return height, width, channels[0] if channels else default[2]
-
-
-def matching(pattern: str, names: Iterable[str]) -> list[str]:
-    """Returns the names that match `pattern`, if it has *, ? or [...], else those that contain it; all for ''."""
-    return fnmatch.filter(names, pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*")
 
 
 def describe_run(run: "Run") -> str:

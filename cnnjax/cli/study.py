@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cnnjax import config_files
 from cnnjax.cli import shared
-from cnnjax.errors import InputError, nearest, unknown
+from cnnjax.errors import InputError, matching, nearest, unknown
 from cnnjax.study import BUDGETS
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _choose_arms(args: argparse.Namespace, study: "Study", before: "sequence.Res
         raise InputError("--arms is for a table of results: the claims of a study need all of its arms")
     if args.report_only:
         raise InputError("--arms trains, and --report_only does not: give one of them")
-    if not (arms := shared.matching(args.arms, study.arms)):
+    if not (arms := matching(args.arms, study.arms)):
         raise unknown("arm", args.arms, study.arms)
     return arms
 
@@ -172,7 +172,7 @@ def _list(pattern: str, form: str) -> int:
         raise InputError("there are no studies in ./experiments, and none came with the package")
     everything = listing.read_entries(files)
     words = [(entry.claim.name, entry.file.stem, entry.claim.chapter) for entry in everything]
-    entries = [entry for entry, names in zip(everything, words, strict=True) if shared.matching(pattern, names)]
+    entries = [entry for entry, names in zip(everything, words, strict=True) if matching(pattern, names)]
     if not entries:
         raise unknown("claim", pattern, {name for names in words for name in names})
     if form:

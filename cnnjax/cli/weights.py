@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from cnnjax.cli import shared
 from cnnjax.config import FIELDS
-from cnnjax.errors import unknown
+from cnnjax.errors import matching, unknown
 
 if TYPE_CHECKING:
     from cnnjax.pretrained.cards import Card
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
             table.add_row(name, value)
         console.print(table, soft_wrap=True)
         return 0
-    names = shared.matching(args.name, rows)
+    names = matching(args.name, rows)
     if not names:
         raise unknown("weights", args.name, rows)
     table = Table(title=f"Published weights: {len(names)}", title_justify="left")

@@ -260,9 +260,8 @@ class Split:
         """Returns one of the `extra_labels` of all examples, int32 [N]."""
         labels = []
         for start in range(0, len(self), EXAMPLES_PER_READ):
-            with self._file_errors():
-                raw = self._source.__getitems__(list(range(start, min(start + EXAMPLES_PER_READ, len(self)))))
-            labels += [self._parse(record).features.feature[name].int64_list.value[0] for record in raw]
+            records = self._records(np.arange(start, min(start + EXAMPLES_PER_READ, len(self))))
+            labels += [record[name].int64_list.value[0] for record in records]
         return np.array(labels, np.int32)
 
     def decode(self, data: bytes, decoder: Callable[..., Any] | None = None) -> Any:

@@ -69,6 +69,16 @@ def apply_operations(image: np.ndarray, calls: Sequence[spec.Call]) -> np.ndarra
     return image
 
 
+def batch_rows(count: int, largest: int) -> int:
+    """Returns how many rows a batch of `count` gets, so that few sizes are compiled: a power of two, or `largest`."""
+    return min(1 << (count - 1).bit_length(), largest)
+
+
+def padded(array: np.ndarray, rows: int) -> np.ndarray:
+    """Repeats the last row of an array until it has so many."""
+    return np.pad(array, [(0, rows - len(array)), *[(0, 0)] * (array.ndim - 1)], mode="edge")
+
+
 def chunks(prepared: Iterable[HostImage], max_views: int) -> Iterator[list[HostImage]]:
     """Splits images into consecutive lists; a list ends as soon as its images have `max_views` views or more."""
     chunk: list[HostImage] = []

@@ -19,8 +19,10 @@ from cnnjax.evaluation import probe, protocols, scoring
 from cnnjax.evaluation.host_images import (
     HostImage,
     apply_operations,
+    batch_rows,
     chunks,
     group_by_shapes,
+    padded,
     read_in_threads,
     read_views,
 )
@@ -235,12 +237,16 @@ class Predictor:
         return [scorer.scores(self.variables, batch)[:count] for batch, count in batches]
 
     def _batches(self, stacked: np.ndarray, batch_size: int) -> Iterator[tuple[jax.Array, int]]:
-        """Yields (batch on the mesh, number of its rows that are not padding), with the rows of `_padded_rows`."""
+        """Yields (batch on the mesh, number of its rows that are not padding).
+
+        The rows are those of `batch_rows`, rounded up to a multiple of the devices, and so may exceed `batch_size`.
+        """
+        devices = self.mesh.shape["data"]
         for start in range(0, len(stacked), batch_size):
             batch = stacked[start : start + batch_size]
-            rows = _padded_rows(len(batch), batch_size, self.mesh.shape["data"])
-            padded = np.pad(batch, [(0, rows - len(batch)), *[(0, 0)] * (batch.ndim - 1)], mode="edge")
-            yield sharding.put_batch(self.mesh, padded[sharding.local_rows(self.mesh, rows)]), len(batch)
+            rows = -(-batch_rows(len(batch), batch_size) // devices) * devices
+            whole = padded(batch, rows)
+            yield sharding.put_batch(self.mesh, whole[sharding.local_rows(self.mesh, rows)]), len(batch)
 
 
 # ------------------------------------------------------------------------------------------------------ the functions
@@ -330,14 +336,6 @@ def _resize_text(shape: tuple[int, ...]) -> str:
     """Returns the operations that bring any image to `shape` [H, W, C], as in 'resize(224)|center_crop(224)'."""
     height, width = shape[:2]
     return f"resize({height})|center_crop({height})" if height == width else f"resize({(height, width)})"
-
-
-def _padded_rows(count: int, max_rows: int, devices: int) -> int:
-    """Returns the smallest power of two >= `count`, at most `max_rows`, then rounded up to a multiple of `devices`.
-
-    So few programs are compiled. The result may exceed `max_rows`.
-    """
-    return -(-min(1 << (count - 1).bit_length(), max_rows) // devices) * devices
 
 
 def _most_probable(probabilities: np.ndarray, count: int) -> tuple[tuple[int, float], ...]:

@@ -1,6 +1,5 @@
 """The networks by their published names, and `create_model`, which builds one from a call string."""
 
-import fnmatch
 import math
 import types
 
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnnjax import spec
-from cnnjax.errors import InputError, unknown
+from cnnjax.errors import InputError, matching, unknown
 from cnnjax.models import (
     airbench,
     alexnet,
@@ -84,8 +83,7 @@ def list_models(pattern: str = "") -> list[str]:
 
     A pattern with wildcards (* ? [) must match the whole name: 'vgg*_bn'. '' lists all.
     """
-    wildcard = any(sign in pattern for sign in "*?[")
-    return fnmatch.filter(MODELS, pattern if wildcard else f"*{pattern}*")
+    return matching(pattern, MODELS)
 
 
 # Arguments of call strings that have been renamed: (kind, function or '*', old name, new name).

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.errors import InputError, unknown
+from cnnjax.evaluation.host_images import batch_rows, padded
 from cnnjax.evaluation.trained import TrainedNetwork
 from cnnjax.ops.convolution import matmul_precision
 from cnnjax.visualize import cam, rules
@@ -111,7 +112,7 @@ def integrated_gradients(
     difference = np.asarray(scorer.class_scores(variables, x, classes) - before)
     values = np.zeros(x.shape, np.float32)
     while True:
-        rows = _padded(pending, _power_of_two(len(pending)))
+        rows = padded(pending, batch_rows(len(pending), len(x)))
         path, total = x[rows] - start, jnp.zeros_like(x[rows])
         for i in range(steps):
             total += scorer.signal(variables, start + (i + 0.5) / steps * path, classes[rows], rule="gradient")
@@ -274,7 +275,7 @@ def attribute(
     for batch, rows in _batches(views, scorer.batch_size):
         x = scorer.normalize(batch)
         logits = scorer.logits(variables, x)
-        chosen = jnp.argmax(logits, -1) if given is None else jnp.asarray(_padded(given[rows], len(batch)))
+        chosen = jnp.argmax(logits, -1) if given is None else jnp.asarray(padded(given[rows], len(batch)))
         values = row.compute(scorer, variables, x, chosen, **row.fixed, **options)
         parts.append([np.asarray(array)[: rows.stop - rows.start] for array in (chosen, logits, values)])
         progress(rows.stop, len(views))
@@ -292,15 +293,4 @@ def _batches(views: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, slice]]
     """Yields batches of views, of few sizes so that little is compiled, and which rows of `views` are in each."""
     for start in range(0, len(views), size):
         rows = slice(start, min(start + size, len(views)))
-        count = rows.stop - start
-        yield _padded(views[rows], min(size, _power_of_two(count))), rows
-
-
-def _power_of_two(count: int) -> int:
-    """Returns the smallest power of two that is not below `count`."""
-    return 1 << (count - 1).bit_length()
-
-
-def _padded(array: np.ndarray, rows: int) -> np.ndarray:
-    """Repeats the last row of an array until it has so many."""
-    return np.pad(array, [(0, rows - len(array)), *[(0, 0)] * (array.ndim - 1)], mode="edge")
+        yield padded(views[rows], batch_rows(rows.stop - start, size)), rows
