@@ -179,7 +179,7 @@ def _facts(network: pretrained.LoadedNetwork, inference: _Inference) -> dict[str
         "weights_crc32": inference.digest,
         "before": "|".join(map(spec.render, before)),
         "normalize": config.normalize,
-        "input": {"dtype": "uint8", "shape": ["b", *shape], "channels": "grey" if shape[-1] == 1 else "RGB"},
+        "input": {"dtype": "uint8", "shape": ["b", *shape], "channels": "gray" if shape[-1] == 1 else "RGB"},
         "output": {"dtype": "float32", "shape": ["b", len(data.classes)], "of": "logits"},
         "classes": imagenet.readable(data.classes),
     }

@@ -62,7 +62,7 @@ def test_what_is_done_in_the_step_is_in_the_program_and_what_comes_before_is_nam
     program = export.export_program(trained, "last", print)
     facts = program.facts
     assert facts["before"] == "resize(32)|center_crop(28)"
-    assert facts["input"] == {"dtype": "uint8", "shape": ["b", 28, 28, 1], "channels": "grey"}
+    assert facts["input"] == {"dtype": "uint8", "shape": ["b", 28, 28, 1], "channels": "gray"}
     assert (facts["step"], facts["classes"]) == (7, list("abcdefghij"))
     images = images_of(2, (28, 28, 1))
     called = jax.export.deserialize(bytearray(program.serialized)).call(images)

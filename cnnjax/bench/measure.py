@@ -315,11 +315,10 @@ def roofline(flops: float, accessed: float, most: Peaks) -> float:
 
 
 def step_flops(setup: Setup, what: str) -> int:
-    """Returns the floating-point operations of a step on a whole batch: two for each multiply-accumulate of
-    convolutions and fully connected layers.
+    """Returns the floating-point operations of a step on a whole batch.
 
-    `what` is 'forward', or 'train' or 'loop', for which the backward pass adds twice the operations of the forward
-    pass.
+    They are two for each multiply-accumulate of convolutions and fully connected layers. `what` is 'forward', or
+    'train' or 'loop', for which the backward pass adds twice the operations of the forward pass.
     """
     macs = sum(row.macs for row in summarize.layers(setup.model, setup.data.shape))
     return 2 * macs * setup.config.batch_size * (1 if what == "forward" else 3)

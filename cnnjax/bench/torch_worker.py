@@ -163,9 +163,7 @@ _declared: list[Any] = []  # keeps the library object alive: torch drops its ope
 
 
 def make_network(library: str, name: str, arguments: dict[str, Any]) -> Any:
-    """Builds a network with random weights, in training mode, by name(**arguments) of 'torchvision', 'pytorchcv' or
-    'timm'. The library 'torch' stands for the functions of this file.
-    """
+    """Builds a network with random weights, in training mode. The library 'torch' is the functions of this file."""
     if library == "torch":
         return globals()[name](**arguments)
     _declare_operators()

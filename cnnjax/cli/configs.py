@@ -17,8 +17,9 @@ def add_flags(parser: shared.Parser) -> None:
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
-    """Runs `cnnjax configs`: lists the config files, or prints one with the --config.FIELD=VALUE changes in
-    `overrides`. Returns the exit status.
+    """Runs `cnnjax configs`: lists the config files, or prints one.
+
+    `overrides` are the --config.FIELD=VALUE arguments. Returns the exit status.
     """
     console = shared.make_console()
     from rich.table import Column, Table

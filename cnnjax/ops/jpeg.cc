@@ -22,7 +22,7 @@ void LeaveOnWarning(j_common_ptr info, int level) {
 }  // namespace
 
 // Rows `top` to `top` + `height` of the image, from a column near `left` to one near `left` + `width`, to `out`, in
-// rows of `stride` bytes; `channels` is 1 for grey and 3 for RGB. Returns where `left` is in a row, or -1 for an image
+// rows of `stride` bytes; `channels` is 1 for gray and 3 for RGB. Returns where `left` is in a row, or -1 for an image
 // that is damaged or of another kind.
 extern "C" int cnnjax_jpeg_window(const unsigned char* data, size_t size, int channels, int top, int left, int height,
                                   int width, unsigned char* out, size_t stride) {

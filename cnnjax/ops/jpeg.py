@@ -18,7 +18,7 @@ def load() -> DecodeWindow | None:
     """Returns the function that decodes a window of a JPEG file, or None if it cannot be compiled.
 
     It maps (data, channels, top, left, height, width) to the pixels, uint8 [height, width, channels], which equal those
-    of decoding the whole image and cropping it. `channels` is 1 for grey or 3 for RGB. It returns None for data that is
+    of decoding the whole image and cropping it. `channels` is 1 for gray or 3 for RGB. It returns None for data that is
     damaged or not a JPEG of 1 or 3 channels.
     """
     if not compiler.is_enabled():
