@@ -84,7 +84,7 @@ class Predictor:
 
     def probabilities(self, pixels: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
         """Returns class probabilities float32 [N, classes] of uint8 images; see `predict_images`."""
-        prepared = (self._array_views(image, str(i)) for i, image in enumerate(_checked(pixels)))
+        prepared = (self._array_views(image, str(i)) for i, image in enumerate(self._checked(pixels)))
         rows = []
         for name, probabilities, error in self._classify(prepared):
             if probabilities is None:
@@ -118,7 +118,7 @@ class Predictor:
 
         Raises InputError for an image that is not uint8 [H, W, C], and if the views are not all of one size.
         """
-        views = [apply_operations(self._resized(image), self.host_ops) for image in _checked(pixels)]
+        views = [apply_operations(self._resized(image), self.host_ops) for image in self._checked(pixels)]
         shapes = sorted({view.shape for view in views})
         if len(shapes) != 1:
             reason = f"after preprocessing they are {', '.join(map(str, shapes))}" if shapes else "there are none"
@@ -168,6 +168,20 @@ class Predictor:
             )
         return tuple(apply_operations(image, operations) for operations in calls)
 
+    def _checked(self, pixels: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Returns the images as a list of arrays, gray or RGB as the network takes them.
+
+        Raises InputError if any is empty or not uint8 [H, W, 1 or 3].
+        """
+        arrays = [np.asarray(image) for image in pixels]
+        for i, image in enumerate(arrays):
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in (1, 3) or not image.size:
+                raise InputError(
+                    f"image {i} is {image.dtype} {list(image.shape)}: expected uint8 [height, width, channels] "
+                    "with at least one pixel and 1 or 3 channels"
+                )
+        return [images.to_channels(image, self._shape[-1]) for image in arrays]
+
     def _array_views(self, image: np.ndarray, name: str) -> HostImage:
         """Returns the views of an image given as an array. `name` is the image's, for messages.
 
@@ -176,13 +190,12 @@ class Predictor:
         """
         try:
             has_size = self.protocol.variable_size or any(self.protocol.passes)
-            return HostImage(name, self._views(self._converted(image) if has_size else self._resized(image)))
+            return HostImage(name, self._views(image if has_size else self._resized(image)))
         except InputError as error:
             return HostImage(name, (), str(error))
 
     def _resized(self, image: np.ndarray) -> np.ndarray:
         """Resizes an image to the training size if config.preprocess is empty, and logs that once."""
-        image = self._converted(image)
         if self.host_ops or image.shape == self._shape:
             return image
         text = _resize_text(self._shape)
@@ -190,11 +203,6 @@ class Predictor:
             self.log(f"the network's config has no preprocess: {text} is applied to images of other sizes")
             self._has_logged_resize = True
         return apply_operations(image, spec.parse_pipeline(text))
-
-    def _converted(self, image: np.ndarray) -> np.ndarray:
-        """Converts a gray image to RGB, or RGB to gray, if the network takes the other, as decoding a file does."""
-        channels = self._shape[-1]
-        return image if image.shape[-1] == channels else images.decode(images.encode_png(image), channels)
 
     def _classify(self, prepared: Iterable[HostImage]) -> Iterator[tuple[str, np.ndarray | None, str]]:
         """Yields (path, probabilities float32 [classes] or None, error or '') of each image, in order."""
@@ -318,18 +326,6 @@ def feature_maps(
       InputError: an unknown layer, images of several sizes, or of a size that the network does not take.
     """
     return Predictor(network, step=step, mesh=mesh, log=log).feature_maps(pixels, layer)
-
-
-def _checked(pixels: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Returns the images as a list of arrays. Raises InputError if any is empty or not uint8 [H, W, 1 or 3]."""
-    arrays = [np.asarray(image) for image in pixels]
-    for i, image in enumerate(arrays):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in (1, 3) or not image.size:
-            raise InputError(
-                f"image {i} is {image.dtype} {list(image.shape)}: expected uint8 [height, width, channels] "
-                "with at least one pixel and 1 or 3 channels"
-            )
-    return arrays
 
 
 def _resize_text(shape: tuple[int, ...]) -> str:

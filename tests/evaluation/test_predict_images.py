@@ -1,5 +1,6 @@
 """Predictions and feature maps of arrays: those of files and of the network itself."""
 
+import dataclasses
 import pathlib
 from typing import Any
 
@@ -76,6 +77,18 @@ def test_gray_images_are_converted_for_a_network_of_color_images() -> None:
     gray = color[..., :1]
     found = predict.predict_images(network(), [gray, np.repeat(gray, 3, axis=2)], mesh=mesh_of())
     np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_channels_are_converted_as_those_of_a_file_without_encoding(
+    channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = dataclasses.replace(DATA, shape=(28, 28, channels), statistics={"mean": [0.5], "std": [0.2]})
+    predictor = predict.Predictor(random_network(NET, data, normalize="none"), mesh=mesh_of(), log=silent)
+    pixels = [image[..., : 4 - channels] for image in photographs((28, 28), (28, 28))]
+    files = [images.decode(images.encode_png(image), channels) for image in pixels]
+    monkeypatch.delattr(images, "encode_png")
+    np.testing.assert_array_equal(predictor.single_views(pixels), files)
 
 
 WRONG = {
