@@ -13,10 +13,10 @@ def program_name() -> str:
 
 def command_line(*words: str) -> str:
     """Returns the shell command that runs this program with these arguments, quoted for copying."""
-    return " ".join(map(_quote, (program_name(), *words)))
+    return " ".join(map(quote, (program_name(), *words)))
 
 
-def _quote(word: str) -> str:
+def quote(word: str) -> str:
     """Quotes a word for a shell: as \'...\', as "..." if it has a single quote, as $\'...\' if it is not printable."""
     if visible(word) != word or "\n" in word or "\t" in word:
         shown = (

@@ -16,6 +16,11 @@ from cnnjax.errors import InputError, unknown
 
 # Everything that runs on the host. Views come last, and only in evaluation.
 ALL_HOST_OPS: Mapping[str, Callable[..., np.ndarray]] = collections.ChainMap(HOST_OPS, VIEWS)
+# Those that set the size of an image. The others keep it.
+SIZE_OPS = frozenset((
+    "resize", "random_resize", "center_crop", "pad", "random_crop", "random_resized_crop", "corners_and_center",
+    "crops_of_squares",
+))  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ import numpy as np
 
 from cnnjax import spec
 from cnnjax.data import image_formats, images, pipeline
+from cnnjax.data.operations import SIZE_OPS
 from cnnjax.errors import InputError
 
 
@@ -67,6 +68,16 @@ def apply_operations(image: np.ndarray, calls: Sequence[spec.Call]) -> np.ndarra
     for call in calls:
         image = spec.find("operation", call, pipeline.ALL_HOST_OPS, image=image, rng=np.random.default_rng(0))()
     return image
+
+
+def wrong_size(image: np.ndarray, passes: Sequence[Sequence[spec.Call]], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns the (height, width) of an image after a pass of host operations that do not set it.
+
+    () if all set it, or give that of `shape`, [H, W, C]. An operation of someone's own is judged by what it returns.
+    """
+    unset = [calls for calls in passes if not SIZE_OPS & {call.name for call in calls}]
+    sizes = (apply_operations(image, calls).shape[-3:-1] for calls in unset)
+    return next((size for size in sizes if size != shape[:2]), ())
 
 
 def batch_rows(count: int, largest: int) -> int:

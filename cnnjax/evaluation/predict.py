@@ -25,9 +25,11 @@ from cnnjax.evaluation.host_images import (
     padded,
     read_in_threads,
     read_views,
+    wrong_size,
 )
 from cnnjax.evaluation.recipe import parse_eval_recipe
 from cnnjax.ops.convolution import matmul_precision
+from cnnjax.shell import quote
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Predictor:
         self.log, self._has_logged_resize = log, False
         self.recipe = parse_eval_recipe(network.config)
         self.protocol, self.host_ops = self.recipe.protocol, self.recipe.operations.host
+        self._passes = [(*self.host_ops, *views) for views in self.protocol.passes]
         self.model = network.model
         if self.protocol.fully_convolutional:
             self.model = scoring.as_fully_convolutional(self.recipe, network.data, self.model)
@@ -118,7 +121,8 @@ class Predictor:
 
         Raises InputError for an image that is not uint8 [H, W, C], and if the views are not all of one size.
         """
-        views = [apply_operations(self._resized(image), self.host_ops) for image in self._checked(pixels)]
+        sized = [self._resized(image, [self.host_ops]) for image in self._checked(pixels)]
+        views = [apply_operations(image, self.host_ops) for image in sized]
         shapes = sorted({view.shape for view in views})
         if len(shapes) != 1:
             reason = f"after preprocessing they are {', '.join(map(str, shapes))}" if shapes else "there are none"
@@ -157,16 +161,15 @@ class Predictor:
         """Returns the views of an image in each pass of the protocol, after host operations.
 
         Raises InputError if an operation does not fit the image, or if it has another size than the training images and
-        nothing resizes it.
+        no operation sets it.
         """
-        calls = [[*self.host_ops, *views] for views in self.protocol.passes]
-        shape = self._shape
-        if not self.protocol.variable_size and not any(calls) and image.shape != shape:
+        if not self.protocol.variable_size and (size := wrong_size(image, self._passes, self._shape)):
+            operations = "|".join([_resize_text(self._shape), *map(spec.render, self.host_ops)])
             raise InputError(
-                f"the image is {image.shape[0]}x{image.shape[1]}, the network was trained on {shape[0]}x{shape[1]}: "
-                f"pass --preprocess='{_resize_text(shape)}'"
+                f"the image is {size[0]}x{size[1]}, the network was trained on {self._shape[0]}x{self._shape[1]}: "
+                f"pass --preprocess={quote(operations)}"
             )
-        return tuple(apply_operations(image, operations) for operations in calls)
+        return tuple(apply_operations(image, operations) for operations in self._passes)
 
     def _checked(self, pixels: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray]:
         """Returns the images as a list of arrays, gray or RGB as the network takes them.
@@ -185,22 +188,22 @@ class Predictor:
     def _array_views(self, image: np.ndarray, name: str) -> HostImage:
         """Returns the views of an image given as an array. `name` is the image's, for messages.
 
-        The image is first resized by `_resized` if the protocol sets no size. An InputError becomes the result's
+        The image is first resized by `_resized` unless the protocol takes any size. An InputError becomes the result's
         `error`.
         """
         try:
-            has_size = self.protocol.variable_size or any(self.protocol.passes)
-            return HostImage(name, self._views(image if has_size else self._resized(image)))
+            takes_any = self.protocol.variable_size
+            return HostImage(name, self._views(image if takes_any else self._resized(image, self._passes)))
         except InputError as error:
             return HostImage(name, (), str(error))
 
-    def _resized(self, image: np.ndarray) -> np.ndarray:
-        """Resizes an image to the training size if config.preprocess is empty, and logs that once."""
-        if self.host_ops or image.shape == self._shape:
+    def _resized(self, image: np.ndarray, passes: Sequence[Sequence[spec.Call]]) -> np.ndarray:
+        """Resizes an image to the training size if `wrong_size` finds another after `passes`, and logs that once."""
+        if not wrong_size(image, passes, self._shape):
             return image
         text = _resize_text(self._shape)
         if not self._has_logged_resize:
-            self.log(f"the network's config has no preprocess: {text} is applied to images of other sizes")
+            self.log(f"the network's config sets no size: {text} is applied to images of other sizes")
             self._has_logged_resize = True
         return apply_operations(image, spec.parse_pipeline(text))
 
@@ -292,7 +295,7 @@ def predict_images(
     Args:
       network: a network with trained weights.
       pixels: uint8 [N, H, W, C], or a sequence of N arrays uint8 [H, W, C] of any sizes; C is 1 or 3, and converted to
-        the network's. Where the config has no preprocess, images of another size than the network was trained on are
+        the network's. Where the config sets no size, images of another size than the network was trained on are
         resized (shorter side) and center-cropped to it, and a line is logged.
       step: the checkpoint: "last", "best" or a number.
       mesh: devices to use; None for all.

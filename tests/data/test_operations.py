@@ -30,6 +30,15 @@ def test_operations_run_where_they_belong(text: str, host: list[str], step: list
     assert [[call.name for call in calls] for calls in (parsed.host, parsed.step)] == [host, step]
 
 
+@pytest.mark.parametrize("name", operations.ALL_HOST_OPS)
+def test_an_operation_sets_the_size_or_keeps_it(name: str) -> None:
+    arguments = {"random_resize": (8, 9), "pad": (40,), "rgb": (), "move": (1, 2), "corrupt": ("contrast", 1)}
+    image = np.zeros((20, 24, 3), np.uint8)
+    call = spec.Call(name, arguments.get(name, (8,)), {})
+    function = spec.find("operation", call, operations.ALL_HOST_OPS, image=image, rng=np.random.default_rng(0))
+    assert (function().shape[-3:-1] != (20, 24)) == (name in operations.SIZE_OPS)
+
+
 @pytest.mark.parametrize("name", HOST_OPS)
 def test_an_operation_is_random_if_it_draws(name: str) -> None:
     assert operations.is_random([spec.Call(name, (8,), {})]) == (name.startswith("random_") or name == "corrupt")

@@ -145,6 +145,26 @@ def test_a_broken_image_is_named_and_the_others_are_scored(case: str, tmp_path: 
     assert [len(one.top) for one in found] == [6, 6, 0, 6, 0]
 
 
+@pytest.mark.parametrize(
+    ("config", "flag"),
+    [
+        ({"protocol": "six_view"}, "'resize(28)|center_crop(28)'"),
+        ({"preprocess": "rgb"}, "'resize(28)|center_crop(28)|rgb'"),
+        ({"preprocess": "corrupt('fog', 3)"}, "\"resize(28)|center_crop(28)|corrupt('fog', 3)\""),
+    ],
+    ids=str,
+)
+def test_a_file_of_another_size_is_an_error_where_no_operation_sets_the_size(
+    config: dict[str, str], flag: str, tmp_path: pathlib.Path
+) -> None:
+    paths = [tmp_path / "large.png", tmp_path / "right.png"]
+    for path, size in zip(paths, ((50, 40), (28, 28)), strict=True):
+        path.write_bytes(encoded("PNG", "RGB", size))
+    large, right = predicted(network(**config), paths)
+    assert large.error == f"the image is 50x40, the network was trained on 28x28: pass --preprocess={flag}"
+    assert right.top
+
+
 def test_images_that_do_not_fit_have_an_error_each(tmp_path: pathlib.Path) -> None:
     paths = [tmp_path / f"{size}.png" for size in (20, 40)]
     for path in paths:

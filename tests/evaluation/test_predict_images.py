@@ -63,11 +63,15 @@ def test_a_batch_is_its_images_on_any_devices() -> None:
     assert predictor.probabilities([]).shape == (0, 3)
 
 
-def test_without_preprocess_other_sizes_are_resized_and_that_is_logged_once() -> None:
-    large, lines = photographs((56, 70), (30, 28)), []
-    found = predict.predict_images(network(), large, mesh=mesh_of(), log=lines.append)
+SIZELESS = [{}, {"protocol": "six_view"}, {"preprocess": "rgb"}, {"preprocess": "move(1, 0)", "protocol": "flip"}]
+
+
+@pytest.mark.parametrize("config", SIZELESS, ids=str)
+def test_where_nothing_sets_a_size_others_are_resized_and_that_is_logged_once(config: dict[str, Any]) -> None:
+    large, lines, trained = photographs((56, 70), (30, 28)), [], network(**config)
+    found = predict.predict_images(trained, large, mesh=mesh_of(), log=lines.append)
     resized = [transforms.center_crop(transforms.resize(image, 28), 28) for image in large]
-    np.testing.assert_allclose(found, predict.predict_images(network(), np.stack(resized), mesh=mesh_of()), atol=1e-6)
+    np.testing.assert_allclose(found, predict.predict_images(trained, np.stack(resized), mesh=mesh_of()), atol=1e-6)
     assert len(lines) == 1
     assert "resize(28)|center_crop(28) is applied" in lines[0]
 
