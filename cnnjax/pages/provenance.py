@@ -24,8 +24,8 @@ def changed_settings(config: Config) -> Table:
 
 
 def versions(content: Mapping[str, Any]) -> Table:
-    """Returns a row for each entry of versions.json but the command."""
-    rows = [[name, str(value)] for name, value in content.items() if name != "command"]
+    """Returns a row for each entry of versions.json but the command and the folder of data sets."""
+    rows = [[name, str(value)] for name, value in content.items() if name not in ("command", "data_dir")]
     return Table(["software, device", "version"], rows, frozenset(("version",)))
 
 

@@ -17,6 +17,7 @@ import fcntl
 import hashlib
 import importlib.metadata
 import io
+import itertools
 import os
 import pathlib
 import platform
@@ -45,7 +46,6 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tens
 MAX_JSON_VALUES = 20  # longer statistics go to statistics.npz
 MAX_STATISTICS_BYTES = 1 << 32
 FOLDERS = ("checkpoints", "damaged", "imports", "tensorboard")  # in a run's folder: what a training writes into
-DATA_DIR = "--data_dir="  # the flag of the commands
 LOCK = "lock"  # held by the training in the folder
 SYNC_SECONDS = 60  # a network file system may take this long to show process 0's files on other hosts
 
@@ -169,14 +169,16 @@ def hold_lock(folder: pathlib.Path, activity: str) -> Iterator[None]:
         yield
 
 
-def write_versions(workdir: pathlib.Path) -> None:
+def write_versions(workdir: pathlib.Path, data_dir: str = "") -> None:
     """Writes versions.json: the command, the versions of the packages, the processor and the devices.
 
-    Comes after the other sealed files: from then on none of them may lack its seal.
+    Also the absolute path of `data_dir`, the folder of data sets that the training was given; '' for none. Comes after
+    the other sealed files: from then on none of them may lack its seal.
     """
     device = jax.devices()[0]
     content = {
         "command": sys.argv,
+        "data_dir": os.path.abspath(os.path.expanduser(data_dir)) if data_dir else "",
         "cnnjax": __version__,
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in PACKAGES},
@@ -189,9 +191,14 @@ def write_versions(workdir: pathlib.Path) -> None:
 
 
 def recorded_data_dir(versions: Mapping[str, Any]) -> str:
-    """Returns the folder of data sets that the command in the content of versions.json was given; '' for none."""
-    words = [str(word) for word in versions.get("command", ())]
-    return next((word.removeprefix(DATA_DIR) for word in words if word.startswith(DATA_DIR)), "")
+    """Returns the folder of data sets that the training was given, by the content of versions.json; '' for none."""
+    found, words = versions.get("data_dir"), [*map(str, versions.get("command", ())), ""]
+    if found is None:  # before version 0.3: the flag of the command
+        for word, following in itertools.pairwise(words):
+            flag, equals, value = word.partition("=")
+            if flag == "--data_dir":
+                found = value if equals else following
+    return str(found or "")
 
 
 def changed_settings(workdir: pathlib.Path, config: Config, ignored: Container[str] = configs.RESUMABLE) -> str:

@@ -95,7 +95,7 @@ def train(
         if leader:
             workdir.write_data_info(folder, setup.data)
             register.keep_copies(folder)
-            workdir.write_versions(folder)
+            workdir.write_versions(folder, data_dir)
         workdir.check_shared(folder)
         state, result = _train(setup, folder, console, log, begun, on_metrics)
     return TrainResult(state, result, read_history(folder) if leader else {})
