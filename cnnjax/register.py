@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any, TypeVar
 
-from cnnjax import sealed
+from cnnjax import sealed, shell
 from cnnjax.errors import InputError
 
 FOLDER = "imports"  # in a run's folder: the copies, and imports.json
@@ -73,6 +73,14 @@ def import_code(name: str) -> None:
 def flags() -> list[str]:
     """Returns the --import flags that make another `cnnjax` process import the same code."""
     return [f"--import={entry.path if entry.name.endswith('.py') else entry.name}" for entry in _imports.values()]
+
+
+def command_line(*words: str, data_dir: str = "") -> str:
+    """Returns the shell command of this program with `words`, which reads the same data and imports the same code.
+
+    `data_dir` is the folder of data sets, '' for the default one.
+    """
+    return shell.command_line(*words, *[f"--data_dir={data_dir}"] * bool(data_dir), *flags())
 
 
 def keep_copies(folder: pathlib.Path) -> None:

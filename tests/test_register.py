@@ -3,6 +3,7 @@
 import importlib
 import pathlib
 import re
+import shlex
 import textwrap
 from collections.abc import Iterator
 
@@ -143,6 +144,9 @@ def test_flags_make_another_process_import_the_same(tmp_path: pathlib.Path) -> N
     register.import_code(file)
     register.import_code("json")
     assert register.flags() == [f"--import={file}", "--import=json"]
+    command = register.command_line("evaluate", "--workdir=run", data_dir="my data")
+    assert shlex.split(command)[1:] == ["evaluate", "--workdir=run", "--data_dir=my data", *register.flags()]
+    assert "--data_dir" not in register.command_line("evaluate")
 
 
 def test_a_run_without_code_of_its_own_keeps_no_copies(tmp_path: pathlib.Path) -> None:

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from cnnjax import config_files, paths
+from cnnjax import config_files, paths, register
 from cnnjax.cli import shared
 from cnnjax.config import ALIASES, FIELDS, Config
 from cnnjax.errors import InputError, nearest, visible
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         _show(shared.make_console(), report.rows(sweep), settings)
         return 0
     overrides = _overrides(settings.source, report.best(sweep))
-    print(shared.command_line("train", f"--config={settings.source}", *overrides))
+    print(register.command_line("train", f"--config={settings.source}", *overrides, data_dir=settings.data_dir))
     return 0
 
 
@@ -128,7 +128,7 @@ def _run(args: argparse.Namespace, folder: pathlib.Path, settings: "Settings") -
     try:
         sweep = _search(console, folder, settings, start, args.workers, 60 * args.stall_timeout)
     except Interrupted as interrupted:
-        command = shared.command_line("sweep", f"--workdir={folder}", f"--workers={args.workers}")
+        command = register.command_line("sweep", f"--workdir={folder}", f"--workers={args.workers}")
         console.print(f"{interrupted}; to resume:\n  {command}", soft_wrap=True)
         return 128 + interrupted.signal
     written, rows = report.write(sweep), report.rows(sweep)
@@ -136,7 +136,7 @@ def _run(args: argparse.Namespace, folder: pathlib.Path, settings: "Settings") -
     if all(row["state"] == "failed" for row in rows):
         raise InputError(_all_failed(folder, rows))
     console.print(f"wrote {', '.join(written)} to {folder}", soft_wrap=True)
-    command = shared.command_line("sweep", "best", f"--workdir={folder}")
+    command = register.command_line("sweep", "best", f"--workdir={folder}")
     console.print(f"to train the winner: {command}", soft_wrap=True)
     if not settings.storage:
         console.print(f"to browse the trials: optuna-dashboard {folder / record.JOURNAL}", soft_wrap=True)

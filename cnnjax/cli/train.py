@@ -74,13 +74,13 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
             if args.report:
                 _write_page(folder, args.data_dir, console, quick=True)
             flags = ["--report"] * args.report + ([f"--track={args.track}"] if args.track else [])
-            resume = shared.command_line("train", f"--workdir={folder}", *flags, *register.flags())
+            resume = register.command_line("train", f"--workdir={folder}", *flags, data_dir=args.data_dir)
             console.print(f"{interruption}. To resume:\n  {resume}", soft_wrap=True)
         return 128 + interruption.signal
     if jax.process_index() == 0:
         if args.report:
             _write_page(folder, args.data_dir, console, quick=jax.process_count() > 1)
-        _print_result(console, result.metrics, folder)
+        _print_result(console, result.metrics, folder, args.data_dir)
     return 0
 
 
@@ -124,10 +124,10 @@ def _write_page(folder: pathlib.Path, data_dir: str, console: "Console", quick: 
     log(f"the page is {folder / pages.FILE}")
 
 
-def _print_result(console: "Console", result: dict[str, Any], folder: pathlib.Path) -> None:
+def _print_result(console: "Console", result: dict[str, Any], folder: pathlib.Path, data_dir: str) -> None:
     """Prints the final metrics, the duration, the run's folder, and the command that evaluates it.
 
-    `result` is the content of result.json.
+    `result` is the content of result.json; `data_dir` is the folder of data sets, '' for the default one.
     """
     from rich.table import Table
 
@@ -139,7 +139,7 @@ def _print_result(console: "Console", result: dict[str, Any], folder: pathlib.Pa
         rows = {"split": result["split"]}
         rows |= {row.heading: row.format(result[name]) for name, row in METRICS.items()}
     rows |= {"time": f"{minutes:.0f} min {seconds:.0f} s", "folder": str(folder)}
-    rows |= {"evaluate": shared.command_line("evaluate", f"--workdir={folder}", *register.flags())}
+    rows |= {"evaluate": register.command_line("evaluate", f"--workdir={folder}", data_dir=data_dir)}
     table = Table(show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from cnnjax import __version__, register, tables
+from cnnjax import __version__, tables
 from cnnjax.errors import InputError
 from cnnjax.evaluation import comparison_tables, image_scores
 from cnnjax.evaluation.comparison import ComparedRun, Pair, RunComparison, compare
@@ -16,7 +16,7 @@ from cnnjax.evaluation.mistakes import disagreements
 from cnnjax.pages import curves, page
 from cnnjax.pages.charts import Chart, Format
 from cnnjax.pages.tiles import Tiles, tiles_of
-from cnnjax.shell import command_line
+from cnnjax.register import command_line
 
 MAX_PAIRS = 3  # of runs whose disagreements are shown as pictures
 MAX_CLASSES = 20  # in the table of classes
@@ -155,10 +155,10 @@ def report(
 def comparison_page(comparison: RunComparison, path: pathlib.Path) -> ComparisonPage:
     """Gathers what the page of several runs shows. `path` is where it will be, for links to the pages of the runs."""
     shown, gap = _disagreements(comparison)
-    folders, others = [str(run.folder) for run in comparison.runs], register.flags()
+    data_dirs = {run.data_dir for run in comparison.runs}
     links = [
         RunLink(run.letter, str(run.folder), run.config.model, _own_page(run.folder, path),
-                command_line("report", str(run.folder), *others))
+                command_line("report", str(run.folder), data_dir=run.data_dir))
         for run in comparison.runs
     ]  # fmt: skip
     return ComparisonPage(
@@ -172,7 +172,11 @@ def comparison_page(comparison: RunComparison, path: pathlib.Path) -> Comparison
         classes=_classes(comparison.runs),
         disagreements=tuple(shown),
         gap=gap,
-        command=command_line("compare", *folders, *others),
+        command=command_line(
+            "compare",
+            *(str(run.folder) for run in comparison.runs),
+            data_dir=data_dirs.pop() if len(data_dirs) == 1 else "",  # each run has its own, recorded
+        ),
         version=__version__,
         written=f"{datetime.datetime.now():%Y-%m-%d %H:%M}",
     )

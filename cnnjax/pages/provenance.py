@@ -1,13 +1,13 @@
 """Where a run comes from, on its page: settings, software, and the commands that make and use it."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from cnnjax import register
 from cnnjax.config import FIELDS, Config, field_help
-from cnnjax.shell import command_line
+from cnnjax.register import command_line
 from cnnjax.tables import Table
 
 
@@ -34,19 +34,18 @@ def commands(folder: pathlib.Path, data_dir: str, is_resumable: bool = False) ->
 
     `is_resumable` is whether the run has stopped before its end.
     """
-    data = [f"--data_dir={data_dir}"] * bool(data_dir)
-    run, others = f"--workdir={folder}", register.flags()
-    resume = {"Go on with it:": ["train", run, *data]} if is_resumable else {}
-    words = resume | {
-        "Train it again, in another folder:": [
-            "train", f"--config={folder / 'config.json'}", f"--workdir={folder}-again", *data,
-        ],
-        "Evaluate it, with pictures of its mistakes:": ["evaluate", run, "--mistakes", *data],
-        "Classify photographs of your own:": ["predict", run, "photograph.jpg"],
-        "Look inside, at filters and feature maps:": ["visualize", run, *data],
-        "Use it in another program:": ["export", run, "--to=network.stablehlo"],
-    }  # fmt: skip
-    return tuple((purpose, command_line(*line, *others)) for purpose, line in words.items())
+    run, with_data = f"--workdir={folder}", functools.partial(command_line, data_dir=data_dir)
+    resume = {"Go on with it:": with_data("train", run)} if is_resumable else {}
+    lines = resume | {
+        "Train it again, in another folder:": with_data(
+            "train", f"--config={folder / 'config.json'}", f"--workdir={folder}-again"
+        ),
+        "Evaluate it, with pictures of its mistakes:": with_data("evaluate", run, "--mistakes"),
+        "Classify photographs of your own:": command_line("predict", run, "photograph.jpg"),
+        "Look inside, at filters and feature maps:": with_data("visualize", run),
+        "Use it in another program:": command_line("export", run, "--to=network.stablehlo"),
+    }
+    return tuple(lines.items())
 
 
 def _text(value: Any) -> str:

@@ -19,8 +19,8 @@ from cnnjax.pages.charts import Chart
 from cnnjax.pages.data import DataSection
 from cnnjax.pages.evaluations import Mistakes, Result
 from cnnjax.pages.network import NetworkSection
+from cnnjax.register import command_line
 from cnnjax.runs import checkpoint, history, workdir
-from cnnjax.shell import command_line
 from cnnjax.tables import Table
 from cnnjax.training.progress import Laps
 
@@ -177,7 +177,7 @@ def read_run(
         found = evaluations.read_evaluations(folder)
     main = evaluations.main_evaluation(found, config)
     image = None if opened is None else data.example(config, opened)
-    gaps = {} if main else {"result": _no_result(folder, end, is_training)}
+    gaps = {} if main else {"result": _no_result(folder, data_dir, end, is_training)}
     if pictures and opened is None:
         gaps["data"] = _no_data(folder, config)
     return RunPage(
@@ -242,7 +242,7 @@ def _time(end: Mapping[str, Any] | None) -> str:
     return f"{laps.line().capitalize()}." if laps.seconds else ""
 
 
-def _no_result(folder: pathlib.Path, end: Mapping[str, Any] | None, is_training: bool) -> Gap:
+def _no_result(folder: pathlib.Path, data_dir: str, end: Mapping[str, Any] | None, is_training: bool) -> Gap:
     """Returns why there is no evaluation, with the metrics at the end of the training, if it has ended."""
     if is_training:
         return Gap("The run is training. Its test split, if it has one, is scored at the end.")
@@ -250,7 +250,7 @@ def _no_result(folder: pathlib.Path, end: Mapping[str, Any] | None, is_training:
     if end and "split" in end:
         values = ", ".join(f"{row.heading} {row.format(end[name])}" for name, row in METRICS.items() if name in end)
         reason = f"At the end of the training, on {end['split']}: {values}. {reason}"
-    return Gap(reason, command_line("evaluate", f"--workdir={folder}", *register.flags()))
+    return Gap(reason, command_line("evaluate", f"--workdir={folder}", data_dir=data_dir))
 
 
 def _no_data(folder: pathlib.Path, config: Config) -> Gap:
@@ -258,7 +258,7 @@ def _no_data(folder: pathlib.Path, config: Config) -> Gap:
     reason = (
         f"The data set {config.dataset} is not in the folder of data sets; with the right folder, examples are shown:"
     )
-    return Gap(reason, command_line("report", str(folder), "--data_dir=DIR", *register.flags()))
+    return Gap(reason, command_line("report", str(folder), data_dir="DIR"))
 
 
 def _now() -> str:

@@ -15,8 +15,8 @@ from cnnjax.pages import page
 from cnnjax.pages.charts import Chart, Line
 from cnnjax.pages.page import Bar
 from cnnjax.pages.parallel import Axis, ParallelLines
+from cnnjax.register import command_line
 from cnnjax.runs import workdir
-from cnnjax.shell import command_line
 from cnnjax.sweep import figures, record
 from cnnjax.sweep import report as leaderboard
 from cnnjax.sweep.record import Sweep
@@ -119,18 +119,20 @@ def sweep_page(sweep: Sweep, path: pathlib.Path) -> SweepPage:
         charts=tuple(_charts(study, trials, sweep)),
         failures=tuple(f"trial {row['trial']}: {row['failure'].splitlines()[0]}" for row in rows if row["failure"]),
         search=_search(sweep.settings),
-        commands=tuple(_commands(sweep.folder, best)),
+        commands=tuple(_commands(sweep, best)),
         version=__version__,
         written=f"{datetime.datetime.now():%Y-%m-%d %H:%M}",
     )
 
 
-def _commands(folder: pathlib.Path, best: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
+def _commands(sweep: Sweep, best: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
     """Yields the purpose of each command and its line. `best` is the row of the best complete trial."""
+    folder = f"--workdir={sweep.folder}"  # where sweep.json has the folder of data sets
     if best:
-        yield "Write the page of the best run", command_line("report", best["folder"])
-        yield "Print the command that trains the winner", command_line("sweep", "best", f"--workdir={folder}")
-    yield "Go on with the search", command_line("sweep", f"--workdir={folder}")
+        page_of_best = command_line("report", best["folder"], data_dir=sweep.settings.data_dir)
+        yield "Write the page of the best run", page_of_best
+        yield "Print the command that trains the winner", command_line("sweep", "best", folder)
+    yield "Go on with the search", command_line("sweep", folder)
 
 
 def _run_page(folder: pathlib.Path, to: pathlib.Path) -> str:

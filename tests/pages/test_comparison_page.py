@@ -93,7 +93,7 @@ def test_a_page_of_a_run_is_linked(
     own.unlink()
     assert [run.page for run in shown.runs] == ["", "../b/report.html", ""]
     assert "../b/report.html" in [link["href"] for link in parsed(shown).all("a")]
-    assert shown.runs[0].command == f"cnnjax report {folders[0]}"
+    assert shown.runs[0].command == f"cnnjax report {folders[0]} --data_dir={compared.runs[0].data_dir}"
 
 
 def test_the_command_writes_the_page(

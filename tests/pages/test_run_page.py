@@ -185,7 +185,7 @@ def test_a_run_that_cannot_be_evaluated_has_a_page_that_says_how(
     assert (shown.result, shown.mistakes) == (None, None)
     result = structure.check(run.render(shown)).all("section", id="result")[0].text
     assert "The run is not evaluated yet:" in result
-    assert f"cnnjax evaluate --workdir={stopped}" in result
+    assert f"cnnjax evaluate --workdir={stopped} --data_dir={digits_dir}" in result
 
 
 def test_code_of_ones_own_that_a_run_needs_is_named(stopped: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,6 +228,11 @@ def test_training_with_a_page_updates_it_and_ends_with_all_of_it(finished: Finis
     assert [each["id"] for each in pages[0].all("section")] == ["result", "curves", "data", *SECTIONS[4:]]
     assert [each["id"] for each in pages[-1].all("section")] == SECTIONS
     assert f"the page is {finished.folder}/report.html" in finished.output
+
+
+def test_the_command_that_evaluates_the_run_has_its_data(finished: Finished, digits_dir: str) -> None:
+    shown = "".join(re.sub("[│ \n]", "", finished.output).split())
+    assert f"cnnjaxevaluate--workdir={finished.folder}--data_dir={digits_dir}" in shown
 
 
 def test_the_command_writes_a_page_and_says_where(

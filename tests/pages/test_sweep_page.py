@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from cnnjax import cli
+from cnnjax import cli, register
 from cnnjax.pages import page, sweep
 from cnnjax.pages.parallel import Axis, ParallelLines
 from cnnjax.runs import workdir
@@ -77,6 +77,17 @@ def test_the_page_of_the_best_run_is_linked(tmp_path: pathlib.Path) -> None:
     assert shown.best_run == "trials/0000/report.html"
     assert shown.commands[0][1] == f"cnnjax report {run}"
     assert "trials/0000/report.html" in [link["href"] for link in parsed(shown).all("a")]
+
+
+def test_the_commands_have_the_data_and_the_code_of_the_sweep(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(register, "flags", lambda: ["--import=/net.py"])
+    made = make_sweep(tmp_path, 2)
+    made = dataclasses.replace(made, settings=dataclasses.replace(made.settings, data_dir="/data"))
+    report, best, resume = (line for _, line in sweep.sweep_page(made, tmp_path / "report.html").commands)
+    assert report.endswith(" --data_dir=/data --import=/net.py")
+    assert all(line.endswith(f" --workdir={tmp_path} --import=/net.py") for line in (best, resume))
 
 
 def test_the_command_writes_the_page_of_a_sweeps_folder(

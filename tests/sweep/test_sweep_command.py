@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cnnjax import cli, config_files
+from cnnjax import cli, config_files, register
 from cnnjax.runs.executors import EXECUTORS
 from tests.runs.fakes import FakeExecutor, fails, keeps_running, learns, write_metrics, write_result
 
@@ -83,7 +83,7 @@ def check_search(
     assert f"{trials} trials: {trials} complete" in sweep("show", "--workdir=s")
     best = sweep("best", "--workdir=s")
     assert best.startswith("cnnjax train --config=mine.py")
-    config = config_files.read_config("mine.py", shlex.split(best)[3:])
+    config = config_files.read_config("mine.py", [word for word in shlex.split(best) if "--config." in word])
     assert config.lr in [json.loads(path.read_text())["lr"] for path in tmp_path.glob("s/trials/*/config.json")]
     assert config.model in [f"mlp(features=(8,), activation='{name}')" for name in ("relu", "tanh")]
     assert f"{trials + 1} trials: {trials + 1} complete" in sweep("--workdir=s", f"--trials={trials + 1}")
@@ -95,6 +95,17 @@ def test_a_sweep_from_the_command_line(
     monkeypatch.setitem(EXECUTORS, "local", lambda workers: FakeExecutor(learns))
     check_search(file, tmp_path, capsys, 3, "--config.duration=3 epochs")
     assert json.loads((tmp_path / "s" / "sweep.json").read_text())["config"]["duration"] == "3 epochs"
+
+
+def test_the_commands_that_are_printed_have_the_data_and_the_code_of_the_sweep(
+    file: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(EXECUTORS, "local", lambda workers: FakeExecutor(learns))
+    monkeypatch.setattr(register, "flags", lambda: ["--import=/net.py"])
+    assert cli.main(["sweep", f"--config={file}", "--trials=1", "--workdir=s", "--data_dir=my data"]) == 0
+    assert "to train the winner: cnnjax sweep best --workdir=s --import=/net.py\n" in capsys.readouterr().out
+    assert cli.main(["sweep", "best", "--workdir=s"]) == 0
+    assert capsys.readouterr().out.endswith(" '--data_dir=my data' --import=/net.py\n")
 
 
 def test_cross_validation_of_a_config_with_a_validation_split(
