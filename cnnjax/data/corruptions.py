@@ -165,11 +165,15 @@ def select(text: str) -> tuple[str, ...]:
 
 def parse_severities(text: str) -> tuple[int, ...]:
     """Parses severities such as '3', '1,3,5' or '1-5'; '' is all. Raises InputError unless they are 1 to 5."""
-    words = [word.partition("-") for word in text.replace(" ", "").split(",")] if text else [("1", "-", "5")]
-    valid = {str(severity) for severity in SEVERITIES}
-    if any(not {first, last or first} <= valid for first, _, last in words):
-        raise InputError(f"severity = {text!r}: expected 1 to 5, as in '3', '1,3,5' or '1-5'")
-    return tuple(sorted({n for first, _, last in words for n in range(int(first), int(last or first) + 1)}))
+    valid = {str(severity): severity for severity in SEVERITIES}
+    chosen: set[int] = set()
+    for word in text.replace(" ", "").split(",") if text else ["1-5"]:
+        first, dash, last = word.partition("-")
+        ends = valid.get(first, 0), valid.get(last if dash else first, 0)
+        if not 0 < ends[0] <= ends[1]:
+            raise InputError(f"severity = {text!r}: expected 1 to 5, as in '3', '1,3,5' or '1-5'")
+        chosen |= {*range(ends[0], ends[1] + 1)}
+    return tuple(sorted(chosen))
 
 
 def strength(name: str, severity: int, shape: tuple[int, ...]) -> tuple[Any, ...]:

@@ -196,9 +196,9 @@ def test_names_and_groups() -> None:
 
 
 def test_severities() -> None:
-    for text, wanted in {"": (1, 2, 3, 4, 5), "3": (3,), "5, 1-2": (1, 2, 5)}.items():
+    for text, wanted in {"": (1, 2, 3, 4, 5), "3": (3,), "5, 1-2": (1, 2, 5), "2-2": (2,)}.items():
         assert corruptions.parse_severities(text) == wanted
-    for text in ("0", "6", "a", "1-9", "-", "1,"):
+    for text in ("0", "6", "a", "1-9", "-", "1,", "5-1", "1-", "-1", "1-2-3", "3,5-1"):
         with pytest.raises(InputError, match="expected 1 to 5"):
             corruptions.parse_severities(text)
 
