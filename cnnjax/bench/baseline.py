@@ -23,7 +23,7 @@ def read(path: pathlib.Path) -> list[Record]:
     Raises InputError when the file cannot be read, lacks a column, or has text where a number is expected.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
             missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
             if missing:

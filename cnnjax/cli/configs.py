@@ -50,4 +50,4 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
 def _docstring(path: pathlib.Path) -> str:
     """Returns the docstring of a Python file, '' if it has none. Does not execute the file."""
-    return ast.get_docstring(ast.parse(path.read_text())) or ""
+    return ast.get_docstring(ast.parse(path.read_bytes())) or ""

@@ -1,6 +1,7 @@
 """`cnnjax predict`: classifies image files."""
 
 import argparse
+import codecs
 import json
 import os
 import sys
@@ -72,8 +73,12 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _read_paths() -> list[str]:
-    """Returns the paths on stdin, one per line. Empty lines are skipped; bytes of any encoding are kept."""
-    return [os.fsdecode(line) for line in sys.stdin.buffer.read().splitlines() if line.strip()]
+    """Returns the paths on stdin, one per line, without a byte-order mark. Empty lines are skipped.
+
+    Bytes of any encoding are kept.
+    """
+    lines = sys.stdin.buffer.read().removeprefix(codecs.BOM_UTF8).splitlines()
+    return [os.fsdecode(line) for line in lines if line.strip()]
 
 
 def _log(line: str) -> None:

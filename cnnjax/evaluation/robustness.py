@@ -230,7 +230,7 @@ def _read_errors(path: pathlib.Path) -> Mapping[tuple[str, int], float]:
     """Reads corruptions.csv, or the one in a folder: {(corruption, severity): error}. Raises InputError for others."""
     path = path / "corruptions.csv" if path.is_dir() else path
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             return {
                 (row["corruption"], int(row["severity"])): float(row["error"]) for row in csv.DictReader(file)
             }  # fmt: skip

@@ -253,11 +253,11 @@ def class_names(classes: str | Sequence[str]) -> tuple[str, ...]:
         if path.stat().st_size > MAX_CLASS_NAMES_BYTES:
             raise InputError(f"{path} is no list of class names: it has {path.stat().st_size:,} bytes")
         try:
-            names = path.read_text(encoding="utf-8").splitlines()
+            names = path.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path} is no list of class names, one per line: {error}") from None
     else:
-        names = [name.strip() for name in classes.split(",")]
-    if not (names := tuple(name for name in names if name)):
+        names = classes.split(",")
+    if not (names := tuple(name.strip() for name in names if name.strip())):
         raise InputError(f"classes = {classes!r}: expected names with commas between them, a file or a data set")
     return names

@@ -45,7 +45,7 @@ def kept(path: pathlib.Path, study: Study) -> dict[str, list[Result]]:
     rows: dict[str, list[Result]] = {arm: [] for arm in study.arms}
     if not path.is_file():
         return rows
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         for row in csv.DictReader(file):
             arm = row.get("arm", "")
             same = arm in study.arms and row.get("config") == config_digest(study.arms[arm])

@@ -31,6 +31,9 @@ def test_rows_are_read_as_they_were_appended(tmp_path: pathlib.Path) -> None:
     assert [record["model"] for record in records] == [model, "lenet5"]
     assert [record["seconds"] for record in records] == ["1.0", ""]
     assert records[1]["memory_bytes"] == "7"
+    path = tmp_path / "kept.csv"
+    path.write_text(path.read_text(), encoding="utf-8-sig")  # as Excel saves it
+    assert baseline.read(path) == records
 
 
 # Baseline, new row, verdict, and whether it is a regression with a tolerance of 10 %.

@@ -93,6 +93,15 @@ def test_lists_are_shown(command: str, capsys: pytest.CaptureFixture[str]) -> No
     assert {"models": "lenet5_1998", "configs": "lenet5", "data": "cifar100"}[command.split(" ")[0]] in shown
 
 
+def test_a_config_file_may_begin_with_a_byte_order_mark(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = '"""Mine."""\nfrom cnnjax.config import Config as get_config\n'
+    (tmp_path / "mine.py").write_text(code, encoding="utf-8-sig")
+    assert cli.main(["configs", f"{tmp_path}/mine.py"]) == 0
+    assert capsys.readouterr().out.startswith("Mine.")
+
+
 def test_a_run_ends_with_its_numbers_and_a_command_that_works(
     finished_run: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -254,7 +254,7 @@ def test_a_list_of_paths_comes_on_stdin_and_a_broken_one_is_said(
     finished: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good = sorted((finished.parent / "digits").rglob("*.png"))[:2]
-    stdin(monkeypatch, f"{good[0]}\nREADME.md\n\n{good[1]}\n")
+    stdin(monkeypatch, f"\ufeff{good[0]}\nREADME.md\n\n{good[1]}\n")
     assert cli.main(["predict", f"--workdir={finished}", "--top=3", "-", "nowhere.png"]) == 1
     shown = capsys.readouterr()
     assert shown.err.splitlines() == [

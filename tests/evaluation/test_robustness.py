@@ -127,7 +127,7 @@ def test_errors_relative_to_alexnet_and_to_another_network(tmp_path: pathlib.Pat
     assert relative.relative_mce == pytest.approx(0.3 / (ALEXNET["fog"] - 0.435))
     rows = [("none", "", 0, 0.2)] + [("fog", "weather", severity, 0.8) for severity in range(1, 6)]
     file = tmp_path / "corruptions.csv"
-    with file.open("w", newline="") as out:
+    with file.open("w", newline="", encoding="utf-8-sig") as out:  # as Excel saves it
         csv.writer(out).writerows([("corruption", "group", "severity", "error"), *rows])
     for reference in (file, tmp_path):
         relative = robustness.relative_to(only_fog, str(reference))

@@ -1,5 +1,6 @@
 """Weight files of any network: what our exports say of themselves, what people say of other files, and their names."""
 
+import codecs
 import json
 import pathlib
 from typing import Any
@@ -173,6 +174,12 @@ def test_a_model_is_enough_and_what_is_assumed_is_said(theirs: Arrays, tmp_path:
         assert (len(net.classes), net.data.shape, net.config.normalize) == (3, (40, 40, 3), "symmetric")
     assert net.classes == ("x", "y", "z")
     assert not lines
+
+
+def test_a_file_of_class_names_may_be_of_any_editor(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "names.txt"
+    path.write_bytes(codecs.BOM_UTF8 + "big cat  \r\n\tchat été\n  \nfox, red".encode())
+    assert file_networks.class_names(str(path)) == ("big cat", "chat été", "fox, red")
 
 
 WRONG_OPTIONS = {
