@@ -84,16 +84,22 @@ def command_line(*words: str, data_dir: str = "") -> str:
 
 
 def keep_copies(folder: pathlib.Path) -> None:
-    """Copies the sources of registered code into a run's folder, with their digests in imports.json."""
+    """Copies the sources of registered code into a run's folder, with their digests in imports.json.
+
+    Of several files of one name, the copies are numbered: net.py, net-2.py.
+    """
     if not _imports:
         return
     copies = folder / FOLDER
     copies.mkdir(parents=True, exist_ok=True)
-    entries = []
+    entries: dict[str, dict[str, str]] = {}  # by the name of the copy
     for entry in _imports.values():
-        sealed.write_atomically(copies / entry.path.name, entry.path.read_bytes())
-        entries.append({"name": entry.name, "file": entry.path.name, "digest": entry.digest})
-    sealed.write_json(copies / "imports.json", {"imports": entries})
+        stem, suffix = entry.path.stem, entry.path.suffix
+        names = (entry.path.name, *(f"{stem}-{i}{suffix}" for i in range(2, len(_imports) + 2)))
+        file = next(name for name in names if name not in entries)
+        sealed.write_atomically(copies / file, entry.path.read_bytes())
+        entries[file] = {"name": entry.name, "file": file, "digest": entry.digest}
+    sealed.write_json(copies / "imports.json", {"imports": list(entries.values())})
 
 
 def check_imports(folder: pathlib.Path) -> None:
@@ -111,11 +117,12 @@ def check_imports(folder: pathlib.Path) -> None:
     except (KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged: {error!r}") from error
     have = {entry.digest for entry in _imports.values()}
+    others = [entry for entry in _imports.values() if entry.digest not in needed]
     for digest, (name, file) in needed.items():
         if digest in have:
             continue
         copy = folder / FOLDER / file
-        if any(name == entry.name or file == entry.path.name for entry in _imports.values()):
+        if any({name, pathlib.Path(name).name, file} & {entry.name, entry.path.name} for entry in others):
             raise InputError(f"{name} is not the code that {folder} was trained with: its copy is {copy}")
         raise InputError(f"{folder} needs --import={name}; its copy is {copy}")
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 import cnnjax
-from cnnjax import cli, config, errors, losses, metrics, models, optim, register
+from cnnjax import cli, config, errors, losses, metrics, models, optim, register, sealed
 from cnnjax.augment import MIXING, OPS
 from cnnjax.data import catalog, readers, transforms
 
@@ -147,6 +147,24 @@ def test_flags_make_another_process_import_the_same(tmp_path: pathlib.Path) -> N
     command = register.command_line("evaluate", "--workdir=run", data_dir="my data")
     assert shlex.split(command)[1:] == ["evaluate", "--workdir=run", "--data_dir=my data", *register.flags()]
     assert "--data_dir" not in register.command_line("evaluate")
+
+
+def test_files_of_one_name_are_all_kept(tmp_path: pathlib.Path) -> None:
+    files = [tmp_path / folder / "net.py" for folder in "abc"]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text(f"# {file}")
+        register.import_code(str(file))
+    register.import_code(write(tmp_path, "net-2.py", ""))
+    register.keep_copies(tmp_path / "run")
+    entries = sealed.read_json(tmp_path / "run" / "imports" / "imports.json")["imports"]
+    assert [entry["name"] for entry in entries] == [*map(str, files), f"{tmp_path}/net-2.py"]
+    for entry in entries:
+        copy = tmp_path / "run" / "imports" / entry["file"]
+        assert copy.read_text() == pathlib.Path(entry["name"]).read_text()
+    register._imports.pop(files[1])
+    with pytest.raises(errors.InputError, match=r"needs --import=.*b/net\.py; its copy is .*net-2\.py"):
+        register.check_imports(tmp_path / "run")
 
 
 def test_a_run_without_code_of_its_own_keeps_no_copies(tmp_path: pathlib.Path) -> None:
