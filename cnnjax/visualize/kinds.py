@@ -112,8 +112,14 @@ def _maps(request: Request, order: str = "") -> Pictures:
 
 def _receptive_fields(request: Request, row: int | None = None, column: int | None = None) -> Pictures:
     """Draws the receptive fields of a unit, averaged over the images: at `row` and `column` of request.layer's maps."""
+    from cnnjax.errors import InputError
     from cnnjax.visualize.receptive_field import receptive_fields
 
+    if (row is None) != (column is None):
+        given = f"row={row}" if column is None else f"column={column}"
+        raise InputError(
+            f"receptive_fields({given}): expected a row and a column, as in receptive_fields(row=3, column=4)"
+        )
     position = None if row is None or column is None else (row, column)
     options = {"layer": request.layer, "channel": request.channel, "position": position}
     yield request.layer, receptive_fields(request.net, request.images, **options)

@@ -74,6 +74,13 @@ def test_kinds_are_bound_in_order_with_their_arguments() -> None:
     assert bound.keywords == {"order": "index", "request": None}
 
 
+@pytest.mark.parametrize("given", ["row=3", "column=0"])
+def test_a_receptive_field_has_a_row_and_a_column_or_neither(given: str, request_of_digits: Request) -> None:
+    (draw,) = kinds.bind(f"receptive_fields({given})").values()
+    with pytest.raises(InputError, match=rf"receptive_fields\({given}\): expected a row and a column"):
+        list(draw(request=request_of_digits))
+
+
 # ----------------------------------------------------------------------------------------------------- the command
 
 
