@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cnnjax.visualize.inputs import equally_spaced
+
 MAX_FITTED = 2000  # images that a prior is fitted to, equally spaced in the data
 PIXELS_NEED = 30  # images with which the statistics of single pixels count half
 MIN_DEVIATION = 1 / 255  # of a pixel: one gray level
@@ -45,7 +47,7 @@ class ImagePrior:
 
 def choose(images: np.ndarray) -> np.ndarray:
     """Returns at most MAX_FITTED of the images, equally spaced."""
-    return images[np.linspace(0, len(images) - 1, min(len(images), MAX_FITTED)).astype(int)]
+    return images[equally_spaced(len(images), MAX_FITTED)]
 
 
 def fit(images: np.ndarray) -> ImagePrior:

@@ -51,14 +51,19 @@ def _read(path: pathlib.Path, data: DataInfo) -> np.ndarray:
         raise InputError(message if str(path) in message else f"{path}: {message}") from error
 
 
+def equally_spaced(total: int, count: int) -> np.ndarray:
+    """Returns `count` of the indices 0 to total - 1, ascending and equally spaced; all if there are not so many."""
+    return np.linspace(0, total - 1, min(count, total)).astype(int)
+
+
 def choose_examples(split: Split, count: int) -> Images:
-    """Returns `count` examples of a split, equally spaced from the first on, so that every call has the same.
+    """Returns `count` examples of a split, equally spaced, so that every call has the same.
 
     They are named by index and class. Raises InputError unless the split has so many.
     """
     if not 1 <= count <= len(split):
         raise InputError(f"--examples={count}: expected 1 to {len(split):,}, the images of {split.name} {split.split}")
-    indices = np.arange(count) * (len(split) // count)
+    indices = equally_spaced(len(split), count)
     pixels, labels = split.read(indices)
     names = [file_name(f"{i}_{split.classes[label]}") for i, label in zip(indices, labels, strict=True)]
     return Images(tuple(pixels), tuple(names), tuple(map(int, labels)))

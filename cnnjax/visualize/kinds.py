@@ -180,7 +180,8 @@ def _optimized(
     `optimize.optimized_images`. At most `real` images of the split, equally spaced, are searched for the best.
     """
     from cnnjax.errors import InputError
-    from cnnjax.visualize.optimize import LOGITS, equally_spaced, optimized_images
+    from cnnjax.visualize.inputs import equally_spaced
+    from cnnjax.visualize.optimize import LOGITS, optimized_images
 
     if real < 1:
         raise InputError(f"optimized(real={real}): expected at least 1")

@@ -20,6 +20,7 @@ from cnnjax.evaluation.trained import TrainedNetwork
 from cnnjax.pretrained.library import list_layers
 from cnnjax.visualize import sanity
 from cnnjax.visualize.attribution import METHODS, Explanation, attribute
+from cnnjax.visualize.inputs import equally_spaced
 
 FRACTIONS = tuple(np.arange(1, 20) / 20)  # of the maximum, that are tried as a threshold
 TUNE_EVERY = 4  # every 4th image chooses each method's fraction, and does not count in the scores
@@ -129,7 +130,7 @@ def localize(
     """
     if not TUNE_EVERY <= count <= len(split):
         raise InputError(f"images = {count}: expected {TUNE_EVERY} to {len(split):,}, the images of {split.name}")
-    indices = np.arange(count) * (len(split) // count)
+    indices = equally_spaced(len(split), count)
     fractions_of_sides = split.read_boxes(indices)
     images, labels = split.read(indices)
     paths = [layer.path for layer in list_layers(net.model, tuple(net.data.shape))]

@@ -36,6 +36,7 @@ from cnnjax.visualize import excitation, image_prior
 from cnnjax.visualize.ascent import Penalty, Targets, ascend
 from cnnjax.visualize.excitation import Excitation
 from cnnjax.visualize.image_prior import ImagePrior
+from cnnjax.visualize.inputs import equally_spaced
 from cnnjax.visualize.names import LOGITS, check_channel, check_layer, class_index
 
 PRIORS = MappingProxyType({
@@ -192,11 +193,6 @@ def optimized_images(
         excitation=reached, best_images=views[best], best_excitation=np.take_along_axis(values, best.T, axis=0).T,
         best_indices=best, num_real=len(views),
     )  # fmt: skip
-
-
-def equally_spaced(total: int, count: int) -> np.ndarray:
-    """Returns `count` of the indices 0 to total - 1, ascending and equally spaced; all if there are not so many."""
-    return np.linspace(0, total - 1, min(count, total)).astype(int)
 
 
 def _channels(

@@ -14,7 +14,7 @@ from PIL import Image
 import cnnjax
 from cnnjax import InputError, cli, visualize
 from cnnjax.data.build import load
-from cnnjax.visualize import files, inputs, kinds
+from cnnjax.visualize import files, inputs, kinds, localization
 from cnnjax.visualize.kinds import KINDS, Request
 from tests import tiny
 
@@ -74,6 +74,23 @@ def test_kinds_are_bound_in_order_with_their_arguments() -> None:
     assert bound.keywords == {"order": "index", "request": None}
 
 
+def test_examples_are_spread_over_a_split_of_hardly_more(
+    request_of_digits: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split, read = request_of_digits.open_split(), []
+    wanted = np.linspace(0, 39, 25).astype(int).tolist()
+    assert [int(name.split("_")[0]) for name in inputs.choose_examples(split, 25).names] == wanted
+
+    def read_boxes(indices: np.ndarray) -> None:
+        read.append(indices.tolist())
+        raise InputError("enough")
+
+    monkeypatch.setattr(split, "read_boxes", read_boxes)
+    with pytest.raises(InputError, match="enough"):
+        localization.localize(request_of_digits.net, split, count=25)
+    assert read == [wanted]
+
+
 @pytest.mark.parametrize("given", ["row=3", "column=0"])
 def test_a_receptive_field_has_a_row_and_a_column_or_neither(given: str, request_of_digits: Request) -> None:
     (draw,) = kinds.bind(f"receptive_fields({given})").values()
@@ -102,7 +119,7 @@ def test_the_command_writes_each_picture_and_an_index(
     status, out, err = run(capsys, str(conv_run), *flags, "--layer=conv2", "--step=2")
     assert (status, err) == (0, "")
     images, first, second, last = out.splitlines()
-    assert images == "images: 0_9, 18_7 of digits test[64:101]"
+    assert images == "images: 0_9, 36_9 of digits test[64:101]"
     assert first.startswith(f"{tmp_path}/maps-conv2-0_9.png: conv2: 8 channels, ")
     assert second.startswith(f"{tmp_path}/maps-conv2-18_7.png: ")
     assert last == f"all are shown in {tmp_path}/index.html"

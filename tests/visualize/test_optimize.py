@@ -19,7 +19,7 @@ from cnnjax.config import Config
 from cnnjax.data.info import DataInfo
 from cnnjax.evaluation.trained import TrainedNetwork
 from cnnjax.models import create_model
-from cnnjax.visualize import ascent, excitation, image_prior, optimize
+from cnnjax.visualize import ascent, excitation, image_prior, inputs
 from cnnjax.visualize.ascent import Penalty, Targets
 from cnnjax.visualize.excitation import Excitation
 from cnnjax.visualize.names import LOGITS, layer_shapes
@@ -222,8 +222,8 @@ def test_an_optimized_image_excites_its_channel_more_than_any_real_one(
 
 
 def test_channels_are_chosen_at_equal_distances() -> None:
-    assert optimize.equally_spaced(8, 4).tolist() == [0, 2, 4, 7]
-    assert optimize.equally_spaced(3, 16).tolist() == [0, 1, 2]
+    assert inputs.equally_spaced(8, 4).tolist() == [0, 2, 4, 7]
+    assert inputs.equally_spaced(3, 16).tolist() == [0, 1, 2]
 
 
 @pytest.mark.usefixtures("_no_transform")
