@@ -51,9 +51,10 @@ def split_argument(location: str) -> tuple[str, str]:
 
     The file is the longest part before a colon that exists; if none does, that before the first colon.
     """
-    candidates = [(location, ""), (location.rpartition(":")[0], location.rpartition(":")[2])]
-    for name, argument in candidates:
+    parts = location.split(":")
+    for count in range(len(parts), 0, -1):
+        name = ":".join(parts[:count])
         if pathlib.Path(name).is_file():
-            return name, argument
+            return name, ":".join(parts[count:])
     name, _, argument = location.partition(":")
     return name, argument

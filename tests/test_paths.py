@@ -16,6 +16,8 @@ from cnnjax.errors import InputError
         ("file.py:x", ("file.py", "x")),
         ("a:b/file.py", ("a:b/file.py", "")),
         ("a:b/file.py:x", ("a:b/file.py", "x")),
+        ("file.py:x:y", ("file.py", "x:y")),
+        ("a:b/file.py:x:y:z", ("a:b/file.py", "x:y:z")),
         ("missing.py:x", ("missing.py", "x")),
         ("mnist_lenet5:fashion_mnist", ("mnist_lenet5", "fashion_mnist")),
     ],
