@@ -121,14 +121,14 @@ def test_the_command_writes_each_picture_and_an_index(
     images, first, second, last = out.splitlines()
     assert images == "images: 0_9, 36_9 of digits test[64:101]"
     assert first.startswith(f"{tmp_path}/maps-conv2-0_9.png: conv2: 8 channels, ")
-    assert second.startswith(f"{tmp_path}/maps-conv2-18_7.png: ")
+    assert second.startswith(f"{tmp_path}/maps-conv2-36_9.png: ")
     assert last == f"all are shown in {tmp_path}/index.html"
     listed = json.loads((tmp_path / "index.json").read_text())
     assert [row["name"] for row in listed] == [
-        f"maps-{what}-{image}" for what in ("layers", "conv2") for image in ("0_9", "18_7")
+        f"maps-{what}-{image}" for what in ("layers", "conv2") for image in ("0_9", "36_9")
     ]
     assert listed[-1] == {
-        "name": "maps-conv2-18_7", "kind": "maps", "network": f"{conv_run}, step 2", "note": second.partition(": ")[2],
+        "name": "maps-conv2-36_9", "kind": "maps", "network": f"{conv_run}, step 2", "note": second.partition(": ")[2],
         "suffixes": list(files.SUFFIXES),
     }  # fmt: skip
     page = (tmp_path / "index.html").read_text()
