@@ -123,10 +123,11 @@ def test_a_run_that_follows_its_evaluations_keeps_their_period(
     settings: dict[str, Any] = {name: tiny.MONITORED[name], "eval_every": "1 steps", "duration": "40 steps"}
     tiny.interrupt(tmp_path, digits_dir, 2, **settings)
     message = "eval_every = '1 steps' there, '2 steps' now, which its plateau schedule or early stopping follows."
+    other: dict[str, Any] = settings | {"eval_every": "2 steps", "duration": duration}
     with pytest.raises(InputError, match=message):
-        tiny.run(tmp_path, digits_dir, **settings | {"eval_every": "2 steps", "duration": duration})
-    rest = {field: value for field, value in FREE.items() if field != "eval_every"}
-    assert tiny.run(tmp_path, digits_dir, **settings | rest | {"duration": "3 steps"})["step"] == 3
+        tiny.run(tmp_path, digits_dir, **other)
+    rest: dict[str, Any] = settings | FREE | {"eval_every": "1 steps", "duration": "3 steps"}
+    assert tiny.run(tmp_path, digits_dir, **rest)["step"] == 3
 
 
 def test_a_folder_that_is_no_runs_is_left_alone(digits_dir: str, tmp_path: pathlib.Path) -> None:
