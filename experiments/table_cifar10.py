@@ -112,5 +112,10 @@ def get_study(budget: str) -> Study:
         as torchvision has it), BN-Inception and Xception have the strides of their first layers for photographs.
         After a few epochs, the table shows how fast networks learn rather than how well they end: the papers train for
         100 epochs and more. The error on corrupted images is the mean over Gaussian noise, defocus blur, fog and JPEG
-        compression, one of each group of CIFAR-10-C, at severity 3, on the first 1,000 test images.""",
+        compression, one of each group of CIFAR-10-C, at severity 3, on the first 1,000 test images.
+
+        The order is not that of the papers everywhere. AlexNet, SqueezeNet and PReLU-net have no batch normalization,
+        learn slowly with the rate of the others, and end behind LeNets that are much smaller; VGG-A gains 5 points by
+        it. Squeeze-and-excitation brings nothing yet, neither to ResNet-18 nor to ResNet-20. Shortcuts gain 4 points at
+        20 layers already.""",
     )
