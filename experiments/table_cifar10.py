@@ -115,7 +115,7 @@ def get_study(budget: str) -> Study:
         compression, one of each group of CIFAR-10-C, at severity 3, on the first 1,000 test images.
 
         The order is not that of the papers everywhere. AlexNet, SqueezeNet and PReLU-net have no batch normalization,
-        learn slowly with the rate of the others, and end behind LeNets that are much smaller; VGG-A gains 5 points by
-        it. Squeeze-and-excitation brings nothing yet, neither to ResNet-18 nor to ResNet-20. Shortcuts gain 4 points at
-        20 layers already.""",
+        learn slowly with the rate of the others, and end behind Caffe's LeNet, which does a fraction of their
+        multiplications; VGG-A gains 5 points by it. Squeeze-and-excitation brings nothing yet, neither to ResNet-18 nor
+        to ResNet-20. Shortcuts gain 4 points at 20 layers already.""",
     )
