@@ -147,9 +147,11 @@ def _cell(metric: str, numbers: Sequence[float]) -> str:
     if is_fraction(metric):
         percent = [100 * number for number in numbers]
         return f"{percent[0]:.2f} %" if len(percent) == 1 else f"{mean_and_sd(percent)} %"
-    if numbers and min(numbers) >= 1e6:
-        return f"{mean_and_sd([number / 1e6 for number in numbers])} M"
-    return mean_and_sd(numbers)
+    unit = " M" if numbers and min(numbers) >= 1e6 else ""
+    scaled = [number / 1e6 for number in numbers] if unit else numbers
+    if len(scaled) == 1 and scaled[0] < 999.5:
+        return f"{scaled[0]:.3g}{unit}"
+    return mean_and_sd(scaled) + unit
 
 
 def _machine(versions: Mapping[str, str]) -> str:

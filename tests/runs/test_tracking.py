@@ -185,7 +185,7 @@ def test_the_command_tracks_every_line_and_resumes_with_the_tracker(
     with monkeypatch.context() as patch:
         tiny.send_at(patch, 4)
         assert cli.main(words) == 128 + 15
-    assert f"train --workdir={folder} --track=wandb\n" in capsys.readouterr().out
+    assert f"train --workdir={folder} --track=wandb --data_dir={digits_dir}\n" in capsys.readouterr().out
     assert library.told.pop() == 1
     assert cli.main(words) == 0
     starts = [told for told in library.told if len(told) == 4] if library.told.pop() == 0 else []
