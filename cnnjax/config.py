@@ -292,9 +292,9 @@ def load(path: pathlib.Path) -> Config:
 def parse_duration(duration: str, *, epoch: float, total: int = 0) -> float:
     """Converts a duration such as '15 epochs', '64000 steps' or '50%' to a number of steps, which may be fractional.
 
-    `epoch` is the number of steps per epoch. `total` is the number of steps of the whole training, 0 if that is what
-    is asked for. Raises InputError for anything else, such as more than MAX_INT epochs or steps or than 100%, or a
-    percentage without `total`.
+    `epoch` is the number of steps per epoch. `total` is the number of steps of the whole training, 0 for the duration
+    of the training itself. Raises InputError for anything else, such as more than MAX_INT epochs or steps or than 100%,
+    or a percentage without `total`.
     """
     unit = {"epochs": epoch, "epoch": epoch, "steps": 1, "step": 1, "%": total / 100}
     text = str(duration).strip()  # inside a call string it may be a number

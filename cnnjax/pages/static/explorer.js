@@ -52,15 +52,22 @@ function imageFor({ shape: [height, width, channels] }, square = hidden) {
   return { shape: [1, height, width, channels], data };
 }
 
-function predict() {
+function computeAll() {
   for (const each of networks) {
     const start = performance.now();
     each.values = compute(each.graph, imageFor(each));
     each.milliseconds = performance.now() - start;
   }
+}
+
+function showAll() {
   showPredictions();
-  drawOverlay();
   showLayer();
+}
+
+function predict() {
+  computeAll();
+  showAll();
 }
 
 // Indices of the classes, the most probable first.
@@ -116,9 +123,9 @@ async function addNetwork(file) {
   $("network-box").hidden = false;
   $("drops-box").hidden = true;
   net = networks[0];
-  predict();
+  computeAll();
   listLayers();
-  showLayer();
+  showAll();
 }
 
 // A photograph is cut to the middle as the evaluation does: the shorter side is scaled, then the center is taken.
@@ -465,6 +472,6 @@ $("large").addEventListener("keydown", (event) => {
 });
 
 drawExample();
-net.values = compute(net.graph, imageFor(net));
+computeAll();
 listLayers();
-predict();
+showAll();
