@@ -93,7 +93,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     with workdir.hold_lock(root, "study"):
         complete = sum(map(len, sequence.complete_runs(root, study, args.data_dir).values()))
         if study.claims and args.report_only and complete < report.count_runs(path):
-            log(f"{root} has {complete} runs and {path.name}.csv more: the page is from that file, with the old figure")
+            log(f"{root} has {complete} runs, fewer than {path.name}.csv: the page is from that, the figure is kept")
             return _show(log, path, report.rewrite(path, study, command))
         first = plan.register(path.with_name(f"{path.name}.json"), study, args.budget, complete)
         try:

@@ -71,9 +71,10 @@ def apply_operations(image: np.ndarray, calls: Sequence[spec.Call]) -> np.ndarra
 
 
 def wrong_size(image: np.ndarray, passes: Sequence[Sequence[spec.Call]], shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns the (height, width) of an image after a pass of host operations that do not set it.
+    """Returns the (height, width) that an image has after a pass of host operations, if that size is wrong.
 
-    () if all set it, or give that of `shape`, [H, W, C]. An operation of someone's own is judged by what it returns.
+    Returns () if each of `passes` has an operation that sets the size, or yields that of `shape`, [H, W, C]. Judges an
+    operation that a user registered by its output.
     """
     unset = [calls for calls in passes if not SIZE_OPS & {call.name for call in calls}]
     sizes = (apply_operations(image, calls).shape[-3:-1] for calls in unset)

@@ -204,8 +204,8 @@ def best(workdir: pathlib.Path, log: Log = print) -> int | None:
 def find(workdir: pathlib.Path, name: str, log: Log = print, others: tuple[str, ...] = ()) -> int:
     """Returns the step of the checkpoint of this name: 'last', 'best' or a number.
 
-    `log` is that of `best`. `others` are names that the caller takes besides, for the error. Raises InputError if the
-    run has no such checkpoint.
+    `log` gets the messages of `best`. `others` are further names that the caller accepts; the error lists them. Raises
+    InputError if the run has no such checkpoint.
     """
     available = steps(workdir)
     if not available:

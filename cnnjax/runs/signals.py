@@ -25,9 +25,9 @@ class Interrupted(Exception):
 
 
 def handle_signals(handler: Callable[[int, FrameType | None], Any]) -> dict[int, Any]:
-    """Sets the handler of SIGINT and SIGTERM. Returns the previous ones by number, for `restore_handlers`.
+    """Sets the handler of SIGINT and SIGTERM. Returns the previous handlers by signal number, for `restore_handlers`.
 
-    Python allows that in the main thread alone. In another one this does nothing, and returns {}.
+    Does nothing outside the main thread, where Python forbids it, and returns {}.
     """
     if threading.current_thread() is not threading.main_thread():
         return {}

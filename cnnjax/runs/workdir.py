@@ -204,7 +204,7 @@ def recorded_data_dir(versions: Mapping[str, Any]) -> str:
 def changed_settings(workdir: pathlib.Path, config: Config, ignored: Container[str] = configs.RESUMABLE) -> str:
     """Returns how `config` differs from the one in a run's folder, as text of `differences`; '' if they are the same.
 
-    Fields in `ignored` are not compared, but `eval_every` always is where the training follows its evaluations. Raises
+    Skips the fields in `ignored`. Compares `eval_every` all the same if the training depends on its evaluations. Raises
     InputError if config.json is missing or damaged.
     """
     old, new = (comparable(settings) for settings in (configs.load(workdir / "config.json"), config))

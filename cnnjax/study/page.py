@@ -15,11 +15,12 @@ PAIRED = """Runs of one seed whose arms train on the same images see them in the
 start from the same weights. Two arms are compared seed by seed, by the differences of such runs."""
 UNEQUAL = """A verdict uses the runs up to its look. So where the numbers of runs differ, differences of these means
 need not be those of the verdicts."""
-VERDICTS = """- *Held*: the whole interval is on the expected side of the margin. *Equal*: the whole interval is within
-  the margin; a small difference may remain. *Contradicted*: the whole interval is beyond the margin on the other side
-  or, where "equal" was expected, on either side, by the interval of 95 %. *Refuted*: the whole interval falls short of
-  the margin; a claim of several parts is refuted if one part is contradicted or refuted. *Undecided*: these seeds do
-  not tell, which does not mean that the arms are equal.
+VERDICTS = """- The margin is the smallest difference that counts. *Held*: the whole interval is beyond the margin, on
+  the expected side. *Equal*: the whole interval is within the margin; a small difference may remain. *Contradicted*: the
+  whole interval is beyond the margin on the opposite side. Where "equal" was expected, either side counts, and the
+  interval is that of 95 %. *Refuted*: the whole interval falls short of the margin, so the difference is too small or
+  absent; a claim of several parts is refuted if one part is contradicted or refuted. *Undecided*: these seeds cannot
+  decide, which does not mean that the arms are equal.
 - Seeds are added until the claim is decided, or no more are planned. To keep false verdicts at 5 % for each claim, each
   look at the results and each part gets a share of the error, so the intervals are wider than those of a single t-test.
   "Equal" has two one-sided tests of 5 % each, and so an interval of 90 %.

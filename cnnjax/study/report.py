@@ -64,10 +64,10 @@ def write(path: pathlib.Path, study: Study, results: Results, report: StudyRepor
 
 
 def rewrite(path: pathlib.Path, study: Study, command: str) -> StudyReport:
-    """Writes `path`.md and .json anew from `path`.csv and the record, without the runs. Returns the record.
+    """Rewrites `path`.md and .json from `path`.csv and the saved record. Returns the new record. Needs no runs.
 
-    So words and rules can change where the runs are not. The figure and the numbers stay. Raises InputError as
-    `read_values` and `read_report`.
+    Applies new wording or rules on a machine without the runs. Keeps the figure and the numbers. Raises InputError if
+    `read_values` or `read_report` does.
     """
     values = read_values(path.with_name(f"{path.name}.csv"), study)
     report = read_report(path.with_name(f"{path.name}.json"))

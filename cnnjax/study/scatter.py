@@ -115,10 +115,11 @@ def _place(dots: np.ndarray, sizes: Sequence[tuple[float, float]], inside: Box) 
 def _cost(
     box: Box, far: bool, index: int, dots: np.ndarray, others: Sequence[Box], lines: Sequence[np.ndarray]
 ) -> float:
-    """Returns how bad a place for the name of dot `index` is, as an area: what it covers, and what misleads.
+    """Returns the cost, as an area, of placing the name of dot `index` in `box`.
 
-    That is a name nearer to another dot than to its own, or on another's line, or whose line is over another name or
-    dot. `others` are the other dots and names, `lines` their lines.
+    It is the area that the name covers, and a penalty for each way in which it misleads: it is nearer to another dot
+    than to its own, it lies on another's line, or its own line crosses another name or dot. `far` is whether it has
+    such a line. `others` are the other dots and names, `lines` their lines.
     """
     cost = sum(_overlap(box, other) for other in others) + MISLEADING * sum(_crosses(line, box) for line in lines)
     if far:

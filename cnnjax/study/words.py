@@ -77,10 +77,10 @@ def sentence(finding: Finding, metrics: Mapping[str, str]) -> str:
 
 
 def evidence(finding: Finding) -> str:
-    """Returns the certainty of a finding: '95 % interval 0.21 to 0.78; effect size 4.3; 3 seeds'.
+    """Returns the evidence for a finding: '95 % interval 0.21 to 0.78; effect size 4.3; 3 seeds'.
 
-    The bounds are sizes, as the sentence says 'higher' or 'lower'; an interval with 0 in it says so of each bound:
-    '95 % interval from 0.02 lower to 0.78 higher'.
+    Gives the bounds without a sign, because the sentence before says 'higher' or 'lower'. If the interval contains 0,
+    each bound has its direction: '95 % interval from 0.02 lower to 0.78 higher'.
     """
     between = interval(finding, math.copysign(1, finding.difference))
     if both_ways(finding):

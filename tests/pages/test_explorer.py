@@ -137,8 +137,8 @@ def test_two_networks_of_different_sizes_see_one_image(tmp_path: pathlib.Path) -
     answer = found["answer"]
     assert answer["captions"] == list(texts)
     assert answer["layers"] > 0
-    assert re.match("The networks (dis)?agree. With the square. Computed in", answer["told"])
-    assert answer["trouble"] == "wrong.html is no page of a network, as cnnjax export writes it."
+    assert re.match("The networks (dis)?agree. With the gray square on the image. Computed in", answer["told"])
+    assert answer["trouble"] == "wrong.html is not a network page written by cnnjax export."
     for each, shape, image, computed in zip(trained, texts.values(), answer["images"], answer["logits"], strict=True):
         pixels = np.array(image, np.uint8).reshape(1, *shape)
         np.testing.assert_allclose([computed], np.asarray(logits(each, pixels)), atol=1e-4, rtol=1e-4)

@@ -81,7 +81,7 @@ function showPredictions() {
   const answers = networks.map((each) => each.classes[ranked(each)[0]]);
   const same = new Set(answers).size === 1;
   $("answer").textContent = same ? answers[0] : answers.join(" or ");
-  $("told").textContent = `${networks.length === 1 ? "" : same ? "The networks agree. " : "The networks disagree. "}${hidden ? "With the square. " : ""}Computed in ${networks.map((each) => `${each.milliseconds.toFixed(0)} ms`).join(" and ")}.`;
+  $("told").textContent = `${networks.length === 1 ? "" : same ? "The networks agree. " : "The networks disagree. "}${hidden ? "With the gray square on the image. " : ""}Computed in ${networks.map((each) => `${each.milliseconds.toFixed(0)} ms`).join(" and ")}.`;
   $("predictions").replaceChildren(...networks.map(predictionOf));
 }
 
@@ -111,7 +111,7 @@ async function openFile(file) {
     await (page ? addNetwork(file) : showFile(file));
     $("trouble").textContent = "";
   } catch {
-    $("trouble").textContent = page ? `${file.name} is no page of a network, as cnnjax export writes it.` : `${file.name} is no picture that this browser can read.`;
+    $("trouble").textContent = page ? `${file.name} is not a network page written by cnnjax export.` : `${file.name} is not a picture that this browser can read.`;
   }
 }
 
