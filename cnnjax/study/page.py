@@ -16,8 +16,8 @@ start from the same weights. Two arms are compared seed by seed, by the differen
 UNEQUAL = """A verdict uses the runs up to its look. So where the numbers of runs differ, differences of these means
 need not be those of the verdicts."""
 VERDICTS = """- The margin is the smallest difference that counts. *Held*: the whole interval is beyond the margin, on
-  the expected side. *Equal*: the whole interval is within the margin; a small difference may remain. *Contradicted*: the
-  whole interval is beyond the margin on the opposite side. Where "equal" was expected, either side counts, and the
+  the expected side. *Equal*: the whole interval is within the margin; a small difference may remain. *Contradicted*:
+  the whole interval is beyond the margin on the opposite side. Where "equal" was expected, either side counts, and the
   interval is that of 95 %. *Refuted*: the whole interval falls short of the margin, so the difference is too small or
   absent; a claim of several parts is refuted if one part is contradicted or refuted. *Undecided*: these seeds cannot
   decide, which does not mean that the arms are equal.
