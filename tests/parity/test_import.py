@@ -132,7 +132,6 @@ def test_their_weights_give_their_logits_and_ours_are_loaded_there(name: str, tm
 ])  # fmt: skip
 def test_transform_input_is_another_normalisation(ours: str, theirs: str, size: tuple[int, int]) -> None:
     """Of published weights: they have auxiliary classifiers, too."""
-    pytest.importorskip("torchvision")
     harness.torch_module().manual_seed(0)
     make = getattr(harness.torch_models("torchvision"), theirs)
     net = randomized(make(aux_logits=True, transform_input=True, init_weights=False, num_classes=10))
