@@ -23,6 +23,25 @@ def test_items_are_divided_into_slices_or_shared(count: int, workers: int, expec
 
 
 @pytest.mark.parametrize(
+    ("cpuinfo", "expected"),
+    [
+        ("model name\t: AMD EPYC\nflags\t\t: fpu avx2 avx512f avx512_bf16\n", "AMD EPYC (avx512_bf16)"),
+        ("model name\t: Old\nflags\t\t: fpu sse2\n", "Old"),
+        ("processor\t: 0\nFeatures\t: fp asimd bf16\n", "aarch64 (bf16)"),
+        (None, "aarch64"),
+    ],
+)
+def test_a_processor_is_named_with_its_widest_instructions(
+    cpuinfo: str | None, expected: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices.platform, "processor", lambda: "")
+    monkeypatch.setattr(devices.platform, "machine", lambda: "aarch64")
+    if cpuinfo is not None:
+        (tmp_path / "cpuinfo").write_text(cpuinfo)
+    assert devices.processor_name(tmp_path / "cpuinfo") == expected
+
+
+@pytest.mark.parametrize(
     ("visible", "gpus"), [(None, ["0", "1", "2", "3"]), ("4,5", ["4", "5"]), ("", []), ("7", ["7"])]
 )
 def test_visible_gpus_are_those_of_the_variable_or_of_the_driver(
