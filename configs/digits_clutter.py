@@ -1,4 +1,4 @@
-"""A small network on digits in clutter, a data set with boxes, to measure whether it looks at the digit.
+"""A small network on cluttered digits, a data set with bounding boxes, to measure whether it looks at the digit.
 
     ./launch.sh train --config=configs/digits_clutter.py
     ./launch.sh visualize runs/digits_clutter --what=localization

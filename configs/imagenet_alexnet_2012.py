@@ -11,7 +11,7 @@
 A stage starts from the weights of the one before it: FROM_0 is the run of the first command. Top-1/top-5 validation
 errors: 40.66/18.21 %, as noted in the code; 40.7/18.2 % in the paper (Table 2, one network). Not run here yet.
 
-As in the code, which is not as the paper says it: see experiments/alexnet_paper_and_code.md. The network is
+As in the code, which differs from the paper: see experiments/alexnet_paper_and_code.md. The network is
 alexnet_2012, on images of 224x224. The learning rate of the weights is 0.01, 0.001 from epoch 25, 0.0001 from 51 and
 0.00001 from 79, and that of the biases 0.02 to the end, after 91 epochs. The weights of conv1 have 0.00001 from epoch
 67 and are frozen from 72. Weight decay is 0.0005 on weights and none on biases. Crops start at 0 to 32 pixels. The

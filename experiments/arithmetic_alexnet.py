@@ -151,7 +151,7 @@ def get_facts() -> tuple[Fact, ...]:
             ),
             compute=sides_of_conv1,
             why="The authors' program of 2012 rounds the number of windows up, 54.25 to 55, and the last ones reach "
-            "over the border. 227, or padding by 2, is what programs that round down need.",
+            "over the border. Programs that round down need 227 pixels, or a padding of 2.",
         ),
         Fact(
             name="alexnet_parameters",
@@ -238,7 +238,7 @@ def get_facts() -> tuple[Fact, ...]:
         Fact(
             name="alexnet_crops",
             chapter="augmentation",
-            statement="Crops of 224x224 out of 256x256, with their mirror images, make 2,048 images of one.",
+            statement="Crops of 224x224 out of 256x256, with their mirror images, turn one image into 2,048.",
             source=f"{ALEXNET}, sec. 4.1",
             numbers=(
                 Number("images from one", right=2 * 33 * 33, taught=2_048),
@@ -269,7 +269,7 @@ def get_facts() -> tuple[Fact, ...]:
                 Number("on test images", right=False, taught=True),
             ),
             compute=color_noise,
-            why="To its training images only (sec. 4.1). In tests it averages ten crops and mirror images.",
+            why="It adds noise to training images only (sec. 4.1). Tests average five crops and their mirror images.",
         ),
         Fact(
             name="views_of_tests",

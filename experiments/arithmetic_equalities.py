@@ -1,4 +1,4 @@
-"""Equalities: operations that are the same, or not, on numbers for which arithmetic is exact.
+"""Equalities: operations that give the same result, or do not, tested in exact arithmetic.
 
 ./launch.sh study experiments/arithmetic_equalities.py
 """
@@ -113,7 +113,7 @@ def get_facts() -> tuple[Fact, ...]:
                 Number("outputs that differ with a ReLU between", right=25),
             ),
             compute=linear_stack,
-            why="Two 3x3 kernels in turn are one of 5x5: the convolution of the two. The ReLU makes the stack more.",
+            why="Two 3x3 kernels in a row equal one 5x5 kernel, their convolution. A ReLU between them changes that.",
         ),
         Fact(
             name="flipped_kernel",

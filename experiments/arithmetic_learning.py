@@ -136,8 +136,8 @@ def get_facts() -> tuple[Fact, ...]:
                 Number("powers of ten lost in 20 sigmoids, at least", right="12.04"),
             ),
             compute=slopes,
-            why="4^20 is 10^12, if weights do not make up for it. Tanh has a slope of 1 at 0 and need not "
-            "lose anything.",
+            why="Twenty sigmoids divide a gradient by at least 4^20, or 10^12, if weights do not help. Tanh has "
+            "a slope of 1 at 0 and need not lose anything.",
         ),
         Fact(
             name="xor",
@@ -150,7 +150,7 @@ def get_facts() -> tuple[Fact, ...]:
                 Number("two layers compute XOR", right=True, taught=True),
             ),
             compute=xor,
-            why="All but XOR and its opposite have a line between 0s and 1s. Two layers: the hidden units are OR and "
+            why="A line separates 0s from 1s for all but XOR and its opposite. Two layers: hidden units are OR and "
             "AND, and the output is the first without the second.",
         ),
         Fact(

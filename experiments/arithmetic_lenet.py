@@ -162,7 +162,7 @@ def get_facts() -> tuple[Fact, ...]:
                 Number("fully connected", right=(32 * 32 + 1) * 28 * 28 * 6),
             ),
             compute=weight_sharing,
-            why="Local windows make 4.8 M connections of a fully connected layer 122,304, and sharing makes these 156 "
+            why="Local windows cut the 4.8 M connections of a full layer to 122,304, and sharing cuts these to 156 "
             "parameters.",
         ),
         Fact(

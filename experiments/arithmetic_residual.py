@@ -1,4 +1,4 @@
-"""Residual, dense, squeezed and gated networks, counted.
+"""ResNet, DenseNet, SqueezeNet and SENet: their weights, operations and channels, counted.
 
 ./launch.sh study experiments/arithmetic_residual.py
 """
@@ -150,7 +150,7 @@ def get_facts() -> tuple[Fact, ...]:
                 Number("strides in the 3x3", right=4_089_184_256),
             ),
             compute=strides,
-            why="3.86 G as published. 4.09 G is a later variant, in many libraries under the same name, which moves "
+            why="3.86 G as published. 4.09 G is a later variant, which many libraries also call ResNet-50: it moves "
             "the strides from 1x1 to 3x3 convolutions.",
         ),
         Fact(

@@ -80,8 +80,8 @@ def get_facts() -> tuple[Fact, ...]:
         Fact(
             name="stack_of_two",
             chapter="convolution",
-            statement="For C channels, two 3x3 layers have 18 C^2 weights and one of 5x5 has 25 C^2, with as much more "
-            "work.",
+            statement="For C channels, two 3x3 layers have 18 C^2 weights and one of 5x5 has 25 C^2. Their work is in "
+            "the same ratio.",
             source=LECTURES,
             numbers=(
                 Number("weights of 5x5 / C^2", right=5 * 5, taught=25),

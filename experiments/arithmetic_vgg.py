@@ -238,7 +238,7 @@ def get_facts() -> tuple[Fact, ...]:
             ),
             compute=first_fully_connected,
             why="The convolution that equals it is 7x7 and has as many weights. A 1x1 convolution to 4,096 channels "
-            "has 2.1 million, 2 %, for it does not see the 7x7 positions together.",
+            "has 2.1 million, 2 %, because it does not see the 7x7 positions together.",
         ),
         Fact(
             name="vgg_on_384",
@@ -264,7 +264,7 @@ def get_facts() -> tuple[Fact, ...]:
                 Number("more parameters", right=0),
             ),
             compute=response_norm,
-            why="One layer of it in configuration A keeps a third more activations, for it is at the largest feature "
+            why="One such layer makes configuration A keep a third more activations: it is at the largest feature "
             "maps. It has no parameters.",
         ),
         Fact(

@@ -125,8 +125,8 @@ def get_facts() -> tuple[Fact, ...]:
                 Number("places, TensorFlow's VALID", right=-(-(7 - 3 + 1) // 3)),
             ),
             compute=stride_three_on_seven,
-            why="(7 - 3) / 3 + 1 = 2.33, and every library rounds. Down: the last pixel is not seen. Up, as AlexNet's "
-            "own code does, too: the last window reaches over the border.",
+            why="(7 - 3) / 3 + 1 = 2.33, and every library rounds. Rounding down ignores the last pixel. Rounding "
+            "up, as AlexNet's own code does, lets the last window reach over the border.",
         ),
         Fact(
             name="half_padding",
@@ -180,6 +180,6 @@ def get_facts() -> tuple[Fact, ...]:
                 Number("56 becomes by 2x2", right=56 // 2),
             ),
             compute=overlapping,
-            why="So it is on AlexNet's sides, which are all odd. On an even side, the 3x3 pool gives one less.",
+            why="This holds for AlexNet's sides, all of them odd. On an even side, the 3x3 pool gives one value less.",
         ),
     )

@@ -58,13 +58,13 @@ CLAIMS = (
         source="Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep CNNs. NIPS 2012, sec. 4.1",
         comparisons=(Comparison("photographs, left-right", "higher", "photographs", "test/accuracy"),),
         remarks="""The claim is about networks that are trained to the end. The quick budget cannot judge it: after that
-        they have about 60 % of the training images right.""",
+        they classify about 60 % of the training images correctly.""",
     ),
     Claim(
         name="flips_harm_digits",
         chapter="augmentation",
         statement="""Augmentation has to fit the images: digits that are flipped left to right in training make a
-        network less accurate, because a mirrored digit is none.""",
+        network less accurate, because a mirrored digit is not a digit.""",
         source="taught so in lectures",
         comparisons=(Comparison("digits, left-right", "lower", "digits", "test/accuracy"),),
     ),

@@ -75,8 +75,8 @@ CLAIMS = (
     Claim(
         name="batch_norm_allows_high_rates",
         chapter="normalization",
-        statement="""With batch normalization the learning rate may be ten times the best one at no cost; without, so
-        high a rate ruins the training.""",
+        statement="""With batch normalization, ten times the best learning rate costs no accuracy; without it, such a
+        high rate ruins the training.""",
         source="Ioffe, Szegedy: Batch Normalization. ICML 2015, sec. 3.3",
         comparisons=(
             Comparison("batch norm, rate x10", "at_least", "batch norm", "test/accuracy", margin=0.03),
@@ -90,7 +90,7 @@ CLAIMS = (
     Claim(
         name="dropout_reduces_overfitting",
         chapter="regularization",
-        statement="Dropout at the fully connected layers reduces overfitting: the gap of training and test accuracy.",
+        statement="Dropout in fully connected layers reduces the gap between training and test accuracy (overfitting).",
         source="""Krizhevsky, Sutskever, Hinton: NIPS 2012, sec. 4.2; Srivastava et al.: Dropout. JMLR 2014""",
         comparisons=(Comparison("dropout", "lower", "neither", "gap/accuracy"),),
         remarks="Without batch normalization. Training accuracy is measured after training, without dropout.",

@@ -1,4 +1,4 @@
-"""Blocks of equal networks: three kinds of shortcut, concatenation, squeeze-and-excitation, bottlenecks.
+"""Building blocks compared: three kinds of shortcut, concatenation, squeeze-and-excitation, bottlenecks.
 
 ./launch.sh study experiments/blocks.py --budget=standard --workers=2
 ./launch.sh study experiments/blocks.py --budget=full

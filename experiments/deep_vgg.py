@@ -77,8 +77,8 @@ def get_study(budget: str) -> Study:
         Claim(
             name="batch_norm_makes_vgg16_learn",
             chapter="normalization",
-            statement="""With batch normalization VGG's configuration D (16 layers) learns from Gaussian weights of
-            standard deviation 0.01, from which it does not learn without.""",
+            statement="""VGG's configuration D (16 layers) does not learn from Gaussian weights of standard deviation
+            0.01. With batch normalization it does.""",
             source=BATCH_NORM,
             comparisons=(learns("D, Gaussian + BN"),),
             remarks=MARGIN,

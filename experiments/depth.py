@@ -26,7 +26,7 @@ VANISH = Claim(
     name="trained_plain_gradients_vanish",
     chapter="residuals",
     statement="A plain network of 56 layers learns worse than one of 20 because its gradients vanish on their way to "
-    "the first layers, in spite of batch normalization: so after training, too.",
+    "the first layers, despite batch normalization. This is also so after training.",
     source="taught so in lectures; the paper that they cite argues against it (He et al., CVPR 2016, sec. 4.1)",
     comparisons=(Comparison("plain-56", "lower", "plain-20", "decades_end", margin=1),),
     remarks=DECADE,
@@ -44,7 +44,7 @@ DIFFERENCES = Claim(
     name="residual_blocks_learn_small_differences",
     chapter="residuals",
     statement="A residual block changes its input little: the branch F(x) is small beside x, while a block without a "
-    "shortcut has to make all of its output; and it is the smaller, the deeper the network.",
+    "shortcut has to compute all of its output. The deeper the network, the smaller is F(x).",
     source=f"{HE}, sec. 3.1, 4.2 and fig. 7",
     comparisons=(
         Comparison("residual-56", "lower", "plain-56", "relative_response_end", margin=0.25),
@@ -75,7 +75,7 @@ WIDE = Claim(
     name="wide_beats_deep",
     chapter="depth",
     statement="A wide, shallow residual network is more accurate than a thin, deep one with as many parameters, which "
-    "takes longer.",
+    "takes longer to train.",
     source="Zagoruyko, Komodakis: Wide Residual Networks. BMVC 2016, sec. 3 and Table 4",
     comparisons=(Comparison("wide-20", "higher", "residual-56", "test/accuracy", margin=0.01),),
     remarks="The wide network has 3 % fewer parameters, about as many multiplications, and a third of the layers that "

@@ -62,8 +62,8 @@ CLAIMS = (
     Claim(
         name="fully_connected_heads_overfit",
         chapter="regularization",
-        statement="""Fully connected layers overfit, a global mean over the feature maps does not: the gap of training
-        and test accuracy is smaller with the mean.""",
+        statement="""Fully connected layers overfit, and global average pooling does not: the gap between training
+        and test accuracy is smaller with pooling.""",
         source="Lin, Chen, Yan: Network In Network. ICLR 2014, sec. 3.2",
         comparisons=(Comparison("global mean", "lower", "fully connected", "gap/accuracy"),),
     ),
@@ -87,7 +87,7 @@ CLAIMS = (
     Claim(
         name="relu_of_mlpconv_discriminates",
         chapter="convolution",
-        statement="It is the additional ReLU that makes 1x1 convolutions useful: without it they bring less accuracy.",
+        statement="The additional ReLU is what makes 1x1 convolutions useful: without it they add less accuracy.",
         source="Lin, Chen, Yan: Network In Network. ICLR 2014, sec. 1",
         comparisons=(Comparison("1x1 convolutions", "higher", "1x1 without ReLU", "test/accuracy"),),
     ),

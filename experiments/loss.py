@@ -96,6 +96,6 @@ def get_study(budget: str) -> Study:
         measure=measure,
         remarks=f"""LeNet-5 with ReLU on {images:,} images of Fashion-MNIST, SGD with momentum 0.9, batches of 50. Each
         loss has a learning rate of its own, the best of four on 5,000 other training images, because the gradients of
-        the squared errors are smaller. The logits' squared error is that to 1 for the class and 0 for the others.""",
+        the squared errors are smaller. The squared error of logits has targets of 1 (right class) and 0 (others).""",
         vary="""Give all rows of ARMS the same learning rate, and see how unfair that is.""",
     )

@@ -90,7 +90,7 @@ CLAIMS = (
     Claim(
         name="depth_needs_padding",
         chapter="padding",
-        statement="Without padding feature maps shrink too fast for depth: a network of five layers makes more errors.",
+        statement="Without padding, feature maps shrink too fast: even a network of five layers makes more errors.",
         source="taught so in lectures, with the formula (N - F + 2P) / S + 1",
         comparisons=(Comparison("zeros", "lower", "no padding", "error"),),
         remarks="""Without padding the last feature maps have 2x2 pixels here, with it 7x7. The error is the mean over

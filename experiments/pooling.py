@@ -102,8 +102,8 @@ CLAIMS = (
     Claim(
         name="max_pooling_ignores_small_shifts",
         chapter="pooling",
-        statement="""Max pooling makes a network insensitive to small shifts: more predictions stay when the image moves
-        by one pixel than with strides in place of the pools.""",
+        statement="""Max pooling makes a network insensitive to small shifts: if the image moves by one pixel, more
+        predictions stay the same than with strides in place of the pools.""",
         source="taught so in lectures; Zhang: Making Convolutional Networks Shift-Invariant Again. ICML 2019",
         comparisons=(Comparison("max", "higher", "strides, no pool", "consistency"),),
         remarks="No network was trained on shifted images.",
@@ -123,7 +123,7 @@ def get_study(budget: str) -> Study:
     images, epochs, _, seeds, max_seeds = BUDGETS[budget]
     return Study(
         arms={name: arm(*fields, budget) for name, fields in ARMS.items()},
-        metrics={"test/accuracy": "test accuracy", "consistency": "share of predictions that a shift by 1 keeps"},
+        metrics={"test/accuracy": "test accuracy", "consistency": "fraction of predictions unchanged by a shift of 1"},
         claims=CLAIMS,
         panels=(
             Panel("points", "test/accuracy", "test accuracy"),

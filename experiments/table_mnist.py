@@ -3,7 +3,7 @@
 ./launch.sh study experiments/table_mnist.py --budget=standard
 ./launch.sh study experiments/table_mnist.py --budget=standard --arms='LeNet-5*'
 
-Each network by the recipe of its card, which is its paper's as far as the card says. The standard budget takes half an
+Each network has the recipe of its card, which says how it differs from the paper's. The standard budget takes half an
 hour on two idle CPU cores for each of the three seeds.
 """
 
@@ -79,7 +79,7 @@ def get_study(budget: str) -> Study:
         seeds=seeds,
         measure=measure,
         remarks="""Each network by the recipe of its card in configs/, with its own input size, optimizer, schedule and
-        augmentation. On Fashion-MNIST the recipes are those of MNIST, but that LeNet-5 sees flipped clothes in place of
+        augmentation. Fashion-MNIST has the recipes of MNIST, except that LeNet-5 sees flipped clothes in place of
         shifted digits; LeNet-5 of 1998 has output codes that are drawings of digits, which mean nothing for clothes.
         The recipes were chosen by test accuracy, without a validation split. A multiplication is one of a convolution
         or of a fully connected layer, for one image. Minutes are those of all training steps at the median speed.""",

@@ -1,4 +1,4 @@
-"""The number of training images: what more of them are worth, and what augmentation is worth, with few and with many.
+"""Training set size: the gain from more images, and the gain from augmentation with few images and with many.
 
 ./launch.sh study experiments/training_set_size.py --budget=standard --workers=2
 """
@@ -61,7 +61,7 @@ CLAIMS = (
     Claim(
         name="more_images_more_accuracy",
         chapter="augmentation",
-        statement="More training images make a network more accurate, also where there are thousands already.",
+        statement="More training images make a network more accurate, even if there are thousands already.",
         source="taught so in lectures; Sun et al.: Revisiting Unreasonable Effectiveness of Data. ICCV 2017",
         comparisons=(
             Comparison(f"{SOME} images", "higher", f"{FEW} images", "test/accuracy"),
@@ -86,7 +86,7 @@ CLAIMS = (
     Claim(
         name="augmentation_helps_many_images",
         chapter="augmentation",
-        statement="Shifts and rotations make a network more accurate also where there are many training images.",
+        statement="Shifts and rotations make a network more accurate even if there are many training images.",
         source="taught so in lectures; Simard, Steinkraus, Platt: ICDAR 2003, with 60,000 digits",
         comparisons=(Comparison(f"{MANY} images, augmented", "higher", f"{MANY} images", "test/accuracy"),),
     ),

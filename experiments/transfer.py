@@ -17,8 +17,8 @@ the four cases: Stanford's course CS231n, "Transfer Learning" """
 REMARKS = """The recipes are those of configs/transfer.py. The arms of a set have the same learning rate and differ
 only in the trained layers. The first four sets start from a network trained on CIFAR-10, for which photographs are
 resized to 32x32; 'imagenette_few', also ants and bees, has 64x64 images and starts from a network trained on
-Imagenette. Frozen batch normalization layers keep their statistics. 'gradual' trains the head alone for the first
-tenth, with the last stage for the second tenth, then all layers, the first stage at a tenth of the learning rate.
+Imagenette. Frozen batch normalization layers keep their statistics. 'gradual' trains only the head for the first
+tenth, adds the last stage for the second, then trains all layers, the first stage at a tenth of the learning rate.
 Quick and standard runs use a ResNet-8 in place of a ResNet-20, with one block in each stage, half as many channels in
 the ResNet-18, and 20,000 images of the source; quick ones also fewer epochs, and at most 1,000 test images. The
 learning rates are those of the recipes, and were not tuned for each arm."""
@@ -105,7 +105,7 @@ def get_study(budget: str) -> Study:
             Claim(
                 name="fine_tuning_beats_frozen_features",
                 chapter="transfer",
-                statement="""Features of a network trained on another task, frozen, give a lower accuracy than
+                statement="""Frozen features of a network trained on another task give a lower accuracy than
                 fine-tuning if there are many images, or if they are unlike those of the other task.""",
                 source=SOURCE,
                 comparisons=tuple(

@@ -94,7 +94,7 @@ CLAIMS = (
     Claim(
         name="tanh_gradients_vanish",
         chapter="activations",
-        statement="Gradients vanish in deep networks with tanh, too: with ReLU they do so less.",
+        statement="In deep networks gradients vanish with tanh, too. With ReLU they vanish less.",
         source="taught so in lectures",
         comparisons=(Comparison("tanh", "lower", "relu", "log_ratio_start", margin=1),),
         remarks="The margin is one power of ten over twenty layers.",
@@ -110,8 +110,8 @@ CLAIMS = (
     Claim(
         name="negative_slopes_save_dead_units",
         chapter="activations",
-        statement="""Units with ReLU die. With a slope or an exponential for negative values, as in leaky ReLU, PReLU,
-        ELU and SELU, fewer do.""",
+        statement="""ReLU units die. With a slope or an exponential for negative values, as in leaky ReLU, PReLU,
+        ELU and SELU, fewer units die.""",
         source="Maas, Hannun, Ng: Rectifier Nonlinearities Improve Neural Network Acoustic Models. ICML workshop 2013; "
         "taught so in lectures",
         comparisons=tuple(

@@ -67,11 +67,11 @@ ENGLISH = Words(
         "no report yet": "not measured yet",
     },
     meanings={
-        "held": "It is as the sentence says.",
-        "equal": "There is no difference that matters, as the sentence says.",
+        "held": "The claim is true.",
+        "equal": "There is no difference that matters, as the claim says.",
         "contradicted": "The opposite is shown, or a difference where none was claimed.",
-        "refuted": "It is not so, or not in all parts.",
-        "undecided": "These runs do not tell, which does not mean that there is no difference.",
+        "refuted": "The claim is false, in whole or in part.",
+        "undecided": "These runs cannot tell. That does not mean that there is no difference.",
         "no report yet": "The test is written, and has not been run yet.",
     },
     headings={
@@ -120,10 +120,10 @@ ENGLISH = Words(
     sentences={
         "count": "{count} claims",
         "one": "{count} claim",
-        "wrong": "Sentences of lectures, books and papers of which the opposite is true, or which are not so.",
+        "wrong": "Statements in lectures, books and papers that are false, or whose opposite is true.",
         "timeline": """The families of classical networks, each with the result of its paper and what was new in it. The
         results of the papers are as printed: data and protocol differ from one to the next.""",
-        "ours": "A small form of it, trained for a few epochs on CIFAR-10, is right on {} % of the test images.",
+        "ours": "A small version, trained on CIFAR-10 for a few epochs, has a test accuracy of {} %.",
         "evidence": "{interval}{effect}; {seeds}",
         "interval": "{level} % interval {low} to {high}",
         "both ways": "{level} % interval from {low} lower to {high} higher",
@@ -141,7 +141,7 @@ ENGLISH = Words(
         "vary": "Change one thing.",
         "vary_fact": "In {file}, change the network or a number in the function of this sentence, and run it again.",
         "alt": "The metrics of the networks that this claim compares, from the study {study}.",
-        "footer": "Written by cnnjax {version}. This page holds all that it shows, and requests nothing.",
+        "footer": "Written by cnnjax {version}. This page is self-contained and makes no network requests.",
     },
     expectations={
         "higher": "higher",
@@ -256,7 +256,7 @@ KOREAN = Words(
         "lectures": "강의에서 흔히 하는 설명",
         "none": "아직 측정하지 않았습니다.",
         "exact": "계산으로 확인",
-        "runs": "학습으로 확인, 시드 {seeds}개, 예산 {budget}",
+        "runs": "학습으로 확인, 시드 {seeds}개, 실험 규모 {budget}",
         "run": "다음 명령을 실행해 보세요.",
         "vary": "한 가지만 바꿔 보기.",
         "vary_fact": "{file}에서 이 주장을 계산하는 함수에서 신경망이나 숫자를 바꾸고 다시 실행해 보세요.",

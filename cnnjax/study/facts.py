@@ -16,7 +16,7 @@ ROUNDED = re.compile(r"(\d+)(?:\.(\d+))? ?([kMG]?)(?:B|%| times)?")
 UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 RULE = (
     "Each number is computed from the network itself; nothing is trained. A rounded number, such as 61 M, is right if "
-    "the exact one is less than a unit of its last digit away."
+    "it differs from the exact one by less than one unit of its last digit."
 )
 
 Value = bool | int | float | str | Sequence[int]

@@ -11,10 +11,10 @@ from cnnjax.study.record import ClaimReport, Finding, StudyReport
 from cnnjax.study.verdict import Values
 from cnnjax.study.words import amount, effect, expectation, interval
 
-PAIRED = """Runs of one seed whose arms train on the same images see them in the same order; layers of the same shape
-start from the same weights. Two arms are compared seed by seed, by the differences of such runs."""
-UNEQUAL = """A verdict uses the runs up to its look. So where the numbers of runs differ, differences of these means
-need not be those of the verdicts."""
+PAIRED = """Runs with the same seed and the same training images see them in the same order; layers of the same shape
+start from the same weights. Two arms are compared seed by seed, by the difference of the two runs."""
+UNEQUAL = """A verdict uses only the runs that were complete when it was reached. So if arms differ in their number of
+runs, the differences of these means may not match the verdicts."""
 VERDICTS = """- The margin is the smallest difference that counts. *Held*: the whole interval is beyond the margin, on
   the expected side. *Equal*: the whole interval is within the margin; a small difference may remain. *Contradicted*:
   the whole interval is beyond the margin on the opposite side. Where "equal" was expected, either side counts, and the
@@ -67,7 +67,7 @@ def page(name: str, study: Study, report: StudyReport, values: Values, command: 
             f"`{command}`",
             "",
             *([_line(study.vary), ""] if study.vary else []),
-            "## How to read it, and how sure it is",
+            "## How to read this report, and how certain it is",
             "",
             VERDICTS,
             f"- The plan of {plan.written}: {plan.rule}.",
