@@ -1,4 +1,4 @@
-"""cnnjax: the classical convolutional networks in JAX, to train, evaluate, compare and look into.
+"""cnnjax: the classical convolutional networks in JAX: train, evaluate, compare and inspect them.
 
     import cnnjax
 

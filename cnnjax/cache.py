@@ -1,4 +1,4 @@
-"""The per-user cache folder. Anything in it can be deleted: it is made again when it is needed."""
+"""The per-user cache folder. Anything in it can be deleted: it is recreated when needed."""
 
 import contextlib
 import dataclasses
@@ -45,7 +45,7 @@ def folder(name: str) -> pathlib.Path:
 
 
 def private_folder(name: str) -> pathlib.Path:
-    """Returns a cache's folder as `folder` does, and creates it, for what is run or believed when it is read.
+    """Returns a cache's folder as `folder` does, and creates it, for files that are run or trusted when read.
 
     Raises PermissionError if another user can write in it, and OSError if it cannot be created.
     """
@@ -66,7 +66,7 @@ def check_private(path: pathlib.Path) -> None:
 
 
 def _is_own_group(number: int) -> bool:
-    """Returns whether a group is the user's private one, as many systems have: of the user's name, without others."""
+    """Returns whether a group is the user's private group: it has the user's name and no other members."""
     try:
         user, group = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(number)
     except KeyError:

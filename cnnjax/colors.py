@@ -1,4 +1,4 @@
-"""Colors that the color-blind tell apart, color maps whose equal steps look equally large, and images of arrays."""
+"""Colors that color-blind readers can tell apart, perceptually uniform color maps, and images of arrays."""
 
 import functools
 from typing import Any
@@ -45,7 +45,7 @@ def color_map(name: str) -> Any:
 def as_rgb(image: np.ndarray) -> np.ndarray:
     """Converts an image [H, W], [H, W, 1] or [H, W, 3], uint8 or float in [0, 1], to float32 [H, W, 3] in [0, 1].
 
-    Values outside are clipped, and NaN is mid-gray. Of images with another number of channels, the mean is shown.
+    Values outside are clipped, and NaN is mid-gray. Images with other numbers of channels show their mean.
     """
     pixels = np.asarray(image, np.float32) / (255 if np.asarray(image).dtype == np.uint8 else 1)
     pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels

@@ -72,7 +72,7 @@ class Config:
     normalize: str = setting("mean_std", "input normalization, after the operations; uses training-split statistics")
     cache: str = setting(
         "auto",
-        "where the training split is kept: 'device' memory, 'host' (read as it goes), or 'auto' by its size",
+        "where the training split is kept: 'device' memory, 'host' (read on demand), or 'auto' by its size",
         choices=("auto", "device", "host"),
     )
     steps_per_call: int = setting(
@@ -81,15 +81,15 @@ class Config:
 
     # Length and batch size.
     duration: str = setting("10 epochs", "length of the training: '10 epochs' or '64000 steps'")
-    early_stop: str = setting("", "stop early: 'early_stop(patience=10)', in evaluations without improvement")
+    early_stop: str = setting("", "'early_stop(patience=10)' stops after 10 evaluations without improvement")
     batch_size: int = setting(128, "images per step, over all devices", minimum=1)
     repeated_augment: int = setting(
         1,
-        "repeated augmentation: copies of each image per batch, each augmented differently; with N an epoch has as "
-        "many steps, and shows 1/N of the images",
+        "repeated augmentation: copies of each image per batch, each augmented differently; with N an epoch keeps "
+        "its number of steps but shows 1/N of the images",
         minimum=1,
     )
-    eval_batch_size: int = setting(500, "views per evaluation batch; changes no result", minimum=1)
+    eval_batch_size: int = setting(500, "views per evaluation batch; does not change results", minimum=1)
     grad_accum_steps: int = setting(
         1, "gradient-accumulation steps: micro-batches per batch, to save memory; augmented as one batch", minimum=1
     )
@@ -107,9 +107,9 @@ class Config:
     lr: float = setting(0.1, "peak learning rate", minimum=0)
     schedule: str = setting("constant", "learning-rate schedule: 'one_cycle', 'cosine(warmup=\"5 epochs\")'")
     weight_decay: float = setting(0.0, "weight decay of the parameters that match decay_mask", minimum=0)
-    decay_mask: str = setting("kernel$", "regular expression on parameter paths: which decay ('.*' for all)")
+    decay_mask: str = setting("kernel$", "regular expression: parameter paths that decay ('.*' for all)")
     lr_factors: str = setting("", "learning-rate factors by parameter path: 'bias$:2 ^conv1:0'; decay is unaffected")
-    freeze: str = setting("", "regular expression on parameter paths: which stay frozen ('^(?!head)': all but a head)")
+    freeze: str = setting("", "regular expression: parameter paths that stay frozen ('^(?!head)': all but a head)")
     freeze_stats: bool = setting(True, "frozen BatchNorm layers use their running statistics, and keep them")
     unfreeze: str = setting("", "when frozen parameters start to train: '^stage3:2 epochs ^stage2:50%'")
     grad_clip_norm: float = setting(0.0, "largest global norm of the gradient; 0 for no clipping", minimum=0)
@@ -124,8 +124,8 @@ class Config:
     )
     matmul_precision: str = setting(
         "",
-        "how float32 numbers are multiplied: '' as JAX does, exactly on a CPU, as 'tensorfloat32' on a GPU and as "
-        "'bfloat16' on a TPU; 'float32' exactly; 'tensorfloat32' and 'bfloat16' round them to 11 and 8 bits. Sums are "
+        "precision of float32 products: '' is JAX's default, 'float32' on a CPU, 'tensorfloat32' on a GPU and "
+        "'bfloat16' on a TPU; 'float32' is exact; 'tensorfloat32', 'bfloat16' round factors to 11, 8 bits. Sums are "
         "float32",
         choices=("", "float32", "tensorfloat32", "bfloat16"),
     )
@@ -133,7 +133,7 @@ class Config:
 
     # Devices. These fields, `cache`, `eval_batch_size` and those below may change when a run is resumed.
     mesh: str = setting(
-        "", "device mesh: 'data=4,model=2' splits batches by 4 and large fully connected layers by 2; '' is all data"
+        "", "device mesh: 'data=4,model=2' splits batches by 4 and large fully connected layers by 2; '': batches only"
     )
     zero_1: bool = setting(False, "shard the optimizer state along `data`, to save memory (ZeRO, stage 1)")
 
@@ -160,7 +160,7 @@ RESUMABLE = (
     "mesh", "zero_1", "cache", "eval_batch_size", "eval_every", "checkpoint_every", "keep_checkpoints", "log_every",
 )  # fmt: skip
 
-# The same, and what may change besides where the steps already done stay the same: see `cnnjax.training.extend`.
+# The same, and what may change if the steps done so far are unaffected: see `cnnjax.training.extend`.
 EXTENDABLE = (*RESUMABLE, "duration")
 
 # Names that config.json had before version 0.2.0 -> today's. `load` accepts both.
@@ -175,7 +175,7 @@ ALIASES = {
     "zero": "zero_1",
 }
 
-# What people type who come from other libraries -> the field to use, as the error puts it.
+# Names that users of other libraries type -> the field to use, as the error puts it.
 HINTS = {
     "epochs": "duration, as in '10 epochs'",
     "num_epochs": "duration, as in '10 epochs'",
@@ -264,7 +264,7 @@ def _check_field(config: Config, name: str) -> None:
 
 
 def current_name(setting: str) -> str:
-    """Returns a setting with the present name of its field (see `ALIASES`): 'clip_norm' as 'grad_clip_norm'.
+    """Returns a setting with the current name of its field (see `ALIASES`): 'clip_norm' as 'grad_clip_norm'.
 
     An argument after a dot stays as it is, as in 'optimizer.momentum'.
     """
@@ -277,7 +277,7 @@ def load(path: pathlib.Path) -> Config:
 
     Raises InputError if the file is missing or damaged.
     """
-    remedy = "other settings are passed to a new run as --config.FIELD=VALUE"
+    remedy = "to change settings, start a new run with --config.FIELD=VALUE"
     try:
         values: dict[str, Any] = dict(sealed.read_json(path, remedy))
         return check(Config(**{current_name(name): value for name, value in values.items()}))

@@ -49,7 +49,7 @@ def read_config(
 
 
 def _with_current_name(word: str) -> str:
-    """Returns a flag of a config field under its name of today (see `config.ALIASES`), and any other word as it is."""
+    """Renames a flag of a config field to its current name (see `config.ALIASES`); returns other words unchanged."""
     prefix, dot, rest = word.partition(".")
     name, equals, value = rest.partition("=")
     return f"{prefix}{dot}{current_name(name)}{equals}{value}" if prefix == "--config" else word
@@ -92,7 +92,7 @@ def find_file(name: str, kind: str, what: str) -> pathlib.Path:
 
 
 def is_config(location: str) -> bool:
-    """Returns whether there is a config file of this path or name; an argument after it, ':arg', is not looked at."""
+    """Returns whether there is a config file of this path or name; an argument after it, ':arg', is ignored."""
     with contextlib.suppress(InputError):
         return bool(find_file(paths.split_argument(location)[0], "configs", "config"))
     return False
@@ -109,7 +109,7 @@ def bundled_files(kind: str) -> list[pathlib.Path]:
 
 
 def config_files(kind: str = "configs") -> list[pathlib.Path]:
-    """Lists the config files in ./configs, then the package's, each sorted by name; 'experiments' lists studies so.
+    """Lists the config files in ./configs, then the package's, each sorted by name; 'experiments' lists studies.
 
     The package's files that have the same name as a local file are left out.
     """

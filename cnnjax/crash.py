@@ -19,7 +19,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def describe(error: BaseException, argv: Sequence[str]) -> str:
     """Returns a message of one line for an unexpected exception, and writes its traceback to a file that it names.
 
-    `argv` is the command line. For a lack of memory the message says what to lower instead, and no file is written.
+    `argv` is the command line. If memory ran out, the message says what to lower instead, and no file is written.
     """
     lines = str(error).strip().splitlines()
     text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -26,7 +26,7 @@ class InputError(ValueError):
 
 
 def visible(text: str) -> str:
-    """Replaces characters that a terminal would obey instead of showing by escapes, such as '\\x1b'.
+    """Escapes the characters that a terminal would obey instead of showing, as in '\\x1b'.
 
     Tabs and line feeds stay.
     """
@@ -34,7 +34,7 @@ def visible(text: str) -> str:
 
 
 def shorten(message: str) -> str:
-    """Cuts the middle out of long quoted values, and of a message that is longer than MAX_MESSAGE all the same."""
+    """Cuts the middle out of long quoted values, and of a message that is still longer than MAX_MESSAGE."""
     if len(message) <= MAX_MESSAGE:
         return message
     message = _QUOTED.sub(lambda match: _cut(match[0], MAX_QUOTED), message)

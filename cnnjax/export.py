@@ -169,7 +169,7 @@ class _Inference:
 
 
 def _facts(network: pretrained.LoadedNetwork, inference: _Inference) -> dict[str, Any]:
-    """Returns what someone needs to know who runs an exported network: see `Program.facts`."""
+    """Returns what the user of an exported network needs to know: see `Program.facts`."""
     data, config = network.data, network.config
     before = parse_eval_recipe(config).operations.host  # the operations that produce that image size
     shape = inference.shape

@@ -1,4 +1,4 @@
-"""How this process gets its memory: what is freed is kept, for XLA allocates a step's activations anew in each step."""
+"""Memory of this process: freed memory is kept, because XLA allocates the activations anew in each step."""
 
 import ctypes
 import os
@@ -15,7 +15,7 @@ def keep_freed() -> bool:
     the next: a quarter of the time of a ResNet-20 on a CPU. The peak may grow by half, as free blocks lie scattered.
     Threads that run already are not affected, so this must precede the first use of a device.
 
-    Returns whether it was done: with glibc alone, and not if the environment sets malloc's options (`MALLOC_...` or
+    Returns whether it was done: only with glibc, and not if the environment sets malloc's options (`MALLOC_...` or
     `GLIBC_TUNABLES`).
     """
     if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):

@@ -1,4 +1,4 @@
-"""Limits on what a file may take: its sizes are compared before anything is read or unpacked."""
+"""Limits on the sizes in a file, checked before anything is read or unpacked."""
 
 import os
 
@@ -11,7 +11,7 @@ DEFAULT_GIB = 1.0  # the weights of VGG-19, the largest network here, take 0.53
 def max_unpacked() -> int:
     """Returns the number of bytes that a compressed file may unpack to: `DEFAULT_GIB`, or that of the environment.
 
-    Raises InputError if the environment's is no positive number.
+    Raises InputError if the latter is not a positive number.
     """
     text = os.environ.get(VARIABLE, "")
     try:

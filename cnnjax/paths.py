@@ -1,4 +1,4 @@
-"""Paths that users choose: what the libraries below us misread in them, and where 'FILE:argument' is split."""
+"""Paths that users choose: workarounds for libraries that misread them, and the splitting of 'FILE:argument'."""
 
 import functools
 import glob

@@ -1,4 +1,4 @@
-"""Code of your own, from outside the package: networks, operations, optimizers, losses and more, under names of yours.
+"""Registers your own code from outside the package: networks, operations, optimizers, losses and more, by name.
 
 A Python file registers what it defines, and is named by `--import=FILE` on the command line or imported in Python:
 

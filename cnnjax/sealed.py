@@ -44,7 +44,7 @@ def write_plain_json(path: pathlib.Path, content: Any) -> None:
 def read_json(path: pathlib.Path, remedy: str = "") -> Any:
     """Reads a JSON file, and returns its content without the seal.
 
-    `remedy` begins what the message about a damaged file says to do. Raises FileNotFoundError if there is no file, and
+    `remedy` begins the advice in the message about a damaged file. Raises FileNotFoundError if there is no file, and
     InputError if it is damaged, edited or no regular file.
     """
     content = _parsed(path)
@@ -179,7 +179,7 @@ def replacing_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked_folder(path.parent):
-            if former.is_dir() and not path.exists():  # a process was killed between the two names
+            if former.is_dir() and not path.exists():  # a process was killed between the two renames
                 former.rename(path)
             for leftover in (partial, former):
                 _delete_tree(leftover)

@@ -22,7 +22,7 @@ from cnnjax.errors import visible
 DPI = 200
 FULL_WIDTH, SLIDE_HEIGHT = 8.0, 4.5  # inches; 1,600 x 900 pixels
 FONT, SMALL = 10.0, 8.0  # points
-DASHES = ("-", "--", ":", "-.")  # of as many lines as there are colors, of the next ones, ...
+DASHES = ("-", "--", ":", "-.")  # of the first len(COLORS) lines, of the next ones, ...
 RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans", "font.size": FONT, "text.color": INK,
     "axes.titlesize": FONT, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.labelsize": FONT,
@@ -40,7 +40,7 @@ METADATA: dict[str, dict[str, Any]] = {  # no dates and no versions: the same pi
 }
 HINTING = 1.03  # letters that are fitted to pixels are up to 3 % wider
 GAP = 12  # pixels between the images of a sheet, and around it
-FRAME = 0.8  # gray of the line of one pixel around each, which a white one needs
+FRAME = 0.8  # gray of the one-pixel frame of each image, so that white ones show
 ROW_TITLE_WIDTH = 1.2  # inches, before it is broken into lines
 MIN_TITLE_WIDTH = 3.0  # inches of a sheet that has a title
 
@@ -158,7 +158,7 @@ def label_lines(axes: Any, size: float = SMALL + 1) -> None:
 
 
 def legend_beside(axes: Any, size: float = SMALL + 1) -> None:
-    """Puts a legend to the right of the axes, for lines whose ends are at one place and for areas. Call it last."""
+    """Puts a legend to the right of the axes, for areas, and lines that end at one place. Call it last."""
     if handles := axes.get_legend_handles_labels()[0]:
         axes.legend(
             handles=handles,
@@ -269,7 +269,7 @@ def _line(size: float) -> int:
 
 
 def _pixel_figure(width: int, height: int) -> tuple[Any, Any]:
-    """Returns a figure of so many pixels at DPI, and its only axes, whose coordinates are pixels from the top left."""
+    """Returns a figure of this size in pixels, and its only axes, whose coordinates are pixels from the top left."""
     inch = DPI * (1 - 1e-9)  # else a product of rounded numbers could lack a pixel
     figure = new_figure(width / inch, height / inch, layout=None)
     figure.set_dpi(DPI)

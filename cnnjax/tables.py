@@ -144,7 +144,7 @@ FORMATS: dict[str, Callable[[Table], list[str]]] = {"csv": as_csv, "markdown": a
 
 
 def comments(lines: Iterable[str], form: str) -> list[str]:
-    """Returns lines of text as they stand beside a table: as a list in Markdown, as comments in LaTeX."""
+    """Formats lines of text to accompany a table: as a list in Markdown, as comments in LaTeX."""
     return [f"- {line.strip()}" if form == "markdown" else f"% {line}" for line in lines]
 
 

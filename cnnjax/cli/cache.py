@@ -10,9 +10,7 @@ from cnnjax.errors import unknown
 def add_flags(parser: shared.Parser) -> None:
     """Adds the arguments and flags of `cnnjax cache` to its parser."""
     parser.usage = "cnnjax cache [list]\n       cnnjax cache clear [NAME ...]"
-    parser.epilog = (
-        "Whatever is deleted is made or downloaded again when it is needed. Data sets and runs are not here."
-    )
+    parser.epilog = "Deleted files are recreated or downloaded again when needed. Data sets and runs are not affected."
     parser.add_argument(
         "action", nargs="?", default="list", choices=("list", "clear"), help="list, or delete (default: list)"
     )

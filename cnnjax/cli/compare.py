@@ -14,7 +14,7 @@ def add_flags(parser: shared.Parser) -> None:
     """Adds the arguments and flags of `cnnjax compare` to its parser."""
     parser.usage = "cnnjax compare RUN RUN [RUN ...] [FLAGS]"
     parser.epilog = (
-        "Runs that have no evaluation of their test split yet are evaluated first, which is kept in their folders."
+        "Runs without an evaluation of their test split are evaluated first; the results are kept in their folders."
     )
     parser.add_argument("runs", metavar="RUN", nargs="+", help="folder of a run; at least two")
     parser.add_argument(
@@ -23,7 +23,7 @@ def add_flags(parser: shared.Parser) -> None:
     parser.add_argument("--split", default="", help="split to compare on (default: each run's test_split)")
     parser.add_argument(
         "--no_evaluate", action="store_true",
-        help="evaluate nothing: compare by what the folders have, with tests only between runs already evaluated",
+        help="evaluate nothing: compare what the folders contain, with tests only between runs already evaluated",
     )  # fmt: skip
     shared.add_format_flags(parser)
     shared.add_data_dir_flag(parser)

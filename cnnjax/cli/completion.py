@@ -10,7 +10,7 @@ SHELLS = ("bash", "zsh")
 # Metavar of an argument -> how its value is completed.
 KINDS = {"DIR": "directory"} | dict.fromkeys(("FILE", "FILE[:arg]", "NAME|FILE", "IMAGE", "PYTHON"), "file")
 
-# bash splits --flag=value at the sign; shtab expects two words, '--flag' and 'value'.
+# bash splits --flag=value at '='; shtab expects two words, '--flag' and 'value'.
 JOIN_EQUALS = """
 _{name}_words() {{
   local words=() index=0 cursor=$COMP_CWORD
@@ -62,10 +62,10 @@ def script(shell: str) -> str:
         for action in command._actions:
             if kind := KINDS.get(str(action.metavar)):
                 action.complete = shtab.CHOICE_FUNCTIONS[kind]  # pyright: ignore[reportAttributeAccessIssue]
-            action.metavar = None  # signs in it would end a field of zsh's specification
+            action.metavar = None  # its punctuation would end a field of zsh's specification
     text = shtab.complete(parser, shell)
     name = re.sub(r"\W", "_", program)
     if shell == "bash":
         return text + JOIN_EQUALS.format(name=name, function=f"_shtab_{name}", program=program)
-    # zsh completes --flag=value only where the specification of the flag ends with the sign.
+    # zsh completes --flag=value only where the specification of the flag ends with '='.
     return re.sub(r'^( *"--\w+)(\[.*\]:\w+:.*")$', r"\1=\2", text, flags=re.MULTILINE)

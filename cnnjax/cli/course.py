@@ -11,7 +11,7 @@ def add_flags(parser: shared.Parser) -> None:
     """Adds the flags of `cnnjax course` to its parser."""
     parser.usage = "cnnjax course --to=DIR"
     parser.epilog = (
-        "Open DIR/index.html in a browser: each page holds all that it shows, and requests nothing. Korean pages are "
+        "Open DIR/index.html in a browser: each page is self-contained and makes no network requests. Korean pages are "
         "in DIR/ko. Files of an earlier course in DIR are replaced."
     )
     parser.add_argument("--to", metavar="DIR", required=True, help="folder of the pages")

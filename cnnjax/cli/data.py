@@ -22,10 +22,10 @@ def add_flags(parser: shared.Parser) -> None:
        cnnjax data duplicates NAME [--split=test] [--against=train] [--similarity=0.9] [--out=DIR]
        cnnjax data label_errors RUN [RUN ...] [--split=...] [--out=DIR]"""
     parser.epilog = (
-        "duplicates finds images of one split that are in another one, too, changed a little or mirrored. label_errors "
-        "finds labels that may be wrong, where networks are sure of another class: train one run per fold "
+        "duplicates finds images of one split that also occur in another, slightly changed or mirrored. label_errors "
+        "finds labels that may be wrong, because networks are sure of another class: train one run per fold "
         "(--config.fold=1/5 to 5/5, with --config.val_split=''), and give all their folders. Each judges the images "
-        "that it was not trained on. Folders of evaluations (RUN/evaluations/...) are taken as they are."
+        "that it was not trained on. Folders of evaluations (RUN/evaluations/...) are used as they are."
     )
     parser.add_argument("action", choices=tuple(ACTIONS), help="what to do")
     parser.add_argument(
@@ -143,7 +143,7 @@ def _label_errors(args: argparse.Namespace, console: "Console") -> int:
 
 
 def _check_folder(folder: pathlib.Path) -> None:
-    """Raises InputError if `folder` is a file, before a search whose results it is to take."""
+    """Raises InputError if `folder`, where the results of a search will go, is a file."""
     if folder.is_file():
         raise InputError(f"--out={folder}: expected the name of a folder, not of a file")
 
@@ -165,7 +165,7 @@ def _remove(args: argparse.Namespace, console: "Console") -> int:
         if not sys.stdin.isatty():
             raise InputError(f"nobody can be asked whether to remove {args.name}: give --yes")
         if input("Remove these folders? [y/N] ").strip().lower() not in ("y", "yes"):
-            log("nothing is removed")
+            log("nothing was removed")
             return 1
     log(f"{args.name} is removed: {remove.remove(args.name, args.data_dir) / 1e6:,.1f} MB are free again")
     return 0

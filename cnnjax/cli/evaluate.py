@@ -59,7 +59,7 @@ def add_flags(parser: shared.Parser) -> None:
     parser.add_argument(
         "--groups", metavar="FILE|LABEL", default="",
         help="report the accuracy of each group of images: a CSV file with two columns, index in the split and group; "
-        "or a further label of the data set, such as coarse_label of cifar100",
+        "or another label of the data set, such as cifar100's coarse_label",
     )  # fmt: skip
     robustness = parser.add_argument_group("robustness, instead of the usual report")
     robustness.add_argument(

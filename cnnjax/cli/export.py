@@ -85,7 +85,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _check_card_flags(args: argparse.Namespace) -> None:
-    """Raises InputError for a card without text or license, of something else than a run, and for flags without one."""
+    """Raises InputError for a card without text or license, a card of anything but a run, and card flags without it."""
     if not args.card:
         if given := [name for name in ("about", "license", "url", "data_dir") if getattr(args, name)]:
             raise InputError(f"--{given[0]} is for a card: give --card=DIR,DIR as well")

@@ -26,18 +26,18 @@ COMMANDS = {
     "study": "test a claim of the literature and write a report",
     "evaluate": "evaluate a checkpoint or published weights on a split of a data set",
     "compare": "compare runs: settings that differ, results, and paired tests on the same test images",
-    "report": "write a page, one HTML file: of a run, of several runs compared, of a sweep or of a study",
-    "course": "write the course: pages in English and Korean on all claims, with what their studies found",
+    "report": "write a one-file HTML page about a run, a comparison of runs, a sweep or a study",
+    "course": "write the course: pages in English and Korean on all claims and the results of their studies",
     "predict": "classify images: files and folders",
     "probe": "evaluate a network's features on a data set: nearest neighbors and a linear classifier",
-    "visualize": "draw what is in a network and what it sees: filters, feature maps, explanations of its decisions",
+    "visualize": "draw a network's filters, its feature maps, and explanations of its decisions",
     "export": "export a trained network as a file for other programs",
     "push": "send a run or weights to a repository on the Hugging Face Hub",
     "pull": "fetch a run or weights from a repository on the Hugging Face Hub",
     "data": "list or build data sets, preview an augmentation, find duplicates and label errors",
     "models": "list the networks, with the published results",
     "weights": "list the published weights that can be downloaded",
-    "reproduce": "train published weights of ours from nothing, and compare the result with them",
+    "reproduce": "retrain this package's weights from scratch, and compare the results",
     "summary": "print a network layer by layer: shapes, parameters, MACs, memory, receptive fields",
     "configs": "list the configs, or print one with the help of every field",
     "bench": "measure speed and memory; compare with PyTorch, and with a saved baseline",
@@ -47,10 +47,10 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command line and returns the exit status. `argv` are the words after 'cnnjax'; None for those of sys.argv.
+    """Runs a command line and returns the exit status. `argv` is what follows 'cnnjax'; None reads sys.argv.
 
     The status is 0 for success, 1 for an error, 2 for a wrong flag, and 128 + n if signal n stopped the command. If the
-    reader of the output has exited, as in `cnnjax models | head -1`, that is 128 + SIGPIPE.
+    reader of the output has exited, as in `cnnjax models | head -1`, it is 128 + SIGPIPE.
     """
     if argv is None:
         _prepare_process()
@@ -79,9 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _prepare_process() -> None:
-    """Makes Python use UTF-8 for texts and file names, its output never fail, and its children import nothing foreign.
+    """Sets UTF-8 for text and file names, keeps output from failing, and limits what child processes can import.
 
-    Where the locale is another, as in LC_ALL=C PYTHONUTF8=0, the process starts itself again with -X utf8, the default
+    Under another locale, as in LC_ALL=C PYTHONUTF8=0, the process restarts itself with -X utf8, which is the default
     from Python 3.15 on (PEP 686). A closed stdout or stderr is replaced by the null device. The Pythons that a command
     starts, such as the runs of a sweep, import from the current folder only if this one does.
     """
@@ -105,7 +105,7 @@ def _fail(message: object, status: int = 1) -> int:
 
 
 def _end(status: int) -> int:
-    """Returns the exit status. In one of several processes, ends at once instead, and so the others with it."""
+    """Returns the exit status. In a distributed program it exits at once instead, and the others follow."""
     if processes := _distributed():
         processes.exit_now(status)
     return status
@@ -121,7 +121,7 @@ def _distributed() -> Any:
 
 
 def main_parser() -> Parser:
-    """Builds the parser of the words before a command: --help, --version and --dry-run."""
+    """Builds the parser for flags before a command: --help, --version and --dry-run."""
     parser = Parser(
         prog="cnnjax",
         description="Classical convolutional networks in JAX.",
@@ -158,7 +158,7 @@ def add_command_flags(parser: argparse.ArgumentParser, module: types.ModuleType)
 
 
 def _as_typed(words: Sequence[str], chosen: Sequence[str]) -> list[str]:
-    """Returns the `chosen` ones of `words` in the order of `words`; argparse puts unknown flags before other words."""
+    """Returns `chosen`, a subset of `words`, in the order of `words`; argparse moves unknown flags to the front."""
     left = list(chosen)
     return [left.pop(left.index(word)) for word in words if word in left]
 

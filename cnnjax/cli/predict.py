@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def add_flags(parser: shared.Parser) -> None:
     """Adds the arguments and flags of `cnnjax predict` to its parser."""
     parser.usage = "cnnjax predict --workdir=DIR|--init=NAME [FLAGS] IMAGE ..."
-    parser.epilog = "The exit status is 1 if an image cannot be classified; the others are classified all the same."
+    parser.epilog = "The exit status is 1 if an image cannot be classified; all others are still classified."
     parser.add_argument(
         "images",
         nargs="*",

@@ -10,8 +10,8 @@ def add_flags(parser: shared.Parser) -> None:
     parser.usage = "cnnjax pull hf:OWNER/NAME[@REVISION] [--to=DIR]"
     parser.epilog = (
         "Needs the extra `hub`; for a private repository also a token: `hf auth login`. Every file is checked against "
-        "the digests that `cnnjax push` wrote. No code is run, neither now nor later: a run with registered code of "
-        "its own has a copy in imports/ to read, and needs --import=FILE."
+        "the digests that `cnnjax push` wrote. No code is ever run. A run that needs registered code of "
+        "its own has a copy of it in imports/: read it, then pass --import=FILE."
     )
     parser.add_argument(
         "address", metavar="hf:OWNER/NAME[@REVISION]",
@@ -21,7 +21,7 @@ def add_flags(parser: shared.Parser) -> None:
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
-    """Runs `cnnjax pull`, and prints the commands that use what came. `overrides` is empty. Returns the exit status."""
+    """Runs `cnnjax pull`, and prints the commands that use the files. `overrides` is empty. Returns the exit status."""
     from cnnjax.hub import address
 
     source = address.parse(args.address)

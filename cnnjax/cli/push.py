@@ -10,9 +10,9 @@ def add_flags(parser: shared.Parser) -> None:
     """Adds the arguments and flags of `cnnjax push` to its parser."""
     parser.usage = "cnnjax push RUN|FILE.safetensors hf:OWNER/NAME [--dry-run] [FLAGS]"
     parser.epilog = (
-        "Needs the extra `hub`, and a token with the right to write: `hf auth login`. Of a run it sends settings, "
-        "metrics, checkpoints and the numbers of evaluations, but no pictures, which may show images of your data. "
-        "Class names, and the paths in the commands that made the run, are among what it sends: look with --dry-run, "
+        "Needs the extra `hub`, and a token with write access: `hf auth login`. For a run it sends settings, "
+        "metrics, checkpoints and evaluation results, but no pictures, which may show images of your data. "
+        "It also sends class names, and the paths in the commands that made the run: check with --dry-run, "
         "which needs neither a token nor a network."
     )
     parser.add_argument(
@@ -26,14 +26,12 @@ def add_flags(parser: shared.Parser) -> None:
         "--public", action="store_true", help="create a repository that anybody can see (default: private)"
     )
     parser.add_argument(
-        "--step", default="all", help="checkpoints of the run: all, last, best or a number (default: all that it keeps)"
+        "--step", default="all", help="checkpoints of the run: all, last, best or a number (default: all)"
     )
     parser.add_argument(
         "--license", metavar="ID", default="", help="license, for the card: apache-2.0, mit, cc-by-4.0, ..."
     )
-    parser.add_argument(
-        "--card", metavar="FILE.md", help="the card, README.md of the repository (default: made of the run)"
-    )
+    parser.add_argument("--card", metavar="FILE.md", help="the card, README.md of the repository (default: generated)")
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:

@@ -9,22 +9,22 @@ def add_flags(parser: shared.Parser) -> None:
     """Adds the arguments and flags of `cnnjax report` to its parser."""
     parser.usage = "cnnjax report RUN [RUN ...]|SWEEP|STUDY [--to=FILE.html] [--data_dir=DIR] [--no_evaluate]"
     parser.epilog = (
-        "The page holds all that it shows, and requests nothing: send it, put it on a memory stick, print it. "
+        "The page is self-contained and makes no network requests: mail it, copy it to a USB stick, print it. "
         "`cnnjax train --report` writes it while the run trains, and at the end."
     )
     parser.add_argument(
         "sources", metavar="RUN|SWEEP|STUDY", nargs="+",
         help="folder of a run or of a sweep; several folders of runs, which are compared; or a study: the folder of "
-        "its runs, its file in experiments/, or one of its reports; facts, too, by their file or report",
+        "its runs, its file in experiments/, or one of its reports; or a file or report of facts",
     )  # fmt: skip
     parser.add_argument(
         "--to", metavar="FILE.html", default="",
-        help="file to write (default: report.html in the folder; of several runs comparison.html; of a study's report "
+        help="file to write (default: report.html in the folder; for several runs comparison.html; for a study report "
         "the same name with .html)",
     )  # fmt: skip
     parser.add_argument(
         "--no_evaluate", action="store_true",
-        help="do not evaluate a run that has no evaluation (default: evaluate it, if its data set is there)",
+        help="do not evaluate a run that has no evaluation (default: evaluate it if its data set is on disk)",
     )  # fmt: skip
     shared.add_data_dir_flag(parser)
 

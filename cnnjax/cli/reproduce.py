@@ -1,4 +1,4 @@
-"""`cnnjax reproduce`: trains weights of the catalog from nothing, and says whether the result is the same."""
+"""`cnnjax reproduce`: retrains weights of the catalog from scratch, and says whether the result is the same."""
 
 import argparse
 import functools
@@ -11,7 +11,7 @@ def add_flags(parser: shared.Parser) -> None:
     """Adds the arguments and flags of `cnnjax reproduce` to its parser."""
     parser.usage = "cnnjax reproduce cnnjax:NAME [--workdir=DIR]"
     parser.epilog = (
-        "With the same versions on the same kind of processor, the result has the same bits. With others, its test "
+        "With the same versions on the same kind of processor, the result is bit-identical. Otherwise its test "
         "accuracy has to lie in the interval that the card's runs of several seeds predict. The exit status is 0 for "
         "either, and 1 otherwise."
     )
@@ -20,7 +20,7 @@ def add_flags(parser: shared.Parser) -> None:
     )
     parser.add_argument(
         "--workdir", metavar="DIR", default="",
-        help="folder of the run, which goes on where it stopped (default: runs/reproduce-NAME)",
+        help="folder of the run; a stopped run is resumed (default: runs/reproduce-NAME)",
     )  # fmt: skip
     shared.add_data_dir_flag(parser)
 

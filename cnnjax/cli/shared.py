@@ -57,7 +57,7 @@ def add_hidden_alias(parser: argparse.ArgumentParser, flag: str, dest: str, kind
 
 def add_config_flag(parser: argparse.ArgumentParser, description: str) -> None:
     """Adds --config=FILE[:arg]. `description` is its help."""
-    parser.add_argument("--config", metavar="FILE[:arg]", help=f"{description}; a bare NAME before the flags does, too")
+    parser.add_argument("--config", metavar="FILE[:arg]", help=f"{description}; or a bare NAME before the flags")
 
 
 def take_config_name(args: argparse.Namespace, overrides: list[str]) -> list[str]:
@@ -77,7 +77,7 @@ def add_data_dir_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def add_format_flags(parser: argparse.ArgumentParser, forms: Sequence[str] = ("csv", "markdown", "latex")) -> None:
-    """Adds --csv, --markdown and --latex, of which one may be given: `format` is its name, '' by default."""
+    """Adds --csv, --markdown and --latex, at most one of which may be given; `format` is its name or ''."""
     words = {
         "csv": "comma-separated values, numbers without units",
         "markdown": "a Markdown table",
@@ -95,7 +95,7 @@ def add_network_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", metavar="DIR", default="", help="folder of a run")
     parser.add_argument(
         "--init", metavar="NAME|FILE[#KEY]", default="",
-        help="instead of a run: a name of `cnnjax weights`, or a weight file; #KEY selects one of several sets of "
+        help="instead of a run: a name in `cnnjax weights`, or a weight file; #KEY selects one of several sets of "
         "weights in it, as in FILE#ema",
     )  # fmt: skip
     parser.add_argument(
@@ -128,7 +128,7 @@ def add_preprocessing_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def file_options(args: argparse.Namespace) -> "FileOptions":
-    """Returns what the flags say of a weight file. Raises InputError if they are given for a run."""
+    """Returns what the flags say about a weight file. Raises InputError if they are given for a run."""
     from cnnjax.pretrained import FileOptions
 
     names = ("like", "model", "normalize", "classes", "match")

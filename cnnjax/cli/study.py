@@ -44,11 +44,11 @@ def add_flags(parser: shared.Parser) -> None:
     parser.add_argument(
         "--report_only",
         action="store_true",
-        help="write the report of the complete runs or, if they are on another machine, of its CSV file; train none",
+        help="train nothing; write the report from the complete runs or, if these are elsewhere, from its CSV file",
     )
     parser.add_argument(
         "--arms", metavar="PATTERN", default="",
-        help="of a table of results, train the rows with PATTERN in their name alone; the others stay as they are",
+        help="for a table of results, train only the rows with PATTERN in their name; keep the others unchanged",
     )  # fmt: skip
     shared.add_data_dir_flag(parser)
 
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     with workdir.hold_lock(root, "study"):
         complete = sum(map(len, sequence.complete_runs(root, study, args.data_dir).values()))
         if study.claims and args.report_only and complete < report.count_runs(path):
-            log(f"{root} has {complete} runs, fewer than {path.name}.csv: the page is from that, the figure is kept")
+            log(f"{root} has {complete} runs, fewer than {path.name}.csv: the page uses that; the figure is kept")
             return _show(log, path, report.rewrite(path, study, command))
         first = plan.register(path.with_name(f"{path.name}.json"), study, args.budget, complete)
         try:
@@ -136,7 +136,7 @@ def _check_flags(args: argparse.Namespace) -> None:
 def _train_arms(
     arms: "Sequence[str]", runs: "sequence.Runs", train: "Callable[[sequence.Runs], Sequence[str]]"
 ) -> None:
-    """Trains the missing runs of some arms, none if there are none. Raises InputError if runs failed."""
+    """Trains the missing runs of some arms, if there are any. Raises InputError if runs failed."""
     chosen = {arm: runs[arm] for arm in arms}
     if failures := train(chosen) if chosen else []:
         raise InputError(f"{len(failures)} of these runs failed. {failures[0]}")

@@ -18,15 +18,15 @@ def add_flags(parser: shared.Parser) -> None:
     """Adds the arguments and flags of `cnnjax summary` to its parser."""
     parser.add_argument(
         "models", metavar="MODEL", nargs="+",
-        help="network, or its call string: 'vgg16(norm=\"batch\")'; two are shown side by side, of more the totals",
+        help="network, or its call string: 'vgg16(norm=\"batch\")'; two are shown side by side; of more, only totals",
     )  # fmt: skip
     parser.add_argument("--input", metavar="HxW[xC]", help="image size (default: the paper's)")
     parser.add_argument(
-        "--batch", type=int, default=1, metavar="N", help="images that memory is given for (default: 1)"
+        "--batch", type=int, default=1, metavar="N", help="batch size for the memory columns (default: 1)"
     )
     parser.add_argument(
         "--dtype", default="float32", choices=("float32", "bfloat16"),
-        help="type that memory is given for (default: float32)",
+        help="dtype for the memory columns (default: float32)",
     )  # fmt: skip
     parser.add_argument(
         "--num_classes", type=int, default=0, metavar="N", help="number of classes (default: the paper's)"

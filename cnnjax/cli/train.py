@@ -33,12 +33,12 @@ def add_flags(parser: shared.Parser) -> None:
     shared.add_data_dir_flag(parser)
     parser.add_argument(
         "--report", action="store_true",
-        help="write a page to open in a browser, report.html in the folder: curves while it trains, all at the end",
+        help="write report.html in the folder, a page for a browser: curves during training, the rest at the end",
     )  # fmt: skip
     parser.add_argument(
         "--track", metavar="TRACKER", default="",
         help="also send settings and metrics to trackio, wandb or mlflow, as in --track=wandb or "
-        "--track=\"wandb(project='thesis')\"; pip install 'cnnjax[wandb]' first. A resumed run goes on there with the "
+        "--track=\"wandb(project='thesis')\"; pip install 'cnnjax[wandb]' first. Resumed runs continue there with the "
         "same flag",
     )  # fmt: skip
 
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 def _receiver(
     args: argparse.Namespace, folder: pathlib.Path, config: "Config", console: "Console"
 ) -> "Iterator[Callable[[Metrics], None]]":
-    """Context manager of a function that shows each line of metrics where --report and --track ask for it."""
+    """Context manager that gives a function to pass each line of metrics on to --report and --track."""
     log = functools.partial(console.print, soft_wrap=True)
     receivers: list[Callable[[Metrics], None]] = []
     with contextlib.ExitStack() as stack:
@@ -110,9 +110,9 @@ def _receiver(
 
 
 def _write_page(folder: pathlib.Path, data_dir: str, console: "Console", quick: bool) -> None:
-    """Writes the page of the run after the training. `quick` is without pictures and evaluation.
+    """Writes the page of the run after training. `quick` skips the pictures and the evaluation.
 
-    These take all processes of a distributed program, and time when the run is to be left.
+    These need all processes of a distributed program, and take time when the run should exit.
     """
     from cnnjax.pages import run as pages
 

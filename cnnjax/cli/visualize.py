@@ -1,4 +1,4 @@
-"""`cnnjax visualize`: draws what is in a network and what it sees in images."""
+"""`cnnjax visualize`: draws what a network contains and what it sees in images."""
 
 import argparse
 import dataclasses
@@ -39,7 +39,7 @@ def add_flags(parser: shared.Parser) -> None:
         f"{','.join(default_kinds())})",
     )  # fmt: skip
     parser.add_argument(
-        "--to", metavar="DIR", default="pictures", help="folder of the pictures, which is made (default: pictures)"
+        "--to", metavar="DIR", default="pictures", help="folder for the pictures; created if needed (default: pictures)"
     )
     parser.add_argument("--layer", default="", help="layer to look at (default: the kind's choice)")
     parser.add_argument("--channel", type=int, metavar="N", help="channel of the layer (default: the kind's choice)")
@@ -50,7 +50,7 @@ def add_flags(parser: shared.Parser) -> None:
     shared.add_network_flags(parser)
     parser.add_argument(
         "--steps", metavar="all|N,...", default="",
-        help="animate the pictures over these checkpoints of the run, as GIF and WebP by one scale of colors",
+        help="animate the pictures over these checkpoints of the run, as GIF and WebP on one color scale",
     )  # fmt: skip
     parser.add_argument("--dataset", metavar="NAME", default="", help="data set of the examples (default: the run's)")
     parser.add_argument("--split", default="", help="split of the examples (default: the run's test_split)")
@@ -64,7 +64,7 @@ def add_flags(parser: shared.Parser) -> None:
 def _describe_kinds() -> str:
     """Returns the list of the kinds for --help."""
     rows = [f"  {name:16} {kind.help} ({_needs(kind.needs)})" for name, kind in KINDS.items()]
-    return "\n".join(["kinds of pictures, and what they are drawn of:", *rows])
+    return "\n".join(["kinds of pictures, and what each is drawn from:", *rows])
 
 
 def _needs(needs: str) -> str:
@@ -157,7 +157,7 @@ def _draw(
 
 
 def _network_and_images(args: argparse.Namespace) -> tuple[str, list[str]]:
-    """Returns the network, of the first word unless --workdir or --init is given, and the words that name images.
+    """Returns the network (the first word, unless --workdir or --init is given) and the words that name images.
 
     Sets --workdir or --init to the network, as `shared.file_options` reads them.
     """

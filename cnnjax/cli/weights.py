@@ -1,4 +1,4 @@
-"""`cnnjax weights`: lists the published weights by name, those that are trained here first."""
+"""`cnnjax weights`: lists the published weights by name, those trained here first."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ def add_flags(parser: shared.Parser) -> None:
     """Adds the arguments and flags of `cnnjax weights` to its parser."""
     parser.add_argument(
         "name", nargs="?", default="", metavar="NAME|PATTERN",
-        help="a full name, to print all about these weights; or what names contain or match, as in 'keras:*'",
+        help="a full name, to print the details of these weights; or a part or pattern of names, as in 'keras:*'",
     )  # fmt: skip
 
 
@@ -68,7 +68,7 @@ def _details(row: "PublishedWeights") -> dict[str, str]:
         "URL": row.url or "none: the file comes with cnnjax",
         "digest": row.digest or "none published",
         "file": str(row.path) if row.path.is_file() else f"not downloaded yet; will be {row.path}",
-        "train from these": f'--config.init="{row.name}"',
+        "fine-tune": f'--config.init="{row.name}"',
         "evaluate": shared.command_line("evaluate", f"--init={row.name}"),
         **({"train again": shared.command_line("reproduce", row.name)} if row.card else {}),
     }

@@ -1,6 +1,6 @@
-"""Tar and zip archives of strangers, read without unpacking them to a disk.
+"""Reads untrusted tar and zip archives without unpacking them to disk.
 
-Of a tar archive, only the names, places and sizes of regular files are read. Python's tarfile would read a header of
+Only the names, offsets and sizes of regular files are read from a tar. Python's tarfile would read a header of
 any size into memory, and searches headers in ways that can take for ever.
 """
 
@@ -19,7 +19,7 @@ from cnnjax.errors import InputError
 
 _BLOCK = 512
 _MAX_NAME_BYTES = 8 * _BLOCK
-_MAX_EXTENSIONS = 1000  # more headers in a row that only name the next file are no archive
+_MAX_EXTENSIONS = 1000  # an archive never has more headers in a row that only name a file
 _MAX_DIRECTORY_BYTES = 4 << 20  # of a zip archive: about 60,000 files, which take half a second
 DAMAGED = (OSError, EOFError, ValueError, zlib.error)  # what a damaged archive raises
 
@@ -98,7 +98,7 @@ class Tar:
     """An open, uncompressed archive.
 
     Attributes:
-      where: path of the archive, and inside it of an archive in it; begins its errors.
+      where: path of the archive, with the path inside it if nested; begins its errors.
       file: the open file that holds it.
       members: its regular files, in order.
     """
@@ -112,13 +112,13 @@ class Tar:
         return _read(self.file, member.start, member.size)
 
     def nested(self, member: Member) -> "Tar":
-        """Returns the archive that is a file in this one. Raises InputError if it is damaged or none."""
+        """Opens a tar that is a file in this one. Raises InputError if it is damaged or not a tar."""
         return _index(self.where / member.name, self.file, member.start, member.start + member.size)
 
 
 @contextlib.contextmanager
 def open_tar(path: pathlib.Path) -> Iterator[Tar]:
-    """Opens an uncompressed tar archive. Raises InputError if it is damaged or none."""
+    """Opens an uncompressed tar archive. Raises InputError if it is not an intact tar."""
     with path.open("rb") as file:
         yield _index(path, file, 0, path.stat().st_size)
 

@@ -30,7 +30,7 @@ class AvailableDataset:
 def available(folder: str = "") -> list[AvailableDataset]:
     """Returns the data sets of the catalog, built or not, and then all others in the data folder, readable or not.
 
-    `folder` is the data folder ('': see `data_dir`). Older versions on disk are others as well.
+    `folder` is the data folder ('': see `data_dir`). Older versions on disk are among the others.
     """
     root = data_dir(folder)
     prepared = find_prepared(root)

@@ -134,7 +134,7 @@ def _restore(final: pathlib.Path, former: pathlib.Path) -> None:
 
 
 def disk_error(name: str, error: OSError, root: pathlib.Path) -> InputError:
-    """Returns, without raising it, the error for the data set `name` in the folder `root` that an OSError prevents."""
+    """Returns, without raising it, the error for an OSError that keeps data set `name` from being built in `root`."""
     full = "no space left on the disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
     return InputError(f"{name}: {folders.printable(error.filename or root)}: {full or error.strerror or error}")
 
@@ -188,7 +188,7 @@ def _prepare(
 
 
 def _log_remarks(name: str, tree: folders.ClassFolders, log: Callable[[str], None]) -> None:
-    """Logs what a person may not expect of a tree of class folders: files that are skipped, a single class."""
+    """Logs what may surprise a user about a tree of class folders: skipped files, or a single class."""
     if tree.skipped:
         log(
             f"{name}: {len(tree.skipped):,} other files are no images and are skipped "

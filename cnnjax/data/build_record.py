@@ -73,6 +73,6 @@ def read(folder: pathlib.Path) -> BuildRecord | None:
 
 
 def _file_digests(folder: pathlib.Path) -> dict[str, str]:
-    """Returns the SHA-256 of each file in a folder but the record and those of the examples, which have checksums."""
+    """Returns the SHA-256 of each file in a folder except the record and the example files, which have checksums."""
     paths = [path for path in sorted(folder.iterdir()) if path.name != FILE and ".array_record" not in path.name]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()}

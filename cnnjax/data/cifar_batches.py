@@ -11,7 +11,7 @@ from cnnjax import limits
 from cnnjax.data import pickled_arrays, safe_pickle
 from cnnjax.errors import InputError
 
-_EXTRA_BYTES = 1 << 20  # that a file may have beside its pixels: labels, and half as many as of pixels for names
+_EXTRA_BYTES = 1 << 20  # allowed besides the pixels, for labels; file names may take half as much as the pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +68,7 @@ def parse(
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Returns the pixels, uint8 [count, pixels_per_image], and the integer labels by feature of one file's `data`.
 
-    Runs nothing of a pickle. Raises InputError, starting with `where`, for a file of another kind or size.
+    Runs no code in a pickle. Raises InputError, starting with `where`, for a file of another kind or size.
     """
     parse_file = _parse_pickle if cifar_format.label_keys else _parse_binary
     return parse_file(where, data, cifar_format, count, pixels_per_image)
@@ -96,7 +96,7 @@ def _parse_pickle(
     try:
         batch = safe_pickle.loads(data)
         if not isinstance(batch, dict):
-            raise InputError("the pickle is no dict of pixels and labels")
+            raise InputError("the pickle is not a dict of pixels and labels")
         batch = {key.decode(errors="replace") if isinstance(key, bytes) else key: batch[key] for key in batch}
         if absent := [key for key in ("data", *cifar_format.label_keys) if key not in batch]:
             raise InputError(f"the pickle has no {absent[0]!r}")

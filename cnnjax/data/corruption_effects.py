@@ -92,8 +92,8 @@ def _disk(radius: float, alias_blur: float) -> Array:
 def glass_blur(image: Array, rng: Generator, sigma: float, reach: int, rounds: int) -> Array:
     """Blurs, replaces each inner pixel by one at most `reach` pixels away, `rounds` times over, and blurs again.
 
-    The authors' program means to exchange the two pixels, but overwrites one with the other; their data sets are made
-    so, and this is the same. Pixels are visited from the lower right to the upper left.
+    The authors' program means to exchange the two pixels, but overwrites one with the other. Their data sets have
+    this error, so it is kept. Pixels are visited from the lower right to the upper left.
     """
     height, width, channels = image.shape
     blurred = np.floor(gaussian_blur(image, rng, sigma) * 255) / 255
@@ -169,7 +169,7 @@ def snow(
     """Whitens the image and adds flakes: enlarged noise above a threshold, blurred as it falls.
 
     The flakes are noise of this `mean` and standard deviation `scale`, enlarged by `zoom`, set to 0 below `threshold`
-    and smeared downward with `radius` and `sigma`. The image keeps the fraction `kept` of itself beside its whitening.
+    and smeared downward with `radius` and `sigma`. It is blended with its whitened version; `kept` is its own weight.
     """
     flakes = _zoom(mean + scale * rng.standard_normal((*image.shape[:2], 1)), zoom)
     flakes = np.clip(np.where(flakes < threshold, 0, flakes), 0, 1)
@@ -182,7 +182,7 @@ def frost(image: Array, rng: Generator, kept: float, amount: float) -> Array:
     """Adds `amount` of a texture of frost to `kept` of the image.
 
     The authors cut the texture out of photographs, which cannot be shipped. This one is generated: veins of fractal
-    noise in the photographs' mean color, with about their contrast. Errors under it are not those of published tables.
+    noise in the photographs' mean color, with about their contrast. Errors do not compare with published tables.
     """
     height, width = image.shape[:2]
     size = _power_of_two(max(height, width))
@@ -268,7 +268,7 @@ def contrast(image: Array, rng: Generator, factor: float) -> Array:
 
 
 def saturate(image: Array, rng: Generator, factor: float, offset: float) -> Array:
-    """Maps the saturation s in HSV to `factor` * s + `offset`, at most 1. A gray image stays.
+    """Maps the saturation s in HSV to `factor` * s + `offset`, at most 1. A gray image is unchanged.
 
     A gray pixel of a color image has hue 0: an `offset` makes it reddish.
     """
@@ -306,7 +306,7 @@ def elastic_transform(image: Array, rng: Generator, amount: float, sigma: float,
     """Distorts by a random affine map, then by random displacements of the pixels.
 
     Displacements are uniform in [-`amount`, `amount`], blurred by a Gaussian of `sigma`. The affine map moves three
-    points by up to `affine`. These are pixels of an image whose shorter side is `side`; in others they scale with it.
+    points by up to `affine`. All are in pixels for a shorter side of `side`, and scale with the image's.
     """
     cv2 = _opencv()
     height, width = image.shape[:2]

@@ -4,7 +4,7 @@ Common Corruptions and Perturbations", ICLR 2019): their names, groups and publi
 The authors made CIFAR-10-C, Tiny ImageNet-C and ImageNet-C, of 32, 64 and 224 pixels, with strengths of their own for
 each. An image of any other size gets the strengths of the size that is nearest to its shorter side by ratio: those of
 32 pixels up to 45, those of 64 up to 119, and those of 224 above. Lengths are in pixels and do not scale with the
-image, but for `elastic_transform`, as in the authors' programs.
+image, except in `elastic_transform`, as in the authors' code.
 
 To add a corruption: a function in `corruption_effects` and a row of `CORRUPTIONS` of the same name.
 """
@@ -107,7 +107,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     "elastic_transform": Corruption("digital", (
         _elastic(32, (0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03)),
         _elastic(64, (0, 0, 0.08), (0.05, 0.3, 0.06), (0.1, 0.08, 0.06), (0.1, 0.03, 0.03), (0.16, 0.03, 0.02)),
-        # Of 244 pixels, in images of 224: the authors' slip, kept by them and here.
+        # For 244 pixels instead of 224: the authors' typo, which they and we keep.
         tuple((*(244 * value for value in row), 224) for row in (
             (2, 0.7, 0.1), (2, 0.08, 0.2), (0.05, 0.01, 0.02), (0.07, 0.01, 0.02), (0.12, 0.01, 0.02))),
     )),

@@ -36,7 +36,7 @@ def fetch(
 
     `log` gets the URL. `progress` is called with the bytes received and the bytes in total, which are 0 if the server
     does not tell. `hint` ends the message of the error. Raises InputError if no URL works, the digest is wrong or the
-    disk is full. A URL whose content anybody on the way could replace is not used: see `_is_protected`.
+    disk is full. A URL whose content could be tampered with in transit is not used: see `_is_protected`.
     """
     partial = path.with_name(path.name + ".part")
     reasons = []
@@ -69,7 +69,7 @@ def fetch(
 
 
 def _is_protected(url: str, digest: str) -> bool:
-    """Returns whether nobody on the way can replace the content of a URL unseen: by https, or by the full digest."""
+    """Returns whether a URL's content is protected against tampering in transit: by https, or by a full digest."""
     parts = urllib.parse.urlsplit(url)
     is_local = parts.hostname in ("localhost", "127.0.0.1", "::1")
     return parts.scheme == "https" or is_local or len(digest.partition(":")[2]) >= _FULL_DIGITS

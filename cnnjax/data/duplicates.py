@@ -1,6 +1,6 @@
 """Near-duplicates: images of one split that are in another one, too, changed a little, recolored or mirrored.
 
-A network that was trained on one of the two knows the other (Barz & Denzler 2020, J. Imaging 6(6), arXiv:1902.00423,
+A network trained on one of the two has seen the other, too (Barz & Denzler 2020, J. Imaging 6(6), arXiv:1902.00423,
 found 3.3 % of CIFAR-10's test images in its training split by features of a network and by eye).
 """
 
@@ -66,7 +66,7 @@ class Duplicates:
         )
 
     def figure(self) -> Any:
-        """Draws the first pairs beside each other, with the places and labels of both: a matplotlib Figure."""
+        """Draws the first pairs beside each other, with the indices and labels of both: a matplotlib Figure."""
         names, cells, captions, caption_colors = readable(self.classes), [], [], []
         for row, pair in enumerate(self.images):
             cells += pair
@@ -102,9 +102,9 @@ def find_duplicates(examples: Split, against: Split, similarity: float = 0.9, co
 
     Args:
       examples: the split whose images may have duplicates.
-      against: where they are searched.
+      against: the split to search.
       similarity: the smallest that counts.
-      count: number of pairs whose images are opened.
+      count: number of pairs whose images are loaded.
 
     Raises:
       InputError: a similarity outside (0, 1], or two splits that have some images in common, but not all.
@@ -164,7 +164,7 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _most_similar(first: np.ndarray, second: np.ndarray, is_same: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns for each vector of `first` the most similar one of `second`, the similarity, and if it is mirrored.
+    """Returns for each vector of `first` the most similar one of `second`, its similarity, and whether it is mirrored.
 
     Vectors are of length 1, [N, D] and [M, D]. With `is_same`, a vector is not compared with itself.
     """

@@ -1,4 +1,4 @@
-"""Class folders, the usual form of one's own images: DIR/<split>/<class>/*.jpg, or DIR/<class>/*.jpg."""
+"""Class folders, the usual layout of users' images: DIR/<split>/<class>/*.jpg, or DIR/<class>/*.jpg."""
 
 import collections
 import concurrent.futures
@@ -116,7 +116,7 @@ def _class_folders(root: pathlib.Path) -> dict[str, pathlib.Path]:
 
 
 def _check_that_each_class_has_images(tree: ClassFolders, class_folders: dict[str, dict[str, pathlib.Path]]) -> None:
-    """Raises InputError if a class has no image in the split train, or in none where there is no such split."""
+    """Raises InputError if a class has no image in the split train or, without such a split, in any."""
     splits = ["train"] if "train" in tree.files else list(tree.files)
     counts = collections.Counter(label for split in splits for _, label in tree.files[split])
     empty = [name for label, name in enumerate(tree.classes) if not counts[label]]
@@ -150,7 +150,7 @@ def find_images(folder: pathlib.Path) -> tuple[list[pathlib.Path], list[pathlib.
 
 
 def _identity(folder: str) -> tuple[int, int]:
-    """Returns what identifies a folder by whichever path it is reached."""
+    """Returns an id of a folder that is the same for all paths to it."""
     status = os.stat(folder)
     return status.st_dev, status.st_ino
 
@@ -174,12 +174,12 @@ def _folders_in(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _files_in(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Returns what else is directly in a folder, also links to nothing, sorted, without hidden files and `LITTER`."""
+    """Returns all else directly in a folder, broken links too, sorted, without hidden files and `LITTER`."""
     return [path for path in sorted(folder.iterdir()) if not path.is_dir() and not _is_litter(path.name)]
 
 
 def _is_litter(name: str) -> bool:
-    """Returns True for the name of a hidden file or folder, or of one that no person made, such as Thumbs.db."""
+    """Returns True for the name of a hidden file or folder, or of a system's file, such as Thumbs.db."""
     return name.startswith(".") or name.lower() in LITTER
 
 
@@ -191,7 +191,7 @@ def _is_image_name(path: pathlib.Path) -> bool:
 def check(tree: ClassFolders, report: Callable[[int, int], None]) -> CheckedImages:
     """Decodes all images of a tree, in threads, and returns what they have in common.
 
-    `report` is called with the number of images done and of all. Raises InputError that names the first images that
+    `report` is called with the number of images done and the total. Raises InputError that names the first images that
     cannot be read, and says how many there are.
     """
     paths = [path for files in tree.files.values() for path, _ in files]

@@ -1,4 +1,4 @@
-"""NumPy's arrays and numbers out of the inert records of a pickle: NumPy itself unpickles nothing.
+"""Converts inert records of a pickle to NumPy arrays and numbers, without NumPy's own unpickling.
 
 An array is made of three things that are checked: a dtype out of a fixed list, a shape, and bytes of exactly the
 length that these two need.
@@ -28,8 +28,8 @@ def is_array(value: Any) -> bool:
 def to_array(value: Any) -> np.ndarray:
     """Converts the record of an array, or of a number (shape []), to a read-only array.
 
-    Raises InputError if the record is none of these, has another dtype than numbers, or bytes of another length than
-    its shape and dtype need.
+    Raises InputError if the record is none of these, has a dtype that is not numeric, or a number of bytes other than
+    what its shape and dtype need.
     """
     try:
         match _FUNCTIONS[value.name], value.args, value.state:
@@ -58,7 +58,7 @@ def _dtype(value: Any) -> np.dtype:
 
 
 def _array(data: Any, dtype: np.dtype, shape: Any, order: Any) -> np.ndarray:
-    """Returns the array of these bytes. Raises TypeError unless they are as many as the shape needs."""
+    """Returns the array of these bytes. Raises TypeError if their number does not fit the shape."""
     if not isinstance(data, bytes | bytearray) or not isinstance(shape, tuple) or len(shape) > MAX_DIMENSIONS:
         raise TypeError
     if not all(type(side) is int and 0 <= side < MAX_SIDE for side in shape) or order not in ("C", "F"):

@@ -37,7 +37,7 @@ def find_removable(name: str, data_dir: str = "") -> list[pathlib.Path]:
 def remove(name: str, data_dir: str = "") -> int:
     """Deletes the folders of `find_removable`, and returns how many bytes that freed.
 
-    A data set disappears at once, so that a removal that is killed leaves nothing that could be read. Raises InputError
+    A data set is removed atomically: a removal that is killed leaves nothing that could be read. Raises InputError
     if there is none of this name, and if another process is building it.
     """
     root = resolve_data_dir(data_dir)

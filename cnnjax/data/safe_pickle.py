@@ -1,4 +1,4 @@
-"""Pickles of strangers, read without running anything: an interpreter of pickle's opcodes that builds inert values.
+"""Reads untrusted pickles without running code: an interpreter of pickle's opcodes that builds inert values.
 
 Numbers, texts, bytes, lists, tuples and dicts come back as such. Whatever else a pickle asks for (a class, a call of a
 function, a persistent id) becomes a `Record` of the name and the arguments: nothing is looked up, imported or called.

@@ -19,7 +19,7 @@ from cnnjax.data import images, transforms, views
 from cnnjax.data.store import Split
 
 MAX_CACHE_BYTES = 4 * 2**30  # of all files; the least recently used are deleted first
-KEY = "cache_key"  # name of the array with the key, so that a file that was renamed is not believed
+KEY = "cache_key"  # name of the array with the key, so that a renamed file is not trusted
 MIN_SECONDS_TO_CACHE = 0.5  # faster computations are not cached
 
 Arrays = dict[str, np.ndarray]
@@ -54,7 +54,7 @@ def _read(path: pathlib.Path, key: str) -> Arrays:
     with path.open("rb") as file:
         arrays = dict(np.load(file))
     if str(arrays.pop(KEY)) != key:
-        raise ValueError(f"{path} is of another split")
+        raise ValueError(f"{path} belongs to another split")
     os.utime(path)
     return arrays
 

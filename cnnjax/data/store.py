@@ -172,8 +172,7 @@ class Split:
         except Exception as error:  # on damaged files TFDS and protobuf raise nearly anything
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise InputError(
-                f"data set {name!r} ({path}) is damaged, or not one of TFDS's: {reason}; "
-                "build it again with --overwrite"
+                f"data set {name!r} ({path}) is damaged or not from TFDS: {reason}; build it again with --overwrite"
             ) from error
         self.bit_depth = (record and record.bit_depth) or FULL_DEPTH
         self.shape, self.classes = _check_features(name, path, builder.info.features)
@@ -251,7 +250,7 @@ class Split:
         """Returns the features of the examples at `indices` [N], by name."""
         rows = [int(index) for index in indices]
         if rows and not 0 <= min(rows) <= max(rows) < len(self):
-            raise IndexError(f"indices {min(rows)} to {max(rows)} of {self!r}")
+            raise IndexError(f"indices {min(rows)} to {max(rows)} out of range of {self!r}")
         with self._file_errors():
             raw = self._source.__getitems__(rows)
         return [self._parse(record).features.feature for record in raw]
@@ -277,7 +276,7 @@ class Split:
 
     @contextlib.contextmanager
     def _file_errors(self) -> Iterator[None]:
-        """Turns the errors about a file that is gone, cut or altered, as its checksums tell, into an InputError."""
+        """Turns the errors about a missing, truncated or altered file (by its checksums) into an InputError."""
         try:
             yield
         except (RuntimeError, OSError, ValueError) as error:

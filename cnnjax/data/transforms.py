@@ -27,10 +27,10 @@ FILTERS = ("area", "nearest", "bilinear", "bicubic")
 def resize(image: np.ndarray, size: Size, filter: str = "area", antialias: bool = True) -> np.ndarray:  # noqa: A002
     """Resizes the shorter side to an int `size`, keeping the aspect ratio, or the image to exactly (height, width).
 
-    `filter` is one of `FILTERS`: "area" averages sides that shrink over area, and interpolates sides that grow
+    `filter` is one of `FILTERS`: "area" averages over area along sides that shrink, and interpolates the others
     linearly. The others are those of Pillow, and so of torchvision and timm: where a side shrinks, the filter of
-    "bilinear" and "bicubic" is as much wider. With "bilinear" and antialias=False it is not, as in TensorFlow 1 and in
-    OpenCV. Raises InputError for another filter, and for a result of too many pixels.
+    "bilinear" and "bicubic" is widened as much. With "bilinear" and antialias=False it is not, as in TensorFlow 1 and
+    OpenCV. Raises InputError for an unknown filter, and for a result of too many pixels.
     """
     height, width = _height_and_width(size)
     if isinstance(size, int):
@@ -123,7 +123,7 @@ def rgb(image: np.ndarray) -> np.ndarray:
 def move(image: np.ndarray, down: Offset, right: Offset) -> np.ndarray:
     """Moves an image by whole pixels, up or to the left if negative; mirrors it into the rows and columns left free.
 
-    Unlike the augmentation 'shift', which fills them with the mean. Raises InputError unless the image is larger.
+    The augmentation 'shift' fills them with the mean instead. Raises InputError unless the image is larger.
     """
     height, width = image.shape[:2]
     if not (abs(down) < height and abs(right) < width):

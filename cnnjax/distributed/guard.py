@@ -1,4 +1,4 @@
-"""Runs a command that ends when the process that started it dies, even by SIGKILL, which it could not pass on.
+"""Runs a command that ends when its starting process dies, even by SIGKILL, which cannot be forwarded.
 
 `python -IS guard.py PARENT CORES COMMAND [ARGUMENT ...]`
 

@@ -57,11 +57,11 @@ class TestResult:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ComparedRun:
-    """A run among others.
+    """One of the runs compared.
 
     Attributes:
       letter: 'A' for the first run, 'B' for the second, ...
-      label: the end of the folder's path, without what all runs have in common.
+      label: the end of the folder's path, without the prefix that all runs share.
       folder: the run's folder.
       config: its settings, with today's names.
       data_dir: folder of its data sets; '' for the default one.
@@ -95,7 +95,7 @@ class ComparedRun:
 
     @property
     def training_seconds(self) -> float | None:
-        """Returns the time of all training steps, also over restarts, without evaluations; None without metrics."""
+        """Returns the time of all training steps, across restarts, without evaluations; None without metrics."""
         seconds, done = 0.0, 0
         for line in self.lines:
             if speed := line.get("train/images_per_second"):
@@ -106,7 +106,7 @@ class ComparedRun:
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """Two runs of a comparison, by their places, and the test between them."""
+    """Two runs of a comparison, by index, and the test between them."""
 
     first: int
     second: int
@@ -115,7 +115,7 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RunComparison:
-    """Several runs beside each other.
+    """A comparison of several runs.
 
     Attributes:
       runs: the runs, in the order given.

@@ -81,7 +81,7 @@ def duration(seconds: float) -> str:
 
 
 def tested_on(comparison: RunComparison) -> str:
-    """Returns what the results are from: 'test split of digits'; for runs that differ in this, a part for each."""
+    """Returns what the results are from: 'test split of digits'; one part per run if they differ."""
     parts: dict[str, list[str]] = {}
     for run in comparison.runs:
         if run.test:
@@ -90,9 +90,9 @@ def tested_on(comparison: RunComparison) -> str:
 
 
 def sentences(comparison: RunComparison) -> list[str]:
-    """Returns the outcome of each paired test in a sentence, and why others were not made.
+    """Returns the outcome of each paired test in a sentence, and why others are missing.
 
-    Of more than MAX_SENTENCES tests, those of the most accurate run are listed.
+    With more than MAX_SENTENCES tests, lists only those of the most accurate run.
     """
     pairs, omitted = comparison.pairs, []
     if len(pairs) > MAX_SENTENCES:

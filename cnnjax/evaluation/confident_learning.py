@@ -69,8 +69,8 @@ def find_label_issues(probabilities: np.ndarray, labels: np.ndarray) -> LabelIss
     """Finds the labels that may be wrong, by "prune by noise rate" (sec. 3.2, method 4).
 
     For each pair of label i and class j, the estimated joint says how many examples with label i belong to class j: as
-    many are taken, those with the largest margin p(j) - p(i). Examples whose label has the highest probability stay
-    out. Issues are ranked by the probability of their label, the lowest first.
+    many are taken, those with the largest margin p(j) - p(i). Examples whose label has the highest probability are
+    left out. Issues are ranked by the probability of their label, the lowest first.
 
     Args:
       probabilities: float [N, K], each row from networks that were not trained on the example.

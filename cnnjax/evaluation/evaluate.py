@@ -67,9 +67,9 @@ def evaluate(
       batch_size: views per device call; 0 for the config's own.
       preprocess: operations on the images, for all networks; None for each config's own, '' for none.
       match_classes: how to match classes if they are not the network's: see `matching_classes`.
-      calibrate: a split to fit a temperature on (see `fit_temperature`), whose calibration error is reported beside
-        that of the network as it is; 'val_split' for the run's validation split. '' for none.
-      groups: a CSV file with the group of each image, or a further label of the data set, such as 'coarse_label' of
+      calibrate: a split to fit a temperature on (see `fit_temperature`); the calibration error is reported before and
+        after scaling; 'val_split' for the run's validation split. '' for none.
+      groups: a CSV file with the group of each image, or another label of the data set, such as 'coarse_label' of
         CIFAR-100, to report the accuracy of each group: see `find_groups`. '' for none.
       mistakes: whether the report shows the most confident mistakes, the least confident hits and the pairs of classes
         that are confused most.
@@ -122,7 +122,7 @@ def evaluate(
 
 
 def _distinct(names: Sequence[pathlib.Path | str]) -> list[pathlib.Path | str]:
-    """Returns the names without those of a folder that another has named before, whatever its type and spelling."""
+    """Returns the names without repetitions of the same folder, whatever their types and spellings."""
     by_place: dict[pathlib.Path, pathlib.Path | str] = {}
     for name in names:
         by_place.setdefault(pathlib.Path(name).resolve(), name)
@@ -132,7 +132,7 @@ def _distinct(names: Sequence[pathlib.Path | str]) -> list[pathlib.Path | str]:
 def changed_settings(
     config: Config, views: Mapping[str, str | None], init: str, options: pretrained.FileOptions
 ) -> dict[str, Any]:
-    """Returns the settings of an evaluation that its report names, and by which its folder differs from others.
+    """Returns the settings that an evaluation's report lists and that distinguish its folder from others.
 
     These are the `views` that are given and differ from the network's `config`, and, if weights are evaluated in place
     of a run, `init` and the `options` of the weight file except the classes.

@@ -51,7 +51,7 @@ def draw(result: ClassificationMetrics, class_names: list[str], title: str) -> d
 def _confusion(matrix: np.ndarray, class_names: list[str], title: str) -> Any:
     """Draws a confusion matrix, int [K, K], with each row divided by its sum.
 
-    Colors go with the square root, so that a mistake of 1 % of a class shows. Cells have counts if there are at most
+    Colors scale with the square root, so that a mistake of 1 % of a class shows. Cells have counts if there are at most
     MAX_CLASSES_ANNOTATED classes.
     """
     from matplotlib.colors import PowerNorm
@@ -64,7 +64,7 @@ def _confusion(matrix: np.ndarray, class_names: list[str], title: str) -> Any:
     style.set_title(figure, title)
     axes = figure.add_subplot(xlabel="prediction", ylabel="label")
     image = axes.imshow(fractions, colors.color_map("sequential"), norm=PowerNorm(0.5, 0, 1))
-    bar = figure.colorbar(image, ax=axes, shrink=0.8, label="share of the label's images")
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, label="fraction of the label's images")
     bar.set_ticks([0, 0.01, 0.05, 0.1, 0.25, 0.5, 1], minor=False)
     bar.ax.yaxis.set_major_formatter(PercentFormatter(1))
     bar.outline.set_visible(False)
@@ -135,7 +135,7 @@ def _calibration(bins: dict[str, np.ndarray], title: str) -> Any:
     diagram.bar(center, bins["accuracy"], width, color=colors.SKY, edgecolor="white", label="accuracy")
     gap = bins["confidence"] - bins["accuracy"]
     hatched = {"facecolor": "none", "edgecolor": colors.VERMILION, "hatch": "////"}
-    diagram.bar(center, gap, 0.6 * width, bins["accuracy"], label="gap to the confidence", **hatched)
+    diagram.bar(center, gap, 0.6 * width, bins["accuracy"], label="gap to confidence", **hatched)
     diagram.plot([0, 1], [0, 1], "--", color=colors.INK, linewidth=1, label="perfect calibration")
     diagram.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
     diagram.yaxis.set_major_formatter(PercentFormatter(1))

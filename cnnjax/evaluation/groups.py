@@ -29,7 +29,7 @@ class Groups:
 
 
 def find_groups(source: pathlib.Path | str, examples: Split) -> Groups:
-    """Returns the groups of the images of a split: of a CSV file, or of a further label that the data set has.
+    """Returns the groups of the images of a split: from a CSV file, or another label of the data set.
 
     `source` is the file (see `read_groups`), or the name of one of `examples.extra_labels`, such as 'coarse_label' of
     CIFAR-100. Raises InputError if it is neither.

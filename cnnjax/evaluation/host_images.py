@@ -87,7 +87,7 @@ def batch_rows(count: int, largest: int) -> int:
 
 
 def padded(array: np.ndarray, rows: int) -> np.ndarray:
-    """Repeats the last row of an array until it has so many."""
+    """Repeats the last row of an array until it has `rows`."""
     return np.pad(array, [(0, rows - len(array)), *[(0, 0)] * (array.ndim - 1)], mode="edge")
 
 

@@ -13,7 +13,7 @@ def find_image_files(
     """Expands names of files and folders to the image files, in order.
 
     Returns these, and a Prediction with an error for each name that does not exist or is a folder without images. `log`
-    gets a line for each folder with files that are no images by their names.
+    gets a line for each folder with files that do not have image names.
     """
     paths: list[pathlib.Path] = []
     failures: list[Prediction] = []

@@ -132,7 +132,7 @@ def read(folder: pathlib.Path | str) -> ImageScores:
     try:
         content = sealed.read(path, MAX_BYTES)
     except FileNotFoundError:
-        raise InputError(f"{path.parent} has no {FILE}: evaluate the network again, `evaluate` writes it") from None
+        raise InputError(f"{path.parent} has no {FILE}: evaluate the network again to write it") from None
     try:
         with np.load(io.BytesIO(content)) as arrays:
             about = json.loads(str(arrays["about"]))

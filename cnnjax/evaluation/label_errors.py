@@ -27,12 +27,12 @@ IMAGES_SHOWN, COLUMNS = 24, 8  # on the sheet
 class LabelErrors:
     """The images of a data set whose labels may be wrong.
 
-    Where networks are sure of another class, confident learning takes the label for wrong. So their own confident
-    mistakes are among the suspected labels, few of a network that is nearly always right, and many of another.
+    Where networks are sure of another class, confident learning assumes a wrong label. So their own confident
+    mistakes are among the suspected labels, few if a network is nearly always right, many otherwise.
 
     Attributes:
       scores: the scores of all judged images.
-      issues: the suspected ones; `issues.indices` are places in `scores`.
+      issues: the suspected ones; `issues.indices` are indices in `scores`.
       images: the first suspected images, uint8 [H, W, C] each.
     """
 
@@ -48,12 +48,12 @@ class LabelErrors:
 
     @property
     def note(self) -> str:
-        """Returns a line with how many labels are suspected, by networks of which accuracy."""
+        """Returns a line with the number of suspected labels and the networks' accuracy."""
         found, total = len(self.issues.indices), len(self.scores)
         where = f"{self.scores.description['dataset']} {self.scores.description['split']}"
         return (
             f"{where}: {found:,} of {total:,} labels are suspected ({found / total:.2%}). The networks' accuracy is "
-            f"{self.scores.is_correct.mean():.2%}; the less it is, the more of these are their own mistakes"
+            f"{self.scores.is_correct.mean():.2%}; the lower it is, the more of these are their own mistakes"
         )
 
     def figure(self) -> Any:
@@ -84,12 +84,12 @@ class LabelErrors:
 
 
 def find_in_scores(scores: ImageScores, data_dir: str = "", count: int = IMAGES_SHOWN) -> LabelErrors:
-    """Finds suspected label errors among images that were scored, and opens the first `count`.
+    """Finds suspected label errors among images that were scored, and loads the first `count`.
 
     `scores` have to be of networks that were not trained on these images. Raises InputError if a score is NaN.
     """
     if (scores.predictions < 0).any():
-        raise InputError("label errors: some scores are no numbers; the network's weights may be too large")
+        raise InputError("label errors: some scores are NaN; the network's weights may be too large")
     issues = find_label_issues(scores.probabilities, scores.labels)
     shown = issues.indices[:count]
     images = image_scores.open_images(scores, data_dir).read(shown)[0] if len(shown) else []
@@ -107,7 +107,7 @@ def label_errors(
     """Finds suspected label errors of a data set from the runs of a cross-validation (config.fold = '1/5' to '5/5').
 
     Each run scores its validation split, and confident learning judges all of them together: see `find_label_issues`.
-    Of images that several runs have in their validation split, the probabilities are averaged.
+    The probabilities of images in several validation splits are averaged.
 
     Args:
       runs: folders of runs, usually one per fold; or of evaluations (runs/NAME/evaluations/...), of published weights

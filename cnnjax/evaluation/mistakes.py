@@ -1,4 +1,4 @@
-"""Mistakes of networks: the surest, unsure hits, classes that are confused, and images on which two disagree."""
+"""Mistakes of networks: most confident mistakes, least confident hits, confused classes, disagreements."""
 
 import dataclasses
 import functools
@@ -21,7 +21,7 @@ PAIRS_RECORDED = 20  # in metrics.json
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RankedImages:
-    """Images of a split in a ranking, with what a network says of them.
+    """Images of a split in a ranking, with a network's predictions.
 
     Attributes:
       indices: int [M], the places of the images in the split, the first of the ranking first.
@@ -43,7 +43,7 @@ class RankedImages:
 
 
 def confident_mistakes(scores: ImageScores, examples: Split, count: int = IMAGES_SHOWN) -> RankedImages:
-    """Ranks the wrong predictions by their confidence, the highest first, and opens the first `count`.
+    """Ranks the wrong predictions by their confidence, the highest first, and loads the first `count`.
 
     `scores` are those of the split `examples`. A caption has the label, the predicted class and its probability. Some
     of these images may have a wrong label: see `label_errors`.
@@ -62,7 +62,7 @@ def confident_mistakes(scores: ImageScores, examples: Split, count: int = IMAGES
 
 
 def unsure_hits(scores: ImageScores, examples: Split, count: int = IMAGES_SHOWN) -> RankedImages:
-    """Ranks the right predictions by their confidence, the lowest first, and opens the first `count`.
+    """Ranks the right predictions by their confidence, the lowest first, and loads the first `count`.
 
     `scores` are those of the split `examples`. A caption has the label and the second choice.
     """
@@ -123,7 +123,7 @@ class ConfusedPairs:
 def confused_pairs(
     scores: ImageScores, examples: Split, pairs: int = PAIRS_SHOWN, per_pair: int = IMAGES_PER_PAIR
 ) -> ConfusedPairs:
-    """Ranks the pairs (label, predicted class) of all mistakes, and opens images of the first `pairs` of them.
+    """Ranks the pairs (label, predicted class) of all mistakes, and loads images of the first `pairs` of them.
 
     `scores` are those of the split `examples`. `per_pair` is the largest number of images of a pair.
     """
@@ -159,9 +159,9 @@ def confused_pairs(
 
 
 def disagreements(a: ImageScores, b: ImageScores, examples: Split, names: Sequence[str]) -> Iterator[RankedImages]:
-    """Yields the images that only the first network has right, and those that only the second has.
+    """Yields the images that only the first network gets right, then those that only the second does.
 
-    Both are ranked by the probability that the two networks together give to their two answers, the surest first.
+    Both are ranked by the product of the two networks' confidences in their answers, the highest first.
     `examples` is the split that was scored, and `names` are those of the networks, such as 'A' and 'B'.
     """
     classes = readable(a.classes)

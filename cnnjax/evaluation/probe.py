@@ -255,7 +255,7 @@ def probe(
     config = network.config
     is_own = dataset in ("", config.dataset)
     if not (dataset := dataset or config.dataset):
-        raise InputError("the weights are of no known data set; give --dataset")
+        raise InputError("the weights name no data set; pass --dataset")
     train_split = train_split or (config.train_split if is_own else "train")
     split = split or (is_own and config.test_split) or "test"
     mesh = mesh or sharding.make_mesh()

@@ -87,8 +87,8 @@ def crop144(size: Pixels = 224) -> Protocol:
 def resized(size: Pixels, filter: str = "area") -> Protocol:  # noqa: A002
     """Protocol of one view: the whole image, with its shorter side resized to `size` pixels and its aspect ratio kept.
 
-    For networks that take images of any size. `filter` is that of the operation 'resize', as which this protocol is
-    named in call strings.
+    For networks that take images of any size. `filter` is that of the operation 'resize'. This protocol is called
+    'resize' in call strings.
     """
     return Protocol(
         (_single_op("resize", size, filter=filter),), variable_size=True, replaces=("resize", "center_crop")

@@ -21,7 +21,7 @@ MAX_FOLDER_NAME = 120  # characters
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A further part of a report.
+    """An extra part of a report.
 
     Attributes:
       entries: {name: value} for metrics.json.
@@ -44,7 +44,7 @@ def write(
     """Writes the report of one evaluation: metrics.json, per_class.csv, confusion.csv, calibration.csv and the figures.
 
     The folder is `workdir`/evaluations/NAME, where NAME is derived from `description`. It gets its name once it is
-    complete, in place of an earlier one, so there is never half of a report. Only process 0 writes.
+    complete, in place of an earlier one, so no report is ever incomplete. Only process 0 writes.
 
     Args:
       scores: float32 [N, K], logits or log-probabilities.
@@ -90,7 +90,7 @@ def write(
 def title(description: Mapping[str, Any]) -> str:
     """Formats a description as one line, such as 'cifar10 test, step 400, protocol ten_crop(28)'.
 
-    Of the paths of weight files and runs it keeps the last name.
+    Paths of weight files and runs are cut to their last part.
     """
     names = ("init", "preprocess", "protocol", "average", "ensemble")
     texts = {name: str(description[name]) or "none" for name in names if name in description}

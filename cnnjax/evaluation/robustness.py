@@ -79,7 +79,7 @@ class RelativeErrors:
       reference: name of the reference.
       ratios: for each corruption, the error summed over severities, divided by that of the reference; float64 [N].
       mce: mean of the ratios: the paper's mCE.
-      relative_mce: the same of the errors less the clean error, which says how much corruptions cost; may be NaN.
+      relative_mce: the same for the errors minus the clean error: how much accuracy corruptions cost; may be NaN.
     """
 
     reference: str
@@ -94,7 +94,7 @@ class ShiftConsistency:
 
     Attributes:
       accuracy: accuracy by the length of the shift, float64 [n + 1], a mean over the four directions.
-      agreement: fraction of predictions that are those of the image without a shift, float64 [n + 1].
+      agreement: fraction of predictions that equal those of the unshifted image, float64 [n + 1].
       consistency: fraction of equal predictions over all pairs of different shifts (Zhang 2019, sec. 4).
       count: number of images.
     """

@@ -77,7 +77,7 @@ def evaluate_robustness(
       corrupt: corruptions and groups of them, as in 'all', 'noise,fog' or 'all,extra'; '' for none.
       severity: '' for 1 to 5, or some of them, as in '1,3'.
       shift: evaluate shifts of up to this many pixels; 0 for none.
-      reference: 'alexnet', or the corruptions.csv of another network, to which errors are put in relation; '' for none.
+      reference: 'alexnet', or the corruptions.csv of another network, by which errors are also divided; '' for none.
       dataset: '' for the network's own.
       split: '' for config.test_split, or for the validation split if there is none.
       match_classes: how to match classes if they are not the network's: see `evaluate.matching_classes`.
@@ -220,7 +220,7 @@ def shift_figure(shifts: ShiftConsistency, title: str) -> Any:
 
 
 def example_sheet(network: pretrained.LoadedNetwork, examples: Split, errors: CorruptionErrors, title: str) -> Any:
-    """Draws the first image of the split under every corruption, beside itself unchanged."""
+    """Draws the first image of the split under every corruption, beside the original."""
     operations = parse_eval_recipe(network.config).operations.host
     image = apply_operations(examples.read(np.array([0]))[0][0], operations)
     shown = [severity for severity in EXAMPLE_SEVERITIES if severity in errors.severities] or list(errors.severities)

@@ -1,9 +1,9 @@
 """Significance of differences in accuracy between networks that are scored on the same images.
 
-Two networks with 90 % each may have the same images right or quite different ones. So images are compared one by one:
-only those count that one network has right and the other wrong. McNemar's test asks whether these are split as a fair
+Two networks with 90 % each may get the same images right or quite different ones. So images are compared one by one:
+only those count that exactly one network gets right. McNemar's test asks whether these are split as a fair
 coin would split them (McNemar 1947, Psychometrika 12, p. 153; exact, by the binomial distribution). It compares two
-trained networks, not two recipes: with another seed, each network would be another.
+trained networks, not two recipes: another seed would give other networks.
 """
 
 import dataclasses
@@ -22,10 +22,10 @@ class PairedTest:
     """The accuracies of two networks, `first` and `second`, on the same images.
 
     Attributes:
-      both: number of images that both have right.
-      only_first: number of images that only the first has right.
-      only_second: number of images that only the second has right.
-      neither: number of images that both have wrong.
+      both: number of images that both get right.
+      only_first: number of images that only the first gets right.
+      only_second: number of images that only the second gets right.
+      neither: number of images that both get wrong.
       p: McNemar's exact p-value, two-sided; after `corrected`, by Holm's method.
       tests: number of tests that `p` is corrected for.
     """
@@ -69,14 +69,14 @@ class PairedTest:
 
 
 def paired_test(first_right: np.ndarray, second_right: np.ndarray) -> PairedTest:
-    """Compares two networks by which images each has right: bool [N], N >= 1, in the same order."""
+    """Compares two networks by which images each gets right: bool [N], N >= 1, in the same order."""
     only_first, only_second = int((first_right & ~second_right).sum()), int((~first_right & second_right).sum())
     both, neither = int((first_right & second_right).sum()), int((~first_right & ~second_right).sum())
     return PairedTest(both, only_first, only_second, neither, mcnemar(only_first, only_second))
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Returns McNemar's exact two-sided p-value for the numbers of images that only one of two networks has right."""
+    """Returns McNemar's exact two-sided p-value for the numbers of images that only one of two networks gets right."""
     total = only_first + only_second
     return float(scipy.stats.binomtest(only_first, total).pvalue) if total else 1.0
 

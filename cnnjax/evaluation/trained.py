@@ -101,8 +101,8 @@ def load(
 ) -> TrainedNetwork:
     """Loads a trained network: a run's folder, published weights ('torchvision:resnet50.v1'), or a weight file.
 
-    A .safetensors, .pth or .pt file that `cnnjax export` wrote says all that is needed. Other files name no network:
-    pass `model`, and `normalize` and `preprocess` as the images had them in the training, or `like`.
+    A .safetensors, .pth or .pt file that `cnnjax export` wrote describes itself. Other files name no network:
+    pass `model`, and the `normalize` and `preprocess` that it was trained with, or `like`.
 
     Args:
       source: the folder, the name or the file. 'FILE#KEY' selects one of several sets of weights, such as 'FILE#ema'.

@@ -59,7 +59,7 @@ def _summary(network: LoadedNetwork) -> str:
 
 
 def _numbers(folder: pathlib.Path) -> Table:
-    """Returns a table of the metrics of the run's end, and of each of its evaluations."""
+    """Returns a table of the metrics at the end of the run, and of each evaluation."""
     path = folder / "result.json"
     result = workdir.read_json(path) if path.exists() else {}
     scored = {f"{result['split']}, at the end of the training": result} if "split" in result else {}
@@ -120,7 +120,7 @@ def _training(network: LoadedNetwork, folder: pathlib.Path) -> Iterator[str]:
 
 
 def _text(text: str) -> str:
-    """Returns a text of the user's in one line, in which no sign is one of HTML or Markdown."""
+    """Returns a user's text as one line, with all HTML and Markdown markup escaped."""
     line = " ".join(visible(text).split())
     return "".join(f"\\{sign}" if sign in "\\`*_[]" else sign for sign in html.escape(line, quote=False))
 

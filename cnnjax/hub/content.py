@@ -1,4 +1,4 @@
-"""Chooses what of a run, or of a weight file, goes into a repository, and lists these files with their digests.
+"""Chooses the files of a run, or a weight file, for a repository, and lists these files with their digests.
 
 The list, `MANIFEST`, is a file of the repository, too. Only files of `KINDS` are in it, so that whoever pulls a
 repository gets data and no program: the copies of registered code in imports/ are never run from there.
@@ -39,7 +39,7 @@ class Kind:
     required: tuple[str, ...]
 
 
-# Of a run, pictures and TensorBoard files stay at home: they show images of the data set, or are made again at will.
+# Pictures and TensorBoard files of a run are not sent: they show images of the data set, or can be regenerated.
 KINDS = {
     "run": Kind(
         "runs",
@@ -93,7 +93,7 @@ class Content:
     files: Mapping[str, pathlib.Path]
 
     def manifest(self) -> Manifest:
-        """Returns the list of the files, which this reads for their digests."""
+        """Returns the list of the files, after reading them for their digests."""
         return Manifest(self.kind, tuple(_entry(name, path) for name, path in self.files.items()))
 
 
@@ -131,14 +131,14 @@ def gather(source: pathlib.Path, step: str = ALL) -> Content:
 
 
 def _chosen(folder: pathlib.Path, step: str) -> set[str]:
-    """Returns the names of the chosen checkpoints: '00000500'. Raises InputError if there is none such."""
+    """Returns the names of the chosen checkpoints: '00000500'. Raises InputError if there is none."""
     steps = checkpoint.steps(folder)
     chosen = steps if step == ALL and steps else [checkpoint.find(folder, step, others=(ALL,))]
     return {f"{number:08d}" for number in chosen}
 
 
 def _entry(name: str, path: pathlib.Path) -> Entry:
-    """Returns the entry of a file, which this reads."""
+    """Reads a file, and returns its entry."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return Entry(name, file.tell(), digest)

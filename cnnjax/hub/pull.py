@@ -20,8 +20,8 @@ Log = Callable[[str], None]
 def pull(address: Address, to: str = "", log: Log = print) -> pathlib.Path:
     """Fetches a run or weights into a new folder, and returns the folder.
 
-    Every file is checked against the digests in the repository's list. The folder gets its name when all are right, so
-    there is never half of one. Code in it is not run.
+    Every file is checked against the digests in the repository's list. The folder appears once all match, so
+    it is never incomplete. Code in it is not run.
 
     Args:
       address: the repository.
@@ -54,7 +54,7 @@ def pull(address: Address, to: str = "", log: Log = print) -> pathlib.Path:
 
 
 def _check_new(folder: str) -> None:
-    """Raises InputError if there is something of this name; '' is no name."""
+    """Raises InputError if a file or folder of this name exists; '' passes."""
     if folder and os.path.lexists(folder):
         raise InputError(f"{folder} exists already; choose another folder with --to=DIR")
 
@@ -64,7 +64,7 @@ def _check(kind: str, folder: pathlib.Path) -> None:
     if kind == "run":
         configs.load(folder / "config.json")
     elif description.read(folder / WEIGHTS) is None:
-        raise InputError(f"{WEIGHTS} does not say which network it is of")
+        raise InputError(f"{WEIGHTS} does not name its network")
 
 
 def _weight_files(snapshot: service.Snapshot) -> str:

@@ -31,7 +31,7 @@ def push(
 ) -> None:
     """Sends a run or a weight file to a repository, in one commit.
 
-    A repository that does not exist is created. Of one that an earlier push wrote, the files are replaced; the earlier
+    A repository that does not exist is created. The files of an earlier push are replaced; the earlier
     ones stay in its history.
 
     Args:
@@ -71,13 +71,13 @@ def _load(source: pathlib.Path, content: Content) -> pretrained.LoadedNetwork:
     """Returns the network of a run or weight file. Raises InputError if the file does not say which it is."""
     if content.kind == "weights" and description.read(source) is None:
         raise InputError(
-            f"{source} does not say which network it is of: give a file that `cnnjax export --to=net.safetensors` wrote"
+            f"{source} does not name its network: give a file that `cnnjax export --to=net.safetensors` wrote"
         )
     return pretrained.load(source)
 
 
 def _read_card(path: pathlib.Path) -> str:
-    """Reads a card. Raises InputError if there is none, or it is no text."""
+    """Reads a card. Raises InputError if it is missing or not text."""
     try:
         return sealed.read(path).decode()
     except (FileNotFoundError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""AlexNet (2012) as its paper and as its source code have it, its successor of 2014, the versions of Caffe and TF-Slim.
+"""AlexNet (2012) as in its paper and in its source code, its successor of 2014, and Caffe's and TF-Slim's versions.
 
 Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep Convolutional Neural Networks. NIPS 2012, sec. 3 and 5.
 Krizhevsky: One Weird Trick for Parallelizing Convolutional Neural Networks. arXiv 1404.5997, 2014, footnote 1.
@@ -42,9 +42,9 @@ class AlexNet(Network):
       lrn_alpha: alpha of `local_response_norm` (sec. 3.3); Caffe divides its 1e-4 by the 5 channels: 2e-5.
       lrn_k: k of `local_response_norm`; Caffe has 1.
       pool_first: applies response normalization after the pool, as in CaffeNet, not before.
-      ceil: rounds output sizes of conv1 and of pools up: the last windows hang over the border, onto zeros (pools:
-          nothing). Then 224x224 images have the feature maps that 227x227 ones have without.
-      relu_after_pool: layers 1 and 5 pool before the ReLU. Layer 1 thus normalizes signed responses; layer 5 remains
+      ceil: rounds output sizes of conv1 and of pools up: the last windows extend over the border, onto zeros (in pools:
+          nothing). Then 224x224 images give the feature maps of 227x227 ones without it.
+      relu_after_pool: layers 1 and 5 pool before the ReLU. Layer 1 thus normalizes signed responses; layer 5 computes
           the same function.
       spatial_norm: layer 2 ends with `spatial_response_norm`, before its pool.
       deep_std: standard deviation of conv3, conv4 and conv5 at the start, with initializer="gaussian"; 0 is that of the

@@ -116,7 +116,7 @@ def avg_pool(
 
 
 def _pool_padding(size: int, padding: int | str) -> int | str:
-    """Returns the padding as `layers.max_pool` takes it. Raises ValueError for a window that may lie in it alone."""
+    """Returns the padding as `layers.max_pool` takes it. Raises ValueError for a window that may lie entirely in it."""
     if isinstance(padding, str):
         return PADDINGS[padding]
     if padding > size // 2:
@@ -279,7 +279,7 @@ def parse_layers(text: str) -> tuple[Step, ...]:
 
 
 def _parse_layer(text: str) -> spec.Call:
-    """Parses the call string of a layer. Raises ValueError, with our name for it, for a layer that there is not."""
+    """Parses the call string of a layer. Raises ValueError for an unknown layer, with our name for it."""
     if not text:
         raise ValueError("expected a layer, as in 'conv(32, 3)|relu|gap|dense'")
     call = spec.parse(text)

@@ -53,7 +53,7 @@ def output_size(size: int, window: int, stride: int, padding: tuple[int, int], c
     if room < 0:
         raise ValueError(
             f"a window of {window} does not fit a side of {size}: (N - F + 2 pad) / stride + 1 = "
-            f"({size} - {window} + {sum(padding)}) / {stride} + 1 is less than 1; it takes larger images"
+            f"({size} - {window} + {sum(padding)}) / {stride} + 1 is less than 1; use larger images"
         )
     count = -(-room // stride) + 1 if ceil else room // stride + 1
     return count - 1 if ceil and (count - 1) * stride >= size + padding[0] else count

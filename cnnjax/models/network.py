@@ -36,7 +36,7 @@ class Variant:
       network: the family's class, or a function that builds a module from keyword arguments.
       paper: citation; ends with the year. Without a paper, a few words or ''.
       input_shape: height, width and channels of the paper's images.
-      num_classes: number of classes in the paper; 0 if the arguments of `network` say it.
+      num_classes: number of classes in the paper; 0 if the arguments of `network` set it.
       fields: arguments of `network` that differ from its defaults.
       params: number of trainable parameters, with num_classes.
       macs: multiply-accumulates of convolutions and fully connected layers, for one image of input_shape.

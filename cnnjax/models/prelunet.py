@@ -3,7 +3,7 @@
 He, Zhang, Ren, Sun: Delving Deep into Rectifiers: Surpassing Human-Level Performance on ImageNet Classification. ICCV
 2015 (arXiv 1502.01852), Tables 1 (the small one) and 3. The layers below were written down from memory of those tables
 and are NOT verified: no independent implementation is known. A and B have the paper's complexity (1.90e10 and 2.32e10);
-C has 5.35e10, remembered is 5.30e10. The paddings of the small one give the table's feature map sizes.
+C has 5.35e10 (remembered: 5.30e10). The paddings of the small one give the table's feature map sizes.
 """
 
 from collections.abc import Sequence

@@ -4,7 +4,7 @@ JAX's images and feature maps are [N, H, W, C]; ONNX's convolutions and pools ta
 remembers the order in which its tensor has the axes, so that axes are moved only where an operation needs another
 order: once after the input, and once before fully connected layers.
 
-Broadcasts are not carried out: an axis that an array is only repeated along has the size 1, as ONNX's operations
+Broadcasts are not materialized: an axis along which an array is only repeated has size 1, as ONNX's operations
 broadcast by themselves.
 """
 
@@ -53,7 +53,7 @@ class Unsupported(Exception):
 
 
 class Builder:
-    """A graph that grows. `path` is that of the module whose operations are added."""
+    """A graph being built. `path` is that of the module whose operations are added."""
 
     def __init__(self, shape: Shape, dtype: np.dtype) -> None:
         """Begins a graph with images of this shape, [N, H, W, C] with a symbol for N, as its input."""
@@ -160,7 +160,7 @@ class Builder:
 
 
 def identity(rank: int) -> tuple[int, ...]:
-    """Returns JAX's own order of so many axes."""
+    """Returns JAX's own order of `rank` axes."""
     return tuple(range(rank))
 
 

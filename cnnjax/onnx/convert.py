@@ -126,7 +126,7 @@ def _unrolled(
 
 
 def _loop_sizes(params: Mapping[str, Any]) -> tuple[int, int]:
-    """Returns of a scan how many arrays are the same in all steps, and how many are handed from step to step."""
+    """Returns how many arrays of a scan are the same in all steps, and how many are carried between steps."""
     if "num_carry" in params:
         return params["num_consts"], params["num_carry"]
     fixed, carried, _ = map(len, params["ft_in"].unpack())  # JAX 0.12

@@ -152,7 +152,7 @@ def _cut(builder: Builder, x: Value, cuts: Mapping[int, tuple[Any, Any, int]], s
 
 
 def _gather(builder: Builder, values: Sequence[Array], equation: Any) -> Array:
-    """Takes elements at constant places of each image: those that JAX takes from an array of their numbers."""
+    """Takes elements at constant positions of each image, found by gathering from an array of indices."""
     x, places = tensor(builder.full(values[0], equation.invars[0].aval.shape)), values[1]
     sizes = equation.params["slice_sizes"]
     if not isinstance(places, np.ndarray) or not x.shape or x.shape[0] != sizes[0] or is_static(sizes[0]):

@@ -1,6 +1,6 @@
-"""Simplifies a graph: what a convolution's output is scaled and shifted by becomes part of its weights, and so on.
+"""Simplifies a graph: folds the scale and shift of a convolution's output into its weights, and so on.
 
-Each rule of `RULES` replaces two operations of which the second takes the only use of the first's output. Sums are
+Each rule of `RULES` replaces two operations of which the second is the only user of the first's output. Sums are
 computed in float64 and rounded once.
 """
 

@@ -94,7 +94,7 @@ def _primitive(name: str, formula: Callable[..., Any], shapes: Callable[..., Any
     def lower(context: Any, *operands: Any, **params: Any) -> Any:
         """Lowers the primitive for a CPU."""
         x = context.avals_in[0]
-        # Channels that do not fill its vectors oneDNN computes one by one, 5 to 20 times slower than XLA.
+        # oneDNN computes channels that do not fill its vectors one by one, 5 to 20 times slower than XLA.
         fits = x.shape[-1] % (8 if x.dtype == np.float32 else 16) == 0 and onednn.compute_dtype(x.dtype) == x.dtype
         fits = fits and device_count(context) == 1 and uses_onednn(context)
         by = by_onednn if fits and by_onednn is not None else formula

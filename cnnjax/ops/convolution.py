@@ -242,8 +242,8 @@ def _by_onednn(
 def _merged_groups(groups: int, inputs: int, outputs: int, dtype: Any) -> int:
     """Returns how many groups, of `inputs` to `outputs` channels each, oneDNN computes as one: 1 or 2.
 
-    Its float32 vectors hold 8 channels, and for ResNeXt's groups of 4 it has slow code only (3.2, AVX2). Of two as one
-    half the products are with zeros; they take half the time.
+    Its float32 vectors hold 8 channels, and for ResNeXt's groups of 4 it has slow code only (3.2, AVX2). Two groups
+    merged take half the time, though half the products are by 0.
     """
     return 2 if (inputs, outputs) == (4, 4) and groups % 2 == 0 and dtype == np.float32 else 1
 

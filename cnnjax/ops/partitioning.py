@@ -62,8 +62,8 @@ def on_each_device(context: Any, compute: Callable[..., jax.Array], axes: Axes) 
             reduction_factors=axes.summed,
             need_replication_factors=tuple(letter for letter in letters if letter not in axes.divisible),
         )
-        # Until it is partitioned, the program does not show what is called, and JAX's compilation cache would take one
-        # with other options for the same. So they are an operand, which no device reads.
+        # Before partitioning, the program does not show what is called: JAX's compilation cache would mix up programs
+        # that differ in options. So a digest of them is an operand, which no device reads.
         digest = hashlib.sha256(repr((compute.__module__, sorted(options.items()))).encode()).digest()
         return call(*operands, np.frombuffer(digest, np.int32))
 

@@ -1,1 +1,1 @@
-"""Pages to open in a browser: each is one HTML file that holds all it shows, and requests nothing from anywhere."""
+"""Pages to open in a browser: each is one self-contained HTML file that makes no network requests."""

@@ -1,6 +1,6 @@
-"""Charts of lines: drawn by uPlot with values under the mouse, and without JavaScript and on paper as SVG.
+"""Charts of lines: drawn by uPlot, with values under the mouse, or as SVG on paper or without JavaScript.
 
-Below each stands a table of its numbers, folded, for screen readers and for copying. Colors come from the page's style
+A folded table of its numbers is below each, for screen readers and for copying. Colors come from the page's style
 sheet, so a chart fits light and dark.
 """
 
@@ -104,7 +104,7 @@ class Chart:
         return (index if color is None else color) % COLORS
 
     def is_dashed(self, index: int) -> bool:
-        """Returns whether a line is dashed, as an earlier one has its color."""
+        """Returns whether a line is dashed: if an earlier one has its color."""
         color = self.lines[index].color
         return (index if color is None else color) // COLORS % 2 == 1
 
@@ -182,14 +182,14 @@ def _spaced(count: int, most: int) -> list[int]:
 
 
 def _scale(low: float, high: float, start: float, end: float) -> Any:
-    """Returns the function that maps `low` to `start` and `high` to `end`; the middle, if both are one."""
+    """Returns the function that maps `low` to `start` and `high` to `end`; the middle if they are equal."""
     if high == low:
         return lambda value: (start + end) / 2
     return lambda value: start + (value - low) / (high - low) * (end - start)
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Returns about five round numbers from `low` to `high`; `low` alone if both are one."""
+    """Returns about five round numbers from `low` to `high`; `low` alone if they agree."""
     if high <= low:
         return [low]
     exponent = math.floor(math.log10((high - low) / 4))

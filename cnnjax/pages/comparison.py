@@ -1,4 +1,4 @@
-"""The page of several runs: who is better and how sure that is, what differs, curves, and where they disagree."""
+"""The page of several runs: which is best and how sure that is, what differs, curves, and where they disagree."""
 
 import dataclasses
 import datetime
@@ -53,7 +53,7 @@ class RunLink:
 
 @dataclasses.dataclass(frozen=True)
 class Disagreement:
-    """Where two runs disagree.
+    """A disagreement between two runs.
 
     Attributes:
       title: 'A and B'.
@@ -79,7 +79,7 @@ class ComparisonPage:
       caveat: what these tests do not say; '' without a test.
       results: table of the results.
       settings: table of the settings and versions that differ.
-      charts: curves of the runs over each other.
+      charts: the runs' curves, overlaid.
       classes: table of the classes in which the accuracies differ most; None unless the runs have the same classes.
       disagreements: for the pairs of runs that disagree on most images.
       gap: why there are no images; '' if there are some.

@@ -107,7 +107,7 @@ class Measured:
         return f"{self.entry.claim.chapter}/{self.entry.claim.name}.html"
 
     def text(self, words: Words) -> Text:
-        """Returns the text in a language. Of one that was written for another verdict only the claim itself is left."""
+        """Returns the text in a language. If it was written for another verdict, only the claim is kept."""
         text = self.written.texts.get(words.code, Text()) if self.written else Text()
         if self.report and self.written and self.written.verdict == self.report.verdict:
             return text

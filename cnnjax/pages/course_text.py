@@ -42,7 +42,7 @@ class Exercise:
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """Holds what is written about a claim in one language, with placeholders; '' for what there is not.
+    """Holds what is written about a claim in one language, with placeholders; '' for what is missing.
 
     Attributes:
       statement: the claim; '' in English, where the study has it.
@@ -117,7 +117,7 @@ class Numbers:
 
 
 def read(path: pathlib.Path) -> Chapter:
-    """Reads a file of texts; there are none if it does not exist. Raises InputError if it is not valid."""
+    """Reads a file of texts; none if it does not exist. Raises InputError if it is not valid."""
     if not path.is_file():
         return Chapter({}, {})
     try:

@@ -139,14 +139,14 @@ def main_evaluation(evaluations: Sequence[Evaluation], config: Config) -> Evalua
 
 
 def result_of(evaluation: Evaluation, evaluations: Sequence[Evaluation], protocol: str) -> Result:
-    """Returns the result that an evaluation is. `protocol` is the run's own, where the evaluation names no other."""
+    """Converts an evaluation to a Result. `protocol` is the run's own, where the evaluation names no other."""
     content = evaluation.content
     count, right = content["count"], content["top1_right"]
     low, high = accuracy_interval(right, count)
     scored = evaluation.title if "protocol" in content else f"{evaluation.title}, protocol {protocol}"
     sentence = (
         f"of {count:,} images are classified correctly ({scored}). {LEVEL:.0%} interval by the bootstrap over these "
-        f"images: {low:.2%} to {high:.2%}; with another seed, it would be another network."
+        f"images: {low:.2%} to {high:.2%}; another seed would give another network."
     )
     numbers = [(row.heading, row.format(content[name])) for name, row in METRICS.items() if name in content]
     dull = {"accuracy", *(["top-5"] if len(content["per_class"]) <= 5 else [])}  # is above; is always 100%
@@ -250,8 +250,8 @@ def _calibration(evaluation: Evaluation) -> Picture | None:
     return _picture(
         evaluation, "calibration",
         f"Reliability diagram of {evaluation.title}{text}",
-        "Of the images that are predicted with a confidence, how many are right: on the diagonal, if confidences can "
-        "be taken at their word.",
+        "The fraction of correct predictions at each confidence. It follows the diagonal if the confidences are well "
+        "calibrated.",
     )  # fmt: skip
 
 

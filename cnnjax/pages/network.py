@@ -30,7 +30,7 @@ class NetworkSection:
     Attributes:
       facts: pairs of a name and a formatted value.
       drawing: the network, as `cnnjax summary --draw` draws it; None without pictures.
-      largest: the layers of the most parameters, in the order of the network.
+      largest: the layers with the most parameters, in the order of the network.
       layers: a row for each layer, as `cnnjax summary` prints them.
       notes: the legend, and layers that do not see all of their input.
       inside: the filters of the first convolution, and the feature maps of an image; () without a checkpoint.
@@ -99,7 +99,7 @@ def _drawing(config: Config, data: DataInfo) -> Picture:
 
 
 def _largest(table: Summary) -> tuple[Bar, ...]:
-    """Returns the layers of the most parameters in the order of the network, and the rest in one row."""
+    """Returns the layers with the most parameters in the order of the network, and the rest in one row."""
     most = sorted(range(len(table.layers)), key=lambda i: -table.layers[i].params)[:LARGEST]
     rows = [table.layers[i] for i in sorted(most) if table.layers[i].params]
     bars = [(row.name, row.params) for row in rows]
@@ -111,7 +111,7 @@ def _largest(table: Summary) -> tuple[Bar, ...]:
 def _inside(folder: pathlib.Path, image: np.ndarray | None, log: Callable[[str], None]) -> tuple[Picture, ...]:
     """Draws the filters of the first convolution and, unless it is None, the feature maps of an image.
 
-    Logs why, where that is not possible: of a network without convolutions, or if the checkpoint is damaged.
+    Logs why if that is impossible: for a network without convolutions, or a damaged checkpoint.
     """
     from cnnjax.visualize.feature_maps import maps
     from cnnjax.visualize.kernels import filters

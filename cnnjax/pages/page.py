@@ -1,4 +1,4 @@
-"""The skeleton of all pages: templates, styles and scripts become one HTML file that requests nothing from anywhere.
+"""The skeleton of all pages: templates, styles and scripts become one self-contained HTML file.
 
 A page is a template of `templates/` that extends base.html, filled with a frozen dataclass. All text is escaped, and
 characters that a browser would obey instead of showing are shown as escapes. To add a page: write its dataclass and a

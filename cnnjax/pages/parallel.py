@@ -37,7 +37,7 @@ class ParallelLines:
     Attributes:
       axes: the axes, at least two; the last one is what the lines are ranked by.
       titles: for each line, the text that the mouse shows.
-      summary: what the picture shows, for who cannot see it.
+      summary: alternative text of the picture.
     """
 
     axes: tuple[Axis, ...]

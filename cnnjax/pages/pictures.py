@@ -1,4 +1,4 @@
-"""Pictures inside a page: PNG of 256 colors, or SVG, as data URIs, each with a text for who cannot see it."""
+"""Pictures inside a page: PNG of 256 colors, or SVG, as data URIs, each with an alternative text."""
 
 import base64
 import dataclasses
@@ -20,9 +20,9 @@ class Picture:
 
     Attributes:
       uri: the file as a data URI.
-      width: width in CSS pixels at which it is legible; the page shows it at most so wide.
+      width: width in CSS pixels at which it is legible; the page never shows it wider.
       height: height in CSS pixels at that width.
-      alt: what is to be seen, for who cannot see it.
+      alt: text for readers who cannot see it.
       caption: text below; '' for none.
     """
 

@@ -16,11 +16,11 @@ def report(
     evaluate: bool = True,
     log: Callable[[str], None] = print,
 ) -> pathlib.Path:
-    """Writes a page: one HTML file that holds all it shows.
+    """Writes a page: one self-contained HTML file.
 
     Args:
       source: the folder of a run or a sweep; several folders of runs, which are compared; or a study: the folder of its
-        runs, its file in experiments/, or one of its reports; facts, too, by their file or report.
+        runs, its file in experiments/, or one of its reports; or facts, by their file or report.
       to: the file, whose name ends in .html; '' for report.html in the folder, for comparison.html in the current
         folder, or for a page beside the report of a study.
       data_dir: folder of the data sets; '' for the one that the training was given, or else the default one.

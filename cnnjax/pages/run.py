@@ -50,7 +50,7 @@ class RunPage:
       reload_seconds: the browser loads the page again after so many seconds; 0 for a run that does not train.
       result: the result on the test split; None before there is one.
       charts: curves of the training.
-      time: what the time went into; '' if unknown.
+      time: how the time was spent; '' if unknown.
       mistakes: what the network gets wrong; None without an evaluation.
       data: the data; None if they cannot be read.
       network: the network; None if it cannot be built here.
@@ -58,7 +58,7 @@ class RunPage:
       config: all settings, as JSON.
       commands: pairs of a purpose and a shell command.
       versions: the software and the devices.
-      gaps: of sections with nothing to show, 'result' or 'data', the reason.
+      gaps: why a section, 'result' or 'data', has nothing to show.
       version: the version of cnnjax that wrote the page.
       written: the time when it did.
     """
@@ -104,7 +104,7 @@ def report(
     evaluate: bool = True,
     log: Log = print,
 ) -> pathlib.Path:
-    """Writes the page of a run: one HTML file that holds all it shows.
+    """Writes the page of a run: one self-contained HTML file.
 
     Args:
       folder: the run's folder.
@@ -132,7 +132,7 @@ def render(run: RunPage) -> str:
 
 
 def write_quick(folder: pathlib.Path, log: Log) -> None:
-    """Writes report.html of a run in no time: without pictures, without its data set, and without evaluating it.
+    """Writes report.html of a run quickly: without pictures, without its data set, and without evaluating it.
 
     A page that cannot be written is logged: no training ends because of it.
     """
@@ -160,7 +160,7 @@ def read_run(
 ) -> RunPage:
     """Reads what the page of a run shows. Arguments and errors are those of `report`; see there.
 
-    `pictures` is False for a page in no time: without pictures, and without opening the data set.
+    `pictures` is False for a quick page: without pictures, and without opening the data set.
     """
     config, info = configs.load(folder / "config.json"), workdir.read_data_info(folder)
     register.check_imports(folder)
@@ -236,7 +236,7 @@ def _total_steps(config: Config, line: Mapping[str, Any]) -> int:
 
 
 def _time(end: Mapping[str, Any] | None) -> str:
-    """Returns what the time of the training went into; '' if that is unknown."""
+    """Returns how the time of the training was spent; '' if unknown."""
     laps = Laps()
     laps.seconds = dict(end.get("loop_seconds", {})) if end else {}
     return f"{laps.line().capitalize()}." if laps.seconds else ""

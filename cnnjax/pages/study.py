@@ -114,9 +114,9 @@ class StudyPage:
 
 
 def find_report(source: pathlib.Path) -> pathlib.Path | None:
-    """Returns the record of a study, NAME-BUDGET.json: of a report, a study's file or the folder of a study's runs.
+    """Returns the record of a study, NAME-BUDGET.json: from a report, a study's file or the folder of its runs.
 
-    Of several budgets that with the most runs counts: 'full', else 'standard', else 'quick'. A folder NAME of runs is
+    Of several budgets, the largest counts: 'full', else 'standard', else 'quick'. A folder NAME of runs is
     looked up in ./experiments/reports. Returns None if there is no report.
     """
     if source.is_file() and source.suffix != ".py":
@@ -208,7 +208,7 @@ def _claim(claim: ClaimReport, metrics: Mapping[str, str], remarks: str) -> Show
 
 
 def _alternative(record: StudyReport) -> str:
-    """Returns what the figure of a study tells, for who cannot see it."""
+    """Returns the alternative text of a study's figure."""
     verdicts = "; ".join(claim.headline for claim in record.claims)
     return f"The metrics of the arms of {record.study}. {verdicts}"
 
@@ -216,7 +216,7 @@ def _alternative(record: StudyReport) -> str:
 def find_figure(path: pathlib.Path, alt: str) -> Picture | None:
     """Returns the figure beside the record `path`, the SVG where it is small enough; None if there is none.
 
-    `alt` is what it tells, for who cannot see it.
+    `alt` is its alternative text.
     """
     for suffix in FIGURES:
         file = path.with_suffix(suffix)

@@ -85,7 +85,7 @@ class SweepPage:
 def report(
     folder: pathlib.Path | str, to: pathlib.Path | str = "", *, log: Callable[[str], None] = print
 ) -> pathlib.Path:
-    """Writes the page of a sweep, which may still run, and returns the path of the file.
+    """Writes the page of a sweep, finished or not, and returns the path of the file.
 
     `to` is the file, whose name ends in .html; '' for report.html in the folder. Raises InputError for a folder that is
     not a sweep's or is damaged, and for a name that cannot be written.
@@ -132,7 +132,7 @@ def _commands(sweep: Sweep, best: dict[str, Any] | None) -> Iterator[tuple[str, 
         page_of_best = command_line("report", best["folder"], data_dir=sweep.settings.data_dir)
         yield "Write the page of the best run", page_of_best
         yield "Print the command that trains the winner", command_line("sweep", "best", folder)
-    yield "Go on with the search", command_line("sweep", folder)
+    yield "Resume the search", command_line("sweep", folder)
 
 
 def _run_page(folder: pathlib.Path, to: pathlib.Path) -> str:

@@ -1,4 +1,4 @@
-"""Array names as training scripts leave them: prefixes of wrappers around a network, and arrays that are no weights."""
+"""Array names as training scripts leave them: prefixes of wrappers around a network, and arrays other than weights."""
 
 import dataclasses
 import re
@@ -89,7 +89,7 @@ def _shortened(name: str, wrappers: tuple[str, ...]) -> str:
 
 
 def choose_prefix(prefixes: list[str]) -> str:
-    """Returns the prefix of the arrays that are meant, if the arrays below each of several prefixes fit a network.
+    """Chooses between several prefixes of array names if the arrays below each of them fit a network.
 
     Those of averaged weights ('ema.') count only if there are no others. Raises InputError, which lists them, if
     several are left.

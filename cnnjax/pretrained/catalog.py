@@ -66,7 +66,7 @@ class PublishedWeights:
       url: address of the file; '' if it comes with the package.
       digest: algorithm and all or the first hexadecimal digits, as in 'sha256:0676ba61'; '' if none was published.
       about: origin of the weights, in a sentence.
-      card: of weights that are trained here, how, and with which results; None for others.
+      card: how weights of this package were trained, and their results; None for others.
     """
 
     name: str

@@ -30,7 +30,7 @@ class ImportedVariables:
       unused: {array name: shape} for arrays of the file that our network does not use.
       dropped_auxiliary: names of the file's arrays of auxiliary classifiers that our network lacks; not a mismatch.
       names: {our path: array name}, also of arrays that are missing or misshaped.
-      remarks: what else a person has to know of the match, in lines.
+      remarks: further lines about the match for the user.
       missing_allowed: our paths of arrays that the file lacks, although that is no mismatch.
     """
 

@@ -1,7 +1,7 @@
 """Descriptions inside our weight files: the network, its classes and the preprocessing that it was trained with.
 
 A description is JSON: in a .safetensors file in its metadata, in a .pth or .pt file as a member of the zip archive that
-PyTorch passes over.
+PyTorch ignores.
 """
 
 import dataclasses

@@ -43,8 +43,8 @@ def to_state_dict(model: nn.Module, shape: Shape, variables: Arrays, library: st
 def write(path: pathlib.Path, arrays: Arrays, described: str = "") -> None:
     """Writes arrays by name to a .safetensors, .pth or .pt file, atomically. The suffix gives the format.
 
-    `described` is a text of `description.Description.to_json`, from which we know the network when we read the file;
-    other programs pass over it. Raises InputError for another suffix, or a path that cannot be written.
+    `described` is a text of `description.Description.to_json`, which tells us the network when we read the file;
+    other programs ignore it. Raises InputError for another suffix, or a path that cannot be written.
     """
     if path.suffix not in WRITERS:
         raise unknown("suffix", path.suffix, WRITERS)

@@ -1,4 +1,4 @@
-"""Networks of weight files: which network it is, what its images go through, and the arrays of the file that fit."""
+"""Networks of weight files: finds the network, its preprocessing, and the arrays of the file that fit."""
 
 import dataclasses
 import math
@@ -192,7 +192,7 @@ def _expected_network(path: pathlib.Path, options: FileOptions, log: Log) -> Loa
             )
         if not options.normalize and not options.may_lack:
             log(f"{path.name}: it is not known how images were normalized, so they go in with values in [0, 1]; say it "
-                "by --normalize, as in 'imagenet', 'symmetric' or 'constants((0.5,), (0.25,))'")  # fmt: skip
+                "with --normalize, as in 'imagenet', 'symmetric' or 'constants((0.5,), (0.25,))'")  # fmt: skip
     changes = {"model": options.model, "normalize": options.normalize}
     config = dataclasses.replace(described.config, **{name: text for name, text in changes.items() if text})
     data = described.data
@@ -251,11 +251,11 @@ def class_names(classes: str | Sequence[str]) -> tuple[str, ...]:
     elif pathlib.Path(classes).is_file():
         path = pathlib.Path(classes)
         if path.stat().st_size > MAX_CLASS_NAMES_BYTES:
-            raise InputError(f"{path} is no list of class names: it has {path.stat().st_size:,} bytes")
+            raise InputError(f"{path} is not a list of class names: it has {path.stat().st_size:,} bytes")
         try:
             names = path.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} is no list of class names, one per line: {error}") from None
+            raise InputError(f"{path} is not a list of class names, one per line: {error}") from None
     else:
         names = classes.split(",")
     if not (names := tuple(name.strip() for name in names if name.strip())):

@@ -134,7 +134,7 @@ def input_channels(imported: ImportedVariables, model: nn.Module, shape: Shape) 
 
 
 def without_missing(imported: ImportedVariables, model: nn.Module, shape: Shape, may_lack: str) -> ImportedVariables:
-    """Returns a match in which the arrays that the file lacks are no mismatches, if they may be lacking.
+    """Returns a match in which arrays that the file lacks, and may lack, do not count as mismatches.
 
     Args:
       imported: the match.
@@ -162,7 +162,7 @@ def without_missing(imported: ImportedVariables, model: nn.Module, shape: Shape,
 
 
 def _is_deeper(imported: ImportedVariables, heads: set[str]) -> bool:
-    """Returns whether arrays of the file that are not used belong to parts of the network that are, as further blocks.
+    """Returns whether unused arrays of the file belong to parts of the network that are used, such as extra blocks.
 
     A part is the first word of a name, such as 'layer1'. `heads` are the paths of our classifier's arrays, whose part
     may have others.

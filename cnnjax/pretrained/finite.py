@@ -1,4 +1,4 @@
-"""Weights have to be finite numbers: a network with others gives no scores, and says so late or never."""
+"""Checks that weights are finite: NaN and infinity make a network fail late, or without an error."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""A trained network with the config and data description that it needs, whatever its weights come from."""
+"""A trained network with the config and data description that it needs, wherever its weights come from."""
 
 import dataclasses
 from collections.abc import Callable

@@ -179,7 +179,7 @@ def _pairs(
 ) -> list[tuple[int, int]]:
     """Pairs (index of our layer, index of the file's layer). Raises InputError if another match is as good.
 
-    A match is as good as the longest run of units that are in the same order in both.
+    The longest run of units in the same order in both tells how good a match is.
     """
     places: dict[Signature, list[int]] = collections.defaultdict(list)
     for k, unit in enumerate(others):

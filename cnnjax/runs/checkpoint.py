@@ -1,7 +1,7 @@
 """Checkpoints: saved in a background thread with a digest, restored only if the digest matches.
 
 Orbax writes them atomically and deletes old ones. It does not detect a flipped bit, and takes an empty folder for a
-checkpoint. So each checkpoint has a digest (`cnnjax.runs.digest`), verified when it is restored, which also holds the
+checkpoint. So each checkpoint has a digest (`cnnjax.runs.digest`), which is verified on restoring. It also holds the
 validation metrics. Orbax is imported in functions, so that the first training step does not wait for it.
 """
 
@@ -27,7 +27,7 @@ from cnnjax.state import TrainState, Tree, check_finite
 
 FOLDER = "checkpoints"
 Log = Callable[[str], None]
-METRIC = "accuracy"  # of the validation split: by it a checkpoint is the best
+METRIC = "accuracy"  # of the validation split; decides which checkpoint is best
 
 # A checkpoint has two items, so that evaluation reads only the first and needs no optimizer.
 ITEMS = {"model": ("params", "model_state", "ema"), "optimizer": ("step", "opt_state", "watched")}
@@ -240,7 +240,7 @@ def _metrics(workdir: pathlib.Path, step: int, log: Log = lambda line: None) -> 
     try:
         return read_section(_folder(workdir, step), "metrics", "values")
     except DamagedError as error:
-        log(f"checkpoint {_folder(workdir, step)} does not count for the best: {error}")
+        log(f"checkpoint {_folder(workdir, step)} is not considered for the best: {error}")
         return None
 
 

@@ -21,7 +21,7 @@ from cnnjax.errors import InputError
 
 FILE = "metrics.jsonl"
 CHECKSUMS = "metrics.crc"
-HEADER = "CRC-32 and step of each line of metrics.jsonl\n"  # by which an emptied file is known from a new one
+HEADER = "CRC-32 and step of each line of metrics.jsonl\n"  # tells an emptied file from a new one
 TEST = "test"
 MAX_BYTES = 1 << 31  # of a file
 Metrics = Mapping[str, float]  # a line: {"step": 20, "epoch": 1.5, "train/loss": 0.5}

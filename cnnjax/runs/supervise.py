@@ -24,7 +24,7 @@ OUTPUT = "output.txt"  # in a run's folder: the stdout and stderr of its command
 MAX_STARTS = 3  # of a run that signals kill
 OUTPUT_LINES = 5  # of a failed run, in the message
 POLL_SECONDS = 0.05
-MAX_GAP = 60.0  # seconds between two polls; a longer gap is one in which this process did not run
+MAX_GAP = 60.0  # seconds between two polls; a longer gap means that this process was suspended
 NEW = {OUTPUT, workdir.LOCK, "config.json.part", "slurm"}  # in the folder of a run that has not started
 
 
@@ -67,7 +67,7 @@ class _Active:
       job: its process.
       polled: time.monotonic() of the last look at metrics.jsonl and the output file.
       silent: seconds since one of them changed. A gap between two looks counts as `MAX_GAP` at most: this process was
-        frozen meanwhile, and so may have been the run.
+        suspended meanwhile, and the run perhaps, too.
       file_stats: (inode, size) of metrics.jsonl and of the output file at that time, None for a missing one.
       stopping: whether the run was asked to stop.
       failure: why the supervisor killed the run; '' if it did not.
@@ -95,7 +95,7 @@ def supervise(
     """Runs trainings, several in parallel, until `next_run()` returns None and all have ended.
 
     A run that is killed by a signal, though not by this function, is started again, at most `MAX_STARTS` times in all.
-    So is one that failed because another process began to train in its folder: that one is then waited for.
+    So is one that failed because another process began to train in its folder: it then waits for that process.
 
     Args:
       next_run: returns the next run to start, or None if there is none at present.
@@ -216,7 +216,7 @@ def is_complete(folder: pathlib.Path) -> bool:
 
 
 def has_result(run: Run, log: Callable[[str], None], resumable: Container[str] = RESUMABLE) -> bool:
-    """Returns whether a run is complete, after moving a folder that holds something else than this run out of the way.
+    """Returns whether a run is complete, after moving a folder that does not hold this run out of the way.
 
     A folder belongs to the run if its config.json agrees with `run.config` in all fields but the `resumable` ones.
     Another is renamed, and `log` gets a line. Raises InputError if a training is running in such a folder.
@@ -244,7 +244,7 @@ def _is_intact(path: pathlib.Path, log: Callable[[str], None]) -> bool:
     try:
         workdir.read_json(path)
     except InputError as error:
-        log(f"{error}; the run is resumed, and writes it again")
+        log(f"{error}; the run is resumed and rewrites it")
         return False
     return True
 

@@ -1,7 +1,7 @@
 """Trackers: a run's settings and metrics also go to Trackio, Weights & Biases or MLflow while it trains.
 
-A tracker is a function `(run, ...) -> Session` in TRACKERS, which starts a run in the library of the same name, or goes
-on with it. The library is an extra of the same name, too, and is imported only if the tracker is asked for.
+A tracker is a function `(run, ...) -> Session` in TRACKERS, which starts a run in the library of its name, or resumes
+it. The library is an extra of the same name, too, and is imported only if the tracker is requested.
 """
 
 import contextlib
@@ -113,7 +113,7 @@ def _project(name: str, variable: str) -> str:
 def track(
     tracker: str, folder: pathlib.Path, config: Config, log: Callable[[str], None]
 ) -> Iterator[Callable[[Metrics], None]]:
-    """Context manager for a training, which gives a function for `train(..., on_metrics=...)`.
+    """Context manager that gives a function for the argument `on_metrics` of `train`.
 
     The first line of metrics starts the run in the tracker, or goes on with it if this folder's run is there already;
     the lines since the last checkpoint are then sent again, with the same values. The end of the context finishes the
@@ -136,7 +136,7 @@ def track(
     has_failed = False
 
     def attempt(action: Callable[[], Any]) -> Any:
-        """Returns what an action of the tracker returns; None if it fails, or one before it did."""
+        """Returns what an action of the tracker returns; None if it or an earlier one failed."""
         nonlocal has_failed
         if has_failed:
             return None

@@ -150,7 +150,7 @@ def _check_claim(workdir: pathlib.Path, config: Config) -> None:
 def hold_lock(folder: pathlib.Path, activity: str) -> Iterator[None]:
     """Context manager that holds the lock of a folder, that of a run ('training'), a sweep or a study.
 
-    Raises InputError if another process holds it, in which `activity` is the word for what runs there. Does nothing on
+    Raises InputError if another process holds it, with `activity` as the word for what runs there. Does nothing on
     a file system that does not support locks.
     """
     check_run_folder(folder)

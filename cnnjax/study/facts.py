@@ -104,7 +104,7 @@ def agrees(stated: Value, exact: Value) -> bool:
 
 
 def check(fact: Fact) -> FactReport:
-    """Computes the numbers of a fact, and judges what is taught by them.
+    """Computes the numbers of a fact, and judges its sentence by them.
 
     Raises InputError for an unknown chapter, for a fact that states no number, for other numbers than the fact lists,
     and for a computed number that is not the right one.

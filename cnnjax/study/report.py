@@ -23,8 +23,8 @@ from cnnjax.study.words import headline
 def judge_study(study: Study, values: Values, plan: Plan) -> tuple[ClaimReport, ...]:
     """Returns the verdict on each claim of a study.
 
-    `values` is arm -> metric -> one value for each run, and `plan` the one of before the first run; what differs from
-    it is noted.
+    `values` is arm -> metric -> one value for each run, and `plan` is the plan from before the first run; deviations
+    are noted.
     """
     schedule, now = looks(study.seeds, study.max_seeds), make_plan(study)
     reports = []
@@ -77,7 +77,7 @@ def rewrite(path: pathlib.Path, study: Study, command: str) -> StudyReport:
 
 
 def _figure_title(name: str, claims: Sequence[ClaimReport]) -> str:
-    """Returns each claim with its verdict or, of more than three, the name of the study and how many were so judged."""
+    """Returns each claim with its verdict or, for more than three, the name of the study and counts by verdict."""
     if len(claims) <= 3:
         return " ".join(f"{claim.name.replace('_', ' ').capitalize()}: {claim.verdict}." for claim in claims)
     study = name.rpartition("-")[0].replace("_", " ").capitalize()

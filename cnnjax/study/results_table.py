@@ -61,7 +61,7 @@ def kept(path: pathlib.Path, study: Study) -> dict[str, list[Result]]:
 
 
 def with_kept(results: Results, before: Results) -> dict[str, list[Result]]:
-    """Returns the runs of each arm, and of `before`, what `kept` returns, those of seeds that it lacks."""
+    """Returns the runs of each arm, and those in `before`, the result of `kept`, for seeds that an arm lacks."""
     return {arm: [*runs, *before[arm][len(runs) :]] for arm, runs in results.items()}
 
 

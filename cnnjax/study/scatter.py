@@ -18,7 +18,7 @@ MIN_LOG_SPAN = 10  # largest value / smallest value from which on an axis is log
 DISTANCES = (7.0, 13.0, 20.0, 28.0, 38.0, 50.0, 64.0)  # points from a dot to its name, tried in this order
 DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (0.7, 0.7), (-0.7, 0.7), (0.7, -0.7), (-0.7, -0.7))
 ROUNDS = 3  # in which names find their places
-MISLEADING = 150.0  # square points: what a name that may be taken for another's costs
+MISLEADING = 150.0  # square points: the cost of a name that may be taken for another's
 
 Box = tuple[float, float, float, float]  # left, bottom, right, top in points
 

@@ -64,7 +64,7 @@ def graph(network: Flow, input_shape: tuple[int, int, int]) -> tuple[Node, ...]:
 
 
 def _groups(layer: Layer, channels: int) -> int:
-    """Returns in how many groups a convolution of so many `channels` has its weights."""
+    """Returns the number of groups of a convolution with this number of `channels`."""
     if layer.kind != "convolution" or layer.kernel is None or not layer.macs:
         return 1
     groups, rest = divmod(math.prod(layer.kernel) * channels * math.prod(layer.output), layer.macs)

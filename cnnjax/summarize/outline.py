@@ -151,7 +151,7 @@ def _ancestors(inside: Sequence[Node], name: str) -> set[str]:
 
 
 def _folded(units: Sequence[Unit]) -> list[Unit]:
-    """Joins successive units that differ in what a glance does not need."""
+    """Joins successive units that differ in minor details only."""
     folded: list[Unit] = []
     for unit in units:
         if folded and _alike(folded[-1], unit):

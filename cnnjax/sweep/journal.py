@@ -32,14 +32,14 @@ class Journal(BaseJournalBackend):
     """A journal in a file, with one writing process; `claim` of a sweep's folder sees to that.
 
     Attributes:
-      damage: text for the user about damaged lines, from the first of which on the journal was set aside; '' if there
+      damage: text for the user about damaged lines; the journal from the first one on was set aside. '' if there
         were none.
     """
 
     def __init__(self, path: pathlib.Path, writable: bool) -> None:
         """Reads the journal, if there is one. Unless `writable`, lines are appended in memory only.
 
-        If writable, an incomplete end, as a kill leaves it, is removed, and a damaged journal is renamed and replaced
+        If writable, an incomplete end, left by a kill, is removed, and a damaged journal is renamed and replaced
         by its intact beginning.
         """
         self._path, self._writable = path, writable
@@ -162,7 +162,7 @@ def _parse_line(line: bytes, crc: int, strict: bool) -> dict[str, Any] | None:
 
 
 def _can_replay(logs: list[dict[str, Any]]) -> bool:
-    """Returns whether Optuna can make trials of these lines."""
+    """Returns whether Optuna can replay these lines as trials."""
 
     class Lines(BaseJournalBackend):
         def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:

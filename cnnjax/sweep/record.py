@@ -56,17 +56,17 @@ class Sweep:
 
     @functools.cached_property
     def space(self) -> dict[str, BaseDistribution]:
-        """The distribution of each setting."""
+        """Returns the distribution of each setting."""
         return distributions(self.settings.space, Config(**self.settings.config))
 
     @property
     def resumable(self) -> tuple[str, ...]:
-        """The config fields that may differ between a trial and its run: not searched, without effect on results."""
+        """Returns the config fields that may differ between a trial and its run: not searched, no effect on results."""
         searched = {current_name(name).partition(".")[0] for name in self.settings.space}
         return tuple(name for name in RESUMABLE if name not in searched)
 
     def transaction(self) -> contextlib.AbstractContextManager[None]:
-        """Context manager whose changes of the record all survive a kill, or none. Has no effect on a database."""
+        """Context manager: a kill leaves all of its changes to the record, or none. Has no effect on a database."""
         return self.journal.transaction() if self.journal else contextlib.nullcontext()
 
     def is_sampled(self, trial: FrozenTrial) -> bool:
@@ -226,7 +226,7 @@ def _trial_of_folder(sweep: Sweep, number: int) -> FrozenTrial | None:
 def _why_rejected(sweep: Sweep, trial: FrozenTrial) -> str:
     """Returns why the result of a complete trial does not count; '' if its runs have its settings and its value.
 
-    A run whose folder was deleted is not missed.
+    A run whose folder was deleted is ignored.
     """
     if not sweep.is_sampled(trial):
         return UNSAMPLED

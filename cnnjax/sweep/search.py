@@ -66,7 +66,7 @@ class _Search:
             self._enqueue_grid()
 
     def _replace_unsampled(self, trial: Trial, frozen: FrozenTrial) -> None:
-        """Records that a trial without all its settings has failed. If it was enqueued, it is once more."""
+        """Records that a trial without all its settings has failed. If it was enqueued, enqueues it again."""
         with self.sweep.transaction():
             self._fail(trial, UNSAMPLED)
             if point := frozen.system_attrs.get("fixed_params"):

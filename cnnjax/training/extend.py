@@ -1,4 +1,4 @@
-"""Another duration for a run that exists: allowed where the steps it has done would have been the same."""
+"""Changes the duration of an existing run: allowed if its steps so far would have been the same."""
 
 import pathlib
 
@@ -16,7 +16,7 @@ from cnnjax.training.setup import Setup
 
 
 def check_duration(setup: Setup, folder: pathlib.Path) -> None:
-    """Checks that the run in `folder` may go on with the duration of `setup`; any may if there is no such run.
+    """Checks that the run in `folder` may continue with the duration of `setup`; a new run may have any.
 
     With the new duration from the start, the run must have done the same steps: the final parameters then are the same,
     bit for bit. Raises InputError if the learning rates so far, the steps at which layers are unfrozen or those of the

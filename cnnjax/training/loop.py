@@ -65,7 +65,7 @@ def train(
 ) -> TrainResult:
     """Trains a network up to the last step, and resumes from the newest checkpoint in `folder` if there is one.
 
-    A run that exists may go on with another duration, even a finished one, where `extend.check_duration` allows it.
+    An existing run, even a finished one, may continue with another duration where `extend.check_duration` allows it.
 
     Args:
       config: settings of the run.

@@ -1,4 +1,4 @@
-"""Trains published weights again from nothing by their card, and compares the result: `cnnjax reproduce`."""
+"""Retrains published weights from scratch by their card, and compares the result: `cnnjax reproduce`."""
 
 import dataclasses
 import functools
@@ -67,11 +67,11 @@ class Reproduction:
 
 
 def reproduce(name: str, folder: pathlib.Path, *, data_dir: str = "", console: Console | None = None) -> Reproduction:
-    """Trains published weights from nothing by their card, and compares the result with them.
+    """Trains published weights from scratch by their card, and compares the result with them.
 
     Args:
       name: name of weights that are trained here, as in 'cnnjax:lenet5.digits'.
-      folder: the run's folder; a run that was stopped goes on, and a complete one is compared only.
+      folder: the run's folder; a stopped run is resumed, and a complete one is only compared.
       data_dir: folder of the data sets; '' for the default one.
       console: shows the progress; None for the terminal.
 
@@ -85,7 +85,7 @@ def reproduce(name: str, folder: pathlib.Path, *, data_dir: str = "", console: C
     examples = load(card.config.dataset, card.config.test_split, data_dir, log)
     if remark := changed_since(card.data, examples):
         log(f"{name}: {remark}")
-    log(f"{name}: training from nothing by its card, where it took {card.minutes:g} min on {card.stack['processor']}")
+    log(f"{name}: training from scratch by its card, where it took {card.minutes:g} min on {card.stack['processor']}")
     train(dataclasses.replace(card.config), folder, data_dir=data_dir, console=console)
     network = pretrained.load(folder)
     actual = _arrays(network, mesh)

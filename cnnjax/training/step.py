@@ -85,7 +85,7 @@ def train_step(
     count = config.grad_accum_steps
 
     # The whole batch is augmented and mixed before it is split, so that micro-batches do not change what is drawn.
-    # Before 0.3 each micro-batch drew by its number: with the 0 of the first, runs of a single one still draw the same.
+    # Before 0.3 each micro-batch folded in its index: with index 0, runs with one micro-batch draw the same as then.
     augment_key, mix_key = (jax.random.fold_in(key, 0) for key in (augment_key, mix_key))
     drawn = augment_key, batch["image"], batch["example"], batch["epoch"]
     inputs, targets = mix(mix_key, prepare(*drawn), batch["label"])

@@ -18,7 +18,7 @@ from cnnjax.visualize.image_prior import ImagePrior
 SHIFT, DEGREES, SCALE = 1 / 16, 5.0, 1.1  # largest random shift, as a fraction of a side, rotation and scale
 LEARNING_RATE, LAST_RATE = 0.1, 0.05  # of Adam, for white coefficients; the last step's, as a fraction of the first's
 STRICT = 0.5  # fraction of the steps in which the penalties count in full
-LEAD = 1.0  # later they do so with this lead over the best real image, in standard deviations, and not at all without
+LEAD = 1.0  # afterwards only at this lead over the best real image (standard deviations), not at all without one
 STEPS_PER_CALL = 16  # of the compiled loop; a report of progress follows each call
 
 
@@ -65,7 +65,7 @@ def ascend(
     """Returns an image for each channel, float32 [K, H, W, C] in (0, 1), after `steps` steps of Adam.
 
     The image of a channel depends on `seed` and on the channel, not on the other channels. `progress` is called with
-    the numbers of steps done and of all.
+    the number of steps done and the total.
     """
     optimizer = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, steps, LAST_RATE))
     loss = _make_loss(excitation, prior, targets, penalty)

@@ -1,4 +1,4 @@
-"""Attribution: which pixels of an image speak for a class, by methods whose maps can be compared.
+"""Attribution: which pixels of an image support a class, by methods whose maps can be compared.
 
 Each method is a function of a `Scorer`, the variables, the network's inputs and a class for each. METHODS names them.
 """
@@ -67,7 +67,7 @@ class Scorer:
         return bool(self.class_maps(self.net.variables, self.normalize(batch), classes, is_exact=None).exact.all())
 
     def baseline(self, name: str, x: jax.Array) -> jax.Array:
-        """Returns the input without information that x is compared with, [1, H, W, C]: see `BASELINES`."""
+        """Returns the uninformative input that x is compared with, [1, H, W, C]: see `BASELINES`."""
         if name == "mean":
             return jnp.zeros((1, *x.shape[1:]), x.dtype)
         if name not in BASELINES:
@@ -150,7 +150,7 @@ def occlusion(
 ) -> Any:  # fmt: skip
     """Computes by how much the class's logit falls when a square is hidden (Zeiler, Fergus 2014, sec. 4.2, fig. 7).
 
-    A pixel has the mean over the squares that cover it. `window` is their side and `stride` their distance in pixels; 0
+    A pixel gets the mean over the squares covering it. `window` is their side and `stride` their distance in pixels; 0
     means an eighth of the image, and half the window. Squares are filled with the baseline.
     """
     window = window or max(1, round(min(x.shape[1:3]) / 8))
@@ -252,7 +252,7 @@ def attribute(
       options: keyword arguments of the method.
       variables: replace those of the network.
       scorer: compiled functions to use again, of the same network, shape and layer.
-      progress: called with the numbers of images done and of all.
+      progress: called with the number of images done and the total.
 
     Raises InputError for an unknown method, option, class or layer.
     """

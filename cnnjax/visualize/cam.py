@@ -20,7 +20,7 @@ class ClassMaps(NamedTuple):
     Attributes:
       maps: float32 [N, h, w].
       bias: float32 [N]: with CAM, the mean of a map plus the bias is the logit.
-      exact: bool [N]: the map is a CAM, and no Grad-CAM.
+      exact: bool [N]: the map is a CAM, not a Grad-CAM.
     """
 
     maps: jax.Array
@@ -57,7 +57,7 @@ def split_at(full: Function, features: Function, layer: str, x: jax.Array) -> tu
         if output in equation.outvars:
             position = equation.outvars.index(output)
             return features(x)[layer], _from_variable(whole, index, position, x)
-    raise InputError(f"layer {layer!r}: no such maps were found on the way to the logits")
+    raise InputError(f"layer {layer!r}: its maps were not found on the way to the logits")
 
 
 def _from_variable(whole: core.ClosedJaxpr, index: int, position: int, x: jax.Array) -> Function:

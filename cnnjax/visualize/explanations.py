@@ -17,7 +17,7 @@ CLIPPED = 99.5  # percentile of the absolute values at which colors saturate
 
 @dataclasses.dataclass(frozen=True)
 class Attribution:
-    """Which pixels speak for a class, by one method, for several images.
+    """The pixels that support a class, by one method, for several images.
 
     Attributes:
       method: a key of METHODS; 'grad_cam' if 'cam' was wanted of a network that has none.
@@ -77,14 +77,14 @@ class Attribution:
             counts = self.check.layers[:-1]
             titles += [f"last {count} random" if count > 1 else "last random" for count in counts] + ["all random"]
         adds_up = METHODS[self.method].adds_up
-        note = "Orange speaks for the class, blue against it. " if adds_up else "Gray is where the map is 0. "
+        note = "Orange supports the class, blue opposes it. " if adds_up else "Gray is where the map is 0. "
         if self.check is not None:
             note += (
                 "Right: the map when the last layers have random weights, with its rank correlation to the true one. "
             )
         return style.sheet(
             pictures, captions, columns=len(titles), column_titles=titles, caption_colors=colors, cell=1.0,
-            title=f"{METHODS[self.method].name[0].upper()}{METHODS[self.method].name[1:]}: what speaks for a class",
+            title=f"{METHODS[self.method].name[0].upper()}{METHODS[self.method].name[1:]}: evidence for a class",
             note=note + self.note[0].upper() + self.note[1:],
         )  # fmt: skip
 
@@ -107,7 +107,7 @@ def explain(
     check: bool = True,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Attribution:
-    """Explains predictions: which pixels speak for a class, and whether the maps depend on the weights at all.
+    """Explains predictions: which pixels support a class, and whether the maps depend on the weights at all.
 
     Args:
       net: the network.
@@ -118,7 +118,7 @@ def explain(
       layer: the layer of 'cam' and 'grad_cam'; '' for the last one with maps.
       options: keyword arguments of the method.
       check: computes the maps for random weights, too: see `sanity`.
-      progress: called with the numbers of steps done and of all.
+      progress: called with the number of steps done and the total.
 
     Raises InputError for an unknown method, option, class or layer, and for a network whose nonlinearities a backward
     rule does not know.

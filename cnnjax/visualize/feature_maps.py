@@ -60,7 +60,7 @@ class FeatureMaps:
     def figure(self, limit: Mapping[str, float] | None = None) -> Any:
         """Draws a sheet of a single layer, or a row of maps for each of several layers.
 
-        `limit` replaces the one of the result, for several figures of one scale.
+        `limit` replaces the result's own, for several figures on one scale.
         """
         single = len(self.maps) == 1
         columns = min(max(map(len, self.channels.values())) + single, 8 if single else CHANNELS_OF_EACH)

@@ -1,4 +1,4 @@
-"""Pictures through a training: one frame per checkpoint, by one scale of colors, as an animation."""
+"""Animations of a training: one frame per checkpoint, all on one color scale."""
 
 import inspect
 import io
@@ -52,7 +52,7 @@ def common_limit(results: Sequence[Result]) -> Limit | None:
 
 
 def draw(results: Sequence[Result]) -> list[Any]:
-    """Draws the figures of results of one kind by one scale of colors.
+    """Draws the figures of results of one kind on one color scale.
 
     A result with a field `limit`, the value at which its colors end, is drawn by `figure(limit=...)`. The heat maps
     that matplotlib colors, in any figure, get the range of all of them.
@@ -97,7 +97,7 @@ def render(figures: Sequence[Any], steps: Sequence[int]) -> list[Image.Image]:
 
 
 def save(frames: Sequence[Image.Image], path: pathlib.Path) -> list[pathlib.Path]:
-    """Writes frames as the animations `path`.gif and `path`.webp, which go on forever; returns the files.
+    """Writes frames as the animations `path`.gif and `path`.webp, which loop forever; returns the files.
 
     Each replaces an earlier one atomically. All frames of the GIF have the same 256 colors, so that none flickers.
     """

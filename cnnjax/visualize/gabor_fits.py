@@ -1,4 +1,4 @@
-"""Likeness of filters to Gabor functions: a least-squares fit to each, and to random filters as a control."""
+"""Similarity of filters to Gabor functions: a least-squares fit to each, and to random filters as a control."""
 
 import dataclasses
 import itertools
@@ -82,7 +82,7 @@ class GaborFits:
         return figure
 
     def _draw_pairs(self, axes: Any) -> None:
-        """Draws filters from the best-fitted to the worst, each above its fit, into axes of a unit a filter."""
+        """Draws filters from the best-fitted to the worst, each above its fit, into axes with one unit per filter."""
         count = min(MAX_DRAWN, len(self.r2))
         chosen = np.argsort(-self.r2, kind="stable")[np.linspace(0, len(self.r2) - 1, count).round().astype(int)]
         columns = min(8, count)
@@ -128,7 +128,7 @@ def gabor(net: TrainedNetwork, *, layer: str = "", seed: int = 0) -> GaborFits:
 def spatial_patterns(kernels: np.ndarray) -> np.ndarray:
     """Returns the spatial pattern [outputs, height, width] of each filter [height, width, inputs, outputs].
 
-    That times a vector of unit length of the inputs is the best approximation in least squares, a singular value
+    Its product with a unit vector over the inputs is the best least-squares approximation, by a singular value
     decomposition.
     """
     height, width, inputs, count = kernels.shape

@@ -52,14 +52,14 @@ def _read(path: pathlib.Path, data: DataInfo) -> np.ndarray:
 
 
 def equally_spaced(total: int, count: int) -> np.ndarray:
-    """Returns `count` of the indices 0 to total - 1, ascending and equally spaced; all if there are not so many."""
+    """Returns `count` of the indices 0 to total - 1, ascending and equally spaced; all if there are fewer."""
     return np.linspace(0, total - 1, min(count, total)).astype(int)
 
 
 def choose_examples(split: Split, count: int) -> Images:
     """Returns `count` examples of a split, equally spaced, so that every call has the same.
 
-    They are named by index and class. Raises InputError unless the split has so many.
+    They are named by index and class. Raises InputError if the split has fewer.
     """
     if not 1 <= count <= len(split):
         raise InputError(f"--examples={count}: expected 1 to {len(split):,}, the images of {split.name} {split.split}")

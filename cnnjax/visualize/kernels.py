@@ -35,7 +35,7 @@ class Filters:
       next_groups: number of groups in which the next convolution reads the outputs; 1 if it is not grouped.
       next_layer: its path; '' if there is none.
       channel: the only output channel to draw; None for all.
-      scale: 'all' filters are drawn by one scale, or 'each' by its own.
+      scale: 'all' filters are drawn on one scale, or 'each' on its own.
       limit: the largest absolute weight that is drawn.
     """
 
@@ -71,7 +71,7 @@ class Filters:
         return self.dead_by_norm | (False if self.dead_by_activation is None else self.dead_by_activation)
 
     def figure(self, limit: float | None = None) -> Any:
-        """Draws the filters of an image's channels as images, others by their slices of each input channel.
+        """Draws filters of 1 or 3 input channels as images, others as one slice per input channel.
 
         `limit` replaces the largest weight of the scale, for several figures of one scale.
         """
@@ -198,10 +198,10 @@ def filters(
 
     Args:
       net: the network.
-      images: uint8 [N, H, W, C] or a list of [H, W, C], by which dead filters are found; without, only by their norms.
+      images: uint8 [N, H, W, C] or a list of [H, W, C], used to find dead filters; without images, only norms are used.
       layer: path of the convolution, as `cnnjax summary` lists it; '' for the first.
       channel: draws this output channel alone; None draws all.
-      scale: 'all' draws the filters by one scale, 'each' every filter by its own.
+      scale: 'all' draws the filters on one scale, 'each' every filter on its own.
 
     Raises InputError for an unknown convolution, channel or scale, and for images if the network has no feature maps of
     the convolution.

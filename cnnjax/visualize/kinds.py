@@ -57,7 +57,7 @@ class Request:
       channel: a channel of the layer; None for the kind's own choice.
       class_index: a class; None for the kind's own choice.
       is_frame: there are several requests, one per checkpoint, whose pictures are compared.
-      progress: called with the numbers of steps done and of all, by a kind that takes long over one picture.
+      progress: called with the number of steps done and the total, by a kind that takes long over one picture.
     """
 
     net: "TrainedNetwork"
@@ -200,7 +200,7 @@ def _optimized(
 KINDS: Mapping[str, Kind] = MappingProxyType({
     "filters": Kind("filters of a convolution, the first by default: as images, or by input channel; norms, dead ones",
                     "network", _filters, cheap=True, uses=("layer", "channel")),
-    "gabor": Kind("likeness of filters to Gabor functions, beside that of random filters", "network", _gabor,
+    "gabor": Kind("similarity of filters to Gabor functions, compared with random filters", "network", _gabor,
                   uses=("layer",)),
     "maps": Kind("feature maps of an image: the channels of a layer, or the strongest ones of every layer", "images",
                  _maps, cheap=True, uses=("layer", "channel")),
@@ -208,11 +208,11 @@ KINDS: Mapping[str, Kind] = MappingProxyType({
                              _receptive_fields, cheap=True, uses=("layer", "channel")),
     "patches": Kind("the nine patches that excite a channel most, with their deconvnet projections", "data set",
                     _patches, uses=("layer", "channel")),
-    "attribution": Kind("which pixels speak for a class: integrated gradients, CAM, occlusion, SmoothGrad, ..., each "
+    "attribution": Kind("which pixels support a class: integrated gradients, CAM, occlusion, SmoothGrad, ..., each "
                         "beside its sanity check", "images", _attribution, uses=("layer", "class_index")),
     "localization": Kind("how well attribution finds the boxes of a data set, such as digits_clutter: IoU and the "
                          "pointing game", "data set", _localization),
-    "optimized": Kind("images optimized to excite channels or classes, beside the real ones that do so most",
+    "optimized": Kind("images optimized to excite channels or classes, beside the real ones that excite them most",
                       "data set", _optimized, uses=("layer", "channel", "class_index")),
 })  # fmt: skip
 

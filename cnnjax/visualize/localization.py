@@ -34,7 +34,7 @@ DEFAULT_METHODS = ("cam", "gradient", "guided", "smoothgrad", "occlusion")
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """How well methods locate what images show. Each field is float64 [methods].
+    """Localization scores of several methods. Each field is float64 [methods].
 
     Attributes:
       iou: mean intersection over union of the boxes.
@@ -124,7 +124,7 @@ def localize(
       methods: keys of `attribution.METHODS`.
       count: number of images, equally spaced in the split.
       shown: how many of them the figure shows.
-      progress: called with the numbers of maps done and of all.
+      progress: called with the number of maps done and the total.
 
     Raises InputError for a data set without boxes, for an unknown method, and for too few images.
     """

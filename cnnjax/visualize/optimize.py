@@ -147,7 +147,7 @@ def optimized_images(
     Args:
       net: the network, of any size of images, gray or color.
       images: real images, as in `net.predict`: to fit the prior to, and to compare with. A thousand suffice for the
-        prior; the more, the better the best of them.
+        prior; with more, the best of them is better.
       layer: a layer of `net.features`, or 'logits'.
       channels: indices of channels; for 'logits' also names of classes. () for `count` of them, equally spaced.
       count: number of channels where `channels` is (); fewer if the layer has fewer.
@@ -157,7 +157,7 @@ def optimized_images(
       steps: steps of Adam.
       beside: number of the best real images to return.
       seed: seed of the noise to start from and of the random views.
-      progress: called with the numbers of steps done and of all.
+      progress: called with the number of steps done and the total.
 
     Raises InputError for an unknown layer, channel, class, objective or prior, and for images that do not fit.
     """

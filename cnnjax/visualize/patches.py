@@ -158,7 +158,7 @@ def strongest_patches(
       layer: a layer of `net.features` with feature maps; '' for the last.
       channel: a channel or several; None for six that are equally spaced among those that any image excites.
       rule: of the projections, a key of `rules.RULES`; '' for 'deconvnet', or 'guided' if the network has no max pools.
-      progress: called with the numbers of images done and of all.
+      progress: called with the number of images done and the total.
 
     Of equal activations the first counts, so that the result is always the same. Raises InputError for an unknown layer
     or channel, a layer of vectors, and a data set without images.

@@ -74,7 +74,7 @@ class ReceptiveFields:
     def share(self, layer: str) -> float:
         """Returns the effective area as a fraction of the theoretical one inside the image.
 
-        Above 1 it can only be by means over all positions, through which the unit looks beyond its window.
+        It exceeds 1 only if means over all positions let the unit see beyond its window.
         """
         return float(self.effective(layer).sum()) / self.theoretical_area(layer)
 

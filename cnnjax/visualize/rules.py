@@ -97,7 +97,7 @@ def with_rule(function: Callable[[Any], Any], rule: str) -> Callable[[Any], Any]
     those of `function`, bit for bit. 'guided' and 'deconvnet' have no forward mode (jax.jvp).
 
     Args:
-      function: from images, or maps, to an array or a tree of arrays. What else it needs, it closes over.
+      function: from images, or maps, to an array or a tree of arrays. Anything else is closed over.
       rule: a key of RULES.
 
     Raises:
@@ -281,8 +281,8 @@ def _kind_of_sum(name: str, traced: Sequence[_Traced], rule: Rule) -> str:
 def _scan(equation: core.JaxprEqn, operands: list[Value], rule: Rule) -> list[Value]:
     """Computes a loop, jax.lax.scan, with the derivative of the rule in its body. What it carries is a signal."""
     params, body = equation.params, equation.params["jaxpr"]
-    # Operands are constants, what is carried, and arrays with a slice for each turn. Versions of JAX count them each in
-    # another way; in all, slices lack the first axis of their array.
+    # Operands are constants, what is carried, and arrays with a slice for each turn. JAX versions count them in
+    # different ways; in all, slices lack the first axis of their array.
     turns = [len(_shape(x)) > len(inner.shape) for x, inner in zip(equation.invars, body.in_avals, strict=True)]
     stacks = [len(_shape(x)) > len(inner.shape) for x, inner in zip(equation.outvars, body.out_avals, strict=True)]
     carried = len(operands) - sum(turns)

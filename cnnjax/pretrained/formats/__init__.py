@@ -70,7 +70,7 @@ def _check(path: pathlib.Path, arrays: Arrays) -> None:
     """Raises InputError for arrays of complex numbers, and for names that cannot be shown."""
     for name, array in arrays.items():
         if len(name) > MAX_NAME or not name.isprintable():
-            raise InputError(f"{path}: {name[:40]!a} is no name of an array: {len(name):,} characters")
+            raise InputError(f"{path}: {name[:40]!a} is not an array name: it has {len(name):,} characters")
         if array.dtype.kind == "c":
             raise InputError(f"{path}: {name!r} has complex numbers; the weights of networks here are real")
 

@@ -28,7 +28,7 @@ from cnnjax.pretrained.formats import safetensors
 
 _WORKER = pathlib.Path(__file__).with_name("keras_worker.py")
 _SECONDS, _BYTES_PER_SECOND = 5, 20 << 20  # of CPU time: to start, and to read
-_MEMORY = 1 << 30  # of addresses, beside the file and its arrays
+_MEMORY = 1 << 30  # of address space, besides the file and its arrays
 _MAX_CONFIG_BYTES = 1 << 25
 _CHUNK = 1 << 20
 _NO_END = (-signal.SIGXCPU, -signal.SIGKILL)  # return codes of a process that took too much time

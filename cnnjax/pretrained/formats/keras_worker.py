@@ -5,7 +5,7 @@ time. It needs h5py and NumPy alone. The output is a safetensors file. On an err
 error has the reason.
 
 Usage: keras_worker.py FILE < LIMITS, where LIMITS is a JSON list: the most bytes of all arrays, the seconds of CPU
-time, the bytes of addresses, and the names as in `_read_keras3`.
+time, the bytes of address space, and the names as in `_read_keras3`.
 """
 
 import json
@@ -169,7 +169,7 @@ def _class_and_number(name: str) -> tuple[str, int]:
 
 
 def limit(seconds: int, addresses: int) -> None:
-    """Limits the CPU time and the addresses of this process, where the system can."""
+    """Limits CPU time and address space of this process, where the system can."""
     try:
         import resource
     except ImportError:  # Windows

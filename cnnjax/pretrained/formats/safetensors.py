@@ -1,7 +1,7 @@
 """Reader of safetensors files: the length of a header, 8 bytes; the header, JSON; and the numbers of the arrays.
 
-https://github.com/huggingface/safetensors#format. The library of that name cannot give types to NumPy that NumPy does
-not have, such as floating-point numbers of 8 bits.
+https://github.com/huggingface/safetensors#format. The library of that name cannot return dtypes that NumPy does
+not have, such as 8-bit floating-point numbers.
 """
 
 import json
@@ -26,7 +26,7 @@ DTYPES: dict[str, Any] = {
     "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "C64": "complex64",
 }  # fmt: skip
 METADATA = "__metadata__"  # key of the header under which there are no arrays
-_MAX_HEADER_BYTES = 25_000_000  # of JSON, which takes up to twenty times as much as Python's objects
+_MAX_HEADER_BYTES = 25_000_000  # of JSON, whose Python objects take up to twenty times as much
 _MAX_DIMENSIONS = 32
 
 

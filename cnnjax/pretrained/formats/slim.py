@@ -46,7 +46,7 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _is_archive(path: pathlib.Path) -> bool:
-    """Returns whether a file is compressed by gzip, as no checkpoint is."""
+    """Returns whether a file is gzip-compressed; no checkpoint is."""
     if not path.is_file():
         return False
     with path.open("rb") as file:

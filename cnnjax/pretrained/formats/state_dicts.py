@@ -35,7 +35,7 @@ def find(
 ) -> dict[str, dict[str, Array]]:
     """Returns the tensors by name of every part of `content` that has any, by the name of the set.
 
-    Other values beside tensors, such as epochs and options, are passed over, and so are the states of optimizers and
+    Other values beside tensors, such as epochs and options, are ignored, and so are the states of optimizers and
     schedulers, and sets without a kernel if others have one. Returns {} if there are no tensors.
 
     Args:
@@ -84,7 +84,7 @@ def choose(names: Sequence[str], key: str = "") -> str:
     ranks = {name: _rank(name) for name in names}
     best = [name for name in names if ranks[name] == min(ranks.values())]
     if len(best) > 1:
-        raise InputError(f"holds {len(names)} sets of weights: write one of {_shown(names)} behind the file's name")
+        raise InputError(f"holds {len(names)} sets of weights: append one of {_shown(names)} to the file's name")
     return best[0]
 
 

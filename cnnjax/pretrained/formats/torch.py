@@ -35,7 +35,7 @@ def read(path: pathlib.Path, choose: state_dicts.Choice = state_dicts.choose) ->
 
     Args:
       path: the file.
-      choose: returns which one of several state dicts is read, of their names by `state_dicts.find`.
+      choose: returns the state dict to read, given the names that `state_dicts.find` returns.
 
     Raises InputError for a file that is damaged or has no state dict, and what `choose` raises.
     """
@@ -87,7 +87,7 @@ def _member(archive: zipfile.ZipFile, name: str, max_bytes: int) -> bytes:
     try:
         member = archive.getinfo(name)
     except KeyError:
-        raise InputError(f"is cut, or damaged: no {shown(name)} in it") from None
+        raise InputError(f"is truncated or damaged: no {shown(name)} in it") from None
     if member.compress_type != zipfile.ZIP_STORED:
         raise InputError(f"refused to unpack {shown(name)}: PyTorch does not compress it")
     limits.check_size(shown(name), member.file_size, max_bytes)

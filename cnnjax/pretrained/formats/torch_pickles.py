@@ -1,4 +1,4 @@
-"""Tensors out of the inert pickle of a PyTorch file, without PyTorch: see `cnnjax.data.safe_pickle`.
+"""Tensors from the inert pickle of a PyTorch file, without PyTorch: see `cnnjax.data.safe_pickle`.
 
 A tensor is a record of a call with a storage, a shape and strides. A storage is a persistent id that names a flat array
 of numbers elsewhere in the file.
@@ -95,7 +95,7 @@ def parse_storage(identity: Any) -> Storage:
         case ("storage", Record(name=name), str(key), _, int(), (_, int(start), int(count))):
             pass
         case _:
-            raise InputError("the pickle refers to something else than a storage")
+            raise InputError("the pickle refers to something other than a storage")
     dtype = name.removeprefix("torch.").removeprefix("storage.").removesuffix("Storage")
     if dtype not in (*DTYPES, _UNTYPED) or not (_is_size(start) and _is_size(count)):
         raise InputError(f"a storage of another type than PyTorch's: {shown(name)}")
@@ -202,5 +202,5 @@ class ModuleReader:
 
 
 def shown(name: str) -> str:
-    """Returns a name out of a file for a message: short, and without characters that control a terminal."""
+    """Returns a name from a file for a message: short, and without characters that control a terminal."""
     return ascii(name[:80])[1:-1]
