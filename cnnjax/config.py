@@ -310,7 +310,7 @@ def parse_duration(duration: str, *, epoch: float, total: int = 0) -> float:
         raise InputError(f"{duration!r} is too long; expected at most {most:,}{'%' if word == '%' else ''}")
     if word == "%" and not total:
         raise InputError(
-            f"{duration!r} is a part of the whole training; expected its length, as in '15 epochs' or '64000 steps'"
+            f"{duration!r} is a fraction of the training; expected a length, as in '15 epochs' or '64000 steps'"
         )
     return value
 

@@ -194,7 +194,7 @@ def read_facts(path: str) -> tuple[Any, ...]:
 
         facts = tuple(module.get_facts())
         if not facts or not all(isinstance(fact, Fact) for fact in facts):
-            raise InputError("get_facts() returned something else than a tuple of cnnjax.study.facts.Fact")
+            raise InputError("get_facts() returned something other than a tuple of cnnjax.study.facts.Fact")
     return facts
 
 

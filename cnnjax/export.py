@@ -282,9 +282,7 @@ def write(
         described = Description(network.config, network.data)
         state_dicts.write(path, state_dict(network, step, log, names), described.to_json())
         if left_out := described.left_out():
-            log(
-                f"{path} lacks {', '.join(left_out)}, of many values: with these weights, read the run's folder instead"
-            )
+            log(f"{path} omits {', '.join(left_out)} (too large): to use these weights, load the run's folder instead")
         return [path]
     options = (network, step, log, shape)
     if path.suffix == ONNX:

@@ -95,7 +95,7 @@ def read(path: pathlib.Path, limit: int = MAX_BYTES) -> bytes:
         with open(descriptor, "rb") as file:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise InputError(f"{path} is no regular file")
+                raise InputError(f"{path} is not a regular file")
             if status.st_size > limit:
                 raise InputError(f"{path} has {status.st_size:,} bytes; expected at most {limit:,}")
             return file.read()

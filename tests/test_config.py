@@ -171,7 +171,7 @@ def test_what_is_no_duration_is_refused(duration: Any) -> None:
 
 @pytest.mark.parametrize("duration", ["50%", "0%", " 12.5 % "])
 def test_the_whole_training_has_no_length_in_percent(duration: str) -> None:
-    message = f"{duration!r} is a part of the whole training; expected its length, as in '15 epochs' or '64000 steps'"
+    message = f"{duration!r} is a fraction of the training; expected a length, as in '15 epochs' or '64000 steps'"
     with pytest.raises(InputError, match=re.escape(message)):
         parse_recipe(Config(duration=duration))
     assert parse_recipe(Config(eval_every="50%")).config.eval_every == "50%"

@@ -112,7 +112,7 @@ def a_large_one(path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (a_pipe, "x.json is no regular file"),
+        (a_pipe, "x.json is not a regular file"),
         (pathlib.Path.mkdir, "x.json cannot be read: Is a directory"),
         (a_link, "x.json cannot be read: it is a link"),
         (a_deep_one, "x.json is damaged: maximum recursion depth exceeded"),

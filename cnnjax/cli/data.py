@@ -163,11 +163,11 @@ def _remove(args: argparse.Namespace, console: "Console") -> int:
         log(f"{path} ({remove.size_of(path) / 1e6:,.1f} MB)")
     if not args.yes:
         if not sys.stdin.isatty():
-            raise InputError(f"nobody can be asked whether to remove {args.name}: give --yes")
+            raise InputError(f"no terminal to confirm the removal of {args.name}: pass --yes")
         if input("Remove these folders? [y/N] ").strip().lower() not in ("y", "yes"):
             log("nothing was removed")
             return 1
-    log(f"{args.name} is removed: {remove.remove(args.name, args.data_dir) / 1e6:,.1f} MB are free again")
+    log(f"removed {args.name}: freed {remove.remove(args.name, args.data_dir) / 1e6:,.1f} MB")
     return 0
 
 

@@ -93,4 +93,4 @@ def _check_card_flags(args: argparse.Namespace) -> None:
     if not args.workdir or args.step != "last" or not args.to.endswith((".safetensors", ".pth", ".pt")):
         raise InputError("--card is for a weight file of a run's last checkpoint: --workdir=DIR --to=FILE.safetensors")
     if missing := [name for name in ("about", "license") if not getattr(args, name)]:
-        raise InputError(f"--{missing[0]} is missing: a card says it")
+        raise InputError(f"--{missing[0]} is missing: a card needs it")

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         result = reproduce(args.name, folder, data_dir=args.data_dir, console=console)
     except Interrupted as interruption:
         if jax.process_index() == 0:
-            log(f"{interruption}; the same command goes on")
+            log(f"{interruption}; rerun the command to resume")
         return 128 + interruption.signal
     if jax.process_index() == 0:
         log(result.describe(), style="bold")

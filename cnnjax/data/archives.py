@@ -52,7 +52,7 @@ def members(file: BufferedIOBase, start: int, end: int) -> Iterator[Member]:
             return
         size, kind = _number(header[124:136]), header[156:157]
         if sum(header[:148]) + 8 * ord(" ") + sum(header[156:]) != _number(header[148:156]):
-            raise ValueError("no header of tar where one is expected")
+            raise ValueError("expected a tar header")
         start += _BLOCK
         if start + size > end:
             raise ValueError(f"a file of {size:,} bytes, where at most {max(end - start, 0):,} are left")
@@ -74,7 +74,7 @@ def _number(field: bytes) -> int:
     """Returns an octal number of a header. Raises ValueError for another form, such as that of sizes above 8 GB."""
     digits = field.strip(b" \0")
     if not digits.isdigit():
-        raise ValueError("a header of tar with an invalid number")
+        raise ValueError("a tar header with an invalid number")
     return int(digits, 8)
 
 
@@ -128,7 +128,7 @@ def _index(where: pathlib.Path, file: BufferedIOBase, start: int, end: int) -> T
     try:
         return Tar(where, file, tuple(members(file, start, end)))
     except DAMAGED as error:
-        raise InputError(f"{where} is truncated or no tar: {error}") from error
+        raise InputError(f"{where} is truncated or not a tar: {error}") from error
 
 
 def read_tar_gz(path: pathlib.Path, sizes: dict[str, int]) -> dict[str, bytes]:
@@ -155,7 +155,7 @@ def read_tar_gz(path: pathlib.Path, sizes: dict[str, int]) -> dict[str, bytes]:
         raise
     except DAMAGED as error:
         size = f"{path.stat().st_size:,} bytes, of which at most {most:,} are unpacked"
-        raise InputError(f"{path} ({size}) is truncated or no tar.gz: {error}") from error
+        raise InputError(f"{path} ({size}) is truncated or not a tar.gz: {error}") from error
     for name in sizes:
         if name not in contents:
             raise InputError(f"{path} has no {name}; expected {', '.join(sizes)}")

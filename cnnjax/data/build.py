@@ -168,7 +168,7 @@ def _prepare(
         checked = folders.check(tree, _progress_logger(f"{name}: checking", "images", log))
         shape, bit_depth = checked.shape, checked.bit_depth
         if bit_depth:
-            log(f"{name}: the images of more than 8 bits have {bit_depth} at most; the upper 8 of these are kept")
+            log(f"{name}: images with more than 8 bits per channel use up to {bit_depth}; the upper 8 are kept")
         entry = Dataset(
             "", (0, 0, 0), counts, tree.classes, f"Images in the class folders of {folders.printable(folder.name)}."
         )
@@ -191,7 +191,7 @@ def _log_remarks(name: str, tree: folders.ClassFolders, log: Callable[[str], Non
     """Logs what may surprise a user about a tree of class folders: skipped files, or a single class."""
     if tree.skipped:
         log(
-            f"{name}: {len(tree.skipped):,} other files are no images and are skipped "
+            f"{name}: {len(tree.skipped):,} other files are not images and are skipped "
             f"({folders.summarize_files(tree.skipped)}), such as {folders.printable(tree.skipped[0])}"
         )
     if len(tree.classes) == 1:

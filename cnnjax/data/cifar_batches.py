@@ -103,7 +103,7 @@ def _parse_pickle(
         pixels = pickled_arrays.to_array(batch["data"])
         labels = [_labels(batch[key], key) for key in cifar_format.label_keys]
     except InputError as error:
-        raise InputError(f"{where} ({len(data):,} bytes) is truncated or no CIFAR batch: {error}") from error
+        raise InputError(f"{where} ({len(data):,} bytes) is truncated or not a CIFAR batch: {error}") from error
     if pixels.shape != (count, pixels_per_image) or pixels.dtype != np.uint8:
         shape = "x".join(map(str, pixels.shape))
         raise InputError(f"{where} holds {shape} {pixels.dtype}, expected {count}x{pixels_per_image} uint8")

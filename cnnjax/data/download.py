@@ -47,7 +47,7 @@ def fetch(
     path.parent.mkdir(parents=True, exist_ok=True)
     for url in urls:
         if not _is_protected(url, digest):
-            reasons.append(f"{url}: not used, because neither https nor a full digest protects what it sends")
+            reasons.append(f"{url}: not used, because neither https nor a full digest protects its content")
             continue
         log(f"downloading {url}")
         try:

@@ -66,7 +66,7 @@ def scan(folder: pathlib.Path) -> ClassFolders:
     top = _folders_in(folder)
     roots = {path.name: path for path in top if path.name in SPLITS}
     if roots and (others := [path for path in top if path.name not in roots]):
-        raise InputError(f"{printable(others[0])} is no split, beside {', '.join(roots)}; expected {', '.join(SPLITS)}")
+        raise InputError(f"{printable(others[0])} is not a split as {', '.join(roots)}; expected {', '.join(SPLITS)}")
     roots = {split: roots[split] for split in SPLITS if split in roots} or {"train": folder}
     class_folders = {split: _class_folders(root) for split, root in roots.items()}
     names = class_folders.get("train") or {name for paths in class_folders.values() for name in paths}
@@ -76,7 +76,7 @@ def scan(folder: pathlib.Path) -> ClassFolders:
     for split, paths in class_folders.items():
         for name, path in paths.items():
             if name not in names:
-                raise InputError(f"{printable(path)} is no class of the split train; {nearest(name, classes)}")
+                raise InputError(f"{printable(path)} is not a class of the split train; {nearest(name, classes)}")
             if deeper := _folders_in(path):
                 raise InputError(
                     f"{printable(deeper[0])} is a folder inside a class folder; expected <split>/<class>/ or <class>/, "

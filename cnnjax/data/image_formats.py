@@ -65,7 +65,7 @@ def read_file(path: pathlib.Path) -> bytes:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise InputError("no regular file")
+            raise InputError("not a regular file")
         if status.st_size > (limit := max_pixels() * MAX_BYTES_PER_PIXEL):
             raise InputError(
                 f"{status.st_size:,} bytes: more than the {limit:,} that the largest image needs; the environment "
@@ -74,7 +74,7 @@ def read_file(path: pathlib.Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         missing = path.is_symlink() and not path.exists()
-        raise InputError("a link to nothing" if missing else error.strerror or str(error)) from error
+        raise InputError("a broken link" if missing else error.strerror or str(error)) from error
 
 
 @contextlib.contextmanager

@@ -83,8 +83,8 @@ def changed_since(data: DataInfo, split: Any) -> str:
             difference = f"class {first[0]} was {first[1]!r} and is now {first[2]!r}"
         return f"the data set {name!r} was rebuilt since the training: {difference}"
     if before.get("bytes") != now["bytes"]:
-        return f"the data set {name!r} was rebuilt since the training: its files have other sizes"
+        return f"the data set {name!r} was rebuilt since the training: its file sizes differ"
     digests, digests_now = before.get("digests", {}), now.get("digests", {})
     if changed := [split for split in digests if digests_now.get(split, digests[split]) != digests[split]]:
-        return f"the data set {name!r} was rebuilt since the training: the images of {changed[0]!r} are others"
+        return f"the data set {name!r} was rebuilt since the training: the images of {changed[0]!r} differ"
     return ""

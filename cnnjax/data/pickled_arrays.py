@@ -46,7 +46,7 @@ def to_array(value: Any) -> np.ndarray:
         data = data.encode("latin1") if isinstance(data, str) else data  # of Python 2
         return _array(data, _dtype(dtype), shape, order)
     except (AttributeError, LookupError, TypeError, ValueError):  # InputErrors, too
-        raise InputError("the pickle has an object that is no valid array of numbers") from None
+        raise InputError("the pickle has an object that is not a valid array of numbers") from None
 
 
 def _dtype(value: Any) -> np.dtype:

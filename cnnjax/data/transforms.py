@@ -41,7 +41,7 @@ def resize(image: np.ndarray, size: Size, filter: str = "area", antialias: bool 
         raise unknown("filter of resize:", filter, FILTERS)
     if not antialias:
         if filter != "bilinear":
-            raise InputError(f"resize(filter={filter!r}, antialias=False): only 'bilinear' goes without antialiasing")
+            raise InputError(f"resize(filter={filter!r}, antialias=False): only 'bilinear' supports this")
         return _resample(image, height, width, average=False)
     if filter == "area":
         return _resize_exactly(image, height, width)

@@ -102,5 +102,5 @@ def _result(folder: pathlib.Path, first: pathlib.Path) -> dict:
         raise InputError(f"{folder}: its training is not complete")
     config = pretrained.load(first).config
     if changed := workdir.changed_settings(folder, config, (*RESUMABLE, "seed")):
-        raise InputError(f"{folder} is no run of the same config as {first}: {changed}")
+        raise InputError(f"{folder} is not a run of the same config as {first}: {changed}")
     return sealed.read_json(folder / "result.json")

@@ -259,7 +259,7 @@ def _tests(runs: Sequence[ComparedRun]) -> tuple[list[Pair], list[str]]:
             places.append((i, j))
             tests.append(paired_test(a.scores.is_correct, b.scores.is_correct))
     if missing := [run.letter for run in runs if run.scores is None]:
-        untested.append(f"No paired tests with {', '.join(missing)}: no evaluation of its single images")
+        untested.append(f"No paired tests with {', '.join(missing)}: no scores of single images")
     return [Pair(i, j, test) for (i, j), test in zip(places, corrected(tests), strict=True)], untested
 
 
@@ -271,7 +271,7 @@ def why_unpaired(a: ImageScores, b: ImageScores) -> str:
         return f"their data sets are {datasets[0]} and {datasets[1]}"
     contents = [{name: value for name, value in scores.identity.items() if name != "split"} for scores in (a, b)]
     if contents[0] != contents[1]:
-        return f"the data set {datasets[0]} was built anew from other files between their evaluations"
+        return f"the data set {datasets[0]} was rebuilt from other files between their evaluations"
     if a.classes != b.classes:
         return f"their classes differ ({len(a.classes)} and {len(b.classes)}, or other names)"
     if a.ranges != b.ranges or not np.array_equal(a.labels, b.labels):

@@ -100,7 +100,7 @@ def sentences(comparison: RunComparison) -> list[str]:
         best = max(tested, key=lambda place: _accuracy(comparison.runs[place]))
         pairs = tuple(pair for pair in pairs if best in (pair.first, pair.second))
         omitted = [
-            f"Listed are the tests of {comparison.runs[best].letter}, the most accurate run: {len(pairs)} of "
+            f"Only the tests of {comparison.runs[best].letter}, the most accurate run, are listed: {len(pairs)} of "
             f"{len(comparison.pairs)}; compare two runs for another pair"
         ]
     return [*(pair_sentence(comparison.runs, pair) for pair in pairs), *omitted, *comparison.untested]
@@ -118,7 +118,7 @@ def pair_sentence(runs: Sequence[ComparedRun], pair: Pair) -> str:
     """
     test, (a, b) = pair.test, (runs[pair.first].letter, runs[pair.second].letter)
     if not test.only_first + test.only_second:
-        return f"{a} and {b} have the same {test.both:,} of {test.count:,} images right"
+        return f"{a} and {b} classify the same {test.both:,} of {test.count:,} images correctly"
     low, high = test.interval
     difference, b_images, a_images = test.difference, test.only_second, test.only_first
     if difference < 0:

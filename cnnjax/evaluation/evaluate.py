@@ -213,7 +213,7 @@ def _held_out(subject: _Subject, split: str, config: Config, data_dir: str) -> _
         raise InputError("calibrate = 'val_split': the run has no validation split; give another split of its data set")
     examples = load(subject.examples.name, split, data_dir)
     if overlap(examples.ranges, subject.examples.ranges):
-        raise InputError(f"calibrate = {split!r}: expected other images than the evaluated {subject.examples.split!r}")
+        raise InputError(f"calibrate = {split!r}: expected images outside the evaluated {subject.examples.split!r}")
     return _subject(subject.networks, examples, subject.match_classes, lambda line: None)
 
 
@@ -290,4 +290,4 @@ def _check_same_classes(data: Mapping[pathlib.Path | str, DataInfo]) -> None:
             counts = f"{len(expected)} and {len(classes)}"
             first_pair = class_difference(expected, classes)
             difference = f"{first_pair[1]!r} and {first_pair[2]!r}" if first_pair else counts
-            raise InputError(f"{first} and {name} are no ensemble: their classes differ ({difference})")
+            raise InputError(f"{first} and {name} cannot form an ensemble: their classes differ ({difference})")

@@ -26,7 +26,7 @@ def find_image_files(
         paths += inside
         if others:
             log(
-                f"{folders.printable(path)}: {len(others):,} other files are no images and are skipped "
+                f"{folders.printable(path)}: {len(others):,} other files are not images and are skipped "
                 f"({folders.summarize_files(others)}), such as {folders.printable(others[0])}"
             )
         if not inside:

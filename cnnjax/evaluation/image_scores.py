@@ -156,7 +156,7 @@ def open_images(scores: ImageScores, data_dir: str = "") -> Split:
     """
     examples = build.load(scores.description["dataset"], scores.description["split"], data_dir)
     if json.loads(json.dumps(examples.identity)) != dict(scores.identity):
-        raise InputError(f"the data set {examples.name!r} is another than was evaluated: evaluate the network again")
+        raise InputError(f"the data set {examples.name!r} is not the one evaluated: evaluate the network again")
     return examples
 
 

@@ -215,7 +215,7 @@ class Predictor:
             for i, path in enumerate(done["paths"]):
                 row, error = rows.get(i), done["errors"].get(i, "")
                 if row is not None and not np.isfinite(row).all():
-                    row, error = None, "the network's scores are no finite numbers: its weights may be too large"
+                    row, error = None, "the network's scores are not finite: its weights may be too large"
                 yield path, row, error
 
     def _classify_chunk(self, chunk: list[HostImage]) -> dict[str, Any]:

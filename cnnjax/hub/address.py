@@ -47,4 +47,4 @@ def parse(text: str) -> Address:
         return Address(match[1], match[2], match[3] or "")
     nearly = _NEARLY.fullmatch(text)
     hint = f"did you mean '{PREFIX}{nearly[1]}/{nearly[2]}'?" if nearly else f"as in {EXAMPLE}"
-    raise InputError(f"{text!r} is no address on the Hugging Face Hub: expected {PREFIX}OWNER/NAME, {hint}")
+    raise InputError(f"{text!r} is not an address on the Hugging Face Hub: expected {PREFIX}OWNER/NAME, {hint}")

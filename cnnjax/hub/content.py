@@ -163,10 +163,10 @@ def parse_manifest(text: bytes, source: str) -> Manifest:
     for entry in entries:
         if not KINDS[kind].names.fullmatch(entry.name):
             raise InputError(
-                f"{source}: {MANIFEST} lists {entry.name!r}, which is no file of a {kind}; nothing is taken"
+                f"{source}: {MANIFEST} lists {entry.name!r}, which is not a file of a {kind}; nothing is copied"
             )
     if lacking := set(KINDS[kind].required) - {entry.name for entry in entries}:
-        raise InputError(f"{source}: {MANIFEST} lists no {', '.join(sorted(lacking))}, which a {kind} cannot lack")
+        raise InputError(f"{source}: {MANIFEST} lists no {', '.join(sorted(lacking))}, which a {kind} requires")
     return Manifest(kind, entries)
 
 

@@ -25,7 +25,7 @@ MEANINGS = {
     "RevisionNotFoundError": "there is no such branch, tag or commit",
 }
 STATUSES = {
-    401: f"the Hub refuses your token, or wants one: {LOG_IN}",
+    401: f"the Hub rejects your token, or requires one: {LOG_IN}",
     403: "your token may not do this",
     409: "somebody else has just changed it; try again",
     412: "somebody else has just changed it; try again",

@@ -124,7 +124,7 @@ def read(path: pathlib.Path) -> Card:
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is no card of weights: {error}") from error
+        raise InputError(f"{path} is not a card of weights: {error}") from error
 
 
 @functools.cache

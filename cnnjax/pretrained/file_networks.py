@@ -191,7 +191,7 @@ def _expected_network(path: pathlib.Path, options: FileOptions, log: Log) -> Loa
                 "give them, as in 'constants((0.49, 0.48, 0.45), (0.25, 0.24, 0.26))'"
             )
         if not options.normalize and not options.may_lack:
-            log(f"{path.name}: it is not known how images were normalized, so they go in with values in [0, 1]; say it "
+            log(f"{path.name}: unknown normalization, so images are passed with values in [0, 1]; set it "
                 "with --normalize, as in 'imagenet', 'symmetric' or 'constants((0.5,), (0.25,))'")  # fmt: skip
     changes = {"model": options.model, "normalize": options.normalize}
     config = dataclasses.replace(described.config, **{name: text for name, text in changes.items() if text})

@@ -65,7 +65,7 @@ def match_for_transfer(
     if (wrong and not partial) or not taken:
         arrays = [f"{_short(p)} is {_shown(others, p)} there and {_shown(ours, p)} here" for p in wrong]
         hint = "; config.init_partial = True takes the layers that agree" if taken else ""
-        raise InputError(f"config.init = {source!r} is of another network: {_first_names(arrays, '; ')}{hint}")
+        raise InputError(f"config.init = {source!r} has another network: {_first_names(arrays, '; ')}{hint}")
 
     lines = [f"{len(taken)} of {len(ours)} arrays are initialized from {source}"]
     if head := sorted(_short(layer) for layer in heads & {_layer(path) for path in ours}):

@@ -145,7 +145,7 @@ def track(
         except Exception as error:  # of any library, for any reason
             has_failed = True
             reason = next(iter(str(error).strip().splitlines()), "")
-            log(f"{call.name} failed and is not used any more, the training goes on: {type(error).__name__}: {reason}")
+            log(f"{call.name} failed and is no longer used; training continues: {type(error).__name__}: {reason}")
 
     def start() -> Session:
         """Starts the run in the tracker, and keeps its id in the run's folder."""

@@ -22,7 +22,7 @@ def check_study(study: Study) -> None:
         if number < 1:
             raise InputError(f"a study of {number} {name}: expected at least 1")
     if study.max_seeds and study.max_seeds < study.seeds:
-        raise InputError(f"max_seeds={study.max_seeds}: expected at least the {study.seeds} of seeds, or 0 for as many")
+        raise InputError(f"max_seeds={study.max_seeds}: expected at least seeds = {study.seeds}, or 0 for no more")
     if unknown_arms := study.seeds_of.keys() - study.arms.keys():
         raise InputError(f"seeds_of: no arm {min(unknown_arms)!r}; {nearest(min(unknown_arms), study.arms)}")
     if study.claims and study.seeds_of:

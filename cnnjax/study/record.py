@@ -137,7 +137,7 @@ def read_report(path: pathlib.Path) -> StudyReport:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is damaged ({error}); `cnnjax study` writes it anew once it is removed") from error
+        raise InputError(f"{path} is damaged ({error}); remove it, and `cnnjax study` rewrites it") from error
 
 
 def _plain(value: Any) -> Any:

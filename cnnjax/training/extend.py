@@ -54,10 +54,10 @@ def _difference(setup: Setup, done: int, total: int, old_total: int) -> str:
         for n in (old_total, total)
     ]
     if any(min(step, done) != min(times[1][name], done) for name, step in times[0].items()):
-        return f"config.unfreeze = {setup.config.unfreeze!r} gives other steps with it"
+        return f"config.unfreeze = {setup.config.unfreeze!r} then gives other steps"
     if recipe.optim.monitors and _evaluations(setup, done, old_total) != _evaluations(setup, done, total):
         name = next(iter(recipe.optim.monitors))
-        return f"{name} has seen evaluations at other steps, at the former end for example"
+        return f"{name} has seen evaluations at other steps, such as the former end"
     return ""
 
 

@@ -97,7 +97,7 @@ def data_info(
         try:
             saved = workdir.read_data_info(folder)
         except InputError:
-            log(f"{folder}: data.json or statistics.npz is damaged, and is made again from the data set")
+            log(f"{folder}: data.json or statistics.npz is damaged, and is recomputed from the data set")
     if saved and (change := changed_since(saved, split)):
         raise InputError(
             f"{folder}: {change}. A run resumes only with the data it started with; pass another --workdir"

@@ -256,7 +256,7 @@ def _announce(setup: Setup, folder: pathlib.Path, log: Log, start: int, total: i
     if jax.default_backend() == "cpu":
         log(f"using {implementation_name(config.dtype)} for CPU convolutions")
     if start:
-        log(f"going on from step {start:,}")
+        log(f"resuming from step {start:,}")
 
 
 def _size(tree: Any) -> int:

@@ -127,7 +127,7 @@ def read_index(folder: pathlib.Path) -> list[Picture]:
     except FileNotFoundError:
         return []
     except (ValueError, TypeError) as error:
-        raise InputError(f"{path} is no index of pictures: move it away, or give another folder") from error
+        raise InputError(f"{path} is not an index of pictures: move it, or pass another folder") from error
 
 
 def _page(pictures: list[Picture]) -> str:

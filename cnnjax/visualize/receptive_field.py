@@ -181,7 +181,7 @@ def receptive_fields(
     if layer:
         check_layer(net, layer)
     elif position is not None or channel is not None:
-        raise InputError("a position and a channel are of one layer: give the layer, too")
+        raise InputError("a position or channel belongs to a layer: pass the layer, too")
     chosen = [layer] if layer else _spread(with_maps or list(all_fields), SHOWN_LAYERS)
     if channel is not None:
         check_channel(net, layer, channel)

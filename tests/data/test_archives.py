@@ -52,7 +52,7 @@ DAMAGED = {
     "a negative size": (header(b"-0000000010"), "an invalid number"),
     "a size in base 256": (header(b"\x80" + b"\0" * 3 + b"\1" + b"\0" * 7), "an invalid number"),
     "a size above the archive's": (header(b"77777777777"), "a file of 8,589,934,591 bytes, where at most"),
-    "a wrong checksum": (header(b"00000000001").replace(b"a", b"b", 1), "no header of tar"),
+    "a wrong checksum": (header(b"00000000001").replace(b"a", b"b", 1), "expected a tar header"),
     "names of names of names": (header(b"00000000000", b"x") * 1100 + header(b"77777777777"), "a file of 8,589"),
     "half a header": (header(b"00000000000")[:100], "it ends within a header"),
 }
@@ -63,7 +63,7 @@ def test_a_damaged_archive_is_refused(name: str, tmp_path: pathlib.Path) -> None
     data, words = DAMAGED[name]
     (tmp_path / "x.tar").write_bytes(data)
     with (
-        pytest.raises(InputError, match=f"x.tar is truncated or no tar: .*{words}"),
+        pytest.raises(InputError, match=f"x.tar is truncated or not a tar: .*{words}"),
         archives.open_tar(tmp_path / "x.tar"),
     ):
         pass

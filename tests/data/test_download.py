@@ -91,7 +91,7 @@ def test_without_a_digest_https_is_needed(url, digest, is_used, tmp_path):
     with pytest.raises(InputError, match="could not download x") as error:
         download.fetch([url], tmp_path / "x", digest, asked.append)
     assert asked == ([f"downloading {url}"] if is_used else [])
-    assert ("neither https nor a full digest protects what it sends" in str(error.value)) != is_used
+    assert ("neither https nor a full digest protects its content" in str(error.value)) != is_used
 
 
 def test_a_redirection_from_https_to_http_is_refused(tmp_path, monkeypatch):

@@ -50,7 +50,7 @@ NAMES = {
     "not UTF-8": ([os.fsdecode(b"caf\xe9/1.png")], r"'.*caf\\udce9' cannot name a class: .* is not UTF-8. Rename it"),
     "space": (["a/1.png", "a /1.png"], r"'.*/train/a' and '.*/train/a ' are one class, 'a'.* Merge or rename"),
     "accent": (["caf\u00e9/1.png", "cafe\u0301/1.png"], "are one class, 'caf\u00e9': .* how an accent is encoded"),
-    "class of val": (["a/1.png", "bees/1.png", "val/bee/1.png"], "val/bee is no class of .*; did you mean 'bees'"),
+    "class of val": (["a/1.png", "bees/1.png", "val/bee/1.png"], "val/bee is not a class of .*; did you mean 'bees'"),
 }
 
 
@@ -114,7 +114,7 @@ def test_what_is_skipped_and_a_single_class_are_said(tmp_path: pathlib.Path) -> 
     lines: list[str] = []
     build("mine", str(tmp_path), str(tmp_path.parent / f"{tmp_path.name}-data"), lines.append)
     text = "\n".join(lines)
-    assert "mine: 5 other files are no images and are skipped (2 .heic, 2 without a suffix, 1 .csv), such as" in text
+    assert "mine: 5 other files are not images and are skipped (2 .heic, 2 without a suffix, 1 .csv), such as" in text
     assert "mine: there is a single class, 'only': any network scores 100 % on it" in text
 
 
@@ -128,11 +128,11 @@ def test_the_first_broken_images_are_named_and_all_are_counted(tmp_path: pathlib
         build("mine", str(tmp_path), str(tmp_path.parent / f"{tmp_path.name}-data"), silent)
     message = str(error.value)
     assert message.startswith("6 of 8 images in ")
-    assert "train/a/3.png (a link to nothing); train/a/huge.png (" in message
+    assert "train/a/3.png (a broken link); train/a/huge.png (" in message
     assert "65536x65536, 4,294,967,296 pixels: more than the limit" in message
     assert "train/a/x.jpg (4 bytes: not a readable JPEG" in message
     assert "train/b/new\\nline.png (4 bytes" in message
-    assert "train/b/pipe.png (no regular file); and 1 more. Replace or remove them" in message
+    assert "train/b/pipe.png (not a regular file); and 1 more. Replace or remove them" in message
     assert not (tmp_path.parent / f"{tmp_path.name}-data" / "mine").exists()
 
 
@@ -184,7 +184,7 @@ def test_deep_images_are_scaled_by_the_bit_depth_of_the_data_set(tmp_path: pathl
         Image.fromarray(np.full((8, 8), value, np.uint16)).save(file)
     lines: list[str] = []
     build("mine", str(tmp_path), str(tmp_path.parent / f"{tmp_path.name}-data"), lines.append)
-    assert "mine: the images of more than 8 bits have 12 at most; the upper 8 of these are kept" in lines
+    assert "mine: images with more than 8 bits per channel use up to 12; the upper 8 are kept" in lines
     data = load("mine", "train", str(tmp_path.parent / f"{tmp_path.name}-data"), silent)
     decoded, labels = data.read(np.arange(3))
     assert {data.classes[label]: int(image[0, 0, 0]) for image, label in zip(decoded, labels, strict=True)} == {

@@ -70,12 +70,12 @@ def test_the_command_asks_before_it_removes(
     command = ["data", "remove", "digits", f"--data_dir={tmp_path / 'data'}"]
     monkeypatch.setattr("sys.stdin.isatty", lambda: False)
     assert cli.main(command) == 1
-    assert "nobody can be asked whether to remove digits: give --yes" in capsys.readouterr().err
+    assert "no terminal to confirm the removal of digits: pass --yes" in capsys.readouterr().err
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     for answer, status in (("n", 1), ("y", 0)):
         monkeypatch.setattr("builtins.input", lambda _, answer=answer: answer)
         assert cli.main(command) == status
-    assert "digits is removed: 0.7 MB are free again" in capsys.readouterr().out
+    assert "removed digits: freed 0.7 MB" in capsys.readouterr().out
     assert cli.main([*command, "--yes"]) == 1
 
 
@@ -96,7 +96,7 @@ def test_a_data_set_rebuilt_with_other_pixels_of_the_same_size_is_noticed(tmp_pa
     build("mine", str(source), root, silent, overwrite=True)
     now = load("mine", "train", root)
     assert now.identity["bytes"] == before.source["bytes"]
-    assert "'mine' was rebuilt since the training: the images of 'train' are others" in changed_since(before, now)
+    assert "'mine' was rebuilt since the training: the images of 'train' differ" in changed_since(before, now)
     older = DataInfo(before.classes, before.shape, source={**before.source, "digests": {}})
     assert changed_since(older, now) == ""  # of a version without digests
 

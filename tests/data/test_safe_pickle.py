@@ -42,7 +42,9 @@ def test_a_malicious_batch_is_refused_and_nothing_runs(tmp_path, call, protocol)
     args = {os.mkdir: (str(mark),), eval: (f"__import__('os').mkdir({str(mark)!r})",)}.get(call, (os.mkdir, str(mark)))
     batch = {b"data": Evil(call, *args), b"labels": [0]}
     (tmp_path / "raw" / PY / "test_batch").write_bytes(pickle.dumps(batch, protocol=protocol))
-    with pytest.raises(InputError, match=r"test_batch \(.* bytes\) is truncated or no CIFAR batch: .* no valid array"):
+    with pytest.raises(
+        InputError, match=r"test_batch \(.* bytes\) is truncated or not a CIFAR batch: .* not a valid array"
+    ):
         build("cifar10", str(tmp_path / "raw"), str(tmp_path / "data"), silent)
     assert not mark.exists()
 
@@ -154,7 +156,7 @@ INVALID = {
 @pytest.mark.parametrize("name", INVALID)
 def test_an_invalid_array_is_refused(name):
     record = safe_pickle.loads(b"\x80\x02" + INVALID[name] + b".")
-    with pytest.raises(InputError, match="no valid array of numbers"):
+    with pytest.raises(InputError, match="not a valid array of numbers"):
         pickled_arrays.to_array(record)
 
 
@@ -167,7 +169,7 @@ def test_a_batch_of_pointers_is_refused(tmp_path, key, wrapped):
     content = {"data": pixels, "labels": b"]"} | {key: value}
     batch = b"\x80\x02}" + b"".join(text(name) + one + b"s" for name, one in content.items()) + b"."
     (tmp_path / "raw" / PY / "test_batch").write_bytes(batch)
-    with pytest.raises(InputError, match=r"test_batch .* or no CIFAR batch: .*(no valid array|not integers)"):
+    with pytest.raises(InputError, match=r"test_batch .* or not a CIFAR batch: .*(not a valid array|not integers)"):
         build("cifar10", str(tmp_path / "raw"), str(tmp_path / "data"), silent)
 
 

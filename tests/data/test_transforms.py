@@ -76,7 +76,7 @@ def test_without_antialiasing_pixels_between_the_samples_do_not_count() -> None:
     ("call", "message"),
     [
         ("resize(8, filter='bilinaer')", "unknown filter of resize: 'bilinaer'; did you mean 'bilinear'"),
-        ("resize(8, filter='bicubic', antialias=False)", "only 'bilinear' goes without antialiasing"),
+        ("resize(8, filter='bicubic', antialias=False)", "only 'bilinear' supports this"),
         ("resize(60_000)", r"resize\(60000\): the result is 60000x60000, 3,600,000,000 pixels: more than the limit"),
         ("resize(90_000)", r"size = 90000: expected int of 1 to 65,535"),
     ],

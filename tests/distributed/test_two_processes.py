@@ -110,7 +110,7 @@ def test_two_processes_stop_together_and_one_goes_on(
     assert said(results[1][1]) == []
     status, out, err = tiny.wait(tiny.start(config, tmp_path / "run", digits_dir, devices=2))
     assert status == 0, err
-    assert "going on from step 50" in out
+    assert "resuming from step 50" in out
     assert checkpoint.steps(tmp_path / "run")[-1] == 120
 
 
@@ -140,7 +140,7 @@ def test_without_one_of_its_processes_a_run_ends_and_can_go_on(
     tiny.wait(processes[victim])
     status, out, err = tiny.wait(tiny.start(config, tmp_path, digits_dir))
     assert (status, err) == (0, "")
-    assert "going on from step " in out
+    assert "resuming from step " in out
 
 
 @pytest.mark.slow

@@ -79,7 +79,7 @@ def test_of_many_runs_the_best_is_compared_with_each(make_run: Callable[..., pat
     said = comparison_tables.sentences(compare(runs))
     assert len(said) == 5 + 1
     assert all("A" in sentence for sentence in said[:-1])
-    assert said[-1].startswith("Listed are the tests of A, the most accurate run: 5 of 15")
+    assert said[-1].startswith("Only the tests of A, the most accurate run, are listed: 5 of 15")
     assert len(comparison_tables.sentences(compare(runs[:5]))) == 10
 
 
@@ -92,7 +92,7 @@ def test_the_better_run_comes_first_whichever_it_is(make_run: Callable[..., path
 
 def test_equal_answers_are_called_so(make_run: Callable[..., pathlib.Path]) -> None:
     runs = [make_run("a", right(3)), make_run("b", right(3))]
-    assert comparison_tables.sentences(compare(runs)) == ["A and B have the same 36 of 37 images right"]
+    assert comparison_tables.sentences(compare(runs)) == ["A and B classify the same 36 of 37 images correctly"]
 
 
 def test_runs_on_other_images_are_compared_in_settings_and_curves_only(make_run: Callable[..., pathlib.Path]) -> None:
@@ -107,7 +107,7 @@ def test_runs_on_other_images_are_compared_in_settings_and_curves_only(make_run:
     assert compared.untested == (
         "A and B are compared in settings and curves only: their test splits are test[64:101] and test[:30]",
         "B and C are compared in settings and curves only: their test splits are test[:30] and test[64:101]",
-        "No paired tests with D: no evaluation of its single images",
+        "No paired tests with D: no scores of single images",
     )
 
 
@@ -128,7 +128,7 @@ def test_the_same_images_under_another_name_of_the_split_are_compared(digits_dir
     ("changes", "reason"),
     [
         ({"description": {"dataset": "mnist", "split": "test", "step": 1}}, "their data sets are digits and mnist"),
-        ({"identity": {"dataset": "digits/1.0.0", "bytes": 3}}, "the data set digits was built anew"),
+        ({"identity": {"dataset": "digits/1.0.0", "bytes": 3}}, "the data set digits was rebuilt"),
         ({"classes": (*CLASSES[:9], "ten")}, "their classes differ"),
         ({"classes": CLASSES[::-1]}, "their classes differ"),
         ({"ranges": (("test", 0, 37),)}, "their test splits are"),

@@ -100,7 +100,7 @@ def test_a_damaged_file_is_named(damage: str, tmp_path: pathlib.Path, digits_dir
 def test_images_of_another_data_set_are_not_shown(digits_dir: str) -> None:
     kept = scores_of(np.zeros((4, 3), np.float32), np.zeros(4, int), digits_dir)
     kept.identity["digests"]["test"] = "0"  # pyright: ignore[reportIndexIssue]
-    with pytest.raises(InputError, match="'digits' is another than was evaluated: evaluate the network again"):
+    with pytest.raises(InputError, match="'digits' is not the one evaluated: evaluate the network again"):
         image_scores.open_images(kept, digits_dir)
 
 
@@ -179,7 +179,7 @@ def test_a_temperature_is_fitted_on_other_images_and_kept(
     losses = [-np.log(_power(val.probabilities, t)[np.arange(64), val.labels]).mean() for t in grid]
     assert evaluated["temperature"] == pytest.approx(grid[np.argmin(losses)], rel=0.01)
     assert pathlib.Path(evaluated["folder"]).name == "digits-test_64-_-step20"  # another one than of test[:64]
-    with pytest.raises(InputError, match=r"'test\[:80\]': expected other images than the evaluated 'test\[64:\]'"):
+    with pytest.raises(InputError, match=r"'test\[:80\]': expected images outside the evaluated 'test\[64:\]'"):
         evaluate(finished, data_dir=digits_dir, calibrate="test[:80]")
 
 

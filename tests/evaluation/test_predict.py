@@ -190,7 +190,7 @@ def test_a_folder_stands_for_its_images(tmp_path: pathlib.Path) -> None:
     names = [f"{tmp_path}/notes.txt", f"{tmp_path}", f"{tmp_path}/empty", f"{tmp_path}/no"]
     found, missing = find_image_files(names, lines.append)
     assert lines == [
-        f"{tmp_path}: 2 other files are no images and are skipped (1 .heic, 1 .txt), such as {tmp_path}/e.heic"
+        f"{tmp_path}: 2 other files are not images and are skipped (1 .heic, 1 .txt), such as {tmp_path}/e.heic"
     ]
     names = [str(path.relative_to(tmp_path)) for path in found]
     assert names == ["notes.txt", "a/deep/1.jpeg", "b/10.JPG", "b/2.png", "c.png", "d.WebP", "f.tif"]

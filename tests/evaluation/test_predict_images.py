@@ -113,7 +113,7 @@ def test_arrays_that_are_no_images_are_refused(case: str) -> None:
 
 def test_scores_that_are_no_finite_numbers_are_an_error() -> None:
     trained = random_network(NET, DATA, kernel_scale=1e25)
-    with pytest.raises(InputError, match="image 0: the network's scores are no finite numbers"):
+    with pytest.raises(InputError, match="image 0: the network's scores are not finite"):
         predict.predict_images(trained, photographs((28, 28)), mesh=mesh_of())
 
 

@@ -354,7 +354,7 @@ def test_no_evaluation_overwrites_another(runs: pathlib.Path, ragged: str) -> No
         ("a", {"protocol": "dense", "preprocess": ""}, "unknown head 'conv'"),
         ("a", {"protocol": "resize(32)", "preprocess": ""}, r"does not take images of \(39, 32, 3\): .*hidden1"),
         ("b", {"protocol": "dense(20)", "preprocess": ""}, r"does not take images of \(20, 20, 3\): "),
-        ("a", {"ensemble": ["c"]}, r"a and .*c are no ensemble: their classes differ \('bee' and 'dog'\)"),
+        ("a", {"ensemble": ["c"]}, r"a and .*c cannot form an ensemble: their classes differ \('bee' and 'dog'\)"),
     ],
 )
 def test_errors_are_one_line(

@@ -179,10 +179,10 @@ def test_code_of_a_run_is_copied_and_named_but_not_run(
 
 OTHERS = {"README.md": b"", "model.safetensors": b"x", "pytorch_model.bin": b"x"}
 WRONG = {  # words -> the error
-    "push {run} lenet5": "'lenet5' is no address on the Hugging Face Hub: expected hf:OWNER/NAME, as in hf:ada/lenet5",
-    "push {run} ada/lenet5": "'ada/lenet5' is no address on the Hugging Face Hub: expected hf:OWNER/NAME, did you mean "
+    "push {run} lenet5": "'lenet5' is not an address on the Hugging Face Hub: expected hf:OWNER/NAME, as in hf:ada/lenet5",
+    "push {run} ada/lenet5": "'ada/lenet5' is not an address on the Hugging Face Hub: expected hf:OWNER/NAME, did you mean "
     "'hf:ada/lenet5'?",
-    "pull https://huggingface.co/ada/lenet5": "'https://huggingface.co/ada/lenet5' is no address on the Hugging Face "
+    "pull https://huggingface.co/ada/lenet5": "'https://huggingface.co/ada/lenet5' is not an address on the Hugging Face "
     "Hub: expected hf:OWNER/NAME, did you mean 'hf:ada/lenet5'?",
     "push {run} hf:ada/digits@main": "hf:ada/digits@main: a push makes a new commit on the main branch; leave out "
     "'@main'",
@@ -230,7 +230,7 @@ def test_no_token_no_rights_and_no_network_are_one_line(
     assert fails(capsys, *push) == f"you are not logged in to the Hugging Face Hub: {LOG_IN}"
     assert fails(capsys, "pull", ADDRESS).startswith("hf:ada/digits: there is no such repository, or your token")
     module.token = "old"
-    assert fails(capsys, *push) == f"{ADDRESS}: the Hub refuses your token, or wants one: {LOG_IN}"
+    assert fails(capsys, *push) == f"{ADDRESS}: the Hub rejects your token, or requires one: {LOG_IN}"
     module.token = "read"
     assert fails(capsys, *push) == f"{ADDRESS}: your token may not do this: valid: academy, bob"
     module.token = "write"
@@ -285,7 +285,7 @@ def test_a_file_that_is_none_of_a_run_or_weights_is_not_taken(
         listed = json.loads(pushed[content.MANIFEST])
         listed |= {"kind": kind, "files": listed["files"] | {name: {"bytes": 1, "sha256": "0"}}}
         module.hub.add(NAME, pushed | {content.MANIFEST: json.dumps(listed).encode(), name: b"x"})
-        assert "nothing is taken" in fails(capsys, "pull", ADDRESS)
+        assert "nothing is copied" in fails(capsys, "pull", ADDRESS)
 
 
 def test_a_changed_file_or_list_is_not_taken(
@@ -300,7 +300,7 @@ def test_a_changed_file_or_list_is_not_taken(
         ],
         "is of kind 'program', written by cnnjax 9": [json.dumps(listed | {"kind": "program", "cnnjax": "9"})],
         "its cnnjax.json is damaged": ["{", "[]", "null", '{"kind": "weights"}', json.dumps(listed | {"files": [1]})],
-        "lists no model.safetensors, which a weights cannot lack": [json.dumps(listed | {"files": {}})],
+        "lists no model.safetensors, which a weights requires": [json.dumps(listed | {"files": {}})],
     }
     for message, contents in changed.items():
         for text in contents:

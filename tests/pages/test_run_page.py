@@ -167,7 +167,7 @@ def test_a_run_in_progress_reloads_itself_and_a_stopped_one_does_not(stopped: pa
         status = page.all("span", class_="status")[0].text
         assert status.startswith("Training: step 4 of 8, written at " if expected else "Not finished: step 4 of 8")
         assert page.all("img") == []
-        assert ("Go on with it:" in page.all("section", id="commands")[0].text) == (not expected)
+        assert ("Resume it:" in page.all("section", id="commands")[0].text) == (not expected)
         assert list(page.charts()) == ["Loss", "Accuracy", "Learning rate", "Speed"]
 
 

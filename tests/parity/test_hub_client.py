@@ -61,7 +61,7 @@ def test_a_run_goes_to_the_hub_and_comes_back(tmp_path: pathlib.Path) -> None:
         "'hf:ada/digits'? valid: hf:ada/digits",
         "error: hf:ada/digits@nowhere: there is no such branch, tag or commit",
         "error: hf:eve/digits: your token may not do this: valid: ada",
-        "error: hf:ada/other: the Hub refuses your token, or wants one: run `hf auth login`, or set HF_TOKEN",
+        "error: hf:ada/other: the Hub rejects your token, or requires one: run `hf auth login`, or set HF_TOKEN",
     ]
     assert unknown == []
     assert not hub.repositories["ada/digits"].is_private

@@ -108,7 +108,7 @@ def test_arrays_of_numpy_are_weights_too(tmp_path: pathlib.Path) -> None:
 
 def test_an_array_of_objects_is_no_weight(tmp_path: pathlib.Path) -> None:
     (tmp_path / "x.pth").write_bytes(as_zip(state_dict({"a": numpy_array(np.array([None], object))}), {}))
-    with pytest.raises(InputError, match=r"x.pth: the pickle has an object that is no valid array of numbers"):
+    with pytest.raises(InputError, match=r"x.pth: the pickle has an object that is not a valid array of numbers"):
         formats.read(tmp_path / "x.pth")
 
 

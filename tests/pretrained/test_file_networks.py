@@ -94,7 +94,7 @@ def test_statistics_that_a_normalization_needs_are_in_the_file_or_said_to_be_lef
     data = file_networks.dataclasses.replace(data, statistics=dict(data.statistics) | {"mean_image": large})
     lines: Lines = []
     (path,) = export.write(net.replace(data=data), tmp_path / "net.safetensors", log=lines.append)
-    assert lines[-1] == f"{path} lacks mean_image, of many values: with these weights, read the run's folder instead"
+    assert lines[-1] == f"{path} omits mean_image (too large): to use these weights, load the run's folder instead"
     with pytest.raises(InputError, match=r"normalize = 'mean_image' needs mean_image, which .* lacks"):
         cnnjax.load(path)
 
@@ -163,7 +163,7 @@ def test_a_model_is_enough_and_what_is_assumed_is_said(theirs: Arrays, tmp_path:
     path, lines = write(tmp_path, theirs), []
     net = cnnjax.load(path, model=TINY, log=lines.append)
     assert (net.classes, net.data.shape, net.config.normalize) == (("0", "1", "2"), (32, 32, 3), "none")
-    assert "it is not known how images were normalized, so they go in with values in [0, 1]" in lines[0]
+    assert "unknown normalization, so images are passed with values in [0, 1]" in lines[0]
     lines.clear()
     names = tmp_path / "names.txt"
     names.write_text("big cat\ndog\nfox, red\n")
@@ -237,7 +237,7 @@ def test_a_file_is_evaluated_probed_and_exported(digits_dir: str, tmp_path: path
 def test_what_describes_a_file_is_an_error_for_a_run(capsys: Any) -> None:
     for flag in ("--model=lenet5", "--normalize=none", "--classes=a", "--match=order", "--like=x"):
         assert main(["predict", "--workdir=runs/none", flag, "x.png"]) == 1
-        assert "describes a weight file: give that as --init=FILE" in capsys.readouterr().err
+        assert "describes a weight file: pass it as --init=FILE" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------------------------------- names that people leave
@@ -303,7 +303,7 @@ def test_averaged_weights_among_others_are_named_and_can_be_chosen(theirs: Array
 
 def test_two_networks_in_a_file_have_to_be_chosen_from(theirs: Arrays, tmp_path: pathlib.Path) -> None:
     path = write(tmp_path, prefixed("left.", theirs) | prefixed("right.", theirs))
-    with pytest.raises(InputError, match="under several prefixes: write one of #left, #right"):
+    with pytest.raises(InputError, match="under several prefixes: append one of #left, #right"):
         variables_of(path)
     assert variables_of(f"{path}#right")
 

@@ -130,22 +130,22 @@ HOSTILE: dict[str, tuple[Callable[[Any], Any], str]] = {
     "400 GB that are compressed": (sparse, r"claims 400,000,000,000 bytes, more than the limit leaves, 1,048,576"),
     "references": (
         lambda file: layer(file).create_dataset("kernel:0", data=[file.ref], dtype=h5py.ref_dtype),
-        "'conv/0' is no array of real numbers",
+        "'conv/0' is not an array of real numbers",
     ),
-    "texts": (lambda file: layer(file).create_dataset("kernel:0", data=["text"]), "is no array of real numbers"),
+    "texts": (lambda file: layer(file).create_dataset("kernel:0", data=["text"]), "is not an array of real numbers"),
     "complex numbers": (
         lambda file: layer(file).create_dataset("kernel:0", data=KERNEL * 1j),
-        "is no array of real numbers, but complex64",
+        "is not an array of real numbers, but complex64",
     ),
     "records": (
         lambda file: layer(file).create_dataset("kernel:0", (2,), [("a", "f4"), ("b", "i4")]),
-        "is no array of real numbers",
+        "is not an array of real numbers",
     ),
-    "no array": (lambda file: layer(file).create_dataset("kernel:0", data=h5py.Empty("f4")), "no array of real"),
+    "no array": (lambda file: layer(file).create_dataset("kernel:0", data=h5py.Empty("f4")), "not an array of real"),
     "a type": (lambda file: layer(file).__setitem__("kernel:0", np.dtype("f4")), "'conv/kernel:0' is of the wrong"),
     "a group": (lambda file: layer(file).create_group("kernel:0"), "'conv/kernel:0' is of the wrong kind"),
-    "names of numbers": (lambda file: file.attrs.__setitem__("layer_names", [1.5]), "is no list of names"),
-    "a model in itself": (loop, "models inside each other, 32 deep"),
+    "names of numbers": (lambda file: file.attrs.__setitem__("layer_names", [1.5]), "is not a list of names"),
+    "a model in itself": (loop, "nested models, 32 deep"),
     "no number": (
         lambda file: file.create_dataset("layers/conv2d/vars/x", data=KERNEL).parent.attrs.__setitem__("name", "a"),
         "its variables have no numbers",
@@ -189,7 +189,7 @@ def test_the_end_of_the_process_is_an_error(
     monkeypatch.setattr(keras, "_WORKER", tmp_path / "worker.py")
     monkeypatch.setattr(keras, "_SECONDS", 1)
     (tmp_path / "net.h5").write_bytes(COMPRESSED["gzip"])
-    expected = {"os": r"HDF5 crashed \(-11\)", "wh": "HDF5 found no end", "by": "more memory than", "1 ": "crashed"}
+    expected = {"os": r"HDF5 crashed \(-11\)", "wh": "HDF5 did not finish", "by": "more memory than", "1 ": "crashed"}
     assert re.search(expected[ending[:2]], refusal(keras.read, tmp_path / "net.h5"))
 
 

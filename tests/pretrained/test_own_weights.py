@@ -143,7 +143,7 @@ def test_a_damaged_file_of_the_package_is_found(folder: pathlib.Path) -> None:
 @pytest.mark.parametrize("text", ["", "[]", '{"config": {}}', '{"config": {"modle": "lenet5"}}'])
 def test_a_damaged_card_is_an_input_error(folder: pathlib.Path, text: str) -> None:
     (folder / "x.json").write_text(text)
-    with pytest.raises(InputError, match=r"x\.json is no card of weights"):
+    with pytest.raises(InputError, match=r"x\.json is not a card of weights"):
         cards.read(folder / "x.json")
 
 

@@ -50,9 +50,9 @@ ROW = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 LIES = {
     "a longer header": (struct.pack("<Q", 2**40) + b"{}", "damaged: its header claims 1,099,511,627,776 bytes"),
     "no header": (b"1234", "damaged: its header "),
-    "a list": (written([ROW]), "its header is no JSON object"),
-    "lists in lists": (written(b"[" * 10**5), "its header is no JSON object"),
-    "a huge shape": (written({"w": ROW | {"shape": [2**40, 2**40]}}), "'w' has 8 bytes, which is not its shape's"),
+    "a list": (written([ROW]), "its header is not a JSON object"),
+    "lists in lists": (written(b"[" * 10**5), "its header is not a JSON object"),
+    "a huge shape": (written({"w": ROW | {"shape": [2**40, 2**40]}}), "'w' has 8 bytes, which do not fit its shape"),
     "negative sides": (written({"w": ROW | {"shape": [-1, -2]}}), "'w' has no valid shape"),
     "a fraction": (written({"w": ROW | {"shape": [2.0]}}), "'w' has no valid shape"),
     "a truth": (written({"w": ROW | {"shape": [2, True]}}), "'w' has no valid shape"),

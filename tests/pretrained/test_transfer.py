@@ -99,13 +99,13 @@ def test_any_other_difference_is_an_error_unless_the_start_is_staged(
     shapes = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, side, side, 1)))
     with pytest.raises(InputError, match=re.escape(message)) as caught:
         pretrained.match_for_transfer(shapes, pretrained.load(source), str(source), list("0123456789")[:classes])
-    assert str(caught.value).startswith(f"config.init = '{source}' is of another network: ")
+    assert str(caught.value).startswith(f"config.init = '{source}' has another network: ")
     if "mlp" in model:
         assert pretrained.match_for_transfer(
             shapes, pretrained.load(source), str(source), list("0123456789")[:classes], partial=True
         ).paths
     else:
-        with pytest.raises(InputError, match="is of another network"):
+        with pytest.raises(InputError, match="has another network"):
             pretrained.match_for_transfer(
                 shapes, pretrained.load(source), str(source), list("0123456789"), partial=True
             )

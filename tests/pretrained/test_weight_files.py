@@ -248,13 +248,13 @@ def test_content_without_a_state_dict_is_named(form, read, name) -> None:
 
 
 def test_a_pickle_of_anything_else_is_refused(read) -> None:
-    with pytest.raises(InputError, match="is a pickle, but no state dict"):
+    with pytest.raises(InputError, match="is a pickle, but not a PyTorch state dict"):
         read(pickle.dumps({"w": 1}) + pickle.dumps(1))
 
 
 def test_a_storage_that_claims_more_than_there_is(form, read) -> None:
     content = state_dict({"x": tensor("7", "Float", 2**40, 0, (2**40,), (1,))})
-    with pytest.raises(InputError, match=r"truncated or no PyTorch state dict|not within its 12 numbers"):
+    with pytest.raises(InputError, match=r"truncated or not a PyTorch state dict|not within its 12 numbers"):
         read(form(content, FLOATS))
 
 

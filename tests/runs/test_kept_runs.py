@@ -120,7 +120,7 @@ def test_a_kept_run_goes_on_as_it_did(name: str, expected: dict[str, Any], run: 
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"XLA_FLAGS": flags}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     printed, final = done.stdout, expected["final"]
-    assert f"going on from step {expected['restored']['step']}" in printed
+    assert f"resuming from step {expected['restored']['step']}" in printed
     assert "damaged" not in printed
     result = json.loads((run / "result.json").read_text())
     assert result["step"] == final["step"]

@@ -151,7 +151,7 @@ def test_a_tracker_that_fails_is_logged_once_and_gets_nothing_more(
 ) -> None:
     library.broken = broken
     (line,) = follow(library.__name__, tmp_path / "run")
-    reason = "failed and is not used any more, the training goes on: ConnectionError: no route to host"
+    reason = "failed and is no longer used; training continues: ConnectionError: no route to host"
     assert line == f"{library.__name__} {reason}"
     assert len(library.told) == {"start": 0, "log": 1, "finish": 3}[broken]
 

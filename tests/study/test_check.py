@@ -42,7 +42,7 @@ def compares(*arguments: Any) -> dict[str, Any]:
         ({"claims": (), "panels": (dataclasses.replace(PLOT, x="deep"),)}, "panel 'a plot': no metric 'deep'; did you"),
         ({"claims": (claim(comparisons=()),)}, "claim 'fast_is_better': no comparisons"),
         ({"claims": (claim(), claim())}, "2 claims have the name 'fast_is_better': expected one"),
-        ({"max_seeds": 2}, "max_seeds=2: expected at least the 3 of seeds"),
+        ({"max_seeds": 2}, "max_seeds=2: expected at least seeds = 3"),
         ({"claims": (claim(chapter="trainng"),)}, "unknown chapter 'trainng'; did you mean 'training'?"),
     ],
 )

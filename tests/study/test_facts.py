@@ -159,8 +159,8 @@ def test_the_command_computes_and_reports(
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        (FILE.replace("[Fact(", "3, [Fact("), "mine.py gives no study: get_facts() returned something else than"),
-        ("def get_facts():\n    return ()", "mine.py gives no study: get_facts() returned something else than"),
+        (FILE.replace("[Fact(", "3, [Fact("), "mine.py gives no study: get_facts() returned something other than"),
+        ("def get_facts():\n    return ()", "mine.py gives no study: get_facts() returned something other than"),
         ("def get_facts():\n    return 1 / 0", "mine.py gives no study: ZeroDivisionError: division by zero"),
         (FILE.replace("Number(", "Numbre("), "mine.py gives no study: NameError: name 'Numbre' is not defined"),
         (FILE.replace("depth", "dept"), "unknown chapter 'dept'; did you mean 'depth'?"),

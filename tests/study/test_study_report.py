@@ -65,9 +65,7 @@ def test_what_json_does_not_have_is_read_as_it_was_written(tmp_path: pathlib.Pat
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"plan": {"claims": []}, "claims": 3}'])
 def test_a_damaged_record_is_named(text: str, tmp_path: pathlib.Path) -> None:
     (tmp_path / "mine-quick.json").write_text(text)
-    with pytest.raises(
-        InputError, match=r"mine-quick.json is damaged .*; `cnnjax study` writes it anew once it is rem"
-    ):
+    with pytest.raises(InputError, match=r"mine-quick.json is damaged .*; remove it, and `cnnjax study` rewr"):
         read_report(tmp_path / "mine-quick.json")
 
 

@@ -64,12 +64,12 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "unfreeze": (
         {"freeze": "^hidden1", "unfreeze": "^hidden1:50%"},
         {},
-        "config.unfreeze = '^hidden1:50%' gives other steps with it. Start a new run, with --config.init=",
+        "config.unfreeze = '^hidden1:50%' then gives other steps. Start a new run, with --config.init=",
     ),
     "monitor": (
         {"schedule": "plateau", "eval_every": "3 steps"},
         {},
-        "and plateau has seen evaluations at other steps, at the former end for example",
+        "and plateau has seen evaluations at other steps, such as the former end",
     ),
     "shorter": ({}, {"duration": "3 steps"}, "has done 4 steps, more than 3; for a shorter run pass another --workdir"),
     "other": ({"schedule": "cosine"}, {"lr": 0.1}, "another config: duration = '4 steps' there, '8 steps' now, lr ="),

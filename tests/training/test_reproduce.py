@@ -123,7 +123,7 @@ def test_a_run_that_is_stopped_goes_on(weights: Any, capsys: Any, tmp_path: Any,
         tiny.send_at(patch, 5)
         words = ["reproduce", "cnnjax:tiny", f"--workdir={tmp_path}/again", f"--data_dir={digits_dir}"]
         assert cli.main(words) == 128 + 15
-    assert "the same command goes on" in capsys.readouterr().out
+    assert "rerun the command to resume" in capsys.readouterr().out
     status, line = reproduce(capsys, tmp_path, digits_dir)
     assert (status, "same bits in all 4 arrays" in line) == (0, True)
 
@@ -152,7 +152,7 @@ def test_runs_that_make_no_card(runs: list[pathlib.Path], digits_dir: str, tmp_p
     for folders, message in (
         (runs[:1], r"at least 2 runs of different seeds, got the seeds \[0\]"),
         ([runs[0], *runs[:2]], r"different seeds, got the seeds \[0, 0, 1\]"),
-        ([*runs[:2], other], r"other is no run of the same config as .*: lr = 0.01 there, 0.05 now"),
+        ([*runs[:2], other], r"other is not a run of the same config as .*: lr = 0.01 there, 0.05 now"),
         ([*runs[:2], incomplete], "incomplete: its training is not complete"),
     ):
         with pytest.raises(InputError, match=message):
@@ -165,7 +165,7 @@ def test_runs_that_make_no_card(runs: list[pathlib.Path], digits_dir: str, tmp_p
         (["--to=x.safetensors", "--about=x"], "--about is for a card: give --card=DIR,DIR as well"),
         (["--to=x.onnx", "--card=a,b", *CARD], "--card is for a weight file of a run's last checkpoint"),
         (["--to=x.pth", "--card=a,b", "--step=best", *CARD], "--card is for a weight file of a run's last checkpoint"),
-        (["--to=x.pth", "--card=a,b", "--about=x"], "--license is missing: a card says it"),
+        (["--to=x.pth", "--card=a,b", "--about=x"], "--license is missing: a card needs it"),
     ],
 )
 def test_flags_of_a_card_that_do_not_go_together(flags: list[str], message: str, capsys: Any) -> None:

@@ -221,7 +221,7 @@ def test_the_statistics_of_a_run_are_computed_once_for_the_same_data(
         (tmp_path / "data.json").write_text(text)
         lines: list[str] = []
         run(lines=lines)
-        assert any("data.json or statistics.npz is damaged, and is made again" in line for line in lines)
+        assert any("data.json or statistics.npz is damaged, and is recomputed" in line for line in lines)
         assert len(computed) == number
         assert workdir.read_json(tmp_path / "data.json") == content
     (tmp_path / "statistics.npz").unlink()  # with the mean image, which the normalization needs
@@ -239,7 +239,7 @@ def test_the_statistics_of_a_run_are_computed_once_for_the_same_data(
         ),
         (
             {"of": {"bytes": {"train": 1, "test": 1}}},
-            "the data set 'digits' was rebuilt since the training: its files have other si",
+            "the data set 'digits' was rebuilt since the training: its file sizes di",
         ),
         (
             {"classes": list("abcdefghij")},

@@ -192,7 +192,7 @@ WRONG = {
     "broken image": ("{run} {tmp}/broken.png", "{tmp}/broken.png"),
     "step": ("{run} --step=3", "no checkpoint of step '3'; valid: last, best, 2, 4"),
     "folder": ("{run} --what=maps --to={tmp}/broken.png", "broken.png: the folder cannot be made: File exists"),
-    "index": ("{run} --what=maps --to={tmp}/other", "index.json is no index of pictures"),
+    "index": ("{run} --what=maps --to={tmp}/other", "index.json is not an index of pictures"),
     "batch": ("{run} --batch_size=-1", "--batch_size=-1: expected at least 1"),
     "data set": ("{run} --dataset=digts", "did you mean 'digits'?"),
 }

@@ -124,7 +124,7 @@ def test_a_layer_of_vectors_has_one_unit_that_sees_all() -> None:
         ({"layer": "conv9"}, "layer of .*'conv9'"),
         ({"layer": "pool1", "channel": 8}, "channel 8 of 'pool1': expected 0 to 7"),
         ({"layer": "pool5", "position": (0, 2)}, r"position \(0, 2\) in 'pool5': expected \(0, 0\) to \(1, 1\)"),
-        ({"position": (0, 0)}, "are of one layer: give the layer, too"),
+        ({"position": (0, 0)}, "belongs to a layer: pass the layer, too"),
     ],
 )
 def test_what_does_not_exist_is_an_error(options: dict, message: str) -> None:

@@ -97,7 +97,7 @@ def _read_hdf5(path: pathlib.Path, names: dict[str, str]) -> dict[str, np.ndarra
         if process.returncode == 1 and len(reason.splitlines()) == 1:
             raise InputError(reason)
         if process.returncode:
-            ended = "found no end" if process.returncode in _NO_END else f"crashed ({process.returncode})"
+            ended = "did not finish" if process.returncode in _NO_END else f"crashed ({process.returncode})"
             raise InputError(f"not a file of Keras's weights, or damaged: HDF5 {ended}")
         out.seek(0)
         return safetensors.parse(out, "what HDF5 read")

@@ -75,7 +75,7 @@ def check(name: str, dataset: Any, max_bytes: int) -> int:
     if plist.get_external_count() or dataset.is_virtual:
         refuse(f"{name!r} is stored in another file")
     if dataset.dtype.name not in TYPES or dataset.shape is None:
-        refuse(f"{name!r} is no array of real numbers, but {str(dataset.dtype)[:40]}")
+        refuse(f"{name!r} is not an array of real numbers, but {str(dataset.dtype)[:40]}")
     size, stored = dataset.dtype.itemsize * math.prod(map(int, dataset.shape)), dataset.id.get_storage_size()
     if not plist.get_nfilters() and size > stored:
         refuse(f"{name!r} claims {size:,} bytes, of which the file has {stored:,}")
@@ -136,7 +136,7 @@ def _strings(group: Any, name: str) -> list[str]:
     if attribute.dtype.kind == "S" or h5py.check_string_dtype(attribute.dtype) is not None:
         values = np.asarray(group.attrs[name]).reshape(-1).tolist()
         return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
-    return [] if size == 0 else refuse(f"the attribute {name!r} is no list of names")
+    return [] if size == 0 else refuse(f"the attribute {name!r} is not a list of names")
 
 
 def _read_keras3(layers: Any, names: dict[str, str], depth: int) -> Iterator[tuple[str, list[Any]]]:
@@ -145,7 +145,7 @@ def _read_keras3(layers: Any, names: dict[str, str], depth: int) -> Iterator[tup
     `names` has the layers' own names by group, as in {'conv2d_1': 'block1_conv2'}; {} if the file stores them itself.
     """
     if depth > MAX_DEPTH:
-        refuse(f"models inside each other, {MAX_DEPTH} deep")
+        refuse(f"nested models, {MAX_DEPTH} deep")
     places = {name: place for place, name in enumerate(names)}  # the order of the layers, where it is known
     for key in sorted(layers, key=lambda key: (places.get(key, len(places)), *_class_and_number(key))):
         group = member(layers, key, h5py.Group)

@@ -76,7 +76,7 @@ def _read_header(file: IO[bytes], where: str) -> tuple[dict[str, Any], int]:
     except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):
-        raise InputError(f"{where} ({size:,} bytes) is damaged: its header is no JSON object")
+        raise InputError(f"{where} ({size:,} bytes) is damaged: its header is not a JSON object")
     return header, size - 8 - length
 
 
@@ -94,5 +94,5 @@ def _parse_row(where: str, name: str, row: Any) -> tuple[int, int, np.dtype, tup
         raise InputError(f"{where} is damaged: {name[:80]!r} has no valid shape")
     numpy_dtype = np.dtype(DTYPES[dtype])
     if end - start != math.prod(shape) * numpy_dtype.itemsize:
-        raise InputError(f"{where} is damaged: {name[:80]!r} has {end - start:,} bytes, which is not its shape's")
+        raise InputError(f"{where} is damaged: {name[:80]!r} has {end - start:,} bytes, which do not fit its shape")
     return start, end, numpy_dtype.newbyteorder("<") if numpy_dtype.isbuiltin == 1 else numpy_dtype, tuple(shape)

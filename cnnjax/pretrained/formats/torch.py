@@ -55,7 +55,7 @@ def read(path: pathlib.Path, choose: state_dicts.Choice = state_dicts.choose) ->
         raise InputError(f"{path}: {error}") from error
     except Exception as error:  # a damaged archive can raise nearly anything
         reason = f"{type(error).__name__}: {str(error)[:200]}"
-        raise InputError(f"{path} ({size:,} bytes) is truncated or no PyTorch state dict: {reason}") from error
+        raise InputError(f"{path} ({size:,} bytes) is truncated or not a PyTorch state dict: {reason}") from error
 
 
 def _read_zip(file: io.BufferedReader, size: int) -> tuple[Any, Numbers]:
@@ -104,7 +104,7 @@ def _read_stream(file: io.BufferedReader, size: int) -> tuple[Any, Numbers]:
     except InputError:
         header = ()
     if header != _LEGACY:
-        raise InputError("is a pickle, but no state dict that PyTorch saved")
+        raise InputError("is a pickle, but not a PyTorch state dict")
     little = entries(safe_pickle.load(stream)).get("little_endian") is True
     identities: list[Any] = []
     content = safe_pickle.load(stream, identities)
