@@ -179,11 +179,12 @@ def test_code_of_a_run_is_copied_and_named_but_not_run(
 
 OTHERS = {"README.md": b"", "model.safetensors": b"x", "pytorch_model.bin": b"x"}
 WRONG = {  # words -> the error
-    "push {run} lenet5": "'lenet5' is not an address on the Hugging Face Hub: expected hf:OWNER/NAME, as in hf:ada/lenet5",
-    "push {run} ada/lenet5": "'ada/lenet5' is not an address on the Hugging Face Hub: expected hf:OWNER/NAME, did you mean "
-    "'hf:ada/lenet5'?",
-    "pull https://huggingface.co/ada/lenet5": "'https://huggingface.co/ada/lenet5' is not an address on the Hugging Face "
-    "Hub: expected hf:OWNER/NAME, did you mean 'hf:ada/lenet5'?",
+    "push {run} lenet5": "'lenet5' is not an address on the Hugging Face Hub: expected hf:OWNER/NAME, as in "
+    "hf:ada/lenet5",
+    "push {run} ada/lenet5": "'ada/lenet5' is not an address on the Hugging Face Hub: expected hf:OWNER/NAME, did you "
+    "mean 'hf:ada/lenet5'?",
+    "pull https://huggingface.co/ada/lenet5": "'https://huggingface.co/ada/lenet5' is not an address on the Hugging "
+    "Face Hub: expected hf:OWNER/NAME, did you mean 'hf:ada/lenet5'?",
     "push {run} hf:ada/digits@main": "hf:ada/digits@main: a push makes a new commit on the main branch; leave out "
     "'@main'",
     "push nowhere hf:ada/digits": "nowhere is neither a run's folder nor a .safetensors file, as `cnnjax export "
