@@ -1,10 +1,11 @@
 """CIFAR-10 in 15 epochs: a CIFAR ResNet (or any other network) under a one-cycle schedule.
 
+Result here: 88.89 % test accuracy with ResNet-20 (seed 0; two CPU cores, jax 0.10.2, November 2026).
+
     ./launch.sh train --config=configs/cifar10_onecycle.py
 
-Test accuracy of ResNet-20 after the last step: 88.89 % (seed 0 only; 10,000 images). It took 68 minutes on two CPU
-cores shared with other jobs (300 images/s when idle), jax 0.10.2, November 2026. The paper's recipe is
-cifar10_resnet.py.
+The result is the test accuracy after the last step, on 10,000 images. The run took 68 minutes, with cores shared with
+other jobs (300 images/s when idle). The paper's recipe is cifar10_resnet.py.
 """
 
 from cnnjax.config import Config

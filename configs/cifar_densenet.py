@@ -1,12 +1,13 @@
 """DenseNet on CIFAR-10 or CIFAR-100 (Huang et al. 2017).
 
+Status: not run here.
+
     ./launch.sh train --config=configs/cifar_densenet.py
     ./launch.sh train --config=configs/cifar_densenet.py:densenet_bc100_12
     ./launch.sh train --config=configs/cifar_densenet.py:densenet_bc190_40 --config.dataset=cifar100
 
 The authors' test errors, CIFAR-10 and CIFAR-100 with crops and flips (README.md of their code): 40 layers, growth rate
-12: 5.24/24.42 %; BC with 100 layers, growth rate 12: 4.51/22.27 %; BC with 190, growth rate 40: 3.46/17.18 %. Not run
-here yet.
+12: 5.24/24.42 %; BC with 100 layers, growth rate 12: 4.51/22.27 %; BC with 190, growth rate 40: 3.46/17.18 %.
 
 As in the paper (4.2): batch size 64, 300 epochs, a learning rate of 0.1 divided by ten at 50 % and 75 % of them, weight
 decay of 1e-4 on every parameter, Nesterov momentum, He initialization. Without augmentation, the paper uses dropout of

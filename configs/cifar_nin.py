@@ -1,10 +1,12 @@
 """Network in Network on whitened CIFAR-10 or CIFAR-100 (Lin et al. 2014).
 
+Status: not run here.
+
     ./launch.sh train --config=configs/cifar_nin.py
     ./launch.sh train --config=configs/cifar_nin.py:cifar100
 
 The paper's test errors: CIFAR-10 10.41 %, 8.81 % with translated and flipped images (Table 1); CIFAR-100 35.68 %
-without (Table 2). Not run here yet.
+without (Table 2).
 
 As in the paper (sec. 4): global contrast normalization and ZCA whitening, batch size 128, dropout between the mlpconv
 layers, a learning rate divided by ten, at most twice, when the error stops improving; it is measured on the last 10,000

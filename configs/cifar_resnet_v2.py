@@ -1,12 +1,13 @@
 """Pre-activation ResNets on CIFAR-10 (He et al. 2016, "Identity Mappings").
 
+Status: not run here.
+
     ./launch.sh train --config=configs/cifar_resnet_v2.py
     ./launch.sh train --config=configs/cifar_resnet_v2.py:cifar_preresnet1001
     ./launch.sh train --config=configs/cifar_resnet_v2.py --config.dataset=cifar100
 
 The paper's test errors, median of five runs, CIFAR-10 and CIFAR-100: 110 layers 6.37 %, 164 layers 5.46/24.33 %, 1001
-layers 4.92/22.71 % (Tables 3 and 4); 1001 layers with batch size 64: 4.62 % (README of resnet-1k-layers). Not run here
-yet.
+layers 4.92/22.71 % (Tables 3 and 4); 1001 layers with batch size 64: 4.62 % (README of resnet-1k-layers).
 
 As in the paper (appendix): 64,000 steps of 128 images, a learning rate of 0.1 divided by ten at 32,000 and 48,000,
 warm-up of 400 steps, weight decay of 1e-4. Unlike it: the warm-up is linear, where the paper uses 0.01 and then 0.1;

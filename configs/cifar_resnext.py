@@ -1,10 +1,11 @@
 """ResNeXt-29 on CIFAR-10 or CIFAR-100 (Xie et al. 2017, "Aggregated Residual Transformations").
 
+Status: not run here.
+
     ./launch.sh train --config=configs/cifar_resnext.py
     ./launch.sh train --config=configs/cifar_resnext.py:resnext29_16x64d --config.dataset=cifar100
 
 The paper's test errors, mean of ten runs, CIFAR-10 and CIFAR-100 (Table 7): 8x64d 3.65/17.77 %, 16x64d 3.58/17.31 %.
-Not run here yet.
 
 As in the authors' code (README.md, opts.lua, train.lua), which they found better than the paper's batch size of 256 and
 blocks: batch size 128, 300 epochs, a learning rate divided by ten at 50 % and 75 % of them, weight decay of 5e-4 on

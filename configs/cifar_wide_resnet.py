@@ -1,11 +1,13 @@
 """Wide ResNets on CIFAR-10 or CIFAR-100 (Zagoruyko & Komodakis 2016).
 
+Status: not run here.
+
     ./launch.sh train --config=configs/cifar_wide_resnet.py
     ./launch.sh train --config='configs/cifar_wide_resnet.py:wide_resnet28_10(block_dropout=0.3)'
     ./launch.sh train --config=configs/cifar_wide_resnet.py:wide_resnet16_8 --config.dataset=cifar100
 
 The authors' test errors, median of five runs, CIFAR-10 and CIFAR-100 (README.md of their code): WRN-28-10 4.00/19.25 %,
-with dropout 3.89/18.85 %; 40-4 4.53/21.18 %, 16-8 4.27/20.43 % (the paper's Table 5). Not run here yet.
+with dropout 3.89/18.85 %; 40-4 4.53/21.18 %, 16-8 4.27/20.43 % (the paper's Table 5).
 
 As in their train_cifar.sh and train.lua: reflection padding, Nesterov momentum, batch size 128, a learning rate divided
 by five after 60, 120 and 160 of 200 epochs, weight decay of 5e-4 on every parameter, images normalized by the mean and

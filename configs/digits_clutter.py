@@ -1,12 +1,14 @@
-"""A small network on cluttered digits, a data set with bounding boxes, to measure whether it looks at the digit.
+"""A small network on cluttered digits with bounding boxes, to measure whether it looks at the digit.
+
+Result here: 92.7 % test accuracy (seed 0; two CPU cores, jax 0.10.2, November 2026).
 
     ./launch.sh train --config=configs/digits_clutter.py
     ./launch.sh visualize runs/digits_clutter --what=localization
 
-The network ends in a global mean, so that its class activation maps are exact, at 16x16 positions. Test accuracy, seed
-0: 92.7 %, after 7 minutes on two CPU cores that were busy, jax 0.10.2, November 2026. The digits of the test images are
-in no training image. Of 90 of these images, class activation maps point at the digit in 100 % (27 % for the middle of
-the image), and their boxes have a mean IoU of 0.66 (0.20); with shuffled weights 18 % and 0.11.
+The network ends in a global mean, so that its class activation maps are exact, at 16x16 positions. The run took 7
+minutes, on cores that were busy. The digits of the test images are in no training image. Of 90 of these images, class
+activation maps point at the digit in 100 % (27 % for the middle of the image), and their boxes have a mean IoU of 0.66
+(0.20); with shuffled weights 18 % and 0.11.
 """
 
 from cnnjax.config import Config

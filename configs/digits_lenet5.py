@@ -1,9 +1,11 @@
 """LeNet-5 on scikit-learn's handwritten digits: real data, no download, and the first thing to run.
 
+Result here: 99.9 % test accuracy (seeds 0 to 4: 99.7 to 100 %; two CPU cores, jax 0.10.2, November 2026).
+
     ./launch.sh train --config=configs/digits_lenet5.py
 
-Test accuracy, mean and range of seeds 0 to 4: 99.9 % (99.7 to 100; one of the 359 images is 0.3 %). It takes 11 s on
-two CPU cores, jax 0.10.2, November 2026. Every fifth image is for testing: a split by image, not by writer.
+The result is a mean of test accuracies, and one of the 359 images is 0.3 %. A run takes 11 s. Every fifth image is for
+testing: a split by image, not by writer.
 """
 
 from cnnjax.config import Config

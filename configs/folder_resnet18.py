@@ -1,13 +1,15 @@
 """ResNet-18 from scratch on your own photographs, at 128x128: a plain recipe, and a modern one.
 
+Result here: test accuracy on Imagenette 68.1 % (plain), 44.7 % (modern) (seed 0; two CPU cores, jax 0.10.2).
+
     ./launch.sh data build flowers --source=DIR
     ./launch.sh train --config=configs/folder_resnet18.py
     ./launch.sh train --config=configs/folder_resnet18.py:modern --config.dataset=flowers
 
-DIR is a tree DIR/<split>/<class>/*.jpg with the splits train and val; set --config.test_split for another. Our accuracy
-on 2,000 training and 1,000 test photographs of Imagenette at 64x64, 30 epochs, seed 0, resize(73)|center_crop(64) in
-tests: plain 68.1 %, and 69.0 % with five crops; modern 44.7 %, far from converged. Two CPU cores (AMD EPYC, jax 0.10.2)
-trained 175 images/s with the plain recipe, and the input pipeline took 1 % of the time.
+DIR is a tree DIR/<split>/<class>/*.jpg with the splits train and val; set --config.test_split for another. Our runs had
+2,000 training and 1,000 test photographs at 64x64 and 30 epochs, with resize(73)|center_crop(64) in tests. With five
+crops the plain recipe has 69.0 %. The modern one is far from converged. The cores, of an AMD EPYC, trained 175 images/s
+with the plain recipe, and the input pipeline took 1 % of the time.
 
 The plain recipe is fb.resnet.torch's (imagenet_resnet_torch.py) without its color augmentation, and with a cosine
 schedule instead of steps, for a few thousand images. The modern one adds, as imagenet_torchvision.py: TrivialAugment,

@@ -1,5 +1,7 @@
 """AlexNet on ImageNet (Krizhevsky et al. 2012), its variants in Caffe, and ZFNet (Zeiler & Fergus 2014).
 
+Status: not run here.
+
     ./launch.sh train --config=configs/imagenet_alexnet.py
     ./launch.sh train --config=configs/imagenet_alexnet.py:alexnet_caffe
     ./launch.sh train --config=configs/imagenet_alexnet.py:caffenet
@@ -8,7 +10,6 @@
 
 Top-1/top-5 validation errors: AlexNet 40.7/18.2 % with ten crops (its paper's Table 2, one network); ZFNet 38.3/16.4 %
 (its paper's Table 2); in Caffe, AlexNet 42.9/19.8 % and CaffeNet 42.6/19.6 % with the center crop (BVLC's readme.md).
-Not run here yet.
 
 As in the papers: random crops and flips of the central 256x256, pixel values of 0 to 255, Gaussian initialization with
 standard deviation 0.01, dropout, a learning rate of 0.01 divided by ten when the validation error stops improving, 90

@@ -1,5 +1,7 @@
 """AlexNet on ImageNet as its source code of 2012 trained it, in six stages (Krizhevsky et al. 2012).
 
+Status: not run here.
+
     ./launch.sh train --config=configs/imagenet_alexnet_2012.py
     ./launch.sh train --config=configs/imagenet_alexnet_2012.py:from_25 --config.init=runs/FROM_0
     ./launch.sh train --config=configs/imagenet_alexnet_2012.py:from_51 --config.init=runs/FROM_25
@@ -9,7 +11,7 @@
     ./launch.sh evaluate --workdir=runs/FROM_79 --preprocess='resize(256)|center_crop(256)' --protocol='ten_crop(224)'
 
 A stage starts from the weights of the one before it: FROM_0 is the run of the first command. Top-1/top-5 validation
-errors: 40.66/18.21 %, as noted in the code; 40.7/18.2 % in the paper (Table 2, one network). Not run here yet.
+errors: 40.66/18.21 %, as noted in the code; 40.7/18.2 % in the paper (Table 2, one network).
 
 As in the code, which differs from the paper: see experiments/alexnet_paper_and_code.md. The network is
 alexnet_2012, on images of 224x224. The learning rate of the weights is 0.01, 0.001 from epoch 25, 0.0001 from 51 and

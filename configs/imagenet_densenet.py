@@ -1,12 +1,13 @@
 """DenseNet on ImageNet (Huang et al. 2017).
 
+Status: not run here.
+
     ./launch.sh train --config=configs/imagenet_densenet.py
     ./launch.sh train --config=configs/imagenet_densenet.py:densenet161
     ./launch.sh evaluate --workdir=runs/NAME --preprocess='resize(256)' --protocol='ten_crop(224)'
 
 The paper's top-1/top-5 validation errors, one crop and ten (Table 3): DenseNet-121 25.02/7.71 and 23.61/6.66, 169
-23.80/6.85 and 22.08/5.92, 201 22.58/6.34 and 21.46/5.54 %, 161 22.33/6.15 and 20.85/5.30 % (an earlier version). Not
-run here yet.
+23.80/6.85 and 22.08/5.92, 201 22.58/6.34 and 21.46/5.54 %, 161 22.33/6.15 and 20.85/5.30 % (an earlier version).
 
 As in the paper (4.2) and its code: batch size 256, 90 epochs, a learning rate of 0.1 divided by ten after 30 and 60,
 weight decay of 1e-4, Nesterov momentum, He initialization, and the augmentation of fb.resnet.torch.

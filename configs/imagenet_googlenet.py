@@ -1,11 +1,13 @@
 """GoogLeNet on ImageNet with auxiliary classifiers: the paper's recipe (2015), and Caffe's.
 
+Status: not run here.
+
     ./launch.sh train --config=configs/imagenet_googlenet.py
     ./launch.sh train --config=configs/imagenet_googlenet.py:caffe
     ./launch.sh evaluate --workdir=runs/NAME --preprocess='' --protocol='crop144(224)'
 
 Top-5 validation errors of one network: 10.07 % with one crop, 7.89 % with 144 (the paper's Table 3); Caffe's quick
-recipe has 31.3/11.1 % top-1/top-5 with the center crop (bvlc_googlenet/readme.md). Not run here yet.
+recipe has 31.3/11.1 % top-1/top-5 with the center crop (bvlc_googlenet/readme.md).
 
 As in the paper (sec. 5, 6): auxiliary losses of weight 0.3, momentum 0.9, a learning rate that falls by 4 % every
 eighth epoch, averaged weights, crops of 8 to 100 % of the area with aspect ratios of 3/4 to 4/3, color distortions. The

@@ -1,5 +1,7 @@
 """The later Inceptions on ImageNet: BN-Inception, Inception-v3, Inception-v4 and Inception-ResNet-v2.
 
+Status: not run here.
+
     ./launch.sh train --config=configs/imagenet_inception.py
     ./launch.sh train --config=configs/imagenet_inception.py:bn_inception
     ./launch.sh train --config=configs/imagenet_inception.py:inception_v4
@@ -8,7 +10,7 @@
 
 Top-1/top-5 validation errors with one crop, and with 144: BN-Inception 25.2/7.82 and 21.99/5.82 % (Ioffe & Szegedy
 2015, 4.2); v3 21.2/5.6 % with one (Szegedy et al. 2016, abstract); v4 20.0/5.0 and 17.7/3.8 %, Inception-ResNet-v2
-19.9/4.9 and 17.8/3.7 % (Szegedy et al. 2017, Tables 2 and 4). Not run here yet.
+19.9/4.9 and 17.8/3.7 % (Szegedy et al. 2017, Tables 2 and 4).
 
 As in the papers (2016, sec. 8; 2017, sec. 4): RMSProp with decay 0.9 and epsilon 1, a learning rate of 0.045 that falls
 by 6 % every second epoch, averaged weights; v3 with label smoothing of 0.1, gradients clipped to norm 2 and 100 epochs;

@@ -1,8 +1,10 @@
 """Network in Network on ImageNet, as in the authors' Caffe release (Lin et al. 2014).
 
+Status: not run here.
+
     ./launch.sh train --config=configs/imagenet_nin.py
 
-Its top-1 validation accuracy with the center crop: 59.36 % (the release's page in Caffe's model zoo). Not run here yet.
+Its top-1 validation accuracy with the center crop: 59.36 % (the release's page in Caffe's model zoo).
 
 As in the release: a learning rate of 0.01 divided by ten after 200,000 and 400,000 of 450,000 steps, batch size 64,
 weight decay of 5e-4. From memory, as in Caffe's AlexNet: biases have twice the learning rate and no weight decay.

@@ -1,12 +1,13 @@
 """PReLU networks on ImageNet, with He initialization (He et al. 2015, "Delving Deep into Rectifiers").
 
+Status: not run here.
+
     ./launch.sh train --config=configs/imagenet_prelunet.py
     ./launch.sh train --config=configs/imagenet_prelunet.py:prelunet_small
     ./launch.sh evaluate --workdir=runs/NAME --preprocess='resize(256)' --protocol='ten_crop(224)'
 
 The paper's top-1/top-5 validation errors: A, whole images of several sizes, 24.02/6.51 % with ReLU and 22.97/6.28 %
-with PReLU (Table 4); C 21.59/5.71 % (Table 6); the small network, ten crops, 33.82/13.34 % with ReLU (Table 2). Not run
-here yet.
+with PReLU (Table 4); C 21.59/5.71 % (Table 6); the small network, ten crops, 33.82/13.34 % with ReLU (Table 2).
 
 As in the paper (sec. 3): short sides of 256 to 512 from the first step on, crops of 224, flips, PCA color augmentation,
 batch size 128, learning rates of 0.01, 0.001 and 0.0001 that change when the error plateaus, weight decay of 5e-4 (none

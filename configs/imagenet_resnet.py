@@ -1,5 +1,7 @@
 """ResNets and plain networks on ImageNet, with the paper's plateau schedule (He et al. 2016).
 
+Status: not run here.
+
     ./launch.sh train --config=configs/imagenet_resnet.py
     ./launch.sh train --config=configs/imagenet_resnet.py:resnet18
     ./launch.sh train --config=configs/imagenet_resnet.py:plain34
@@ -8,8 +10,8 @@
 
 The paper's top-1/top-5 validation errors with ten crops (Tables 2 and 3): plain-18 27.94, plain-34 28.54/10.02,
 ResNet-18 27.88, 34 24.52/7.46, 50 22.85/6.71, 101 21.75/6.05, 152 21.43/5.71 %; with whole images of five sizes (Table
-4): 50 20.74/5.25, 101 19.87/4.60, 152 19.38/4.49 %; with one crop (the authors' README): 50 24.7/7.8 %. Not run here
-yet. imagenet_resnet_torch.py is the recipe that later work mostly uses.
+4): 50 20.74/5.25, 101 19.87/4.60, 152 19.38/4.49 %; with one crop (the authors' README): 50 24.7/7.8 %.
+imagenet_resnet_torch.py is the recipe that later work mostly uses.
 
 As in the paper (3.4): short sides of 256 to 480, crops of 224, flips, PCA color augmentation, a mean image, batch size
 256, a learning rate of 0.1 divided by ten when the error plateaus, 600,000 steps, weight decay of 1e-4, no dropout, He

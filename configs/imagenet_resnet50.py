@@ -1,5 +1,7 @@
 """ResNet-50 on ImageNet in large batches: 256 to 8,192 images with SGD, more with LARS.
 
+Status: not run here.
+
     ./launch.sh train --config=configs/imagenet_resnet50.py
     ./launch.sh train --config=configs/imagenet_resnet50.py:8192
     ./launch.sh train --config=configs/imagenet_resnet50.py:32768
@@ -8,7 +10,6 @@ SGD as in Goyal et al. 2017 (arXiv:1706.02677): a learning rate proportional to 
 warm-up (sec. 2.2), batch statistics of 32 images on any number of devices (sec. 2.3), and residual branches that start
 at zero (sec. 5.1). The paper's top-1 validation errors: 23.60 +- 0.12 % with batches of 256, 23.74 +- 0.09 % with 8,192
 (Table 1). LARS (You et al. 2017, arXiv:1708.03888) has the learning rates and warm-ups of TensorFlow's official ResNet.
-Not run here yet.
 
 `imagenet2012` is the data set as TFDS prepares it, with file_format="array_record".
 """

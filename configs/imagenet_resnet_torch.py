@@ -1,5 +1,7 @@
 """ResNets on ImageNet in 90 epochs: fb.resnet.torch, the basis of most recipes after 2016.
 
+Status: not run here.
+
     ./launch.sh train --config=configs/imagenet_resnet_torch.py
     ./launch.sh train --config=configs/imagenet_resnet_torch.py:resnet18
     ./launch.sh train --config=configs/imagenet_resnet_torch.py:wide_resnet50_2
@@ -7,7 +9,7 @@
 
 Its top-1/top-5 validation errors, one crop (pretrained/README.md): ResNet-18 30.43/10.76, 34 26.73/8.74, 50 24.01/7.02,
 101 22.44/6.21, 152 22.16/6.16 %; with ten crops 28.22/9.42, 24.76/7.35, 22.24/6.08, 21.08/5.35, 20.69/5.21 %. WRN-50-2
-(Zagoruyko & Komodakis 2016): 21.9/6.03 % with one crop (pretrained/README.md of its code). Not run here yet.
+(Zagoruyko & Komodakis 2016): 21.9/6.03 % with one crop (pretrained/README.md of its code).
 
 As in the original (datasets/imagenet.lua, train.lua, opts.lua): augmentation, Nesterov momentum, a learning rate
 divided by ten every 30 epochs, weight decay on every parameter. Unlike it: mean, standard deviation and color axes are

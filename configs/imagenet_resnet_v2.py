@@ -1,11 +1,12 @@
 """Pre-activation ResNets on ImageNet (He et al. 2016, "Identity Mappings").
 
+Status: not run here.
+
     ./launch.sh train --config=configs/imagenet_resnet_v2.py
     ./launch.sh train --config=configs/imagenet_resnet_v2.py:resnet152_v2
 
 The paper's top-1/top-5 validation errors, one crop of 320x320 (Table 5): ResNet-152 v2 21.1/5.5, 200 v2 20.7/5.3 %, and
-20.1/4.8 % when crops vary in aspect ratio, too (augment="random_resized_crop(224)|flip_lr|pca_color(0.1)"). Not run
-here yet.
+20.1/4.8 % when crops vary in aspect ratio, too (augment="random_resized_crop(224)|flip_lr|pca_color(0.1)").
 
 As in the paper (appendix): the augmentation of imagenet_resnet.py, batch size 256, a learning rate of 0.1 divided by
 ten after 30 and 60 epochs, weight decay of 1e-4, 90 epochs (from memory, as in fb.resnet.torch). Unlike it: weight

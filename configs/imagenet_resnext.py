@@ -1,10 +1,12 @@
 """ResNeXt on ImageNet (Xie et al. 2017, "Aggregated Residual Transformations").
 
+Status: not run here.
+
     ./launch.sh train --config=configs/imagenet_resnext.py
     ./launch.sh train --config=configs/imagenet_resnext.py:resnext101_32x4d
 
 The authors' top-1 validation errors, one crop (README.md of their code): 50 (32x4d) 22.2, 101 (32x4d) 21.2, 101 (64x4d)
-20.4 %. Not run here yet.
+20.4 %.
 
 As in their code: the recipe of fb.resnet.torch (imagenet_resnet_torch.py), with 100 epochs and a learning rate divided
 by ten after 30, 60 and 90 of them (opts.lua, train.lua).

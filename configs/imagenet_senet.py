@@ -1,12 +1,13 @@
 """Squeeze-and-excitation networks on ImageNet (Hu et al. 2018).
 
+Status: not run here.
+
     ./launch.sh train --config=configs/imagenet_senet.py
     ./launch.sh train --config=configs/imagenet_senet.py:se_resnext50_32x4d
 
 Top-1/top-5 validation errors of the weights that the authors released, one crop (their README.md): SE-ResNet-50
 22.37/6.36, 101 21.75/5.72, 152 21.34/5.54, SE-ResNeXt-50 20.97/5.54 %. They were trained with batch size 256, a
-learning rate of 0.1, more epochs, rotations of 10 degrees and pixel jitter; the paper's own errors are higher. Not run
-here yet.
+learning rate of 0.1, more epochs, rotations of 10 degrees and pixel jitter; the paper's own errors are higher.
 
 As in the paper: batch size 1,024, a learning rate of 0.6 divided by ten every 30 of 100 epochs, crops of random size
 and aspect ratio, flips, He initialization, the mean color subtracted. From memory: weight decay of 1e-4. Unlike it:

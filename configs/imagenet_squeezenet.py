@@ -1,10 +1,12 @@
 """SqueezeNet on ImageNet, as in the authors' Caffe solver (Iandola et al. 2016).
 
+Status: not run here.
+
     ./launch.sh train --config=configs/imagenet_squeezenet.py
     ./launch.sh train --config=configs/imagenet_squeezenet.py:squeezenet1_1
 
 Top-1/top-5 validation accuracy with the center crop: 57.5/80.3 % (the paper's Table 2), 60.4/82.5 % with simple
-bypasses (Table 3); at least 80.3 % top-5 for version 1.1 (the authors' README). Not run here yet.
+bypasses (Table 3); at least 80.3 % top-5 for version 1.1 (the authors' README).
 
 As in solver.prototxt: batch size 512 in 16 micro-batches, a learning rate of 0.04 that falls linearly to 0 in 170,000
 steps, weight decay of 2e-4, crops of 227 from 256x256. Unlike it: Glorot initialization for the last convolution, too,

@@ -1,11 +1,13 @@
 """ResNet-50 on ImageNet with timm's recipes A1, A2 and A3 (Wightman et al. 2021, "ResNet strikes back").
 
+Status: not run here.
+
     ./launch.sh train --config=configs/imagenet_timm.py:a1
     ./launch.sh train --config=configs/imagenet_timm.py:a2
     ./launch.sh train --config=configs/imagenet_timm.py
 
-The paper's top-1 validation accuracy, one crop (arXiv:2110.00476, Table 2): A1 80.4 % (600 epochs), A2 79.8 % (300),
-A3 78.1 % (100, trained at 160x160). Not run here yet.
+The paper's top-1 validation accuracy, one crop (arXiv:2110.00476, Table 2): A1 80.4 % (600 epochs), A2 79.8 % (300), A3
+78.1 % (100, trained at 160x160).
 
 As in Table 2: LAMB with batch size 2,048 (2,046 with repeated augmentation), binary cross-entropy, RandAugment,
 mixup or CutMix, repeated augmentation (three copies) and stochastic depth in A1 and A2, a cosine schedule after five

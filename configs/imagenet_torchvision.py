@@ -1,10 +1,12 @@
 """ResNet-50 and others on ImageNet with torchvision's recipe of 2021 (its weights IMAGENET1K_V2).
 
+Status: not run here.
+
     ./launch.sh train --config=configs/imagenet_torchvision.py
     ./launch.sh train --config=configs/imagenet_torchvision.py:resnext101_32x8d
 
 torchvision's top-1 validation accuracy, one crop (metadata of its weights): ResNet-50 80.858, 101 81.886, 152 82.284,
-ResNeXt-50 (32x4d) 81.198, ResNeXt-101 (32x8d) 82.834, WRN-50-2 81.602 %. Not run here yet.
+ResNeXt-50 (32x4d) 81.198, ResNeXt-101 (32x8d) 82.834, WRN-50-2 81.602 %.
 
 As in its references/classification: TrivialAugment, random erasing, mixup or CutMix, label smoothing, repeated
 augmentation with four copies, crops of 176 in training and 224 in tests, no weight decay on normalization, 600 epochs

@@ -1,5 +1,7 @@
 """VGG, configurations A to E, on ImageNet (Simonyan & Zisserman 2015).
 
+Status: not run here.
+
     ./launch.sh train --config=configs/imagenet_vgg.py
     ./launch.sh train --config=configs/imagenet_vgg.py:vgg_a
     ./launch.sh train --config=configs/imagenet_vgg.py:vgg_e
@@ -7,7 +9,7 @@
 
 The paper's top-1/top-5 validation errors (Table 3), whole images with a short side of 256: A 29.6/10.4, B 28.7/9.9, C
 28.1/9.4, D 27.0/8.8, E 27.3/9.0 %; trained with short sides of 256 to 512 and tested at 384: C 27.3/8.8, D 25.6/8.1, E
-25.5/8.0 %. One crop of D, as released: 28.5/9.9 % (the README of He et al.'s deep-residual-networks). Not run here yet.
+25.5/8.0 %. One crop of D, as released: 28.5/9.9 % (the README of He et al.'s deep-residual-networks).
 
 As in the paper (sec. 3.1): scale jitter, the mean color subtracted from values of 0 to 255, SGD with batch size 256, a
 learning rate of 0.01 divided by ten when the validation error stops improving, at most three times, weight decay of

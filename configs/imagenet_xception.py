@@ -1,8 +1,10 @@
 """Xception on ImageNet (Chollet 2017).
 
+Status: not run here.
+
     ./launch.sh train --config=configs/imagenet_xception.py
 
-The paper's top-1/top-5 validation accuracy with one crop: 79.0/94.5 % (Table 1). Not run here yet.
+The paper's top-1/top-5 validation accuracy with one crop: 79.0/94.5 % (Table 1).
 
 As in the paper (4.2, 4.3): SGD with momentum 0.9, a learning rate of 0.045 that falls by 6 % every second epoch, weight
 decay of 1e-5, dropout of 0.5, averaged weights, 299x299. The paper does not give batch size, epochs and augmentation:

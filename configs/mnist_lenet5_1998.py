@@ -1,10 +1,12 @@
 """LeNet-5 as in 1998, on MNIST: scaled tanh, trained subsampling, Euclidean RBF output.
 
+Result here: 98.85 % test accuracy (seeds 0 to 2; two CPU cores, jax 0.10.2, November 2026).
+
     ./launch.sh train --config=configs/mnist_lenet5_1998.py
 
-Test accuracy after the last step, seeds 0, 1, 2: 98.93, 98.75, 98.88 % (mean 98.85, standard deviation 0.09), about
-5 minutes each on two shared CPU cores, jax 0.10.2, November 2026. The paper has 99.05 % without distortions of the
-training images (LeCun et al. 1998, III.B).
+Test accuracy after the last step, seeds 0, 1, 2: 98.93, 98.75, 98.88 % (mean 98.85, standard deviation 0.09), about 5
+minutes each on shared cores. The paper has 99.05 % without distortions of the training images (LeCun et al. 1998,
+III.B).
 
 As in the paper: the input range and the number of epochs. Unlike it: SGD with momentum replaces the stochastic diagonal
 Levenberg-Marquardt optimizer. The logits are large, so the learning rate is small: 0.001 is slow, and 0.01 without

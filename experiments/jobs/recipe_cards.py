@@ -5,7 +5,7 @@
 
 This shows that a recipe works as a whole, not what it reaches: images are decoded, augmented and learned from at the
 card's own resolution, by its own optimizer, loss and schedule, and scored by its own test protocol. The table is
-recipe_cards.csv, beside this file; the docstring of each card in it gets a sentence with its numbers.
+recipe_cards.csv, beside this file; the status in the docstring of each card has its numbers.
 
 Unlike the cards: a data set of ten classes (--dataset, by default 'imagenette' with the splits 'train' and 'val'),
 batches of 8 or 16 images with a learning rate scaled by the square root of the batch size, a schedule and an average of
@@ -67,7 +67,9 @@ CARDS = {  # card -> batch size, about in the order of their cost
     "imagenet_vgg": 8,
     "imagenet_prelunet": 8,
 }
-SENTENCE = re.compile(r"Not run here yet\.|Not run on ImageNet here: [^()]*\(experiments/jobs/recipe_cards\.csv\)\.")
+SENTENCE = re.compile(
+    r"Status: not run here\.|Status: not run on ImageNet here\. [^()]*\(experiments/jobs/recipe_cards\.csv\)\."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,12 +106,12 @@ class Row:
     devices: str
 
     def sentence(self) -> str:
-        """Returns what a card's docstring says of the run."""
+        """Returns the status in a card's docstring."""
         first, last = f"{self.first_loss:.2f}", f"{self.last_loss:.2f}"
         falls = float(last) < float(first)
         change = f"falls from {first} to {last}" if falls else f"does not fall: {first} at first, {last} at the end"
         return (
-            f"Not run on ImageNet here: in {self.steps} steps on 2,000 photographs the loss {change} "
+            f"Status: not run on ImageNet here. In {self.steps} steps on 2,000 photographs the loss {change} "
             "(experiments/jobs/recipe_cards.csv)."
         )
 
@@ -227,7 +229,7 @@ def read_table() -> list[Row]:
 
 
 def update_card(row: Row) -> None:
-    """Puts the sentence of a row into its card's docstring, and wraps that paragraph anew."""
+    """Puts the sentence of a row into its card's docstring as the status, and wraps that paragraph anew."""
     path, old = _path(row.card), _docstring(row.card)
     paragraphs = old.split("\n\n")
     for i, paragraph in enumerate(paragraphs):
