@@ -1,10 +1,13 @@
 """The site: no dead link, everything in the references, and how-tos whose commands and Python are right."""
 
+import dataclasses
 import json
 import pathlib
 import re
 import shlex
 
+import cv2
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -13,6 +16,9 @@ from cnnjax import cli, config_files
 from cnnjax.cli import shared
 from cnnjax.cli.main import SETTING, add_command_flags, command_module
 from cnnjax.config import FIELDS
+from cnnjax.data import build
+from cnnjax.data.catalog import DATASETS
+from cnnjax.data.readers import READERS
 from cnnjax.errors import InputError
 from cnnjax.models import MODELS
 from cnnjax.pages import reference, site
@@ -180,10 +186,16 @@ def test_the_python_of_a_how_to_runs(
     path: pathlib.Path, tmp_path: pathlib.Path, digits_dir: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name, model in MODELS.items():
-        monkeypatch.setitem(MODELS, name, model)
-    before = set(MODELS)
+    tables: list[dict] = [MODELS, DATASETS, READERS]
+    for table in tables:
+        for name, entry in table.items():
+            monkeypatch.setitem(table, name, entry)
+    before = [set(table) for table in tables]
     names: dict = {"__name__": path.stem}
+    if path.stem == "export":
+        if int(cv2.__version__.partition(".")[0]) < 5:
+            pytest.skip("OpenCV reads open batch sizes from its version 5 on")
+        assert [cli.main(words) for words in commands(path) if "--init=cnnjax:lenet5.digits" in words] == [0, 0]
     try:
         exec("\n".join(blocks(path, "python")), names)
         if path.stem == "network":
@@ -194,9 +206,26 @@ def test_the_python_of_a_how_to_runs(
                 (1, 2),
                 8,
             )
+        if path.stem == "data":
+            check_leaves(tmp_path)
     finally:
-        for name in set(MODELS) - before:
-            del MODELS[name]
+        for table, known in zip(tables, before, strict=True):
+            for name in set(table) - known:
+                del table[name]
+
+
+def check_leaves(folder: pathlib.Path) -> None:
+    """Builds the data set of data.md from three pictures and a table, and reads it."""
+    rows = ["file,class,split", "a.png,oak,train", "b.png,ash,train", "c.png,beech,test"]
+    (folder / "labels.csv").write_text("\n".join(rows))
+    for index, name in enumerate("abc"):
+        Image.new("RGB", (20 + index, 16), (40 * index, 90, 30)).save(folder / f"{name}.png")
+    DATASETS["leaves"] = dataclasses.replace(DATASETS["leaves"], splits={"train": 2, "test": 1})
+    build.build("leaves", str(folder), str(folder / "data"), log=lambda line: None)
+    split = build.load("leaves", "train+test", str(folder / "data"))
+    images, labels = split.read(np.arange(3))
+    found = {image.shape[1]: split.classes[label] for image, label in zip(images, labels, strict=True)}
+    assert found == {20: "oak", 21: "ash", 22: "beech"}
 
 
 @pytest.mark.slow
