@@ -61,9 +61,10 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     if args.lists:
         return _list(args.file or "", args.format)
     _check_flags(args)
-    if facts := config_files.read_facts(args.file):
-        return _check_facts(args, facts)
-    study = config_files.read_study(args.file, args.budget)
+    file = config_files.find_file(args.file, "experiments", "study")
+    if facts := config_files.read_facts(str(file)):
+        return _check_facts(args, file, facts)
+    study = config_files.read_study(str(file), args.budget)
 
     import jax
 
@@ -74,14 +75,13 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     from cnnjax.study.check import check_study
 
     console = shared.setup_jax()
-    file = pathlib.Path(args.file)
     check_study(study)
     start = shared.build_executor(args)
     root = pathlib.Path(args.workdir or f"runs/studies/{file.stem}")
     path = pathlib.Path(args.report or file.parent / "reports") / f"{file.stem}-{args.budget}"
 
     log = functools.partial(console.print, soft_wrap=True)
-    command = shared.command_line("study", str(file), f"--budget={args.budget}")
+    command = shared.command_line("study", args.file, f"--budget={args.budget}")
     runs_of = functools.partial(conduct.all_runs, root, study, args.data_dir)
     before = {} if study.claims else results_table.kept(path.with_name(f"{path.name}.csv"), study)
     arms = _choose_arms(args, study, before)
@@ -189,8 +189,8 @@ def _list(pattern: str, form: str) -> int:
     return 0
 
 
-def _check_facts(args: argparse.Namespace, facts: "Sequence[Fact]") -> int:
-    """Computes the numbers of facts, prints the verdicts, and writes the report. Returns the exit status."""
+def _check_facts(args: argparse.Namespace, file: pathlib.Path, facts: "Sequence[Fact]") -> int:
+    """Computes the numbers of a file of facts, prints the verdicts, and writes the report. Returns the exit status."""
     import jax
 
     jax.config.update("jax_platforms", "cpu")
@@ -199,10 +199,9 @@ def _check_facts(args: argparse.Namespace, facts: "Sequence[Fact]") -> int:
     from cnnjax.study.facts import check, count_verdicts, table, write
 
     console = shared.setup_jax()
-    file = pathlib.Path(args.file)
     reports = [check(fact) for fact in facts]
     path = pathlib.Path(args.report or file.parent / "reports") / file.stem
-    write(path, reports, shared.command_line("study", str(file)))
+    write(path, reports, shared.command_line("study", args.file))
     shown, title = table(reports), f"{file.stem}: {count_verdicts(reports)}"
     view = Table(*shown.headings, title=title, title_justify="left", show_lines=True)
     for row in shown.rows:

@@ -143,17 +143,24 @@ def get_facts():
 """
 
 
-def test_the_command_computes_and_reports(
-    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("folder", "name"), [(".", "mine.py"), ("experiments", "mine")])
+def test_the_command_computes_and_reports_beside_the_file(
+    folder: str,
+    name: str,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (tmp_path / "mine.py").write_text(FILE)
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["study", "mine.py"]) == 0
+    reports = pathlib.Path(folder, "reports")
+    reports.mkdir(parents=True)
+    (reports.parent / "mine.py").write_text(FILE)
+    assert cli.main(["study", name]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
     assert "mine: 1 refuted" in captured.out
-    assert "the report is reports/mine.md, with mine.json" in captured.out
-    assert json.loads(pathlib.Path("reports/mine.json").read_text())["facts"][0]["verdict"] == REFUTED
+    assert f"the report is {reports / 'mine.md'}, with mine.json" in captured.out
+    assert json.loads((reports / "mine.json").read_text())["facts"][0]["verdict"] == REFUTED
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,24 @@ def test_the_plan_is_written_first_and_a_killed_study_goes_on(
     assert capsys.readouterr().err == "error: interrupted\n"
 
 
+def test_a_study_named_by_name_alone_has_its_plan_and_its_report_beside_its_file(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "mine.py").write_text(SHORT.replace("MAX", "8"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(report, "draw", lambda *_: None)
+    for name, most, status in (("experiments/mine.py", 0, 130), ("mine", 99, 0)):
+        monkeypatch.setitem(EXECUTORS, "local", lambda workers, most=most: Tabled(most))
+        assert cli.main(["study", name]) == status
+    assert "the report is experiments/reports/mine-quick.md" in capsys.readouterr().out
+    assert [claim.verdict for claim in read_report(tmp_path / "experiments/reports/mine-quick.json").claims] == [
+        HELD,
+        UNDECIDED,
+    ]
+    assert not (tmp_path / "reports").exists()
+
+
 def test_no_report_without_runs(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
