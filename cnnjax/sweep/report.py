@@ -81,21 +81,23 @@ def rows(sweep: Sweep) -> list[dict[str, Any]]:
 def over_folds(table: list[dict[str, Any]], settings: Settings) -> list[dict[str, Any]]:
     """Averages the metric over the folds of cross-validation, for each combination of the other settings.
 
-    `table` is the result of `rows`; only complete trials count. Returns dicts of these settings, the metric's mean,
-    'sd' (None for one fold) and 'folds' (number), best first; [] unless 'fold' is in the space.
+    `table` is the result of `rows`; only complete trials count, and several of one fold by their mean. Returns dicts of
+    these settings, the metric's mean, 'sd' (None for one fold) and 'folds' (number of different ones); [] unless 'fold'
+    is in the space. Those with most folds come first, and of these the best.
     """
     others = [name for name in settings.space if name != "fold"]
-    groups: dict[tuple, list[float]] = {}
+    groups: dict[tuple, dict[str, list[float]]] = {}
     for row in table if "fold" in settings.space else []:
         if row["state"] == "complete":
-            groups.setdefault(tuple(row[name] for name in others), []).append(row[settings.metric])
-    means = [
-        dict(zip(others, choice, strict=True))
-        | {settings.metric: statistics.fmean(values), "sd": statistics.stdev(values) if len(values) > 1 else None}
-        | {"folds": len(values)}
-        for choice, values in groups.items()
-    ]
-    return sorted(means, key=lambda row: row[settings.metric], reverse=METRICS[settings.metric].higher_is_better)
+            by_fold = groups.setdefault(tuple(row[name] for name in others), {})
+            by_fold.setdefault(row["fold"], []).append(row[settings.metric])
+    means = []
+    for choice, by_fold in groups.items():
+        values = [statistics.fmean(of_fold) for of_fold in by_fold.values()]
+        mean = {settings.metric: statistics.fmean(values), "sd": statistics.stdev(values) if len(values) > 1 else None}
+        means.append(dict(zip(others, choice, strict=True)) | mean | {"folds": len(values)})
+    sign = -METRICS[settings.metric].sign
+    return sorted(means, key=lambda row: (-row["folds"], sign * row[settings.metric]))
 
 
 def best(sweep: Sweep) -> Config:

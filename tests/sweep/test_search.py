@@ -130,6 +130,17 @@ def test_folds_have_a_mean_and_a_spread(tmp_path: pathlib.Path) -> None:
         report.best(few)
 
 
+def test_several_trials_of_one_fold_count_as_one() -> None:
+    """Samplers other than a grid repeat combinations: three trials of lr 0.1 are all of the easiest fold."""
+    values = settings(space={"lr": [0.1, 0.2], "fold": ["1/3", "2/3", "3/3"]})
+    trials = [(0.1, "1/3", 0.9)] * 3 + [(0.2, "1/3", 0.9), (0.2, "1/3", 0.7), (0.2, "2/3", 0.6), (0.2, "3/3", 0.7)]
+    table = [{"state": "complete", "lr": lr, "fold": fold, "accuracy": value} for lr, fold, value in trials]
+    means = report.over_folds(table, values)
+    assert [(row["lr"], row["folds"]) for row in means] == [(0.2, 3), (0.1, 1)]
+    assert [row["accuracy"] for row in means] == pytest.approx([0.7, 0.9])
+    assert [row["sd"] for row in means] == [pytest.approx(0.1), None]
+
+
 def test_a_trial_that_fails_is_recorded_and_the_others_go_on(tmp_path: pathlib.Path) -> None:
     sweep = run(tmp_path / "s", settings(), FakeExecutor(learns, fails, learns), workers=1)
     assert states(sweep) == ["COMPLETE"] * 5 + ["FAIL"]
