@@ -44,7 +44,7 @@ def add_flags(parser: shared.Parser) -> None:
     parser.add_argument("action", nargs="?", default="run", metavar="show|best", help="default: run the sweep")
     shared.add_config_flag(parser, "config file; its sweep() may return the space")
     parser.add_argument("--workdir", metavar="DIR", default="", help="sweep folder (default: a new one under sweeps/)")
-    parser.add_argument("--trials", type=int, metavar="N", help="number of trials (default: 20)")
+    parser.add_argument("--trials", type=int, metavar="N", help="number of trials (default: 20; of a grid, all)")
     parser.add_argument("--seeds", type=int, metavar="N", help="runs per trial, whose metric is averaged (default: 1)")
     parser.add_argument("--sampler", help="tpe, random, grid, cmaes or halton (default: tpe)")
     parser.add_argument("--pruner", help="stops unpromising trials early: none, median or hyperband (default: none)")
@@ -120,11 +120,17 @@ def _run(args: argparse.Namespace, folder: pathlib.Path, settings: "Settings") -
     """Runs or resumes the search in `folder`, writes its report and prints the leaderboard. Returns the exit status."""
     from cnnjax.runs.signals import Interrupted
     from cnnjax.sweep import record, report
-    from cnnjax.sweep.settings import check_settings
+    from cnnjax.sweep.settings import check_settings, grid_size
 
     console = shared.make_console()
-    check_settings(settings)
+    combinations = grid_size(settings, check_settings(settings))
+    if combinations and args.config and args.trials is None:
+        settings.trials = combinations
     start = shared.build_executor(args)
+    count = f"{settings.trials} trials"
+    if combinations:
+        count = f"{min(settings.trials, combinations)} of {combinations} combinations"
+    console.print(f"{count} of {', '.join(settings.space)}, {args.workers} in parallel, in {folder}", soft_wrap=True)
     try:
         sweep = _search(console, folder, settings, start, args.workers, 60 * args.stall_timeout)
     except Interrupted as interrupted:
@@ -212,7 +218,6 @@ def _search(
         console.print(line, soft_wrap=True)
 
     printed: set[int] = set()
-    log(f"{settings.trials} trials of {', '.join(settings.space)}, {workers} in parallel, in {folder}")
     with Live(console=console, auto_refresh=False, transient=True) as live:
         state: dict[str, Any] = {"next": 0.0}
 

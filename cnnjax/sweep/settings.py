@@ -2,8 +2,9 @@
 
 import contextlib
 import dataclasses
+import math
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -83,6 +84,16 @@ def check_settings(settings: Settings) -> dict[str, BaseDistribution]:
     if spec.parse(settings.sampler).name == "grid" and ranges:
         raise InputError(f"space.{ranges[0]} = {settings.space[ranges[0]]!r}: a grid needs a list of choices")
     return space
+
+
+def grid_size(settings: Settings, space: Mapping[str, BaseDistribution]) -> int:
+    """Returns the number of combinations of a grid, 0 for another sampler.
+
+    `space` is the result of `check_settings`.
+    """
+    if spec.parse(settings.sampler).name != "grid":
+        return 0
+    return math.prod(len(values.choices) for values in space.values())  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from cnnjax import cli, config_files, register
+from cnnjax.runs import supervise
 from cnnjax.runs.executors import EXECUTORS
+from cnnjax.sweep import report
 from tests.runs.fakes import FakeExecutor, fails, keeps_running, learns, write_metrics, write_result
 
 FILE = """
@@ -106,6 +108,33 @@ def test_the_commands_that_are_printed_have_the_data_and_the_code_of_the_sweep(
     assert "to train the winner: cnnjax sweep best --workdir=s --import=/net.py\n" in capsys.readouterr().out
     assert cli.main(["sweep", "best", "--workdir=s"]) == 0
     assert capsys.readouterr().out.endswith(" '--data_dir=my data' --import=/net.py\n")
+
+
+@pytest.mark.parametrize(
+    ("flags", "counted", "ran"),
+    [
+        ([], "25 of 25 combinations of fold, lr", 25),
+        (["--trials=2"], "2 of 25 combinations of fold, lr", 2),
+        (["--trials=99"], "25 of 25 combinations of fold, lr", 25),
+    ],
+)
+def test_a_grid_has_all_combinations_unless_trials_are_given(
+    flags: list[str],
+    counted: str,
+    ran: int,
+    file: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pathlib.Path(file).write_text(FILE.partition("def sweep")[0])
+    monkeypatch.setattr(report, "write", lambda sweep: [])  # takes most of the time
+    monkeypatch.setattr(supervise, "POLL_SECONDS", 0.0)
+    monkeypatch.setitem(EXECUTORS, "local", lambda workers: FakeExecutor(learns))
+    space = ['--space.fold=["1/5", "2/5", "3/5", "4/5", "5/5"]', "--space.lr=[0.1, 0.2, 0.3, 0.4, 0.5]"]
+    assert cli.main(["sweep", f"--config={file}", *space, "--sampler=grid", "--workdir=s", *flags]) == 0
+    output = capsys.readouterr().out
+    assert f"{counted}, 1 in parallel, in s" in output
+    assert f"{ran} trials: {ran} complete" in output
 
 
 def test_cross_validation_of_a_config_with_a_validation_split(
