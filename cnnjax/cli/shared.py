@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from cnnjax.runs.supervise import Run
 
 
+EXECUTOR_DEFAULTS = {"workers": 1, "executor": "local", "stall_timeout": 60.0}  # of the flags of these names
+
+
 class UsageError(InputError):
     """A missing or unexpected command-line argument: exit status 2, and a message that points to --help."""
 
@@ -156,13 +159,20 @@ def check_batch_size(args: argparse.Namespace) -> None:
 
 def add_executor_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of a command that starts training runs: --workers, --executor and --stall_timeout."""
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="runs in parallel (default: 1)")
-    parser.add_argument("--executor", default="local", help="local, ray(...) or slurm(...) (default: local)")
+    parser.add_argument("--workers", type=int, metavar="N", help="runs in parallel (default: 1)")
+    parser.add_argument("--executor", help="local, ray(...) or slurm(...) (default: local)")
     parser.add_argument(
-        "--stall_timeout", type=float, default=60.0, metavar="MINUTES",
+        "--stall_timeout", type=float, metavar="MINUTES",
         help="stop a run after this many minutes without output (default: 60)",
     )  # fmt: skip
     add_hidden_alias(parser, "--silence", "stall_timeout", float)
+    parser.set_defaults(**EXECUTOR_DEFAULTS)
+
+
+def executor_flags(args: argparse.Namespace) -> list[str]:
+    """Returns the flags of `add_executor_flags` that are not at their defaults, for a command that is printed."""
+    given = {name: getattr(args, name) for name in EXECUTOR_DEFAULTS}
+    return [f"--{name}={value}" for name, value in given.items() if value != EXECUTOR_DEFAULTS[name]]
 
 
 def build_executor(args: argparse.Namespace) -> Any:

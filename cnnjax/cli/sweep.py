@@ -134,7 +134,7 @@ def _run(args: argparse.Namespace, folder: pathlib.Path, settings: "Settings") -
     try:
         sweep = _search(console, folder, settings, start, args.workers, 60 * args.stall_timeout)
     except Interrupted as interrupted:
-        command = register.command_line("sweep", f"--workdir={folder}", f"--workers={args.workers}")
+        command = register.command_line("sweep", f"--workdir={folder}", *shared.executor_flags(args))
         console.print(f"{interrupted}; to resume:\n  {command}", soft_wrap=True)
         return 128 + interrupted.signal
     written, rows = report.write(sweep), report.rows(sweep)

@@ -2,9 +2,11 @@
 
 import json
 import math
+import os
 import pathlib
 import re
 import shlex
+import signal
 from typing import Any
 
 import pytest
@@ -108,6 +110,22 @@ def test_the_commands_that_are_printed_have_the_data_and_the_code_of_the_sweep(
     assert "to train the winner: cnnjax sweep best --workdir=s --import=/net.py\n" in capsys.readouterr().out
     assert cli.main(["sweep", "best", "--workdir=s"]) == 0
     assert capsys.readouterr().out.endswith(" '--data_dir=my data' --import=/net.py\n")
+
+
+@pytest.mark.parametrize(
+    "flags", [[], ["--workers=2", "--executor=slurm(gpus=0)", "--stall_timeout=0.5"], ["--stall_timeout=90.0"]]
+)
+def test_the_command_that_resumes_a_sweep_has_the_flags_of_its_runs(
+    flags: list[str], file: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_interrupted(folder: pathlib.Path) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    for name in ("local", "slurm"):
+        monkeypatch.setitem(EXECUTORS, name, lambda workers, gpus=1: FakeExecutor(is_interrupted))
+    assert cli.main(["sweep", f"--config={file}", "--workdir=s", *flags]) == 128 + signal.SIGTERM
+    command = capsys.readouterr().out.splitlines()[-1]
+    assert shlex.split(command) == ["cnnjax", "sweep", "--workdir=s", *flags]
 
 
 @pytest.mark.parametrize(
