@@ -35,17 +35,20 @@ Start = Callable[[list[str], pathlib.Path], Job]
 GRACE_SECONDS = 60.0  # from the request to stop until a run is killed
 
 
-def _popen(command: list[str], log: pathlib.Path, cores: Sequence[int] = (), **environment: str) -> subprocess.Popen:
+def _popen(
+    command: list[str], log: pathlib.Path, cores: Sequence[int] = (), folder: str | None = None, **environment: str
+) -> subprocess.Popen:
     """Starts a command, with its output appended to `log`, and returns without waiting for it.
 
     The command gets SIGTERM when this process dies: the runs of a killed sweep would go on otherwise.
 
-    `cores` are the CPU cores that it may use, () for all; `environment` are variables to set besides this process's.
+    `cores` are the CPU cores that it may use, () for all; `folder` is the one that it starts in, None for this
+    process's; `environment` are variables to set besides this process's.
     """
     with sealed.append(log) as file:
         return subprocess.Popen(
             guarded(command, cores), stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
-            env=os.environ | environment, start_new_session=True,
+            cwd=folder, env=os.environ | environment, start_new_session=True,
         )  # fmt: skip
 
 
@@ -106,12 +109,12 @@ def divide_machine(workers: int) -> list[Resources]:
 # ------------------------------------------------------------------------------------------------------ other machines
 
 
-def execute(command: list[str], log: str) -> int:
-    """Runs a command to its end, with its output appended to the file `log`; returns its exit status.
+def execute(command: list[str], log: str, folder: str) -> int:
+    """Runs a command to its end in `folder`, with its output appended to the file `log`; returns its exit status.
 
     If this process is interrupted, the command gets SIGTERM and, `GRACE_SECONDS` later, SIGKILL.
     """
-    process = _popen(command, pathlib.Path(log))
+    process = _popen(command, pathlib.Path(log), folder=folder)
     try:
         while process.poll() is None:
             time.sleep(0.1)  # rather than one wait(), which Ray cannot cancel
@@ -128,7 +131,7 @@ def execute(command: list[str], log: str) -> int:
 def ray(workers: int, address: str = "", cpus: Cores = 0, gpus: NonNegative = 0.0) -> Start:
     """Returns a function start(command, log) that runs a command as a task on a Ray cluster.
 
-    The machines of the cluster have to share the runs' folder.
+    The machines of the cluster have to share the runs' folder and the current one, in which the command runs.
 
     Args:
       workers: number of runs in parallel.
@@ -144,7 +147,7 @@ def ray(workers: int, address: str = "", cpus: Cores = 0, gpus: NonNegative = 0.
 
     def start(command: list[str], log: pathlib.Path) -> Job:
         """Submits a command as a Ray task."""
-        task = remote.remote(command, str(log.resolve()))
+        task = remote.remote(command, str(log.resolve()), os.getcwd())
 
         def poll() -> int | None:
             """Returns the exit status; None while the task runs, -9 if its worker died or the task was canceled."""
@@ -182,7 +185,7 @@ def slurm(
             name="cnnjax", timeout_min=int(hours * 60), cpus_per_task=cpus, gpus_per_node=gpus, tasks_per_node=1,
             **({"slurm_partition": partition} if partition else {}),
         )  # fmt: skip
-        job = executor.submit(execute, command, str(log.resolve()))
+        job = executor.submit(execute, command, str(log.resolve()), os.getcwd())
 
         def poll() -> int | None:
             """Returns the exit status; None while the job waits or runs, -9 if the job died or was canceled."""

@@ -1,13 +1,17 @@
 """Executors: exit status, output, stopping, and what happens when the starter is killed."""
 
+import contextlib
+import functools
 import pathlib
 import subprocess
 import sys
 import time
+import types
+from typing import Any
 
 import pytest
 
-from cnnjax import spec
+from cnnjax import extras, spec
 from cnnjax.runs import executors
 from cnnjax.runs.executors import Job
 
@@ -40,6 +44,36 @@ def test_an_executor_returns_the_status_and_logs_the_output(executor: executors.
     for status in (0, 3):
         assert finish(executor([sys.executable, "-c", f"print('output'); raise SystemExit({status})"], log)) == status
     assert log.read_text() == "output\noutput\n"
+
+
+class Elsewhere:
+    """Stands in for Ray and submitit: calls what is submitted at once, as a worker in another folder."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        self.folder = folder
+
+    def __getattr__(self, name: str) -> Any:  # is_initialized, cluster_resources, AutoExecutor, update_parameters
+        return lambda *_, **__: self if name == "AutoExecutor" else {}
+
+    def remote(self, **_: Any) -> Any:
+        return lambda function: types.SimpleNamespace(remote=functools.partial(self.submit, function))
+
+    def submit(self, function: Any, *arguments: Any) -> None:
+        with contextlib.chdir(self.folder):
+            assert function(*arguments) == 0
+
+
+@pytest.mark.parametrize("name", ["ray", "slurm"])
+def test_a_command_runs_in_the_current_folder_of_its_starter(
+    name: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its --workdir and --data_dir may be relative."""
+    (tmp_path / "worker").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(extras, "load", lambda *_: Elsewhere(tmp_path / "worker"))
+    start = spec.build("executor", name, executors.EXECUTORS, workers=1)
+    start([sys.executable, "-c", "import os; print(os.getcwd())"], pathlib.Path("log"))
+    assert (tmp_path / "log").read_text() == f"{tmp_path.resolve()}\n"
 
 
 @pytest.mark.parametrize("executor", EXECUTORS, indirect=True)
