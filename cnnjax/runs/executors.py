@@ -24,10 +24,12 @@ class Job(NamedTuple):
     Attributes:
       poll: returns the exit status, -n if signal n killed the command, or None while it runs.
       stop: stop(False) asks the command to save a checkpoint and exit; stop(True) kills it.
+      is_followed: whether another process has started the command, so that `stop` does nothing.
     """
 
     poll: Callable[[], int | None]
     stop: Callable[[bool], None]
+    is_followed: bool = False
 
 
 Cores = Annotated[int, Range(0, 1_000_000)]  # or GPUs

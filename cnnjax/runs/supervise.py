@@ -70,7 +70,7 @@ class _Active:
         suspended meanwhile, and the run perhaps, too.
       file_stats: (inode, size) of metrics.jsonl and of the output file at that time, None for a missing one.
       stopping: whether the run was asked to stop.
-      failure: why the supervisor killed the run; '' if it did not.
+      failure: why the supervisor killed the run, or no longer follows it; '' if neither.
     """
 
     run: Run
@@ -101,13 +101,13 @@ def supervise(
       next_run: returns the next run to start, or None if there is none at present.
       start: starts a command, as the functions in `cnnjax.runs.executors` return it.
       workers: the largest number of runs in parallel.
-      stall_timeout: seconds without output after which a run is killed and counts as failed.
+      stall_timeout: seconds without output after which a run counts as failed, and is killed if it was started here.
       should_stop: called with a run whenever its metrics have grown; if it returns True, the run is stopped.
       on_end: called once for each run that has ended, with the run and how it ended.
       show: called at every poll with the runs in progress, to display them.
 
-    Raises Interrupted after SIGINT or SIGTERM, once all runs have saved a checkpoint and exited; `on_end` is not called
-    for these runs.
+    Raises Interrupted after SIGINT or SIGTERM, once all runs have saved a checkpoint and exited, except those that
+    another process has started, which go on; `on_end` is not called for these runs.
     """
     active: list[_Active] = []
     starts: dict[pathlib.Path, int] = {}
@@ -126,23 +126,16 @@ def supervise(
             if not active:
                 return
             for current in list(active):
-                status = current.job.poll()
-                if _metrics_grew(current) and not current.stopping and should_stop(current.run):
-                    current.stopping = True
-                    current.job.stop(False)
-                if status is None:
-                    _kill_if_stalled(current, stall_timeout)
+                if (status := _poll(current, stall_timeout, should_stop)) is None:
                     continue
                 active.remove(current)
-                killed = status < 0 or status >= 128 or (status and workdir.is_locked(current.run.folder))
-                restartable = not current.stopping and not current.failure
-                if killed and restartable and starts[current.run.folder] < MAX_STARTS:
+                if _is_restartable(current, status) and starts[current.run.folder] < MAX_STARTS:
                     begin(current.run)
                 else:
                     on_end(current.run, _end(current, status))
             show([current.run for current in active])
             time.sleep(POLL_SECONDS)
-        raise Interrupted(interrupted[0], f"interrupted: {len(active)} runs checkpointed")
+        raise Interrupted(interrupted[0], _interruption(active))
     except BaseException:
         _stop_all(active)
         raise
@@ -156,7 +149,7 @@ def _launch(run: Run, start: Start) -> Job:
     If another process is already training in the folder, starts nothing and returns a job that follows the folder.
     """
     if workdir.is_locked(run.folder):  # an earlier supervisor started it, and it is still running: wait for it
-        return Job(lambda: _status_from_folder(run.folder), lambda kill: None)
+        return Job(lambda: _status_from_folder(run.folder), lambda kill: None, is_followed=True)
     run.folder.mkdir(parents=True, exist_ok=True)
     if not (run.folder / "config.json").exists():
         workdir.write_json(run.folder / "config.json", dataclasses.asdict(run.config))
@@ -164,6 +157,38 @@ def _launch(run: Run, start: Start) -> Job:
     safe = [] if {"", os.getcwd()} & set(sys.path) else ["-P"]
     command = [sys.executable, *safe, "-m", "cnnjax", "train", f"--workdir={run.folder}", *register.flags()]
     return start(command + ([f"--data_dir={run.data_dir}"] if run.data_dir else []), run.folder / OUTPUT)
+
+
+def _poll(active: _Active, stall_timeout: float, should_stop: Callable[[Run], bool]) -> int | None:
+    """Returns the exit status of a run, None while it goes on; asks it to stop if `should_stop` says so.
+
+    A run without output for `stall_timeout` seconds is killed. One that another process has started cannot be: it goes
+    on, and its status is as if it had been.
+    """
+    status = active.job.poll()
+    if _metrics_grew(active) and not active.stopping and should_stop(active.run):
+        active.stopping = True
+        active.job.stop(False)
+    if status is None and active.silent > stall_timeout and not active.failure:
+        active.failure = f"no output for {stall_timeout:.0f} seconds"
+        active.job.stop(True)
+        if active.job.is_followed:
+            return -signal.SIGKILL
+    return status
+
+
+def _is_restartable(active: _Active, status: int) -> bool:
+    """Returns whether a run that ended with an exit status was killed, or found its folder in use, through no fault."""
+    killed = status < 0 or status >= 128 or (status != 0 and workdir.is_locked(active.run.folder))
+    return killed and not active.stopping and not active.failure
+
+
+def _interruption(active: list[_Active]) -> str:
+    """Returns the message of an interruption: how many runs save a checkpoint, and how many go on."""
+    followed = sum(current.job.is_followed for current in active)
+    own = len(active) - followed
+    text = f"interrupted: {own} run{'s' * (own != 1)} checkpointed"
+    return text + f", {followed} that another process started go{'es' * (followed == 1)} on" * bool(followed)
 
 
 def _status_from_folder(folder: pathlib.Path) -> int | None:
@@ -196,13 +221,6 @@ def _metrics_grew(active: _Active) -> bool:
     if grew:
         active.run.metrics = read_metrics(active.run.folder)
     return grew and bool(active.run.metrics)
-
-
-def _kill_if_stalled(active: _Active, stall_timeout: float) -> None:
-    """Kills a run that has had no output for `stall_timeout` seconds, and notes the reason in `failure`."""
-    if active.silent > stall_timeout and not active.failure:
-        active.failure = f"no output for {stall_timeout:.0f} seconds"
-        active.job.stop(True)
 
 
 def read_metrics(folder: pathlib.Path) -> list[dict[str, Any]]:
@@ -286,7 +304,11 @@ def summarize(reason: str) -> str:
 
 
 def _stop_all(active: list[_Active]) -> None:
-    """Asks all runs to stop and waits until they have exited; kills those left after `GRACE_SECONDS`."""
+    """Asks all runs to stop and waits until they have exited; kills those left after `GRACE_SECONDS`.
+
+    Leaves runs that another process has started alone.
+    """
+    active = [current for current in active if not current.job.is_followed]
     for current in active:
         current.job.stop(False)
     deadline = time.monotonic() + GRACE_SECONDS

@@ -4,6 +4,7 @@ import fcntl
 import os
 import pathlib
 import signal
+import time
 from typing import Any
 
 import pytest
@@ -107,6 +108,42 @@ def test_a_run_of_an_earlier_supervisor_is_waited_for(tmp_path: pathlib.Path) ->
                 lock.close()
 
         assert supervised([Run(CONFIG, tmp_path)], start, show=show) == [End("complete")]
+
+
+@pytest.mark.parametrize(
+    ("silent", "ends", "message"),
+    [
+        (True, [End("failed", "no output for 0 seconds")], ""),
+        (False, [], "interrupted: 1 run checkpointed, 1 that another process started goes on"),
+    ],
+)
+def test_a_run_of_another_process_that_goes_on_is_waited_for_no_longer(
+    silent: bool, ends: list[End], message: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is silent for too long, or this process is interrupted; it cannot be stopped from here."""
+    theirs, found, pause = tmp_path / "theirs", [], time.sleep
+    theirs.mkdir()
+    options: dict[str, Any] = {"on_end": lambda run, end: found.append(end)}
+    with (theirs / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        naps: list[float] = []
+
+        def sleep(seconds: float) -> None:
+            naps.append(seconds)
+            pause(0.001)
+            if len(naps) == 500:  # rather than for ever
+                lock.close()
+
+        monkeypatch.setattr("time.sleep", sleep)
+        if silent:
+            supervised([Run(CONFIG, theirs)], FakeExecutor(fails), stall_timeout=0.01, **options)
+        else:
+            runs = [Run(CONFIG, theirs), Run(CONFIG, tmp_path / "ours")]
+            with pytest.raises(Interrupted, match=f"^{message}$"):
+                supervised(runs, FakeExecutor(keeps_running), show=lambda now: os.kill(os.getpid(), signal.SIGINT),
+                           **options)  # fmt: skip
+        assert not lock.closed
+    assert found == ends
 
 
 def test_a_run_that_another_supervisor_started_at_the_same_time_is_waited_for(tmp_path: pathlib.Path) -> None:
