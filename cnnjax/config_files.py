@@ -1,6 +1,8 @@
 """Readers of config files, sweep spaces and studies: Python files that users write. Errors are one line."""
 
 import contextlib
+import dataclasses
+import hashlib
 import importlib.metadata
 import importlib.util
 import inspect
@@ -177,7 +179,8 @@ def read_study(path: str, budget: str) -> Any:
         study = module.get_study(budget)
         if not isinstance(study, Study):
             raise InputError(f"get_study() returned a {type(study).__name__}, expected a cnnjax.study.Study")
-    return study
+    digest = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()[:16]
+    return dataclasses.replace(study, digest=digest)
 
 
 def read_facts(path: str) -> tuple[Any, ...]:

@@ -118,6 +118,7 @@ class Study:
         starts: arm -> arm whose trained weights initialize it, with the same seed.
         remarks: text for the report, such as differences from the paper.
         vary: one thing that a reader can change, and how.
+        digest: of the study's file, as `config_files.read_study` sets it; a run is measured again when it has changed.
     """
 
     arms: Mapping[str, Config]
@@ -131,6 +132,7 @@ class Study:
     seeds_of: Mapping[str, int] = dataclasses.field(default_factory=dict)
     remarks: str = ""
     vary: str = ""
+    digest: str = ""
 
     def first_seeds(self) -> dict[str, int]:
         """Returns the number of runs of each arm before the first verdicts."""

@@ -22,7 +22,10 @@ from cnnjax.study.progress import Progress
 
 VERSIONS = ("processor", "devices", "python", "jax", "cnnjax")  # of a run, in a table of results
 RUN_COLUMNS = (*VERSIONS, "hours", "config")  # of its CSV file
-MEASURED = "measured.json"  # in a run's folder: the result of the study's `measure`
+MEASURED = (
+    "measured.json"  # in a run's folder: the result of the study's `measure`, and `Study.digest` as `MEASURED_BY`
+)
+MEASURED_BY = "study_digest"
 NEW_FIELDS = ("init_match", "matmul_precision")  # config fields that earlier versions do not have
 FORMER_NAMES = {new: old for old, new in ALIASES.items()}  # of config fields
 
@@ -144,25 +147,38 @@ def conduct(
 
 
 def collect(run: Run, study: Study, log: Callable[[str], None]) -> Result:
-    """Returns the metrics of a complete run. Raises InputError if some are lost.
-
-    `study.measure` is called only the first time; its result is saved in measured.json. If that file is damaged, `log`
-    gets a line, and the run is measured again.
-    """
-    path = run.folder / MEASURED
-    measured: dict[str, Any] = {}
-    if path.exists():
-        try:
-            measured = workdir.read_json(path)
-        except InputError as error:
-            log(f"{error}; the run is measured again")
-    if study.measure is not None and not measured:
-        workdir.write_json(path, measured := study.measure(run.folder, run.data_dir))
+    """Returns the metrics of a complete run. Raises InputError if some are lost."""
+    measured = _measure(run, study, log)
     versions = run.folder / "versions.json"
     content = workdir.read_json(versions) if versions.exists() else {}
     kept = {name: str(content[name]) for name in VERSIONS if name in content}
     hours = round(workdir.read_json(run.folder / "result.json").get("seconds", 0.0) / 3600, 4)
     return Result(complete_metrics(run.folder), measured, kept, hours, config_digest(run.config))
+
+
+def _measure(run: Run, study: Study, log: Callable[[str], None]) -> dict[str, Any]:
+    """Returns the result of the study's `measure` for a complete run; {} without one.
+
+    It is called only the first time; its result is saved in measured.json. The run is measured again, and `log` gets a
+    line, if that file is damaged, or if the study's file has changed since and the run still has checkpoints.
+    """
+    if study.measure is None:
+        return {}
+    path = run.folder / MEASURED
+    measured: dict[str, Any] = {}
+    try:
+        measured = workdir.read_json(path) if path.exists() else {}
+    except InputError as error:
+        log(f"{error}; the run is measured again")
+    if measured and measured.pop(MEASURED_BY, "") != study.digest:
+        again = any((run.folder / "checkpoints").glob("*"))
+        done = "the run is measured again" if again else "it stays, as the run has no checkpoints to be measured again"
+        log(f"{path} is of another version of the study's file; {done}")
+        measured = {} if again else measured
+    if not measured:
+        measured = study.measure(run.folder, run.data_dir)
+        workdir.write_json(path, measured | {MEASURED_BY: study.digest})
+    return measured
 
 
 def last_value(metric: str, result: Result) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cnnjax import sealed
+from cnnjax import config_files, sealed
 from cnnjax.config import Config
 from cnnjax.errors import InputError
 from cnnjax.runs import workdir
@@ -172,6 +172,36 @@ def test_a_run_is_measured_once(tmp_path: pathlib.Path) -> None:
     one = conduct.all_runs(tmp_path, study(), "")["slow"][0]
     first = conduct.collect(one, study(), pytest.fail)
     assert conduct.collect(one, study(measure=lambda *_: pytest.fail("measured again")), pytest.fail) == first
+
+
+@pytest.mark.parametrize("has_checkpoints", [True, False])
+@pytest.mark.parametrize("before", ["", "one"])
+def test_a_run_is_measured_again_when_the_file_of_the_study_has_changed(
+    before: str, has_checkpoints: bool, tmp_path: pathlib.Path
+) -> None:
+    """Without a digest, the measurement is of an earlier version of cnnjax."""
+    run(tmp_path, study(), Instant())
+    one, lines = conduct.all_runs(tmp_path, study(), "")["slow"][0], []
+    first = conduct.collect(one, study(digest=before), pytest.fail)
+    if has_checkpoints:
+        (one.folder / "checkpoints" / "2").mkdir(parents=True)
+    second = conduct.collect(one, study(digest="two", measure=lambda *_: {"new": 2}), lines.append)
+    assert second.measured == ({"new": 2} if has_checkpoints else first.measured)
+    words = "the run is measured again" if has_checkpoints else "it stays, as the run has no checkpoints"
+    assert [f"measured.json is of another version of the study's file; {words}" in line for line in lines] == [True]
+    if has_checkpoints:
+        assert conduct.collect(one, study(digest="two"), pytest.fail) == second
+    assert conduct.collect(one, study(measure=None), pytest.fail).measured == {}
+
+
+def test_a_study_has_the_digest_of_its_file(tmp_path: pathlib.Path) -> None:
+    text = "from tests.study.test_conduct import study\nSHIFT = 2\ndef get_study(budget): return study()"
+    digests = []
+    for shift in (2, 3, 2):
+        (tmp_path / "mine.py").write_text(text.replace("= 2", f"= {shift}"))
+        digests.append(config_files.read_study(str(tmp_path / "mine.py"), "quick").digest)
+    assert digests[0] == digests[2] != digests[1]
+    assert len(digests[0]) == 16
 
 
 def test_a_damaged_measurement_is_made_again(tmp_path: pathlib.Path) -> None:
