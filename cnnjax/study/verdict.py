@@ -99,24 +99,23 @@ def _quantile(probability: float, freedom: int) -> float:
 
 def judge(comparison: Comparison, differences: Sequence[float], fraction: float = 1.0) -> Finding:
     """Judges one comparison by the paired differences a - b, with a fraction of the error; see the module's table."""
+    m, sign, error = comparison.margin, comparison.sign, ERROR
     low, high = interval(differences, ERROR * fraction)
-    m, sign = comparison.margin, comparison.sign
     below, above = (-high, -low) if sign == "lower" else (low, high)  # as if `a` were expected to be higher
-    verdict, level = UNDECIDED, 1 - 2 * ERROR
-    if sign == "equal":
-        if low >= m or high <= -m:
-            verdict = CONTRADICTED
+    if sign == "equal" and not (low >= m or high <= -m):
+        error = ERROR_EQUAL
         low, high = interval(differences, ERROR_EQUAL * fraction)
-        level = 1 - 2 * ERROR_EQUAL
-        if -m < low and high < m:
-            verdict = EQUAL
+        verdict = EQUAL if -m < low and high < m else UNDECIDED
+    elif sign == "equal":
+        verdict = CONTRADICTED
     elif sign == "at_least":
         verdict = HELD if low > -m else CONTRADICTED if high <= -m else UNDECIDED
     else:
         verdict = HELD if below > m else CONTRADICTED if above < -m else REFUTED if above <= m else UNDECIDED
+    low, high = interval(differences, error * fraction)
     count = len(differences)
     return Finding(
-        comparison, statistics.fmean(differences) if count else math.nan, low, high, level,
+        comparison, statistics.fmean(differences) if count else math.nan, low, high, 1 - 2 * error,
         standardized(differences), count, verdict,
     )  # fmt: skip
 

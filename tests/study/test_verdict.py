@@ -38,6 +38,14 @@ def test_arms_without_variance_and_single_runs(differences: list[float], expecte
     assert judge(Comparison("a", "higher", "b", "m"), differences).verdict == expected
 
 
+@pytest.mark.parametrize(("mean", "level"), [(1.0, 0.95), (0.0, 0.9), (0.5, 0.9)])
+def test_the_interval_of_equal_is_that_of_the_tests_that_decided(mean: float, level: float) -> None:
+    differences = [mean + x for x in NEAR]
+    finding = judge(Comparison("a", "equal", "b", "m", 0.5), differences)
+    assert finding.level == pytest.approx(level)
+    assert (finding.low, finding.high) == pytest.approx(interval(differences, (1 - level) / 2))
+
+
 def test_the_interval_is_students_of_the_differences() -> None:
     differences = [0.3, 0.1, 0.2, 0.6]
     low, high = interval(differences, 0.025)

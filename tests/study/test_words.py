@@ -52,8 +52,8 @@ LOW = tuple(-x for x in NEAR)
         ),
         (
             finding("equal", [*NEAR], margin=0.1),
-            'Contradicted: the training loss is 1.00 higher with "deep" than with "shallow" (90 % interval 0.83 to '
-            "1.17; effect size 5.6; 3 seeds); expected: within 0.1.",
+            'Contradicted: the training loss is 1.00 higher with "deep" than with "shallow" (95 % interval 0.75 to '
+            "1.25; effect size 5.6; 3 seeds); expected: within 0.1.",
         ),
         (
             finding("at_least", [0.0001, -0.0001, 0.0003], "test/accuracy", margin=0.01),
