@@ -23,7 +23,8 @@ VERDICTS = """- The margin is the smallest difference that counts. *Held*: the w
   decide, which does not mean that the arms are equal.
 - Seeds are added until the claim is decided, or no more are planned. To keep false verdicts at 5 % for each claim, each
   look at the results and each part gets a share of the error, so the intervals are wider than those of a single t-test.
-  "Equal" has two one-sided tests of 5 % each, and so an interval of 90 %.
+  "Equal" has two one-sided tests of 5 % each, and so an interval of 90 %. Differences that are the same in all of n
+  seeds decide only if 2^-n is at most that share of the error, and never if they equal the margin (0 without one).
 - The effect size is the mean of the paired differences in units of their standard deviation (Hedges' g). It is large
   where seeds differ little."""
 FINDING = ("metric", "arm", "compared with", "expected", "difference", "interval", "effect size", "seeds", "verdict")

@@ -6,13 +6,17 @@ interval, and [l, u] its 90 % one.
 
 | sign     | expected   | held or equal       | contradicted        | refuted                | undecided   |
 | -------- | ---------- | ------------------- | ------------------- | ---------------------- | ----------- |
-| higher   | d > m      | L > m               | U < -m              | U <= m, not U < -m     | else        |
-| lower    | d < -m     | U < -m              | L > m               | L >= -m, not L > m     | else        |
-| equal    | abs(d) < m | -m < l and u < m    | L >= m or U <= -m   | never                  | else        |
-| at_least | d > -m     | L > -m              | U <= -m             | never                  | else        |
+| higher   | d > m      | L > m               | U < -m              | U < m, not U < -m      | else        |
+| lower    | d < -m     | U < -m              | L > m               | L > -m, not L > m      | else        |
+| equal    | abs(d) < m | -m < l and u < m    | L > m or U < -m     | never                  | else        |
+| at_least | d > -m     | L > -m              | U < -m              | never                  | else        |
 
 'equal' is decided by two one-sided tests at 5 % (Schuirmann 1987, J. Pharmacokinetics and Biopharmaceutics 15, p. 657),
 which ask whether the 90 % interval lies within the margin; 'at_least' is a test of non-inferiority at 2.5 %.
+
+**Identical differences**, which are common for accuracies on a small test set, have no deviation for a t-test. A sign
+test decides: n of them lie on one side of the margin by chance with a probability of 2**-n, which must be at most the
+error that the look may spend. Differences that equal the margin, such as 0 without one, decide nothing.
 
 **Looks.** A claim is judged at `seeds` runs of each arm; while it is undecided, at half as many again, up to
 `max_seeds` (`looks`). The error is spent in proportion to the seeds (`error_at`; the power family with exponent 1 in
@@ -34,7 +38,8 @@ verdict stays as it is at the look that decides it.
 In 2,000 simulations each (tests/study/test_error_rates.py), 3.3 to 4.2 % of the claims of arms without a difference
 were decided, with one, two or four parts and 3 to 8 or 5 to 12 seeds. A difference of one standard deviation of the
 paired differences was found in 50 % with 3 to 8 seeds, and in 78 % with 5 to 12; one of two, in 99 % and 100 %. The
-tests assume differences that are normally distributed, and independent between seeds.
+tests assume differences that are normally distributed, and independent between seeds. Of claims on numbers of errors
+around 0 to 1, which are far from normal, at most 0.6 % were decided falsely, but 6 % of 'equal' within one error.
 """
 
 import dataclasses
@@ -83,6 +88,19 @@ def interval(differences: Sequence[float], error: float) -> tuple[float, float]:
     return mean - half, mean + half
 
 
+def _bounds(differences: Sequence[float], error: float) -> tuple[float, float]:
+    """Returns the interval that is compared with the margin: `interval`, but for identical differences.
+
+    They have infinite bounds if a sign test does not decide with an error of `error`, and else some room for rounding.
+    """
+    low, high = interval(differences, error)
+    if low < high:
+        return low, high
+    if 2.0 ** -len(differences) > error:
+        return -math.inf, math.inf
+    return low - 1e-9 * abs(low), high + 1e-9 * abs(high)
+
+
 def _deviation(values: Sequence[float]) -> float:
     """Returns the standard deviation of a sample of at least two values; 0 if they differ by rounding alone."""
     if max(values) - min(values) <= 1e-12 * max(map(abs, values)):
@@ -100,18 +118,18 @@ def _quantile(probability: float, freedom: int) -> float:
 def judge(comparison: Comparison, differences: Sequence[float], fraction: float = 1.0) -> Finding:
     """Judges one comparison by the paired differences a - b, with a fraction of the error; see the module's table."""
     m, sign, error = comparison.margin, comparison.sign, ERROR
-    low, high = interval(differences, ERROR * fraction)
+    low, high = _bounds(differences, ERROR * fraction)
     below, above = (-high, -low) if sign == "lower" else (low, high)  # as if `a` were expected to be higher
-    if sign == "equal" and not (low >= m or high <= -m):
+    if sign == "equal" and not (low > m or high < -m):
         error = ERROR_EQUAL
-        low, high = interval(differences, ERROR_EQUAL * fraction)
+        low, high = _bounds(differences, ERROR_EQUAL * fraction)
         verdict = EQUAL if -m < low and high < m else UNDECIDED
     elif sign == "equal":
         verdict = CONTRADICTED
     elif sign == "at_least":
-        verdict = HELD if low > -m else CONTRADICTED if high <= -m else UNDECIDED
+        verdict = HELD if low > -m else CONTRADICTED if high < -m else UNDECIDED
     else:
-        verdict = HELD if below > m else CONTRADICTED if above < -m else REFUTED if above <= m else UNDECIDED
+        verdict = HELD if below > m else CONTRADICTED if above < -m else REFUTED if above < m else UNDECIDED
     low, high = interval(differences, error * fraction)
     count = len(differences)
     return Finding(

@@ -20,7 +20,7 @@ def empty(case: Study) -> StudyReport:
 
 
 def test_the_report_has_the_verdict_and_the_numbers(tmp_path: pathlib.Path) -> None:
-    case = study(remarks="Something\nelse.", vary="Take another\nrate.")
+    case = study(seeds=6, remarks="Something\nelse.", vary="Take another\nrate.")
     run(tmp_path / "runs", case, Instant())
     runs = conduct.all_runs(tmp_path / "runs", case, "")
     results = {arm: [conduct.collect(one, case, pytest.fail) for one in arm_runs] for arm, arm_runs in runs.items()}
@@ -31,11 +31,11 @@ def test_the_report_has_the_verdict_and_the_numbers(tmp_path: pathlib.Path) -> N
     page = (tmp_path / "out" / "mine-quick.md").read_text()
     for line in (
         "# mine, quick budget",
-        '**Held: the accuracy is 40 points higher with "fast" than with "slow" (the same in every seed; 3 seeds).**',
+        '**Held: the accuracy is 40 points higher with "fast" than with "slow" (the same in every seed; 6 seeds).**',
         "*Claim.* fast is better",
-        "| accuracy | fast | slow | higher | 40 points | the same in every seed | unknown | 3 | held |",
-        "| slow | 0.110 ± 0.010 | ",
-        "| fast | 0.510 ± 0.010 | ",
+        "| accuracy | fast | slow | higher | 40 points | the same in every seed | unknown | 6 | held |",
+        "| slow | 0.125 ± 0.019 | ",
+        "| fast | 0.525 ± 0.019 | ",
         "![mine-quick](mine-quick.png)",
         "Runs of one seed whose arms",
         "`the command`",
@@ -45,7 +45,7 @@ def test_the_report_has_the_verdict_and_the_numbers(tmp_path: pathlib.Path) -> N
         assert any(text.startswith(line) for text in page.splitlines()), line
     rows = (tmp_path / "out" / "mine-quick.csv").read_text().splitlines()
     assert rows[0] == "arm,run,test/accuracy,depth"
-    assert len(rows) == 7
+    assert len(rows) == 13
     assert (tmp_path / "out" / "mine-quick.png").read_bytes()[:4] == b"\x89PNG"
     assert repr(read_report(tmp_path / "out" / "mine-quick.json")) == repr(record)  # nan is not equal to itself
 

@@ -33,9 +33,25 @@ def test_the_verdict_follows_from_the_interval(mean: float, sign: Any, margin: f
     assert finding.difference == pytest.approx(mean)
 
 
-@pytest.mark.parametrize(("differences", "expected"), [([1.0] * 2, HELD), ([0.0] * 2, REFUTED), ([8.0], UNDECIDED)])
-def test_arms_without_variance_and_single_runs(differences: list[float], expected: str) -> None:
-    assert judge(Comparison("a", "higher", "b", "m"), differences).verdict == expected
+@pytest.mark.parametrize(
+    ("difference", "seeds", "sign", "margin", "expected"),
+    [
+        (8.0, 1, "higher", 0.0, UNDECIDED), (1.0, 5, "higher", 0.0, UNDECIDED), (1.0, 6, "higher", 0.0, HELD),
+        (-1.0, 5, "higher", 0.0, UNDECIDED), (-1.0, 6, "higher", 0.0, CONTRADICTED), (0.0, 6, "higher", 0.5, REFUTED),
+        (0.0, 4, "equal", 0.5, UNDECIDED), (0.0, 5, "equal", 0.5, EQUAL), (1.0, 6, "equal", 0.5, CONTRADICTED),
+        (0.0, 6, "at_least", 0.5, HELD), (-1.0, 6, "at_least", 0.5, CONTRADICTED),
+        # the margin itself, with and without rounding
+        (0.0, 99, "higher", 0.0, UNDECIDED), (0.0, 99, "lower", 0.0, UNDECIDED), (0.0, 99, "at_least", 0.0, UNDECIDED),
+        (0.5, 99, "equal", 0.5, UNDECIDED), (-0.5, 99, "at_least", 0.5, UNDECIDED),
+        (0.70 - 0.69, 99, "higher", 0.01, UNDECIDED), (0.69 - 0.70, 99, "at_least", 0.01, UNDECIDED),
+    ],
+)  # fmt: skip
+def test_identical_differences_decide_by_a_sign_test(
+    difference: float, seeds: int, sign: Any, margin: float, expected: str
+) -> None:
+    finding = judge(Comparison("a", sign, "b", "m", margin), [difference] * seeds)
+    assert finding.verdict == expected
+    assert seeds == 1 or finding.low == finding.high == pytest.approx(difference)
 
 
 @pytest.mark.parametrize(("mean", "level"), [(1.0, 0.95), (0.0, 0.9), (0.5, 0.9)])
@@ -114,8 +130,8 @@ def test_the_parts_share_the_error_by_holms_method() -> None:
 
 
 def test_runs_of_one_seed_are_compared() -> None:
-    arms = {"a": {"m": [5.0, 1.0, 9.0]}, "b0": {"m": [4.0, 0.0, 8.0, 77.0]}}
-    assert paired(claim("higher").comparisons[0], arms) == [1.0, 1.0, 1.0]
+    arms = {"a": {"m": [5.0, 1.0, 9.5]}, "b0": {"m": [4.0, 0.0, 8.0, 77.0]}}
+    assert paired(claim("higher").comparisons[0], arms) == [1.0, 1.0, 1.5]
     assert judge_claim(claim("higher"), arms, (3,))[0] == HELD
 
 

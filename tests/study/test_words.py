@@ -67,7 +67,7 @@ LOW = tuple(-x for x in NEAR)
         ),
         (
             finding("higher", [0.0, 0.0], "error"),
-            'Refuted: the error is the same with "deep" and with "shallow" (the same in every seed; 2 seeds); '
+            'Undecided: the error is the same with "deep" and with "shallow" (the same in every seed; 2 seeds); '
             "expected: higher.",
         ),
         (
