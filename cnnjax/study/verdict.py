@@ -214,15 +214,23 @@ def seeds_needed(finding: Finding, differences: Sequence[float], fraction: float
 
     `fraction` is that of the error which the comparison may spend.
 
-    The estimate is the smallest n for which a t-test of one look decides with a probability of about `POWER`. 0 if
-    there is no estimate: fewer than two seeds, or more than `MAX_NEEDED` needed.
+    The estimate is the smallest n for which t-tests of one look decide with a probability of about `POWER`: both of the
+    one-sided tests for a difference within the margin of 'equal', else one test. 0 if there is no estimate: fewer than
+    two seeds, identical differences, or more than `MAX_NEEDED` needed.
     """
     if len(differences) < 2 or not (deviation := _deviation(differences)):
         return 0
     m, d, sign = finding.comparison.margin, finding.difference, finding.comparison.sign
-    distance = abs({"higher": d - m, "lower": d + m, "equal": abs(d) - m, "at_least": d + m}[sign])
-    error = fraction * (ERROR_EQUAL if sign == "equal" else ERROR)
+    both = sign == "equal" and abs(d) < m
     n = np.arange(len(differences) + 1, MAX_NEEDED + 1)
-    half = (scipy.stats.t.ppf(1 - error, n - 1) + scipy.stats.t.ppf(POWER, n - 1)) * deviation / np.sqrt(n)
-    enough = n[half < distance]
+    quantile = scipy.stats.t.ppf(1 - fraction * (ERROR_EQUAL if both else ERROR), n - 1)
+
+    def power(distance: float) -> np.ndarray:
+        return scipy.stats.t.cdf(abs(distance) * np.sqrt(n) / deviation - quantile, n - 1)
+
+    if both:
+        reached = power(m - d) + power(m + d) - 1
+    else:
+        reached = power({"higher": d - m, "lower": d + m, "equal": abs(d) - m, "at_least": d + m}[sign])
+    enough = n[reached >= POWER]
     return int(enough[0]) if len(enough) else 0

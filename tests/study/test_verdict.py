@@ -6,10 +6,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from cnnjax.study import Claim, Comparison
 from cnnjax.study.record import CONTRADICTED, EQUAL, HELD, REFUTED, UNDECIDED
-from cnnjax.study.verdict import interval, judge, judge_claim, looks, overall_verdict, paired, standardized
+from cnnjax.study.verdict import (
+    interval,
+    judge,
+    judge_claim,
+    looks,
+    overall_verdict,
+    paired,
+    seeds_needed,
+    standardized,
+)
 
 NEAR = [-0.1, 0.0, 0.1]  # differences with a 95 % interval of +-0.25 around their mean
 
@@ -127,6 +137,27 @@ def test_the_parts_share_the_error_by_holms_method() -> None:
     verdict, findings = judge_claim(claim("higher", "higher"), values(one, other), (3,))
     assert verdict == HELD  # the second part is decided, so the first has the whole error
     assert findings[0].low == pytest.approx(interval(one, 0.025)[0])
+
+
+@pytest.mark.parametrize(
+    ("sign", "margin", "difference"),
+    [
+        ("equal", 0.5, 0.0), ("equal", 0.5, 0.1), ("equal", 0.5, -0.2), ("equal", 0.5, 1.1), ("higher", 0.0, 0.5),
+        ("lower", 0.5, 0.0), ("at_least", 0.5, 0.0),
+    ],
+)  # fmt: skip
+def test_the_seeds_needed_decide_with_a_power_of_four_fifths(sign: Any, margin: float, difference: float) -> None:
+    """The differences have a deviation of 1."""
+    comparison, sample = Comparison("a", sign, "b", "m", margin), [difference + x for x in (-1.0, 0.0, 1.0)]
+    seeds = seeds_needed(judge(comparison, sample), sample)
+    draws = np.random.default_rng(0).normal(difference, 1.0, (4000, seeds))
+    mean, error = draws.mean(axis=1), draws.std(axis=1, ddof=1) / math.sqrt(seeds)
+    half_90, half_95 = (scipy.stats.t.ppf(level, seeds - 1) * error for level in (0.95, 0.975))
+    if sign == "equal":
+        decided = (abs(mean) + half_90 < margin) | (abs(mean) - half_95 > margin)
+    else:
+        decided = abs(mean - margin * (1 if sign == "higher" else -1)) > half_95
+    assert 0.77 < decided.mean() < 0.86
 
 
 def test_runs_of_one_seed_are_compared() -> None:
