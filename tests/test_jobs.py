@@ -61,3 +61,21 @@ def test_a_job_file_trains_with_its_arguments(script: str, tmp_path: pathlib.Pat
 @pytest.mark.parametrize(("hosts", "env", "status"), [("one,bad,two", {}, 255), ("one,two", {"STATUS": "7"}, 7)])
 def test_a_host_that_fails_is_the_status(hosts: str, env: dict[str, str], status: int, tmp_path: pathlib.Path) -> None:
     assert run(tmp_path, "hosts.sh", hosts, **env)[0] == status
+
+
+@pytest.mark.parametrize(("flavor", "extras"), [("cpu", "test,native"), ("cuda", "test,cuda")])
+def test_the_packed_wheels_are_those_that_launch_sh_installs(flavor: str, extras: str, tmp_path: pathlib.Path) -> None:
+    script, python = tmp_path / "experiments" / "jobs" / "pack.sh", tmp_path / ".venv" / "bin" / "python"
+    for path, text in (
+        (script, (JOBS / "pack.sh").read_text()),
+        (tmp_path / "launch.sh", "#!/bin/sh\n"),
+        (python, '#!/bin/sh\necho "$@" >>"$CALLS"\n'),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+    (tmp_path / "data" / "cifar10").mkdir(parents=True)
+    mine = {"CALLS": str(tmp_path / "calls"), "TFDS_DATA_DIR": str(tmp_path / "data"), "CNNJAX_VENV": ".venv"}
+    subprocess.run([script, tmp_path / "packed", flavor], env=os.environ | mine, check=True, timeout=60)
+    assert f" .[{extras}] setuptools pip" in (tmp_path / "calls").read_text()
+    assert (tmp_path / "packed" / "part-000").exists()

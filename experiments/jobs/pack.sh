@@ -33,7 +33,7 @@ done
 pip="${CNNJAX_VENV:-.venv}/bin/python -m pip --disable-pip-version-check --quiet"
 mkdir -p "$folder/wheels"
 rm -f "$folder"/part-* "$folder/parts.sha256"
-extras="test"
+extras="test,native" # as launch.sh installs them; oneDNN is for Linux on x86_64 alone
 if [ "$flavor" = cuda ]; then extras="test,cuda"; fi
 $pip wheel --wheel-dir "$folder/wheels" -c .ci/constraints.txt ".[$extras]" setuptools pip
 $pip download --dest "$folder/wheels" -r .ci/references.txt
