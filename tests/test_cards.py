@@ -153,6 +153,22 @@ def test_a_row_is_written_into_its_card_and_again(
     assert after[-20:] == before[-20:]
 
 
+def test_the_rows_of_other_machines_stay_in_the_table(
+    in_small: types.ModuleType, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = in_small.read_table()[0]
+    second = dataclasses.replace(first, card="imagenet_alexnet")
+    monkeypatch.setattr(in_small, "TABLE", tmp_path / "table.csv")
+    in_small.write_table([first, second])
+    renewed = dataclasses.replace(first, seconds=1.0)
+    monkeypatch.setattr(in_small, "has_result", lambda run, log: run.folder.name == first.card)
+    monkeypatch.setattr(in_small, "read_row", lambda card, run: renewed)
+    monkeypatch.setattr(in_small, "update_card", lambda row: None)
+    monkeypatch.setattr(sys, "argv", ["recipe_cards.py", "--no_runs", f"--workdir={tmp_path}"])
+    in_small.main()
+    assert in_small.read_table() == [renewed, second]
+
+
 def test_an_argument_stands_for_its_row() -> None:
     assert pick_recipe("b", {"a": 1, "b": 2}) == 2
 

@@ -243,14 +243,14 @@ def update_card(row: Row) -> None:
 
 
 def main() -> None:
-    """Runs what is missing, and writes the table and the cards after each run."""
+    """Runs what is missing, and writes the table and the cards after each run. Rows without a run here stay."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data_dir", default="", help="folder of the data sets")
     parser.add_argument("--dataset", default="imagenette", help="data set of photographs with splits train and val")
     parser.add_argument("--workdir", default="runs/recipe_cards", type=pathlib.Path, help="folder of the runs")
     parser.add_argument("--no_runs", action="store_true", help="start no run")
     args = parser.parse_args()
-    rows: list[Row] = []
+    rows = {row.card: row for row in read_table()}  # also those of other machines
     for card in CARDS:
         config = small_config(card, args.dataset)
         run = Run(config, args.workdir / card.replace(":", "-"), args.data_dir)
@@ -258,10 +258,10 @@ def main() -> None:
             failures = conduct.conduct({card: [run]}, executors.local(1), workers=1, stall_timeout=7200, log=print)
             print(*failures, sep="\n", end="", flush=True)
         if has_result(run, print):
-            rows.append(read_row(card, run))
-            write_table(rows)
+            rows[card] = read_row(card, run)
+            write_table([rows[name] for name in CARDS if name in rows])
             if ":" not in card:
-                update_card(rows[-1])
+                update_card(rows[card])
     print(f"{len(rows)} of {len(CARDS)} cards are in {TABLE}")
 
 
