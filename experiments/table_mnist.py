@@ -82,5 +82,6 @@ def get_study(budget: str) -> Study:
         augmentation. Fashion-MNIST has the recipes of MNIST, except that LeNet-5 sees flipped clothes in place of
         shifted digits; LeNet-5 of 1998 has output codes that are drawings of digits, which mean nothing for clothes.
         The recipes were chosen by test accuracy, without a validation split. A multiplication is one of a convolution
-        or of a fully connected layer, for one image. Minutes are those of all training steps at the median speed.""",
+        or of a fully connected layer, for one image. Minutes are those of all training steps at the 90th percentile of
+        the speeds.""",
     )
