@@ -237,25 +237,28 @@ def _conduct(
 
 
 def _record(name: str, budget: str, plan: "Plan", runs: "sequence.Runs") -> "StudyReport":
-    """Returns the record of a study without its verdicts: date, machine, versions and hours of its runs.
+    """Returns the record of a study without its verdicts: date, machines, versions and hours of all its runs.
 
     Raises InputError if there are no runs.
     """
-    from cnnjax.bench.rows import machine_info
     from cnnjax.runs import workdir
     from cnnjax.study.record import StudyReport
 
     folders = [run.folder for arm_runs in runs.values() for run in arm_runs]
     if not folders:
         raise InputError(f"no run of {name} is complete, so there is no report; leave out --report_only")
-    here, there = machine_info(), workdir.read_json(folders[0] / "versions.json")
+    found = [workdir.read_json(path) for folder in folders if (path := folder / "versions.json").exists()]
+
+    def every(entry: str) -> str:
+        return ", ".join(sorted({str(versions[entry]) for versions in found if entry in versions}))
+
     seconds = sum(workdir.read_json(folder / "result.json").get("seconds", 0.0) for folder in folders)
     return StudyReport(
         study=name,
         budget=budget,
         date=datetime.date.today().isoformat(),
-        machine=f"{here['machine']}, {here['cores']} core{'s' * (here['cores'] != 1)}; each run on {there['devices']}",
-        versions={package: there[package] for package in ("python", "jax", "flax", "optax")},
+        machine="; ".join(filter(None, [every("processor"), f"each run on {every('devices')}"])),
+        versions={package: every(package) for package in ("python", "jax", "flax", "optax")},
         hours=round(seconds / 3600, 3),
         plan=plan,
     )

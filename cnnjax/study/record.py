@@ -101,8 +101,8 @@ class StudyReport:
         study: name of the study's file, without '.py'.
         budget: 'quick', 'standard' or 'full'.
         date: of the verdicts, as in '2026-11-23'; '' before.
-        machine: processor or accelerator of the runs, with the number of cores; '' before the verdicts.
-        versions: package -> version, in the runs.
+        machine: processors and devices of the runs; '' before the verdicts.
+        versions: package -> version, or versions, in the runs.
         hours: total hours of training of the runs; 0 if unknown.
         plan: what decides the claims.
         claims: the verdicts; () before.

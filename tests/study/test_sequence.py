@@ -61,7 +61,8 @@ class Tabled(Instant):
         line = {"step": 2, "epoch": 2, "test/accuracy": ACCURACY[config["lr"]][config["seed"]]}
         (log.parent / "metrics.jsonl").write_text(json.dumps(line) + "\n")
         workdir.write_json(log.parent / "result.json", {"seconds": 36.0})
-        versions = {"python": "3", "jax": "1", "flax": "2", "optax": "4", "devices": "a device"}
+        processor = f"processor {config['seed'] % 2}"
+        versions = {"python": "3", "jax": "1", "flax": "2", "optax": "4", "devices": "a device", "processor": processor}
         workdir.write_json(log.parent / "versions.json", versions)
         return Job(lambda: 0, lambda hard: None)
 

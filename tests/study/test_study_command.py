@@ -142,6 +142,7 @@ def test_the_plan_is_written_first_and_a_killed_study_goes_on(
         (UNDECIDED, 8, ()),
     ]
     assert (judged.plan, judged.hours, judged.versions["jax"]) == (planned.plan, 0.19, "1")
+    assert judged.machine == "processor 0, processor 1; each run on a device"
     files = [record.with_suffix(suffix) for suffix in (".csv", ".json", ".png")]
     before = [file.read_bytes() for file in files if file.exists()]
     folder = tmp_path / "runs" / "studies" / "mine"
