@@ -13,7 +13,8 @@ from cnnjax.errors import InputError
 from cnnjax.runs.executors import EXECUTORS
 from cnnjax.study import BUDGETS, report
 from cnnjax.study.check import check_study
-from cnnjax.study.record import HELD, UNDECIDED, ClaimReport, read_report
+from cnnjax.study.record import HELD, REFUTED, UNDECIDED, ClaimReport, read_report
+from cnnjax.study.verdict import judge_claim
 from tests.runs.fakes import FakeExecutor, fails
 from tests.study.test_sequence import Tabled
 
@@ -54,6 +55,21 @@ def test_every_report_agrees_with_its_study(path: pathlib.Path) -> None:
 def _summary(claim: ClaimReport) -> tuple[object, ...]:
     """Returns what does not depend on the last bits of the numbers, nor on words."""
     return claim.name, claim.verdict, claim.seeds, [finding.verdict for finding in claim.findings], claim.changes
+
+
+@pytest.mark.parametrize(("error", "saved", "expected"), [
+    (0.30, 0.2, HELD), (0.30, 0.1, REFUTED), (0.06, 0.2, HELD), (0.06, 0.1, REFUTED),
+])  # fmt: skip
+def test_a_seventh_of_the_errors_is_judged_at_any_error(error: float, saved: float, expected: str) -> None:
+    study = config_files.read_study(str(ROOT / "experiments" / "ensembles.py"), "full")
+    (claim,) = [claim for claim in study.claims if claim.name == "ensembles_save_a_seventh_of_errors"]
+    one = [error * (1 + i / 1000) for i in range(study.seeds)]
+    errors = {"ensemble of 1": one, "ensemble of 7": [(1 - saved) * x - i % 2 / 10_000 for i, x in enumerate(one)]}
+    values = {
+        arm: {"log_error": [math.log(x) for x in numbers], "ensemble/accuracy": [1 - x for x in numbers]}
+        for arm, numbers in errors.items()
+    }
+    assert judge_claim(claim, values, (study.seeds,))[0] == expected
 
 
 def test_the_names_of_claims_are_unique() -> None:
