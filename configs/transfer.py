@@ -10,6 +10,8 @@ Result here: test accuracy 77.0 % (similar_many), 91.2 % (different_many) from i
     ./launch.sh train --config=configs/transfer.py:imagenette
     ./launch.sh train --config=configs/transfer.py:imagenette_few --config.init=runs/IMAGENETTE
 
+The data sets `imagenette_subset` and `hymenoptera` are built as experiments/howto/data.md says.
+
 The first command trains the source network, a ResNet-20; SOURCE is its run. Similar images are photographs: 244 of ants
 and bees, and those of Imagenette. Different images are Fashion-MNIST's gray clothes, 200 or 10,000 of them. The last
 two commands train a ResNet-18 on Imagenette's photographs at 64x64, then on the ants and bees. The frozen layers follow

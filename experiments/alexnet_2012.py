@@ -3,6 +3,8 @@
 ./launch.sh study experiments/alexnet_2012.py
 ./launch.sh study experiments/alexnet_2012.py --budget=standard --workers=2
 ./launch.sh study experiments/alexnet_2012.py --budget=full
+
+experiments/howto/data.md says how to build the data set, `imagenette_subset`.
 """
 
 from typing import Any
@@ -52,7 +54,7 @@ def arm(turned: dict[str, Any], budget: str) -> Config:
     """Returns the config of an arm, whose network has the fields `turned`."""
     return Config(
         model=network(turned, budget),
-        dataset="imagenette",
+        dataset="imagenette_subset",
         test_split="val",
         augment="resize(64)|center_crop(64)|pad_crop(4)|flip_lr",
         preprocess="resize(64)|center_crop(64)",

@@ -3,6 +3,8 @@
 ./launch.sh study experiments/transfer.py --workers=2
 ./launch.sh study experiments/transfer.py --budget=standard --workers=2
 ./launch.sh study experiments/transfer.py --budget=full
+
+experiments/howto/data.md says how to build the data sets `imagenette_subset` and `hymenoptera`.
 """
 
 import dataclasses

@@ -17,6 +17,7 @@ from PIL import Image
 from cnnjax import cli, config_files, spec
 from cnnjax.config import Config, pick_recipe
 from cnnjax.data import build
+from cnnjax.data.catalog import DATASETS
 from cnnjax.errors import InputError
 from cnnjax.training.recipe import parse_recipe
 from tests import tiny
@@ -59,6 +60,15 @@ def test_a_card_says_what_it_is_how_to_run_it_and_what_came_of_it(path: str) -> 
     if status.startswith("Result here"):
         assert re.search(r"\(seeds? \d", status)
         assert re.search(r"jax \d", rest)
+
+
+def test_every_data_set_of_a_card_or_study_can_be_built() -> None:
+    how_to = (ROOT / "experiments" / "howto" / "data.md").read_text()
+    buildable = {*DATASETS, *re.findall(r"data build (\w+) --source=", how_to)}
+    studies = [str(path) for path in (ROOT / "experiments").glob("*.py") if "def get_study(" in path.read_text()]
+    configs = [config_of(words) for words in TRAIN]
+    configs += [arm for path in studies for arm in config_files.read_study(path, "full").arms.values()]
+    assert {config.dataset for config in configs} <= buildable
 
 
 @pytest.mark.parametrize("words", TRAIN, ids=NAMES)

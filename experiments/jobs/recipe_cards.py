@@ -7,11 +7,12 @@ This shows that a recipe works as a whole, not what it reaches: images are decod
 card's own resolution, by its own optimizer, loss and schedule, and scored by its own test protocol. The table is
 recipe_cards.csv, beside this file; the status in the docstring of each card has its numbers.
 
-Unlike the cards: a data set of ten classes (--dataset, by default 'imagenette' with the splits 'train' and 'val'),
-batches of 8 or 16 images with a learning rate scaled by the square root of the batch size, a schedule and an average of
-the weights that are shortened in proportion, at most four micro-batches, batch statistics of at most eight images, and
-float32 throughout. With so small a rate, networks without normalization barely move in 200 steps. The test accuracy
-says little: running statistics and averages of weights are made for longer trainings, and may be far from their values.
+Unlike the cards: a data set of ten classes (--dataset, by default 'imagenette_subset', which is built as
+experiments/howto/data.md says), batches of 8 or 16 images with a learning rate scaled by the square root of the
+batch size, a schedule and an average of the weights that are shortened in proportion, at most four micro-batches, batch
+statistics of at most eight images, and float32 throughout. With so small a rate, networks without normalization barely
+move in 200 steps. The test accuracy says little: running statistics and averages of weights are made for longer
+trainings, and may be far from their values.
 The rows were made on two cores of an AMD EPYC that other work shared, so that their seconds say little, too.
 """
 
@@ -116,7 +117,7 @@ class Row:
         )
 
 
-def small_config(card: str, dataset: str = "imagenette") -> Config:
+def small_config(card: str, dataset: str = "imagenette_subset") -> Config:
     """Returns the config of a card, shortened to `STEPS` steps on a small data set as the head of this file says."""
     config = config_files.read_config(
         str(ROOT / "configs" / f"{card.partition(':')[0]}.py:{card.partition(':')[2]}".rstrip(":"))
@@ -246,7 +247,7 @@ def main() -> None:
     """Runs what is missing, and writes the table and the cards after each run. Rows without a run here stay."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data_dir", default="", help="folder of the data sets")
-    parser.add_argument("--dataset", default="imagenette", help="data set of photographs with splits train and val")
+    parser.add_argument("--dataset", default="imagenette_subset", help="photographs with splits train and val")
     parser.add_argument("--workdir", default="runs/recipe_cards", type=pathlib.Path, help="folder of the runs")
     parser.add_argument("--no_runs", action="store_true", help="start no run")
     args = parser.parse_args()
