@@ -79,9 +79,9 @@ def methods(block: str, stage: str, first: str, budget: str) -> dict[str, dict[s
 def get_study(budget: str) -> Study:
     """Returns the study for a budget: 'quick' or 'standard' (two CPU cores), or 'full' (a GPU)."""
     arms, starts = {}, {}
-    for name, (source, *layers) in SETS.items():
+    for name, (source, block, stage, first) in SETS.items():
         arms.setdefault(source, arm(source, budget))
-        for method, trained in methods(*layers, budget).items():
+        for method, trained in methods(block, stage, first, budget).items():
             arms[f"{name}, {method}"] = arm(name, budget, **trained)
             if method != "scratch":
                 starts[f"{name}, {method}"] = source
