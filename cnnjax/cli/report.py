@@ -24,7 +24,7 @@ def add_flags(parser: shared.Parser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--no_evaluate", action="store_true",
-        help="do not evaluate a run that has no evaluation (default: evaluate it if its data set is on disk)",
+        help="do not evaluate the last checkpoint (default: evaluate it, if it is not yet and its data set is on disk)",
     )  # fmt: skip
     shared.add_data_dir_flag(parser)
 

@@ -204,7 +204,7 @@ def _read_run(
     path = folder / sealed.WITNESS
     versions = workdir.read_json(path) if path.exists() else {}
     data_dir = data_dir or workdir.recorded_data_dir(versions)
-    evaluation = _find_evaluation(folder, network.config, step, split, data_dir)
+    evaluation = find_evaluation(folder, network.config, step, split, data_dir)
     if evaluation is None and with_evaluation:
         log(f"evaluating {letter}: {folder}")
         result = evaluate(folder, step=step, split=split, data_dir=data_dir, log=log)
@@ -219,7 +219,7 @@ def _read_run(
     )  # fmt: skip
 
 
-def _find_evaluation(folder: pathlib.Path, config: Config, step: str, split: str, data_dir: str) -> pathlib.Path | None:
+def find_evaluation(folder: pathlib.Path, config: Config, step: str, split: str, data_dir: str) -> pathlib.Path | None:
     """Returns the folder of a run's evaluation of a checkpoint on a split, with its own protocol; None without one."""
     if step == "last" and not checkpoint.steps(folder):
         return None

@@ -126,13 +126,15 @@ def read_evaluations(folder: pathlib.Path) -> list[Evaluation]:
 def main_evaluation(evaluations: Sequence[Evaluation], config: Config) -> Evaluation | None:
     """Returns the evaluation that is the run's result: the latest step of its own test split and protocol.
 
-    If there is none, the newest of the others; None if there are none at all. An ensemble is not a result of the run.
+    If there is none, the newest of the others; None if there are none at all. Ensembles, other weights and probes are
+    not results of the run.
     """
-    own = [each for each in evaluations if "ensemble" not in each.content and "init" not in each.content]
+    own = [each for each in evaluations if each.content.keys().isdisjoint(("ensemble", "init", "probe"))]
 
     def order(each: Evaluation) -> tuple[bool, int]:
         plain = each.content.keys().isdisjoint(("protocol", "preprocess", "average"))
-        is_own = (each.content["dataset"], each.content["split"]) == (config.dataset, config.test_split)
+        split = config.test_split or config.val_split
+        is_own = (each.content["dataset"], each.content["split"]) == (config.dataset, split)
         return plain and is_own, each.content["step"]
 
     return max(own, key=order, default=None)

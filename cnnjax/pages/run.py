@@ -12,6 +12,7 @@ from cnnjax import __version__, register, sealed
 from cnnjax import config as configs
 from cnnjax.config import Config
 from cnnjax.errors import InputError
+from cnnjax.evaluation.comparison import find_evaluation
 from cnnjax.evaluation.evaluate import evaluate as evaluate_run
 from cnnjax.metrics import METRICS
 from cnnjax.pages import curves, data, evaluations, network, page, provenance
@@ -110,7 +111,7 @@ def report(
       folder: the run's folder.
       to: the file, whose name ends in .html; '' for report.html in the folder.
       data_dir: folder of the data sets; '' for the one that the training was given, or else the default one.
-      evaluate: whether a run without an evaluation is evaluated, if it has a checkpoint and its data set is there.
+      evaluate: whether the last checkpoint is evaluated if it is not yet, there is one, and its data set is there.
       log: called with lines of text.
 
     Returns:
@@ -171,10 +172,9 @@ def read_run(
     end = _read_end(folder)
     is_training = end is None and workdir.is_locked(folder)
 
+    if evaluate and opened is not None and not is_training and checkpoint.steps(folder):
+        _evaluate(folder, config, opened, log)
     found = evaluations.read_evaluations(folder)
-    if not found and evaluate and opened is not None and not is_training and checkpoint.steps(folder):
-        _evaluate(folder, opened, log)
-        found = evaluations.read_evaluations(folder)
     main = evaluations.main_evaluation(found, config)
     image = None if opened is None else data.example(config, opened)
     gaps = {} if main else {"result": _no_result(folder, data_dir, end, is_training)}
@@ -201,10 +201,11 @@ def read_run(
     )
 
 
-def _evaluate(folder: pathlib.Path, data_dir: str, log: Log) -> None:
-    """Evaluates the last checkpoint of a run; logs why, if that is not possible."""
+def _evaluate(folder: pathlib.Path, config: Config, data_dir: str, log: Log) -> None:
+    """Evaluates the last checkpoint of a run, if it is not yet; logs why, if that is not possible."""
     try:
-        evaluate_run(folder, mistakes=True, data_dir=data_dir, log=log)
+        if find_evaluation(folder, config, "last", "", data_dir) is None:
+            evaluate_run(folder, mistakes=True, data_dir=data_dir, log=log)
     except InputError as error:  # such as a run without a test split
         log(f"the run is not evaluated: {error}")
 

@@ -198,6 +198,8 @@ def test_a_title_has_names_rather_than_paths() -> None:
     assert report.title(subject) == "mnist test[:9], step 0, init a.pth#ema, preprocess none"
     ensemble = {"dataset": "mnist", "split": "test", "step": 3, "ensemble": "/tmp/a step 3, runs/b step 4"}
     assert report.title(ensemble) == "mnist test, step 3, ensemble a step 3, b step 4"
+    probe = {"dataset": "mnist", "split": "test", "step": 3, "train_split": "train", "layer": "c1", "probe": "linear"}
+    assert report.title(probe) == "mnist test, step 3, probe linear, layer c1, train_split train"
     published = {"dataset": "mnist", "split": "test", "step": 0, "init": "torchvision:resnet50.v1"}
     assert report.title(published) == "mnist test, step 0, init torchvision:resnet50.v1"
 

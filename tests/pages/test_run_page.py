@@ -6,7 +6,8 @@ import io
 import pathlib
 import re
 import shlex
-from typing import NamedTuple
+import shutil
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -171,6 +172,29 @@ def test_a_run_in_progress_reloads_itself_and_a_stopped_one_does_not(stopped: pa
         assert list(page.charts()) == ["Loss", "Accuracy", "Learning rate", "Speed"]
 
 
+@pytest.mark.parametrize(
+    ("of", "times"), [({}, 0), ({"step": 2}, 1), ({"ensemble": "a, b"}, 1), ({"probe": "knn"}, 1), ({"split": "t"}, 1)]
+)
+def test_the_last_checkpoint_is_evaluated_if_it_is_not_yet(
+    of: dict[str, Any], times: int, stopped: pathlib.Path, digits_dir: str, tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    folder = tmp_path / "run"
+    shutil.copytree(stopped, folder)
+    description = {"dataset": "digits", "split": "test[64:101]", "step": 4} | of
+    evaluation = folder / "evaluations" / evaluation_report.folder_name(**description)
+    evaluation.mkdir(parents=True)
+    (evaluation / "scores.npz").touch()
+    content = description | {"count": 9, "top1_right": 1, "accuracy": 1 / 9, "per_class": {}}
+    sealed.write_plain_json(evaluation / "metrics.json", content)
+    evaluated: list[pathlib.Path] = []
+    monkeypatch.setattr(run, "evaluate_run", lambda folder, **options: evaluated.append(folder))
+    monkeypatch.setattr(run.network, "_inside", lambda *args: ())
+    monkeypatch.setattr(run.evaluations, "mistakes_of", lambda *args: None)
+    run.read_run(folder, data_dir=digits_dir, log=lambda line: None)
+    assert evaluated == [folder] * times
+
+
 def test_a_run_that_cannot_be_evaluated_has_a_page_that_says_how(
     stopped: pathlib.Path, digits_dir: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,6 +334,7 @@ def test_the_latest_evaluation_of_the_runs_own_test_is_its_result(tmp_path: path
     own = {"dataset": "digits", "split": "test"}
     entries = [
         {**own, "step": 9, "ensemble": "a, b"},
+        {**own, "step": 6, "probe": "linear", "C": 0.1},
         {**own, "step": 8, "protocol": "ten_crop(24)"},
         {"dataset": "mnist", "split": "test", "step": 8},
         {**own, "step": 4},
@@ -319,10 +344,13 @@ def test_the_latest_evaluation_of_the_runs_own_test_is_its_result(tmp_path: path
     main = evaluations.main_evaluation(found, settings)
     assert main
     assert main.content is entries[-1]
-    assert evaluations.main_evaluation(found[:1], settings) is None
-    other = evaluations.main_evaluation(found[1:3], settings)
+    assert evaluations.main_evaluation(found[:2], settings) is None
+    other = evaluations.main_evaluation(found[2:4], settings)
     assert other
     assert other.content["step"] == 8
+    without_test = config.Config(dataset="digits", test_split="", val_split="train[:9]")
+    found = [Evaluation(tmp_path, {**own, "split": split, "step": 4}) for split in ("train", "train[:9]")]
+    assert evaluations.main_evaluation(found, without_test) is found[1]
 
 
 def test_a_damaged_evaluation_is_named(tmp_path: pathlib.Path) -> None:
