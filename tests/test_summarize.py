@@ -151,6 +151,18 @@ def test_norms_pools_and_others_have_rows() -> None:
     assert [row.activations for row in rows] == [384, 384, 384, 96, 6, 6]
 
 
+def test_a_batch_norm_without_parameters_has_a_row_of_its_statistics() -> None:
+    def net(x: jax.Array) -> jax.Array:
+        x = layers.conv(4, 3, name="c")(x)
+        return nn.BatchNorm(use_running_average=True, use_bias=False, use_scale=False, name="bn")(x)
+
+    rows = of(net, (8, 8, 1))
+    assert [(row.name, row.kind, row.params, row.stats) for row in rows] == [
+        ("c", "convolution", 40, 0),
+        ("bn", "normalization", 0, 8),
+    ]
+
+
 def test_recomputed_blocks_are_counted_once() -> None:
     plain, remat = (table(f"resnet18(remat={remat}, small_images=True)", (16, 16, 3)) for remat in (False, True))
     assert {name: (row.macs, row.receptive_field) for name, row in plain.items()} == {

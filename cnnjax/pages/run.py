@@ -139,18 +139,27 @@ def write_quick(folder: pathlib.Path, log: Log) -> None:
     """
     try:
         page.write(folder / FILE, render(read_run(folder, evaluate=False, pictures=False, log=log)))
-    except InputError as error:
-        log(f"the page of the run is not written: {error}")
+    except Exception as error:  # a page of a network from outside may fail in many ways
+        reason = str(error) if isinstance(error, InputError) else repr(error)
+        log(f"the page of the run is not written: {reason}")
 
 
 def live_updates(folder: pathlib.Path, log: Log) -> Callable[[], None]:
-    """Returns a function that writes the page of a run in progress by `write_quick`, at most once in LIVE_SECONDS."""
-    next_time = 0.0
+    """Returns a function that writes the page of a run in progress by `write_quick`, at most once in LIVE_SECONDS.
+
+    A message that is repeated is logged once.
+    """
+    next_time, logged = 0.0, set[str]()
+
+    def log_once(line: str) -> None:
+        if line not in logged:
+            logged.add(line)
+            log(line)
 
     def update() -> None:
         nonlocal next_time
         if time.monotonic() >= next_time:
-            write_quick(folder, log)
+            write_quick(folder, log_once)
             next_time = time.monotonic() + LIVE_SECONDS
 
     return update

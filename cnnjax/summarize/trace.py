@@ -112,7 +112,7 @@ def flow(model: nn.Module, input_shape: tuple[int, int, int]) -> Flow:
         if path not in rows:  # an auxiliary classifier
             rows[path] = _new_row(path, "training only", own)
     for path, own in _owners(traced.variables.get("batch_stats", {})):
-        rows[path].stats = _size(own)
+        rows.setdefault(path, _new_row(path, "normalization", {})).stats = _size(own)  # without parameters
     return Flow(list(rows.values()), traced.operations, layer_of)
 
 

@@ -242,7 +242,16 @@ def test_updates_are_rare_and_a_page_that_cannot_be_written_ends_no_training(
     monkeypatch.undo()
     lines: list[str] = []
     run.write_quick(tmp_path, lines.append)
-    assert lines == [f"the page of the run is not written: {tmp_path} is not a run's folder: it has no config.json"]
+    said = f"the page of the run is not written: {tmp_path} is not a run's folder: it has no config.json"
+    assert lines == [said]
+    monkeypatch.setattr(run, "LIVE_SECONDS", 0)
+    update = run.live_updates(tmp_path, lines.append)
+    for _ in range(3):
+        update()
+    assert lines == [said, said]
+    monkeypatch.setattr(run, "read_run", lambda *args, **options: {}["bn"])
+    update()
+    assert lines[2:] == ["the page of the run is not written: KeyError('bn')"]
 
 
 def test_training_with_a_page_updates_it_and_ends_with_all_of_it(finished: Finished, shown: run.RunPage) -> None:
