@@ -123,6 +123,12 @@ GEOMETRIES: dict[str, tuple[Callable[..., Any], ...]] = {
         lambda x: layers.conv(2, 3, 2, padding_mode="edge", name="a")(x),
         lambda x: layers.conv(2, 5, padding_mode="edge", name="b")(x),
     ),
+    "Flax's own pools": (
+        lambda x: layers.conv(2, 3, name="a")(x),
+        lambda x: nn.max_pool(x, (2, 3), (2, 1), "SAME"),
+        lambda x: nn.avg_pool(x, (3, 2), (1, 2), "SAME"),
+        lambda x: layers.conv(2, 3, name="b")(x),
+    ),
     "tiled convolution": (lambda x: TiledConv(2, 3, name="a")(x), lambda x: layers.max_pool(x, 2)),
     "the largest channel at each position": (
         lambda x: x.max(-1, keepdims=True), lambda x: layers.conv(2, 3, 2, name="a")(x)

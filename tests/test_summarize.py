@@ -108,6 +108,25 @@ def test_fields_grow_by_strides() -> None:
     ]
 
 
+def test_pools_of_flax_are_layers() -> None:
+    def net(x: jax.Array) -> jax.Array:
+        x = nn.max_pool(layers.conv(4, 3, name="a")(x), (2, 2), (2, 2))
+        x = nn.avg_pool(local_response_norm(layers.conv(4, 3, name="b")(x)), (2, 2), (2, 2))
+        return layers.conv(4, 3, name="c")(x)
+
+    rows = of(net, (32, 32, 3))
+    assert [row.kind for row in rows[1::2]] == ["max pool", "response norm", "convolution"]
+    assert [(row.kernel, row.stride) for row in rows if "pool" in row.kind] == [((2, 2), (2, 2))] * 2
+    assert [(row.name, row.receptive_field, row.jump) for row in rows] == [
+        ("a", (3, 3), (1, 1)),
+        ("max_pool", (4, 4), (2, 2)),
+        ("b", (8, 8), (2, 2)),
+        ("local_response_norm", (8, 8), (2, 2)),
+        ("average_pool", (10, 10), (4, 4)),
+        ("c", (18, 18), (4, 4)),
+    ]
+
+
 def test_the_field_of_branches_is_the_largest() -> None:
     def net(x: jax.Array) -> jax.Array:
         x = jnp.concatenate([layers.conv(2, 1, name="a")(x), layers.conv(2, 5, name="b")(x)], axis=-1)

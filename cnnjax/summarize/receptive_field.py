@@ -89,7 +89,10 @@ def _geometry(eqn: Any) -> list[tuple[int, int, int]]:
 
 
 def window(eqn: Any) -> tuple[Pair, Pair, tuple[Pair, Pair], Pair] | None:
-    """Returns (kernel, stride, padding, dilation) of a convolution or pool; None for other equations."""
+    """Returns (kernel, stride, padding, dilation) of a convolution or pool; None for other equations.
+
+    A window over channels, as in response normalization, is no pool.
+    """
     p = eqn.params
     if eqn.primitive.name == "convolution":
         return eqn.invars[1].aval.shape[:2], p["strides"], p["padding"], p["dilation"]
@@ -99,4 +102,10 @@ def window(eqn: Any) -> tuple[Pair, Pair, tuple[Pair, Pair], Pair] | None:
         return kernel, p["window_strides"], p["padding"], p["rhs_dilation"]
     if eqn.primitive.name in ("max_pool", "sum_pool"):
         return (p["window"],) * 2, (p["stride"],) * 2, p["padding"], (1, 1)
+    if eqn.primitive.name.startswith("reduce_window"):
+        names = ("window_dimensions", "window_strides", "padding", "window_dilation")
+        images, *sides, channels = zip(*(p[name] for name in names), strict=True)
+        if len(sides) == 2 and images[0] == channels[0] == 1:
+            kernel, stride, padding, dilation = zip(*sides, strict=True)
+            return kernel, stride, padding, dilation
     return None

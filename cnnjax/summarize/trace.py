@@ -80,6 +80,7 @@ class _Traced(NamedTuple):
 KINDS = {  # primitives that are layers, and the kinds that the table shows for them
     "convolution": "convolution", "conv_general_dilated": "convolution", "dot_general": "fully connected",
     "max_pool": "max pool", "sum_pool": "average pool", "reduce_sum": "global average pool",
+    "reduce_window_max": "max pool", "reduce_window_sum": "average pool",  # Flax's own
 }  # fmt: skip
 SCOPES = {  # named scopes that are layers without parameters
     "local_response_norm": "response norm", "spatial_response_norm": "spatial response norm",
@@ -246,6 +247,8 @@ def _kind(op: Operation, own: Mapping[str, Any]) -> str | None:
     kind = KINDS.get(op.eqn.primitive.name)
     if op.eqn.primitive.name == "reduce_sum" and (own or set(op.eqn.params["axes"]) != {1, 2}):
         kind = None  # part of a normalization
+    if op.eqn.primitive.name.startswith("reduce_window") and window(op.eqn) is None:
+        kind = None  # over channels
     if own and kind is None:
         kind = "PReLU" if "slope" in own else "normalization"
     return kind
