@@ -92,10 +92,11 @@ def class_maps(
       classes: the class of each image, int [N].
       is_exact: computes CAM (True) or Grad-CAM (False) whatever the head is.
     """
-    maps, head = split_at(full, features, layer, x)
+    own, head = split_at(full, features, layer, x)
+    maps = own.astype(jnp.float32)  # of a network in bfloat16
 
     def total(maps: jax.Array) -> tuple[jax.Array, jax.Array]:
-        scores = class_logits(head(maps), classes)
+        scores = class_logits(head(maps.astype(own.dtype)).astype(jnp.float32), classes)
         return scores.sum(), scores
 
     gradient, scores = jax.grad(total, has_aux=True)(maps)

@@ -15,6 +15,7 @@ from cnnjax.visualize import cam
 from cnnjax.visualize.activations import features_model
 from cnnjax.visualize.attribution import METHODS, attribute, windows
 from cnnjax.visualize.names import layer_shapes
+from cnnjax.visualize.sanity import rank_correlation
 from tests.models import zoo
 from tests.visualize.networks import images, trained
 
@@ -45,6 +46,17 @@ def test_integrated_gradients_sum_to_a_difference_of_logits(text: str, baseline:
     difference = logits_of(net, inputs_of(net, pixels))[:, 4] - logits_of(net, start)[:, 4]
     np.testing.assert_allclose(result.values.sum((1, 2, 3)), difference, rtol=0.01)
     np.testing.assert_allclose(result.maps, result.values.sum(-1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_maps_of_a_network_in_bfloat16_are_in_float32(method: str) -> None:
+    net = trained(SMALL)
+    config, model = dataclasses.replace(net.config, dtype="bfloat16"), net.model.clone(dtype=jnp.bfloat16)
+    few = {"smoothgrad": {"samples": 2}, "integrated_gradients": {"steps": 2, "max_steps": 2}}
+    half = dataclasses.replace(net, config=config, model=model)
+    result = attribute(half, images(net), method, classes=1, options=few.get(method))
+    assert (result.values.dtype, result.maps.dtype) == (np.float32, np.float32)
+    assert rank_correlation(result.maps, result.maps) == pytest.approx(1)
 
 
 def test_gradients_are_those_of_the_logit_with_respect_to_the_input() -> None:
