@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from cnnjax.onnx.graph import BATCH, IMAGES, Attribute, Graph, Node, Tensor, unique
+from cnnjax.summarize.receptive_field import ReceptiveField
 
 NCHW = (0, 3, 1, 2)  # the axis of JAX's [N, H, W, C] at each position
 Shape = tuple[Any, ...]  # sizes; the one of the batch is a symbol of jax.export
@@ -53,11 +54,15 @@ class Unsupported(Exception):
 
 
 class Builder:
-    """A graph being built. `path` is that of the module whose operations are added."""
+    """A graph being built.
+
+    `path` is that of the module whose operations are added, `field` the receptive field of what they compute.
+    """
 
     def __init__(self, shape: Shape, dtype: np.dtype) -> None:
         """Begins a graph with images of this shape, [N, H, W, C] with a symbol for N, as its input."""
         self.path: tuple[str, ...] = ()
+        self.field: ReceptiveField | None = ReceptiveField((1, 1), (1, 1))
         self.nodes: list[Node] = []
         self.constants: dict[str, np.ndarray] = {}
         self.tensors: dict[str, Tensor] = {}
@@ -154,9 +159,10 @@ class Builder:
         return Graph(nodes, self.constants, self.tensors, kept).needed().renamed(names)
 
     def _declare(self, value: Value) -> None:
-        """Enters shape and dtype of a tensor."""
+        """Enters shape, dtype and receptive field of a tensor."""
         sizes = tuple(value.shape[axis] for axis in value.order)
-        self.tensors[value.name] = Tensor(tuple(s if is_static(s) else str(s) for s in sizes), np.dtype(value.dtype))
+        shape = tuple(size if is_static(size) else str(size) for size in sizes)
+        self.tensors[value.name] = Tensor(shape, np.dtype(value.dtype), self.field)
 
 
 def identity(rank: int) -> tuple[int, ...]:

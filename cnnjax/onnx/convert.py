@@ -14,11 +14,12 @@ import numpy as np
 from jax.extend import core
 
 from cnnjax.errors import InputError
-from cnnjax.onnx.builder import Array, Builder, Operator, Unsupported, is_empty, is_static
+from cnnjax.onnx.builder import Array, Builder, Operator, Unsupported, Value, is_empty, is_static
 from cnnjax.onnx.elementwise import ELEMENTWISE
 from cnnjax.onnx.graph import BATCH, Graph
 from cnnjax.onnx.layers import LAYERS
 from cnnjax.onnx.shapes import SHAPES
+from cnnjax.summarize.receptive_field import ALL, NOTHING, ReceptiveField, output_field
 
 OPERATORS: dict[str, Operator] = {**ELEMENTWISE, **SHAPES, **LAYERS}
 CALLS = {  # primitives that call a function, and the parameter with its jaxpr
@@ -93,6 +94,7 @@ def _results(
     if name == "scan":
         return _unrolled(builder, equation, operands, path, needed)
     builder.path = path[1:]  # the first name is that of the network's class
+    builder.field = _field(builder, equation, operands)
     try:
         if name not in OPERATORS:
             raise Unsupported("it is not in the table of cnnjax.onnx")
@@ -101,6 +103,13 @@ def _results(
         where = "/".join(path[1:]) or "the network"
         raise InputError(f"JAX's operation {name!r} in {where} has no counterpart in ONNX here: {error}") from error
     return results if isinstance(results, list) else [results]
+
+
+def _field(builder: Builder, equation: Any, operands: Sequence[Any]) -> ReceptiveField | None:
+    """Returns the receptive field of an equation's result; None for the whole image."""
+    fields = [builder.tensors[x.name].field or ALL if isinstance(x, Value) else NOTHING for x in operands]
+    field = output_field(equation, fields) if set(fields) - {NOTHING} else ALL
+    return field if isinstance(field, ReceptiveField) else None
 
 
 def _unrolled(

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from cnnjax.summarize.receptive_field import ReceptiveField
+
 Attribute = int | float | str | tuple[int, ...]
 Shape = tuple[int | str, ...]  # a text names a size that the file leaves open
 
@@ -36,10 +38,11 @@ class Node:
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """Shape and dtype of a tensor."""
+    """Shape and dtype of a tensor, and the receptive field of its elements; None for the whole image."""
 
     shape: Shape
     dtype: np.dtype
+    field: ReceptiveField | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Graph:
     Attributes:
       nodes: the operations, each after those whose outputs it takes.
       constants: weights and other arrays by name.
-      tensors: shapes and dtypes of the input and of all outputs of nodes, by name.
+      tensors: what is known of the input and of all outputs of nodes, by name.
       outputs: names of the results.
     """
 

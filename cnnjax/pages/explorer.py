@@ -14,6 +14,7 @@ import numpy as np
 from cnnjax.errors import InputError
 from cnnjax.onnx import Graph
 from cnnjax.pages import page
+from cnnjax.summarize.receptive_field import ReceptiveField
 
 MAX_BYTES = 100_000_000  # of the weights: a browser decodes them all before it shows anything
 
@@ -43,7 +44,13 @@ class Explorer:
     def data(self) -> dict[str, Any]:
         """Returns what the script needs besides the weights, as JSON."""
         nodes = [
-            {"op": node.op, "inputs": node.inputs, "outputs": node.outputs, "attributes": dict(node.attributes)}
+            {
+                "op": node.op,
+                "inputs": node.inputs,
+                "outputs": node.outputs,
+                "attributes": dict(node.attributes),
+                "field": _seen(self.graph.tensors[node.output].field),
+            }
             for node in self.graph.nodes
         ]
         arrays = _plain(self.graph.constants)
@@ -63,6 +70,14 @@ class Explorer:
     def weights(self) -> str:
         """Returns the bytes of all constants, one after the other, in base 64."""
         return base64.b64encode(b"".join(array.tobytes() for array in _plain(self.graph.constants).values())).decode()
+
+
+def _seen(field: ReceptiveField | None) -> dict[str, Any] | None:
+    """Returns which pixels unit i sees: jump * i + low to jump * i + high, by axis; None for the whole image."""
+    if field is None or field.is_global:
+        return None
+    high = [start + size - 1 for start, size in zip(field.start, field.size, strict=True)]
+    return {"jump": field.jump, "low": field.start, "high": high}
 
 
 def _plain(constants: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -64,11 +64,11 @@ def output_field(eqn: Any, inputs: Sequence[Any]) -> ReceptiveField | str:
 def _shifted(eqn: Any, inputs: Sequence[Any]) -> Any:
     """Returns the field of arrays concatenated along rows or columns: that of the largest, at its new position.
 
-    So a copied border pixel counts as the pixel that would be there.
+    So a copied border pixel counts as the pixel that would be there. Arrays without a window of their own do not count.
     """
     axis = eqn.params["dimension"]
     sizes = [atom.aval.shape[axis] for atom in eqn.invars]
-    largest = sizes.index(max(sizes))
+    largest = max((i for i, field in enumerate(inputs) if isinstance(field, ReceptiveField)), key=sizes.__getitem__)
     field, start = inputs[largest], list(inputs[largest].start)
     start[axis - 1] -= sum(sizes[:largest]) * field.jump[axis - 1]
     return dataclasses.replace(field, start=tuple(start))

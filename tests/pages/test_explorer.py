@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnnjax import export, models, onnx
+from cnnjax import export, models, onnx, summarize
 from cnnjax.errors import InputError
 from cnnjax.pages import explorer, page
 from tests.exported import images_of, logits, network
@@ -43,6 +43,23 @@ def test_the_page_holds_the_whole_network_and_requests_nothing(tmp_path: pathlib
     np.testing.assert_array_equal(first, variables["params"]["c1"]["kernel"].transpose(3, 2, 0, 1))
     assert f"{models.count_params(trained.model, (28, 28, 1)):,} parameters" in content
     assert len(content) < 600_000
+
+
+@pytest.mark.parametrize(
+    "text", ["cifar_resnet20(depth=8)", "sequential('conv(4, 3)|relu|lrn|conv(4, 3)|max_pool(2)|conv(4, 3)|gap|dense')"]
+)
+def test_the_receptive_fields_are_those_of_the_summary(text: str) -> None:
+    trained = network(text, (12, 10, 3), zeros=True)
+    parsed = structure.check(export.export_page(trained, "last", print))
+    nodes = json.loads(parsed.all("script", id="graph")[0].text)["nodes"]
+    seen = {node["outputs"][0]: node["field"] for node in nodes}
+    rows = [row for row in summarize.layers(trained.model, (12, 10, 3)) if row.kind == "convolution"]
+    for row in rows:
+        low, high = (np.array(seen[f"{row.name}/Conv"][name]) for name in ("low", "high"))
+        assert (tuple(high - low + 1), tuple(seen[f"{row.name}/Conv"]["jump"])) == (row.receptive_field, row.jump)
+    merged = [field for name, field in seen.items() if re.search("block.*/Add", name)]
+    assert None not in merged
+    assert seen["logits"] is None
 
 
 def test_names_are_shown_and_not_obeyed() -> None:

@@ -20,7 +20,7 @@ function networkOf(page) {
     name: page.title, classes: data.classes, shape: data.shape, resize: data.resize, graph, constants,
     nodeOf: new Map(graph.nodes.map((node) => [node.outputs[0], node])),
     layers: graph.nodes.filter((node) => !HIDDEN.has(node.op) && !(node.op in { Sub: 1, Div: 1, Mul: 1 } && node.inputs[0] === "images")),
-    fields: receptiveFields(graph, constants),
+    fields: new Map(graph.nodes.map((node) => [node.outputs[0], node.field])), // null for the whole image
     values: null, // of its last image: name of a tensor -> {shape, data}
   };
 }
@@ -266,35 +266,6 @@ function occlusionMap(each, { best, rows }) {
 }
 
 // ------------------------------------------------------------------------------------------------------------ the layers
-
-// Which pixels of the image position i of a tensor depends on: rows jump * i + low to jump * i + high; null for all.
-function receptiveFields(graph, constants) {
-  const fields = new Map([["images", { jump: [1, 1], low: [0, 0], high: [0, 0] }]]);
-  for (const node of graph.nodes) fields.set(node.outputs[0], fieldOf(node, constants, fields));
-  return fields;
-}
-
-function fieldOf(node, constants, fields) {
-  const known = node.inputs.filter((name) => !constants.has(name)).map((name) => fields.get(name) ?? null);
-  const a = node.attributes;
-  if (!known.length || known.includes(null)) return null;
-  if (a.kernel_shape) {
-    const [{ jump, low, high }] = known, gaps = a.dilations || [1, 1];
-    return {
-      jump: jump.map((j, i) => j * a.strides[i]),
-      low: low.map((l, i) => l - jump[i] * a.pads[i]),
-      high: high.map((h, i) => h + jump[i] * ((a.kernel_shape[i] - 1) * gaps[i] - a.pads[i])),
-    };
-  }
-  if (/^(Gemm|MatMul|Einsum|Reduce|Reshape|Squeeze|Unsqueeze|Gather|Softmax|Expand|Shape|Split|Slice|Pad)/.test(node.op)) {
-    return null;
-  }
-  return {
-    jump: known[0].jump,
-    low: [0, 1].map((i) => Math.min(...known.map((field) => field.low[i]))),
-    high: [0, 1].map((i) => Math.max(...known.map((field) => field.high[i]))),
-  };
-}
 
 function listLayers() {
   $("layers").replaceChildren(...net.layers.map((node) => {
