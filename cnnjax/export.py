@@ -70,7 +70,9 @@ class Program:
     facts: dict[str, Any]
 
 
-def export_program(network: pretrained.LoadedNetwork, step: str, log: Log, shape: tuple[int, ...] = ()) -> Program:
+def export_program(
+    network: pretrained.LoadedNetwork, step: str | int, log: Log, shape: tuple[int, ...] = ()
+) -> Program:
     """Exports a network to a program: uint8 images [b, H, W, C] -> float32 logits [b, classes], for any b.
 
     The program includes normalization. Spatial logits are averaged.
@@ -91,7 +93,7 @@ def export_program(network: pretrained.LoadedNetwork, step: str, log: Log, shape
     return Program(bytes(exported.serialize()), _facts(network, inference) | {"platforms": PLATFORMS})
 
 
-def export_onnx(network: pretrained.LoadedNetwork, step: str, log: Log, shape: tuple[int, ...] = ()) -> bytes:
+def export_onnx(network: pretrained.LoadedNetwork, step: str | int, log: Log, shape: tuple[int, ...] = ()) -> bytes:
     """Exports a network to the content of an .onnx file. Arguments and errors are those of `export_program`.
 
     Its input is 'images', uint8 [b, H, W, C]; its outputs are 'logits' and 'probabilities', float32 [b, classes]. A
@@ -105,7 +107,7 @@ def export_onnx(network: pretrained.LoadedNetwork, step: str, log: Log, shape: t
     return onnx.serialize(graph, name, metadata, __version__)
 
 
-def export_page(network: pretrained.LoadedNetwork, step: str, log: Log, shape: tuple[int, ...] = ()) -> str:
+def export_page(network: pretrained.LoadedNetwork, step: str | int, log: Log, shape: tuple[int, ...] = ()) -> str:
     """Exports a network to a page that runs it in a browser. Arguments and errors are those of `export_onnx`.
 
     Raises InputError also for more weights than a page holds, and images of other than 1 or 3 channels.
@@ -129,7 +131,7 @@ def export_page(network: pretrained.LoadedNetwork, step: str, log: Log, shape: t
 
 
 def _graph(
-    network: pretrained.LoadedNetwork, step: str, log: Log, shape: tuple[int, ...]
+    network: pretrained.LoadedNetwork, step: str | int, log: Log, shape: tuple[int, ...]
 ) -> tuple["_Inference", onnx.Graph]:
     """Returns a network as a function and as an ONNX graph, both in float32. See `export_onnx`."""
     if network.config.dtype != "float32" and hasattr(network.model, "dtype"):
@@ -139,7 +141,7 @@ def _graph(
     return inference, onnx.network_graph(inference.logits, inference.shape, np.uint8)
 
 
-def export_text(network: pretrained.LoadedNetwork, step: str, log: Log, shape: tuple[int, ...] = ()) -> str:
+def export_text(network: pretrained.LoadedNetwork, step: str | int, log: Log, shape: tuple[int, ...] = ()) -> str:
     """Exports the program of `export_program`, for one image, as text in MLIR. Arguments and errors are the same.
 
     Constants of more than MAX_VALUES values are left out. The text is that for a TPU, in which each layer is an
@@ -185,7 +187,7 @@ def _facts(network: pretrained.LoadedNetwork, inference: _Inference) -> dict[str
     }
 
 
-def _inference(network: pretrained.LoadedNetwork, step: str, log: Log, shape: tuple[int, ...]) -> _Inference:
+def _inference(network: pretrained.LoadedNetwork, step: str | int, log: Log, shape: tuple[int, ...]) -> _Inference:
     """Returns the network as a function with its weights inside. Arguments and errors are those of `export_program`."""
     recipe, data, model = parse_eval_recipe(network.config), network.data, network.model
     shape = shape or _preprocessed_shape(data.shape, recipe.operations.host)
@@ -213,7 +215,7 @@ def _preprocessed_shape(shape: tuple[int, ...], calls: Sequence[spec.Call]) -> t
     return tuple(map(int, shape))
 
 
-def state_dict(network: pretrained.LoadedNetwork, step: str, log: Log, names: str = "") -> dict[str, np.ndarray]:
+def state_dict(network: pretrained.LoadedNetwork, step: str | int, log: Log, names: str = "") -> dict[str, np.ndarray]:
     """Returns the weights as a state dict {name: array}, by `cnnjax.pretrained.export.to_state_dict`.
 
     Logs the number of arrays, whose names they have, and the normalization that the weights expect.
@@ -256,7 +258,7 @@ def write(
     network: pretrained.LoadedNetwork,
     path: pathlib.Path,
     *,
-    step: str = "last",
+    step: str | int = "last",
     names: str = "",
     shape: tuple[int, ...] = (),
     log: Log = print,

@@ -135,7 +135,7 @@ class RunComparison:
 def compare(
     folders: Sequence[pathlib.Path | str],
     *,
-    step: str = "last",
+    step: str | int = "last",
     split: str = "",
     data_dir: str = "",
     with_evaluation: bool = True,
@@ -197,7 +197,7 @@ def differing(several: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, ...]
 
 
 def _read_run(
-    letter: str, label: str, folder: pathlib.Path, network: LoadedNetwork, step: str, split: str, data_dir: str,
+    letter: str, label: str, folder: pathlib.Path, network: LoadedNetwork, step: str | int, split: str, data_dir: str,
     with_evaluation: bool, log: Callable[[str], None],
 ) -> ComparedRun:  # fmt: skip
     """Reads a run's folder, and evaluates the run if need be. The arguments are those of `compare`."""
@@ -219,7 +219,9 @@ def _read_run(
     )  # fmt: skip
 
 
-def find_evaluation(folder: pathlib.Path, config: Config, step: str, split: str, data_dir: str) -> pathlib.Path | None:
+def find_evaluation(
+    folder: pathlib.Path, config: Config, step: str | int, split: str, data_dir: str
+) -> pathlib.Path | None:
     """Returns the folder of a run's evaluation of a checkpoint on a split, with its own protocol; None without one."""
     if step == "last" and not checkpoint.steps(folder):
         return None

@@ -37,7 +37,7 @@ def evaluate(
     classes: str | Sequence[str] = (),
     match: str = "",
     ensemble: Sequence[pathlib.Path | str] = (),
-    step: str = "last",
+    step: str | int = "last",
     dataset: str = "",
     split: str = "",
     protocol: str = "",
@@ -217,7 +217,7 @@ def _held_out(subject: _Subject, split: str, config: Config, data_dir: str) -> _
     return _subject(subject.networks, examples, subject.match_classes, lambda line: None)
 
 
-def _score_all(subject: _Subject, mesh: Mesh, step: str, log: Callable[[str], None]) -> _Scored:
+def _score_all(subject: _Subject, mesh: Mesh, step: str | int, log: Callable[[str], None]) -> _Scored:
     """Scores a split with a checkpoint of each network, and averages the scores as the first network's config says."""
     steps, results = {}, []
     for name, network in subject.networks.items():
@@ -256,7 +256,7 @@ def matching_classes(examples: Split, source: str, data: DataInfo, match: str = 
 
 
 def score(
-    network: pretrained.LoadedNetwork, examples: Split, mesh: Mesh, step: str, log: Callable[[str], None]
+    network: pretrained.LoadedNetwork, examples: Split, mesh: Mesh, step: str | int, log: Callable[[str], None]
 ) -> tuple[int, Scores]:
     """Scores `examples` with a checkpoint of a network, averaged over all passes of the network's protocol.
 

@@ -99,7 +99,7 @@ def find_in_scores(scores: ImageScores, data_dir: str = "", count: int = IMAGES_
 def label_errors(
     runs: Sequence[pathlib.Path | str],
     *,
-    step: str = "last",
+    step: str | int = "last",
     split: str = "",
     data_dir: str = "",
     log: Callable[[str], None] = print,
@@ -130,7 +130,7 @@ def label_errors(
 
 
 def _evaluate_held_out(
-    run: pathlib.Path, step: str, split: str, data_dir: str, log: Callable[[str], None]
+    run: pathlib.Path, step: str | int, split: str, data_dir: str, log: Callable[[str], None]
 ) -> pathlib.Path:
     """Evaluates a run on `split`, '' for its validation split, and returns the folder of the evaluation.
 

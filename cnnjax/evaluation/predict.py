@@ -54,7 +54,7 @@ class Predictor:
         self,
         network: pretrained.LoadedNetwork,
         *,
-        step: str = "last",
+        step: str | int = "last",
         mesh: Mesh | None = None,
         log: Callable[[str], None] = print,
     ) -> None:
@@ -268,7 +268,7 @@ def predict(
     paths: Iterable[pathlib.Path],
     *,
     top: int = 5,
-    step: str = "last",
+    step: str | int = "last",
     mesh: Mesh | None = None,
     log: Callable[[str], None] = print,
 ) -> Iterator[Prediction]:
@@ -286,7 +286,7 @@ def predict_images(
     network: pretrained.LoadedNetwork,
     pixels: np.ndarray | Sequence[np.ndarray],
     *,
-    step: str = "last",
+    step: str | int = "last",
     mesh: Mesh | None = None,
     log: Callable[[str], None] = print,
 ) -> np.ndarray:
@@ -312,7 +312,7 @@ def feature_maps(
     pixels: np.ndarray | Sequence[np.ndarray],
     layer: str = "",
     *,
-    step: str = "last",
+    step: str | int = "last",
     mesh: Mesh | None = None,
     log: Callable[[str], None] = print,
 ) -> np.ndarray | dict[str, np.ndarray]:

@@ -221,7 +221,7 @@ def probe(
     layer: str = "",
     k: int = 20,
     temperature: float = 0.07,
-    step: str = "last",
+    step: str | int = "last",
     data_dir: str = "",
     mesh: Mesh | None = None,
     description: Mapping[str, Any] | None = None,

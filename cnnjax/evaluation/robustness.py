@@ -109,7 +109,7 @@ class VariantScorer:
     """Predicts the classes of a split with a network, again and again with further operations on the images."""
 
     def __init__(
-        self, network: pretrained.LoadedNetwork, examples: Split, *, step: str = "last", mesh: Mesh | None = None,
+        self, network: pretrained.LoadedNetwork, examples: Split, *, step: str | int = "last", mesh: Mesh | None = None,
         log: Log = print,
     ) -> None:  # fmt: skip
         """Loads a checkpoint of `network`: 'last', 'best' or a step number. `mesh` None is all devices."""

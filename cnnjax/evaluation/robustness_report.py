@@ -63,7 +63,7 @@ def evaluate_robustness(
     dataset: str = "",
     split: str = "",
     match_classes: str = "",
-    step: str = "last",
+    step: str | int = "last",
     data_dir: str = "",
     mesh: Mesh | None = None,
     description: Mapping[str, Any] | None = None,

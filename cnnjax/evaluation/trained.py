@@ -90,7 +90,7 @@ class TrainedNetwork:
 def load(
     source: str | pathlib.Path,
     *,
-    step: str = "last",
+    step: str | int = "last",
     like: str = "",
     model: str = "",
     normalize: str = "",
@@ -122,7 +122,7 @@ def load(
     return restore(pretrained.load(source, options, log), step, log)
 
 
-def restore(network: pretrained.LoadedNetwork, step: str, log: Callable[[str], None]) -> TrainedNetwork:
+def restore(network: pretrained.LoadedNetwork, step: str | int, log: Callable[[str], None]) -> TrainedNetwork:
     """Reads the variables of a checkpoint, 'last', 'best' or a number, and returns the network with them.
 
     Raises InputError if the checkpoint does not exist or does not fit.

@@ -97,7 +97,7 @@ class Content:
         return Manifest(self.kind, tuple(_entry(name, path) for name, path in self.files.items()))
 
 
-def gather(source: pathlib.Path, step: str = ALL) -> Content:
+def gather(source: pathlib.Path, step: str | int = ALL) -> Content:
     """Finds the files of a run's folder, or takes a .safetensors file.
 
     `step` selects the checkpoints of a run: 'all', 'last', 'best' or a number. Raises InputError for anything else,
@@ -130,7 +130,7 @@ def gather(source: pathlib.Path, step: str = ALL) -> Content:
     return Content("run", files)
 
 
-def _chosen(folder: pathlib.Path, step: str) -> set[str]:
+def _chosen(folder: pathlib.Path, step: str | int) -> set[str]:
     """Returns the names of the chosen checkpoints: '00000500'. Raises InputError if there is none."""
     steps = checkpoint.steps(folder)
     chosen = steps if step == ALL and steps else [checkpoint.find(folder, step, others=(ALL,))]

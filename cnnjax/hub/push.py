@@ -22,7 +22,7 @@ def push(
     source: pathlib.Path,
     address: Address,
     *,
-    step: str = ALL,
+    step: str | int = ALL,
     public: bool = False,
     license_id: str = "",
     card: pathlib.Path | None = None,

@@ -78,7 +78,9 @@ def _find_file(path: pathlib.Path) -> tuple[pathlib.Path, str]:
     raise InputError(f"{path} is neither a run's folder, a weight file nor a name of `cnnjax weights`{names}")
 
 
-def _load_published(row: catalog.PublishedWeights, network: LoadedNetwork, mesh: Mesh, step: str, log: Log) -> Restored:
+def _load_published(
+    row: catalog.PublishedWeights, network: LoadedNetwork, mesh: Mesh, step: str | int, log: Log
+) -> Restored:
     """Downloads published weights, if needed, and puts them on the mesh. `step` has to be 'last'."""
     path = catalog.fetch(row, log)
     return put_variables(files.read(path, network.model, network.data.shape, row.library), mesh, step)
@@ -93,7 +95,7 @@ def _load_run(folder: pathlib.Path) -> LoadedNetwork:
 
 
 def _restore(
-    folder: pathlib.Path, config: Config, data: DataInfo, model: nn.Module, mesh: Mesh, step: str, log: Log
+    folder: pathlib.Path, config: Config, data: DataInfo, model: nn.Module, mesh: Mesh, step: str | int, log: Log
 ) -> Restored:
     """Restores the variables with which a run's network is evaluated; averaged parameters replace the trained ones.
 

@@ -40,7 +40,7 @@ class LoadedNetwork:
       config: the config of the run; for other weights, one with their model and preprocessing.
       data: classes, image shape and normalization statistics.
       model: our network.
-      load_variables: (mesh, step, log) -> the variables, where step is 'last', 'best' or a number such as '500'.
+      load_variables: (mesh, step, log) -> the variables, where step is 'last', 'best' or a number such as 500.
       absent: paths of the arrays that `load_variables` does not return, as in 'params/head/kernel'. Only a weight file
         that initializes a training may lack arrays.
     """
@@ -48,7 +48,7 @@ class LoadedNetwork:
     config: Config
     data: DataInfo
     model: nn.Module
-    load_variables: Callable[[Mesh, str, Log], Restored]
+    load_variables: Callable[[Mesh, str | int, Log], Restored]
     absent: frozenset[str] = frozenset()
 
     def replace(self, **changes: Any) -> "LoadedNetwork":
@@ -56,12 +56,12 @@ class LoadedNetwork:
         return dataclasses.replace(self, **changes)
 
 
-def no_variables(mesh: Mesh, step: str, log: Log) -> Restored:
+def no_variables(mesh: Mesh, step: str | int, log: Log) -> Restored:
     """Stands for `load_variables` of a LoadedNetwork whose weights are not read yet. Raises AssertionError."""
     raise AssertionError("the variables are set once the file is read")
 
 
-def put_variables(arrays: Arrays, mesh: Mesh, step: str) -> Restored:
+def put_variables(arrays: Arrays, mesh: Mesh, step: str | int) -> Restored:
     """Converts arrays by path to a tree of variables on the mesh. Raises InputError unless `step` is 'last'."""
     if step != "last":
         raise InputError(f"step {step!r}: only a run has several; leave it out")

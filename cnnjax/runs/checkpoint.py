@@ -201,13 +201,13 @@ def best(workdir: pathlib.Path, log: Log = print) -> int | None:
     return _best({step: _metrics(workdir, step, log) for step in steps(workdir)})
 
 
-def find(workdir: pathlib.Path, name: str, log: Log = print, others: tuple[str, ...] = ()) -> int:
+def find(workdir: pathlib.Path, name: str | int, log: Log = print, others: tuple[str, ...] = ()) -> int:
     """Returns the step of the checkpoint of this name: 'last', 'best' or a number.
 
     `log` gets the messages of `best`. `others` are further names that the caller accepts; the error lists them. Raises
     InputError if the run has no such checkpoint.
     """
-    available = steps(workdir)
+    available, name = steps(workdir), str(name)
     if not available:
         raise InputError(f"{workdir} has no checkpoint yet")
     if name == "last":
@@ -295,7 +295,9 @@ def restore(workdir: pathlib.Path, abstract: TrainState, log: Log, set_aside: bo
     return TrainState(**{ATTRIBUTES.get(name, name): tree for name, tree in fields.items()})
 
 
-def restore_model(workdir: pathlib.Path, abstract: dict[str, Tree], step: str, log: Log) -> tuple[int, dict[str, Tree]]:
+def restore_model(
+    workdir: pathlib.Path, abstract: dict[str, Tree], step: str | int, log: Log
+) -> tuple[int, dict[str, Tree]]:
     """Returns the step of a checkpoint and its variables {"params": ..., "model_state": ..., "ema": ...}.
 
     `abstract` has the same keys, with trees of ShapeDtypeStructs. `step` is 'last', 'best' or a number. 'last' skips
@@ -307,8 +309,7 @@ def restore_model(workdir: pathlib.Path, abstract: dict[str, Tree], step: str, l
     try:
         return number, _read(workdir, number, {"model": abstract})["model"]
     except DamagedError as error:
-        others = _list(steps(workdir))
-        raise InputError(f"{_folder(workdir, number)} is damaged: {error}; others: {others}") from error
+        raise InputError(f"{_folder(workdir, number)} is damaged: {error}; others: {_list(steps(workdir))}") from error
 
 
 def _list(numbers: list[int]) -> str:

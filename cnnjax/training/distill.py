@@ -38,7 +38,7 @@ class DistillConfig:
     folder: str
     temperature: float
     weight: float
-    step: str
+    step: str | int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,9 @@ class Teacher:
     variables: Tree
 
 
-def distill(folder: str, temperature: Positive = 4.0, weight: Fraction = 0.9, step: str = "last") -> DistillConfig:
+def distill(
+    folder: str, temperature: Positive = 4.0, weight: Fraction = 0.9, step: str | int = "last"
+) -> DistillConfig:
     """Configures distillation from the run in `folder`; `weight` is the teacher's fraction of the loss.
 
     Hinton et al. 2015, sec. 2. The logits of both networks are divided by `temperature`. `folder` is relative to the

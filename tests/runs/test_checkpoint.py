@@ -214,10 +214,12 @@ def test_evaluation_passes_over_damage_or_names_it(copy: pathlib.Path) -> None:
     said: list[str] = []
     assert checkpoint.restore_model(copy, target, "last", said.append)[0] == 2
     assert "00000003 is damaged" in said[0]
+    for step in ("1", 1):
+        assert checkpoint.restore_model(copy, target, step, pytest.fail)[0] == 1
     with pytest.raises(InputError, match=r"00000003 is damaged: its digest .*; others: 1, 2, 3"):
         checkpoint.restore_model(copy, target, "3", print)
-    for name in ("7", "²", "-1", "9" * 5000, "newest"):
-        with pytest.raises(InputError, match=f"no checkpoint of step '{name[:9]}.*'; valid: last, best, 1, 2, 3"):
+    for name in ("7", 7, -1, "²", "-1", "9" * 5000, "newest"):
+        with pytest.raises(InputError, match=f"no checkpoint of step '{str(name)[:9]}.*'; valid: last, best, 1, 2, 3"):
             checkpoint.restore_model(copy, target, name, print)
     assert listing(copy) == before
 
