@@ -104,7 +104,8 @@ def sweep_page(sweep: Sweep, path: pathlib.Path) -> SweepPage:
     trials, space = figures.complete(study), sweep.settings.space
     best = next((row for row in rows if row["state"] == "complete"), None)
     folds = leaderboard.over_folds(rows, sweep.settings)
-    winner = folds[0] if folds else best
+    needed = len(sweep.space["fold"].choices) if folds else 0  # type: ignore[attr-defined]
+    winner = next((row for row in folds if row["folds"] >= needed), None) if folds else best  # as `leaderboard.best`
     return SweepPage(
         folder=str(sweep.folder),
         metric=leaderboard.metric_name(sweep),
@@ -113,24 +114,25 @@ def sweep_page(sweep: Sweep, path: pathlib.Path) -> SweepPage:
         best_run=_run_page(pathlib.Path(best["folder"]), path) if best else "",
         counts=tuple(collections.Counter(row["state"] for row in rows).items()),
         leaderboard=_leaderboard(rows, sweep.settings),
-        over_folds=_folds(folds, sweep.settings) if folds else None,
+        over_folds=_folds(folds, needed, sweep.settings) if folds else None,
         importance=tuple(Bar(name, f"{share:.0%}", share) for name, share in figures.importances(study).items()),
         parallel=_parallel(trials, leaderboard.metric_name(sweep), metric),
         charts=tuple(_charts(study, trials, sweep)),
         failures=tuple(f"trial {row['trial']}: {row['failure'].splitlines()[0]}" for row in rows if row["failure"]),
         search=_search(sweep.settings),
-        commands=tuple(_commands(sweep, best)),
+        commands=tuple(_commands(sweep, best, has_winner=winner is not None)),
         version=__version__,
         written=f"{datetime.datetime.now():%Y-%m-%d %H:%M}",
     )
 
 
-def _commands(sweep: Sweep, best: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
+def _commands(sweep: Sweep, best: dict[str, Any] | None, has_winner: bool) -> Iterator[tuple[str, str]]:
     """Yields the purpose of each command and its line. `best` is the row of the best complete trial."""
     folder = f"--workdir={sweep.folder}"  # where sweep.json has the folder of data sets
     if best:
         page_of_best = command_line("report", best["folder"], data_dir=sweep.settings.data_dir)
         yield "Write the page of the best run", page_of_best
+    if has_winner:
         yield "Print the command that trains the winner", command_line("sweep", "best", folder)
     yield "Resume the search", command_line("sweep", folder)
 
@@ -161,13 +163,14 @@ def _leaderboard(rows: list[dict[str, Any]], settings: Settings) -> tables.Table
     return tables.Table(headings, cells, frozenset(("trial", "state")))
 
 
-def _folds(means: list[dict[str, Any]], settings: Settings) -> tables.Table:
-    """Builds the table of the means over folds, the best first."""
+def _folds(means: list[dict[str, Any]], needed: int, settings: Settings) -> tables.Table:
+    """Builds the table of the means over folds, the best first; settings with fewer than `needed` come last."""
+    means = sorted(means, key=lambda row: row["folds"] < needed)
     metric, others = METRICS[settings.metric], [name for name in settings.space if name != "fold"]
     rows = [
         [
-            str(place), *(_shown(row[name]) for name in others), metric.format(row[settings.metric]),
-            metric.format(row["sd"]), str(row["folds"]),
+            str(place) if row["folds"] >= needed else "-", *(_shown(row[name]) for name in others),
+            metric.format(row[settings.metric]), metric.format(row["sd"]), f"{row['folds']} of {needed}",
         ]
         for place, row in enumerate(means, 1)
     ]  # fmt: skip

@@ -2,9 +2,10 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 
 import optuna
-from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from cnnjax.sweep.record import Sweep
@@ -12,6 +13,18 @@ from cnnjax.sweep.settings import Settings
 from tests import tiny
 
 SPACE = {"lr": "log(1e-3, 1)", "model.activation": ["tanh", "relu"]}
+
+
+def sweep_over_folds(folder: pathlib.Path, trials: Sequence[tuple[float, str, float]]) -> Sweep:
+    """Returns a cross-validation over three folds whose complete trials have these (lr, fold, accuracy)."""
+    space = {"lr": [0.1, 0.2], "fold": ["1/3", "2/3", "3/3"]}
+    study = optuna.create_study(direction="maximize")
+    distributions: dict[str, BaseDistribution] = {
+        name: CategoricalDistribution(choices) for name, choices in space.items()
+    }
+    for lr, fold, value in trials:
+        study.add_trial(create_trial(params={"lr": lr, "fold": fold}, distributions=distributions, value=value))
+    return Sweep(folder, Settings(dataclasses.asdict(tiny.config(val_split="")), "tiny.py", space), study, None)
 
 
 def make_sweep(folder: pathlib.Path, trials: int) -> Sweep:

@@ -9,10 +9,11 @@ from cnnjax import cli, register
 from cnnjax.pages import page, sweep
 from cnnjax.pages.parallel import Axis, ParallelLines
 from cnnjax.runs import workdir
+from cnnjax.sweep import report as sweep_report
 from cnnjax.sweep.record import open_sweep
 from cnnjax.tables import Table
 from tests.pages import structure
-from tests.pages.sweeps import SPACE, make_sweep
+from tests.pages.sweeps import SPACE, make_sweep, sweep_over_folds
 
 
 def parsed(shown: sweep.SweepPage) -> structure.Document:
@@ -34,6 +35,23 @@ def test_the_page_says_what_was_best(shown: sweep.SweepPage) -> None:
     assert [row[0] for row in shown.leaderboard.rows] == [*map(str, range(8)), "8"]
     assert shown.failures == ("trial 8: exit status 1",)
     assert [name for name, _ in shown.sections()] == [each["id"] for each in document.all("section")]
+
+
+def test_only_settings_with_all_folds_win(tmp_path: pathlib.Path) -> None:
+    trials = [(0.1, "1/3", 0.9), (0.2, "1/3", 0.8), (0.2, "2/3", 0.6), (0.2, "3/3", 0.7)]
+    swept = sweep_over_folds(tmp_path, trials)
+    shown = sweep.sweep_page(swept, tmp_path / "report.html")
+    assert (shown.best, dict(shown.best_settings)) == ("70.00%", {"lr": "0.2"})
+    assert sweep_report.best(swept).lr == 0.2
+    assert shown.over_folds
+    assert [(row[0], row[1], row[-1]) for row in shown.over_folds.rows] == [
+        ("1", "0.2", "3 of 3"),
+        ("-", "0.1", "1 of 3"),
+    ]
+    early = sweep.sweep_page(sweep_over_folds(tmp_path, trials[:3]), tmp_path / "report.html")
+    assert early.best == ""
+    assert "No settings have a complete trial for each fold yet" in parsed(early).all("main")[0].text
+    assert not any("sweep best" in line for _, line in early.commands)
 
 
 def test_a_line_for_each_complete_trial_names_it(shown: sweep.SweepPage) -> None:
