@@ -66,3 +66,20 @@ def test_a_page_loads_without_errors_and_requests_at_every_width(
     assert found["width"] == width
     assert found["scroll"] <= width
     assert found["plots"] == found["charts"] == content[1]
+
+
+MATRIX = """<p id="told"></p><table class="confusion" data-told="told"><thead><tr><td></td><th>b</th></tr></thead>
+<tbody><tr><th>a</th><td data-count="1" data-total="2"></td></tr></tbody></table>"""
+POINT = """
+const answer = [...document.querySelectorAll("td")].map(cell => {
+  cell.dispatchEvent(new MouseEvent("mouseover", {bubbles: true}));
+  return document.getElementById("told").textContent;
+});"""
+
+
+@pytest.mark.slow
+def test_the_corner_of_a_confusion_matrix_is_no_cell(browser: str, tmp_path: pathlib.Path) -> None:
+    script = (pathlib.Path(page.__file__).parent / "static" / "page.js").read_text()
+    content = f"<html><head></head>{MATRIX}<script>{script}</script><script>{POINT}</script></html>"
+    found = told(browser, content, 360, tmp_path)
+    assert (found["errors"], found["answer"]) == ([], ["Point at a cell.", "a predicted as b: 1 of 2 images (50.0%)"])

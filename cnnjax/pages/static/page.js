@@ -62,7 +62,7 @@
     const names = [...table.tHead.rows[table.tHead.rows.length - 1].cells].slice(1).map(cell => cell.textContent.trim());
     const tell = event => {
       const cell = event.target.closest("td");
-      if (!cell) return;
+      if (!cell?.dataset.count) return; // the corner is no cell of the matrix
       const label = cell.parentElement.cells[0].textContent.trim(), prediction = names[cell.cellIndex - 1];
       const {count, total} = cell.dataset;
       const share = (100 * count / Math.max(total, 1)).toFixed(1);
