@@ -164,6 +164,26 @@ def test_two_networks_of_different_sizes_see_one_image(tmp_path: pathlib.Path) -
         assert (pixels == 128).sum() < pixels.size / 2
 
 
+# The file is decoded at once: decoding takes its time on a busy machine.
+TRANSPARENT = """
+var answer = null;
+window.createImageBitmap = async (file) => file;
+(async () => {
+  const picture = element("canvas", "", { width: WIDTH, height: HEIGHT }), before = Math.max(...imageFor(net).data) > 0;
+  await showFile(picture);
+  answer = [before, Math.max(...imageFor(net).data)];
+})();
+"""
+
+
+@pytest.mark.slow
+def test_a_transparent_picture_hides_the_one_before(tmp_path: pathlib.Path) -> None:
+    browser = find_browser()
+    content = export.export_page(network("perceptron", (8, 8, 1), zeros=True), "last", print)
+    found = told(browser, content.replace("</main>", f"<script>{TRANSPARENT}</script></main>"), 360, tmp_path)
+    assert (found["errors"], found["answer"]) == ([], [True, 0])
+
+
 @pytest.mark.slow
 def test_a_browser_computes_every_primitive(tmp_path: pathlib.Path) -> None:
     browser, images = find_browser(), images_of(3, SHAPE)

@@ -134,14 +134,19 @@ async function showFile(file) {
   const scale = (networks[0].resize || Math.min(HEIGHT, WIDTH)) / Math.min(picture.width, picture.height);
   const fit = Math.max(scale, HEIGHT / picture.height, WIDTH / picture.width);
   const [w, h] = [picture.width * fit, picture.height * fit];
+  fillBlack(); // behind a transparent picture
   pixels.imageSmoothingQuality = "high";
   pixels.drawImage(picture, (WIDTH - w) / 2, (HEIGHT - h) / 2, w, h);
   predict();
 }
 
-function clear() {
+function fillBlack() {
   pixels.fillStyle = "#000";
   pixels.fillRect(0, 0, WIDTH, HEIGHT);
+}
+
+function clear() {
+  fillBlack();
   hidden = null;
   predict();
 }
