@@ -167,7 +167,7 @@ def strongest_patches(
     layer = layer or (with_maps or [""])[-1]
     if len(shape := check_layer(net, layer)) != 3:
         raise InputError(f"layer {layer!r} has {shape[-1]} features and no maps; layers with maps: {with_maps}")
-    wanted = [channel] if isinstance(channel, int) else channel
+    wanted = None if channel is None else np.atleast_1d(channel).tolist()
     for number in wanted or ():
         check_channel(net, layer, number)
     if len(images) < 1:

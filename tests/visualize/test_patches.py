@@ -1,6 +1,7 @@
 """The strongest patches: a search against a written-out loop, cut from the images, and projected back to pixels."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -125,8 +126,9 @@ def test_channels_are_spread_over_those_that_images_excite_and_drawn() -> None:
 
 def test_without_max_pools_the_rule_is_guided_backpropagation() -> None:
     net = trained("cifar_resnet20(depth=8)")
-    result = visualize.strongest_patches(net, images(net, 2), layer="stage1", channel=0)
-    assert result.rule == "guided"
+    channel: Any = np.int64(0)  # as argmax returns it
+    result = visualize.strongest_patches(net, images(net, 2), layer="stage1", channel=channel)
+    assert (result.rule, result.channels.tolist()) == ("guided", [0])
     assert result.note.endswith("no max pools and so no switches: projected by rule 'guided'")
 
 
