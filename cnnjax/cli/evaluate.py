@@ -175,7 +175,7 @@ def _run_robustness(
     log = console.print if is_leader else lambda line: None
     network = pretrained.load(args.init or folders[0], options, log)
     views = {"preprocess": args.preprocess, "protocol": args.protocol or None, "average": args.average or None}
-    settings = changed_settings(network.config, views, args.init, options)
+    settings = changed_settings([network.config], views, args.init, options, args.match_classes)
     network = network.replace(config=with_views(network.config, batch_size=args.batch_size, **views))
     result = evaluate_robustness(
         network,

@@ -89,8 +89,8 @@ def evaluate(
     options = pretrained.FileOptions(like, model, normalize, preprocess if init else None, classes, match)
     networks = {init or workdir: pretrained.load(init or workdir, options, log)}
     networks |= {folder: pretrained.load(folder) for folder in _distinct([init or workdir, *ensemble])[1:]}
-    source, first = next(iter(networks.items()))
-    settings = changed_settings(first.config, views, init, options)
+    source = next(iter(networks))
+    settings = changed_settings([network.config for network in networks.values()], views, init, options, match_classes)
     networks = {
         name: network.replace(config=with_views(network.config, batch_size=batch_size, **views))
         for name, network in networks.items()
@@ -130,14 +130,17 @@ def _distinct(names: Sequence[pathlib.Path | str]) -> list[pathlib.Path | str]:
 
 
 def changed_settings(
-    config: Config, views: Mapping[str, str | None], init: str, options: pretrained.FileOptions
-) -> dict[str, Any]:
+    configs: Sequence[Config], views: Mapping[str, str | None], init: str, options: pretrained.FileOptions,
+    match_classes: str = "",
+) -> dict[str, Any]:  # fmt: skip
     """Returns the settings that an evaluation's report lists and that distinguish its folder from others.
 
-    These are the `views` that are given and differ from the network's `config`, and, if weights are evaluated in place
-    of a run, `init` and the `options` of the weight file except the classes.
+    These are the `views` that are given and differ from those of any network's config, `match_classes`, if given, and,
+    if weights are evaluated in place of a run, `init` and the `options` of the weight file except the classes.
     """
-    changed = {name: text for name, text in views.items() if text not in (None, getattr(config, name))}
+    is_new = {name: any(getattr(config, name) != text for config in configs) for name, text in views.items()}
+    changed = {name: text for name, text in views.items() if text is not None and is_new[name]}
+    changed |= {"match_classes": match_classes} if match_classes else {}
     given = {name: getattr(options, name) for name in options.given() if name != "classes"}
     return changed | ({"init": init, **given} if init else {})
 

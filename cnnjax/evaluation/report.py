@@ -92,7 +92,9 @@ def title(description: Mapping[str, Any]) -> str:
 
     Paths of weight files and runs are cut to their last part.
     """
-    names = ("init", "preprocess", "protocol", "average", "ensemble", "probe", "layer", "train_split", "k")
+    names = (
+        "init", "preprocess", "protocol", "average", "match_classes", "ensemble", "probe", "layer", "train_split", "k"
+    )  # fmt: skip
     texts = {name: str(description[name]) or "none" for name in names if name in description}
     for name in {"init", "ensemble"} & set(texts):
         texts[name] = re.sub(r"[^,\s][^,]*/(?=.)", "", texts[name])

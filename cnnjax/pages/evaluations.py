@@ -132,7 +132,7 @@ def main_evaluation(evaluations: Sequence[Evaluation], config: Config) -> Evalua
     own = [each for each in evaluations if each.content.keys().isdisjoint(("ensemble", "init", "probe"))]
 
     def order(each: Evaluation) -> tuple[bool, int]:
-        plain = each.content.keys().isdisjoint(("protocol", "preprocess", "average"))
+        plain = each.content.keys().isdisjoint(("protocol", "preprocess", "average", "match_classes"))
         split = config.test_split or config.val_split
         is_own = (each.content["dataset"], each.content["split"]) == (config.dataset, split)
         return plain and is_own, each.content["step"]

@@ -325,6 +325,8 @@ def test_no_evaluation_overwrites_another(runs: pathlib.Path, ragged: str) -> No
         {"preprocess": "resize((32, 32))", "protocol": "flip", "average": "logits"},
         {"preprocess": "resize(36)", "protocol": "ten_crop(32)"},
         {"ensemble": [runs / "b"]},
+        {"match_classes": "name"},
+        {"match_classes": "position"},
     ]
     folders = [evaluate.evaluate(runs / "a", data_dir=ragged, **one)["folder"] for one in asked]
     assert len(set(folders)) == len(asked)

@@ -217,5 +217,13 @@ def test_settings_by_which_evaluations_differ_are_in_their_description(
 ) -> None:
     config = Config(model="mlp", dataset="digits", preprocess="rgb")
     options = FileOptions(model="mlp" if init else "", preprocess=preprocess)
-    found = changed_settings(config, {"preprocess": preprocess, "protocol": None}, init, options)
+    found = changed_settings([config], {"preprocess": preprocess, "protocol": None}, init, options)
     assert found == expected
+
+
+def test_a_setting_that_any_network_of_an_ensemble_does_not_have_is_in_the_description() -> None:
+    configs = [Config(protocol=protocol) for protocol in ("single", "ten_crop(28)")]
+    assert changed_settings(configs, {"protocol": "single"}, "", FileOptions()) == {"protocol": "single"}
+    assert changed_settings(configs[:1], {"protocol": "single"}, "", FileOptions()) == {}
+    found = changed_settings(configs, {"protocol": None}, "", FileOptions(), match_classes="name")
+    assert found == {"match_classes": "name"}
