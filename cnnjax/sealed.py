@@ -9,12 +9,13 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import math
 import os
 import pathlib
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 from cnnjax.errors import InputError
@@ -37,8 +38,20 @@ def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
 
 
 def write_plain_json(path: pathlib.Path, content: Any) -> None:
-    """Writes `content` as a JSON file without a seal, as `write_atomically` does: for files that are not read back."""
-    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+    """Writes `content` as a JSON file without a seal, as `write_atomically` does: for files that are not read back.
+
+    NaN and infinity, which JSON does not have, become null.
+    """
+    write_atomically(path, (json.dumps(_finite(content), indent=2, allow_nan=False) + "\n").encode())
+
+
+def _finite(value: Any) -> Any:
+    """Returns a value with None in place of each number in it that is not finite."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json(path: pathlib.Path, remedy: str = "") -> Any:

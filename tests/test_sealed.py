@@ -43,6 +43,13 @@ def test_what_was_written_is_read(tmp_path: pathlib.Path) -> None:
         sealed.read_json(tmp_path / "other.json")
 
 
+def test_a_plain_file_is_json_whatever_the_numbers(tmp_path: pathlib.Path) -> None:
+    content = {"mce": float("inf"), "errors": [{"fog": (0.5, float("nan"))}], "count": 3}
+    sealed.write_plain_json(tmp_path / "plain.json", content)
+    read = json.loads((tmp_path / "plain.json").read_text(), parse_constant=pytest.fail)
+    assert read == {"mce": None, "errors": [{"fog": [0.5, None]}], "count": 3}
+
+
 def test_no_corruption_is_read_as_something_else(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "data.json"
     sealed.write_json(tmp_path / "versions.json", {"python": "3"})
