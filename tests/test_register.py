@@ -91,6 +91,20 @@ def test_the_network_of_the_readme_trains_predicts_and_says_what_it_needs(
     assert "is not the code that run was trained with: its copy is" in capsys.readouterr().err
 
 
+def test_a_run_does_not_go_on_with_edited_code(
+    tmp_path: pathlib.Path, digits_dir: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = ["--config=digits_lenet5", "--config.model=tiny(channels=2)", "--workdir=run", "--config.duration=2 steps"]
+    for code in (TINY, TINY.replace("nn.relu", "nn.tanh")):
+        register._imports.clear()
+        models.MODELS.pop("tiny", None)
+        file = write(tmp_path, "my_net.py", code)
+        assert cli.main(["train", f"--import={file}", *flags]) == (code != TINY)
+    assert "is not the code that run was trained with: its copy is" in capsys.readouterr().err
+    assert (tmp_path / "run/imports/my_net.py").read_text() == TINY
+
+
 def test_operations_optimizers_schedules_and_losses_register_from_one_file(
     tmp_path: pathlib.Path, digits_dir: str
 ) -> None:

@@ -80,7 +80,7 @@ def train(
       The final state, the test metrics, and the history of all metrics.
 
     Raises:
-      InputError: a config, data set or folder that does not fit.
+      InputError: a config, data set or folder that does not fit, or imported code that differs from the run's.
       FloatingPointError: the loss is no longer finite.
       Interrupted: after SIGINT or SIGTERM, once the state is saved. Outside the main thread signals are not handled.
     """
@@ -88,6 +88,7 @@ def train(
     leader = jax.process_index() == 0
     console = (console or Console()) if leader else Console(quiet=True)
     log = functools.partial(console.print, soft_wrap=True)
+    register.check_imports(folder)
     recipe = parse_recipe(config)
     setup = make_setup(recipe, folder=folder, data_dir=data_dir, mesh=mesh, log=log)
     check_duration(setup, folder)
