@@ -46,22 +46,24 @@ def first_state(variables: Tree, *, recipe: Recipe, schedule: optax.Schedule) ->
     return TrainState(jnp.zeros((), jnp.int32), params, model_state, opt_state, ema, monitors)
 
 
-def check_batch_statistics(recipe: Recipe, model: nn.Module, state: TrainState, shape: tuple[int, ...]) -> None:
-    """Raises InputError if a BatchNorm layer would take the mean and variance of a single value per channel.
+def check_training_pass(
+    recipe: Recipe, model: nn.Module, state: TrainState, shape: tuple[int, ...], num_classes: int
+) -> None:
+    """Traces the network in training mode, and raises InputError for what would fail there, or train wrongly.
 
-    Its output would be its bias whatever the image, so that nothing below it learns. This happens where each image is
-    normalized on its own and has been reduced to a 1x1 feature map. `state` are arrays or their shapes; `shape` is that
-    of an image, [H, W, C].
+    That is an output, also of an auxiliary classifier, with another number of logits than `num_classes`; and a
+    BatchNorm layer that would take the mean and variance of a single value per channel: its output would be its bias
+    whatever the image, so that nothing below it learns. This happens where each image is normalized on its own and has
+    been reduced to a 1x1 feature map. `state` are arrays or their shapes; `shape` is that of an image, [H, W, C].
     """
     config, lonely = recipe.config, []
     rows = config.batch_size // config.grad_accum_steps
-    if (getattr(model, "ghost_batch_size", 0) or rows) > 1:
-        return
+    by_one = (getattr(model, "ghost_batch_size", 0) or rows) == 1
 
     def intercept(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         module = context.module
-        if isinstance(module, BatchNorm) and context.method_name == "__call__":
-            by_average = module.use_running_average or kwargs.get("use_running_average", False)
+        if by_one and isinstance(module, BatchNorm | nn.BatchNorm) and context.method_name == "__call__":
+            by_average = module.use_running_average or kwargs.get("use_running_average", args[1:2] == (True,))
             if by_average is not True and args[0].size == args[0].shape[-1] * rows:
                 lonely.append("/".join(module.path))
         return call(*args, **kwargs)
@@ -72,7 +74,14 @@ def check_batch_statistics(recipe: Recipe, model: nn.Module, state: TrainState, 
             images, keys = jnp.zeros((rows, *shape)), {"dropout": jax.random.key(0)}
             return model.apply(state.variables, images, train=True, mutable=True, rngs=keys)
 
-    jax.eval_shape(apply, state)
+    logits, updated = jax.eval_shape(apply, state)
+    for output in (logits, *jax.tree.leaves(updated.get("aux_logits", {}))):
+        if output.shape[-1] != num_classes:
+            what = "the network" if output is logits else "an auxiliary classifier of the network"
+            raise InputError(
+                f"config.model = {config.model!r}: {what} returns {output.shape[-1]} logits; expected {num_classes}, "
+                "the number of classes, which a network is given as `num_classes`"
+            )
     if lonely:
         raise InputError(
             f"config.batch_size = {config.batch_size}: the batch normalization {lonely[0]!r} would see a single value "

@@ -26,7 +26,7 @@ from cnnjax.pretrained import FileOptions, LoadedNetwork, TransferPlan, match_fo
 from cnnjax.runs import checkpoint
 from cnnjax.state import TrainState, Tree
 from cnnjax.training.distill import Teacher, load_teacher
-from cnnjax.training.init import check_batch_statistics, init_state
+from cnnjax.training.init import check_training_pass, init_state
 from cnnjax.training.inputs import Splits, data_info, input_functions, load_splits, open_train_source
 from cnnjax.training.memory import check_memory
 from cnnjax.training.recipe import Recipe
@@ -147,7 +147,8 @@ def make_setup(
     schedule = optim.build_schedule(recipe.optim, steps_per_epoch, total_steps)
     shapes = state_shapes(recipe, model, schedule, source.shape, mesh)
     check_memory(shapes, config.batch_size // config.grad_accum_steps, source.shape, mesh)
-    check_batch_statistics(recipe, model, shapes, source.shape)
+    with input_errors(config.model, source.shape):
+        check_training_pass(recipe, model, shapes, source.shape, len(classes))
     unfreeze_steps = freezing.unfreeze_steps(
         recipe.optim.freezing, shapes.params, epoch=steps_per_epoch, total=total_steps
     )

@@ -5,17 +5,20 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from cnnjax import config as configs
-from cnnjax import config_files
+from cnnjax import config_files, models
 from cnnjax.bench import measure
 from cnnjax.config import Config
 from cnnjax.data.build import build
 from cnnjax.data.images import encode_png
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
+from cnnjax.models.network import Variant
 from cnnjax.training import loop
 from cnnjax.training.recipe import parse_recipe
 from cnnjax.training.setup import make_setup
@@ -116,6 +119,37 @@ LONELY: dict[str, tuple[dict[str, Any], str]] = {
         {"model": "mlp(features=(8,), norm='batch')", "batch_size": 1, "freeze": "^(hidden1|norm1)/"}, "",
     ),
 }  # fmt: skip
+
+
+class Wide(nn.Module):
+    """A network that does not ask for the number of classes."""
+
+    logits: int = 12
+    aux: int = 10
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        x = nn.BatchNorm(use_running_average=not train)(x.mean(axis=(1, 2)))
+        if train:
+            self.sow("aux_logits", "logits", jnp.tile(x[:, :1], self.aux))
+        return nn.Dense(self.logits)(x)
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "message"),
+    [
+        ("wide", 2, r"config.model = 'wide': the network returns 12 logits; expected 10, the number of classes"),
+        ("wide(logits=10, aux=1)", 2, "an auxiliary classifier of the network returns 1 logits; expected 10"),
+        ("wide(logits=10)", 1, "the batch normalization 'BatchNorm_0' would see a single value"),
+    ],
+)
+def test_a_network_of_ones_own_that_cannot_be_trained_is_named(
+    model: str, size: int, message: str, digits_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(models.MODELS, "wide", Variant(Wide, "", (8, 8, 1), 10, {}, params=0, macs=0))
+    recipe = parse_recipe(Config(**{**SMALL, "model": model, "batch_size": size}))
+    with pytest.raises(InputError, match=message):
+        make_setup(recipe, data_dir=digits_dir, mesh=sharding.make_mesh(jax.devices()[:1]))
 
 
 @pytest.mark.parametrize("case", LONELY)
