@@ -13,6 +13,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from cnnjax.config import to_steps
@@ -102,9 +103,11 @@ def freeze_batch_stats(
 ) -> contextlib.AbstractContextManager[Any]:
     """Returns a context in which BatchNorm layers with frozen parameters use, and do not update, running statistics.
 
-    From the step at which the first parameter of a layer is unfrozen, the layer uses batch statistics again, because
-    the running ones no longer match the trained features. The context changes nothing without `freeze` or with
-    freeze_stats=False. `params` are all parameters; `unfreeze_steps` is the result of the function of this name.
+    The layers are those of `cnnjax.models.normalization` and of flax.linen. One without parameters of its own rests for
+    good if `freeze` would match its scale and `unfreeze` would not. From the step at which the first parameter of a
+    layer is unfrozen, the layer uses batch statistics again, because the running ones no longer match the trained
+    features. The context changes nothing without `freeze` or with freeze_stats=False. `params` are all parameters;
+    `unfreeze_steps` is the result of the function of this name.
     """
     if not (freezing.freeze and freezing.freeze_stats):
         return contextlib.nullcontext()
@@ -114,15 +117,42 @@ def freeze_batch_stats(
         first = unfreeze_steps.get(name, math.inf if name in frozen else 0)
         layer_steps[layer] = min(layer_steps.get(layer, math.inf), first)
 
+    def first_step(layer: str) -> float:
+        """Returns the step from which a layer uses batch statistics."""
+        patterns = freezing.freeze, *(pattern for pattern, _ in freezing.unfreeze)
+        matches = [bool(pattern and pattern.search(f"{layer}/scale")) for pattern in patterns]
+        return layer_steps.get(layer, math.inf if matches[0] and not any(matches[1:]) else 0)
+
     def intercept(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         module = context.module
-        first = layer_steps.get("/".join(module.path), math.inf)
-        if not isinstance(module, BatchNorm) or context.method_name != "__call__" or first == 0:
+        is_norm = isinstance(module, BatchNorm | nn.BatchNorm) and context.method_name == "__call__" and module.path
+        first = first_step("/".join(module.path)) if is_norm else 0
+        if first == 0:
             return call(*args, **kwargs)
         use_running_average = True if first == math.inf else step < first
+        if isinstance(module, nn.BatchNorm):
+            return _rest(module, call, args, kwargs, use_running_average)
         return call(*args, **{**kwargs, "use_running_average": use_running_average})
 
     return nn.intercept_methods(intercept)
+
+
+def _rest(module: nn.BatchNorm, call: Any, args: Any, kwargs: Any, rests: bool | jax.Array) -> Any:
+    """Calls a BatchNorm of flax by its running statistics, and keeps these, where `rests`, which may be traced.
+
+    `call`, `args` and `kwargs` are those of its method. The layer itself takes no traced `use_running_average`.
+    """
+    variables = module.variables
+    resting = module.clone(parent=None, use_running_average=True)
+    kwargs_of_resting = {name: value for name, value in kwargs.items() if name != "use_running_average"}
+    by_average: Any = resting.apply(variables, *args[:1], **kwargs_of_resting)
+    if rests is True:
+        return by_average
+    statistics = dict(variables["batch_stats"])  # a copy: the call updates those of the layer in place
+    by_batch = call(*args, **kwargs)
+    for name, old in statistics.items():
+        module.put_variable("batch_stats", name, jnp.where(rests, old, module.get_variable("batch_stats", name)))
+    return jnp.where(rests, by_average, by_batch)
 
 
 def _frozen(freezing: Freezing, params: Tree) -> set[str]:

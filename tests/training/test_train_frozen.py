@@ -37,10 +37,12 @@ run = functools.partial(tiny.run, **SMALL)
 class Net(nn.Module):
     """A network with all that can be frozen."""
 
+    norm: Any = BatchNorm
+
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         x = nn.relu(nn.Dense(8, name="body")(x.reshape(x.shape[0], -1)))
-        x = BatchNorm(not train, name="norm")(x)
+        x = self.norm(use_running_average=not train, name="norm")(x)
         return nn.Dense(10, name="head")(x)
 
 
@@ -96,16 +98,41 @@ def test_what_is_frozen_stays_and_the_optimizer_knows_nothing_of_it(settings: di
         ({"freeze": "scale$"}, False),
     ],
 )
-def test_statistics_rest_with_their_layer_unless_they_are_to_move(settings: dict[str, Any], rests: bool) -> None:
-    state, step = step_of(Config(**settings))
+@pytest.mark.parametrize("norm", [BatchNorm, nn.BatchNorm])
+def test_statistics_rest_with_their_layer_unless_they_are_to_move(
+    norm: Any, settings: dict[str, Any], rests: bool
+) -> None:
+    state, step = step_of(Config(**settings), Net(norm))
     after, sums = jax.jit(step)(state)
     same = [
         np.array_equal(a, b) for a, b in zip(*(jax.tree.leaves(s.model_state) for s in (state, after)), strict=True)
     ]
     assert same == [rests] * 2
-    logits: Any = Net().apply(state.variables, batch_of(4)["image"], train=False)
+    logits: Any = Net(norm).apply(state.variables, batch_of(4)["image"], train=False)
     evaluated = -float(jax.nn.log_softmax(logits)[jnp.arange(16), jnp.arange(16) % 10].sum())
     assert (float(sums["loss"]) == pytest.approx(evaluated, rel=1e-5)) == rests
+
+
+def test_statistics_of_flax_layers_rest_until_their_time() -> None:
+    state, step = step_of(Config(freeze="^(body|norm)", unfreeze="norm:1 steps"), Net(nn.BatchNorm))
+    unfreeze_steps = freezing.unfreeze_steps(
+        freezing.parse_freezing("norm", "norm:1 steps", True), state.params, epoch=1, total=9
+    )
+    jitted = jax.jit(functools.partial(step, unfreeze_steps=unfreeze_steps))
+    before, (during, _) = state, jitted(state)
+    after, _ = jitted(during)
+    for name, value in tiny.by_path(before.model_state).items():
+        assert np.array_equal(tiny.by_path(during.model_state)[name], value)
+        assert not np.array_equal(tiny.by_path(after.model_state)[name], value)
+
+
+@pytest.mark.parametrize(("freeze", "rests"), [("body|norm", True), ("body", False)])
+def test_a_norm_without_parameters_rests_if_it_is_named(freeze: str, rests: bool) -> None:
+    norm = functools.partial(nn.BatchNorm, use_scale=False, use_bias=False)
+    state, step = step_of(Config(freeze=freeze), Net(norm))
+    after, _ = jax.jit(step)(state)
+    for a, b in zip(*map(jax.tree.leaves, (state.model_state, after.model_state)), strict=True):
+        assert np.array_equal(a, b) == rests
 
 
 @pytest.mark.parametrize("options", ["", ", scan=True", ", remat=True, shortcut='B'"])
