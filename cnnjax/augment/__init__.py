@@ -38,8 +38,9 @@ def build(
     """Builds the function `(key, images, example=None, epoch=None) -> images` that augments and normalizes a batch.
 
     The function maps uint8 [N, H, W, C] to float32 [N, H, W, C]: it scales pixels to [0, 1], applies `calls` (of `OPS`)
-    in order, and then `normalization` (of `normalize.NORMALIZE`). It splits `key` into one key per image. `example` and
-    `epoch` are int32 [N]: the index of each image in its split, and how often it was used before; None is all zeros.
+    in order, and then `normalization` (of `normalize.NORMALIZE`). It splits `key` into one key per image, or takes an
+    array of N keys as it is. `example` and `epoch` are int32 [N]: the index of each image in its split, and how often
+    it was used before; None is all zeros.
 
     `training_statistics` are those of the training split by name: see `data.statistics.derive`. `shape` is [H, W, C];
     the function is traced once with it, as a check. Raises InputError for an unknown name, for arguments that do not
@@ -61,7 +62,8 @@ def build(
     def prepare(key: Array, images: Array, example: Array | None = None, epoch: Array | None = None) -> Array:
         count = images.shape[0]  # a symbol when a program is exported
         example, epoch = (jnp.zeros(count, jnp.int32) if x is None else x for x in (example, epoch))
-        return jax.vmap(prepare_image)(jax.random.split(key, count), images, example, epoch)
+        keys = key if key.ndim else jax.random.split(key, count)
+        return jax.vmap(prepare_image)(keys, images, example, epoch)
 
     images = jax.ShapeDtypeStruct((1, *shape), jnp.uint8)
     try:

@@ -245,7 +245,7 @@ class Predictor:
             self._scorers[shape] = scoring.make_batch_scorer(self.recipe, data, self.model, self.mesh, shape)
         scorer = self._scorers[shape]
         batches = self._batches(views, scorer.batch_size)
-        return [scorer.scores(self.variables, batch)[:count] for batch, count in batches]
+        return [scorer.scores(self.variables, batch, None)[:count] for batch, count in batches]
 
     def _batches(self, stacked: np.ndarray, batch_size: int) -> Iterator[tuple[jax.Array, int]]:
         """Yields (batch on the mesh, number of its rows that are not padding).

@@ -53,29 +53,35 @@ class BatchScorer:
 
     Attributes:
       batch_size: largest number of images per batch.
-      scores: (variables, images uint8 [B, *shape]) -> scores float32 [B, K], averaged over the views of each image.
+      scores: (variables, images uint8 [B, *shape], example int32 [B]) -> scores float32 [B, K], averaged over the views
+        of each image. `example`, the index in the split, seeds random operations; None is all zeros.
     """
 
     batch_size: int
-    scores: Callable[[Tree, jax.Array], jax.Array]
+    scores: Callable[[Tree, jax.Array, jax.Array | None], jax.Array]
 
 
 def view_logits(
-    variables: Tree, images: jax.Array, start: jax.Array, *,
-    model: nn.Module, prepare: Callable[..., jax.Array], views: int, flip: bool, precision: str = "",
+    variables: Tree, images: jax.Array, example: jax.Array | None, start: jax.Array, *,
+    model: nn.Module, prepare: Callable[..., jax.Array], views: int, flip: bool, precision: str = "", seed: int = 0,
 ) -> jax.Array:  # fmt: skip
     """Returns the logits of the views `start` to `start + views` of each image, in evaluation mode.
 
     Takes uint8 [N, V, H, W, C], or [N, H, W, C] for a single view, and returns float32 [N, views, K]. With `flip`, the
-    logits of the horizontally flipped views follow: [N, 2 * views, K]. `prepare` maps (key, uint8 images) to network
-    input, and `precision` is config.matmul_precision. Logits at several positions (of a fully convolutional network)
-    are averaged.
+    logits of the horizontally flipped views follow: [N, 2 * views, K]. `prepare` maps (keys, uint8 images) to network
+    input, and `precision` is config.matmul_precision. What random operations draw depends on `seed`, on `example`
+    int32 [N] (None is all zeros) and on the view, not on the batch. Logits at several positions (of a fully
+    convolutional network) are averaged.
     """
     images = images.reshape(len(images), -1, *images.shape[-3:])  # also accepts [N, H, W, C]
-    chosen = jax.lax.dynamic_slice_in_dim(images, start, views, axis=1)
+    chosen, numbers = jax.lax.dynamic_slice_in_dim(images, start, views, axis=1), start + jnp.arange(views)
     if flip:
         chosen = jnp.concatenate([chosen, chosen[:, :, :, ::-1]], axis=1)
-    inputs = prepare(jax.random.key(0), chosen.reshape(-1, *chosen.shape[2:]))
+        numbers = jnp.concatenate([numbers, numbers + images.shape[1]])
+    example = jnp.zeros(len(images), jnp.int32) if example is None else example
+    fold = jax.vmap(jax.random.fold_in, (None, 0))
+    keys = jax.vmap(lambda i: fold(jax.random.fold_in(jax.random.key(seed), i), numbers))(example)
+    inputs = prepare(keys.reshape(-1), chosen.reshape(-1, *chosen.shape[2:]))
     with matmul_precision(precision):
         logits: Any = model.apply(variables, inputs, train=False)
     logits = logits.mean(axis=tuple(range(1, logits.ndim - 1)))
@@ -167,8 +173,9 @@ def make_batch_scorer(
             views=views_per_call,
             flip=flip,
             precision=recipe.matmul_precision,
+            seed=recipe.seed,
         ),
-        in_shardings=(None, sharding.batch_sharding(mesh), None),
+        in_shardings=(None, sharding.batch_sharding(mesh), sharding.batch_sharding(mesh), None),
         out_shardings=sharding.batch_sharding(mesh),
         compiler_options=sharding.compiler_options(),
     )
@@ -176,7 +183,8 @@ def make_batch_scorer(
     weights = _view_weights(recipe.protocol, starts)
     average = jax.jit(lambda chunks: protocols.average(jnp.concatenate(chunks, axis=1), recipe.average, weights))
     return BatchScorer(
-        batch_size, lambda variables, images: average([logits(variables, images, start) for start in starts])
+        batch_size,
+        lambda variables, images, example: average([logits(variables, images, example, start) for start in starts]),
     )
 
 
@@ -228,7 +236,7 @@ def make_scores(
         batches = pipeline.eval_batches(source, batch_size=scorer.batch_size, mesh=mesh, groups=groups.values() or None)
         for batch in batches:
             images = batch.pop("image")
-            yield batch | {"scores": scorer.scores(variables, images)}
+            yield batch | {"scores": scorer.scores(variables, images, batch["example"])}
 
     return scores
 

@@ -43,6 +43,18 @@ def test_evaluation_counts_every_image_once_whatever_the_batch_and_devices(
             assert got[name] == pytest.approx(expected[name], rel=1e-5), name
 
 
+@pytest.mark.parametrize("protocol", ["single", "flip"])
+def test_random_operations_draw_the_same_whatever_the_batch_and_devices(
+    protocol: str, finished: pathlib.Path, digits_dir: str
+) -> None:
+    losses = []
+    for batch_size, devices in ((7, 1), (1000, 1), (24, 8)):
+        mesh = sharding.make_mesh(jax.devices()[:devices])
+        options: dict[str, Any] = {"preprocess": "noise(0.5)", "protocol": protocol, "batch_size": batch_size}
+        losses.append(evaluate(finished, data_dir=digits_dir, mesh=mesh, **options)["loss"])
+    assert losses[1:] == pytest.approx([losses[0]] * 2, rel=1e-5)
+
+
 @pytest.mark.parametrize(("step", "split", "group"), [("last", "", "test"), ("12", "test[:64]", "val")])
 def test_evaluation_agrees_with_what_the_training_wrote(
     step: str, split: str, group: str, finished: pathlib.Path, digits_dir: str
