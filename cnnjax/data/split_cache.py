@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 
 from cnnjax import cache, spec
-from cnnjax.data import images, transforms, views
+from cnnjax.augment import OPS
+from cnnjax.data import corruption_effects, corruptions, image_formats, images, transforms, views
+from cnnjax.data.operations import ALL_HOST_OPS
 from cnnjax.data.store import Split
 
 MAX_CACHE_BYTES = 4 * 2**30  # of all files; the least recently used are deleted first
@@ -28,11 +30,16 @@ Arrays = dict[str, np.ndarray]
 def cached_arrays(split: Split, calls: Sequence[spec.Call], compute: Callable[[], Arrays], *key_parts: Any) -> Arrays:
     """Returns the arrays of `compute()`, from the cache on disk if they were computed before.
 
-    The key is the split with its files, the host operations `calls` and their code, and `key_parts`: further values
-    that JSON can encode. A damaged file is computed again. A failure to write is ignored. Computations of less than
-    MIN_SECONDS_TO_CACHE are not cached.
+    The key is the split with its files, the operations `calls` and their code, and `key_parts`: further values that
+    JSON can encode. A damaged file is computed again. A failure to write is ignored. Computations of less than
+    MIN_SECONDS_TO_CACHE are not cached, nor are those with operations whose source is not found, as in a notebook.
     """
-    code = [inspect.getsource(module) for module in (images, transforms, views)]
+    modules = images, image_formats, transforms, views, corruptions, corruption_effects
+    code = [inspect.getsource(module) for module in modules]
+    try:
+        code += [_source(call) for call in calls]
+    except (OSError, TypeError):
+        return compute()
     key = hashlib.sha256(json.dumps([split.identity, split.files(), calls, code, *key_parts]).encode()).hexdigest()
     with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return _read(_path(key), key)
@@ -42,6 +49,12 @@ def cached_arrays(split: Split, calls: Sequence[spec.Call], compute: Callable[[]
         with contextlib.suppress(OSError):
             _write(_path(key), arrays | {KEY: np.array(key)})
     return arrays
+
+
+def _source(call: spec.Call) -> str:
+    """Returns the content of the file that defines an operation. Raises OSError or TypeError if there is none."""
+    function = inspect.unwrap({**OPS, **ALL_HOST_OPS}[call.name])
+    return pathlib.Path(inspect.getsourcefile(function) or "").read_text()
 
 
 def _path(key: str) -> pathlib.Path:

@@ -114,9 +114,10 @@ def extract_features(
     """
     config, data = network.config, network.data
     model: Any = feature_model(network, layer)
+    recipe = parse_eval_recipe(dataclasses.replace(config, protocol="single"))
+    calls = (*recipe.operations.host, *recipe.operations.step)
 
     def compute() -> split_cache.Arrays:
-        recipe = parse_eval_recipe(dataclasses.replace(config, protocol="single"))
         scores = scoring.make_scores(recipe, data, examples, model, mesh, ())
         collected = scoring.collect(scores, variables, examples, mesh)
         return {"features": collected.scores, "labels": collected.labels}
@@ -124,9 +125,9 @@ def extract_features(
     modules = [sys.modules[type(network.model).__module__], network_module, blocks, layers, normalization]
     modules += [normalize, augment]
     code = [inspect.getsource(module) for module in modules]
-    options = [config.model, layer, config.preprocess, config.normalize, config.dtype, list(data.shape)]
+    options = [config.model, layer, config.preprocess, config.normalize, config.dtype, config.seed, list(data.shape)]
     digest = _digest(variables, normalize.statistics(data.statistics))
-    arrays = split_cache.cached_arrays(examples, (), compute, "features", options, digest, code)
+    arrays = split_cache.cached_arrays(examples, calls, compute, "features", options, digest, code)
     return arrays["features"], arrays["labels"]
 
 

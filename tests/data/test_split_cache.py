@@ -2,12 +2,13 @@
 
 import os
 import pathlib
+from typing import Any
 
 import numpy as np
 import pytest
 
 from cnnjax import spec
-from cnnjax.data import build, split_cache
+from cnnjax.data import build, split_cache, transforms
 from cnnjax.data.pipeline import read
 from cnnjax.data.store import Split
 
@@ -49,6 +50,23 @@ def test_pixels_are_kept_for_the_same_split_files_and_operations(
     assert pixels(photographs, "resize((8, 8))")[1]
     monkeypatch.setattr(split_cache, "MIN_SECONDS_TO_CACHE", 60.0)
     assert [pixels(digits, "resize(5)")[1] for _ in range(2)] == [True, True]  # fast enough without
+
+
+def test_pixels_of_operations_of_ones_own_follow_their_code(
+    digits: Split, folder: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, means = tmp_path / "mine.py", []
+    for code in ("image // 2", "image // 2", "image // 4"):
+        file.write_text(f"def darken(image):\n    return {code}\n")
+        names: dict[str, Any] = {}
+        exec(compile(file.read_text(), str(file), "exec"), names)
+        monkeypatch.setitem(transforms.HOST_OPS, "darken", names["darken"])
+        arrays, read = pixels(digits, "darken")
+        means.append((arrays["image"].mean(), read))
+    assert means[0][0] == means[1][0] > means[2][0]
+    assert [read for _, read in means] == [True, False, True]
+    file.unlink()  # as in a notebook
+    assert [pixels(digits, "darken")[1] for _ in range(2)] == [True, True]
 
 
 def test_damaged_pixels_are_read_anew(digits: Split, folder: pathlib.Path) -> None:
