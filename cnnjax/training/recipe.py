@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import inspect
 
 from cnnjax import config as configs
 from cnnjax import optim, spec
@@ -9,9 +10,10 @@ from cnnjax.config import Config, parse_duration
 from cnnjax.data.operations import Operations, parse_operations, required_statistics
 from cnnjax.errors import InputError
 from cnnjax.evaluation.recipe import EvalRecipe, parse_eval_recipe
-from cnnjax.models import create_model
+from cnnjax.models import MODELS, create_model
 from cnnjax.training import distill
 
+KEY_SEEDS = 2**32  # a random key keeps the low 32 bits of its seed
 DURATIONS = ("duration", "log_every", "eval_every", "checkpoint_every")
 
 
@@ -68,3 +70,22 @@ def parse_recipe(config: Config) -> Recipe:
         distill=distill.parse(config.distill) if config.distill else None,
         evaluation=evaluation,
     )
+
+
+def check_new(recipe: Recipe) -> None:
+    """Raises InputError for settings that would have no effect. Older versions had trained with them.
+
+    So this is not for a run that is resumed.
+    """
+    config, optimizer, model = recipe.config, recipe.optim.optimizer[0].name, spec.parse(recipe.config.model).name
+    if config.seed >= KEY_SEEDS:
+        raise InputError(f"config.seed = {config.seed}: expected less than {KEY_SEEDS}, as random keys have 32 bits")
+    if config.weight_decay and "weight_decay" not in inspect.signature(optim.OPTIMIZERS[optimizer]).parameters:
+        raise InputError(
+            f"config.weight_decay = {config.weight_decay!r}: the optimizer {optimizer!r} has no parameter "
+            "weight_decay, and would ignore it"
+        )
+    if config.dtype != "float32" and "dtype" not in inspect.signature(MODELS[model].build).parameters:
+        raise InputError(
+            f"config.dtype = {config.dtype!r}: the network {model!r} has no field dtype, and would ignore it"
+        )

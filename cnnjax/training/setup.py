@@ -29,7 +29,7 @@ from cnnjax.training.distill import Teacher, load_teacher
 from cnnjax.training.init import check_training_pass, init_state
 from cnnjax.training.inputs import Splits, data_info, input_functions, load_splits, open_train_source
 from cnnjax.training.memory import check_memory
-from cnnjax.training.recipe import Recipe
+from cnnjax.training.recipe import Recipe, check_new
 
 MAX_STEPS_PER_CALL = 32  # on an accelerator, where config.steps_per_call = 0
 
@@ -127,6 +127,8 @@ def make_setup(
     if config.init_partial and not config.init:
         raise InputError("config.init_partial = True: there is nothing to initialize from; give config.init")
     resuming = folder is not None and bool(checkpoint.steps(folder))
+    if not resuming:
+        check_new(recipe)
     init_network = _load_init(config, log) if config.init and not resuming else None
     if recipe.distill:
         pretrained.load(recipe.distill.folder)  # a missing teacher is an error before the data is read

@@ -7,11 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import linen as nn
 
 from cnnjax import config as configs
-from cnnjax import config_files, models
+from cnnjax import config_files, models, optim
 from cnnjax.bench import measure
 from cnnjax.config import Config
 from cnnjax.data.build import build
@@ -150,6 +151,24 @@ def test_a_network_of_ones_own_that_cannot_be_trained_is_named(
     recipe = parse_recipe(Config(**{**SMALL, "model": model, "batch_size": size}))
     with pytest.raises(InputError, match=message):
         make_setup(recipe, data_dir=digits_dir, mesh=sharding.make_mesh(jax.devices()[:1]))
+
+
+IGNORED: dict[str, tuple[dict[str, Any], str]] = {
+    "seed": ({"seed": 2**32}, "config.seed = 4294967296: expected less than 4294967296, as random keys have 32 bits"),
+    "weight decay": (
+        {"optimizer": "plain", "weight_decay": 0.1}, "weight_decay = 0.1: the optimizer 'plain' has no parameter"
+    ),
+    "dtype": ({"model": "wide", "dtype": "bfloat16"}, "dtype = 'bfloat16': the network 'wide' has no field dtype"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", IGNORED)
+def test_a_new_run_has_no_setting_that_would_be_ignored(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, message = IGNORED[case]
+    monkeypatch.setitem(models.MODELS, "wide", Variant(Wide, "", (8, 8, 1), 10, {}, params=0, macs=0))
+    monkeypatch.setitem(optim.OPTIMIZERS, "plain", lambda: optax.identity())
+    with pytest.raises(InputError, match=message):
+        make_setup(parse_recipe(Config(**settings)))
 
 
 @pytest.mark.parametrize("case", LONELY)
