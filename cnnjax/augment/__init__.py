@@ -9,6 +9,7 @@ last: `mixing`. Operations that change the size of images run on the host: `data
 To add an operation, from here or elsewhere: a row `name -> function` in `OPS` or `MIXING`.
 """
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -34,6 +35,7 @@ def build(
     normalization: spec.Call | str,
     training_statistics: Mapping[str, Any],
     shape: tuple[int, ...],
+    normalization_statistics: Mapping[str, Any] | None = None,
 ) -> Callable[..., Array]:
     """Builds the function `(key, images, example=None, epoch=None) -> images` that augments and normalizes a batch.
 
@@ -42,22 +44,27 @@ def build(
     array of N keys as it is. `example` and `epoch` are int32 [N]: the index of each image in its split, and how often
     it was used before; None is all zeros.
 
-    `training_statistics` are those of the training split by name: see `data.statistics.derive`. `shape` is [H, W, C];
-    the function is traced once with it, as a check. Raises InputError for an unknown name, for arguments that do not
-    fit the operation, and for an operation that does not fit the shape.
+    `training_statistics` are those of the training split by name: see `data.statistics.derive`. `normalization` uses
+    `normalization_statistics` if these are given, as for another network on the same images. `shape` is [H, W, C]; the
+    function is traced once with it, as a check. Raises InputError for an unknown name, for a statistic that is missing,
+    for arguments that do not fit the operation, and for an operation that does not fit the shape.
     """
     if mixing := [call.name for call in calls if call.name in MIXING]:
         raise InputError(f"{mixing[0]!r} mixes the images of a training batch: its place is config.augment")
     statistics = normalize.statistics(training_statistics)
+    has_own = normalization_statistics is not None
+    final_statistics = normalize.statistics(normalization_statistics) if has_own else statistics
     final = spec.parse(normalization) if isinstance(normalization, str) else normalization
 
     def prepare_image(key: Array, image: Array, example: Array, epoch: Array) -> Array:
         image = image.astype(jnp.float32) / 255
         for i, call in enumerate(calls):
             operation_key = jax.random.fold_in(key, i)
+            _check_statistics(call, OPS, statistics)
             provided = {"key": operation_key, "image": image, "example": example, "epoch": epoch, **statistics}
             image = spec.find("augmentation", call, OPS, **provided)()
-        return spec.find("normalization", final, normalize.NORMALIZE, image=image, **statistics)()
+        _check_statistics(final, normalize.NORMALIZE, final_statistics)
+        return spec.find("normalization", final, normalize.NORMALIZE, image=image, **final_statistics)()
 
     def prepare(key: Array, images: Array, example: Array | None = None, epoch: Array | None = None) -> Array:
         count = images.shape[0]  # a symbol when a program is exported
@@ -76,6 +83,14 @@ def build(
     if out.shape != images.shape:
         raise InputError(f"{spec.render(final)!r} does not fit an image of {shape}: its result is {out.shape[1:]}")
     return prepare
+
+
+def _check_statistics(call: spec.Call, table: Mapping[str, Callable[..., Array]], given: Mapping[str, Array]) -> None:
+    """Raises InputError if the function of a call takes a statistic that is not given: the call would set it."""
+    taken = inspect.signature(table[call.name]).parameters if call.name in table else {}
+    for name in normalize.STATISTICS:
+        if name in taken and name not in given:
+            raise InputError(f"{call.name!r} needs {name!r} of the training split, and its statistics do not have it")
 
 
 def build_mixing(calls: Sequence[spec.Call], classes: int) -> Callable[[Array, Array, Array], tuple[Array, Array]]:

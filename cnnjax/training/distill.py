@@ -15,6 +15,7 @@ import optax
 from jax.sharding import Mesh
 
 from cnnjax import augment, pretrained, spec
+from cnnjax.data.info import DataInfo
 from cnnjax.data.operations import parse_normalization
 from cnnjax.errors import InputError
 from cnnjax.evaluation import scoring
@@ -97,17 +98,17 @@ def distillation_loss(
 def load_teacher(
     config: DistillConfig,
     step_ops: Sequence[spec.Call],
-    shape: tuple[int, ...],
-    classes: Sequence[str],
+    data: DataInfo,
     mesh: Mesh,
     log: Callable[[str], None],
 ) -> Teacher:
     """Loads the teacher, puts its variables on the mesh, and builds the functions of `Teacher`.
 
-    `step_ops` are the student's operations in the training step, `shape` [H, W, C] is that of the student's images, and
-    `classes` are the student's. Raises InputError if the run does not exist, if it has another number of classes, or if
-    its network does not take images of this shape. The names of the classes are not compared.
+    `step_ops` are the student's operations in the training step, `data` are its classes, the shape of its images and
+    the statistics that its operations use. Raises InputError if the run does not exist, if it has another number of
+    classes, or if its network does not take images of this shape. The names of the classes are not compared.
     """
+    classes, shape = data.classes, data.shape
     network = pretrained.load(config.folder)
     if (count := len(network.data.classes)) != len(classes):
         raise InputError(f"the teacher in {config.folder} has {count} classes; the data set {len(classes)}")
@@ -117,7 +118,8 @@ def load_teacher(
         return network.model.apply(variables, images, train=False)
 
     with scoring.input_errors(network.config.model, shape):
-        prepare = augment.build(step_ops, parse_normalization(network.config.normalize), network.data.statistics, shape)
+        normalization, theirs = parse_normalization(network.config.normalize), network.data.statistics
+        prepare = augment.build(step_ops, normalization, data.statistics, shape, theirs)
         jax.eval_shape(logits, restored.variables, jax.ShapeDtypeStruct((1, *shape), np.float32))
     log(f"the teacher is {network.config.model} of {config.folder}, step {restored.step:,}")
     loss = functools.partial(distillation_loss, temperature=config.temperature, weight=config.weight)

@@ -166,7 +166,7 @@ def make_setup(
     losses.parse(config.loss, len(classes))
     teacher = None
     if recipe.distill:
-        teacher = load_teacher(recipe.distill, recipe.operations.step, source.shape, classes, mesh, log)
+        teacher = load_teacher(recipe.distill, recipe.operations.step, data, mesh, log)
     return Setup(
         recipe=recipe,
         mesh=mesh,

@@ -93,7 +93,8 @@ def train_step(
 
     def microbatch(i: int) -> Microbatch:
         take = lambda x: x.reshape(-1, count, *x.shape[1:])[:, i]  # noqa: E731
-        teacher_logits = teacher.logits(teacher_variables, take(teacher_inputs)) if teacher else None
+        with matmul_precision(config.matmul_precision):
+            teacher_logits = teacher.logits(teacher_variables, take(teacher_inputs)) if teacher else None
         pass_key = jax.random.fold_in(dropout_key, i)
         return Microbatch(take(inputs), take(batch["label"]), take(targets), teacher_logits, pass_key)
 

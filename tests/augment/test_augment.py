@@ -94,6 +94,12 @@ def test_shift_moves_down_and_right_and_fills_with_the_mean(rows: int, columns: 
     np.testing.assert_allclose(out, expected, atol=1e-6)
 
 
+def test_a_statistic_that_is_missing_is_named_and_not_taken_from_the_call() -> None:
+    calls, statistics = spec.parse_pipeline("pca_color(0.1)"), {"mean": [0.5] * 3, "std": [0.2] * 3}
+    with pytest.raises(InputError, match="'pca_color' needs 'eigen' of the training split, and its statistics do not"):
+        augment.build(calls, "none", statistics, (8, 8, 3))
+
+
 def test_flip_mirrors_half_of_the_images_left_to_right() -> None:
     image = images(1)[0].astype(np.float32)
     out = np.array(jax.vmap(geometry.flip_lr, (0, None))(jax.random.split(KEY, 1000), image))

@@ -19,6 +19,7 @@ from cnnjax.augment import PROVIDED_ARGUMENTS, normalize
 from cnnjax.cli import main
 from cnnjax.data import imagenet, pipeline
 from cnnjax.data.build import build
+from cnnjax.data.info import DataInfo
 from cnnjax.data.operations import parse_operations
 from cnnjax.distributed import sharding
 from cnnjax.errors import InputError
@@ -310,8 +311,8 @@ def test_training_starts_from_published_weights(row: Any, saved: pathlib.Path, v
 
 def test_published_weights_are_a_distillation_teacher(row: Any) -> None:
     mesh, said = sharding.make_mesh(jax.devices()[:1]), []
-    classes = catalog.DATA_SETS["cifar10"].classes
-    teacher = distill.load_teacher(distill.parse(f"distill('{NAME}')"), [], (32, 32, 3), classes, mesh, said.append)
+    data = DataInfo(tuple(catalog.DATA_SETS["cifar10"].classes), (32, 32, 3), {"mean": [0.5] * 3, "std": [0.2] * 3})
+    teacher = distill.load_teacher(distill.parse(f"distill('{NAME}')"), [], data, mesh, said.append)
     images = np.zeros((2, 32, 32, 3), np.uint8)
     inputs = teacher.prepare(jax.random.key(0), images)
     logits = jax.jit(teacher.logits)(teacher.variables, inputs)

@@ -1,5 +1,6 @@
 """Distillation: the formula, and a small network that learns from the folder of a larger one."""
 
+import dataclasses
 import functools
 import json
 import pathlib
@@ -62,7 +63,7 @@ def test_a_step_is_taught_by_the_images_that_the_pupil_sees(teacher: pathlib.Pat
     ops = parse_operations(config.augment).step
     prepare = augment.build(ops, "none", data.statistics, (8, 8, 1))
     settings = distill.parse(f'distill("{teacher}", temperature=2.0, weight=0.7)')
-    loaded = distill.load_teacher(settings, ops, (8, 8, 1), split.classes, tiny.mesh(), lambda line: None)
+    loaded = distill.load_teacher(settings, ops, data, tiny.mesh(), lambda line: None)
     model = create_model(config.model, 10)
 
     def seeing(*given: Any) -> jax.Array:
@@ -85,6 +86,32 @@ def test_a_step_is_taught_by_the_images_that_the_pupil_sees(teacher: pathlib.Pat
     assert float(got) == pytest.approx(
         float(distill.distillation_loss(loss, *logits, temperature=2.0, weight=0.7).sum()), rel=1e-5
     )
+
+
+def test_a_teacher_sees_operations_with_the_statistics_of_the_pupil(teacher: pathlib.Path) -> None:
+    data = dataclasses.replace(workdir.read_data_info(teacher), statistics={"mean": [0.9], "std": [0.1]})
+    settings, ops = distill.parse(f'distill("{teacher}")'), parse_operations("cutout(16)").step
+    loaded = distill.load_teacher(settings, ops, data, tiny.mesh(), lambda line: None)
+    inputs = loaded.prepare(jax.random.key(0), jnp.zeros((4, 8, 8, 1), jnp.uint8))
+    np.testing.assert_allclose(inputs, 2 * 0.9 - 1, rtol=1e-5)  # filled with the pupil's mean, and normalized
+
+
+def test_products_of_a_teacher_have_the_precision_of_the_config(teacher: pathlib.Path) -> None:
+    config, key, seen = tiny.config(**SMALL, matmul_precision="bfloat16"), jax.random.key(1), []
+    settings, data = distill.parse(f'distill("{teacher}")'), workdir.read_data_info(teacher)
+    loaded = distill.load_teacher(settings, (), data, tiny.mesh(), lambda line: None)
+
+    def logits(*args: Any) -> jax.Array:
+        seen.append(jax.config.jax_default_matmul_precision)  # type: ignore[attr-defined]
+        return loaded.logits(*args)
+
+    watched = dataclasses.replace(loaded, logits=logits)
+    model = create_model(config.model, 10)
+    state, step = tiny.first_state_and_step(config, model, (8, 8, 1), key=key, teacher=watched)
+    numbers = dict.fromkeys(("label", "example", "epoch"), jnp.zeros(16, int))
+    batch = {"image": jnp.zeros((16, 8, 8, 1), jnp.uint8), **numbers}
+    jax.eval_shape(step, state, batch, key, loaded.variables)
+    assert seen == ["bfloat16"]
 
 
 def test_a_pupil_goes_on_and_takes_several_steps_at_once(
