@@ -89,9 +89,10 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
             raise InputError(f"{rest[0]!r}: {args.workdir} has a space and a config already; pass --config as well")
         values = dataclasses.asdict(read(pathlib.Path(args.workdir))) | values
     settings = Settings(**values)
-    folder = pathlib.Path(
-        args.workdir or workdir.unique_path(pathlib.Path(paths.split_argument(settings.source)[0]).stem, "sweeps")
-    )
+    if not args.workdir:
+        with workdir.new_folder(pathlib.Path(paths.split_argument(settings.source)[0]).stem, "sweeps") as folder:
+            return _run(args, folder, settings)
+    folder = pathlib.Path(args.workdir)
     if action == "run":
         return _run(args, folder, settings)
     sweep = record.open_sweep(folder, settings, log=lambda line: print(visible(line), file=sys.stderr))

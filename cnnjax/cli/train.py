@@ -61,11 +61,23 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     import jax
 
     from cnnjax.runs import workdir
+
+    with contextlib.ExitStack() as stack:
+        folder = args.workdir or ""
+        if not folder and jax.process_index() == 0:
+            name = pathlib.Path(paths.split_argument(location)[0]).stem
+            folder = stack.enter_context(workdir.new_folder(name))
+        folder = pathlib.Path(shared.broadcast_text(str(folder)))
+        return _train(args, config, folder, console)
+
+
+def _train(args: argparse.Namespace, config: "Config", folder: pathlib.Path, console: "Console") -> int:
+    """Trains in `folder`, and prints the result, or the command that resumes. Returns the exit status of `run`."""
+    import jax
+
     from cnnjax.runs.signals import Interrupted
     from cnnjax.training.loop import train
 
-    folder = args.workdir or workdir.unique_path(pathlib.Path(paths.split_argument(location)[0]).stem)
-    folder = pathlib.Path(shared.broadcast_text(str(folder)))
     try:
         with _receiver(args, folder, config, console) as on_metrics:
             result = train(config, folder, data_dir=args.data_dir, console=console, on_metrics=on_metrics)

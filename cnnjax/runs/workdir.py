@@ -50,12 +50,23 @@ LOCK = "lock"  # held by the training in the folder
 SYNC_SECONDS = 60  # a network file system may take this long to show process 0's files on other hosts
 
 
-def unique_path(name: str, root: str = "runs") -> pathlib.Path:
-    """Returns an unused path for a run's folder: name and time, as in runs/digits_lenet5-20261122-093015.
+@contextlib.contextmanager
+def new_folder(name: str, root: str = "runs") -> Iterator[pathlib.Path]:
+    """Context manager that creates a run's folder, named by name and time, as in runs/digits_lenet5-20261122-093015.
 
-    Does not create the folder.
+    No other process gets the same one. A folder that is still empty at the end is removed.
     """
-    return unused_path(pathlib.Path(root) / f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
+    path = pathlib.Path(root) / f"{name}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            (folder := unused_path(path)).mkdir()
+            break
+    try:
+        yield folder
+    finally:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def unused_path(path: pathlib.Path) -> pathlib.Path:

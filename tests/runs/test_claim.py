@@ -27,6 +27,14 @@ def test_a_training_refuses_a_folder_with_links_that_it_would_write_through(name
     assert not list(outside.iterdir())
 
 
+def test_runs_started_together_have_folders_of_their_own(tmp_path: pathlib.Path) -> None:
+    with workdir.new_folder("run", str(tmp_path)) as one, workdir.new_folder("run", str(tmp_path)) as two:
+        assert one != two
+        with workdir.claim(one, Config()):
+            assert two.is_dir()
+    assert list(tmp_path.iterdir()) == [one]  # the other was not used
+
+
 def test_an_evaluation_writes_no_report_through_a_link(tmp_path: pathlib.Path) -> None:
     outside, scores = tmp_path / "outside", np.eye(3, dtype=np.float32)
     outside.mkdir()
