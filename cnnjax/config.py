@@ -143,7 +143,9 @@ class Config:
     )
     checkpoint_every: str = setting("1 epochs", "how often a checkpoint is saved")
     keep_checkpoints: int = setting(2, "newest checkpoints to keep, besides the best", minimum=1)
-    log_every: str = setting("50 steps", "how often the mean training metrics are written")
+    log_every: str = setting(
+        "50 steps", "how often the mean training metrics are written; evaluations and checkpoints do so, too"
+    )
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Sets a field, without checking its value. Raises InputError for an unknown field."""

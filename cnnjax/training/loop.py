@@ -172,7 +172,7 @@ def _run_steps(
         saving = due["checkpoint"] or evaluating or leaving
         stopped, val = "", None
         if due["log"] or saving:
-            reporter.train(write=due["log"])
+            reporter.train()
         if evaluating:
             val = metrics.means(setup.scorers["val"](state.variables))
             state = _update_monitors(setup, state, val)

@@ -45,8 +45,8 @@ class Reporter:
         self.laps.lap("dispatch" if "step" in self.laps.seconds else "compilation")
         jax.block_until_ready(self._pending[-2:][0])
 
-    def train(self, write: bool) -> None:
-        """Shows the mean training metrics since the last `restart`. With `write`, adds them to metrics.jsonl.
+    def train(self) -> None:
+        """Shows the mean training metrics since the last `restart`, and adds them to metrics.jsonl.
 
         Waits for the device. Raises FloatingPointError, with the step, if a loss is not finite.
         """
@@ -55,8 +55,7 @@ class Reporter:
         images = self._batch_size * sum(count for count, _ in self._pending)
         values["images_per_second"] = images / (time.monotonic() - self._since)
         self._bar.show(values)
-        if write:
-            self._file.write(self._step, self._step / self._epoch, "train", values)
+        self._file.write(self._step, self._step / self._epoch, "train", values)
         self.laps.lap("reports")
 
     def validation(self, values: dict[str, float]) -> None:

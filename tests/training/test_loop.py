@@ -105,6 +105,18 @@ def test_a_group_of_steps_ends_where_something_is_due(
     assert [step for group in groups for step in group] == list(range(start, total))
 
 
+def test_every_step_counts_in_one_line_of_the_metrics(digits_dir: str, tmp_path: pathlib.Path) -> None:
+    periods: dict[str, Any] = {"log_every": "8 steps", "checkpoint_every": "7 steps", "val_split": ""}
+    tiny.run(tmp_path / "run", digits_dir, **periods)
+    periods["log_every"] = "1 steps"
+    tiny.run(tmp_path / "each", digits_dir, **periods)
+    lines, each = (
+        [line for line in tiny.metrics_of(tmp_path / name) if "train/loss" in line] for name in ("run", "each")
+    )
+    assert [line["step"] for line in lines] == [7, 8]
+    assert lines[0]["train/loss"] == pytest.approx(np.mean([line["train/loss"] for line in each[:7]]))
+
+
 @pytest.mark.parametrize(("steps_per_call", "devices"), [(3, 1), (32, 8)])
 def test_several_steps_in_one_call_give_what_single_ones_give(
     steps_per_call: int, devices: int, digits_dir: str, tmp_path: pathlib.Path
