@@ -1,8 +1,8 @@
 """Metrics: sums over examples, whose grouping into batches and devices does not change the result.
 
-`METRICS` has one row for each metric. Training, evaluation, progress lines, monitors, the best checkpoint, sweeps and
-reports read its rows, so a new row is all that a new metric needs, also one from outside the package
-(`METRICS["name"] = Metric("name", ...)`).
+`METRICS` has one row for each metric. Training, evaluation, progress lines, monitors, sweeps and reports read its rows,
+so a new row is all that a new metric needs, also one from outside the package (`METRICS["name"] = Metric("name",
+...)`). The best checkpoint is always that of the highest validation accuracy.
 """
 
 import dataclasses

@@ -242,7 +242,8 @@ def register_loss(name: str) -> Callable[[T], T]:
 def register_metric(metric: Any) -> Any:
     """Registers a `cnnjax.metrics.Metric`, and returns it.
 
-    It is then logged and shown, and can select the best checkpoint.
+    It is then logged and shown, and monitors and sweeps can follow it. The best checkpoint is that of the highest
+    validation accuracy all the same.
     """
     from cnnjax.metrics import METRICS
 
