@@ -70,7 +70,7 @@ def build_optimizer(
       weight_decay: coefficient of the decay; 0 for none.
       decay_mask: regular expression on parameter paths; only parameters whose path it matches decay.
       lr_factors: factors of the learning rate by parameter path, from `parse_lr_factors`; they do not change the decay.
-      grad_clip_norm: largest global norm of the gradient; 0 for no clipping.
+      grad_clip_norm: largest global norm of the gradient of what is trained at the step; 0 for no clipping.
       unfreeze: whether some parameters are frozen until a later step.
 
     Returns:
@@ -82,7 +82,7 @@ def build_optimizer(
       InputError: a pattern that matches no parameter.
     """
     factors = lr_factor_tree(lr_factors, params)
-    clip = optax.clip_by_global_norm(grad_clip_norm) if grad_clip_norm else optax.identity()
+    clip = _clip_norm(grad_clip_norm, unfreeze) if grad_clip_norm else optax.identity()
     decay = _weight_decay(weight_decay, decay_mask, factors, params) if weight_decay else optax.identity()
     optimizer, *wrappers = calls
     rules = [clip, spec.find("optimizer", optimizer, OPTIMIZERS, weight_decay=decay)()]
@@ -90,11 +90,26 @@ def build_optimizer(
     if lr_factors:  # last, so that the optimizer's state is at the same paths with and without
         rules.append(optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, factors)))
     if unfreeze:
-        rules.append(optax.GradientTransformationExtraArgs(optax.init_empty_state, _zero_where_frozen))
+        rules.append(optax.GradientTransformationExtraArgs(optax.init_empty_state, _hold_frozen))
     rule = optax.with_extra_args_support(optax.chain(*rules))
     for call in wrappers:
         rule = spec.find("wrapper", call, WRAPPERS, inner=rule, rate=schedule)()
     return rule
+
+
+def _clip_norm(max_norm: float, unfreeze: bool) -> optax.GradientTransformation:
+    """Builds the transformation that limits the global norm of the gradient; with `unfreeze`, that of what is trained.
+
+    Gradients of still frozen parameters, which moments see, are limited together with all others.
+    """
+    clip = optax.clip_by_global_norm(max_norm)
+
+    def update(updates: Tree, state: Any, params: Tree = None, *, is_unfrozen: Tree = None, **extra: Any) -> Any:
+        trained, _ = clip.update(zero_where_frozen(updates, is_unfrozen), state)
+        together, _ = clip.update(updates, state)
+        return jax.tree.map(jnp.where, is_unfrozen, trained, together), state
+
+    return optax.GradientTransformationExtraArgs(clip.init, update) if unfreeze else clip
 
 
 def _weight_decay(
@@ -115,11 +130,16 @@ def _weight_decay(
     return optax.stateless(lambda updates, params: jax.tree.map(add_decay, updates, params, rates))
 
 
-def _zero_where_frozen(
+def zero_where_frozen(updates: Tree, is_unfrozen: Tree) -> Tree:
+    """Replaces the update or gradient of each parameter by zeros where `is_unfrozen`, a tree like it, is False."""
+    return jax.tree.map(lambda update, unfrozen: jnp.where(unfrozen, update, 0.0), updates, is_unfrozen)
+
+
+def _hold_frozen(
     updates: Tree, state: Tree, params: Tree = None, *, is_unfrozen: Tree = None, **extra: Any
 ) -> tuple[Tree, Tree]:
-    """Replaces the update of each parameter by zeros where `is_unfrozen` is False: an optax `update` function."""
-    return jax.tree.map(lambda update, unfrozen: jnp.where(unfrozen, update, 0.0), updates, is_unfrozen), state
+    """Does the same as `zero_where_frozen`, as an optax `update` function."""
+    return zero_where_frozen(updates, is_unfrozen), state
 
 
 def sam_perturb(params: Tree, grads: Tree, radius: float) -> Tree:

@@ -119,9 +119,10 @@ def train_step(
         return sum(loss_fn(params, state.model_state, microbatch(i))[0] for i in range(count)) / count
 
     grads, model_state, sums = gradient(params)
-    if config.sam_rho:  # at the perturbed parameters, with the same images and dropout
-        grads, *_ = gradient(optim.sam_perturb(params, grads, config.sam_rho))
     unfrozen = freezing.is_unfrozen(params, unfreeze_steps, state.step)
+    if config.sam_rho:  # at the perturbed parameters, with the same images and dropout
+        ascent = optim.zero_where_frozen(grads, unfrozen) if unfreeze_steps else grads
+        grads, *_ = gradient(optim.sam_perturb(params, ascent, config.sam_rho))
     updates, opt_state = optimizer.update(grads, state.opt_state, params, value_fn=value, is_unfrozen=unfrozen)
     params = optax.apply_updates(params, updates)
     ema = optim.eval_params(opt_state, params)

@@ -196,6 +196,19 @@ def test_a_parameter_is_trained_from_its_time_on(name: str) -> None:
         assert moved == {path for path in before if unfreeze_steps.get(path, 0) < number}, number
 
 
+@pytest.mark.parametrize("settings", [{"grad_clip_norm": 0.1}, {"sam_rho": 0.5}])
+def test_what_waits_does_not_count_in_the_norm_of_the_gradient(settings: dict[str, Any]) -> None:
+    """A step with parameters that wait is that with parameters that stay frozen."""
+    heads = []
+    for unfreeze in ("", ".*:5 steps"):
+        config = Config(freeze="^(?!head)", unfreeze=unfreeze, **settings)
+        state, step = step_of(config)
+        steps = freezing.unfreeze_steps(optim.parse(config).freezing, state.params, epoch=1, total=9)
+        state, _ = jax.jit(functools.partial(step, unfreeze_steps=steps))(state)
+        heads.append(state.params["head"]["kernel"])
+    np.testing.assert_allclose(*heads, rtol=1e-5)
+
+
 # -------------------------------------------------------------------------------------------------------------- runs
 
 WAITING: dict[str, Any] = {"freeze": "hidden", "unfreeze": "hidden2:3 steps hidden1:75%", "ema": 0.9,
