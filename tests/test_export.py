@@ -11,10 +11,11 @@ import pytest
 from jax.interpreters.mlir import make_ir_context
 from jaxlib.mlir import ir
 
-from cnnjax import export, summarize
+from cnnjax import export, pretrained, summarize
 from cnnjax.errors import InputError
 from cnnjax.models import MODELS
 from cnnjax.pretrained import export as state_dicts
+from cnnjax.pretrained import files
 from tests.exported import images_of, logits, network
 
 # Networks with each kind of layer between them, and images that they take.
@@ -127,6 +128,17 @@ def test_weights_are_in_the_names_of_a_library_or_in_ours(suffix: str, tmp_path:
         assert load_file(path)["conv1.weight"].shape == (64, 3, 3, 3)
         export.write(trained, path, names="own", log=print)
         assert load_file(path)["params/conv1/kernel"].shape == (3, 3, 3, 64)
+
+
+def test_a_network_with_loops_has_our_names_and_is_read_back(tmp_path: pathlib.Path) -> None:
+    trained = network("cifar_resnet20(depth=14, scan=True)", (8, 8, 3), normalize="none")
+    (path,) = export.write(trained, tmp_path / "net.safetensors", log=lambda line: None)
+    images = images_of(2, (8, 8, 3))
+    np.testing.assert_array_equal(logits(pretrained.load(path), images), logits(trained, images))
+    with pytest.raises(InputError, match="unknown library 'timm'; valid: own"):
+        export.write(trained, path, names="timm")
+    with pytest.raises(InputError, match="has no network with scan=True, whose loops stack layers; expected scan=Fal"):
+        files.match(trained.model, (8, 8, 3), files.WeightSet("torch", {"conv1.weight": np.zeros((16, 3, 3, 3))}))
 
 
 # A file's name and the options, and what is said.

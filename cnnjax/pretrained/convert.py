@@ -158,7 +158,12 @@ def export_variables(model: nn.Module, shape: Shape, variables: Arrays, library:
 
 
 def torch_libraries(model: nn.Module) -> list[str]:
-    """Returns the keys of `LIBRARIES` that are PyTorch's and have networks of the model's family."""
+    """Returns the keys of `LIBRARIES` that are PyTorch's and have networks of the model's family.
+
+    [] for a network with scan=True, whose loops stack layers.
+    """
+    if getattr(model, "scan", False):
+        return []
     return [name for name, spec in LIBRARIES.items() if spec.framework == "torch" and family(model) in spec.families]
 
 
@@ -197,6 +202,8 @@ def _matches(model: nn.Module, shape: Shape, arrays: Arrays, library: str) -> It
     spec, model_family = find_library(library), family(model)
     if model_family not in spec.families:
         raise InputError(f"{library} has no network of the family {model_family!r}")
+    if getattr(model, "scan", False):
+        raise InputError(f"{library} has no network with scan=True, whose loops stack layers; expected scan=False")
     layers = list_layers(model, shape)
     names, takes_bgr = spec.families[model_family](layers, arrays), spec.takes_bgr(model_family, layers)
     if nameless := [layer.path for layer in layers if layer.path not in names]:

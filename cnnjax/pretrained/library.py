@@ -20,6 +20,7 @@ import numpy as np
 from flax import linen as nn
 
 from cnnjax.models.layers import FullyConnected
+from cnnjax.state import path_name
 
 Arrays = dict[str, np.ndarray]
 Shape = tuple[int, ...]
@@ -67,7 +68,7 @@ def _trace_layers(model: nn.Module, shape: Shape) -> tuple[Layer, ...]:
         module = context.module
         path = "/".join(module.path)
         arrays = {
-            f"{collection}/{path}/{name}": leaf.shape
+            "/".join((collection, *module.path, name)): leaf.shape
             for collection, own in module.variables.items()
             for name, leaf in own.items()
             if hasattr(leaf, "shape")
@@ -80,8 +81,13 @@ def _trace_layers(model: nn.Module, shape: Shape) -> tuple[Layer, ...]:
 
     with nn.intercept_methods(record):
         image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-        jax.eval_shape(lambda x: model.init(jax.random.key(0, impl="rbg"), x, train=False), image)
-    return tuple(layers.values())
+        variables = jax.eval_shape(lambda x: model.init(jax.random.key(0, impl="rbg"), x, train=False), image)
+    # While a loop (nn.scan) is traced, its arrays lack the axis of the loop.
+    shapes = {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(variables)}
+    return tuple(
+        dataclasses.replace(layer, arrays={path: shapes.get(path, size) for path, size in layer.arrays.items()})
+        for layer in layers.values()
+    )
 
 
 def head_layers(model: nn.Module, shape: Sequence[int]) -> tuple[Layer, ...]:
