@@ -107,7 +107,8 @@ def _fit(
             return fitted, found
         first = first or (fitted, found)
         layers = list_layers(fitted.model, fitted.data.shape)
-        if getattr(fitted.model, "head", "") != "fc" and all(math.prod(x.fc_input[:2]) == 1 for x in layers):
+        flattens = getattr(fitted.model, "head", "") == "fc" or any(layer.flattened for layer in layers)
+        if not flattens and all(math.prod(layer.fc_input[:2]) == 1 for layer in layers):
             break  # other sizes of images would not change the arrays
     if first is None:
         raise problem or InputError(f"{network.config.model!r} fits no images")

@@ -82,7 +82,7 @@ def match(model: nn.Module, shape: Shape, weights: WeightSet, library: str = "",
     """
     layers = list_layers(model, shape)
     if how == "order":
-        layers = order.with_flattened_inputs(layers, shape, flattens=getattr(model, "head", "") == "fc")
+        layers = order.with_flattened_inputs(layers)
         heads = head_layers(model, shape)
         return order.match(layers, heads, weights.framework, array_names.without_counters(weights.arrays))
     if any(name.startswith("params/") for name in weights.arrays):  # as `cnnjax export --names=own` writes them

@@ -9,6 +9,7 @@ Our arrays are named by path, such as 'params/conv2_1/conv1/kernel' or 'batch_st
 
 import dataclasses
 import functools
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -18,6 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
+from jax.extend import core
 
 from cnnjax.models.layers import FullyConnected
 from cnnjax.state import path_name
@@ -25,6 +28,8 @@ from cnnjax.state import path_name
 Arrays = dict[str, np.ndarray]
 Shape = tuple[int, ...]
 NOTHING = "$^"  # a pattern that matches no name
+MARK = "cnnjax input of "  # and the path of a layer: name of an identity operation, to find its input in a jaxpr
+PRODUCTS = ("dot_general", "conv_general_dilated", "convolution")  # primitives of layers, which do not flatten
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,12 +41,15 @@ class Layer:
       arrays: {path: shape} of its arrays, as in {'params/conv2_1/conv1/kernel': (3, 3, 64, 64)}.
       fc_input: for a fully connected layer, (height, width, channels) of the feature map that it flattens; else ().
       follows: path of the layer whose output is this layer's input as it is; '' if something lies between them.
+      flattened: (height, width, channels) of the image or feature maps that the network flattens to this layer's input,
+        of several if it concatenates them; () if it does not, or puts the channels first.
     """
 
     path: str
     arrays: dict[str, Shape]
     fc_input: Shape
     follows: str = ""
+    flattened: tuple[Shape, ...] = ()
 
 
 # (our layers in order, the file's arrays, or {} in export) -> the library's layer names by our layer paths
@@ -64,9 +72,11 @@ def _trace_layers(model: nn.Module, shape: Shape) -> tuple[Layer, ...]:
 
     def record(run: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         """Interceptor of `nn.intercept_methods`: calls the method and records the layer if it has arrays."""
-        out = run(*args, **kwargs)
         module = context.module
         path = "/".join(module.path)
+        is_dense = isinstance(module, (nn.Dense, FullyConnected)) and context.method_name == "__call__"
+        marked = (checkpoint_name(args[0], f"{MARK}{path}"), *args[1:]) if is_dense else args
+        out = run(*marked, **kwargs)
         arrays = {
             "/".join((collection, *module.path, name)): leaf.shape
             for collection, own in module.variables.items()
@@ -81,13 +91,51 @@ def _trace_layers(model: nn.Module, shape: Shape) -> tuple[Layer, ...]:
 
     with nn.intercept_methods(record):
         image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-        variables = jax.eval_shape(lambda x: model.init(jax.random.key(0, impl="rbg"), x, train=False), image)
+        init = lambda x: model.init(jax.random.key(0, impl="rbg"), x, train=False)  # noqa: E731
+        jaxpr, variables = jax.make_jaxpr(init, return_shape=True)(image)
+    flattened = _flattened(jaxpr.jaxpr)
     # While a loop (nn.scan) is traced, its arrays lack the axis of the loop.
     shapes = {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(variables)}
     return tuple(
-        dataclasses.replace(layer, arrays={path: shapes.get(path, size) for path, size in layer.arrays.items()})
+        dataclasses.replace(
+            layer,
+            arrays={path: shapes.get(path, size) for path, size in layer.arrays.items()},
+            flattened=flattened.get(layer.path, ()),
+        )
         for layer in layers.values()
     )
+
+
+def _flattened(jaxpr: core.Jaxpr) -> dict[str, tuple[Shape, ...]]:
+    """Returns `Layer.flattened`, by path, of a traced network in which the inputs of such layers are marked."""
+    sources = {out: eqn for eqn in jaxpr.eqns for out in eqn.outvars}
+    found: dict[str, tuple[Shape, ...]] = {}
+    for eqn in jaxpr.eqns:
+        for inner in core.jaxprs_in_params(eqn.params):
+            found |= _flattened(inner)
+        if eqn.primitive.name == "name" and eqn.params["name"].startswith(MARK):
+            found[eqn.params["name"].removeprefix(MARK)] = _before_reshape(eqn.invars[0], sources)
+    return found
+
+
+def _before_reshape(atom: Any, sources: Mapping[Any, Any]) -> tuple[Shape, ...]:
+    """Returns (height, width, channels) of each of the feature maps that a vector in a jaxpr is a reshape of; else ().
+
+    Passes over activation functions and the like. `sources` are the equations by the variables that they compute.
+    """
+    while (eqn := sources.get(atom)) is not None and math.prod(atom.aval.shape) == atom.aval.shape[-1]:
+        name, operand = eqn.primitive.name, next(iter(eqn.invars), atom)
+        if name == "concatenate":
+            return tuple(shape for part in eqn.invars for shape in _before_reshape(part, sources))
+        if name == "reshape" and operand.aval.ndim == 4:
+            before = sources.get(operand)
+            is_transposed = before is not None and before.primitive.name == "transpose"
+            return () if is_transposed else (operand.aval.shape[1:],)
+        same = [x for x in eqn.invars if x.aval.ndim and math.prod(x.aval.shape) == math.prod(atom.aval.shape)]
+        if len(same) != 1 or name in PRODUCTS:
+            return ()
+        atom = same[0]
+    return ()
 
 
 def head_layers(model: nn.Module, shape: Sequence[int]) -> tuple[Layer, ...]:

@@ -69,25 +69,17 @@ def match(layers: Sequence[Layer], heads: Sequence[Layer], framework: str, array
     raise errors[0]
 
 
-def with_flattened_inputs(layers: Sequence[Layer], shape: Shape, flattens: bool) -> list[Layer]:
+def with_flattened_inputs(layers: Sequence[Layer]) -> list[Layer]:
     """Returns the layers with `fc_input` set where a network flattens the image, or feature maps, by itself.
 
-    Other frameworks may flatten with channels first. `shape` is [height, width, channels] of the images; `flattens` is
-    True if the network flattens its last feature maps. Raises InputError if these are not square.
+    Other frameworks may flatten with channels first. Raises InputError for a layer on several flattened feature maps.
     """
     found: list[Layer] = []
-    for before, layer in zip([None, *layers], layers, strict=False):
-        inputs = layer.fc_input[2] if layer.fc_input[:2] == (1, 1) else 0
-        source = ()
-        if inputs and before is None and inputs == math.prod(shape):
-            source = shape
-        elif inputs and before is not None and flattens and not before.fc_input:
-            channels = next(iter(before.arrays.values()))[-1]
-            side = math.isqrt(inputs // channels)
-            if side**2 * channels != inputs:
-                raise InputError(f"{layer.path} flattens feature maps that are not square: match by name instead")
-            source = (side, side, channels)
-        found.append(dataclasses.replace(layer, fc_input=source) if source else layer)
+    for layer in layers:
+        maps = [shape for shape in layer.flattened if shape[:2] != (1, 1)]
+        if maps and math.prod(maps[0]) != math.prod(layer.fc_input):
+            raise InputError(f"{layer.path} is behind several flattened feature maps: match by name instead")
+        found.append(dataclasses.replace(layer, fc_input=maps[0]) if maps else layer)
     return found
 
 

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
+from flax import traverse_util
 
 import cnnjax
 from cnnjax import augment
@@ -195,6 +197,52 @@ def test_pytorch_flattens_images_with_channels_first(tmp_path: pathlib.Path) -> 
     for name in ("d", "e", "f"):
         x = full(x if name == "d" else relu(x), net[f"{name}.weight"].T, net[f"{name}.bias"])
     agree(logits(tmp_path / "lenet.pth", images, model="lenet5(padding=0, activation='relu')"), x)
+
+
+class Own(nn.Module):
+    """A network from outside, without our fields."""
+
+    vector: Callable[[Any], Any]
+
+    @nn.compact
+    def __call__(self, images: Any, *, train: bool) -> Any:
+        return nn.Dense(5)(self.vector(nn.Conv(8, (3, 3), padding=1)(images)))
+
+
+def branches(x: Any) -> Any:
+    return jnp.concatenate([x, -x, 2 * x, 3 * x], axis=-1).mean((1, 2))
+
+
+# How a network makes a vector of feature maps [N, H, W, C], and another framework of [N, C, H, W].
+VECTORS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "flattened": (lambda x: x.reshape(len(x), -1), lambda x: x.reshape(len(x), -1)),
+    "flattened, then rectified": (lambda x: relu(x.reshape(len(x), -1)), lambda x: relu(x.reshape(len(x), -1))),
+    "flattened with channels first": (
+        lambda x: x.transpose(0, 3, 1, 2).reshape(len(x), -1),
+        lambda x: x.reshape(len(x), -1),
+    ),
+    "averages of branches": (branches, lambda x: branches(x.transpose(0, 2, 3, 1))),
+}
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_a_network_without_our_fields_gets_the_rows_in_the_order_in_which_it_flattens(name: str) -> None:
+    """Also on images that are not square."""
+    ours, theirs = VECTORS[name]
+    model, (images, x) = Own(ours), photos(4, 6, 3)
+    net = {"c.weight": kernel(8, 3, 3, 3), "c.bias": draw(8)}
+    x = theirs(conv(x, [net["c.weight"], net["c.bias"]], pad=1))
+    net |= {"d.weight": kernel(5, x.shape[1]), "d.bias": draw(5)}
+    arrays = files.match(model, (4, 6, 3), files.WeightSet("torch", net), how="order").check("it")
+    variables = traverse_util.unflatten_dict({tuple(path.split("/")): array for path, array in arrays.items()})
+    found: Any = model.apply(variables, images / np.float32(255), train=False)
+    agree(found, full(x, net["d.weight"].T, net["d.bias"]))
+
+
+def test_several_flattened_feature_maps_are_an_error() -> None:
+    model = Own(lambda x: jnp.concatenate([x.reshape(len(x), -1), x[:, ::2].reshape(len(x), -1)], axis=-1))
+    with pytest.raises(InputError, match="Dense_0 is behind several flattened feature maps: match by name instead"):
+        files.match(model, (4, 6, 3), files.WeightSet("torch", {"c.weight": draw(8, 3, 3, 3)}), how="order")
 
 
 # --------------------------------------------------------------------------------------------- the matches themselves
