@@ -101,13 +101,28 @@ def _to_call(node: ast.expr, message: str) -> Call:
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
         raise InputError(message)
     try:
-        args = tuple(ast.literal_eval(arg) for arg in node.args)
-        kwargs = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords if keyword.arg}
+        args = tuple(_literal(arg) for arg in node.args)
+        kwargs = {keyword.arg: _literal(keyword.value) for keyword in node.keywords if keyword.arg}
     except PARSER_ERRORS as error:
         raise InputError(message) from error
     if len(kwargs) != len(node.keywords):
         raise InputError(message)
     return Call(node.func.id, args, kwargs)
+
+
+def _literal(node: ast.expr) -> Any:
+    """Evaluates a literal. Its lists become tuples, since Flax hashes the fields of a network.
+
+    Raises one of PARSER_ERRORS for any other expression.
+    """
+    return with_tuples(ast.literal_eval(node))
+
+
+def with_tuples(value: Any) -> Any:
+    """Returns a literal with tuples in place of lists, nested ones too."""
+    if isinstance(value, dict):
+        return {key: with_tuples(item) for key, item in value.items()}
+    return tuple(map(with_tuples, value)) if type(value) in (list, tuple) else value
 
 
 def parse_pipeline(text: str) -> list[Call]:

@@ -127,6 +127,11 @@ def check_fields(network: nn.Module) -> None:
             _check_field(name, getattr(network, name), declared)
 
 
+def _as_tuple(value: Any) -> Any:
+    """Returns a list as a tuple, and the lists in it, too."""
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
+
+
 def _both(initializer: Initializer) -> tuple[Initializer, Initializer]:
     """Returns the initializer twice: for convolutions and for fully connected layers."""
     return initializer, initializer
@@ -193,6 +198,9 @@ class Network(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:  # Flax hashes the fields
+            if isinstance(value := getattr(self, name, None), list):
+                object.__setattr__(self, name, _as_tuple(value))
         check_fields(self)
         if self.ghost_batch_size and self.norm != "batch":
             raise ValueError(f"ghost_batch_size = {self.ghost_batch_size!r}: expected 0, or norm='batch'")

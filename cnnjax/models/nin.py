@@ -4,7 +4,7 @@ Lin, Chen, Yan: Network In Network. ICLR 2014 (arXiv:1312.4400), sec. 3.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from flax import linen as nn
@@ -46,6 +46,16 @@ IMAGENET = (
 )
 
 
+def _mlpconv(fields: Sequence[Any]) -> MLPConv:
+    """Returns an mlpconv layer from its fields: in a call string, it is a plain tuple. Raises ValueError if wrong."""
+    try:
+        shape = MLPConv(*fields)
+        return shape._replace(features=tuple(shape.features))
+    except TypeError:
+        expected = "(features, kernel) for each, as in (((192, 160, 96), 5), ((192, 192), 3))"
+        raise ValueError(f"stages has {fields!r}: expected {expected}") from None
+
+
 class NIN(Network):
     """Network in Network: mlpconv layers with pools between them, the last with one channel per class.
 
@@ -63,6 +73,10 @@ class NIN(Network):
     initializer_std: float = 0.05
     stages: Sequence[MLPConv] = CIFAR
     last_pool: str = field("max", choices=POOLS)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stages", tuple(map(_mlpconv, self.stages)))
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array | dict[str, jax.Array]:

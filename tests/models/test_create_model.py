@@ -78,6 +78,8 @@ BAD_CALLS = {
     "prelunet_a(features=(96, 256))": "features = (96, 256): expected 4 values",
     "prelunet_a(levels=())": "levels = (): expected at least 1 for each",
     'prelunet_a(head="conv")': "unknown head 'conv'; valid: fc, gap",
+    "nin_cifar10(stages=((192, 160, 96),))": "stages has (192, 160, 96): expected (features, kernel) for each, as in",
+    "nin_cifar10(stages=(5,))": "stages has 5: expected (features, kernel) for each",
     'nin_cifar10(last_pool="mean")': "unknown last_pool 'mean'; valid: max, average",
     "squeezenet1_0(padding=-1)": "padding = -1: expected at least 0",
 }
@@ -102,6 +104,23 @@ def test_fields_of_the_call_string_reach_the_network() -> None:
     assert (model.pool, model.activation, model.dropout, model.padding) == ("average", "mish", 0, 1)
     assert (model.num_classes, model.dtype) == (7, jnp.dtype("bfloat16"))
     assert create_model("cifar_resnet20(depth=26)", 10).depth == 26
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("vgg11(features=[8, 8, 8, 8, 8])", "vgg11(features=(8, 8, 8, 8, 8))"),
+        ("nin_cifar10(stages=[[[8, 4], 5], [[8], 3]])", "nin_cifar10(stages=(((8, 4), 5, 1, None, True), ((8,), 3)))"),
+    ],
+)
+def test_lists_are_tuples_as_fields_have_to_be_hashable(given: str, meant: str) -> None:
+    model = create_model(given, 10)
+    assert model == create_model(meant, 10)
+    assert hash(model)
+    assert count_params(model, (32, 32, 3))
+    fields = spec.parse(given.replace("nin_cifar10", "f").replace("vgg11", "f")).kwargs
+    lists = {name: [list(x) if isinstance(x, tuple) else x for x in value] for name, value in fields.items()}
+    assert hash(type(model)(**lists)) == hash(type(model)(**fields))  # from Python
 
 
 def test_two_families_cannot_use_one_name() -> None:
