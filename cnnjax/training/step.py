@@ -147,7 +147,8 @@ def _loss(
 ) -> tuple[Array, tuple[Tree, Sums]]:
     """Returns the mean loss of a microbatch, and as auxiliary output the updated model state and the metric sums.
 
-    The loss includes aux_weight times that of each auxiliary classifier. The metric sums have the main loss alone.
+    The loss includes aux_weight times that of each auxiliary classifier. The metric sums have the main loss alone, NaN
+    if the inputs or the model state are not finite: max pools and rectifiers of oneDNN take NaN for a small number.
     """
     loss = losses.from_call(recipe.loss)
     mutable = [name for name in variables if name != "params"]
@@ -161,7 +162,9 @@ def _loss(
         example_losses = teacher.loss(example_losses, logits, rows.teacher_logits)
     aux_loss = sum(loss(aux, rows.targets).mean() for aux in aux_logits)
     total = example_losses.mean() + recipe.config.aux_weight * aux_loss
-    return total, (model_state, metrics.sums(logits, rows.labels, example_losses))
+    floating = [x for x in jax.tree.leaves((rows.inputs, model_state)) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    is_finite = jnp.stack([jnp.isfinite(x).all() for x in floating]).all()
+    return total, (model_state, metrics.sums(logits, rows.labels, jnp.where(is_finite, example_losses, jnp.nan)))
 
 
 def train_steps(

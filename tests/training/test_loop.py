@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnnjax import sealed
+from cnnjax import augment, sealed
 from cnnjax.data import pipeline
 from cnnjax.errors import InputError
 from cnnjax.runs import checkpoint
@@ -32,6 +32,19 @@ def test_training_stops_at_a_loss_that_is_not_finite(digits_dir: str, tmp_path: 
             if later > step:
                 shutil.rmtree(copy / "checkpoints" / f"{later:08d}")
         assert all(np.isfinite(array).all() for array in tiny.variables(copy).values())
+
+
+def test_a_pixel_that_is_not_finite_stops_the_training(
+    digits_dir: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batch normalization with ReLU by oneDNN loses it before the loss."""
+
+    def spoil(key: jax.Array, image: jax.Array) -> jax.Array:
+        return image.at[0, 0, 0].set(jnp.where(image[14, 14, 0] > 0.5, jnp.nan, image[0, 0, 0]))
+
+    monkeypatch.setitem(augment.OPS, "spoil", spoil)
+    with pytest.raises(FloatingPointError, match=r"the loss became nan at step [12]$"):
+        tiny.run(tmp_path, digits_dir, model="cifar_resnet20(depth=8)", augment="resize(28)|spoil")
 
 
 def test_a_network_trains_outside_the_main_thread(digits_dir: str, tmp_path: pathlib.Path) -> None:
