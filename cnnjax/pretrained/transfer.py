@@ -1,5 +1,6 @@
 """Transfer: which arrays of a network are initialized from another one's weights."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cnnjax.errors import InputError
+from cnnjax.models import with_num_classes
 from cnnjax.pretrained.network import LoadedNetwork, Log
 from cnnjax.state import Tree, path_name
 
@@ -50,12 +52,13 @@ def match_for_transfer(
     """
     theirs, ours_classes = list(source_network.data.classes), list(classes)
     ours, others = _shapes_by_path(variables), _shapes_by_path(_variable_shapes(source_network, len(theirs)))
-    heads: set[str] = set()
+    heads: set[str] = set()  # one class more changes their shapes
     same_names = ours_classes == theirs or not source_network.data.has_class_names
     differs, absent = len(ours_classes) != len(theirs) or not same_names, source_network.absent
     if differs or absent:
-        larger = _shapes_by_path(_variable_shapes(source_network, len(theirs) + 1))
-        heads = {_layer(path) for path in others if others[path] != larger[path]}  # one class more changes its shape
+        with contextlib.suppress(AttributeError, TypeError, ValueError):  # takes one number of classes only
+            larger = _shapes_by_path(_variable_shapes(source_network, len(theirs) + 1))
+            heads = {_layer(path) for path in others if others[path] != larger[path]}
         heads = heads if differs else heads & {_layer(path) for path in absent}
     others = {path: shape for path, shape in others.items() if path not in absent}
     differing = [path for path in sorted(ours.keys() | others.keys()) if ours.get(path) != others.get(path)]
@@ -75,6 +78,8 @@ def match_for_transfer(
         if any(_layer(path) in heads for path in absent):
             reason = "the source has none that fits"
         lines.append(f"the head, {', '.join(map(repr, head))}, is new: {reason}")
+    elif differs:
+        lines.append("the classes are others, but no layer depends on their number, so none is new")
     elif ours_classes != theirs:
         lines.append("the source has no class names: its head is used for the classes here, in their order")
     for what, arrays in (("new", ours), ("not used", others)):
@@ -105,7 +110,7 @@ def apply_transfer(variables: Tree, source_network: LoadedNetwork, plan: Transfe
 def _variable_shapes(network: LoadedNetwork, num_classes: int) -> Tree:
     """Returns the shapes of a network's variables, as ShapeDtypeStructs, if it had this number of classes."""
     image = np.zeros((1, *network.data.shape), np.float32)
-    model = network.model.clone(num_classes=num_classes)
+    model = with_num_classes(network.model, num_classes)
     return jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), image)
 
 

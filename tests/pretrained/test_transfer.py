@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from cnnjax import pretrained
 from cnnjax.data import build, images
 from cnnjax.errors import InputError
 from cnnjax.models import create_model
-from tests import tiny
+from tests import exported, tiny
 
 SMALL: dict[str, Any] = {
     "model": "mlp(features=(16, 8))",
@@ -136,6 +137,25 @@ def test_a_head_is_taken_for_the_same_classes_as_far_as_they_are_known(
     found = pretrained.match_for_transfer(shapes, network, str(source), list(classes))
     assert found.description == f"{taken} of 6 arrays are initialized from {source}{text}"
     assert len(found.paths) == taken
+
+
+class Fixed(nn.Module):
+    """A network from outside, for ten classes."""
+
+    @nn.compact
+    def __call__(self, images: Any, *, train: bool) -> Any:
+        return nn.Dense(10)(images.reshape(len(images), -1))
+
+
+@pytest.mark.parametrize(("model", "count"), [(create_model("lenet5_1998"), 12), (Fixed(), 2)])
+def test_a_network_of_one_number_of_classes_is_taken_whole_for_other_classes(model: nn.Module, count: int) -> None:
+    network = exported.network("lenet5_1998", (32, 32, 1)).replace(model=model)
+    shapes = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), jnp.zeros((1, 32, 32, 1)))
+    found = pretrained.match_for_transfer(shapes, network, "it", list("0123456789"))
+    assert found.description == (
+        f"{count} of {count} arrays are initialized from it; "
+        "the classes are others, but no layer depends on their number, so none is new"
+    )
 
 
 def test_a_staged_start_takes_the_layers_that_agree(digits_dir: str, tmp_path: pathlib.Path) -> None:
