@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import inspect
+import os
 import pathlib
 import types
 from collections.abc import Iterable, Iterator, Sequence
@@ -86,7 +87,7 @@ def find_file(name: str, kind: str, what: str) -> pathlib.Path:
     if path.parent in (pathlib.Path(), pathlib.Path(kind)):
         candidates += [packaged for packaged in bundled_files(kind) if packaged.stem == stem]
     for candidate in candidates:
-        if candidate.is_file():
+        if os.path.isfile(candidate):
             return candidate
     valid = {candidate.stem for candidate in (*pathlib.Path(kind).glob("*.py"), *bundled_files(kind))}
     kind_of_name = f"{what} file" if path.suffix else what

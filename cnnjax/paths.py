@@ -2,6 +2,7 @@
 
 import functools
 import glob
+import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -54,7 +55,7 @@ def split_argument(location: str) -> tuple[str, str]:
     parts = location.split(":")
     for count in range(len(parts), 0, -1):
         name = ":".join(parts[:count])
-        if pathlib.Path(name).is_file():
+        if os.path.isfile(name):
             return name, ":".join(parts[count:])
     name, _, argument = location.partition(":")
     return name, argument

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import functools
+import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -164,7 +165,7 @@ def _network_and_images(args: argparse.Namespace) -> tuple[str, list[str]]:
     words = list(args.words)
     if words and not (args.workdir or args.init):
         source = words.pop(0)
-        args.workdir, args.init = (source, "") if pathlib.Path(source).is_dir() else ("", source)
+        args.workdir, args.init = (source, "") if os.path.isdir(source) else ("", source)
     if not (args.workdir or args.init):
         raise shared.UsageError("the network is missing: cnnjax visualize RUN|NAME|FILE")
     return shared.network_source(args), words

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import os
 import pathlib
 
 import numpy as np
@@ -35,7 +36,7 @@ def find_groups(source: pathlib.Path | str, examples: Split) -> Groups:
     CIFAR-100. Raises InputError if it is neither.
     """
     if str(source) not in examples.extra_labels:
-        if examples.extra_labels and not pathlib.Path(source).exists():
+        if examples.extra_labels and not os.path.exists(source):
             raise unknown(f"file, or label of {examples.name},", str(source), examples.extra_labels)
         return read_groups(source, len(examples))
     found, members = np.unique(examples.read_extra_label(str(source)), return_inverse=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import pathlib
 from collections.abc import Iterator, Sequence
 
@@ -249,7 +250,7 @@ def class_names(classes: str | Sequence[str]) -> tuple[str, ...]:
     if classes in DATASETS or classes in catalog.DATA_SETS:
         key = next((key for key, row in catalog.DATA_SETS.items() if classes in (key, row.name)), "")
         names = catalog.DATA_SETS[key].classes if key else DATASETS[classes].classes
-    elif pathlib.Path(classes).is_file():
+    elif os.path.isfile(classes):  # unlike pathlib's, False for a text too long for a path
         path = pathlib.Path(classes)
         if path.stat().st_size > MAX_CLASS_NAMES_BYTES:
             raise InputError(f"{path} is not a list of class names: it has {path.stat().st_size:,} bytes")

@@ -1,6 +1,7 @@
 """Trained networks: those of runs, published ones, and those of weight files."""
 
 import functools
+import os
 import pathlib
 
 import flax.linen as nn
@@ -43,7 +44,7 @@ def load(source: str | pathlib.Path, options: FileOptions | None = None, log: Lo
     Raises InputError if the source does not exist, or a file does not fit its network.
     """
     options, path = options or FileOptions(), pathlib.Path(source)
-    if path.is_dir():
+    if os.path.isdir(path):
         _check_no_options(options, f"{path} is a run's folder")
         return _load_run(path)
     if catalog.is_name(str(source)):
@@ -70,7 +71,7 @@ def _find_file(path: pathlib.Path) -> tuple[pathlib.Path, str]:
     whole, _, key = str(path).rpartition("#")
     for candidate, chosen in ((path, ""), (pathlib.Path(whole), key)):
         for name in (candidate.name, f"{candidate.name}.index"):  # a TensorFlow checkpoint is named by a prefix
-            if candidate.name and (found := candidate.with_name(name)).is_file():
+            if candidate.name and os.path.isfile(found := candidate.with_name(name)):
                 return found, chosen
     if str(path).startswith(address.PREFIX):
         raise InputError(f"{path} is on the Hugging Face Hub; fetch it first: {command_line('pull', str(path))}")

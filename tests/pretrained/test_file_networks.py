@@ -182,6 +182,13 @@ def test_a_file_of_class_names_may_be_of_any_editor(tmp_path: pathlib.Path) -> N
     assert file_networks.class_names(str(path)) == ("big cat", "chat été", "fox, red")
 
 
+def test_class_names_may_be_longer_than_a_path() -> None:
+    names = tuple(f"class number {i}" for i in range(1000))
+    assert file_networks.class_names(",".join(names)) == names
+    with pytest.raises(InputError, match="is neither a run's folder, a weight file nor a name of"):
+        cnnjax.load("x" * 300)
+
+
 WRONG_OPTIONS = {
     "no model": ({}, "does not name its network: give --model"),
     "a misspelt model": ({"model": "cifar_resnet21"}, "unknown model 'cifar_resnet21'; did you mean"),
