@@ -21,6 +21,8 @@ from cnnjax.ops.partitioning import Axes, on_each_device
 from cnnjax.ops.primitive import primitive, uses_onednn
 
 Pairs = tuple[tuple[int, int], ...]
+MAX_WINDOW = 15  # side of the largest window for max pooling by oneDNN
+MAX_SHIFTED = 8  # side of the largest window for `_by_shifts`, which compiles an operation for each of its positions
 
 # Parameter `role` selects the function. Max pooling has 'output' (x), 'images' (gradient of the output, x), which is
 # the gradient of x, and 'tangent' (tangent of x, x); the last two are linear in their first operand and each other's
@@ -150,7 +152,10 @@ def _by_onednn(
 
 
 def _by_shifts(*operands: Any, role: str, shape: Any, window: int, stride: int, padding: Pairs, is_max: bool) -> Any:
-    """Computes a role (see `_by_xla`) by strided slices of the padded operands, one per position in the window."""
+    """Computes a role (see `_by_xla`) by strided slices of the padded operands, one per position in the window.
+
+    `window` is at most 15, as positions are numbered in uint8.
+    """
     *linear, x = operands
     edges = ((0, 0), *padding, (0, 0))
     inside = tuple(slice(low, low + size) for (low, _), size in zip(padding, shape[1:3], strict=True))
@@ -216,19 +221,20 @@ def _scatter_windows(
     return phases.reshape(g.shape[0], rows * stride, columns * stride, g.shape[3])
 
 
-def _lower(context: Any, *operands: Any, role: str, window: int, padding: Pairs, **params: Any) -> Any:
-    """Lowers a pool for CPUs: to oneDNN where that can compute the role, else to shifted slices.
+def _lower(context: Any, *operands: Any, role: str, window: int, padding: Pairs, is_max: bool, **params: Any) -> Any:
+    """Lowers a pool for CPUs: to oneDNN where that can compute the role, else to shifted slices or, if large, to XLA.
 
-    oneDNN has no role 'tangent', and no windows that lie in the padding alone.
+    oneDNN has no role 'tangent', and no windows that lie in the padding alone. In bfloat16, oneDNN 3.2 takes other
+    pixels than the maxima in windows of more than 255.
     """
-    fits = role != "tangent" and max(map(max, padding)) < window
-    by = _by_shifts
+    fits = role != "tangent" and max(map(max, padding)) < window and (window <= MAX_WINDOW or not is_max)
+    by = _by_shifts if window <= MAX_SHIFTED else _by_xla
     if fits and uses_onednn(context):
         x, y = "nhwc", "npqc"
         operands_axes = {"output": (x,), "images": (y, x)[: len(operands)]}[role]
         axes = Axes(operands_axes, x if role == "images" else y, divisible="nc")
         by = on_each_device(context, _by_onednn, axes)
-    compute = functools.partial(by, role=role, window=window, padding=padding, **params)
+    compute = functools.partial(by, role=role, window=window, padding=padding, is_max=is_max, **params)
     return mlir.lower_fun(compute, multiple_results=False)(context, *operands)
 
 

@@ -312,6 +312,7 @@ POOLS = [
     ((2, 11, 9, 3), 5, 3, ((2, 2), (1, 1))),
     ((2, 11, 9, 3), 1, 2, ((0, 0), (0, 0))),
 ]
+LARGE = (1, 18, 19, 2), 17, 1, ((0, 0), (1, 1))
 
 
 @pytest.fixture(scope="module", params=["oneDNN", "shifts"])
@@ -327,7 +328,7 @@ def by(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("kind", ["max", "sum"])
-@pytest.mark.parametrize(("shape", "window", "stride", "padding"), POOLS)
+@pytest.mark.parametrize(("shape", "window", "stride", "padding"), [*POOLS, LARGE])
 def test_pools_are_those_of_jax(shape: Any, window: int, stride: int, padding: Any, kind: str, by: str) -> None:
     pool, start, join = {
         "max": (pooling.max_pool, -np.inf, jax.lax.max),
