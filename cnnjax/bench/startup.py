@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 
+from cnnjax import register
 from cnnjax.config import Config
 from cnnjax.errors import InputError
 
@@ -26,7 +27,7 @@ def startup_seconds(config: Config, data_dir: str, cache_dir: pathlib.Path) -> f
         values = dataclasses.asdict(config) | {"log_every": "1 steps"}
         (folder / "config.json").write_text(json.dumps(values))
         command = [sys.executable, "-m", "cnnjax", "train", f"--config={folder / 'config.json'}"]
-        command += [f"--workdir={folder / 'run'}", f"--data_dir={data_dir}"]
+        command += [f"--workdir={folder / 'run'}", f"--data_dir={data_dir}", *register.flags()]
         log = folder / "run" / "metrics.jsonl"
         environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache_dir)}
         start = time.perf_counter()

@@ -3,10 +3,11 @@
 import dataclasses
 import pathlib
 import re
+from typing import Any
 
 import pytest
 
-from cnnjax import cli
+from cnnjax import cli, register
 from cnnjax.bench import baseline, startup
 from cnnjax.config import Config
 from cnnjax.errors import InputError
@@ -56,6 +57,22 @@ def test_a_configs_own_batches_and_step_are_measured(quick: None, digits_dir: st
         ("train", "16", TINY),
     ]
     assert {record["input"] for record in baseline.read(path)} == {"28x28x1"}
+
+
+def test_a_start_imports_the_registered_code(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+
+    def refuse(command: list[str], **options: Any) -> None:
+        commands.append(command)
+        raise OSError("no process")
+
+    (tmp_path / "mine.py").write_text("")
+    monkeypatch.setattr(register, "_imports", {})
+    monkeypatch.setattr(startup.subprocess, "Popen", refuse)
+    register.import_code(str(tmp_path / "mine.py"))
+    with pytest.raises(OSError, match="no process"):
+        startup.startup_seconds(Config(model=TINY), "", tmp_path)
+    assert f"--import={tmp_path / 'mine.py'}" in commands[0]
 
 
 @pytest.mark.slow
