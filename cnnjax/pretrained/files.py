@@ -52,6 +52,10 @@ def open_file(path: pathlib.Path, key: str = "", log: Log = lambda line: None) -
         return WeightSet(framework, inner)
     if not key and (line := state_dicts.describe_choice(names, state_dicts.choose(names))):
         log(f"{path.name}: {line}")
+    if framework == "keras" and path.name.endswith(".weights.h5"):
+        betas = [name for name in arrays if name.endswith("/beta") and f"{name[:-5]}/gamma" not in arrays]
+        if betas:  # Keras 3 numbers the variables there
+            log(f"{path.name}: {betas[0]!r} is assumed to be beta, not gamma; a .keras file says which")
     return WeightSet(framework, arrays)
 
 

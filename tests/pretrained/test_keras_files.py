@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cnnjax.pretrained import files
 from cnnjax.pretrained.formats import keras
 from tests.pretrained.reading import refusal
 
@@ -28,6 +29,7 @@ NET: list[tuple[str, str, dict[str, np.ndarray]]] = [
     ("Conv2D", "conv2", {"kernel": draw(1, 1, 4, 4)}),
     ("BatchNormalization", "bn1", {n: draw(4) for n in ("gamma", "beta", "moving_mean", "moving_variance")}),
     ("BatchNormalization", "bn2", {n: draw(4) for n in ("beta", "moving_mean", "moving_variance")}),
+    ("BatchNormalization", "bn3", {n: draw(4) for n in ("gamma", "moving_mean", "moving_variance")}),
     ("SeparableConv2D", "sep", {"depthwise_kernel": draw(3, 3, 4, 1), "pointwise_kernel": draw(1, 1, 4, 5)}),
     ("ReLU", "relu", {}),
     ("Dense", "fc", {"kernel": draw(5, 2), "bias": draw(2)}),
@@ -46,7 +48,8 @@ def keras2(group: Any, oldest: bool = False) -> None:
         group.attrs["layer_names"] = [name.encode() for name in names]
     for _, name, own in NET:
         layer = group.create_group(name)
-        variables = [f"{name}_{v[0].upper()}_{i}:0" if oldest else f"{name}/{v}:0" for i, v in enumerate(own)]
+        short = [variable if "bn" in name else variable[0].upper() for variable in own]
+        variables = [f"{name}_{v}_{i}:0" for i, v in enumerate(short)] if oldest else [f"{name}/{v}:0" for v in own]
         layer.attrs["weight_names"] = [variable.encode() for variable in variables]
         for variable, array in zip(variables, own.values(), strict=True):
             layer[variable] = array
@@ -80,7 +83,8 @@ def whole_model(file: Any) -> None:
 
 def dot_keras(config: bool = True) -> bytes:
     out = io.BytesIO()
-    layers = [{"class_name": kind, "config": {"name": name}} for kind, name, _ in NET]
+    center = lambda own: {"center": "beta" in own} if "moving_mean" in own else {}  # noqa: E731
+    layers = [{"class_name": kind, "config": {"name": name, **center(own)}} for kind, name, own in NET]
     with zipfile.ZipFile(out, "w") as archive:
         if config:
             archive.writestr("config.json", json.dumps({"config": {"layers": layers}}))
@@ -101,11 +105,21 @@ FORMS = {
 def test_every_form_of_keras_gives_the_same_arrays(form: str, tmp_path: pathlib.Path) -> None:
     (tmp_path / "net").write_bytes(FORMS[form])
     found = keras.read(tmp_path / "net")
+    if form == "keras 3":  # such a file does not say which
+        found["bn3/gamma"] = found.pop("bn3/beta")
     assert found.keys() == ARRAYS.keys()
     for name, array in found.items():
         np.testing.assert_array_equal(array, ARRAYS[name], name)
     if form in ("keras 1", ".keras"):  # the order is the network's
         assert list(found) == list(ARRAYS)
+
+
+def test_what_a_file_does_not_say_of_a_normalization_is_said(tmp_path: pathlib.Path) -> None:
+    lines: list[str] = []
+    for name, form in (("net.weights.h5", "keras 3"), ("net.keras", ".keras"), ("net.h5", "keras 2")):
+        (tmp_path / name).write_bytes(FORMS[form])
+        files.open_file(tmp_path / name, log=lines.append)
+    assert lines == ["net.weights.h5: 'bn2/beta' is assumed to be beta, not gamma; a .keras file says which"]
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
                 while chunk := member.read(_CHUNK):  # no more than the size it claims
                     file.write(chunk)
             file.flush()
-            return _read_hdf5(pathlib.Path(file.name), _names(config))
+            return _without_offsets(_read_hdf5(pathlib.Path(file.name), _names(config)), config)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError, zlib.error) as error:
@@ -115,3 +115,13 @@ def _names(config: dict[str, Any]) -> dict[str, str]:
         count = counts[class_name] = counts.get(class_name, -1) + 1
         names[f"{class_name}_{count}" if count else class_name] = layer["config"]["name"]
     return names
+
+
+def _without_offsets(arrays: dict[str, np.ndarray], config: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Returns the arrays of a .keras file with the right names where its config says center=False.
+
+    There the first of three vectors of a normalization is gamma, which the worker takes for beta.
+    """
+    layers = {layer["config"]["name"] for layer in config["config"]["layers"] if layer["config"].get("center") is False}
+    renamed = {f"{layer}/beta": f"{layer}/gamma" for layer in layers if f"{layer}/gamma" not in arrays}
+    return {renamed.get(name, name): array for name, array in arrays.items()}

@@ -32,6 +32,7 @@ VARIABLES: dict[tuple[int, ...], tuple[str, ...]] = {
     (1, 1, 1, 1): ("gamma", "beta", *_MOVING),
     (1, 1, 1): ("beta", *_MOVING),  # with scale=False
 }
+GAMMA = re.compile(r"(^|[/_])gamma(_\d+)?(:0)?$")  # the first of three vectors with center=False, in Keras 1 and 2
 TYPES = {"float16": "F16", "float32": "F32", "float64": "F64", "bool": "BOOL"} | {
     f"{sign}int{8 * size}": f"{letter}{8 * size}" for sign, letter in (("", "I"), ("u", "U")) for size in (1, 2, 4, 8)
 }
@@ -55,6 +56,8 @@ def main(path: str, max_bytes: int, names: dict[str, str], out: IO[bytes]) -> No
             variable_names = VARIABLES.get(
                 tuple(len(v.shape or ()) for v in variables), map(str, range(len(variables)))
             )
+            if variable_names == ("beta", *_MOVING) and GAMMA.search(variables[0].name):
+                variable_names = ("gamma", *_MOVING)
             datasets |= {f"{layer}/{name}": v for name, v in zip(variable_names, variables, strict=True)}
         if not datasets:
             refuse("no weights in it")
