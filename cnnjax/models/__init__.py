@@ -1,5 +1,6 @@
 """The networks by their published names, and `create_model`, which builds one from a call string."""
 
+import contextlib
 import math
 import types
 
@@ -112,7 +113,7 @@ def create_model(text: str, num_classes: int = 0, dtype: str = "float32") -> nn.
 
     Returns a flax module without parameters; nothing is computed. `num_classes` 0 means that of the paper. `dtype` is
     the dtype of the computation, 'float32' or 'bfloat16'; parameters stay float32. Raises InputError for an unknown
-    network or field, with the nearest valid name, and for a value outside of its field's range.
+    network, field or dtype, with the nearest valid name, and for a value outside of its field's range.
     """
     call = rename_arguments(spec.parse(text))
     if call.name not in MODELS:
@@ -122,13 +123,21 @@ def create_model(text: str, num_classes: int = 0, dtype: str = "float32") -> nn.
     table = {name: variant.build for name, variant in MODELS.items()}
     num_classes = num_classes or MODELS[call.name].num_classes
     # Flax adds `parent` and `name` to the fields of every module; like the given ones, call strings cannot set them.
-    given = {"num_classes": num_classes, "dtype": jnp.dtype(dtype), "parent": None, "name": None}
+    given = {"num_classes": num_classes, "dtype": _floating(dtype), "parent": None, "name": None}
     build = spec.find("model", call, table, **given)
     try:
         return build()
     except (TypeError, ValueError) as error:
         shown = text if len(text) <= MAX_TEXT_SHOWN else f"{call.name}(...)"
         raise InputError(f"model {shown!r}: {error}") from error
+
+
+def _floating(name: str) -> jnp.dtype:
+    """Returns the floating-point dtype of this name. Raises InputError for any other name."""
+    with contextlib.suppress(TypeError):
+        if jnp.issubdtype(dtype := jnp.dtype(name), jnp.floating):
+            return dtype
+    raise unknown("dtype", name, ("float32", "bfloat16"))
 
 
 def with_num_classes(model: nn.Module, num_classes: int) -> nn.Module:

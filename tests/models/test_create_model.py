@@ -123,6 +123,12 @@ def test_lists_are_tuples_as_fields_have_to_be_hashable(given: str, meant: str) 
     assert hash(type(model)(**lists)) == hash(type(model)(**fields))  # from Python
 
 
+@pytest.mark.parametrize("dtype", ["flaot32", "int32"])
+def test_an_unknown_dtype_is_one_line(dtype: str) -> None:
+    with pytest.raises(InputError, match=f"unknown dtype '{dtype}'; .*valid: bfloat16, float32"):
+        create_model("lenet5", dtype=dtype)
+
+
 def test_two_families_cannot_use_one_name() -> None:
     row = MODELS["lenet5"]
     families = types.ModuleType("one"), types.ModuleType("two")
