@@ -43,9 +43,9 @@ pip_log=$venv/cnnjax.log # the output of the installation
 
 # Prints the pip extras of flavor $1. oneDNN, which makes convolutions on a CPU faster, needs a compiler.
 extras() {
-    local extras=test
+    local extras=test compiler=${CXX:-g++} # may be "ccache g++"
     [ "$1" = cpu ] || extras=$extras,$1
-    if [ "$1 $(uname -sm)" = "cpu Linux x86_64" ] && command -v "${CXX:-g++}" >/dev/null; then extras=$extras,native; fi
+    if [ "$1 $(uname -sm)" = "cpu Linux x86_64" ] && command -v "${compiler%% *}" >/dev/null; then extras=$extras,native; fi
     echo "$extras"
 }
 

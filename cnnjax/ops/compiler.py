@@ -3,12 +3,15 @@
 import hashlib
 import os
 import pathlib
+import shlex
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
 
 from cnnjax import cache
+
+FLAGS = ("-O2", "-std=c++17", "-shared", "-fPIC", "-w")
 
 
 def is_enabled() -> bool:
@@ -31,13 +34,13 @@ def compile_library(name: str, flags: Sequence[str] = (), dependencies: Sequence
     path = cache.private_folder("native") / f"{name}-{key}.so"
     if _is_intact(path):
         return path
-    compiler = shutil.which(os.environ.get("CXX", "g++"))
-    if compiler is None:
+    compiler, *own_flags = shlex.split(os.environ.get("CXX", "")) or ["g++"]  # such as "ccache g++"
+    if shutil.which(compiler) is None:
         raise FileNotFoundError("no C++ compiler (g++) found")
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # then an atomic move, as others may compile it too
         library = pathlib.Path(folder) / path.name
         subprocess.run(
-            [compiler, "-O2", "-std=c++17", "-shared", "-fPIC", "-w", str(source), "-o", str(library), *flags],
+            [compiler, *own_flags, *FLAGS, str(source), "-o", str(library), *flags],
             check=True, capture_output=True, text=True, timeout=300,
         )  # fmt: skip
         digest = _digest_path(library)

@@ -63,6 +63,14 @@ def test_a_library_is_compiled_once_and_again_when_it_is_damaged(
     assert runs() == before + 1
 
 
+def test_the_compiler_may_be_called_by_another_program(
+    runs: Callable[[], int], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", f"env -u NOTHING '{tmp_path / 'c++'}' -DX")
+    assert compiler.compile_library("jpeg", ["-lx"]).read_text().startswith("the library -o ")
+    assert runs() == 1
+
+
 @pytest.mark.parametrize("name", ["", "native", "native/library"])
 def test_a_library_that_others_can_write_is_not_loaded(name: str, runs: Callable[[], int]) -> None:
     library = compiler.compile_library("jpeg", ["-lx"])
