@@ -114,6 +114,7 @@ def get_study(budget: str) -> Study:
             "selectivity_rise": "rise of class selectivity from the first to the last layer",
             "test/accuracy": "test accuracy",
         },
+        fractions=("probe", "probe_first", "probe_last", "probe_rise"),
         claims=(GABOR, DEEPER, GENERIC, SELECTIVE),
         panels=(
             Panel("profile", "probe", "probe accuracy by layer", xlabel="layer (3 is the max pool)"),

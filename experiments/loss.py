@@ -86,6 +86,7 @@ def get_study(budget: str) -> Study:
     return Study(
         arms={name: arm(*fields, budget) for name, fields in ARMS.items()},
         metrics={"test/accuracy": "test accuracy", "early": f"training accuracy in epoch {EARLY}"},
+        fractions=("early",),
         claims=CLAIMS,
         panels=(
             Panel("curve", "train/accuracy", "training accuracy"),

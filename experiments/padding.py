@@ -76,7 +76,7 @@ CLAIMS = (
             Comparison("zeros", "equal", "copied border", "error", margin=0.005),
             Comparison("zeros", "equal", "mirrored", "error", margin=0.005),
         ),
-        remarks="The margin of 0.005 is half a percentage point, about a ninth of all errors.",
+        remarks="The margin of half a percentage point is about a ninth of all errors.",
     ),
     Claim(
         name="padding_strengthens_the_border",
@@ -110,6 +110,7 @@ def get_study(budget: str) -> Study:
             "border": "error at the border",
             "penalty": "rise of the error from the center to the border",
         },
+        fractions=("error", "center", "border", "penalty"),
         claims=CLAIMS,
         panels=(
             Panel("points", "center", "error, digit in the center"),

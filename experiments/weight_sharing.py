@@ -85,6 +85,7 @@ def get_study(budget: str) -> Study:
             "error": "test error",
             "shifted": "test error on shifted images",
         },
+        fractions=("error", "shifted"),
         claims=(
             Claim(
                 name="shared_weights_need_fewer_parameters",

@@ -276,7 +276,7 @@ def _numbers(each: Measured, words: Words) -> tables.Table:
         rows.append([
             labels.get(metric, metric), labels.get(c.a, c.a), labels.get(c.b, c.b),
             words.expectations[margin].format(margin=shown.margin),
-            course_text.amount(c.metric, finding.difference, words, finding),
+            course_text.amount(finding, finding.difference, words),
             course_text.interval(finding, words), shown.effect or "-", str(finding.seeds),
             words.verdicts[finding.verdict],
         ])  # fmt: skip

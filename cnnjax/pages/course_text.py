@@ -161,8 +161,8 @@ def fill(template: str, report: ClaimReport | FactReport, words: Words) -> str:
 
 def numbers(finding: Finding, words: Words) -> Numbers:
     """Returns the numbers of a finding as texts."""
-    sentences, metric, known = words.sentences, finding.comparison.metric, math.isfinite(finding.difference)
-    size = amount(metric, abs(finding.difference), words, finding) if known else "-"
+    sentences, known = words.sentences, math.isfinite(finding.difference)
+    size = amount(finding, abs(finding.difference), words) if known else "-"
     effect = study_words.effect(finding)
     between = interval_of_size(finding, words)
     seeds = sentences["seeds"].format(seeds=finding.seeds)
@@ -170,19 +170,20 @@ def numbers(finding: Finding, words: Words) -> Numbers:
         interval=between, effect=sentences["effect"].format(effect=effect) if effect else "", seeds=seeds
     )
     direction = sentences["higher" if finding.difference > 0 else "lower"]
-    return Numbers(size, between, effect, seeds, evidence, direction, amount(metric, finding.comparison.margin, words))
+    margin = study_words.margin_amount(finding.comparison, study_words.is_percentage(finding), words.points)
+    return Numbers(size, between, effect, seeds, evidence, direction, margin)
 
 
-def amount(metric: str, value: float, words: Words, finding: Finding | None = None) -> str:
+def amount(finding: Finding, value: float, words: Words) -> str:
     """Formats a difference as `cnnjax.study.words.amount`, with the unit of a language."""
-    return study_words.amount(metric, value, finding, words.points)
+    return study_words.amount(finding, value, words.points)
 
 
 def interval_of_size(finding: Finding, words: Words) -> str:
     """Returns the interval that follows a size and 'higher' or 'lower', as `cnnjax.study.words.evidence` has it."""
     if not study_words.both_ways(finding):
         return interval(finding, words, math.copysign(1, finding.difference))
-    bounds = [amount(finding.comparison.metric, abs(bound), words, finding) for bound in (finding.low, finding.high)]
+    bounds = [amount(finding, abs(bound), words) for bound in (finding.low, finding.high)]
     return words.sentences["both ways"].format(level=f"{finding.level * 100:.0f}", low=bounds[0], high=bounds[1])
 
 
@@ -192,10 +193,10 @@ def interval(finding: Finding, words: Words, sign: float = 1) -> str:
         return words.sentences["unknown"]
     if finding.low == finding.high:
         return words.sentences["same"]
-    metric, level = finding.comparison.metric, f"{finding.level * 100:.0f}"
+    level = f"{finding.level * 100:.0f}"
     low, high = sorted((sign * finding.low, sign * finding.high))
-    first = study_words.amount(metric, low, finding, points="")
-    return words.sentences["interval"].format(level=level, low=first, high=amount(metric, high, words, finding))
+    first = study_words.amount(finding, low, points="")
+    return words.sentences["interval"].format(level=level, low=first, high=amount(finding, high, words))
 
 
 def value_text(value: Value, words: Words) -> str:

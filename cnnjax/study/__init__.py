@@ -113,6 +113,7 @@ class Study:
         seeds: number of runs of each arm before the first verdicts, with the seeds config.seed, config.seed + 1, ...
         seeds_of: arm -> another number of runs, of a study without claims.
         max_seeds: seeds are added to the arms of undecided claims up to this number; 0 for no more than `seeds`.
+        fractions: the metrics, besides accuracies, that are fractions and shown as percentages, such as errors.
         measure: (run folder, data_dir) -> {metric: number or list of numbers}, called for each complete run; None for
             no metrics but those of metrics.jsonl.
         starts: arm -> arm whose trained weights initialize it, with the same seed.
@@ -127,6 +128,7 @@ class Study:
     panels: tuple[Panel, ...]
     seeds: int
     max_seeds: int = 0
+    fractions: tuple[str, ...] = ()
     measure: Measure | None = None
     starts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     seeds_of: Mapping[str, int] = dataclasses.field(default_factory=dict)

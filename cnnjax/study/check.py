@@ -14,8 +14,8 @@ def check_study(study: Study) -> None:
     """Checks a study before anything runs.
 
     Raises InputError for fewer than one seed, arm or panel, `max_seeds` below `seeds`, an invalid config, an arm that
-    starts from one that is not trained from scratch, two claims of one name, an invalid claim, and for what only a
-    study with claims, or only one without, can have.
+    starts from one that is not trained from scratch, a fraction that is no metric, two claims of one name, an invalid
+    claim, and for what only a study with claims, or only one without, can have.
     """
     numbers = (min(study.first_seeds().values(), default=1), len(study.arms), len(study.panels))
     for name, number in zip(("seeds", "arms", "panels"), numbers, strict=True):
@@ -30,6 +30,10 @@ def check_study(study: Study) -> None:
     if not study.claims and study.max_seeds > study.seeds:
         raise InputError(f"max_seeds={study.max_seeds}: only claims need more seeds, and there are none")
     _check_panels(study)
+    measured = {*study.metrics, *(panel.metric for panel in study.panels)}
+    for name in study.fractions:
+        if name not in measured:
+            raise InputError(f"fractions: no metric {name!r}; {nearest(name, measured)}")
     for arm, config in study.arms.items():
         try:
             _check_config(config)

@@ -42,7 +42,7 @@ def draw(path: pathlib.Path, study: Study, results: Results, title: str = "") ->
             axes.set_yscale("log")
             style.plain_log_ticks(axes.yaxis)
         values = axes.xaxis if panel.kind == "points" else axes.yaxis
-        if is_fraction(panel.metric):
+        if is_fraction(panel.metric, study.fractions):
             values.set_major_formatter(lambda value, _: f"{100 * value:.6g}%")  # PercentFormatter writes 83.00%
         if panel.kind == "points":
             axes.set_yticks(range(len(arms)), map(style.plain_label, arms))

@@ -9,7 +9,7 @@ from cnnjax.config import FIELDS
 from cnnjax.study import Claim, Study
 from cnnjax.study.record import ClaimReport, Finding, StudyReport
 from cnnjax.study.verdict import Values
-from cnnjax.study.words import amount, effect, expectation, interval
+from cnnjax.study.words import amount, effect, expectation, interval, is_percentage
 
 PAIRED = """Runs with the same seed and the same training images see them in the same order; layers of the same shape
 start from the same weights. Two arms are compared seed by seed, by the difference of the two runs."""
@@ -149,10 +149,10 @@ def finding_cells(metrics: Mapping[str, str], finding: Finding) -> list[str]:
     `metrics` is metric -> its name; one without a name is shown as its key.
     """
     c = finding.comparison
-    difference = "unknown" if math.isnan(finding.difference) else amount(c.metric, finding.difference, finding)
+    difference = "unknown" if math.isnan(finding.difference) else amount(finding, finding.difference)
     return [
-        metrics.get(c.metric, c.metric), c.a, c.b, expectation(c), difference, interval(finding),
-        effect(finding) or "unknown", str(finding.seeds), finding.verdict,
+        metrics.get(c.metric, c.metric), c.a, c.b, expectation(c, is_percentage(finding)), difference,
+        interval(finding), effect(finding) or "unknown", str(finding.seeds), finding.verdict,
     ]  # fmt: skip
 
 

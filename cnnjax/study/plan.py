@@ -9,7 +9,7 @@ from cnnjax.study import Comparison, Study
 from cnnjax.study.conduct import config_digest
 from cnnjax.study.record import Plan, StudyReport, read_report, write_report
 from cnnjax.study.verdict import ERROR, looks
-from cnnjax.study.words import expectation
+from cnnjax.study.words import expectation, is_fraction
 
 
 def make_plan(study: Study, runs: int = 0) -> Plan:
@@ -57,8 +57,11 @@ def is_same(first: Plan, now: Plan) -> bool:
     return dataclasses.replace(first, written=now.written, runs=now.runs) == now
 
 
-def changes(first: Plan, now: Plan, claim: str) -> tuple[str, ...]:
-    """Returns what is different in the plan of one claim, a sentence each; () if it is as it was planned."""
+def changes(first: Plan, now: Plan, claim: str, fractions: Sequence[str] = ()) -> tuple[str, ...]:
+    """Returns what is different in the plan of one claim, a sentence each; () if it is as it was planned.
+
+    `fractions` is that of the study.
+    """
     found = []
     if first.runs:
         found.append(
@@ -73,13 +76,15 @@ def changes(first: Plan, now: Plan, claim: str) -> tuple[str, ...]:
     if claim not in first.claims:
         return (*found, "The claim was added after the first run.")
     if first.claims[claim] != now.claims[claim]:
-        found.append(f"The plan expected: {_in_words(first.claims[claim])}.")
+        found.append(f"The plan expected: {_in_words(first.claims[claim], fractions)}.")
     arms = dict.fromkeys(arm for c in now.claims[claim] for arm in (c.a, c.b))
     changed = [arm for arm in arms if arm in first.arms and first.arms[arm] != now.arms[arm]]
     found += [f"The config of {arm} is another one than planned." for arm in changed]
     return tuple(found)
 
 
-def _in_words(comparisons: Sequence[Comparison]) -> str:
-    """Returns what comparisons expect, in a line."""
-    return "; ".join(f"{c.metric} of {c.a} {expectation(c)}, against {c.b}" for c in comparisons)
+def _in_words(comparisons: Sequence[Comparison], fractions: Sequence[str]) -> str:
+    """Returns what comparisons expect, in a line. `fractions` is that of the study."""
+    return "; ".join(
+        f"{c.metric} of {c.a} {expectation(c, is_fraction(c.metric, fractions))}, against {c.b}" for c in comparisons
+    )

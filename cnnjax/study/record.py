@@ -28,6 +28,7 @@ class Finding:
         seeds: number of paired runs that it is computed from.
         verdict: one of `VERDICTS`.
         needed: for UNDECIDED, an estimate of the seeds that would decide it; 0 if there is none.
+        percentage: whether the metric is a fraction that is shown as a percentage.
     """
 
     comparison: Comparison
@@ -39,6 +40,7 @@ class Finding:
     seeds: int
     verdict: str
     needed: int = 0
+    percentage: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

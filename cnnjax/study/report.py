@@ -17,7 +17,7 @@ from cnnjax.study.plan import changes, make_plan
 from cnnjax.study.record import VERDICTS, ClaimReport, Plan, StudyReport, read_report, write_report
 from cnnjax.study.sequence import Results, values_of
 from cnnjax.study.verdict import Values, judge_claim, looks
-from cnnjax.study.words import headline
+from cnnjax.study.words import headline, is_fraction
 
 
 def judge_study(study: Study, values: Values, plan: Plan) -> tuple[ClaimReport, ...]:
@@ -29,7 +29,11 @@ def judge_study(study: Study, values: Values, plan: Plan) -> tuple[ClaimReport, 
     schedule, now = looks(study.seeds, study.max_seeds), make_plan(study)
     reports = []
     for claim in study.claims:
-        verdict, findings = judge_claim(claim, values, schedule)
+        verdict, judged = judge_claim(claim, values, schedule)
+        findings = tuple(
+            dataclasses.replace(finding, percentage=is_fraction(finding.comparison.metric, study.fractions))
+            for finding in judged
+        )
         reports.append(
             ClaimReport(
                 name=claim.name,
@@ -41,7 +45,7 @@ def judge_study(study: Study, values: Values, plan: Plan) -> tuple[ClaimReport, 
                 findings=findings,
                 seeds=max(finding.seeds for finding in findings),
                 needed=max(finding.needed for finding in findings),
-                changes=changes(plan, now, claim.name),
+                changes=changes(plan, now, claim.name, study.fractions),
             )
         )
     return tuple(reports)

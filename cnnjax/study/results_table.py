@@ -108,7 +108,11 @@ def page(
     """Returns the report in Markdown, of a study with its arms in order. `pictures` are names of files beside it."""
     missing = [arm for arm in values if arm not in study.arms]
     rows = [
-        [arm, *(_cell(metric, values[arm][metric]) for metric in study.metrics), str(len(results[arm]))]
+        [
+            arm,
+            *(_cell(metric, values[arm][metric], study.fractions) for metric in study.metrics),
+            str(len(results[arm])),
+        ]
         for arm in study.arms
     ]
     machines = {_machine(result.versions) for arm in study.arms for result in results[arm]}
@@ -140,11 +144,11 @@ def page(
     )
 
 
-def _cell(metric: str, numbers: Sequence[float]) -> str:
+def _cell(metric: str, numbers: Sequence[float], fractions: Sequence[str]) -> str:
     """Formats the values of a metric: fractions in percent, numbers above a million in millions, years as they are."""
     if metric == "year":
         return f"{numbers[0]:.0f}"
-    if is_fraction(metric):
+    if is_fraction(metric, fractions):
         percent = [100 * number for number in numbers]
         return f"{percent[0]:.2f} %" if len(percent) == 1 else f"{mean_and_sd(percent)} %"
     unit = " M" if numbers and min(numbers) >= 1e6 else ""

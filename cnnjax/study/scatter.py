@@ -62,7 +62,7 @@ def _draw(path: pathlib.Path, panel: Panel, study: Study, arms: Sequence[str], r
     axes.margins(x=0.12, y=0.12)
     if panel.log:
         style.plain_log_ticks(axes.yaxis)
-    if is_fraction(panel.metric):
+    if is_fraction(panel.metric, study.fractions):
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.6g}%")
     seeds = sorted({len(results[arm]) for arm in arms})
     note = f"dots: means of {seeds[0]}{f' to {seeds[-1]}' * (len(seeds) > 1)} runs; lines: their range"

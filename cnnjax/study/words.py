@@ -1,7 +1,7 @@
 """Verdicts in plain words: the sentence at the top of a claim's report."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from cnnjax.metrics import METRICS
 from cnnjax.study import Comparison
@@ -67,10 +67,10 @@ def sentence(finding: Finding, metrics: Mapping[str, str]) -> str:
     c, d = finding.comparison, finding.difference
     if not finding.seeds:
         return f'"{c.a}" and "{c.b}" are compared when all runs of the first look are complete'
-    size = f"{amount(c.metric, abs(d), finding)} {_direction(d)}" if d else "the same"
+    size = f"{amount(finding, abs(d))} {_direction(d)}" if d else "the same"
     text = f'the {metrics[c.metric]} is {size} with "{c.a}" {"than" if d else "and"} with "{c.b}" ({evidence(finding)})'
     if finding.verdict != HELD or c.sign == "at_least":
-        text += f"; expected: {expectation(c)}"
+        text += f"; expected: {expectation(c, is_percentage(finding))}"
     if finding.needed:
         text += f"; about {finding.needed} seeds in all would decide it"
     return text
@@ -84,7 +84,7 @@ def evidence(finding: Finding) -> str:
     """
     between = interval(finding, math.copysign(1, finding.difference))
     if both_ways(finding):
-        low, high = (amount(finding.comparison.metric, abs(bound), finding) for bound in (finding.low, finding.high))
+        low, high = (amount(finding, abs(bound)) for bound in (finding.low, finding.high))
         between = f"{finding.level * 100:.0f} % interval from {low} lower to {high} higher"
     size = [f"effect size {effect(finding)}"] * bool(effect(finding))
     return "; ".join([between, *size, "1 seed" if finding.seeds == 1 else f"{finding.seeds} seeds"])
@@ -101,9 +101,10 @@ def interval(finding: Finding, sign: float = 1) -> str:
         return "no interval"
     if finding.low == finding.high:
         return "the same in every seed"
-    metric, decimals = finding.comparison.metric, _decimals(finding.comparison.metric, finding)
-    low, high = sorted(sign * bound * _scale(metric) for bound in (finding.low, finding.high))
-    bounds = f"{low:z.{decimals}f} to {high:z.{decimals}f}{_unit(metric)}"  # z: no -0
+    decimals, scale = _decimals(finding), _scale(finding)
+    low, high = sorted(sign * bound * scale for bound in (finding.low, finding.high))
+    unit = " points" if is_percentage(finding) else ""
+    bounds = f"{low:z.{decimals}f} to {high:z.{decimals}f}{unit}"  # z: no -0
     return f"{finding.level * 100:.0f} % interval {bounds}"
 
 
@@ -115,9 +116,12 @@ def effect(finding: Finding) -> str:
     return f"over {LARGEST_EFFECT}" if size > LARGEST_EFFECT else f"{size:.1f}"
 
 
-def expectation(comparison: Comparison) -> str:
-    """Returns what a comparison expects of arm `a`: 'higher by more than 0.5'."""
-    margin = amount(comparison.metric, comparison.margin)
+def expectation(comparison: Comparison, percentage: bool) -> str:
+    """Returns what a comparison expects of arm `a`: 'higher by more than 0.5'.
+
+    `percentage` says whether the metric is shown as a percentage.
+    """
+    margin = margin_amount(comparison, percentage)
     if comparison.sign == "equal":
         return f"within {margin}"
     if comparison.sign == "at_least":
@@ -125,15 +129,24 @@ def expectation(comparison: Comparison) -> str:
     return f"{comparison.sign} by more than {margin}" if comparison.margin else comparison.sign
 
 
-def amount(metric: str, value: float, finding: Finding | None = None, points: str = " points") -> str:
-    """Formats a difference: 'test/accuracy' in percentage points, others in units of the metric.
+def amount(finding: Finding, value: float, points: str = " points") -> str:
+    """Formats a difference of a finding's metric, of percentages in percentage points.
 
-    The digits are those that the interval of `finding` leaves; without one as many as the value has. `points` is the
-    unit of percentage points.
+    Has the digits that the interval leaves. `points` is the unit of percentage points.
     """
-    value *= _scale(metric)
-    text = f"{value:g}" if finding is None else f"{value:z.{_decimals(metric, finding)}f}"
-    return text + _unit(metric, points.removesuffix("s") if text == "1" else points)
+    text = f"{value * _scale(finding):z.{_decimals(finding)}f}"
+    return text + _unit(text, points) * is_percentage(finding)
+
+
+def margin_amount(comparison: Comparison, percentage: bool, points: str = " points") -> str:
+    """Formats the margin of a comparison with as many digits as it has. `points` is the unit of percentage points."""
+    text = f"{comparison.margin * (100 if percentage else 1):g}"
+    return text + _unit(text, points) * percentage
+
+
+def _unit(text: str, points: str) -> str:
+    """Returns the unit of percentage points for a number, in the singular for '1'."""
+    return points.removesuffix("s") if text == "1" else points
 
 
 def _direction(difference: float) -> str:
@@ -141,24 +154,27 @@ def _direction(difference: float) -> str:
     return "higher" if difference > 0 else "lower"
 
 
-def is_fraction(metric: str) -> bool:
-    """Returns whether a metric is shown as a percentage: some of `METRICS`, and `measure.table_row`'s errors."""
+def is_fraction(metric: str, fractions: Collection[str] = ()) -> bool:
+    """Returns whether a metric is shown as a percentage.
+
+    These are `fractions`, those of `Study.fractions`; some of `METRICS`; and the errors of `measure.table_row`.
+    """
     row = METRICS.get(metric.rpartition("/")[2])
-    return metric in ERRORS or (row is not None and row.format_spec.endswith("%"))
+    return metric in fractions or metric in ERRORS or (row is not None and row.format_spec.endswith("%"))
 
 
-def _scale(metric: str) -> float:
-    """Returns the factor by which a metric is shown."""
-    return 100.0 if is_fraction(metric) else 1.0
+def is_percentage(finding: Finding) -> bool:
+    """Returns whether a finding's metric is shown as a percentage, also for a record of an older version."""
+    return finding.percentage or is_fraction(finding.comparison.metric)
 
 
-def _unit(metric: str, points: str = " points") -> str:
-    """Returns the unit of a metric's differences: `points` or ''."""
-    return points if is_fraction(metric) else ""
+def _scale(finding: Finding) -> float:
+    """Returns the factor by which a finding's metric is shown."""
+    return 100.0 if is_percentage(finding) else 1.0
 
 
-def _decimals(metric: str, finding: Finding) -> int:
+def _decimals(finding: Finding) -> int:
     """Returns the number of decimals with which half the interval's width has two significant digits."""
-    half = (finding.high - finding.low) / 2 * _scale(metric)
-    size = half if math.isfinite(half) and half > 0 else abs(finding.difference) * _scale(metric)
+    half = (finding.high - finding.low) / 2 * _scale(finding)
+    size = half if math.isfinite(half) and half > 0 else abs(finding.difference) * _scale(finding)
     return min(6, max(0, 1 - math.floor(math.log10(size)))) if size else 0

@@ -35,6 +35,7 @@ def compares(*arguments: Any) -> dict[str, Any]:
         (compares("fast", "hihger", "slow", "depth"), "unknown sign 'hihger'; did you mean 'higher'"),
         (compares("fast", "lower", "fast", "depth"), "arm 'fast' is compared with itself"),
         ({"seeds_of": {"fast": 2}}, "seeds_of: arms that claims compare have equal numbers of seeds"),
+        ({"fractions": ("test/acuracy",)}, "fractions: no metric 'test/acuracy'; did you mean 'test/accuracy'"),
         ({"claims": (), "seeds_of": {"fats": 2}}, "seeds_of: no arm 'fats'; did you mean 'fast'"),
         ({"claims": (), "seeds_of": {"fast": 0}}, "a study of 0 seeds: expected at least 1"),
         ({"claims": (), "max_seeds": 5}, "max_seeds=5: only claims need more seeds"),

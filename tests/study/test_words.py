@@ -14,6 +14,10 @@ from cnnjax.study.words import headline
 METRICS = {"train/loss": "training loss", "test/accuracy": "test accuracy", "error": "error"}
 
 
+def percentage(found: Finding) -> Finding:
+    return dataclasses.replace(found, percentage=True)
+
+
 def finding(sign: Any, differences: list[float], metric: str = "train/loss", margin: float = 0.0) -> Finding:
     return judge(Comparison("deep", sign, "shallow", metric, margin), differences)
 
@@ -69,6 +73,11 @@ LOW = tuple(-x for x in NEAR)
             finding("higher", [0.0, 0.0], "error"),
             'Undecided: the error is the same with "deep" and with "shallow" (the same in every seed; 2 seeds); '
             "expected: higher.",
+        ),
+        (
+            percentage(finding("higher", [x / 100 for x in LOW], "error", margin=0.01)),
+            'Refuted: the error is 1.00 points lower with "deep" than with "shallow" (95 % interval 0.75 to 1.25 '
+            "points; effect size 5.6; 3 seeds); expected: higher by more than 1 point.",
         ),
         (
             finding("higher", []),
