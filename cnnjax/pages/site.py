@@ -166,7 +166,7 @@ def settings(root: pathlib.Path, pages: dict[str, str]) -> dict[str, Any]:
             {"Notebooks": [f"{LESSONS}/README.md", "experiments/first_steps.md", *lessons]},
         ]},
         {"Experiments": [
-            {"All claims": "experiments/README.md"}, {"Reports": reports},
+            {"Findings": "experiments/README.md"}, {"All claims": "experiments/claims.md"}, {"Reports": reports},
             {"AlexNet: paper and code": "experiments/alexnet_paper_and_code.md"},
             {"Several hosts": "experiments/jobs/README.md"},
         ]},

@@ -9,12 +9,53 @@ from cnnjax import config_files, tables
 from cnnjax.study import BUDGETS, CHAPTERS, Claim
 from cnnjax.study import facts as study_facts
 from cnnjax.study.facts import Fact
-from cnnjax.study.record import VERDICTS, ClaimReport, read_report
+from cnnjax.study.record import (
+    CONTRADICTED,
+    EQUAL,
+    HELD,
+    REFUTED,
+    UNDECIDED,
+    VERDICTS,
+    ClaimReport,
+    read_report,
+)
 
 NO_REPORT = "no report yet"
 EXACT = "exact"  # in place of a budget: a calculation
 HEADINGS = ("claim", "verdict", "finding", "evidence")
-STRONG = ("contradicted", "refuted")  # verdicts in bold
+STRONG = (CONTRADICTED, REFUTED)  # verdicts in bold
+UPDATE = "./launch.sh study --list --markdown > experiments/claims.md"  # writes the page of all claims
+HEAD = f"""# All claims
+
+What papers and lectures claim about convolutional networks, by chapter, with our verdicts.
+[Experiments](README.md) has the most striking findings, and explains how claims are tested. A command writes this page:
+
+```
+{UPDATE}
+```"""
+MEANINGS = {
+    HELD: "The claim is true here. The whole interval is beyond the margin, or the number taught is right",
+    EQUAL: "The claim is that there is no difference, and the whole interval is within the margin",
+    CONTRADICTED: "The opposite is true. The whole interval is beyond the margin on the other side",
+    REFUTED: "The effect is absent or too small, one part of the claim is false, or the number taught is wrong",
+    UNDECIDED: "These runs cannot decide, which does not mean that there is no difference",
+    NO_REPORT: "The runs are not complete",
+}
+LEGEND = """## How to read the tables
+
+- **Claim.** The link leads to the report, which has all comparisons, the figure and what was controlled. Without a
+  report, it leads to the study.
+- **Finding.** For a study, the difference between two *arms*, whose names are in quotes. An arm is a config, trained
+  with several seeds. Two arms differ in what the claim is about. If a claim has several comparisons, the table shows
+  the one that matters most, such as the first that failed. For a calculation, it says what is right.
+- **Expected.** What the claim says, with its margin: the smallest difference that counts, fixed before the first run.
+- **Points.** Percentage points: an accuracy of 92 % is 2 points higher than one of 90 %.
+- **Interval.** The confidence interval of the mean difference: 95 %, or 90 % where "equal" is tested.
+- **Effect size.** The mean difference in units of its standard deviation over the seeds. At 1, about five seeds in six
+  show the same direction; at 2, nearly all do.
+- **Evidence.** *Exact* is a calculation without training. A study has three budgets: on two cores, *quick* takes
+  minutes and *standard* 10 minutes to 2 hours; *full* needs a GPU. Each seed is
+  one run of each arm."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,14 +125,19 @@ def _claims(file: pathlib.Path) -> Iterator[Entry]:
         report, budget = found[name]
         page = file.parent / "reports" / f"{file.stem}-{budget}.md"
         finding = report.headline.partition(": ")[2]  # without the verdict
-        yield Entry(claim, file, report.verdict, finding, budget, report.seeds, page)
+        yield Entry(claim, file, report.verdict, finding[:1].upper() + finding[1:], budget, report.seeds, page)
 
 
 def count_verdicts(entries: Sequence[Entry]) -> str:
     """Counts claims by verdict, as in '104 claims: 60 held, 5 equal, 30 refuted, 9 no report yet'."""
     counts = Counter(entry.verdict for entry in entries)
     verdicts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in (*VERDICTS, NO_REPORT) if counts[verdict])
-    return f"{len(entries)} claim{'s' * (len(entries) != 1)}: {verdicts}"
+    return f"{_count(entries)}: {verdicts}"
+
+
+def _count(entries: Sequence[Entry]) -> str:
+    """Returns the number of claims, as in '104 claims'."""
+    return f"{len(entries)} claim{'s' * (len(entries) != 1)}"
 
 
 def by_chapter(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
@@ -106,16 +152,32 @@ def statement(entry: Entry) -> str:
 
 
 def as_markdown(entries: Sequence[Entry]) -> list[str]:
-    """Returns a table for each chapter. Links to reports are relative to the folder of the experiments."""
-    lines = [f"{count_verdicts(entries)}."]
-    for chapter, group in by_chapter(entries).items():
+    """Returns the page of all claims: their number by verdict, the chapters, a legend, and a table for each chapter.
+
+    Links to reports are relative to the folder of the experiments.
+    """
+    counts, chapters = Counter(entry.verdict for entry in entries), by_chapter(entries)
+    verdicts = [[_bold(verdict), str(counts[verdict]), text] for verdict, text in MEANINGS.items() if counts[verdict]]
+    lines = [*HEAD.splitlines(), "", f"{_count(entries)}, by verdict:", ""]
+    lines += tables.as_markdown(_table(("verdict", "claims", "meaning"), verdicts))
+    lines += ["", "## Chapters", "", *map(_chapter_line, chapters, chapters.values()), "", *LEGEND.splitlines()]
+    for chapter, group in chapters.items():
         rows = []
         for entry in group:
             target = f"reports/{entry.report.name}" if entry.report else entry.file.name
-            verdict = f"**{entry.verdict}**" if entry.verdict in STRONG else entry.verdict
-            rows.append([f"[{statement(entry)}]({target})", verdict, entry.finding, entry.evidence])
-        lines += ["", f"### {chapter.capitalize()}", "", *tables.as_markdown(_table(HEADINGS, rows))]
+            rows.append([f"[{statement(entry)}]({target})", _bold(entry.verdict), entry.finding, entry.evidence])
+        lines += ["", f"## {chapter.capitalize()}", "", *tables.as_markdown(_table(HEADINGS, rows))]
     return lines
+
+
+def _chapter_line(chapter: str, entries: Sequence[Entry]) -> str:
+    """Returns the line of a chapter in the list of chapters: a link to its table, with its claims by verdict."""
+    return f"- [{chapter.capitalize()}](#{chapter}), {count_verdicts(entries)}."
+
+
+def _bold(verdict: str) -> str:
+    """Returns a verdict in Markdown, in bold for those of `STRONG`."""
+    return f"**{verdict}**" if verdict in STRONG else verdict
 
 
 def as_csv(entries: Sequence[Entry]) -> list[str]:

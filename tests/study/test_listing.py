@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -12,8 +13,8 @@ import pytest
 
 from cnnjax import cli, config_files
 from cnnjax.errors import InputError
-from cnnjax.study import CHAPTERS, listing
-from cnnjax.study.record import VERDICTS
+from cnnjax.study import CHAPTERS, listing, words
+from cnnjax.study.record import VERDICTS, read_report
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 EXPERIMENTS = ROOT / "experiments"
@@ -69,10 +70,10 @@ def test_a_claim_has_the_verdict_of_its_largest_budget(experiments: pathlib.Path
     assert entries(experiments) == {"one": missing, "wider": missing, "better": missing}  # in the order of the chapters
     write_report(experiments, "standard")  # a plan without verdicts yet
     write_report(experiments, "quick", wider="undecided", better="held")
-    quick = ("undecided", "it is so: quick.", "quick, 3 seeds")
+    quick = ("undecided", "It is so: quick.", "quick, 3 seeds")
     assert entries(experiments) == {"one": missing, "wider": quick, "better": ("held", *quick[1:])}
     write_report(experiments, "standard", wider="contradicted")
-    standard = ("contradicted", "it is so: standard.", "standard, 3 seeds")
+    standard = ("contradicted", "It is so: standard.", "standard, 3 seeds")
     assert entries(experiments) == {"one": missing, "wider": standard, "better": ("held", *quick[1:])}
     assert cli.main(["study", "experiments/ones.py"]) == 0
     assert entries(experiments)["one"] == ("refuted", "It is one.", "exact")
@@ -87,20 +88,23 @@ def test_the_list_as_text_markdown_and_csv(experiments: pathlib.Path, capsys: py
     assert text.startswith("3 claims: 1 contradicted, 1 refuted, 1 no report yet ")
     assert all(word in text for word in ("padding", "One is | two.", "The claim wider.", "quick, 3 seeds", "exact"))
     assert cli.main(["study", "--list", "--markdown"]) == 0
-    assert capsys.readouterr().out.splitlines() == [
-        "3 claims: 1 contradicted, 1 refuted, 1 no report yet.",
-        "",
-        "### Padding",
+    head, _, tables = capsys.readouterr().out.partition("\n## Padding\n")
+    assert head.startswith(f"{listing.HEAD}\n\n3 claims, by verdict:\n\n| verdict | claims | meaning |\n")
+    assert head.endswith(f"\n{listing.LEGEND}\n")
+    rows = [line.split(" | ")[:2] for line in head.splitlines() if line.startswith("| ")]
+    assert rows[2:] == [["| **contradicted**", "1"], ["| **refuted**", "1"], ["| no report yet", "1"]]
+    assert "\n- [Depth](#depth), 2 claims: 1 contradicted, 1 no report yet.\n" in head
+    assert tables.splitlines() == [
         "",
         "| claim | verdict | finding | evidence |",
         "| --- | --- | --- | --- |",
         "| [One is \\| two.](reports/ones.md) | **refuted** | It is one. | exact |",
         "",
-        "### Depth",
+        "## Depth",
         "",
         "| claim | verdict | finding | evidence |",
         "| --- | --- | --- | --- |",
-        "| [The claim wider.](reports/widths-quick.md) | **contradicted** | it is so: quick. | quick, 3 seeds |",
+        "| [The claim wider.](reports/widths-quick.md) | **contradicted** | It is so: quick. | quick, 3 seeds |",
         "| [The claim better.](widths.py) | no report yet |  |  |",
     ]
     assert cli.main(["study", "--list", "--csv", "wid*"]) == 0
@@ -174,26 +178,56 @@ def test_outside_of_a_checkout_the_list_is_that_of_the_package(
     assert capsys.readouterr().out.startswith("3 claims: 1 held, 2 no report yet ")
 
 
-def test_the_page_of_the_experiments_is_up_to_date(tmp_path: pathlib.Path) -> None:
-    """Its table is what the command on it prints, from any folder."""
-    page = (EXPERIMENTS / "README.md").read_text()
-    head, _, claims = page.partition("<!-- claims -->\n")
-    update = "./launch.sh study --list --markdown >> experiments/README.md"
-    assert update in head
+def test_the_page_of_claims_is_up_to_date(tmp_path: pathlib.Path) -> None:
+    """It is what the command on it prints, from any folder."""
+    page = (EXPERIMENTS / "claims.md").read_text()
     command = [sys.executable, "-m", "cnnjax", "study", "--list", "--markdown"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-    assert claims.splitlines() == done.stdout.splitlines(), "bring the table up to date: the page has the command"
-    assert all(f"*{verdict}*" in head for verdict in VERDICTS)
-    titles = [line[4:].lower() for line in claims.splitlines() if line.startswith("### ")]
+    assert page.splitlines() == done.stdout.splitlines(), f"bring the page up to date: {listing.UPDATE}"
+    assert listing.UPDATE in page
+    titles = [line[3:].lower() for line in page.splitlines() if line.startswith("## ")][2:]
     assert titles == [chapter for chapter in CHAPTERS if chapter in titles]
 
 
 def test_every_link_of_the_page_leads_to_a_file() -> None:
-    lines = (EXPERIMENTS / "README.md").read_text().splitlines()
+    lines = (EXPERIMENTS / "claims.md").read_text().splitlines()
     targets = {line.partition("](")[2].partition(")")[0] for line in lines if line.startswith("| [")}
     assert targets
     assert [target for target in targets if not (EXPERIMENTS / target).is_file()] == []
+
+
+def test_the_readme_has_all_verdicts_all_chapters_and_the_command() -> None:
+    page = (EXPERIMENTS / "README.md").read_text()
+    assert f"\n{listing.UPDATE}\n" in page
+    assert all(f"*{verdict}*" in page for verdict in VERDICTS)
+    groups = listing.by_chapter(listing.read_entries(sorted(EXPERIMENTS.glob("*.py"))))
+    links = re.findall(r"\[(\w+)\]\(claims\.md#(\w+)\)[^(]* \((\d+)\)", page)
+    assert links == [(chapter, chapter, str(len(group))) for chapter, group in groups.items()]
+
+
+FINDINGS = re.findall(r"^\d+\. (.*?)(?=^\d+\. |^$)", (EXPERIMENTS / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+
+
+def numbers(text: str) -> set[str]:
+    """The numbers of a text, without those in the targets of its links."""
+    return set(re.findall(r"\d[\d,]*(?:\.\d+)?", re.sub(r"\]\(\S+?\)", "", text)))
+
+
+@pytest.mark.parametrize("finding", FINDINGS, ids=lambda finding: finding.partition("**")[2].partition(".")[0])
+def test_a_finding_of_the_readme_has_the_numbers_of_its_report(finding: str) -> None:
+    text = " ".join(finding.split())
+    (target,) = re.findall(r"\[report\]\((\S+)\.md\)", text)
+    path = EXPERIMENTS / f"{target}.json"
+    assert numbers(text) <= numbers(path.with_suffix(".md").read_text())
+    if not path.stem.startswith("arithmetic_"):
+        found = [finding for claim in read_report(path).claims for finding in claim.findings]
+        quoted = [(words.amount(each, abs(each.difference)), words.evidence(each).split("; ")[0]) for each in found]
+        assert [pair for pair in quoted if all(part in text for part in pair)]
+
+
+def test_the_readme_has_ten_findings() -> None:
+    assert len(FINDINGS) == 10
 
 
 def test_an_unknown_kind_of_file_is_refused(experiments: pathlib.Path) -> None:
