@@ -37,7 +37,7 @@ def test_the_report_has_the_verdict_and_the_numbers(tmp_path: pathlib.Path) -> N
         "| slow | 0.125 ± 0.019 | ",
         "| fast | 0.525 ± 0.019 | ",
         "![mine-quick](mine-quick.png)",
-        "Runs of one seed whose arms",
+        "Runs with the same seed",
         "`the command`",
         "Take another rate.",
         "- a machine; jax 1.0",
