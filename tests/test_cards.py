@@ -63,8 +63,8 @@ def test_a_card_says_what_it_is_how_to_run_it_and_what_came_of_it(path: str) -> 
 
 
 def test_every_data_set_of_a_card_or_study_can_be_built() -> None:
-    how_to = (ROOT / "experiments" / "howto" / "data.md").read_text()
-    buildable = {*DATASETS, *re.findall(r"data build (\w+) --source=", how_to)}
+    how_tos = "".join(path.read_text() for path in (ROOT / "experiments" / "howto").glob("*.md"))
+    buildable = {*DATASETS, *re.findall(r"data build (\w+) --source=", how_tos)}
     studies = [str(path) for path in (ROOT / "experiments").glob("*.py") if "def get_study(" in path.read_text()]
     configs = [config_of(words) for words in TRAIN]
     configs += [arm for path in studies for arm in config_files.read_study(path, "full").arms.values()]

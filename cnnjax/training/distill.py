@@ -6,7 +6,7 @@ The teacher sees the same images as the student, with the same random operations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +19,11 @@ from cnnjax.data.info import DataInfo
 from cnnjax.data.operations import parse_normalization
 from cnnjax.errors import InputError
 from cnnjax.evaluation import scoring
-from cnnjax.spec import Fraction, Positive
+from cnnjax.spec import Fraction, Positive, Range
 from cnnjax.state import Tree
 
 Array = jax.Array
+StepNumber = Annotated[int, Range(0)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Teacher:
 
 
 def distill(
-    folder: str, temperature: Positive = 4.0, weight: Fraction = 0.9, step: str | int = "last"
+    folder: str, temperature: Positive = 4.0, weight: Fraction = 0.9, step: str | StepNumber = "last"
 ) -> DistillConfig:
     """Configures distillation from the run in `folder`; `weight` is the teacher's fraction of the loss.
 

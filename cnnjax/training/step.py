@@ -163,7 +163,7 @@ def _loss(
     aux_loss = sum(loss(aux, rows.targets).mean() for aux in aux_logits)
     total = example_losses.mean() + recipe.config.aux_weight * aux_loss
     floating = [x for x in jax.tree.leaves((rows.inputs, model_state)) if jnp.issubdtype(x.dtype, jnp.inexact)]
-    is_finite = jnp.stack([jnp.isfinite(x).all() for x in floating]).all()
+    is_finite = jnp.array([jnp.isfinite(x).all() for x in floating]).all()
     return total, (model_state, metrics.sums(logits, rows.labels, jnp.where(is_finite, example_losses, jnp.nan)))
 
 

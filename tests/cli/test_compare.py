@@ -34,7 +34,7 @@ def test_runs_without_an_evaluation_are_evaluated_once(
     assert err.splitlines() == [f"evaluating A: {runs[0]}", f"evaluating B: {runs[1]}"]
     assert " 0.05  0.5" in out
     assert "digits test (A step 2, B step 2)" in out
-    assert "A and B have the same " in out
+    assert "A and B classify the same " in out
     assert comparison_tables.CAVEAT in out
     (evaluation,) = (runs[0] / "evaluations").iterdir()
     accuracy = image_scores.read(evaluation).is_correct.mean()

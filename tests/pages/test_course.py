@@ -114,7 +114,7 @@ def test_a_claim_has_its_verdict_numbers_figure_command_and_exercises_in_both_la
     assert korean.all("strong")[0].text == "맞음"
     for document in (english, korean):
         text = document.all("main")[0].text
-        assert all(number in text for number in ("0.086", "0.074", "0.098", "9.5"))
+        assert all(number in text for number in ("8.6", "7.4", "9.8", "9.5"))
         assert document.all("pre")[0].text == "cnnjax study experiments/padding.py --budget=standard"
         assert len(document.all("img")) == len(document.all("table")) == 1
         assert len(document.all("details")) == 2  # what was controlled, and the answer of the exercise
@@ -168,7 +168,7 @@ def test_a_text_that_was_written_for_another_verdict_is_not_shown() -> None:
     changed = dataclasses.replace(measured, written=dataclasses.replace(measured.written, verdict="refuted"))
     assert changed.text(KOREAN).statement
     assert not changed.text(KOREAN).answer
-    assert course.as_row(changed, ENGLISH).answer.text.startswith('The test error is 0.0291 lower with "zeros"')
+    assert course.as_row(changed, ENGLISH).answer.text.startswith('The test error is 2.91 points lower with "zeros"')
 
 
 def test_numbers_have_their_units_in_the_language_of_the_page() -> None:
