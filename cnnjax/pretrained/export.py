@@ -1,5 +1,6 @@
 """Weight files for other libraries: safetensors, and PyTorch's state dicts, written without PyTorch."""
 
+import json
 import pathlib
 import pickle
 import struct
@@ -54,9 +55,18 @@ def write(path: pathlib.Path, arrays: Arrays, described: str = "") -> None:
 
 
 def _write_safetensors(path: pathlib.Path, arrays: Arrays, described: str) -> None:
-    """Writes arrays by name in the safetensors format, with the description in its metadata."""
+    """Writes arrays by name in the safetensors format, with the description in its metadata.
+
+    The same arrays and description give the same bytes.
+    """
     metadata = {"format": "pt"}  # transformers refuses files without it
-    path.write_bytes(save(arrays, metadata=metadata | ({description.KEY: described} if described else {})))
+    content = save(arrays, metadata=metadata | ({description.KEY: described} if described else {}))
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))  # the library's order is random
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the numbers behind it stay aligned
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[end:])
 
 
 _STORAGES = {"float32": "FloatStorage", "float16": "HalfStorage", "float64": "DoubleStorage", "int64": "LongStorage"}

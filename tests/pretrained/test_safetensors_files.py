@@ -11,6 +11,7 @@ import pytest
 import safetensors.numpy
 
 from cnnjax.errors import InputError
+from cnnjax.pretrained import export
 from cnnjax.pretrained.formats import safetensors as reader
 
 
@@ -66,6 +67,19 @@ LIES = {
     "a number": (written({"w": 7}), "its header has no valid 'w'"),
     "a name that controls a terminal": (written({"\x1b[2J" * 99: 7}), r"no valid '\\x1b\[2J"),
 }
+
+
+def test_equal_arrays_and_descriptions_are_equal_files(tmp_path: pathlib.Path) -> None:
+    """The library has a random order of its own for the metadata, another one in each call."""
+    arrays = {"größe": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(3, np.float32)}
+    for i in range(12):
+        export.write(tmp_path / f"{i}.safetensors", arrays, '{"config": "größe"}')
+    (content,) = {path.read_bytes() for path in tmp_path.iterdir()}
+    assert int.from_bytes(content[:8], "little") % 8 == 0
+    found = safetensors.numpy.load(content)
+    assert found.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name], array)
 
 
 @pytest.mark.parametrize("name", LIES)
