@@ -222,8 +222,13 @@ def _as_input_error(where: str, what: str = "config") -> Iterator[None]:
         raise InputError(f"{where} gives no {what}: {kind}{error}") from error
 
 
-def _flag_error(error: Exception, overrides: Sequence[str], flag_names: Iterable[str]) -> InputError:
-    """Returns an InputError for an exception of absl or config_flags about the flags `overrides`."""
+def unknown_flag(
+    overrides: Sequence[str], flag_names: Iterable[str] = ("config", "workdir", "data_dir")
+) -> InputError | None:
+    """Returns the error about the first of `overrides` that is not a flag, with the nearest valid one; None if all are.
+
+    `flag_names` are the flags of the command, except --config.FIELD.
+    """
     for word in overrides:
         name = word.split("=")[0].lstrip("-")
         if name.startswith("config.") and name.removeprefix("config.") not in FIELDS:
@@ -232,5 +237,12 @@ def _flag_error(error: Exception, overrides: Sequence[str], flag_names: Iterable
             if name in FIELDS or name in HINTS:
                 return InputError(f"unknown flag {word!r}; settings are given as --config.{word.lstrip('-')}")
             return InputError(f"unknown flag {word!r}; {nearest(name, flag_names)}")
+    return None
+
+
+def _flag_error(error: Exception, overrides: Sequence[str], flag_names: Iterable[str]) -> InputError:
+    """Returns an InputError for an exception of absl or config_flags about the flags `overrides`."""
+    if unknown := unknown_flag(overrides, flag_names):
+        return unknown
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return InputError(lines[0].removeprefix("flag --"))

@@ -72,6 +72,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     elif args.config:
         values = _read_settings(args.config, rest, values)
     elif not (args.workdir and (pathlib.Path(args.workdir) / "sweep.json").exists()):
+        if unknown := config_files.unknown_flag([word for word in rest if not word.startswith("--space.")]):
+            raise unknown
         raise shared.UsageError(
             "--config=FILE is missing" + (f", and {args.workdir} is not a sweep's folder" if args.workdir else "")
         )

@@ -51,6 +51,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     overrides = shared.take_config_name(args, overrides)
     location = args.config or os.path.join(args.workdir or "", "config.json")
     if args.config is None and not (args.workdir and os.path.exists(location)):
+        if unknown := config_files.unknown_flag(overrides):
+            raise unknown
         not_a_run = f", and {args.workdir} is not a run's folder" if args.workdir else ""
         raise shared.UsageError(
             f"--config=FILE is missing{not_a_run}; a name will do, as in `cnnjax train digits_lenet5`"

@@ -19,6 +19,7 @@ def contents(folder: pathlib.Path) -> dict[str, bytes]:
 WRONG = {
     "command": ("tran", "unknown command 'tran'; did you mean 'train'?"),
     "no config": ("train", "--config=FILE is missing"),
+    "misspelled config": ("train --confg=x", "unknown flag '--confg=x'; did you mean 'config'?"),
     "config name": ("train digit_lenet5", "there is no config 'digit_lenet5'; did you mean 'digits_lenet5'?"),
     "config by name": ("train digits_lenet5 --config.lr 0.1 --config.bach_size 3", "unknown config field 'bach_size'"),
     "config twice": (f"train {DIGITS} digits_lenet5", "unexpected argument 'digits_lenet5'"),

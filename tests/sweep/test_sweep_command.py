@@ -40,6 +40,7 @@ def file(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> str:
     ("arguments", "status", "message"),
     [
         ([], 2, "--config=FILE is missing"),
+        (["--confg=mine.py", "--space.lr=[1]"], 1, "unknown flag '--confg=mine.py'; did you mean 'config'?"),
         (["--workdir=nowhere"], 2, "--config=FILE is missing, and nowhere is not a sweep's folder"),
         (["bets"], 1, "cnnjax sweep 'bets': did you mean 'best'?"),
         (["best"], 2, "--workdir=DIR is missing"),
