@@ -51,8 +51,9 @@ def test_features_are_the_input_of_the_classifier(kind: str, digits_dir: str) ->
 
 
 def test_features_are_computed_once_and_anew_for_other_weights(
-    digits_dir: str, monkeypatch: pytest.MonkeyPatch
+    digits_dir: str, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # the tests' own may be kept from an earlier run
     monkeypatch.setattr("cnnjax.data.split_cache.MIN_SECONDS_TO_CACHE", 0.0)
     passes, collect = [], scoring.collect
     monkeypatch.setattr(scoring, "collect", lambda *args: passes.append(1) or collect(*args))
