@@ -42,15 +42,15 @@ def write_plain_json(path: pathlib.Path, content: Any) -> None:
 
     NaN and infinity, which JSON does not have, become null.
     """
-    write_atomically(path, (json.dumps(_finite(content), indent=2, allow_nan=False) + "\n").encode())
+    write_atomically(path, (json.dumps(finite(content), indent=2, allow_nan=False) + "\n").encode())
 
 
-def _finite(value: Any) -> Any:
-    """Returns a value with None in place of each number in it that is not finite."""
+def finite(value: Any) -> Any:
+    """Returns a value as JSON has it: None for each number in it that is not finite, and lists for tuples."""
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

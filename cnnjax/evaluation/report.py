@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import math
 import pathlib
 import re
 import zlib
@@ -115,8 +114,7 @@ def folder_name(dataset: str, split: str, step: int, **options: str) -> str:
 
 def _to_json(value: Any) -> Any:
     """Converts a numpy scalar to a Python number, and NaN or infinity, which JSON does not have, to None."""
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return sealed.finite(value.item() if isinstance(value, np.generic) else value)
 
 
 def write_csv(path: pathlib.Path, columns: Mapping[str, Iterable]) -> None:

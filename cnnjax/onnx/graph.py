@@ -52,7 +52,7 @@ class Graph:
     Attributes:
       nodes: the operations, each after those whose outputs it takes.
       constants: weights and other arrays by name.
-      tensors: what is known of the input and of all outputs of nodes, by name.
+      tensors: the input and the outputs of all nodes, by name.
       outputs: names of the results.
     """
 

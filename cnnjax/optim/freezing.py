@@ -103,8 +103,8 @@ def freeze_batch_stats(
 ) -> contextlib.AbstractContextManager[Any]:
     """Returns a context in which BatchNorm layers with frozen parameters use, and do not update, running statistics.
 
-    The layers are those of `cnnjax.models.normalization` and of flax.linen. One without parameters of its own rests for
-    good if `freeze` would match its scale and `unfreeze` would not. From the step at which the first parameter of a
+    The layers are those of `cnnjax.models.normalization` and of flax.linen. One without parameters of its own stays
+    frozen if `freeze` would match its scale and `unfreeze` would not. From the step at which the first parameter of a
     layer is unfrozen, the layer uses batch statistics again, because the running ones no longer match the trained
     features. The context changes nothing without `freeze` or with freeze_stats=False. `params` are all parameters;
     `unfreeze_steps` is the result of the function of this name.
@@ -131,28 +131,28 @@ def freeze_batch_stats(
             return call(*args, **kwargs)
         use_running_average = True if first == math.inf else step < first
         if isinstance(module, nn.BatchNorm):
-            return _rest(module, call, args, kwargs, use_running_average)
+            return _call_frozen(module, call, args, kwargs, use_running_average)
         return call(*args, **{**kwargs, "use_running_average": use_running_average})
 
     return nn.intercept_methods(intercept)
 
 
-def _rest(module: nn.BatchNorm, call: Any, args: Any, kwargs: Any, rests: bool | jax.Array) -> Any:
-    """Calls a BatchNorm of flax by its running statistics, and keeps these, where `rests`, which may be traced.
+def _call_frozen(module: nn.BatchNorm, call: Any, args: Any, kwargs: Any, is_frozen: bool | jax.Array) -> Any:
+    """Calls a BatchNorm of flax; where `is_frozen`, which may be traced, it uses and keeps its running statistics.
 
     `call`, `args` and `kwargs` are those of its method. The layer itself takes no traced `use_running_average`.
     """
     variables = module.variables
-    resting = module.clone(parent=None, use_running_average=True)
-    kwargs_of_resting = {name: value for name, value in kwargs.items() if name != "use_running_average"}
-    by_average: Any = resting.apply(variables, *args[:1], **kwargs_of_resting)
-    if rests is True:
+    frozen = module.clone(parent=None, use_running_average=True)
+    frozen_kwargs = {name: value for name, value in kwargs.items() if name != "use_running_average"}
+    by_average: Any = frozen.apply(variables, *args[:1], **frozen_kwargs)
+    if is_frozen is True:
         return by_average
     statistics = dict(variables["batch_stats"])  # a copy: the call updates those of the layer in place
     by_batch = call(*args, **kwargs)
     for name, old in statistics.items():
-        module.put_variable("batch_stats", name, jnp.where(rests, old, module.get_variable("batch_stats", name)))
-    return jnp.where(rests, by_average, by_batch)
+        module.put_variable("batch_stats", name, jnp.where(is_frozen, old, module.get_variable("batch_stats", name)))
+    return jnp.where(is_frozen, by_average, by_batch)
 
 
 def _frozen(freezing: Freezing, params: Tree) -> set[str]:

@@ -79,7 +79,7 @@ class ComparisonPage:
       caveat: what these tests do not say; '' without a test.
       results: table of the results.
       settings: table of the settings and versions that differ.
-      charts: the runs' curves, overlaid.
+      charts: the curves of all runs, one chart per metric.
       classes: table of the classes in which the accuracies differ most; None unless the runs have the same classes.
       disagreements: for the pairs of runs that disagree on most images.
       gap: why there are no images; '' if there are some.

@@ -161,8 +161,8 @@ def fill(template: str, report: ClaimReport | FactReport, words: Words) -> str:
 
 def numbers(finding: Finding, words: Words) -> Numbers:
     """Returns the numbers of a finding as texts."""
-    sentences, known = words.sentences, math.isfinite(finding.difference)
-    size = amount(finding, abs(finding.difference), words) if known else "-"
+    sentences = words.sentences
+    size = amount(finding, abs(finding.difference), words) if math.isfinite(finding.difference) else "-"
     effect = study_words.effect(finding)
     between = interval_of_size(finding, words)
     seeds = sentences["seeds"].format(seeds=finding.seeds)

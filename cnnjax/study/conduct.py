@@ -22,10 +22,8 @@ from cnnjax.study.progress import Progress
 
 VERSIONS = ("processor", "devices", "python", "jax", "cnnjax")  # of a run, in a table of results
 RUN_COLUMNS = (*VERSIONS, "hours", "config")  # of its CSV file
-MEASURED = (
-    "measured.json"  # in a run's folder: the result of the study's `measure`, and `Study.digest` as `MEASURED_BY`
-)
-MEASURED_BY = "study_digest"
+MEASURED = "measured.json"  # in a run's folder: the result of the study's `measure`
+MEASURED_BY = "study_digest"  # its entry with the `Study.digest` of that time
 NEW_FIELDS = ("init_match", "matmul_precision")  # config fields that earlier versions do not have
 FORMER_NAMES = {new: old for old, new in ALIASES.items()}  # of config fields
 

@@ -54,8 +54,7 @@ LEGEND = """## How to read the tables
 - **Effect size.** The mean difference in units of its standard deviation over the seeds. At 1, about five seeds in six
   show the same direction; at 2, nearly all do.
 - **Evidence.** *Exact* is a calculation without training. A study has three budgets: on two cores, *quick* takes
-  minutes and *standard* 10 minutes to 2 hours; *full* needs a GPU. Each seed is
-  one run of each arm."""
+  minutes and *standard* 10 minutes to 2 hours; *full* needs a GPU. Each seed is one run of each arm."""
 
 
 @dataclasses.dataclass(frozen=True)

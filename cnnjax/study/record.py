@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from cnnjax import sealed
 from cnnjax.errors import InputError
 from cnnjax.runs import workdir
 from cnnjax.study import Comparison
@@ -122,7 +123,7 @@ class StudyReport:
 
 def write_report(path: pathlib.Path, report: StudyReport) -> None:
     """Writes a study's record. Unknown bounds and effects are null in the file."""
-    text = json.dumps(_plain(dataclasses.asdict(report)), indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(sealed.finite(dataclasses.asdict(report)), indent=1, ensure_ascii=False, allow_nan=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     workdir.write_atomically(path, f"{text}\n".encode(errors="surrogateescape"))
 
@@ -140,15 +141,6 @@ def read_report(path: pathlib.Path) -> StudyReport:
         raise InputError(f"{path}: no such file") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is damaged ({error}); remove it, and `cnnjax study` rewrites it") from error
-
-
-def _plain(value: Any) -> Any:
-    """Returns a value as JSON has it: null for numbers that are not finite, and lists for tuples."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _comparisons(rows: list[dict[str, Any]]) -> tuple[Comparison, ...]:
