@@ -136,7 +136,7 @@ def file_options(args: argparse.Namespace) -> "FileOptions":
 
     names = ("like", "model", "normalize", "classes", "match")
     if not args.init and (given := [name for name in names if getattr(args, name)]):
-        raise InputError(f"--{given[0]} describes a weight file: pass it as --init=FILE")
+        raise InputError(f"--{given[0]} describes a weight file: also pass that file, as --init=FILE")
     return FileOptions(preprocess=args.preprocess, **{name: getattr(args, name) for name in names})
 
 

@@ -152,7 +152,7 @@ def _choose_arms(args: argparse.Namespace, study: "Study", before: "sequence.Res
     if study.claims:
         raise InputError("--arms is for a table of results: the claims of a study need all of its arms")
     if args.report_only:
-        raise InputError("--arms trains runs, --report_only trains none: pass only one")
+        raise InputError("--arms starts training, --report_only does not train: pass only one of them")
     if not (arms := matching(args.arms, study.arms)):
         raise unknown("arm", args.arms, study.arms)
     return arms

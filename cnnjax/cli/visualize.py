@@ -1,4 +1,4 @@
-"""`cnnjax visualize`: draws what a network contains and what it sees in images."""
+"""`cnnjax visualize`: draws a network's filters, feature maps and explanations."""
 
 import argparse
 import dataclasses

@@ -117,7 +117,7 @@ class Numbers:
 
 
 def read(path: pathlib.Path) -> Chapter:
-    """Reads a file of texts; none if it does not exist. Raises InputError if it is not valid."""
+    """Reads a chapter's texts; a file that does not exist has none. Raises InputError if it is not valid."""
     if not path.is_file():
         return Chapter({}, {})
     try:

@@ -97,5 +97,5 @@ def choose_prefix(prefixes: list[str]) -> str:
     plain = [prefix for prefix in prefixes if not state_dicts.is_ema(prefix)] or prefixes
     if len(plain) > 1:
         shown = ", ".join(f"#{prefix.removesuffix('.')}" for prefix in plain)
-        raise InputError(f"the file has weights under several prefixes: append one of {shown} to its name")
+        raise InputError(f"the file has weights under several prefixes: choose one of {shown} by FILE#NAME")
     return plain[0]

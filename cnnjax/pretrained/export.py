@@ -55,7 +55,7 @@ def write(path: pathlib.Path, arrays: Arrays, described: str = "") -> None:
 
 
 def _write_safetensors(path: pathlib.Path, arrays: Arrays, described: str) -> None:
-    """Writes arrays by name in the safetensors format, with the description in its metadata.
+    """Writes arrays by name as a safetensors file, with `described` in its metadata (see `write`).
 
     The same arrays and description give the same bytes.
     """

@@ -244,7 +244,7 @@ def test_a_file_is_evaluated_probed_and_exported(digits_dir: str, tmp_path: path
 def test_what_describes_a_file_is_an_error_for_a_run(capsys: Any) -> None:
     for flag in ("--model=lenet5", "--normalize=none", "--classes=a", "--match=order", "--like=x"):
         assert main(["predict", "--workdir=runs/none", flag, "x.png"]) == 1
-        assert "describes a weight file: pass it as --init=FILE" in capsys.readouterr().err
+        assert "describes a weight file: also pass that file, as --init=FILE" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------------------------------- names that people leave
@@ -310,7 +310,7 @@ def test_averaged_weights_among_others_are_named_and_can_be_chosen(theirs: Array
 
 def test_two_networks_in_a_file_have_to_be_chosen_from(theirs: Arrays, tmp_path: pathlib.Path) -> None:
     path = write(tmp_path, prefixed("left.", theirs) | prefixed("right.", theirs))
-    with pytest.raises(InputError, match="under several prefixes: append one of #left, #right"):
+    with pytest.raises(InputError, match="under several prefixes: choose one of #left, #right by FILE#NAME"):
         variables_of(path)
     assert variables_of(f"{path}#right")
 

@@ -164,7 +164,7 @@ def test_rows_are_brought_up_to_date_one_by_one(tmp_path: pathlib.Path, monkeypa
     for flags, message in (
         (["--arms=smal"], None),
         (["--arms=big"], "error: unknown arm 'big'; valid: small, small too, x"),
-        (["--arms=x", "--report_only"], "error: --arms trains runs, --report_only trains none"),
+        (["--arms=x", "--report_only"], "error: --arms starts training, --report_only does not train"),
     ):
         assert cli.main([*words, *flags]) == int(message is not None)
         assert (message or "") in capsys.readouterr().err

@@ -84,7 +84,7 @@ def choose(names: Sequence[str], key: str = "") -> str:
     ranks = {name: _rank(name) for name in names}
     best = [name for name in names if ranks[name] == min(ranks.values())]
     if len(best) > 1:
-        raise InputError(f"holds {len(names)} sets of weights: append one of {_shown(names)} to the file's name")
+        raise InputError(f"holds {len(names)} sets of weights: choose one of {_shown(names)} by FILE#NAME")
     return best[0]
 
 
