@@ -153,15 +153,16 @@ def start(
     data_dir: str,
     devices: int = 1,
     before: tuple[str, ...] | None = None,
+    flags: tuple[str, ...] = (),
     **env: str,
 ) -> subprocess.Popen:
-    """Starts `cnnjax train` in a process, with further environment variables.
+    """Starts `cnnjax train` in a process, with further flags and environment variables.
 
     `before` is a command that takes that of the training as its arguments.
     """
     path = folder.with_name(folder.name + "-config.json")
     path.write_text(json.dumps(dataclasses.asdict(config)))
-    arguments = ["train", f"--config={path}", f"--workdir={folder}", f"--data_dir={data_dir}"]
+    arguments = ["train", f"--config={path}", f"--workdir={folder}", f"--data_dir={data_dir}", *flags]
     return subprocess.Popen(
         [*(before or ()), sys.executable, "-m", "cnnjax", *arguments],
         cwd=ROOT,

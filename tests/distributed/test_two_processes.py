@@ -26,13 +26,17 @@ def several(
     digits_dir: str,
     devices: int = 1,
     before: Sequence[tuple[str, ...]] = ((), ()),
+    flags: tuple[str, ...] = (),
 ) -> list[subprocess.Popen]:
     """Starts two processes of one run, without a launcher."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
     env: dict[str, Any] = {"JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "JAX_NUM_PROCESSES": "2"}
-    return [tiny.start(config, folder, digits_dir, devices, before[i], **env, JAX_PROCESS_ID=str(i)) for i in range(2)]
+    return [
+        tiny.start(config, folder, digits_dir, devices, before[i], flags, **env, JAX_PROCESS_ID=str(i))
+        for i in range(2)
+    ]
 
 
 def first(code: str) -> tuple[str, ...]:
@@ -141,6 +145,24 @@ def test_without_one_of_its_processes_a_run_ends_and_can_go_on(
     status, out, err = tiny.wait(tiny.start(config, tmp_path, digits_dir))
     assert (status, err) == (0, "")
     assert "resuming from step " in out
+
+
+@pytest.mark.slow
+def test_two_processes_write_one_page_while_they_train(digits_dir: str, tmp_path: pathlib.Path) -> None:
+    config = tiny.config(val_split="", duration="60 steps", checkpoint_every="20 steps", log_every="20 steps")
+    quick = "from cnnjax.distributed import processes; processes.HEARTBEAT_SECONDS = 10"
+    live = f"{quick}; from cnnjax.pages import run; run.LIVE_SECONDS = 0"
+    page, flags = tmp_path / "run" / "report.html", ("--report",)
+    killed = first(f"{live}; {signal_itself(50, signal.SIGKILL)}")
+    for process in several(config, tmp_path / "run", digits_dir, before=(killed, first(live)), flags=flags):
+        tiny.wait(process)
+    assert '<meta http-equiv="refresh"' in page.read_text()  # written after step 40, in the middle of the run
+    assert "step 40 of 60" in page.read_text()
+    results = [tiny.wait(process) for process in several(config, tmp_path / "run", digits_dir, flags=flags)]
+    assert [(status, err) for status, _, err in results] == [(0, "")] * 2
+    assert f"the page is {page}" in results[0][1].replace("\n", " ")
+    assert said(results[1][1]) == []
+    assert '<meta http-equiv="refresh"' not in page.read_text()
 
 
 @pytest.mark.slow
