@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cnnjax.errors import InputError
-from cnnjax.models import MODELS, create_model, layers
+from cnnjax.models import MODELS, blocks, create_model, layers
 from cnnjax.models.blocks import TiledConv
 from cnnjax.models.normalization import spatial_response_norm
 from cnnjax.summarize.receptive_field import ReceptiveField
@@ -172,7 +172,7 @@ def test_windows_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    "gate", [lambda x: layers.SqueezeExcite(nn.Dense, 2)(x), lambda x: nn.GroupNorm(2)(x)], ids=["se", "group_norm"]
+    "gate", [lambda x: blocks.SqueezeExcite(nn.Dense, 2)(x), lambda x: nn.GroupNorm(2)(x)], ids=["se", "group_norm"]
 )
 def test_a_mean_over_all_positions_makes_the_field_global_and_keeps_the_window(gate: Any) -> None:
     conv = functools.partial(layers.conv, 4, 3)

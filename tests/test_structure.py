@@ -85,10 +85,11 @@ def test_what_families_share_imports_nothing_else_of_ours() -> None:
     expected = {
         "models.layers": layers,
         "models.normalization": {"cnnjax.ops.batch_norm", "cnnjax.ops.pooling"},
-        "models.blocks": {"cnnjax.models.layers"},
+        "models.blocks": {"cnnjax.models.layers", "cnnjax.ops.concatenation"},
         "ops.convolution": native,
         "ops.pooling": native,
         "ops.batch_norm": native - {"cnnjax.ops.partitioning"},
+        "ops.concatenation": {"cnnjax.ops.primitive"},
         "ops.partitioning": {"cnnjax.ops.primitive"},
         "ops.primitive": {"cnnjax.ops.onednn"},
         "ops.onednn": {"cnnjax.ops.compiler"},

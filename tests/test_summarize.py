@@ -14,7 +14,7 @@ from flax import linen as nn
 
 from cnnjax import cli, summarize, tables
 from cnnjax.errors import InputError
-from cnnjax.models import MODELS, create_model, layers
+from cnnjax.models import MODELS, blocks, create_model, layers
 from cnnjax.models.network import Network
 from cnnjax.models.normalization import local_response_norm
 
@@ -137,7 +137,7 @@ def test_the_field_of_branches_is_the_largest() -> None:
 
 def test_a_gate_of_the_whole_image_does_not_change_the_field() -> None:
     def net(x: jax.Array) -> jax.Array:
-        x = layers.SqueezeExcite(nn.Dense, 2, name="se")(layers.conv(4, 3, name="a")(x))
+        x = blocks.SqueezeExcite(nn.Dense, 2, name="se")(layers.conv(4, 3, name="a")(x))
         return layers.conv(4, 3, name="b")(x)
 
     rows = {row.name: row for row in of(net, (9, 9, 1))}

@@ -15,7 +15,7 @@ from flax import linen as nn
 from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 
-from cnnjax.models.layers import convolve, lecun_normal, max_pool
+from cnnjax.models.layers import add_bias, convolve, lecun_normal, max_pool
 from cnnjax.models.network import INITIALIZERS, Network, Variant, field
 
 PATCH_SIZE = 2  # side of the whitened patches
@@ -67,8 +67,7 @@ class Whitening(nn.Module):
         shape = (PATCH_SIZE, PATCH_SIZE, x.shape[-1], 2 * PATCH_SIZE**2 * x.shape[-1])
         kernel = self.variable("constants", "kernel", lambda: lecun_normal(self.make_rng("params"), shape)).value
         bias = self.param("bias", nn.initializers.zeros, shape[-1:], jnp.float32)
-        x, kernel, bias = (value.astype(self.dtype) for value in (x, kernel, bias))
-        return convolve(x, kernel) + bias.reshape(1, 1, 1, -1)
+        return add_bias(convolve(x.astype(self.dtype), kernel.astype(self.dtype)), bias)
 
 
 class Airbench(Network):

@@ -1,4 +1,4 @@
-"""Building blocks that families share: layer constructors, convolution blocks, Inception modules, residual helpers."""
+"""Building blocks that families share: layer constructors, blocks of convolutions, Inception modules, helpers."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,7 +10,8 @@ from flax import linen as nn
 from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 
-from cnnjax.models.layers import SqueezeExcite, StochasticDepth, avg_pool, conv, global_avg_pool, lecun_normal
+from cnnjax.models.layers import avg_pool, conv, global_avg_pool, lecun_normal
+from cnnjax.ops.concatenation import concatenate as concatenate
 
 
 class Layers(NamedTuple):
@@ -18,7 +19,7 @@ class Layers(NamedTuple):
 
     Attributes:
       conv: `cnnjax.models.layers.conv`, whose default has no bias with norm='batch' or 'group', as the norm has a bias.
-      dense: flax.linen.Dense(features, name=...): acts on the last axis, so also at every position of feature maps.
+      dense: `cnnjax.models.layers.Dense`, which acts on the last axis, so also at every position of feature maps.
       norm: norm(name=..., scale_init=...) builds the normalization layer; the identity for norm='none' and 'lrn'.
       norm_act: as `norm`, then the activation function: faster than one after the other for 'batch' and 'relu'.
       lrn: local response normalization; the identity unless norm='lrn'.
@@ -35,6 +36,42 @@ class Layers(NamedTuple):
     act: Callable[[jax.Array], jax.Array]
     dropout: Callable[[jax.Array], jax.Array]
     train: bool
+
+
+class StochasticDepth(nn.Module):
+    """Stochastic depth ("drop path"): in training, zeroes x for an example with probability `rate`.
+
+    The other examples are divided by 1 - rate. With `deterministic`, x is returned unchanged. In the paper, whole
+    batches are dropped, and the branch is scaled in evaluation instead (Huang, Sun, Liu, Sedra, Weinberger: Deep
+    Networks with Stochastic Depth. ECCV 2016, sec. 3).
+    """
+
+    rate: float
+    deterministic: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return nn.Dropout(self.rate, broadcast_dims=tuple(range(1, x.ndim)), deterministic=self.deterministic)(x)
+
+
+class SqueezeExcite(nn.Module):
+    """Squeeze-and-excitation: channel attention from global average pooling (Hu, Shen, Sun: CVPR 2018, sec. 3.2).
+
+    Multiplies each channel by a sigmoid gate, computed by two fully connected layers with biases. The hidden one has
+    channels / `ratio` units, at least 1. `dense` is the network's constructor `Layers.dense`.
+    """
+
+    dense: Callable[..., nn.Module]
+    ratio: int = 16
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        channels = x.shape[-1]
+        gate = self.dense(max(1, channels // self.ratio), name="squeeze")(global_avg_pool(x))
+        gate = self.dense(channels, name="excite")(nn.relu(gate))
+        gate = nn.sigmoid(gate)[:, None, None, :]
+        wide = jnp.promote_types(x.dtype, jnp.float32)  # in which the gradient of the gate is summed
+        return (x * gate.astype(wide)).astype(x.dtype)
 
 
 def identity(x: jax.Array) -> jax.Array:
@@ -190,7 +227,7 @@ class Branches(nn.Module):
                 else:
                     y = Branches(self.layers, step, self.pool, name=name)(y)
             outputs.append(y)
-        return squeeze_excite(jnp.concatenate(outputs, axis=-1), self.layers, self.se)
+        return squeeze_excite(concatenate(outputs), self.layers, self.se)
 
 
 class AuxHead(nn.Module):

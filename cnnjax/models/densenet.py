@@ -7,10 +7,9 @@ and Table 2 (CIFAR).
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
-from cnnjax.models.blocks import Layers, remat_if
+from cnnjax.models.blocks import Layers, concatenate, remat_if
 from cnnjax.models.layers import avg_pool, max_pool
 from cnnjax.models.network import Network, Variant, field
 
@@ -23,7 +22,8 @@ def _dropout(layers: Layers, rate: float) -> nn.Dropout:
 class Layer(nn.Module):
     """Dense layer: norm, activation, and 3x3 convolution to `growth_rate` channels (DenseNet-B adds a 1x1 before).
 
-    It is called with the list of the block's input and the outputs of its earlier layers, and concatenates them.
+    It is called with a list of arrays that, concatenated, are the block's input and the outputs of its earlier layers.
+    It returns such a list for the next layer, to which its own output is added.
 
     Attributes:
       layers: the network's layer constructors.
@@ -31,23 +31,26 @@ class Layer(nn.Module):
       bottleneck: adds norm, activation and 1x1 convolution to 4 * growth_rate channels before the 3x3 convolution's
           norm.
       dropout: dropout probability after each convolution.
+      shares: returns its inputs concatenated, so that each array is copied once per layer. Without, they are returned
+          as they are: remat then keeps no copies, and memory is linear in depth, not quadratic.
     """
 
     layers: Layers
     growth_rate: int
     bottleneck: bool
     dropout: float
+    shares: bool
 
     @nn.compact
-    def __call__(self, inputs: list[jax.Array]) -> jax.Array:
-        layers = self.layers
-        # Concatenated inside, so that remat does not keep the copies: memory is linear in depth, not quadratic.
-        x = layers.norm_act(name="norm1")(jnp.concatenate(inputs, axis=-1))
+    def __call__(self, inputs: list[jax.Array]) -> list[jax.Array]:
+        layers, shared = self.layers, concatenate(inputs)
+        x = layers.norm_act(name="norm1")(shared)
         if self.bottleneck:
             x = _dropout(layers, self.dropout)(layers.conv(4 * self.growth_rate, 1, name="conv1")(x))
             x = layers.norm_act(name="norm2")(x)
         name = "conv2" if self.bottleneck else "conv1"
-        return _dropout(layers, self.dropout)(layers.conv(self.growth_rate, 3, name=name)(x))
+        x = _dropout(layers, self.dropout)(layers.conv(self.growth_rate, 3, name=name)(x))
+        return [shared, x] if self.shares else [*inputs, x]
 
 
 class Transition(nn.Module):
@@ -108,10 +111,10 @@ class DenseNet(Network):
             if block > 1:
                 options = max(1, int(x.shape[-1] * self.compression)), self.block_dropout
                 x = features[f"trans{block - 1}"] = Transition(layers, *options, name=f"trans{block - 1}")(x)
-            outputs, options = [x], (self.growth_rate, self.bottleneck, self.block_dropout)
+            outputs, options = [x], (self.growth_rate, self.bottleneck, self.block_dropout, not self.remat)
             for i in range(1, size + 1):
-                outputs.append(layer(layers, *options, name=f"block{block}_layer{i}")(outputs))
-            x = features[f"block{block}"] = jnp.concatenate(outputs, axis=-1)
+                outputs = layer(layers, *options, name=f"block{block}_layer{i}")(outputs)
+            x = features[f"block{block}"] = concatenate(outputs)
         x = features["last"] = layers.norm_act(name="last_norm")(x)
         if self.features_only:
             return features

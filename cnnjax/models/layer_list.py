@@ -137,7 +137,7 @@ def flatten(x: jax.Array, context: Context) -> jax.Array:
 def dense(x: jax.Array, context: Context, features: int = 0, bias: bool = True) -> jax.Array:
     """Fully connected layer, which flattens feature maps; `features` 0, for the last one, is the number of classes."""
     options = {"kernel_init": context.kernel_init, "dtype": context.dtype, "use_bias": bias, "name": context.name}
-    return (FullyConnected if x.ndim == 4 else layers.dense)(features, **options)(x)
+    return (FullyConnected if x.ndim == 4 else layers.Dense)(features, **options)(x)
 
 
 def dropout(x: jax.Array, context: Context, rate: float = 0.5) -> jax.Array:
@@ -176,7 +176,7 @@ def lrn(
 
 def prelu(x: jax.Array, context: Context) -> jax.Array:
     """ReLU with a learned slope per channel for negative values, initially 0.25."""
-    return layers.PReLU(x.dtype, name=context.name)(x)
+    return layers.PReLU(name=context.name)(x)
 
 
 def leaky_relu(x: jax.Array, context: Context, slope: float = 0.01) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Layers that families share: initializers, convolutions, pooling, activations, regularization, fully connected.
+"""Layers that families share: initializers, convolutions, pooling, activations, fully connected.
 
 Images and feature maps are [batch, height, width, channels].
 """
@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax import lax
 from jax.nn.initializers import Initializer
 from jax.typing import ArrayLike, DTypeLike
 
 from cnnjax.ops import pooling
-from cnnjax.ops.convolution import convolution, dot_general
+from cnnjax.ops.convolution import convolution, matmul
 
 Value = TypeVar("Value")
 
@@ -85,15 +86,13 @@ def convolve(
     ceil: bool = False,
     rhs_dilation: Sequence[int] | None = None,
     feature_group_count: int = 1,
-    **defaults: Any,
 ) -> jax.Array:
     """Convolves images NHWC with kernels HWIO; the function that every network's convolutions call.
 
     Pairs are (rows, columns). `padding` is ((top, bottom), (left, right)) in pixels, or 'SAME' as in TensorFlow.
     `padding_mode` 'zeros' pads with zeros, 'edge' repeats the border pixels, 'reflect' mirrors the image at them. With
     `ceil` an incomplete last window is kept, and what it lacks is padded. `rhs_dilation` dilates the kernel; None means
-    (1, 1). `defaults`, the other arguments that flax.linen.Conv passes, is ignored. Raises ValueError if the kernel is
-    larger than the padded images.
+    (1, 1). Raises ValueError if the kernel is larger than the padded images.
     """
     dilation = rhs_dilation or (1, 1)
     windows = [(size - 1) * gap + 1 for size, gap in zip(kernel.shape[:2], dilation, strict=True)]
@@ -105,6 +104,51 @@ def convolve(
         x = jnp.pad(x, ((0, 0), *map(tuple, padding), (0, 0)), mode=PADDING_MODES[padding_mode])
         padding = ((0, 0), (0, 0))
     return convolution(x, kernel, strides, padding, dilation, feature_group_count)
+
+
+def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
+    """Adds a float32 `bias` [C] to y [..., C], in the dtype of y.
+
+    Added in bfloat16, the gradient of the bias, a sum over examples and positions, would be rounded after each term.
+    """
+    return (y + lax.expand_dims(bias, range(y.ndim - 1))).astype(y.dtype)
+
+
+class Conv(nn.Conv):
+    """Convolution of images [N, H, W, C], built by `conv`; its bias is added by `add_bias`.
+
+    It is a flax.linen.Conv for what looks for one. Fields that `conv` does not set are not read.
+    """
+
+    kernel_size: Any
+    conv_general_dilated: Any = convolve
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        shape = (*self.kernel_size, inputs.shape[-1] // self.feature_group_count, self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        y = self.conv_general_dilated(
+            inputs.astype(self.dtype), kernel.astype(self.dtype), self.strides, self.padding,
+            rhs_dilation=self.kernel_dilation, feature_group_count=self.feature_group_count,
+        )  # fmt: skip
+        return add_bias(y, self.param("bias", self.bias_init, shape[-1:], jnp.float32)) if self.use_bias else y
+
+
+class Dense(nn.Dense):
+    """Fully connected layer: [..., C] -> [..., features]; its bias is added by `add_bias`.
+
+    It is a flax.linen.Dense for what looks for one. The fields `precision`, `promote_dtype` and `dot_general` are not
+    read.
+    """
+
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        shape = (inputs.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        y = matmul(inputs.astype(self.dtype), kernel.astype(self.dtype))
+        return add_bias(y, self.param("bias", self.bias_init, shape[-1:], jnp.float32)) if self.use_bias else y
 
 
 def conv(
@@ -123,7 +167,7 @@ def conv(
     dtype: DTypeLike = jnp.float32,
     name: str | None = None,
 ) -> nn.Conv:
-    """Builds the convolution layer of every network: flax.linen.Conv over `convolve`.
+    """Builds the convolution layer of every network: `Conv` over `convolve`.
 
     `padding` is in pixels on both sides, one number or (rows, columns); None pads by half the kernel. `padding_mode` is
     a key of PADDING_MODES, as in `convolve`. With `ceil` the output size is rounded up: the last window may be
@@ -135,12 +179,12 @@ def conv(
         padding = (dilation * (size[0] - 1) + 1) // 2, (dilation * (size[1] - 1) + 1) // 2
     elif isinstance(padding, int):
         padding = (padding, padding)
-    return nn.Conv(
+    return Conv(
         features,
         size,
         strides=(stride, stride),
         padding=padding if isinstance(padding, str) else [(pad, pad) for pad in padding],
-        kernel_dilation=dilation,
+        kernel_dilation=(dilation, dilation),
         feature_group_count=groups,
         use_bias=use_bias,
         kernel_init=kernel_init,
@@ -223,25 +267,23 @@ def gelu(x: jax.Array) -> jax.Array:
 @jax.jit
 def prelu(x: jax.Array, slope: jax.Array) -> jax.Array:
     """Returns x where it is >= 0, else slope * x. `slope` broadcasts against x (He et al. 2015, eq. 1)."""
-    return jnp.where(x >= 0, x, x * slope)
+    return jnp.where(x >= 0, x, (x * slope).astype(x.dtype))
 
 
 class PReLU(nn.Module):
     """ReLU with a learned slope per channel for negative values, initially 0.25 (He et al. 2015, sec. 2.1)."""
 
-    dtype: DTypeLike = jnp.float32
-
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         slope = self.param("slope", nn.initializers.constant(0.25), x.shape[-1:], jnp.float32)
-        return prelu(x, slope.astype(self.dtype).reshape((1,) * (x.ndim - 1) + (-1,)))
+        return prelu(x, lax.expand_dims(slope, range(x.ndim - 1)))
 
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": jax.nn.relu,
     "relu6": jax.nn.relu6,
     "leaky_relu": jax.nn.leaky_relu,
-    "prelu": lambda x: PReLU(x.dtype)(x),
+    "prelu": lambda x: PReLU()(x),
     "elu": jax.nn.elu,
     "selu": jax.nn.selu,
     "swish": jax.nn.silu,
@@ -269,44 +311,6 @@ def activation(name: str) -> Callable[[jax.Array], jax.Array]:
     return lookup("activation", name, ACTIVATIONS)
 
 
-class StochasticDepth(nn.Module):
-    """Stochastic depth ("drop path"): in training, zeroes x for an example with probability `rate`.
-
-    The other examples are divided by 1 - rate. With `deterministic`, x is returned unchanged. In the paper, whole
-    batches are dropped, and the branch is scaled in evaluation instead (Huang, Sun, Liu, Sedra, Weinberger: Deep
-    Networks with Stochastic Depth. ECCV 2016, sec. 3).
-    """
-
-    rate: float
-    deterministic: bool
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return nn.Dropout(self.rate, broadcast_dims=tuple(range(1, x.ndim)), deterministic=self.deterministic)(x)
-
-
-class SqueezeExcite(nn.Module):
-    """Squeeze-and-excitation: channel attention from global average pooling (Hu, Shen, Sun: CVPR 2018, sec. 3.2).
-
-    Multiplies each channel by a sigmoid gate, computed by two fully connected layers with biases. The hidden one has
-    channels / `ratio` units, at least 1. `dense` is the network's constructor `Layers.dense`.
-    """
-
-    dense: Callable[..., nn.Module]
-    ratio: int = 16
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        channels = x.shape[-1]
-        gate = self.dense(max(1, channels // self.ratio), name="squeeze")(global_avg_pool(x))
-        gate = self.dense(channels, name="excite")(nn.relu(gate))
-        return x * nn.sigmoid(gate)[:, None, None, :]
-
-
-# The fully connected layer of every network, on rows [batch, channels].
-dense = partial(nn.Dense, dot_general=dot_general)
-
-
 class FullyConnected(nn.Module):
     """Fully connected layer on feature maps, which can also slide over larger feature maps with the same weights.
 
@@ -330,8 +334,7 @@ class FullyConnected(nn.Module):
         if self.window:
             y = convolve(x, kernel.reshape(*size, x.shape[-1], -1))
         else:
-            y = dot_general(x.reshape(x.shape[0], -1), kernel, (((1,), (0,)), ((), ())))
+            y = matmul(x.reshape(x.shape[0], -1), kernel)
         if not self.use_bias:
             return y
-        bias = self.param("bias", self.bias_init, (self.features,), jnp.float32).astype(self.dtype)
-        return y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
+        return add_bias(y, self.param("bias", self.bias_init, (self.features,), jnp.float32))

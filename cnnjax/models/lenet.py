@@ -11,7 +11,7 @@ from flax import linen as nn
 from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 
-from cnnjax.models.layers import avg_pool, conv, convolve, max_pool, scaled_tanh, uniform
+from cnnjax.models.layers import Dense, add_bias, avg_pool, conv, convolve, max_pool, scaled_tanh, uniform
 from cnnjax.models.network import Network, Variant, field
 
 POOLS = {"max": max_pool, "average": avg_pool}
@@ -122,10 +122,10 @@ class SubSampling(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        coefficient = self.param("coefficient", _by_fan_in(4), x.shape[-1:], jnp.float32).astype(self.dtype)
-        bias = self.param("bias", _by_fan_in(4), x.shape[-1:], jnp.float32).astype(self.dtype)
+        coefficient = self.param("coefficient", _by_fan_in(4), x.shape[-1:], jnp.float32)
+        bias = self.param("bias", _by_fan_in(4), x.shape[-1:], jnp.float32)
         sums = 4 * avg_pool(x.astype(self.dtype), 2)
-        return sums * coefficient.reshape(1, 1, 1, -1) + bias.reshape(1, 1, 1, -1)
+        return add_bias((sums * coefficient.reshape(1, 1, 1, -1)).astype(self.dtype), bias)
 
 
 class TableConv(nn.Module):
@@ -145,7 +145,7 @@ class TableConv(nn.Module):
         kernel = self.param("kernel", init, (5, 5, len(targets)), jnp.float32)
         bias = self.param("bias", _by_fan_in(inputs), (len(TABLE),), jnp.float32)
         dense = jnp.zeros((5, 5, 6, len(TABLE)), self.dtype).at[:, :, sources, targets].set(kernel.astype(self.dtype))
-        return convolve(x.astype(self.dtype), dense) + bias.astype(self.dtype).reshape(1, 1, 1, -1)
+        return add_bias(convolve(x.astype(self.dtype), dense), bias)
 
 
 class LeNet5Original(nn.Module):
@@ -190,7 +190,7 @@ class LeNet5Original(nn.Module):
         if self.features_only:
             return features
         x = x.reshape(x.shape[0], 120)
-        f6 = nn.Dense(84, kernel_init=_by_fan_in(120), bias_init=_by_fan_in(120), dtype=self.dtype, name="f6")
+        f6 = Dense(84, kernel_init=_by_fan_in(120), bias_init=_by_fan_in(120), dtype=self.dtype, name="f6")
         # Always float32: distances reach hundreds, and small differences between them decide.
         x = scaled_tanh(f6(x)).astype(jnp.float32)
         return -jnp.sum((x[:, None, :] - codes()[None]) ** 2, axis=-1)

@@ -7,10 +7,9 @@ are from sec. 6. Version 1.1 is from the authors' code: equally accurate with 2.
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
-from cnnjax.models.blocks import ConvNormAct, Layers
+from cnnjax.models.blocks import ConvNormAct, Layers, concatenate
 from cnnjax.models.layers import max_pool
 from cnnjax.models.network import Network, Variant, field
 
@@ -39,7 +38,7 @@ class Fire(nn.Module):
         y = ConvNormAct(self.layers, self.squeeze, name="squeeze")(x)
         expand1x1 = ConvNormAct(self.layers, expand, name="expand1x1")(y)
         expand3x3 = ConvNormAct(self.layers, expand, 3, name="expand3x3")(y)
-        y = jnp.concatenate([expand1x1, expand3x3], axis=-1)
+        y = concatenate([expand1x1, expand3x3])
         if self.bypass != "none" and x.shape == y.shape:
             return y + x
         if self.bypass == "complex":

@@ -1,6 +1,6 @@
 """Batch normalization with an optional ReLU, as JAX primitives; the implementation is chosen when a program is lowered.
 
-On one CPU device oneDNN computes them (see `cnnjax.ops.onednn`), each with its ReLU: in float32, and in bfloat16 on a
+On one CPU device the library of `cnnjax.ops.onednn` computes them, each with its ReLU: in float32, and in bfloat16 on a
 processor with instructions for it. Elsewhere XLA computes the formulas below, which also define all derivatives of
 higher order.
 """
@@ -42,7 +42,15 @@ def _normalize(x: Any, scale: Any, bias: Any, *, epsilon: float, relu: bool) -> 
     var = jnp.maximum(0.0, jnp.mean(jnp.square(wide), axes) - jnp.square(mean))
     factor = scale * lax.rsqrt(var + epsilon)
     y = (wide - lax.expand_dims(mean, axes)) * lax.expand_dims(factor, axes) + lax.expand_dims(bias, axes)
-    return (jnp.maximum(y, 0) if relu else y).astype(x.dtype), mean, var, jnp.zeros(x.size, jnp.uint8)
+    return (jnp.maximum(y, 0) if relu else y).astype(x.dtype), mean, var, jnp.zeros(_workspace_size(x), jnp.uint8)
+
+
+def _workspace_size(x: Any) -> int:
+    """Returns the bytes in which oneDNN keeps where the ReLU of x was active, 0 for our own code.
+
+    oneDNN computes channels that do not fill its vectors one by one, 5 to 20 times slower than XLA.
+    """
+    return x.size if x.shape[-1] % (8 if x.dtype == np.float32 else 16) == 0 else 0
 
 
 def _tangent(
@@ -78,14 +86,14 @@ def _gradient(g: Any, *residuals: Any, **options: Any) -> Any:
 def _shapes(x: Any, scale: Any, *rest: Any, **options: Any) -> list[Any]:
     """Returns the shapes and dtypes of the results of `_normalize`."""
     stats = scale.update(weak_type=False)
-    return [x.update(weak_type=False), stats, stats, x.update(shape=(x.size,), dtype=np.dtype(np.uint8))]
+    return [x.update(weak_type=False), stats, stats, x.update(shape=(_workspace_size(x),), dtype=np.dtype(np.uint8))]
 
 
 # ---------------------------------------------------------------------------------------------------------- primitives
 
 
-def _primitive(name: str, formula: Callable[..., Any], shapes: Callable[..., Any], by_onednn: Any) -> Primitive:
-    """Creates a primitive that computes `formula`, on one CPU device by the function `by_onednn` if it is not None."""
+def _primitive(name: str, formula: Callable[..., Any], shapes: Callable[..., Any], by_library: Any) -> Primitive:
+    """Creates a primitive that computes `formula`, on one CPU device by the function `by_library` if it is not None."""
     result = Primitive(name)
     result.multiple_results = True
     result.def_impl(lambda *operands, **params: _compiled(result, **params)(*operands))
@@ -94,10 +102,9 @@ def _primitive(name: str, formula: Callable[..., Any], shapes: Callable[..., Any
     def lower(context: Any, *operands: Any, **params: Any) -> Any:
         """Lowers the primitive for a CPU."""
         x = context.avals_in[0]
-        # oneDNN computes channels that do not fill its vectors one by one, 5 to 20 times slower than XLA.
-        fits = x.shape[-1] % (8 if x.dtype == np.float32 else 16) == 0 and onednn.compute_dtype(x.dtype) == x.dtype
-        fits = fits and device_count(context) == 1 and uses_onednn(context)
-        by = by_onednn if fits and by_onednn is not None else formula
+        fits = device_count(context) == 1 and uses_onednn(context) and onednn.compute_dtype(x.dtype) == x.dtype
+        fits = fits and all(value.dtype != np.float64 for value in context.avals_in)  # such as that of the scale
+        by = by_library if fits and by_library is not None else formula
         return mlir.lower_fun(by, multiple_results=True)(context, *operands, **params)
 
     def batched(operands: Sequence[Any], axes: Sequence[Any], **params: Any) -> Any:
@@ -122,36 +129,36 @@ def _as_images(x: Any) -> Any:
     return x.reshape(-1, 1, 1, x.shape[-1]) if x.ndim < 4 else x.reshape(-1, *x.shape[-3:])
 
 
-def _normalize_by_onednn(x: Any, scale: Any, bias: Any, *, epsilon: float, relu: bool) -> Any:
-    """Computes `batch_norm` with oneDNN; the last result tells `_gradient_by_onednn` where the ReLU was active."""
+def _normalize_by_library(x: Any, scale: Any, bias: Any, *, epsilon: float, relu: bool) -> Any:
+    """Computes `batch_norm` with the library of `cnnjax.ops.onednn`. The last result is for `_gradient_by_library`."""
     images = _as_images(x)
     stats = jax.ShapeDtypeStruct(scale.shape, jnp.float32)
-    shapes = (jax.ShapeDtypeStruct(images.shape, x.dtype), stats, stats, jax.ShapeDtypeStruct((x.size,), jnp.uint8))
+    workspace = jax.ShapeDtypeStruct((_workspace_size(x),), jnp.uint8)
+    shapes = (jax.ShapeDtypeStruct(images.shape, x.dtype), stats, stats, workspace)
     call = jax.ffi.ffi_call(onednn.NORMALIZE, shapes)
     y, *rest = call(images, scale, bias, relu=relu, epsilon=np.float32(epsilon), devices=np.int64(1))
     return y.reshape(x.shape), *rest
 
 
-def _gradient_by_onednn(
+def _gradient_by_library(
     g: Any, x: Any, scale: Any, bias: Any, mean: Any, var: Any, workspace: Any, *, epsilon: float, relu: bool
 ) -> Any:
-    """Computes `_gradient` with oneDNN."""
-    del bias
+    """Computes `_gradient` with the library of `cnnjax.ops.onednn`."""
     images = _as_images(x)
     stats = jax.ShapeDtypeStruct(scale.shape, jnp.float32)
     call = jax.ffi.ffi_call(onednn.NORMALIZE_BACKWARD, (jax.ShapeDtypeStruct(images.shape, x.dtype), stats, stats))
-    operands = (_as_images(g), images, scale, mean, var, workspace)
+    operands = (_as_images(g), images, scale, bias, mean, var, workspace)
     dx, *rest = call(*operands, relu=relu, epsilon=np.float32(epsilon), devices=np.int64(1))
     return dx.reshape(x.shape), *rest
 
 
-batch_norm_p = _primitive("batch_norm", _normalize, _shapes, _normalize_by_onednn)
+batch_norm_p = _primitive("batch_norm", _normalize, _shapes, _normalize_by_library)
 tangent_p = _primitive("batch_norm_tangent", _tangent, lambda dx, *rest, **options: [dx.update(weak_type=False)], None)
 gradient_p = _primitive(
     "batch_norm_gradient",
     _gradient,
     lambda g, x, scale, bias, *rest, **options: [value.update(weak_type=False) for value in (x, scale, bias)],
-    _gradient_by_onednn,
+    _gradient_by_library,
 )
 
 

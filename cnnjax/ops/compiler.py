@@ -22,14 +22,14 @@ def is_enabled() -> bool:
 def compile_library(name: str, flags: Sequence[str] = (), dependencies: Sequence[str] = ()) -> pathlib.Path:
     """Compiles `name`.cc of this folder to a shared library in the cache, unless it is there; returns its path.
 
-    `flags` are arguments of the compiler ($CXX, or g++). A change of the source, of its headers `name`*.h, of the flags
+    `flags` are arguments of the compiler ($CXX, or g++). A change of the source, of the headers beside it, of the flags
     or of `dependencies`, such as versions of libraries, compiles it again. Raises FileNotFoundError without a compiler,
     subprocess.CalledProcessError if compilation fails, subprocess.TimeoutExpired after 5 minutes, and OSError, also for
     a cache in which other users can write. A library whose digest is wrong or missing is compiled again: loading it
     could end the process.
     """
     source = pathlib.Path(__file__).with_name(f"{name}.cc")
-    texts = [file.read_text() for file in (source, *sorted(source.parent.glob(f"{name}*.h")))]
+    texts = [file.read_text() for file in (source, *sorted(source.parent.glob("*.h")))]
     key = hashlib.sha256("\n".join([*texts, *flags, *dependencies]).encode()).hexdigest()[:16]
     path = cache.private_folder("native") / f"{name}-{key}.so"
     if _is_intact(path):

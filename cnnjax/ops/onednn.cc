@@ -1,4 +1,5 @@
-// Convolutions, pools, batch normalizations and their gradients by oneDNN, as custom calls of XLA for CPUs.
+// Convolutions, pools, batch normalizations and their gradients, by oneDNN except where batch_norm.h is faster, as custom
+// calls of XLA for CPUs.
 //
 // Images are NHWC. Arrays are float32, or images and kernels bfloat16.
 
@@ -49,6 +50,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(cnnjax_normalize, Normalize,
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(cnnjax_normalize_backward, NormalizeBackward,
                               ffi::Ffi::Bind()
+                                  .Arg<Input>()
                                   .Arg<Input>()
                                   .Arg<Input>()
                                   .Arg<Input>()

@@ -19,8 +19,12 @@
 namespace ffi = xla::ffi;
 using dnnl::memory;
 
-extern "C" int omp_get_max_threads();  // of libgomp, whose header not every compiler has
+// Of libgomp, whose header not every compiler has.
+extern "C" int omp_get_max_threads();
+extern "C" int omp_get_num_threads();
+extern "C" int omp_get_thread_num();
 extern "C" void omp_set_num_threads(int);
+extern "C" void GOMP_parallel(void (*run)(void*), void* data, unsigned threads, unsigned flags);
 
 namespace {
 

@@ -1,7 +1,8 @@
-// Batch normalization with an optional ReLU, and its gradient.
+// Batch normalization with an optional ReLU, and its gradient, by oneDNN or by our own code.
 
 #pragma once
 
+#include "batch_norm.h"
 #include "onednn.h"
 
 namespace {
@@ -47,11 +48,12 @@ std::shared_ptr<const Normalization> NormalizationFor(bool backward, bool relu, 
 }
 
 // Normalizes images x [N, H, W, C] by channel; all but images is float32. The buffer of the workspace has a byte for
-// each value, which is at least what oneDNN needs.
+// each value, which is at least what oneDNN needs, or none: then our own code computes.
 ffi::Error Normalize(ffi::AnyBuffer x, ffi::AnyBuffer scale, ffi::AnyBuffer shift, ffi::Result<ffi::AnyBuffer> y,
                      ffi::Result<ffi::AnyBuffer> mean, ffi::Result<ffi::AnyBuffer> variance,
                      ffi::Result<ffi::AnyBuffer> workspace, bool relu, float epsilon, int64_t devices) {
   return Guarded("batch normalization", devices, [&] {
+    if (workspace->element_count() == 0) return NormalizeByChunks(x, scale, shift, *y, *mean, *variance, relu, epsilon);
     const auto made = NormalizationFor(false, relu, epsilon, x, devices);
     if (made->workspace.get_size() > workspace->size_bytes()) throw std::length_error("the workspace is too small");
     dnnl::stream stream(Engine());
@@ -69,11 +71,14 @@ ffi::Error Normalize(ffi::AnyBuffer x, ffi::AnyBuffer scale, ffi::AnyBuffer shif
 }
 
 // Computes the gradients of images x, scale and shift from the gradient g of the normalized images.
-ffi::Error NormalizeBackward(ffi::AnyBuffer g, ffi::AnyBuffer x, ffi::AnyBuffer scale, ffi::AnyBuffer mean,
-                             ffi::AnyBuffer variance, ffi::AnyBuffer workspace, ffi::Result<ffi::AnyBuffer> dx,
-                             ffi::Result<ffi::AnyBuffer> dscale, ffi::Result<ffi::AnyBuffer> dshift, bool relu,
-                             float epsilon, int64_t devices) {
+ffi::Error NormalizeBackward(ffi::AnyBuffer g, ffi::AnyBuffer x, ffi::AnyBuffer scale, ffi::AnyBuffer shift,
+                             ffi::AnyBuffer mean, ffi::AnyBuffer variance, ffi::AnyBuffer workspace,
+                             ffi::Result<ffi::AnyBuffer> dx, ffi::Result<ffi::AnyBuffer> dscale,
+                             ffi::Result<ffi::AnyBuffer> dshift, bool relu, float epsilon, int64_t devices) {
   return Guarded("gradient of a batch normalization", devices, [&] {
+    if (workspace.element_count() == 0) {
+      return GradientByChunks(g, x, scale, shift, mean, variance, *dx, *dscale, *dshift, relu, epsilon);
+    }
     const auto made = NormalizationFor(true, relu, epsilon, x, devices);
     dnnl::stream stream(Engine());
     static thread_local Buffer works;

@@ -207,7 +207,7 @@ def test_prelu_starts_at_a_quarter_and_learns_a_slope_for_each_map() -> None:
 
 def test_squeeze_and_excitation_scales_channels() -> None:
     x = calls.noise(2, 4, 4, 32)
-    y, params = calls.run(layers.SqueezeExcite(nn.Dense, ratio=16), x)
+    y, params = calls.run(blocks.SqueezeExcite(nn.Dense, ratio=16), x)
     assert params["squeeze"]["kernel"].shape == (32, 2)
     hidden = np.maximum(x.mean((1, 2)) @ params["squeeze"]["kernel"], 0)
     gate = 1 / (1 + np.exp(-(hidden @ params["excite"]["kernel"])))
@@ -216,11 +216,11 @@ def test_squeeze_and_excitation_scales_channels() -> None:
 
 def test_stochastic_depth_drops_whole_examples_and_keeps_the_mean() -> None:
     x = np.ones((4000, 2, 2, 1), np.float32)
-    y, _ = calls.run(layers.StochasticDepth(0.25, deterministic=False), x, dropout=calls.key(1))
+    y, _ = calls.run(blocks.StochasticDepth(0.25, deterministic=False), x, dropout=calls.key(1))
     assert np.ptp(y, axis=(1, 2, 3)).max() == 0
     assert set(np.unique(y)) == {0.0, np.float32(1 / 0.75)}
     assert y.mean() == pytest.approx(1, abs=0.03)
-    same, _ = calls.run(layers.StochasticDepth(0.25, deterministic=True), x)
+    same, _ = calls.run(blocks.StochasticDepth(0.25, deterministic=True), x)
     np.testing.assert_array_equal(same, x)
 
 

@@ -1,6 +1,8 @@
 """Every network in every way to compute it: eager and jit, training and evaluation, bfloat16, remat, shared fields."""
 
 import functools
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -69,6 +71,35 @@ def test_bfloat16_is_close_and_keeps_float32_state(text: str) -> None:
     rngs = {"dropout": zoo.key()}
     _, state = jax.eval_shape(lambda x: half.apply(variables, x, train=True, rngs=rngs, mutable=["batch_stats"]), x)
     assert {leaf.dtype for leaf in jax.tree.leaves(state)} <= {np.dtype("float32")}
+
+
+TERMS = 16  # of a sum that may be rounded after each
+
+
+def sums(jaxpr: Any) -> Iterator[tuple[str, Any]]:
+    """The sums of more than `TERMS` values in a jaxpr, and in those inside of it: where, and the operand."""
+    for equation in jaxpr.eqns:
+        operand = equation.invars[0].aval if equation.primitive.name == "reduce_sum" else None
+        if operand is not None and math.prod(operand.shape[axis] for axis in equation.params["axes"]) > TERMS:
+            yield str(equation.source_info.name_stack), operand
+        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda value: hasattr(value, "eqns")):
+            if hasattr(inner := getattr(value, "jaxpr", value), "eqns"):
+                yield from sums(inner)
+
+
+@pytest.mark.parametrize("text", zoo.computed())
+def test_nothing_is_summed_in_bfloat16(text: str) -> None:
+    """XLA for CPUs rounds such a sum after each term: gradients of biases were wrong by up to a third."""
+    (_, variables), half, x = zoo.made(text), create_model(text, 10, "bfloat16"), zoo.example(text, 2 * TERMS)
+    rest = {name: value for name, value in variables.items() if name != "params"}
+
+    def loss(params: Any) -> Any:
+        out = half.apply({"params": params, **rest}, x, train=True, rngs={"dropout": zoo.key()}, mutable=True)
+        return sum(jnp.sum(value.astype(jnp.float32)) for value in jax.tree.leaves(out))
+
+    found = list(sums(jax.make_jaxpr(jax.grad(loss))(variables["params"]).jaxpr))
+    assert found
+    assert [(where, operand) for where, operand in found if operand.dtype == jnp.bfloat16] == []
 
 
 @pytest.mark.parametrize("text", zoo.computed(lambda text: hasattr(create_model(text, 10), "norm")))

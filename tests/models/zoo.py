@@ -156,7 +156,10 @@ def size(tree: Any) -> int:
 
 
 def layer_outputs(model: Any, variables: Any, x: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """The logits, and the output of each layer that the network itself names."""
+    """The logits, and the output of each layer that the network itself names; of several arrays the last."""
     apply = jax.jit(functools.partial(model.apply, train=False, capture_intermediates=True, mutable=["intermediates"]))
     logits, seen = jax.device_get(apply(variables, x))
-    return logits, {name: value["__call__"][0] for name, value in seen["intermediates"].items() if name != "__call__"}
+    inner = {
+        name: jax.tree.leaves(value["__call__"]) for name, value in seen["intermediates"].items() if name[:2] != "__"
+    }
+    return logits, {name: values[-1] for name, values in inner.items()}

@@ -28,25 +28,23 @@ def operands(shape: tuple[int, ...]) -> Operands:
     return jnp.asarray(x, jnp.float32), jnp.asarray(scale, jnp.float32), jnp.asarray(bias, jnp.float32)
 
 
-@pytest.mark.parametrize(("channels", "calls"), [(16, 1), (12, 0)])
-def test_an_optimizer_step_calls_onednn_once_forward_and_once_backward_where_it_is_fast(
-    channels: int, calls: int
-) -> None:
+@pytest.mark.parametrize("channels", [12, 16])
+def test_an_optimizer_step_calls_the_library_once_forward_and_once_backward(channels: int) -> None:
     if not onednn.load().ok:
         pytest.skip(onednn.load().text)
     loss = jax.grad(lambda x, scale, bias: batch_norm.batch_norm(x, scale, bias, 1e-5, True)[0].sum(), (0, 1, 2))
     text = jax.jit(loss).lower(*operands((4, 5, 6, channels))).compile().as_text() or ""
     for target in (onednn.NORMALIZE, onednn.NORMALIZE_BACKWARD):
-        assert text.count(f'custom_call_target="{target}"') == calls
+        assert text.count(f'custom_call_target="{target}"') == 1
 
 
-@pytest.fixture(scope="module", params=["oneDNN", "formula"])
+@pytest.fixture(scope="module", params=["library", "formula"])
 def implementation(request: pytest.FixtureRequest) -> Iterator[str]:
     """Sets what computes the primitives, once for all tests of one: JAX must forget what it compiled for the other."""
-    if request.param == "oneDNN" and not onednn.load().ok:
+    if request.param == "library" and not onednn.load().ok:
         pytest.skip(onednn.load().text)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batch_norm, "uses_onednn", lambda context: request.param == "oneDNN")
+        patch.setattr(batch_norm, "uses_onednn", lambda context: request.param == "library")
         jax.clear_caches()
         yield request.param
     jax.clear_caches()
@@ -95,20 +93,39 @@ def test_bfloat16_is_normalized_in_float32() -> None:
     np.testing.assert_allclose(mean, expected[1], rtol=1e-5)
 
 
-@pytest.mark.skipif(onednn.load().bfloat16 == onednn.NONE, reason="oneDNN has no bfloat16 on this processor")
+@pytest.mark.skipif(not onednn.load().ok, reason=onednn.load().text)
 @pytest.mark.parametrize("relu", [False, True])
-@pytest.mark.parametrize("shape", [(16, 3), (8, 7, 7, 16), (3, 2, 5, 5, 8)], ids=str)
-def test_onednn_in_bfloat16_agrees_with_the_formulas(shape: tuple[int, ...], relu: bool) -> None:
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(
+    "shape", [(16, 3), (8, 7, 7, 16), (3, 2, 5, 5, 8), (9, 31, 33, 12), (40, 1001), (24, 32771)], ids=str
+)
+def test_the_library_agrees_with_the_formulas(shape: tuple[int, ...], dtype: Any, relu: bool) -> None:
+    """In float64; shapes of one chunk and of several, whose last is shorter, and with rows that are not whole."""
+    if dtype == jnp.bfloat16 and onednn.load().bfloat16 == onednn.NONE:
+        pytest.skip("oneDNN has no bfloat16 on this processor")
     x, scale, bias = operands(shape)
-    x, options = x.astype(jnp.bfloat16), {"epsilon": 1e-5, "relu": relu}
-    g = jnp.cos(x)
-    wide = batch_norm._normalize(x.astype(jnp.float32), scale, bias, **options)
-    y, mean, var, workspace = jax.jit(functools.partial(batch_norm._normalize_by_onednn, **options))(x, scale, bias)
-    assert (y.dtype, mean.dtype) == (jnp.bfloat16, jnp.float32)
-    for found, exact, tolerance in ((y, wide[0], 2**-8), (mean, wide[1], 1e-5), (var, wide[2], 1e-5)):
-        np.testing.assert_allclose(np.asarray(found, np.float32), exact, rtol=tolerance, atol=1e-3 * tolerance)
+    x, options = x.astype(dtype), {"epsilon": 1e-5, "relu": relu}
+    g, rounding = jnp.cos(x), float(jnp.finfo(dtype).eps)
+    y, mean, var, workspace = jax.jit(functools.partial(batch_norm._normalize_by_library, **options))(x, scale, bias)
     residuals = (x, scale, bias, mean, var, workspace)
-    found = jax.jit(functools.partial(batch_norm._gradient_by_onednn, **options))(g, *residuals)
-    exact = batch_norm._gradient(g.astype(jnp.float32), x.astype(jnp.float32), *residuals[1:], **options)
-    for a, b in zip(found, exact, strict=True):
-        np.testing.assert_allclose(np.asarray(a, np.float32), b, rtol=2**-6, atol=2**-7 * float(np.abs(b).max()))
+    found = jax.jit(functools.partial(batch_norm._gradient_by_library, **options))(g, *residuals)
+    assert [value.dtype for value in (y, mean, var, *found)] == [dtype, *[jnp.float32] * 2, dtype, *[jnp.float32] * 2]
+    with jax.enable_x64(True):
+        wide = [jnp.asarray(np.asarray(value, np.float64)) for value in (g, x, scale, bias)]
+        exact = definition(wide[1], wide[2], wide[3], 1e-5, relu)
+        gradients = batch_norm._gradient(*wide, *exact[1:], None, **options)
+    for a, b, error in zip((y, mean, var, *found), (*exact, *gradients), [rounding, 1e-6, 1e-6] * 2, strict=True):
+        np.testing.assert_allclose(np.asarray(a, np.float64), b, rtol=2 * error, atol=4 * error * np.abs(b).max())
+
+
+@pytest.mark.skipif(not onednn.load().ok, reason=onednn.load().text)
+def test_the_library_keeps_nan_and_large_means() -> None:
+    normalize = jax.jit(functools.partial(batch_norm._normalize_by_library, epsilon=1e-5, relu=True))
+    x, scale, bias = operands((50, 8, 8, 12))
+    y, _, var, _ = normalize(1e4 + x, scale, bias)
+    np.testing.assert_allclose(var, np.var(np.asarray(1e4 + x), (0, 1, 2), dtype=np.float64), rtol=1e-4)
+    assert jnp.isfinite(y).all()
+    for dtype in (jnp.float32, jnp.bfloat16):  # with 12 channels, our own code
+        y, mean, *_ = normalize(x.astype(dtype).at[3, 4, 5, 6].set(jnp.nan), scale, bias)
+        for values in (y, mean):
+            np.testing.assert_array_equal(np.isnan(values).all(tuple(range(values.ndim - 1))), np.arange(12) == 6)

@@ -48,9 +48,10 @@ def test_integrated_gradients_sum_to_a_difference_of_logits(text: str, baseline:
     np.testing.assert_allclose(result.maps, result.values.sum(-1), rtol=1e-5)
 
 
+@pytest.mark.parametrize("text", [SMALL, "densenet40_12(stage_sizes=(2, 2), growth_rate=4)"])
 @pytest.mark.parametrize("method", METHODS)
-def test_maps_of_a_network_in_bfloat16_are_in_float32(method: str) -> None:
-    net = trained(SMALL)
+def test_maps_of_a_network_in_bfloat16_are_in_float32(method: str, text: str) -> None:
+    net = trained(text)
     config, model = dataclasses.replace(net.config, dtype="bfloat16"), net.model.clone(dtype=jnp.bfloat16)
     few = {"smoothgrad": {"samples": 2}, "integrated_gradients": {"steps": 2, "max_steps": 2}}
     half = dataclasses.replace(net, config=config, model=model)

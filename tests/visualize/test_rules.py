@@ -13,11 +13,10 @@ from flax import linen as nn
 
 from cnnjax.errors import InputError
 from cnnjax.models import create_model
-from cnnjax.models.blocks import TiledConv
+from cnnjax.models.blocks import SqueezeExcite, TiledConv
 from cnnjax.models.layers import (
     ACTIVATIONS,
     FullyConnected,
-    SqueezeExcite,
     avg_pool,
     conv,
     global_avg_pool,
