@@ -41,6 +41,11 @@ pip_log=$venv/cnnjax.log # the output of the installation
 
 # --- the environment ---------------------------------------------------------------------------------------------
 
+# Runs pip install. The setup.py of a package may import what lies beside it, which PYTHONSAFEPATH forbids.
+install_with_pip() {
+    env -u PYTHONSAFEPATH "$venv/bin/python" -I -m pip install --disable-pip-version-check --no-input "$@"
+}
+
 # Prints the pip extras of flavor $1. oneDNN, which makes convolutions on a CPU faster, needs a compiler.
 extras() {
     local extras=test compiler=${CXX:-g++} # may be "ccache g++"
@@ -105,8 +110,7 @@ install_environment() { # FLAVOR
     if ! {
         { [ -n "$update" ] || find "$venv" -mindepth 1 -maxdepth 1 ! -name 'cnnjax.lo*' -exec rm -rf {} +; } &&
             { [ -n "$update" ] || "$python" -I -m venv "$venv"; } &&
-            (cd "$root" && "$venv/bin/python" -I -m pip install --disable-pip-version-check --no-input \
-                -c .ci/constraints.txt -e ".[$(extras "$flavor")]")
+            (cd "$root" && install_with_pip -c .ci/constraints.txt -e ".[$(extras "$flavor")]")
     } >"$pip_log" 2>&1 </dev/null; then
         tail -n 20 "$pip_log" >&2
         fail 1 "the installation failed; the end of its output is above, all of it in $pip_log"
@@ -150,8 +154,7 @@ build_site() {
     cd "$root"
     if ! "$venv/bin/python" -P -c 'import material' 2>/dev/null; then
         log "installing the generator of the site"
-        if ! "$venv/bin/python" -I -m pip install --disable-pip-version-check --no-input -c .ci/constraints.txt \
-            -e ".[site]" >>"$pip_log" 2>&1 </dev/null; then
+        if ! install_with_pip -c .ci/constraints.txt -e ".[site]" >>"$pip_log" 2>&1 </dev/null; then
             tail -n 20 "$pip_log" >&2
             fail 1 "the installation failed; the end of its output is above, all of it in $pip_log"
         fi

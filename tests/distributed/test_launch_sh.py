@@ -333,6 +333,11 @@ def test_a_failed_installation_shows_why_and_is_redone(place):
     assert place.installs() == ["venv", ".[test]"]
 
 
+def test_the_setup_of_a_dependency_imports_what_lies_beside_it(place):
+    """As that of promise, which Debian's pip builds, does; PYTHONSAFEPATH would forbid it."""
+    assert place.run("x", STUB_PIP='[ -z "${PYTHONSAFEPATH+set}" ]').returncode == 0
+
+
 def test_an_interrupted_installation_is_redone(place):
     start = place.start("x", STUB_PIP='echo half >"$STUB_BIN/../a place/.venv/half"; : >"$STUB_BIN/ready"; sleep 60')
     wait_for(place.bin / "ready")
