@@ -15,8 +15,8 @@
 
 #include "onednn.h"
 
-// The functions on chunks are compiled for each width of vectors, and chosen when the library is loaded. Clang cannot do
-// so with templates.
+// The functions on chunks are compiled for each width of vectors, and chosen when the library is loaded. Clang cannot
+// do so with templates.
 #ifdef __clang__
 #define FOR_EACH_WIDTH
 #else
@@ -91,15 +91,19 @@ FOR_EACH_WIDTH void Apply(const T* x, int64_t count, int64_t row, ColumnCoeffici
   }
 }
 
+// Returns the gradient of a value before the ReLU, in column i, from that behind it.
+inline ALWAYS_INLINE float Passed(float gradient, float deviation, const ColumnCoefficients& c, int64_t i) {
+  return deviation * c.factor[i] + c.bias[i] <= c.least ? 0 : gradient;
+}
+
 // Adds the gradients of each column to `sums`, and their products with the deviations of x to `products`.
 template <typename T>
-FOR_EACH_WIDTH void AddGradients(const T* g, const T* x, int64_t count, int64_t row, ColumnCoefficients c, float* __restrict sums,
-                                 float* __restrict products) {
+FOR_EACH_WIDTH void AddGradients(const T* g, const T* x, int64_t count, int64_t row, ColumnCoefficients c,
+                                 float* __restrict sums, float* __restrict products) {
   for (int64_t start = 0; start < count; start += row) {
     const int64_t end = std::min(row, count - start);
     for (int64_t i = 0; i < end; ++i) {
-      const float deviation = Wide(x[start + i]) - c.mean[i], gradient = Wide(g[start + i]);
-      const float passed = deviation * c.factor[i] + c.bias[i] <= c.least ? 0 : gradient;
+      const float deviation = Wide(x[start + i]) - c.mean[i], passed = Passed(Wide(g[start + i]), deviation, c, i);
       sums[i] += passed;
       products[i] += passed * deviation;
     }
@@ -107,13 +111,12 @@ FOR_EACH_WIDTH void AddGradients(const T* g, const T* x, int64_t count, int64_t 
 }
 
 template <typename T>
-FOR_EACH_WIDTH void ApplyGradient(const T* g, const T* x, int64_t count, int64_t row, ColumnCoefficients c, const float* slope,
-                                  const float* shift, T* __restrict dx) {
+FOR_EACH_WIDTH void ApplyGradient(const T* g, const T* x, int64_t count, int64_t row, ColumnCoefficients c,
+                                  const float* slope, const float* shift, T* __restrict dx) {
   for (int64_t start = 0; start < count; start += row) {
     const int64_t end = std::min(row, count - start);
     for (int64_t i = 0; i < end; ++i) {
-      const float deviation = Wide(x[start + i]) - c.mean[i], gradient = Wide(g[start + i]);
-      const float passed = deviation * c.factor[i] + c.bias[i] <= c.least ? 0 : gradient;
+      const float deviation = Wide(x[start + i]) - c.mean[i], passed = Passed(Wide(g[start + i]), deviation, c, i);
       Store(passed * c.factor[i] + deviation * slope[i] + shift[i], dx[start + i]);
     }
   }
@@ -141,7 +144,9 @@ struct Layout {
   }
 
   // Returns memory for a value of each chunk and channel.
-  float* ForChunks(Buffer& buffer) const { return static_cast<float*>(buffer.AtLeast(chunks * channels * sizeof(float))); }
+  float* ForChunks(Buffer& buffer) const {
+    return static_cast<float*>(buffer.AtLeast(chunks * channels * sizeof(float)));
+  }
 
   // Repeats the values of the channels along a row.
   Row Repeat(const float* by_channel) const {
@@ -276,8 +281,8 @@ void GradientByChunks(const ffi::AnyBuffer& g, const ffi::AnyBuffer& x, const ff
     ForEachChunk(layout, [&](int64_t i) {
       const int64_t start = i * layout.chunk;
       Row sum(layout.row), product(layout.row);
-      AddGradients(Data<T>(g) + start, Data<T>(x) + start, layout.Size(i), layout.row, coefficients.Pointers(), sum.data(),
-                   product.data());
+      AddGradients(Data<T>(g) + start, Data<T>(x) + start, layout.Size(i), layout.row, coefficients.Pointers(),
+                   sum.data(), product.data());
       layout.Fold(sum, sums + i * channels), layout.Fold(product, products + i * channels);
     });
     std::vector<double> sum(channels), product(channels);
@@ -289,15 +294,16 @@ void GradientByChunks(const ffi::AnyBuffer& g, const ffi::AnyBuffer& x, const ff
     for (int64_t c = 0; c < channels; ++c) {
       const double inverse = 1 / std::sqrt(static_cast<double>(Data<float>(variance)[c]) + epsilon);
       const double factor = Data<float>(scale)[c] * inverse;
-      Data<float>(dbias)[c] = static_cast<float>(sum[c]), Data<float>(dscale)[c] = static_cast<float>(product[c] * inverse);
+      Data<float>(dbias)[c] = static_cast<float>(sum[c]);
+      Data<float>(dscale)[c] = static_cast<float>(product[c] * inverse);
       slopes[c] = static_cast<float>(-factor * inverse * inverse * product[c] / pixels);
       shifts[c] = static_cast<float>(-factor * sum[c] / pixels);
     }
     const Row slope = layout.Repeat(slopes.data()), shift = layout.Repeat(shifts.data());
     ForEachChunk(layout, [&](int64_t i) {
       const int64_t start = i * layout.chunk;
-      ApplyGradient(Data<T>(g) + start, Data<T>(x) + start, layout.Size(i), layout.row, coefficients.Pointers(), slope.data(),
-                    shift.data(), Data<T>(dx) + start);
+      ApplyGradient(Data<T>(g) + start, Data<T>(x) + start, layout.Size(i), layout.row, coefficients.Pointers(),
+                    slope.data(), shift.data(), Data<T>(dx) + start);
     });
   });
 }
