@@ -5,6 +5,7 @@ several instructions run at once: their common time is divided evenly among them
 Tested with traces of CPUs. On other devices it reads the planes named /device:..., if these name instructions alike.
 """
 
+import bisect
 import collections
 import pathlib
 import re
@@ -58,7 +59,7 @@ def record(folder: pathlib.Path, run: Run, hlo_text: str) -> tuple[dict[LayerOp,
     with jax.profiler.trace(str(folder)):
         elapsed = run(TRACED_STEPS)
     file = max(folder.rglob("*.xplane.pb"), key=lambda path: path.stat().st_mtime)
-    spans = list(_spans(jax.profiler.ProfileData.from_file(str(file))))
+    spans = list(spans_of(jax.profiler.ProfileData.from_file(str(file))))
     if not spans:
         raise InputError(f"{file} holds no times of instructions: the profiler of this backend does not record them")
     ops = layer_ops(hlo_text)
@@ -68,18 +69,25 @@ def record(folder: pathlib.Path, run: Run, hlo_text: str) -> tuple[dict[LayerOp,
     return dict(seconds), max(0.0, elapsed / TRACED_STEPS - sum(seconds.values()))
 
 
-def _spans(profile: Any) -> Iterator[Span]:
+def spans_of(profile: Any) -> Iterator[Span]:
     """Yields every execution of an instruction: on all streams of the devices or, without any, on all host threads."""
     planes = list(profile.planes)
     planes = [plane for plane in planes if plane.name.startswith("/device:")] or planes
     for plane in planes:
-        events = [(event, dict(event.stats)) for line in plane.lines for event in line.events]
-        # On a CPU an instruction that another thread completes has a second event, with the time of its end.
-        ends = {stats["_c"]: event.end_ns for event, stats in events if event.name.startswith("end: ")}
-        for event, stats in events:
-            if "hlo_op" in stats:
-                end = max(event.end_ns, ends.get(stats.get("_p"), 0.0))
-                yield Span(str(stats["hlo_op"]), event.start_ns / 1e9, end / 1e9)
+        threads = [[(event, dict(event.stats)) for event in line.events] for line in plane.lines]
+        begins = [sorted(event.start_ns for event, stats in thread if "hlo_op" in stats) for thread in threads]
+        # On a CPU an instruction that another thread completes has a second event there. That thread goes on with
+        # other instructions before it writes the event, so the first of them tells the end.
+        ends = {
+            stats["_c"]: (event.end_ns, begins[number])
+            for number, thread in enumerate(threads)
+            for event, stats in thread
+            if event.name.startswith("end: ")
+        }
+        for event, stats in (pair for thread in threads for pair in thread if "hlo_op" in pair[1]):
+            end, others = ends.get(stats.get("_p"), (0.0, []))
+            next_begin = others[i] if (i := bisect.bisect_right(others, event.start_ns)) < len(others) else end
+            yield Span(str(stats["hlo_op"]), event.start_ns / 1e9, max(event.end_ns, min(end, next_begin)) / 1e9)
 
 
 def divide_time(spans: Iterable[Span]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <condition_variable>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -105,11 +106,42 @@ std::shared_ptr<const Made> Remembered(const Signature& signature, const Make& m
   return entry;
 }
 
+// The custom calls that run now.
+struct Running {
+  std::mutex mutex;
+  std::condition_variable ended;
+  int64_t count = 0;
+};
+
+Running& RunningNow() {
+  static auto& running = *new Running;  // never destroyed: threads outlive it
+  return running;
+}
+
+// A turn to use the cores: at most as many custom calls run at once as there are devices. XLA may start several of one
+// device at once, and two teams of as many threads as there are cores then wait for each other at every barrier.
+class Turn {
+ public:
+  explicit Turn(int64_t devices) {
+    std::unique_lock<std::mutex> lock(RunningNow().mutex);
+    RunningNow().ended.wait(lock, [&] { return RunningNow().count < devices; });
+    ++RunningNow().count;
+  }
+  ~Turn() {
+    std::lock_guard<std::mutex> lock(RunningNow().mutex);
+    --RunningNow().count;
+    RunningNow().ended.notify_all();
+  }
+  Turn(const Turn&) = delete;
+  Turn& operator=(const Turn&) = delete;
+};
+
 // Runs a custom call; an exception becomes an error of XLA that begins with `what`.
 template <typename Run>
 ffi::Error Guarded(const char* what, int64_t devices, const Run& run) {
   try {
     DivideThreads(devices);
+    const Turn turn(devices);
     run();
     return ffi::Error::Success();
   } catch (const dnnl::error& error) {

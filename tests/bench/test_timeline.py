@@ -1,5 +1,7 @@
 """The layer of each operation, and the time of each layer."""
 
+from types import SimpleNamespace as Fake
+
 import pytest
 
 from cnnjax.bench import timeline
@@ -57,3 +59,21 @@ def test_what_xla_adds_counts_for_the_layer_that_it_is_made_for() -> None:
 def test_a_moment_is_divided_among_what_runs_in_it(spans: list, expected: dict[str, float]) -> None:
     divided = timeline.divide_time([timeline.Span(*span) for span in spans])
     assert {name: seconds for name, seconds in divided.items() if seconds} == expected
+
+
+def event(name: str, begin: float, end: float, **stats: object) -> Fake:
+    return Fake(name=name, start_ns=begin * 1e9, end_ns=end * 1e9, stats=stats.items())
+
+
+def test_an_instruction_ends_when_the_thread_that_completes_it_goes_on() -> None:
+    """The profiler writes that it ended when that thread has run what follows, too."""
+    starts = [event("add", 1, 2, hlo_op="add", _p=7), event("late", 20, 21, hlo_op="late", _p=8)]
+    completes = [
+        event("before", 0, 1, hlo_op="before"),
+        event("conv", 3, 9, hlo_op="conv"),
+        event("end: add", 9, 10, _c=7),
+        event("end: late", 22, 23, _c=8),
+    ]
+    cpu = Fake(name="/host:CPU", lines=[Fake(events=starts), Fake(events=completes)])
+    expected = {("add", 1, 3), ("late", 20, 23), ("before", 0, 1), ("conv", 3, 9)}
+    assert set(timeline.spans_of(Fake(planes=[cpu]))) == expected

@@ -1,5 +1,6 @@
 """Convolutions and pools as we have XLA compute them: equal to JAX's own, in every derivative and transform."""
 
+import concurrent.futures
 import functools
 import os
 import pathlib
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 from cnnjax.ops import compiler, convolution, onednn, pooling
+from cnnjax.ops.batch_norm import batch_norm
 
 HERE = onednn.load()
 needs_onednn = pytest.mark.skipif(not HERE.ok, reason=f"convolutions are by {HERE.text}")
@@ -93,6 +95,26 @@ def test_the_gradient_of_a_strided_1x1_kernel_is_right_each_time(channels: int) 
     gradient = jax.jit(lambda x, g: convolution._by_onednn(x, g, role="kernel", shape=w.shape, **options))
     for _ in range(12):
         assert_near(gradient(x, g)[0, 0], jnp.einsum("nhwc,nhwo->co", x[:, ::2, ::2], g))
+
+
+@needs_onednn
+def test_programs_of_several_threads_take_turns() -> None:
+    """Each thread's program has branches, which XLA may run at once, too; some are of two devices."""
+
+    def branches(x: jax.Array, w: jax.Array) -> jax.Array:
+        ones = jnp.ones(w.shape[-1])
+        convolved = [convolution.convolution(x, scale * w, (1, 1), ((1, 1), (1, 1))) for scale in (1.0, 2.0, 3.0)]
+        return sum(batch_norm(y, ones, ones, 1e-3, True)[0] for y in convolved)
+
+    mesh = jax.make_mesh((2,), ("data",), (jax.sharding.AxisType.Auto,))
+    x, w = draw(1, 8, 12, 12, 16), draw(2, 3, 3, 16, 16)
+    arguments = [x, jax.device_put(x, jax.NamedSharding(mesh, jax.P("data")))] * 4
+    gradient = jax.jit(jax.grad(lambda w, x: jnp.sum(branches(x, w) ** 2)))
+    expected = [gradient(w, x) for x in arguments]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            for found, alone in zip(pool.map(lambda x: gradient(w, x), arguments), expected, strict=True):
+                assert_near(found, alone)
 
 
 @needs_onednn
