@@ -6,52 +6,18 @@
 
 #pragma once
 
-#include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <limits>
 #include <numeric>
 #include <type_traits>
 
-#include "onednn.h"
-
-// The functions on chunks are compiled for each width of vectors, and chosen when the library is loaded. Clang cannot
-// do so with templates.
-#ifdef __clang__
-#define FOR_EACH_WIDTH
-#else
-#define FOR_EACH_WIDTH __attribute__((target_clones("avx512f", "avx2", "default"), optimize("O3")))
-#endif
-#define ALWAYS_INLINE __attribute__((always_inline))
+#include "own_code.h"
 
 namespace {
 
-constexpr int64_t kVector = 16, kShortestRow = 256, kChunk = 32768;  // values
+constexpr int64_t kShortestRow = 256, kChunk = 32768;  // values
 
 using Row = std::vector<float>;
-
-struct BFloat16 {
-  uint16_t bits;
-};
-
-inline ALWAYS_INLINE float Wide(float value) { return value; }
-
-inline ALWAYS_INLINE float Wide(BFloat16 value) {
-  const uint32_t bits = static_cast<uint32_t>(value.bits) << 16;
-  float result;
-  std::memcpy(&result, &bits, sizeof bits);
-  return result;
-}
-
-inline ALWAYS_INLINE void Store(float value, float& to) { to = value; }
-
-// Rounds ties to even, and keeps NaN.
-inline ALWAYS_INLINE void Store(float value, BFloat16& to) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  const uint32_t rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  to.bits = static_cast<uint16_t>(value != value ? 0x7fc0 : rounded);
-}
 
 // Pointers to the coefficients of each column. Results below `least`, 0 or minus infinity, are replaced by it.
 struct ColumnCoefficients {
@@ -165,40 +131,13 @@ struct Layout {
   }
 };
 
-// Calls run(i) for each chunk, divided among the threads. An exception must not leave a thread.
-template <typename Run>
-void ForEachChunk(const Layout& layout, const Run& run) {
-  struct Work {
-    int64_t chunks;
-    const Run& run;
-    std::atomic<bool> failed{false};
-  } work{layout.chunks, run};
-  const auto threads = static_cast<unsigned>(std::min<int64_t>(layout.chunks, omp_get_max_threads()));
-  GOMP_parallel(
-      [](void* data) {
-        Work& work = *static_cast<Work*>(data);
-        try {
-          for (int64_t i = omp_get_thread_num(); i < work.chunks; i += omp_get_num_threads()) work.run(i);
-        } catch (const std::exception&) {
-          work.failed = true;
-        }
-      },
-      &work, std::max(threads, 1u), 0);
-  if (work.failed) throw std::bad_alloc();
-}
-
-template <typename T>
-T* Data(const ffi::AnyBuffer& array) {
-  return static_cast<T*>(array.untyped_data());
-}
-
 // Computes the mean and the biased variance of each channel, chunk by chunk: Chan, Golub, LeVeque 1979, eq. 2.1.
 template <typename T>
 void Statistics(const T* x, const Layout& layout, float* mean, float* variance) {
   const int64_t channels = layout.channels;
   static thread_local Buffer buffers[2];
   float *means = layout.ForChunks(buffers[0]), *squares = layout.ForChunks(buffers[1]);
-  ForEachChunk(layout, [&](int64_t i) {
+  ForEachPart(layout.chunks, [&](int64_t i) {
     const T* values = x + i * layout.chunk;
     float* of_chunk = means + i * channels;
     Row sums(layout.row);
@@ -259,7 +198,7 @@ void NormalizeByChunks(const ffi::AnyBuffer& x, const ffi::AnyBuffer& scale, con
     const Layout layout(x);
     Statistics(Data<T>(x), layout, Data<float>(mean), Data<float>(variance));
     const Coefficients coefficients(layout, mean, variance, scale, bias, epsilon, relu);
-    ForEachChunk(layout, [&](int64_t i) {
+    ForEachPart(layout.chunks, [&](int64_t i) {
       const int64_t start = i * layout.chunk;
       Apply(Data<T>(x) + start, layout.Size(i), layout.row, coefficients.Pointers(), Data<T>(y) + start);
     });
@@ -278,7 +217,7 @@ void GradientByChunks(const ffi::AnyBuffer& g, const ffi::AnyBuffer& x, const ff
     const Coefficients coefficients(layout, mean, variance, scale, bias, epsilon, relu);
     static thread_local Buffer buffers[2];
     float *sums = layout.ForChunks(buffers[0]), *products = layout.ForChunks(buffers[1]);
-    ForEachChunk(layout, [&](int64_t i) {
+    ForEachPart(layout.chunks, [&](int64_t i) {
       const int64_t start = i * layout.chunk;
       Row sum(layout.row), product(layout.row);
       AddGradients(Data<T>(g) + start, Data<T>(x) + start, layout.Size(i), layout.row, coefficients.Pointers(),
@@ -300,7 +239,7 @@ void GradientByChunks(const ffi::AnyBuffer& g, const ffi::AnyBuffer& x, const ff
       shifts[c] = static_cast<float>(-factor * sum[c] / pixels);
     }
     const Row slope = layout.Repeat(slopes.data()), shift = layout.Repeat(shifts.data());
-    ForEachChunk(layout, [&](int64_t i) {
+    ForEachPart(layout.chunks, [&](int64_t i) {
       const int64_t start = i * layout.chunk;
       ApplyGradient(Data<T>(g) + start, Data<T>(x) + start, layout.Size(i), layout.row, coefficients.Pointers(),
                     slope.data(), shift.data(), Data<T>(dx) + start);

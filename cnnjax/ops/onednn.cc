@@ -1,5 +1,5 @@
 // Convolutions, pools, batch normalizations and their gradients, as custom calls of XLA for CPUs: by oneDNN, except for
-// the batch normalizations that batch_norm.h computes.
+// what batch_norm.h and few_rows.h compute.
 //
 // Images are NHWC. Arrays are float32, or images and kernels bfloat16.
 

@@ -6,6 +6,7 @@
 
 #pragma once
 
+#include "few_rows.h"
 #include "onednn.h"
 
 namespace {
@@ -92,6 +93,14 @@ Convolution JoinPixels(Convolution c) {
     c.strides = one;
   }
   return c;
+}
+
+// Tells whether a convolution, its pixels joined, is a product that few_rows.h computes.
+bool HasFewRows(const Convolution& c) {
+  const memory::dims one = {1, 1}, none = {0, 0};
+  return c.type == memory::data_type::bf16 && c.role != kKernel && c.groups == 1 && c.x[0] == 1 && c.x[2] == 1 &&
+         c.x[1] == c.y[1] && c.y[2] == 1 && c.x[1] <= kMostRows && c.w[0] == 1 && c.w[1] == 1 && c.strides == one &&
+         c.low == none && c.high == none;
 }
 
 // Describes a convolution with the code that is fastest for it. `make` describes it with what oneDNN takes first.
@@ -200,6 +209,11 @@ ffi::Error Convolve(ffi::AnyBuffer a, ffi::AnyBuffer b, ffi::Result<ffi::AnyBuff
                                                 {padding[1], padding[3]},
                                                 groups,
                                                 fast});
+    if (HasFewRows(convolution)) {
+      const auto product = role == kOutput ? ProductOfFewRows : TransposedProductOfFewRows;
+      return product(Data<BFloat16>(a), Data<BFloat16>(b), Data<BFloat16>(result), convolution.x[1], convolution.w[2],
+                     convolution.w[3]);
+    }
     Signature signature = {role, static_cast<int64_t>(convolution.type), groups, fast, devices};
     for (const auto& part : {convolution.x, convolution.w, convolution.y, convolution.strides, convolution.gaps,
                              convolution.low, convolution.high}) {

@@ -23,6 +23,9 @@ HERE = onednn.load()
 needs_onednn = pytest.mark.skipif(not HERE.ok, reason=f"convolutions are by {HERE.text}")
 
 
+PLAIN: Any = {"strides": (1, 1), "padding": ((0, 0), (0, 0)), "dilation": (1, 1), "groups": 1}
+
+
 def draw(seed: int, *shape: int) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
@@ -95,6 +98,25 @@ def test_the_gradient_of_a_strided_1x1_kernel_is_right_each_time(channels: int) 
     gradient = jax.jit(lambda x, g: convolution._by_onednn(x, g, role="kernel", shape=w.shape, **options))
     for _ in range(12):
         assert_near(gradient(x, g)[0, 0], jnp.einsum("nhwc,nhwo->co", x[:, ::2, ::2], g))
+
+
+@needs_onednn
+@pytest.mark.parametrize("rows", [1, 3, 32, 33])
+@pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (7, 17), (70, 300), (33, 2100)])
+def test_products_of_few_rows_are_rounded_once(rows: int, inputs: int, outputs: int) -> None:
+    """Batches of up to 32 are computed by our own code, in blocks."""
+    shapes = {"w": (inputs, outputs), "x": (rows, inputs), "g": (rows, outputs)}
+    w, x, g = (draw(seed, *shape).astype(jnp.bfloat16) for seed, shape in enumerate(shapes.values()))
+    product = jax.jit(functools.partial(convolution._by_onednn, **PLAIN), static_argnames=("role", "shape"))
+    for role, a, expected in [
+        ("output", x, np.asarray(x, np.float64) @ np.asarray(w, np.float64)),
+        ("images", g, np.asarray(g, np.float64) @ np.asarray(w, np.float64).T),
+    ]:
+        shape = (rows, 1, 1, expected.shape[1])
+        found = np.asarray(product(a[:, None, None], w[None, None], role=role, shape=shape), np.float64)[:, 0, 0]
+        # Half a unit in the last place of 8 bits, and the rounding of the sums, which may cancel.
+        tolerance = 2.0**-8 * np.abs(expected) + 1e-5 * np.abs(expected).max()
+        assert (np.abs(found - expected) <= tolerance).all()
 
 
 @needs_onednn
