@@ -105,18 +105,19 @@ def test_the_gradient_of_a_strided_1x1_kernel_is_right_each_time(channels: int) 
 @pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (7, 17), (70, 300), (33, 2100)])
 def test_products_of_few_rows_are_rounded_once(rows: int, inputs: int, outputs: int) -> None:
     """Batches of up to 32 are computed by our own code, in blocks."""
-    shapes = {"w": (inputs, outputs), "x": (rows, inputs), "g": (rows, outputs)}
-    w, x, g = (draw(seed, *shape).astype(jnp.bfloat16) for seed, shape in enumerate(shapes.values()))
+    pixels = {"w": (1, 1, inputs, outputs), "x": (rows, 1, 1, inputs), "g": (rows, 1, 1, outputs)}
+    half = {name: draw(seed, *shape).astype(jnp.bfloat16) for seed, (name, shape) in enumerate(pixels.items())}
+    w, x, g = (np.asarray(array, np.float64).reshape(-1, array.shape[-1]) for array in half.values())
     product = jax.jit(functools.partial(convolution._by_onednn, **PLAIN), static_argnames=("role", "shape"))
-    for role, a, expected in [
-        ("output", x, np.asarray(x, np.float64) @ np.asarray(w, np.float64)),
-        ("images", g, np.asarray(g, np.float64) @ np.asarray(w, np.float64).T),
+    for role, operands, result, expected in [
+        ("output", "xw", "g", x @ w),
+        ("images", "gw", "x", g @ w.T),
+        ("kernel", "xg", "w", x.T @ g),
     ]:
-        shape = (rows, 1, 1, expected.shape[1])
-        found = np.asarray(product(a[:, None, None], w[None, None], role=role, shape=shape), np.float64)[:, 0, 0]
-        # Half a unit in the last place of 8 bits, and the rounding of the sums, which may cancel.
+        found = product(*(half[name] for name in operands), role=role, shape=pixels[result])
+        # Half a unit in the last of 8 bits, and the rounding of sums in float32, which may cancel.
         tolerance = 2.0**-8 * np.abs(expected) + 1e-5 * np.abs(expected).max()
-        assert (np.abs(found - expected) <= tolerance).all()
+        assert (np.abs(np.asarray(found, np.float64).reshape(expected.shape) - expected) <= tolerance).all(), role
 
 
 @needs_onednn
