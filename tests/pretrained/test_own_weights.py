@@ -45,7 +45,7 @@ def silent(line: str) -> None:
 
 
 def test_the_package_brings_weights_of_a_few_megabytes() -> None:
-    assert {"lenet5.digits", "lenet5.mnist"} <= PACKAGED.keys()
+    assert {"lenet5.digits", "lenet5.mnist", "lenet5.fashion_mnist"} <= PACKAGED.keys()
     files = [path for path in cards.FOLDER.iterdir() if path.name != "README.md"]
     assert {path.suffix for path in files} <= {".json", ".safetensors"}
     assert sum(path.stat().st_size for path in files) < MAX_BYTES
