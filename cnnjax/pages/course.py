@@ -267,7 +267,7 @@ def _numbers(each: Measured, words: Words) -> tables.Table:
         return tables.Table(names, rows, frozenset(names[:1]))
     assert isinstance(report, ClaimReport)
     metrics = config_files.read_study(str(each.entry.file), each.entry.budget).metrics
-    keys = ("metric", "a", "b", "expected", "difference", "interval", "effect", "seeds", "verdict")
+    keys = ("metric", "a", "b", "expected", "difference", "effect", "seeds", "verdict")
     names, rows = tuple(headings[key] for key in keys), []
     for finding in report.findings:
         c, shown = finding.comparison, course_text.numbers(finding, words)
@@ -276,8 +276,8 @@ def _numbers(each: Measured, words: Words) -> tables.Table:
         rows.append([
             labels.get(metric, metric), labels.get(c.a, c.a), labels.get(c.b, c.b),
             words.expectations[margin].format(margin=shown.margin),
-            course_text.amount(finding, finding.difference, words),
-            course_text.interval(finding, words), shown.effect or "-", str(finding.seeds),
+            f"{course_text.amount(finding, finding.difference, words)} ({course_text.interval(finding, words)})",
+            shown.effect or "-", str(finding.seeds),
             words.verdicts[finding.verdict],
         ])  # fmt: skip
     return tables.Table(names, rows, frozenset(names) - {headings["effect"], headings["seeds"]})

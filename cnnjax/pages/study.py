@@ -197,14 +197,24 @@ def _arms(settings: markdown.ArmSettings) -> tables.Table:
 
 def _claim(claim: ClaimReport, metrics: Mapping[str, str], remarks: str) -> ShownClaim:
     """Returns a claim as it is shown."""
-    rows = [markdown.finding_cells(metrics, finding) for finding in claim.findings]
-    findings = tables.Table(markdown.FINDING, rows, frozenset(set(markdown.FINDING) - {"seeds", "effect size"}))
+    findings = _findings(claim, metrics)
     name = claim.name.replace("_", " ").capitalize()
     outcome, _, finding = claim.headline.partition(": ")
     return ShownClaim(
         name, claim.verdict, outcome, finding, _line(claim.statement), _line(claim.source), " ".join(claim.changes),
         findings, _line(remarks),
     )  # fmt: skip
+
+
+def _findings(claim: ClaimReport, metrics: Mapping[str, str]) -> tables.Table:
+    """Builds the table of a claim's comparisons. Has each interval after its difference, so that the table fits."""
+    headings = [name for name in markdown.FINDING if name != "interval"]
+    rows = []
+    for finding in claim.findings:
+        cells = dict(zip(markdown.FINDING, markdown.finding_cells(metrics, finding), strict=True))
+        cells["difference"] += f" ({cells.pop('interval')})"
+        rows.append(list(cells.values()))
+    return tables.Table(headings, rows, frozenset(headings) - {"seeds", "effect size"})
 
 
 def _alternative(record: StudyReport) -> str:

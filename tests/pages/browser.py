@@ -26,6 +26,8 @@ addEventListener("load", () => setTimeout(() => parent.postMessage(JSON.stringif
   errors, width: innerWidth, scroll: document.documentElement.scrollWidth,
   plots: document.querySelectorAll("canvas").length, charts: document.querySelectorAll("[data-chart]").length,
   broken: [...document.images].filter(image => !image.naturalWidth).length,
+  wide: [...document.querySelectorAll(".scroll")].filter(region => region.scrollWidth > region.clientWidth + 1)
+    .map(region => region.getAttribute("aria-label")),
   answer: typeof answer === "undefined" ? null : answer,
   requests: performance.getEntriesByType("resource").map(entry => entry.name).filter(name => !name.startsWith("data:")),
 }), "*"), 300));

@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from cnnjax.pages import page, sweep
+from cnnjax.pages import page, study, sweep
 from cnnjax.pages.report import report
 from tests import tiny
 from tests.evaluation.compared_runs import make_run, right
@@ -66,6 +66,14 @@ def test_a_page_loads_without_errors_and_requests_at_every_width(
     assert found["width"] == width
     assert found["scroll"] <= width
     assert found["plots"] == found["charts"] == content[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [360, 768, 1280])
+def test_the_comparisons_of_a_study_need_no_scrolling(width: int, browser: str, tmp_path: pathlib.Path) -> None:
+    shown = study.study_page(REPORT.with_name("batch_norm-standard.json"))  # has a long metric, a long verdict, points
+    found = told(browser, page.render(study.TEMPLATE, page=shown), width, tmp_path)
+    assert not {claim.name for claim in shown.claims} & set(found["wide"])
 
 
 MATRIX = """<p id="told"></p><table class="confusion" data-told="told"><thead><tr><td></td><th>b</th></tr></thead>

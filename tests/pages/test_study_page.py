@@ -9,6 +9,7 @@ import pytest
 from cnnjax import cli, config_files
 from cnnjax.errors import InputError
 from cnnjax.pages import page, study
+from cnnjax.study import words
 from cnnjax.study.record import read_report
 from cnnjax.tables import Table
 from tests.pages import structure
@@ -53,6 +54,16 @@ def test_the_page_has_settings_remarks_and_numbers(shown: study.StudyPage) -> No
     assert sorted(row[0] for row in shown.means.rows) == arms
     assert [name for name, _ in shown.sections()] == [each["id"] for each in document.all("section")]
     assert shown.command == f"cnnjax study {EXPERIMENTS / 'kernel_size.py'} --budget=standard"
+
+
+def test_a_comparison_has_its_interval_after_the_difference(shown: study.StudyPage) -> None:
+    (first, *_), columns = shown.claims[0].findings.rows, list(shown.claims[0].findings.headings)
+    finding = read_report(REPORT).claims[0].findings[0]
+    assert (
+        first[columns.index("difference")] == f"{words.amount(finding, finding.difference)} ({words.interval(finding)})"
+    )
+    labels = {each["data-label"] for each in parsed(shown).all("td") if "data-label" in each.attributes}
+    assert labels == set(columns[1:])
 
 
 def test_without_its_file_a_study_has_verdicts_and_numbers(tmp_path: pathlib.Path) -> None:
