@@ -12,7 +12,7 @@ from cnnjax.errors import InputError
 from cnnjax.pages import page, pictures
 from cnnjax.pages.pictures import Picture
 from cnnjax.shell import command_line
-from cnnjax.study import BUDGETS, Study
+from cnnjax.study import BUDGETS, Study, results_table
 from cnnjax.study import page as markdown
 from cnnjax.study.conduct import RUN_COLUMNS
 from cnnjax.study.record import ClaimReport, StudyReport, read_report
@@ -31,7 +31,7 @@ class ShownClaim:
     Attributes:
       name: its name, in words.
       verdict: the verdict.
-      outcome: the verdict with the parts that decided it: 'Refuted in 1 of 2 parts'.
+      outcome: what follows the verdict, such as the parts that decided it: ' in 1 of 2 parts'; '' for nothing.
       finding: effect and interval, as a sentence.
       statement: the claim.
       source: where it is made.
@@ -164,7 +164,7 @@ def study_page(path: pathlib.Path) -> StudyPage:
         figure=find_figure(path, _alternative(record)),
         shared="; ".join(f"{name} {_setting(value)}" for name, value in settings.shared.items()) if settings else "",
         arms=_arms(settings) if settings else None,
-        means=_means(numbers, metrics) if numbers else None,
+        means=_means(numbers, metrics, study.fractions if study else ()) if numbers else None,
         runs=numbers,
         controlled=_line(f"{markdown.PAIRED if record.plan.claims else ''} {study.remarks if study else ''}"),
         vary=_line(study.vary) if study else "",
@@ -199,7 +199,7 @@ def _claim(claim: ClaimReport, metrics: Mapping[str, str], remarks: str) -> Show
     """Returns a claim as it is shown."""
     findings = _findings(claim, metrics)
     name = claim.name.replace("_", " ").capitalize()
-    outcome, _, finding = claim.headline.partition(": ")
+    outcome, _, finding = claim.headline.removeprefix(claim.verdict.capitalize()).partition(": ")
     return ShownClaim(
         name, claim.verdict, outcome, finding, _line(claim.statement), _line(claim.source), " ".join(claim.changes),
         findings, _line(remarks),
@@ -247,24 +247,30 @@ def _read_csv(path: pathlib.Path) -> tables.Table | None:
     return tables.Table(header, rows, frozenset(("arm",)))
 
 
-def _means(table: tables.Table, metrics: Mapping[str, str]) -> tables.Table:
-    """Builds the table of the mean and standard deviation of each metric by arm."""
+def _means(table: tables.Table, metrics: Mapping[str, str], fractions: Sequence[str]) -> tables.Table:
+    """Builds the table of the mean and standard deviation of each metric by arm, `fractions` in percent."""
     names = [name for name in table.headings[2:] if name not in RUN_COLUMNS]
     arms: dict[str, list[Sequence[str]]] = {}
     for arm, _, *values in table.rows:
         arms.setdefault(arm, []).append(values[: len(names)])
     rows = [
-        [arm, *(markdown.mean_and_sd([float(value) for value in column]) for column in zip(*rows, strict=True)),
-         str(len(rows))]
+        [
+            arm,
+            *(
+                results_table.cell(name, [float(value) for value in column], fractions)
+                for name, column in zip(names, zip(*rows, strict=True), strict=True)
+            ),
+            str(len(rows)),
+        ]
         for arm, rows in arms.items()
-    ]  # fmt: skip
+    ]
     return tables.Table(("arm", *(metrics.get(name, name) for name in names), "runs"), rows, frozenset(("arm",)))
 
 
 def _facts(record: StudyReport) -> tables.Table:
     """Builds the table of what is known about the runs and the plan."""
     rows = [
-        ["budget", record.budget],
+        ["budget", f"{record.budget}, of {', '.join(BUDGETS)}"],
         ["plan", f"of {record.plan.written}: {record.plan.rule}"],
         ["verdicts", f"of {record.date}; {markdown.duration(record.hours)}" if record.date else "none yet"],
         ["machine", record.machine or "-"],

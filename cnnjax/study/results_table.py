@@ -110,7 +110,7 @@ def page(
     rows = [
         [
             arm,
-            *(_cell(metric, values[arm][metric], study.fractions) for metric in study.metrics),
+            *(cell(metric, values[arm][metric], study.fractions) for metric in study.metrics),
             str(len(results[arm])),
         ]
         for arm in study.arms
@@ -144,7 +144,7 @@ def page(
     )
 
 
-def _cell(metric: str, numbers: Sequence[float], fractions: Sequence[str]) -> str:
+def cell(metric: str, numbers: Sequence[float], fractions: Sequence[str]) -> str:
     """Formats the values of a metric: fractions in percent, numbers above a million in millions, years as they are."""
     if metric == "year":
         return f"{numbers[0]:.0f}"
