@@ -231,7 +231,9 @@ def _claim(each: Measured, words: Words, row: Row, more: Sequence[Row]) -> Claim
         why = Phrase(course_text.fill(text.why, report, words))
     if entry.report and isinstance(report, ClaimReport):
         alt = words.sentences["alt"].format(study=entry.file.stem)
-        figure = study.find_figure(entry.report.with_suffix(".json"), alt)
+        labels = each.labels if words is course_words.KOREAN else {}
+        caption = _caption((*whole.arms, *whole.metrics.values()), labels, words)
+        figure = study.find_figure(entry.report.with_suffix(".json"), alt, caption)
     return ClaimPage(
         row=row,
         chapter=entry.claim.chapter,
@@ -246,6 +248,12 @@ def _claim(each: Measured, words: Words, row: Row, more: Sequence[Row]) -> Claim
         exercises=tuple(_exercise(exercise, report, words) for exercise in text.exercises) if report else (),
         more=tuple(more),
     )
+
+
+def _caption(names: Sequence[str], labels: Labels, words: Words) -> str:
+    """Returns the caption of a study's figure, with the labels of the names in it that have another one."""
+    told = "; ".join(f"{name} → {labels[name]}" for name in dict.fromkeys(names) if labels.get(name, name) != name)
+    return f"{words.sentences['figure']} {words.sentences['names'].format(names=told) if told else ''}".rstrip()
 
 
 def _exercise(exercise: Exercise, report: ClaimReport | FactReport, words: Words) -> Exercise:

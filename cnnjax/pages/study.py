@@ -223,15 +223,15 @@ def _alternative(record: StudyReport) -> str:
     return f"The metrics of the arms of {record.study}. {verdicts}"
 
 
-def find_figure(path: pathlib.Path, alt: str) -> Picture | None:
+def find_figure(path: pathlib.Path, alt: str, caption: str = "") -> Picture | None:
     """Returns the figure beside the record `path`, the SVG where it is small enough; None if there is none.
 
-    `alt` is its alternative text.
+    `alt` is its alternative text, `caption` the text below it.
     """
     for suffix in FIGURES:
         file = path.with_suffix(suffix)
         if file.is_file() and (suffix != ".svg" or file.stat().st_size <= pictures.MAX_SVG_BYTES):
-            return pictures.from_file(file, alt)
+            return pictures.from_file(file, alt, caption)
     return None
 
 

@@ -120,6 +120,8 @@ def test_a_claim_has_its_verdict_numbers_figure_command_and_exercises_in_both_la
         assert len(document.all("details")) == 2  # what was controlled, and the answer of the exercise
     cells = [[digits(cell.text) for cell in document.all("td")] for document in (english, korean)]
     assert cells[0] == cells[1]
+    assert "copied border → 가장자리 복사" in korean.all("figcaption")[0].text
+    assert "→" not in english.all("figcaption")[0].text
     assert "가장자리" in korean.all("h1")[0].text
     fact = found["ko/padding/shrinking.html"].all("table")[0].text
     assert "쌓을 수 있는 합성곱층 수" in fact
