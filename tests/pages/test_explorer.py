@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnnjax import export, models, onnx, summarize
+from cnnjax import cli, export, models, onnx, summarize
 from cnnjax.errors import InputError
 from cnnjax.pages import explorer, page
 from tests.exported import images_of, logits, network
@@ -212,3 +212,12 @@ for (const [name, { page, weights }] of Object.entries(cases)) {
         assert isinstance(found["answer"][name], list), (name, found["answer"][name])
         computed = np.reshape(found["answer"][name], values.shape)
         np.testing.assert_allclose(computed, values, atol=2e-5, rtol=2e-5, err_msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cnnjax:lenet5.digits", "cnnjax:lenet5.mnist"])
+def test_the_example_is_a_digit_that_our_networks_know(name: str, tmp_path: pathlib.Path) -> None:
+    assert cli.main(["export", f"--init={name}", f"--to={tmp_path / 'net.html'}"]) == 0
+    script = '<script>const answer = document.getElementById("answer").textContent;</script></body>'
+    content = (tmp_path / "net.html").read_text().replace("</body>", script)
+    assert told(find_browser(), content, 360, tmp_path)["answer"] == "3"

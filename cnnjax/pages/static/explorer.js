@@ -161,8 +161,8 @@ function drawExample() {
     pixels.strokeStyle = "#fff";
     pixels.lineWidth = x(0.1);
     pixels.lineCap = pixels.lineJoin = "round";
-    pixels.arc(x(0.47), y(0.36), x(0.14), -2.6, 1.4);
-    pixels.arc(x(0.47), y(0.65), x(0.16), -1.4, 2.6);
+    pixels.arc(x(0.47), y(0.29), x(0.18), -2.6, 1.4);
+    pixels.arc(x(0.47), y(0.68), x(0.2), -1.4, 2.6);
     pixels.stroke();
     return;
   }
