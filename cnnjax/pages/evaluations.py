@@ -145,7 +145,8 @@ def result_of(evaluation: Evaluation, evaluations: Sequence[Evaluation], protoco
     content = evaluation.content
     count, right = content["count"], content["top1_right"]
     low, high = accuracy_interval(right, count)
-    scored = evaluation.title if "protocol" in content else f"{evaluation.title}, protocol {protocol}"
+    is_told = "protocol" in content or protocol == "single"
+    scored = evaluation.title if is_told else f"{evaluation.title}, protocol {protocol}"
     sentence = (
         f"of {count:,} images are classified correctly ({scored}). {LEVEL:.0%} interval by the bootstrap over these "
         f"images: {low:.2%} to {high:.2%}; another seed would give another network."
@@ -212,7 +213,7 @@ def _pairs(matrix: np.ndarray, classes: Sequence[str]) -> Table:
     for i in np.argsort(-counts, kind="stable")[:MAX_PAIRS]:
         label, prediction = int(labels[i]), int(predictions[i])
         rows.append([classes[label], classes[prediction], f"{counts[i]:,}", f"{counts[i] / totals[label]:.1%}"])
-    return Table(["label", "predicted as", "images", "of the label's"], rows, frozenset(("label", "predicted as")))
+    return Table(["label", "predicted as", "images", "share of the label"], rows, frozenset(("label", "predicted as")))
 
 
 def _per_class(evaluation: Evaluation) -> Table:

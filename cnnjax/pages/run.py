@@ -13,6 +13,7 @@ from cnnjax import config as configs
 from cnnjax.config import Config
 from cnnjax.errors import InputError
 from cnnjax.evaluation.comparison import find_evaluation
+from cnnjax.evaluation.comparison_tables import duration
 from cnnjax.evaluation.evaluate import evaluate as evaluate_run
 from cnnjax.metrics import METRICS
 from cnnjax.pages import curves, data, evaluations, network, page, provenance
@@ -23,7 +24,7 @@ from cnnjax.pages.network import NetworkSection
 from cnnjax.register import command_line
 from cnnjax.runs import checkpoint, history, workdir
 from cnnjax.tables import Table
-from cnnjax.training.progress import Laps
+from cnnjax.training.progress import LABELS
 
 FILE = "report.html"  # in the run's folder
 RELOAD_SECONDS = 30  # of a page while its run trains
@@ -247,9 +248,13 @@ def _total_steps(config: Config, line: Mapping[str, Any]) -> int:
 
 def _time(end: Mapping[str, Any] | None) -> str:
     """Returns how the time of the training was spent; '' if unknown."""
-    laps = Laps()
-    laps.seconds = dict(end.get("loop_seconds", {})) if end else {}
-    return f"{laps.line().capitalize()}." if laps.seconds else ""
+    seconds: Mapping[str, float] = end.get("loop_seconds", {}) if end else {}
+    if not (total := sum(seconds.values())):
+        return ""
+    longest = sorted(seconds, key=lambda name: -seconds[name])
+    shares = {LABELS.get(name, name): seconds[name] / total for name in longest}
+    parts = ", ".join(f"{share:.0%} {name}" for name, share in shares.items() if share >= 0.005)
+    return f"Time since the start, or since the last resume: {duration(total)} ({parts})."
 
 
 def _no_result(folder: pathlib.Path, data_dir: str, end: Mapping[str, Any] | None, is_training: bool) -> Gap:

@@ -75,7 +75,7 @@ def test_the_result_is_that_of_the_evaluation(shown: run.RunPage, finished: Fini
     assert shown.result
     assert shown.result.accuracy == evaluation.content["accuracy"]
     assert shown.result.sentence.startswith(
-        "of 37 images are classified correctly (digits test[64:101], step 8, protocol single). 95% interval by the"
+        "of 37 images are classified correctly (digits test[64:101], step 8). 95% interval by the"
     )
     assert shown.mistakes
     counts = [[cell.count for cell in row] for row in shown.mistakes.confusion]
