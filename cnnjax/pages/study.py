@@ -165,7 +165,7 @@ def study_page(path: pathlib.Path) -> StudyPage:
         shared="; ".join(f"{name} {_setting(value)}" for name, value in settings.shared.items()) if settings else "",
         arms=_arms(settings) if settings else None,
         means=_means(numbers, metrics, study.fractions if study else ()) if numbers else None,
-        runs=numbers,
+        runs=_rounded(numbers) if numbers else None,
         controlled=_line(f"{markdown.PAIRED if record.plan.claims else ''} {study.remarks if study else ''}"),
         vary=_line(study.vary) if study else "",
         reading=tuple(
@@ -245,6 +245,21 @@ def _read_csv(path: pathlib.Path) -> tables.Table | None:
     if header[:2] != ["arm", "run"] or any(len(row) != len(header) for row in rows):
         raise InputError(f"{path} is not the table of a study: expected the columns arm, run and metrics")
     return tables.Table(header, rows, frozenset(("arm",)))
+
+
+def _rounded(table: tables.Table) -> tables.Table:
+    """Rounds the metrics of all runs to six digits; the file of the runs has all of them."""
+    is_metric = [name not in ("arm", "run", *RUN_COLUMNS) for name in table.headings]
+    rows = [
+        [_digits(cell) if rounds else cell for cell, rounds in zip(row, is_metric, strict=True)] for row in table.rows
+    ]
+    return dataclasses.replace(table, rows=rows)
+
+
+def _digits(cell: str) -> str:
+    """Formats a number with six digits; an integer with all."""
+    value = float(cell)
+    return f"{value:.0f}" if value.is_integer() else f"{value:.6g}"
 
 
 def _means(table: tables.Table, metrics: Mapping[str, str], fractions: Sequence[str]) -> tables.Table:

@@ -51,6 +51,7 @@ def test_the_page_has_settings_remarks_and_numbers(shown: study.StudyPage) -> No
     assert shown.means
     assert shown.runs
     assert all("%" in cell for cell in shown.means.columns()[1]), shown.means.headings[1]
+    assert all(len(cell) <= 9 for row in shown.runs.rows for cell in row[2:])
     arms = sorted({row[0] for row in shown.runs.rows})
     assert sorted(row[0] for row in shown.means.rows) == arms
     assert [name for name, _ in shown.sections()] == [each["id"] for each in document.all("section")]
