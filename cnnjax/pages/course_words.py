@@ -122,7 +122,7 @@ ENGLISH = Words(
         "wrong": "Statements in lectures, books and papers that are false, or whose opposite is true.",
         "timeline": """The families of classical networks, each with the result of its paper and what was new in it. The
         results of the papers are as printed: data and protocol differ from one to the next.""",
-        "ours": "A small version, trained on CIFAR-10 for a few epochs, has a test accuracy of {} %.",
+        "ours": "A small version, trained on CIFAR-10 for a few epochs, has a test accuracy of {}\u00a0%.",
         "evidence": "{interval}{effect}; {seeds}",
         "interval": "{level} % interval {low} to {high}",
         "both ways": "{level} % interval from {low} lower to {high} higher",

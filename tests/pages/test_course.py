@@ -312,7 +312,7 @@ def test_the_timeline_shows_our_own_results(tmp_path: pathlib.Path) -> None:
     table.write_text('arm,run,test_error\n"A, B",0,0.25\nC,0,0.9\n"A, B",1,0.3\n')
     families = course_timeline.read(path)
     assert [family.accuracy for family in families] == [pytest.approx(0.725), None]
-    for words, sentence in ((ENGLISH, "has a test accuracy of 72.5 %"), (KOREAN, "정확도는 72.5%입니다")):
+    for words, sentence in ((ENGLISH, "has a test accuracy of 72.5\u00a0%"), (KOREAN, "정확도는 72.5%입니다")):
         assert sentence in dict(course.pages([], families, words))["timeline.html"]
     for damaged in ("arm,run\nC,0\n", "arm,run,test_error\nC,0,\n", "arm,run,test_error\nC\n"):
         table.write_text(damaged)
