@@ -76,17 +76,17 @@ def spans_of(profile: Any) -> Iterator[Span]:
     for plane in planes:
         threads = [[(event, dict(event.stats)) for event in line.events] for line in plane.lines]
         begins = [sorted(event.start_ns for event, stats in thread if "hlo_op" in stats) for thread in threads]
-        # On a CPU an instruction that another thread completes has a second event there. That thread goes on with
-        # other instructions before it writes the event, so the first of them tells the end.
+        # On a CPU an instruction that another thread completes has a second event there. That thread runs other
+        # instructions before it writes the event: the first one that it begins tells when the instruction had ended.
         ends = {
             stats["_c"]: (event.end_ns, begins[number])
             for number, thread in enumerate(threads)
             for event, stats in thread
-            if event.name.startswith("end: ")
+            if event.name.startswith("end: ") and "_c" in stats
         }
         for event, stats in (pair for thread in threads for pair in thread if "hlo_op" in pair[1]):
             end, others = ends.get(stats.get("_p"), (0.0, []))
-            next_begin = others[i] if (i := bisect.bisect_right(others, event.start_ns)) < len(others) else end
+            next_begin = others[i] if (i := bisect.bisect_left(others, event.end_ns)) < len(others) else end
             yield Span(str(stats["hlo_op"]), event.start_ns / 1e9, max(event.end_ns, min(end, next_begin)) / 1e9)
 
 

@@ -1,6 +1,7 @@
-// Products of few rows with a kernel, in bfloat16: fully connected layers of small batches.
+// Products of few rows with a large kernel, in bfloat16: fully connected layers of small batches.
 //
-// They need not take longer than it takes to read the kernel. oneDNN copies it to a layout of its own first.
+// They need not take longer than it takes to read the kernel. oneDNN copies it to a layout of its own first, which costs
+// little only while the kernel stays in the cache.
 
 #pragma once
 
@@ -8,7 +9,8 @@
 
 namespace {
 
-constexpr int64_t kMostRows = 32;                   // of more, oneDNN is faster
+constexpr int64_t kMostRows = 32;                   // with more, or with a smaller kernel, oneDNN is faster
+constexpr int64_t kLeastKernel = 1 << 21;           // values
 constexpr int64_t kDepth = 8, kWidth = 256;         // rows and columns of the kernel in float32 at a time
 constexpr int64_t kRowsAtOnce = 4, kLength = 1024;  // the same, for products with its transpose
 constexpr int64_t kRowsOfPart = 64;                 // of the kernel, for a thread to take
@@ -56,7 +58,7 @@ FOR_EACH_WIDTH void ColumnsOfProduct(const BFloat16* x, const BFloat16* w, BFloa
 // Computes columns [begin, end) of dx [rows, inputs], the product of g [rows, outputs] and the transpose of w.
 FOR_EACH_WIDTH void ColumnsOfTransposed(const float* g, const BFloat16* w, BFloat16* dx, int64_t rows, int64_t inputs,
                                         int64_t outputs, int64_t begin, int64_t end) {
-  alignas(64) float wide[kRowsAtOnce][kLength];
+  alignas(64) float wide[kRowsAtOnce][kLength] = {};
   for (int64_t k = begin; k < end; k += kRowsAtOnce) {
     const int64_t count = std::min(kRowsAtOnce, end - k);
     float sums[kMostRows][kRowsAtOnce] = {};

@@ -118,22 +118,28 @@ Running& RunningNow() {
   return running;
 }
 
-// A turn to use the cores: at most as many custom calls run at once as there are devices. XLA may start several of one
-// device at once, and two teams of as many threads as there are cores then wait for each other at every barrier.
+// A turn to use the cores: a custom call waits while as many others run as its program has devices. XLA may start
+// several of one device at once, and two teams of as many threads as there are cores then wait for each other at every
+// barrier. A team of one thread has no barriers, and takes no turn.
 class Turn {
  public:
-  explicit Turn(int64_t devices) {
+  explicit Turn(int64_t devices) : taken_(omp_get_max_threads() > 1) {
+    if (!taken_) return;
     std::unique_lock<std::mutex> lock(RunningNow().mutex);
     RunningNow().ended.wait(lock, [&] { return RunningNow().count < devices; });
     ++RunningNow().count;
   }
   ~Turn() {
+    if (!taken_) return;
     std::lock_guard<std::mutex> lock(RunningNow().mutex);
     --RunningNow().count;
     RunningNow().ended.notify_all();
   }
   Turn(const Turn&) = delete;
   Turn& operator=(const Turn&) = delete;
+
+ private:
+  const bool taken_;
 };
 
 // Runs a custom call; an exception becomes an error of XLA that begins with `what`.

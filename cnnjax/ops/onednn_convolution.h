@@ -74,9 +74,9 @@ bool IsRacy(const Convolution& c, const dnnl::primitive_desc_base& desc) {
   return c.role == kKernel && strided && c.w[2] < 16 && std::string(desc.impl_info_str()).rfind("jit_1x1", 0) == 0;
 }
 
-// How the name of code begins that is faster than what oneDNN 3.2 takes first, if there is any. With AVX2 alone its
-// newer code takes up to 1.4 times as long for 1x1 and depthwise convolutions; that for strided convolutions takes 10 to
-// 100 times as long for the gradients of depthwise ones in bfloat16.
+// Returns how the name of faster code begins, or null where oneDNN 3.2 takes the fastest itself. With AVX2 alone, its
+// newer code takes up to 1.4 times as long for 1x1 and depthwise convolutions. Its code for strided convolutions takes
+// 10 to 100 times as long for the image gradients of depthwise ones in bfloat16.
 const char* Faster(const Convolution& c, const std::string& first) {
   const bool is_1x1 = c.w[0] == 1 && c.w[1] == 1 && c.strides[0] == 1 && c.strides[1] == 1;
   if (is_1x1 && (first == "brgconv_1x1:avx2" || first == "brg_fwd:avx2+brgconv_1x1:avx2")) return "jit_1x1:avx2";
@@ -101,9 +101,9 @@ Convolution JoinPixels(Convolution c) {
 // Tells whether a convolution, its pixels joined, is a product that few_rows.h computes.
 bool HasFewRows(const Convolution& c) {
   const memory::dims one = {1, 1}, none = {0, 0};
-  return c.type == memory::data_type::bf16 && c.role != kKernel && c.groups == 1 && c.x[0] == 1 && c.x[2] == 1 &&
-         c.x[1] == c.y[1] && c.y[2] == 1 && c.x[1] <= kMostRows && c.w[0] == 1 && c.w[1] == 1 && c.strides == one &&
-         c.low == none && c.high == none;
+  return kHasWidths && c.type == memory::data_type::bf16 && c.role != kKernel && c.groups == 1 && c.x[0] == 1 &&
+         c.x[2] == 1 && c.x[1] == c.y[1] && c.y[2] == 1 && c.x[1] <= kMostRows && c.w[0] == 1 && c.w[1] == 1 &&
+         c.w[2] * c.w[3] >= kLeastKernel && c.strides == one && c.low == none && c.high == none;
 }
 
 // Describes a convolution with the code that is fastest for it. `make` describes it with what oneDNN takes first.

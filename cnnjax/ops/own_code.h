@@ -11,8 +11,10 @@
 // templates.
 #ifdef __clang__
 #define FOR_EACH_WIDTH
+constexpr bool kHasWidths = false;
 #else
 #define FOR_EACH_WIDTH __attribute__((target_clones("avx512f", "avx2", "default"), optimize("O3")))
+constexpr bool kHasWidths = true;
 #endif
 #define ALWAYS_INLINE __attribute__((always_inline))
 
