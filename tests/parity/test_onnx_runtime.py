@@ -19,7 +19,7 @@ FORMS = (
 SHORTER = {name: f"{name}(depth=56)" for name in MODELS if name.endswith("1202")} | {
     "cifar_preresnet1001": "cifar_preresnet1001(stage_sizes=(9, 9, 9))",
     "se_resnet101": "se_resnet101(stage_sizes=(3, 4, 8, 3))",
-    "se_resnet152": "se_resnet152(stage_sizes=(3, 8, 6, 3))",
+    "se_resnet152": "se_resnet152(stage_sizes=(3, 6, 4, 3))",
 }
 
 
