@@ -8,6 +8,7 @@ template; `macros.html` has tables, pictures, charts and commands.
 import dataclasses
 import functools
 import pathlib
+import re
 from typing import Any
 
 import jinja2
@@ -71,8 +72,13 @@ def _environment() -> jinja2.Environment:
 
 
 def _shown(value: Any) -> Any:
-    """Replaces control characters and marks that reorder text by escapes, in every text that a template shows."""
-    return visible(value) if type(value) is str else value  # not Markup, which is a subclass
+    """Prepares every text that a template shows.
+
+    Control characters and marks that reorder text are replaced by escapes. A percent sign stays with its number.
+    """
+    if type(value) is not str:  # Markup is a subclass
+        return value
+    return re.sub(r"(?<=\d) (?=%)", "\N{NO-BREAK SPACE}", visible(value))
 
 
 def _static(name: str) -> Markup:

@@ -40,6 +40,11 @@ def test_characters_that_would_be_obeyed_are_shown_as_escapes(text: str, shown: 
     assert structure.Document(table_page(text)).all("td")[0].text == shown
 
 
+def test_a_percent_sign_stays_with_its_number() -> None:
+    shown = structure.Document(table_page("a 95 % interval, a % b")).all("td")[0].text
+    assert shown == "a 95\N{NO-BREAK SPACE}% interval, a % b"
+
+
 def test_a_value_that_is_missing_is_an_error() -> None:
     with pytest.raises(Exception, match="'nothing' is undefined"):
         page._environment().from_string("{{ nothing }}").render()
