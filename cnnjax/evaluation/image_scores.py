@@ -20,6 +20,7 @@ FILE = "scores.npz"
 MAX_BYTES = 2**36  # of a file that is read
 ROWS_PER_CHUNK = 4096  # converted to float64 at a time
 SPLIT_SIZE = 2**40  # more than the examples of any split
+TOLERANCE = 1e-3  # of probabilities that differ by rounding alone, such as on another machine
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -147,6 +148,20 @@ def read(folder: pathlib.Path | str) -> ImageScores:
             )
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is damaged ({error}): evaluate the network again") from error
+
+
+def are_equal(a: ImageScores, b: ImageScores) -> bool:
+    """Returns whether two evaluations of the same images in the same way have the same scores, up to rounding."""
+
+    def about(scores: ImageScores) -> Any:
+        return json.loads(json.dumps([scores.description, scores.identity, scores.ranges, scores.classes]))
+
+    return (
+        about(a) == about(b)
+        and np.array_equal(a.labels, b.labels)
+        and np.array_equal(a.predictions, b.predictions)
+        and np.allclose(a.probabilities, b.probabilities, rtol=0, atol=TOLERANCE)
+    )
 
 
 def open_images(scores: ImageScores, data_dir: str = "") -> Split:

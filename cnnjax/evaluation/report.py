@@ -2,8 +2,10 @@
 
 import csv
 import dataclasses
+import json
 import pathlib
 import re
+import shutil
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -12,10 +14,12 @@ import jax
 import numpy as np
 
 from cnnjax import sealed
+from cnnjax.evaluation import image_scores
 from cnnjax.evaluation.classification import classification_metrics
 from cnnjax.evaluation.figures import save_figures
 
 MAX_FOLDER_NAME = 120  # characters
+MAX_BYTES = 1 << 31  # of metrics.json, which has the confusion matrix
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +47,8 @@ def write(
     """Writes the report of one evaluation: metrics.json, per_class.csv, confusion.csv, calibration.csv and the figures.
 
     The folder is `workdir`/evaluations/NAME, where NAME is derived from `description`. It gets its name once it is
-    complete, in place of an earlier one, so no report is ever incomplete. Only process 0 writes.
+    complete, in place of an earlier one, so no report is ever incomplete. What an earlier report of the same scores has
+    and this one has not is kept: files, and entries of metrics.json. Only process 0 writes.
 
     Args:
       scores: float32 [N, K], logits or log-probabilities.
@@ -55,8 +60,8 @@ def write(
       sections: what else to record.
 
     Returns:
-      The contents of metrics.json without the confusion matrix. A number that is not finite is None there, and empty in
-      the CSV files.
+      The contents of metrics.json without the confusion matrix and what is kept. A number that is not finite is None
+      there, and empty in the CSV files.
 
     Raises InputError if the folder cannot be written.
     """
@@ -75,7 +80,6 @@ def write(
     if jax.process_index() == 0:
         sealed.check_no_link(folder.parent)
         with sealed.replacing_folder(folder) as new:
-            sealed.write_plain_json(new / "metrics.json", content | {"confusion": result.confusion.tolist()})
             write_csv(new / "per_class.csv", {"class": class_names, **result.per_class})
             write_csv(new / "calibration.csv", result.calibration)
             columns = dict(zip(class_names, result.confusion.T, strict=True))
@@ -83,6 +87,28 @@ def write(
             save_figures(result, class_names, title(description), new)
             for section in sections:
                 section.save(new)
+            kept = _keep(folder, new)
+            sealed.write_plain_json(new / "metrics.json", kept | content | {"confusion": result.confusion.tolist()})
+    return content
+
+
+def _keep(earlier: pathlib.Path, new: pathlib.Path) -> dict[str, Any]:
+    """Copies the files of an earlier report that a new one lacks, and returns the content of the earlier metrics.json.
+
+    Without such files, or if the two are not of the same scores, as after another training, does nothing and returns
+    {}.
+    """
+    names = {path.name for path in new.iterdir()} | {"metrics.json"}
+    files = (path for path in earlier.glob("*") if path.is_file() and not path.is_symlink())
+    lacking = [path for path in files if path.name not in names]
+    try:
+        if not lacking or not image_scores.are_equal(image_scores.read(earlier), image_scores.read(new)):
+            return {}
+        content = json.loads(sealed.read(earlier / "metrics.json", MAX_BYTES))
+    except (FileNotFoundError, ValueError):  # one is missing or damaged
+        return {}
+    for path in lacking:
+        shutil.copy2(path, new)
     return content
 
 

@@ -26,7 +26,6 @@ from cnnjax.pages.pictures import Picture
 from cnnjax.pages.tiles import Tiles, tiles_of
 from cnnjax.tables import Table
 
-MAX_BYTES = 1 << 31  # of metrics.json, which has the confusion matrix
 MAX_CLASSES_IN_MATRIX = 20  # a matrix of more is no table to read
 MAX_PAIRS = 10  # of classes that are confused
 LONG_NAME = 4  # characters; longer names of columns are turned
@@ -113,7 +112,8 @@ def read_evaluations(folder: pathlib.Path) -> list[Evaluation]:
     found = []
     for path in (folder / "evaluations").glob("*/metrics.json"):
         try:
-            found.append((path.stat().st_mtime, Evaluation(path.parent, json.loads(sealed.read(path, MAX_BYTES)))))
+            content = json.loads(sealed.read(path, report.MAX_BYTES))
+            found.append((path.stat().st_mtime, Evaluation(path.parent, content)))
         except FileNotFoundError:  # another process replaces it
             continue
         except ValueError as error:

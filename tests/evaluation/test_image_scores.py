@@ -1,8 +1,10 @@
 """Scores of single images: kept beside the report, exact enough, and read back; mistakes, temperature and groups."""
 
 import csv
+import dataclasses
 import json
 import pathlib
+import shutil
 from typing import Any
 
 import numpy as np
@@ -102,6 +104,41 @@ def test_images_of_another_data_set_are_not_shown(digits_dir: str) -> None:
     kept.identity["digests"]["test"] = "0"  # pyright: ignore[reportIndexIssue]
     with pytest.raises(InputError, match="'digits' is not the one evaluated: evaluate the network again"):
         image_scores.open_images(kept, digits_dir)
+
+
+def _change(folder: pathlib.Path, change: str) -> None:
+    """Changes the report in `folder` as if it were of other weights, of other data, ..."""
+    scores = image_scores.read(folder)
+    p, shift = scores.probabilities, {"rounding": 2e-4, "weights": 0.01}.get(change, 0.0)
+    moved = np.log(p + shift * (0.5 - p)).astype(np.float32)
+    identity = {**scores.identity, "digests": {}} if change == "data" else scores.identity
+    image_scores.write(dataclasses.replace(scores, log_probabilities=moved, identity=identity), folder)
+    if change in ("scores.npz", "metrics.json"):
+        (folder / change).write_bytes(b"damaged")
+
+
+@pytest.mark.parametrize("change", ["nothing", "rounding", "weights", "data", "scores.npz", "metrics.json"])
+def test_what_an_earlier_evaluation_of_the_same_scores_wrote_is_kept(
+    change: str, evaluated: dict[str, Any], finished: pathlib.Path, digits_dir: str, tmp_path: pathlib.Path
+) -> None:
+    run = pathlib.Path(shutil.copytree(finished, tmp_path / "run"))
+    folder = run / pathlib.Path(evaluated["folder"]).relative_to(finished)
+    before = {path.name for path in folder.iterdir()}
+    _change(folder, change)
+    result = evaluate(run, data_dir=digits_dir)
+    assert result["folder"] == str(folder)
+    after, content = {path.name for path in folder.iterdir()}, json.loads((folder / "metrics.json").read_text())
+    asked = {"temperature", "temperature_split", "ece_scaled", "nll_scaled", "per_group", "confused_pairs"}
+    assert not asked & result.keys()
+    assert {name: content[name] for name in result} == result
+    if change in ("nothing", "rounding"):
+        assert after == before
+        assert {name: content[name] for name in asked} == {name: evaluated[name] for name in asked}
+    else:
+        assert {path.partition(".")[0] for path in before - after} == {
+            "temperature", "per_group", "mistakes", "unsure_hits", "confused_pairs",
+        }  # fmt: skip
+        assert not asked & content.keys()
 
 
 # ------------------------------------------------------------------------------------------------------------ mistakes
