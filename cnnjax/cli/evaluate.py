@@ -270,10 +270,16 @@ def _print_evaluation(console: "Console", result: dict[str, Any]) -> None:
     if pairs := result.get("confused_pairs"):
         shown = (f"{pair['label']} as {pair['prediction']} {pair['images']:,}" for pair in pairs[:MAX_PAIRS_SHOWN])
         console.print(f"confused most: {', '.join(shown)}", soft_wrap=True)
-    console.print(
-        f"more in {result['folder']}: metrics.json, per_class.csv, confusion.csv, calibration.csv, confusion.png, "
-        "roc.png, precision_recall.png, calibration.png, and these four as .svg; scores.npz",
-        soft_wrap=True,
+    console.print(f"more in {result['folder']}: {_file_names(pathlib.Path(result['folder']))}", soft_wrap=True)
+
+
+def _file_names(folder: pathlib.Path) -> str:
+    """Returns the names of the files in a folder, those that differ in their suffix as one: 'roc (.png, .svg), ...'."""
+    suffixes: dict[str, list[str]] = {}
+    for path in sorted(folder.iterdir()):
+        suffixes.setdefault(path.stem, []).append(path.suffix)
+    return ", ".join(
+        f"{stem} ({', '.join(found)})" if len(found) > 1 else stem + found[0] for stem, found in suffixes.items()
     )
 
 

@@ -235,6 +235,12 @@ def test_the_command_prints_the_temperature_the_groups_and_the_confused_pairs(
     pair = evaluated["confused_pairs"][0]
     assert f"confused most: {pair['label']} as {pair['prediction']} {pair['images']}, " in shown
     assert f"temperature {evaluated['temperature']:.3f}, fitted on test[:64]: ECE {evaluated['ece']:.2%} -> " in shown
+    assert shown.splitlines()[-1] == (
+        f"more in {evaluated['folder']}: calibration (.csv, .png, .svg), confused_pairs (.csv, .png, .svg), "
+        "confusion (.csv, .png, .svg), metrics.json, mistakes (.csv, .png, .svg), per_class.csv, per_group.csv, "
+        "precision_recall (.png, .svg), roc (.png, .svg), scores.npz, temperature (.png, .svg), "
+        "unsure_hits (.png, .svg)"
+    )
     assert f"{evaluated['per_group']['even']:.2%}" in shown
 
 
