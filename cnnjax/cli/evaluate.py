@@ -26,7 +26,10 @@ MAX_PAIRS_SHOWN = 5  # of classes that are confused
 def add_flags(parser: shared.Parser) -> None:
     """Adds the arguments and flags of `cnnjax evaluate` to its parser."""
     parser.usage = "cnnjax evaluate --workdir=DIR|--init=NAME [FLAGS]"
-    parser.epilog = "With --init, the results are written to --workdir, or to runs/NAME."
+    parser.epilog = (
+        "With --init, the results are written to --workdir, or to runs/NAME. If that is a run's folder, they do not "
+        "count as results of the run."
+    )
     shared.add_network_flags(parser)
     parser.add_argument(
         "--ensemble", metavar="DIR,DIR,...", default="", help="average the predictions of these runs, too"

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from cnnjax import sealed
+from cnnjax.errors import InputError
 from cnnjax.evaluation import image_scores
 from cnnjax.evaluation.classification import classification_metrics
 from cnnjax.evaluation.figures import save_figures
@@ -104,12 +105,27 @@ def _keep(earlier: pathlib.Path, new: pathlib.Path) -> dict[str, Any]:
     try:
         if not lacking or not image_scores.are_equal(image_scores.read(earlier), image_scores.read(new)):
             return {}
-        content = json.loads(sealed.read(earlier / "metrics.json", MAX_BYTES))
-    except (FileNotFoundError, ValueError):  # one is missing or damaged
+        content = read(earlier / "metrics.json")
+    except (FileNotFoundError, InputError):  # one is missing or damaged
         return {}
     for path in lacking:
         shutil.copy2(path, new)
     return content
+
+
+def read(path: pathlib.Path) -> dict[str, Any]:
+    """Reads metrics.json or robustness.json. Raises FileNotFoundError if there is none, InputError if it is damaged."""
+    try:
+        return dict(json.loads(sealed.read(path, MAX_BYTES)))
+    except (ValueError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is damaged: {error}; evaluate the run again") from error
+
+
+def is_of_run(description: Mapping[str, Any]) -> bool:
+    """Returns whether a report is about the weights of the run in whose folder it is, and of no other network."""
+    return description.keys().isdisjoint(("init", "ensemble"))
 
 
 def title(description: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from cnnjax import __version__, sealed
 from cnnjax.errors import InputError
+from cnnjax.evaluation import report
 from cnnjax.paths import check_run_folder
 from cnnjax.runs import checkpoint, workdir
 
@@ -39,7 +40,8 @@ class Kind:
     required: tuple[str, ...]
 
 
-# Pictures and TensorBoard files of a run are not sent: they show images of the data set, or can be regenerated.
+# Pictures and TensorBoard files of a run are not sent: they show images of the data set, or can be regenerated. Nor are
+# evaluations of other weights than the run's own.
 KINDS = {
     "run": Kind(
         "runs",
@@ -127,7 +129,9 @@ def gather(source: pathlib.Path, step: str | int = ALL) -> Content:
         if path.is_file() and KINDS["run"].names.fullmatch(name) and not is_left_out:
             sealed.check_no_link(path)
             files[name] = path
-    return Content("run", files)
+    reports = (path for name in ("metrics", "robustness") for path in source.glob(f"evaluations/*/{name}.json"))
+    others = {path.parent for path in reports if not report.is_of_run(report.read(path))}
+    return Content("run", {name: path for name, path in files.items() if path.parent not in others})
 
 
 def _chosen(folder: pathlib.Path, step: str | int) -> set[str]:

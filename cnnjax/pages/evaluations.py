@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import json
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -108,28 +107,26 @@ class Mistakes:
 
 
 def read_evaluations(folder: pathlib.Path) -> list[Evaluation]:
-    """Reads the evaluations of a run, the newest first. Raises InputError for a damaged metrics.json."""
+    """Reads the evaluations of a run's own weights, the newest first. Raises InputError for a damaged metrics.json.
+
+    Ensembles and other weights, whose evaluations may be in the folder, are left out.
+    """
     found = []
     for path in (folder / "evaluations").glob("*/metrics.json"):
         try:
-            content = json.loads(sealed.read(path, report.MAX_BYTES))
-            found.append((path.stat().st_mtime, Evaluation(path.parent, content)))
+            found.append((path.stat().st_mtime, Evaluation(path.parent, report.read(path))))
         except FileNotFoundError:  # another process replaces it
             continue
-        except ValueError as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{path} is damaged: {error}; evaluate the run again") from error
-    return [evaluation for _, evaluation in sorted(found, key=lambda pair: (-pair[0], pair[1].folder.name))]
+    newest_first = sorted(found, key=lambda pair: (-pair[0], pair[1].folder.name))
+    return [evaluation for _, evaluation in newest_first if report.is_of_run(evaluation.content)]
 
 
 def main_evaluation(evaluations: Sequence[Evaluation], config: Config) -> Evaluation | None:
     """Returns the evaluation that is the run's result: the latest step of its own test split and protocol.
 
-    If there is none, the newest of the others; None if there are none at all. Ensembles, other weights and probes are
-    not results of the run.
+    If there is none, the newest of the others; None if there are none at all. Probes are not results of the run.
     """
-    own = [each for each in evaluations if each.content.keys().isdisjoint(("ensemble", "init", "probe"))]
+    own = [each for each in evaluations if "probe" not in each.content]
 
     def order(each: Evaluation) -> tuple[bool, int]:
         plain = each.content.keys().isdisjoint(("protocol", "preprocess", "average", "match_classes"))

@@ -42,6 +42,11 @@ def run(tmp_path: pathlib.Path) -> pathlib.Path:
     evaluation.mkdir(parents=True)
     scored = {"dataset": "digits", "split": "test", "step": 32, "accuracy": 0.75, "loss": 0.25}
     (evaluation / "metrics.json").write_text(json.dumps(scored))
+    for name, table in (("metrics", "per_class"), ("robustness", "corruptions")):  # of other weights
+        other = folder / "evaluations" / f"digits-test-step0-init=x-{name}"
+        other.mkdir()
+        (other / f"{name}.json").write_text(json.dumps({**scored, "step": 0, "init": "x"}))
+        (other / f"{table}.csv").write_text("class\n")
     for name in ("mistakes.png", ".secret"):
         (evaluation / name).write_bytes(b"at home")
     for name in ("lock", "report.html", "notes.txt", "tensorboard/events", "damaged/00000003-0/x", "imports/net.py"):
@@ -100,7 +105,11 @@ def test_a_run_comes_back_as_it_was_and_what_shows_the_data_stays_at_home(
     left = {name: data for name, data in files_of(run).items() if name not in fetched}
     assert {name: data for name, data in files_of(run).items() if name in fetched} == fetched
     assert sorted(left) == [
-        "damaged/00000003-0/x", "evaluations/digits-test-step32/.secret", "evaluations/digits-test-step32/mistakes.png",
+        "damaged/00000003-0/x", "evaluations/digits-test-step0-init=x-metrics/metrics.json",
+        "evaluations/digits-test-step0-init=x-metrics/per_class.csv",
+        "evaluations/digits-test-step0-init=x-robustness/corruptions.csv",
+        "evaluations/digits-test-step0-init=x-robustness/robustness.json",
+        "evaluations/digits-test-step32/.secret", "evaluations/digits-test-step32/mistakes.png",
         "lock", "notes.txt", "report.html", "tensorboard/events",
     ]  # fmt: skip
     for a, b in zip(variables(folder), variables(run), strict=True):
@@ -111,6 +120,7 @@ def test_a_run_comes_back_as_it_was_and_what_shows_the_data_stays_at_home(
     assert f"`{config.model}`, trained on digits" in card
     assert "| test, at the end of the training | 0.5000 | 87.50% |" in card
     assert "| digits test, step 32 | 0.2500 | 75.00% |" in card
+    assert "init" not in card
     assert "cnnjax pull hf:ada/digits\ncnnjax evaluate --workdir=runs/digits\n" in card
     assert f"| batch_size | `{config.batch_size}` |" in card
     assert f"| seed | `{config.seed}` |" in card

@@ -342,7 +342,7 @@ def test_the_latest_evaluation_of_the_runs_own_test_is_its_result(tmp_path: path
     settings = config.Config(dataset="digits", test_split="test")
     own = {"dataset": "digits", "split": "test"}
     entries = [
-        {**own, "step": 9, "ensemble": "a, b"},
+        {**own, "step": 9, "probe": "knn", "k": 5},
         {**own, "step": 6, "probe": "linear", "C": 0.1},
         {**own, "step": 8, "protocol": "ten_crop(24)"},
         {"dataset": "mnist", "split": "test", "step": 8},
@@ -360,6 +360,15 @@ def test_the_latest_evaluation_of_the_runs_own_test_is_its_result(tmp_path: path
     without_test = config.Config(dataset="digits", test_split="", val_split="train[:9]")
     found = [Evaluation(tmp_path, {**own, "split": split, "step": 4}) for split in ("train", "train[:9]")]
     assert evaluations.main_evaluation(found, without_test) is found[1]
+
+
+def test_evaluations_of_other_weights_are_not_the_runs(tmp_path: pathlib.Path) -> None:
+    options = {"own": {}, "flip": {"protocol": "flip"}, "weights": {"init": "x"}, "several": {"ensemble": "a, b"}}
+    for name, given in options.items():
+        path = tmp_path / "evaluations" / name / "metrics.json"
+        path.parent.mkdir(parents=True)
+        sealed.write_plain_json(path, {"dataset": "digits", "split": "test", "step": 4, **given})
+    assert {each.folder.name for each in evaluations.read_evaluations(tmp_path)} == {"own", "flip"}
 
 
 def test_a_damaged_evaluation_is_named(tmp_path: pathlib.Path) -> None:
