@@ -17,6 +17,7 @@ from cnnjax.config import Config, is_due, parse_duration
 from cnnjax.console import Console
 from cnnjax.data import pipeline
 from cnnjax.distributed import sharding
+from cnnjax.errors import InputError
 from cnnjax.ops.convolution import implementation_name
 from cnnjax.optim import freezing
 from cnnjax.runs import checkpoint, history, workdir
@@ -142,12 +143,23 @@ def _train(
         if "test" in setup.scorers:
             result |= {"split": recipe.config.test_split, **_score_test(setup, state, file, reporter)}
         result["seconds"] = round(time.monotonic() - begun, 1)
+        earlier = _earlier_result(folder)
         if start < int(state.step):
             log(reporter.laps.line())
             result["loop_seconds"] = {name: round(value, 3) for name, value in reporter.laps.seconds.items()}
-        if leader:
+        elif earlier.get("step") == start:  # the run was finished: its result stays, with the time of the training
+            result |= earlier | {"folder": str(folder)}
+        if leader and result != earlier:
             sealed.write_json(folder / "result.json", result)
     return state, result
+
+
+def _earlier_result(folder: pathlib.Path) -> dict[str, Any]:
+    """Returns the content of a run's result.json; {} if there is none, or if it is damaged."""
+    try:
+        return sealed.read_json(folder / "result.json")
+    except (FileNotFoundError, InputError):
+        return {}
 
 
 def _run_steps(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cnnjax import config as configs
+from cnnjax import sealed
 from cnnjax.data import statistics
 from cnnjax.errors import InputError
 from cnnjax.evaluation.evaluate import evaluate
@@ -63,10 +64,16 @@ def test_a_stopped_run_ends_bit_for_bit_like_one_never_stopped(
 def test_a_finished_run_is_left_as_it_is(digits_dir: str, tmp_path: pathlib.Path) -> None:
     first = tiny.run(tmp_path, digits_dir)
     before = tiny.metrics_of(tmp_path), tiny.digest(tmp_path, 8)
+    file = tmp_path / "result.json"
+    result, written = file.read_bytes(), file.stat().st_mtime_ns
+    assert sum(first["loop_seconds"].values()) > 0
     for cache in ("device", "host"):
         again = tiny.run(tmp_path, digits_dir, cache=cache)
         assert (tiny.metrics_of(tmp_path), tiny.digest(tmp_path, 8)) == before
-        assert tiny.numbers(first) == tiny.numbers(again)
+        assert again == first
+        assert (file.read_bytes(), file.stat().st_mtime_ns) == (result, written)
+    file.write_bytes(b"damaged")
+    assert tiny.numbers(tiny.run(tmp_path, digits_dir)) == tiny.numbers(first) == tiny.numbers(sealed.read_json(file))
 
 
 def test_lines_of_a_lost_attempt_and_half_lines_are_cut(digits_dir: str, tmp_path: pathlib.Path) -> None:
