@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cnnjax import pretrained, spec
-from cnnjax.data import corruptions
+from cnnjax.data import corruptions, imagenet
 from cnnjax.data.build import Split
 from cnnjax.data.corruptions import SEVERITIES
 from cnnjax.distributed import sharding
@@ -199,6 +199,15 @@ def shift_consistency(scorer: VariantScorer, indices: np.ndarray, max_shift: int
 
 
 # ---------------------------------------------------------------------------------------------- relative to a reference
+
+
+def check_reference(reference: str, dataset: str, classes: Sequence[str]) -> None:
+    """Raises InputError for the reference 'alexnet' on a data set whose classes are not the 1,000 of ImageNet."""
+    if reference == "alexnet" and set(imagenet.readable(classes)) != set(imagenet.names().values()):
+        raise InputError(
+            f"reference = 'alexnet': expected a data set with ImageNet's 1,000 classes, got the {len(classes):,} of "
+            f"{dataset!r}, such as {classes[0]!r}; give another network's corruptions.csv"
+        )
 
 
 def relative_to(errors: CorruptionErrors, reference: str) -> RelativeErrors:

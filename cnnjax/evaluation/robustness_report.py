@@ -26,6 +26,7 @@ from cnnjax.evaluation.robustness import (
     RelativeErrors,
     ShiftConsistency,
     VariantScorer,
+    check_reference,
     corruption_errors,
     relative_to,
     shift_consistency,
@@ -97,6 +98,7 @@ def evaluate_robustness(
     examples = load(dataset, split, data_dir)
     indices = matching_classes(examples, source, network.data, match_classes)
     if names and reference:  # a wrong reference fails at once
+        check_reference(reference, dataset, examples.classes)
         zeros = np.zeros((len(names), len(severities)))
         relative_to(CorruptionErrors(names, severities, zeros, 0.0, 0), reference)
     scorer = VariantScorer(network, examples, step=step, mesh=mesh, log=log)

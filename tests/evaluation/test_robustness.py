@@ -15,7 +15,7 @@ import pytest
 
 from cnnjax import augment, cli, spec
 from cnnjax.config import Config
-from cnnjax.data import pipeline
+from cnnjax.data import imagenet, pipeline
 from cnnjax.data.build import load
 from cnnjax.data.corruptions import corrupt
 from cnnjax.data.info import DataInfo
@@ -176,6 +176,18 @@ def test_the_report_has_the_numbers_and_the_figures(digits_dir: str, tmp_path: p
     images, labels = load("digits", "test[:30]", digits_dir).read(np.arange(30))
     moved = [predictions(net, [move(image, *to) for image in images]) for to in ((1, 0), (-1, 0), (0, 1), (0, -1))]
     assert result.shifts.accuracy[1] == pytest.approx(np.mean([row == labels for row in moved]))
+
+
+def test_the_errors_of_alexnet_are_for_imagenet_only(digits_dir: str, tmp_path: pathlib.Path) -> None:
+    message = "'alexnet': expected a data set with ImageNet's 1,000 classes, got the 10 of 'digits', such as '0'; give"
+    with pytest.raises(InputError, match=message):
+        evaluate_robustness(network(), tmp_path, corrupt="fog", reference="alexnet", data_dir=digits_dir)
+    for classes in (list(imagenet.names()), list(imagenet.names().values())):
+        robustness.check_reference("alexnet", "imagenet2012", classes)
+    others = [f"class {k}" for k in range(1000)]
+    robustness.check_reference("corruptions.csv", "others", others)
+    with pytest.raises(InputError, match="got the 1,000 of 'others', such as 'class 0'"):
+        robustness.check_reference("alexnet", "others", others)
 
 
 def test_the_split_is_chosen_as_in_a_usual_evaluation(digits_dir: str, tmp_path: pathlib.Path) -> None:
