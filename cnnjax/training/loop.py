@@ -85,6 +85,9 @@ def train(
       FloatingPointError: the loss is no longer finite.
       Interrupted: after SIGINT or SIGTERM, once the state is saved. Outside the main thread signals are not handled.
     """
+    if not isinstance(config, Config):
+        remedy = f"; load it with cnnjax.load_config({config!r})" if isinstance(config, str) else ""
+        raise InputError(f"config = {config!r}: expected a cnnjax.Config{remedy}")
     begun, folder = time.monotonic(), pathlib.Path(folder)
     leader = jax.process_index() == 0
     console = (console or Console()) if leader else Console(quiet=True)

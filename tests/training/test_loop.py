@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import cnnjax
 from cnnjax import augment, sealed
 from cnnjax.data import pipeline
 from cnnjax.errors import InputError
@@ -50,6 +51,19 @@ def test_a_pixel_that_is_not_finite_stops_the_training(
 def test_a_network_trains_outside_the_main_thread(digits_dir: str, tmp_path: pathlib.Path) -> None:
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         assert pool.submit(tiny.run, tmp_path, digits_dir, duration="1 steps").result()["step"] == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("digits_lenet5", r"^config = 'digits_lenet5': expected a cnnjax\.Config; load it with cnnjax\.load_config\('"),
+        ({"lr": 1}, r"^config = {'lr': 1}: expected a cnnjax\.Config$"),
+    ],
+)
+def test_what_is_no_config_is_one_error(config: Any, message: str, tmp_path: pathlib.Path) -> None:
+    with pytest.raises(InputError, match=message):
+        cnnjax.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_images_of_a_size_that_the_network_does_not_take_are_an_error_before_training(
