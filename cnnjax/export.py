@@ -51,6 +51,10 @@ TEXT = ".mlir"  # the program as text
 ONNX = ".onnx"
 PAGE = ".html"  # to look into the network in a browser
 MAX_VALUES = 16  # of a constant in the text
+COUNTED = (
+    "the network's code takes the number of images for an int, and an export is for any number: write images.shape[0] "
+    "in place of len(images)"
+)
 SUFFIXES = (PROGRAM, ONNX, PAGE, TEXT, *state_dicts.WRITERS)
 
 Log = Callable[[str], None]
@@ -197,7 +201,12 @@ def _inference(network: pretrained.LoadedNetwork, step: str | int, log: Log, sha
 
     def logits(images: jax.Array) -> jax.Array:
         """Computes the logits [b, classes] of uint8 images [b, H, W, C]."""
-        scores: Any = model.apply(restored.variables, prepare(jax.random.key(0), images), train=False)
+        try:
+            scores: Any = model.apply(restored.variables, prepare(jax.random.key(0), images), train=False)
+        except TypeError as error:
+            if "_DimExpr" not in str(error):
+                raise
+            raise InputError(COUNTED) from error
         return scores.mean(axis=tuple(range(1, scores.ndim - 1)))  # spatial logits are averaged
 
     records = digest.array_records(jax.tree.map(np.asarray, restored.variables))

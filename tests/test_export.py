@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -158,3 +159,15 @@ def test_what_cannot_be_written_is_said_and_nothing_is_there(case: str, tmp_path
         export.write(network("lenet5", (28, 28, 1)), tmp_path / name, **options)
     assert said in str(error.value)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".stablehlo", ".onnx", ".html"])
+def test_a_network_that_counts_its_images_is_told_what_to_write(tmp_path: pathlib.Path, suffix: str) -> None:
+    class Counting(nn.Module):
+        @nn.compact
+        def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+            return nn.Dense(10)(images.reshape(len(images), -1))
+
+    trained = network("mlp(features=(5,))", (8, 8, 1), zeros=True).replace(model=Counting())
+    with pytest.raises(InputError, match=r"write images\.shape\[0\] in place of len\(images\)"):
+        export.write(trained, tmp_path / f"net{suffix}")

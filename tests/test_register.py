@@ -65,7 +65,7 @@ def write(folder: pathlib.Path, name: str, code: str) -> str:
     return str(path)
 
 
-def test_the_network_of_the_readme_trains_predicts_and_says_what_it_needs(
+def test_the_network_of_the_readme_trains_predicts_exports_and_says_what_it_needs(
     tmp_path: pathlib.Path, digits_dir: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -82,6 +82,8 @@ def test_the_network_of_the_readme_trains_predicts_and_says_what_it_needs(
         assert cli.main(command) == 1
         assert f"run needs --import={file}" in capsys.readouterr().err
     assert cli.main(["evaluate", "--workdir=run", f"--import={file}"]) == 0
+    for name in ("tiny.stablehlo", "tiny.onnx", "tiny.html"):
+        assert cli.main(["export", "--workdir=run", f"--import={file}", f"--to={name}"]) == 0
 
     register._imports.clear()
     models.MODELS.pop("tiny")
