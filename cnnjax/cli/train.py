@@ -21,7 +21,8 @@ def add_flags(parser: shared.Parser) -> None:
     """Adds the arguments and flags of `cnnjax train` to its parser."""
     parser.usage = (
         "cnnjax train NAME[:arg] [--config.FIELD=VALUE ...] [--workdir=DIR]\n"
-        "       cnnjax train --workdir=DIR    resume a run; with --config.duration='30 epochs', extend it"
+        "       cnnjax train --workdir=DIR    resume a run; with --config.duration='30 epochs', extend it, if its\n"
+        "                                     schedule does not depend on the duration"
     )
     parser.epilog = (
         "`cnnjax configs` lists the names of configs; `cnnjax configs NAME` explains every field of one. To watch a "
