@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cnnjax import sealed
-from cnnjax.errors import InputError, nearest, unknown
+from cnnjax.errors import InputError, missing, nearest, unknown
 
 MAX_INT = 2**31 - 1  # of a count; steps are int32 on the devices
 
@@ -284,6 +284,8 @@ def load(path: pathlib.Path) -> Config:
         values: dict[str, Any] = dict(sealed.read_json(path, remedy))
         return check(Config(**{current_name(name): value for name, value in values.items()}))
     except FileNotFoundError:
+        if not path.parent.exists():
+            raise InputError(missing(path.parent)) from None
         raise InputError(f"{path.parent} is not a run's folder: it has no {path.name}") from None
     except (ValueError, TypeError) as error:
         if isinstance(error, InputError):

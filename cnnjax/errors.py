@@ -1,7 +1,10 @@
 """The error that a user is meant to read: the value, what was expected, the nearest valid name."""
 
+import contextlib
 import difflib
 import fnmatch
+import os
+import pathlib
 import re
 from collections.abc import Iterable
 
@@ -53,21 +56,49 @@ def matching(pattern: str, names: Iterable[str]) -> list[str]:
     return fnmatch.filter(names, pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*")
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """Returns the end of a message about an unknown name, such as "did you mean 'vgg16'? valid: vgg11, vgg16".
+def similar(name: str, valid: Iterable[str]) -> list[str]:
+    """Returns the valid names that may be meant by `name`, the likeliest first; [] if none is similar enough.
 
-    Suggests a valid name that ends in '_' and `name` ('mnist_lenet5' for 'lenet5'), else the most similar valid name if
-    it is similar enough. Lists all valid names, or the most similar `MAX_NAMES_SHOWN`.
+    First come names that differ in case only, then those that end in '_' and `name` ('cifar_resnet20' for 'resnet20'),
+    then those with two characters swapped ('vgg16' for 'vgg61').
     """
     valid, name = sorted(valid), name[:MAX_QUOTED]  # a comparison takes time proportional to the length
-    with_prefix = sorted((word for word in valid if word.endswith(f"_{name}")), key=len)  # cifar_resnet20 for resnet20
-    suggestion = with_prefix[:1] or difflib.get_close_matches(name, valid, n=1, cutoff=0.6)
-    hint = f"did you mean {suggestion[0]!r}? " if suggestion else ""
+    same = [word for word in valid if word.casefold() == name.casefold()]
+    with_prefix = sorted((word for word in valid if word.endswith(f"_{name}")), key=len)
+    swapped = [
+        word for word in valid
+        if sorted(word) == sorted(name) and sum(a != b for a, b in zip(word, name, strict=True)) == 2
+    ]  # fmt: skip
+    close = difflib.get_close_matches(name, valid, n=MAX_NAMES_SHOWN, cutoff=0.6)
+    return list(dict.fromkeys((*same, *with_prefix, *swapped, *close)))
+
+
+def nearest(name: str, valid: Iterable[str], prefix: str = "") -> str:
+    """Returns the end of a message about an unknown name, such as "did you mean 'vgg16'? valid: vgg11, vgg16".
+
+    Suggests the first of the `similar` names. Lists all valid names, or the most similar `MAX_NAMES_SHOWN`. `prefix` is
+    printed before each valid name: '--' for flags.
+    """
+    valid = sorted(valid)
+    likely = similar(name, valid)
+    hint = f"did you mean {prefix + likely[0]!r}? " if likely else ""
     if len(valid) <= MAX_NAMES_SHOWN:
-        return f"{hint}valid: {', '.join(valid) or 'none'}"
-    similar = difflib.get_close_matches(name, valid, n=MAX_NAMES_SHOWN, cutoff=0.0)
-    shown = list(dict.fromkeys(with_prefix + similar))[:MAX_NAMES_SHOWN]
-    return f"{hint}valid, of {len(valid)}: {', '.join(shown)}, ..."
+        return f"{hint}valid: {', '.join(prefix + word for word in valid) or 'none'}"
+    others = difflib.get_close_matches(name[:MAX_QUOTED], valid, n=MAX_NAMES_SHOWN, cutoff=0.0)
+    shown = list(dict.fromkeys(likely + others))[:MAX_NAMES_SHOWN]
+    return f"{hint}valid, of {len(valid)}: {', '.join(prefix + word for word in shown)}, ..."
+
+
+def missing(path: pathlib.Path | str) -> str:
+    """Returns the message that nothing has this path, with the most similar name beside it.
+
+    As in "runs/digit does not exist; did you mean 'runs/digits'?".
+    """
+    path, beside = pathlib.Path(path), []
+    with contextlib.suppress(OSError):
+        beside = os.listdir(path.parent)
+    near = similar(path.name, beside)
+    return f"{path} does not exist" + (f"; did you mean {str(path.with_name(near[0]))!r}?" if near else "")
 
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> InputError:

@@ -167,6 +167,8 @@ def test_finding_checks_without_calling() -> None:
     [
         ("restnet", ["resnet", "lenet"], "did you mean 'resnet'? valid: lenet, resnet"),
         ("net20", ["net50", "cifar_net20"], "did you mean 'cifar_net20'? valid: cifar_net20, net50"),
+        ("adamW", ["adam", "adamw"], "did you mean 'adamw'? valid: adam, adamw"),
+        ("vgg61", ["vgg16", "vgg19"], "did you mean 'vgg16'? valid: vgg16, vgg19"),
         ("zzz", ["b", "a"], "valid: a, b"),
         ("zzz", [], "valid: none"),
     ],

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnnjax import config_files, paths, register
 from cnnjax.cli import shared
+from cnnjax.errors import missing
 
 if TYPE_CHECKING:
     from cnnjax.config import Config
@@ -54,9 +55,12 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     if args.config is None and not (args.workdir and os.path.exists(location)):
         if unknown := config_files.unknown_flag(overrides):
             raise unknown
-        not_a_run = f", and {args.workdir} is not a run's folder" if args.workdir else ""
+        not_a_run = ""
+        if args.workdir:
+            is_there = os.path.exists(args.workdir)
+            not_a_run = f". {args.workdir} is not a run's folder" if is_there else f". {missing(args.workdir)}"
         raise shared.UsageError(
-            f"--config=FILE is missing{not_a_run}; a name will do, as in `cnnjax train digits_lenet5`"
+            f"--config=FILE is missing; a name will do, as in `cnnjax train digits_lenet5`{not_a_run}"
         )
     config = config_files.read_config(location, overrides)
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cnnjax import __version__, sealed
-from cnnjax.errors import InputError
+from cnnjax.errors import InputError, missing
 from cnnjax.evaluation import report
 from cnnjax.paths import check_run_folder
 from cnnjax.runs import checkpoint, workdir
@@ -106,6 +106,8 @@ def gather(source: pathlib.Path, step: str | int = ALL) -> Content:
     for a run that has no such checkpoint or trains at this moment, and for links in its folder.
     """
     if not source.is_dir():
+        if not source.exists():
+            raise InputError(missing(source))
         if not source.is_file() or source.suffix != ".safetensors":
             raise InputError(
                 f"{source} is neither a run's folder nor a .safetensors file, as "

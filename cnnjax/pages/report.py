@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Callable, Sequence
 
-from cnnjax.errors import InputError
+from cnnjax.errors import InputError, missing
 
 Source = pathlib.Path | str
 
@@ -53,6 +53,8 @@ def report(
         return facts.report(path, to)
     if study.find_report(path):
         return study.report(path, to)
+    if not path.exists():
+        raise InputError(missing(path))
     raise InputError(
         f"{path} is neither the folder of a run, of a sweep or of a study that has a report, nor a study's report"
     )

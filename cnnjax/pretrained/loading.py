@@ -15,13 +15,14 @@ from cnnjax import optim, register
 from cnnjax.config import Config
 from cnnjax.data.info import DataInfo
 from cnnjax.distributed import sharding
-from cnnjax.errors import InputError, nearest
+from cnnjax.errors import InputError, missing, nearest
 from cnnjax.hub import address
 from cnnjax.models import create_model
 from cnnjax.optim import freezing
 from cnnjax.pretrained import catalog, file_networks, files
 from cnnjax.pretrained.file_networks import FileOptions
 from cnnjax.pretrained.finite import check_finite
+from cnnjax.pretrained.formats import READERS
 from cnnjax.pretrained.network import LoadedNetwork, Log, Restored, put_variables
 from cnnjax.runs import checkpoint, workdir
 from cnnjax.shell import command_line
@@ -75,6 +76,9 @@ def _find_file(path: pathlib.Path) -> tuple[pathlib.Path, str]:
                 return found, chosen
     if str(path).startswith(address.PREFIX):
         raise InputError(f"{path} is on the Hugging Face Hub; fetch it first: {command_line('pull', str(path))}")
+    file = pathlib.Path(whole or path)
+    if not os.path.exists(file) and ("/" in str(file) or any(file.suffix in row.suffixes for row in READERS.values())):
+        raise InputError(missing(file))
     names = "" if "/" in str(path) else f"; {nearest(str(path), catalog.rows())}"
     raise InputError(f"{path} is neither a run's folder, a weight file nor a name of `cnnjax weights`{names}")
 

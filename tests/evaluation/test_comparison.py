@@ -176,7 +176,7 @@ def test_what_is_no_comparison_is_an_error(make_run: Callable[..., pathlib.Path]
         ([run] * 27, "27 runs: expected 2 to 26"),
         ([run, run], f"{run} is given twice: expected different runs"),
         ([run, tmp_path / "link"], f"{tmp_path / 'link'} is given twice, also as {run}"),
-        ([run, tmp_path / "no"], f"{tmp_path / 'no'} is not a run's folder: it has no config.json"),
+        ([run, tmp_path / "no"], f"{tmp_path / 'no'} does not exist"),
         ([run, tmp_path], f"{tmp_path} is not a run's folder: it has no config.json"),
     ):
         with pytest.raises(InputError) as caught:

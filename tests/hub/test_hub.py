@@ -197,8 +197,7 @@ WRONG = {  # words -> the error
     "Face Hub: expected hf:OWNER/NAME, did you mean 'hf:ada/lenet5'?",
     "push {run} hf:ada/digits@main": "hf:ada/digits@main: a push makes a new commit on the main branch; leave out "
     "'@main'",
-    "push nowhere hf:ada/digits": "nowhere is neither a run's folder nor a .safetensors file, as `cnnjax export "
-    "--workdir=RUN --to=net.safetensors` writes",
+    "push nowhere hf:ada/digits": "nowhere does not exist",
     "push {tmp} hf:ada/digits": "{tmp} is not the folder of a run that has started: it has no config.json",
     "push {run} hf:ada/digits --step=7": "{run} has no checkpoint of step '7'; valid: all, last, best, 24, 32",
     "push {weights} hf:ada/digits --step=last": "--step=last is only for a run, and {weights} is a weight file",

@@ -279,9 +279,11 @@ def test_the_command_writes_a_page_and_says_where(
     assert path.stat().st_size < 3e6
     assert cnnjax.report(finished.folder) == finished.folder / "report.html"
     for arguments, message in (
+        (["nowhere"], "nowhere does not exist"),
         (
-            ["nowhere"],
-            "nowhere is neither the folder of a run, of a sweep or of a study that has a report, nor a study's report",
+            [str(tmp_path)],
+            f"{tmp_path} is neither the folder of a run, of a sweep or of a study that has a report, nor a study's "
+            "report",
         ),
         ([str(finished.folder), "--to=page.pdf"], "page.pdf: expected the name of a file that ends in .html"),
     ):

@@ -278,7 +278,7 @@ def _shapes_filled(model: Any) -> Any:
 
 WRONG = {
     "a misspelt name": ("akamaster:tinny", "", r"unknown weights 'akamaster:tinny'; did you mean 'akamaster:tiny'"),
-    "nothing": ("runs/none", "", r"runs/none is neither a run's folder, a weight file nor a name of"),
+    "nothing": ("runs/none", "", "runs/none does not exist"),
     "a file alone": (
         "FILE",
         "",
