@@ -17,16 +17,14 @@ from cnnjax.config import FIELDS, HINTS, Config, check, current_name, load, pick
 from cnnjax.errors import InputError, nearest
 
 
-def read_config(
-    location: str, overrides: Sequence[str] = (), flag_names: Iterable[str] = ("config", "workdir", "data_dir")
-) -> Config:
+def read_config(location: str, overrides: Sequence[str] = (), flag_names: Iterable[str] = ("config",)) -> Config:
     """Reads a config by path or name and applies flags such as '--config.lr=0.2', as ml_collections does.
 
     Args:
       location: 'FILE' or 'FILE:arg', where `arg` is passed to the file's get_config(); FILE is as in `find_file`, and
         may be a run's config.json.
       overrides: flags '--config.FIELD=VALUE'; a field may have the name that it had in an earlier version.
-      flag_names: the other flags of the command, to suggest one in the error about an unknown flag.
+      flag_names: the flags of the command without dashes, to suggest one in the error about an unknown flag.
 
     Raises InputError for a file, field or value that is not valid.
     """
@@ -222,9 +220,7 @@ def _as_input_error(where: str, what: str = "config") -> Iterator[None]:
         raise InputError(f"{where} gives no {what}: {kind}{error}") from error
 
 
-def unknown_flag(
-    overrides: Sequence[str], flag_names: Iterable[str] = ("config", "workdir", "data_dir")
-) -> InputError | None:
+def unknown_flag(overrides: Sequence[str], flag_names: Iterable[str]) -> InputError | None:
     """Returns the error about the first of `overrides` that is not a flag, with the nearest valid one; None if all are.
 
     `flag_names` are the flags of the command, except --config.FIELD.
@@ -236,7 +232,7 @@ def unknown_flag(
         if word.startswith("-") and not name.startswith("config."):
             if name in FIELDS or name in HINTS:
                 return InputError(f"unknown flag {word!r}; settings are given as --config.{word.lstrip('-')}")
-            return InputError(f"unknown flag {word!r}; {nearest(name, flag_names)}")
+            return InputError(f"unknown flag {word!r}; {nearest(name, flag_names, '--')}")
     return None
 
 

@@ -217,8 +217,8 @@ def test_the_argument_of_a_config_file_follows_a_colon() -> None:
         ("--config.lr=-1", "config.lr = -1.0: expected at least 0"),
         ("--config.dtype=float61", "valid: bfloat16, float32"),
         ("--lr=1", "unknown flag '--lr=1'; settings are given as --config.lr=1"),
-        ("--color=1", "unknown flag '--color=1'; valid: config, data_dir, workdir"),
-        ("--workdr=x", "did you mean 'workdir'?"),
+        ("--color=1", "unknown flag '--color=1'; valid: --config"),
+        ("--confg=x", "did you mean '--config'?"),
         ("lr=1", "unexpected argument 'lr=1'; settings are given as --config.FIELD=VALUE"),
     ],
 )

@@ -142,7 +142,7 @@ def _check_flags(args: argparse.Namespace, overrides: list[str]) -> Config | Non
     if args.vs and not set(args.what) <= {"input", "loop"}:
         raise InputError(f"--what={','.join(args.what)}: with --config, --vs compares input and loop; "
                          "to compare train and forward, name models instead")  # fmt: skip
-    config = config_files.read_config(args.config, overrides, vars(args))
+    config = config_files.read_config(args.config, overrides, args.flag_names)
     config.dtype, config.batch_size = args.dtype or config.dtype, args.batch or config.batch_size
     return check(config)
 

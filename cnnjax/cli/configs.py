@@ -25,7 +25,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     from rich.table import Column, Table
 
     if args.config:
-        config, default = config_files.read_config(args.config, overrides), Config()
+        config, default = config_files.read_config(args.config, overrides, args.flag_names), Config()
         name, _ = paths.split_argument(args.config)
         console.print(_docstring(config_files.find_file(name, "configs", "config")))
         names = "field", "value", "default, if different", "description"

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cnnjax import __version__, crash, register
-from cnnjax.cli.shared import Parser, UsageError, program_name
+from cnnjax.cli.shared import Parser, UsageError, program_name, workdir_hint
 from cnnjax.errors import InputError, nearest, shorten, unknown, visible
 
 SETTING = re.compile(r"--(config|space)\.[^ =]+=")
@@ -193,8 +193,10 @@ def _run(argv: list[str]) -> int:
     if overrides and not parser.accepts_overrides:
         word = overrides[0]
         if not word.startswith("-"):
-            parser.error(f"unexpected argument {word!r}")
-        parser.error(f"unknown flag {word!r}; {nearest(word.partition('=')[0].lstrip('-'), parser.flag_names())}")
+            hint = workdir_hint([word]) if "workdir" in parser.flag_names() else ""
+            parser.error(f"unexpected argument {word!r}{hint}")
+        parser.error(f"unknown flag {word!r}; {nearest(word.partition('=')[0].lstrip('-'), parser.flag_names(), '--')}")
+    args.flag_names = parser.flag_names()
     for code in args.imports:
         register.import_code(code)
     return module.run(args, overrides)

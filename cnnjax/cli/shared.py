@@ -38,9 +38,10 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, **options | {"allow_abbrev": False})
 
     def flag_names(self) -> list[str]:
-        """Returns the names of the flags without dashes ('batch_size'). Hidden flags are left out."""
+        """Returns the names of the flags without dashes ('batch_size'). Hidden and short flags are left out."""
         actions = [action for action in self._actions if action.help != argparse.SUPPRESS]
-        return [flag.lstrip("-") for action in actions for flag in action.option_strings]
+        flags = [flag for action in actions for flag in action.option_strings]
+        return [flag.removeprefix("--") for flag in flags if flag.startswith("--")]
 
     def error(self, message: str) -> Any:
         """Prints an error in one line, and exits with status 2."""
@@ -145,10 +146,22 @@ def network_source(args: argparse.Namespace) -> str:
 
     Raises InputError unless exactly one of them is given, or when --batch_size is negative.
     """
-    if bool(args.workdir) == bool(args.init):
-        raise InputError("give a run's folder as --workdir=DIR, or trained weights as --init=NAME, and not both")
+    if args.workdir and args.init:
+        raise InputError(f"--workdir={args.workdir} and --init={args.init}: expected one of them, and not both")
+    if not (args.workdir or args.init):
+        hint = workdir_hint(getattr(args, "images", ()))
+        raise InputError(f"give a run's folder as --workdir=DIR, or trained weights as --init=NAME{hint}")
     check_batch_size(args)
     return args.workdir or args.init
+
+
+def workdir_hint(words: Sequence[str]) -> str:
+    """Returns the end of an error, "; did you mean --workdir=DIR?", for the first word that is a run's folder.
+
+    Returns '' if none is.
+    """
+    runs = (word for word in words if os.path.exists(os.path.join(word, "config.json")))
+    return next((f"; did you mean --workdir={word}?" for word in runs), "")
 
 
 def check_batch_size(args: argparse.Namespace) -> None:

@@ -70,9 +70,10 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     if action != "run":
         _check_show(args, rest, action)
     elif args.config:
-        values = _read_settings(args.config, rest, values)
+        values = _read_settings(args.config, rest, values, args.flag_names)
     elif not (args.workdir and (pathlib.Path(args.workdir) / "sweep.json").exists()):
-        if unknown := config_files.unknown_flag([word for word in rest if not word.startswith("--space.")]):
+        overrides = [word for word in rest if not word.startswith("--space.")]
+        if unknown := config_files.unknown_flag(overrides, args.flag_names):
             raise unknown
         raise shared.UsageError(
             "--config=FILE is missing" + (f", and {args.workdir} is not a sweep's folder" if args.workdir else "")
@@ -171,16 +172,15 @@ def _show(console: "Console", rows: list[dict[str, Any]], settings: "Settings") 
         console.print(_cross_validated(row, settings), soft_wrap=True)
 
 
-def _read_settings(location: str, rest: list[str], flags: dict[str, Any]) -> dict[str, Any]:
+def _read_settings(location: str, rest: list[str], flags: dict[str, Any], flag_names: list[str]) -> dict[str, Any]:
     """Returns the fields of a sweep's `Settings`, to be passed as keyword arguments.
 
     `location` is that of the config file, FILE[:arg]; `rest` are the --config.FIELD=VALUE and --space.FIELD=VALUES
-    arguments; `flags` are other fields, from the command's flags.
+    arguments; `flags` are other fields, from the command's flags; `flag_names` are all its flags, for an error.
     """
     spaces = [word for word in rest if word.startswith("--space.")]
     overrides = [word for word in rest if not word.startswith("--space.")]
-    valid_flags = ("config", "workdir", "workers", "executor", "stall_timeout", "space.FIELD", *SETTINGS)
-    config = config_files.read_config(location, overrides, valid_flags)
+    config = config_files.read_config(location, overrides, [*flag_names, "space.FIELD"])
     space = config_files.read_space(location)
     for word in spaces:
         name, equals, values = word.removeprefix("--space.").partition("=")

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     overrides = shared.take_config_name(args, overrides)
     location = args.config or os.path.join(args.workdir or "", "config.json")
     if args.config is None and not (args.workdir and os.path.exists(location)):
-        if unknown := config_files.unknown_flag(overrides):
+        if unknown := config_files.unknown_flag(overrides, args.flag_names):
             raise unknown
         not_a_run = ""
         if args.workdir:
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         raise shared.UsageError(
             f"--config=FILE is missing; a name will do, as in `cnnjax train digits_lenet5`{not_a_run}"
         )
-    config = config_files.read_config(location, overrides)
+    config = config_files.read_config(location, overrides, args.flag_names)
 
     console = shared.setup_jax()
     import jax

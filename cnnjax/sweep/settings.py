@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from cnnjax import spec
 from cnnjax.config import Config, check, current_name
-from cnnjax.errors import InputError, unknown
+from cnnjax.errors import InputError, missing, unknown
 from cnnjax.metrics import METRICS
 from cnnjax.runs import workdir
 from cnnjax.sweep.samplers import PRUNERS, SAMPLERS
@@ -134,6 +134,8 @@ def read(folder: pathlib.Path) -> Settings:
     Config fields that an earlier version wrote get their present names. Raises InputError if sweep.json is missing or
     damaged.
     """
+    if not folder.exists():
+        raise InputError(missing(folder))
     if not (folder / FILE).exists():
         raise InputError(f"{folder} is not a sweep's folder: it has no {FILE}")
     try:

@@ -123,7 +123,7 @@ def test_the_list_as_text_markdown_and_csv(experiments: pathlib.Path, capsys: py
         (["--list", "widht"], 1, "did you mean 'widths'?"),
         (["--list=widths"], 2, "ignored explicit argument 'widths'"),
         (["--list", "a", "b"], 2, "unexpected argument 'b'"),
-        (["--lists"], 2, "unknown flag '--lists'; did you mean 'list'?"),
+        (["--lists"], 2, "unknown flag '--lists'; did you mean '--list'?"),
         (["--csv"], 2, "--csv prints the list of claims: give --list as well"),
         (["--markdown", "widths"], 2, "--markdown prints the list of claims: give --list as well"),
         (["--list", "--csv", "--markdown"], 2, "not allowed with argument"),
