@@ -8,6 +8,7 @@ import importlib.util
 import inspect
 import os
 import pathlib
+import re
 import types
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 from cnnjax import paths, register
 from cnnjax.config import FIELDS, HINTS, Config, check, current_name, load, pick_recipe, unknown_field
 from cnnjax.errors import InputError, nearest
+
+EXPECTED = {int: "a whole number", float: "a number", bool: "True or False"}  # by type of the field
 
 
 def read_config(location: str, overrides: Sequence[str] = (), flag_names: Iterable[str] = ("config",)) -> Config:
@@ -240,5 +243,10 @@ def _flag_error(error: Exception, overrides: Sequence[str], flag_names: Iterable
     """Returns an InputError for an exception of absl or config_flags about the flags `overrides`."""
     if unknown := unknown_flag(overrides, flag_names):
         return unknown
+    if match := re.match(rf"flag --config\.({'|'.join(FIELDS)})=", str(error)):
+        default = FIELDS[match[1]].default
+        value = str(error)[match.end() :].removesuffix(f": {error.__context__}")
+        expected = EXPECTED.get(type(default), type(default).__name__)
+        return InputError(f"--config.{match[1]}={value}: expected {expected}, as in {default!r}")
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return InputError(lines[0].removeprefix("flag --"))

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from cnnjax.errors import InputError, shorten, visible
+from cnnjax.errors import InputError, nearest, shorten, visible
 from cnnjax.shell import command_line as command_line  # for the commands
 from cnnjax.shell import program_name as program_name
 
@@ -42,6 +42,11 @@ class Parser(argparse.ArgumentParser):
         actions = [action for action in self._actions if action.help != argparse.SUPPRESS]
         flags = [flag for action in actions for flag in action.option_strings]
         return [flag.removeprefix("--") for flag in flags if flag.startswith("--")]
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Raises ArgumentError for a value that is not among the choices of `action`, with the nearest valid one."""
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r}; {nearest(str(value), action.choices)}")
 
     def error(self, message: str) -> Any:
         """Prints an error in one line, and exits with status 2."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnnjax import spec
-from cnnjax.errors import InputError, matching, unknown
+from cnnjax.errors import InputError, matching, nearest, unknown
 from cnnjax.models import (
     airbench,
     alexnet,
@@ -34,6 +34,7 @@ from cnnjax.models import (
     xception,
     zfnet,
 )
+from cnnjax.models.layers import UnknownValueError
 from cnnjax.models.network import Variant
 
 # In chronological order; lists of layers come last.
@@ -129,7 +130,10 @@ def create_model(text: str, num_classes: int = 0, dtype: str = "float32") -> nn.
         return build()
     except (TypeError, ValueError) as error:
         shown = text if len(text) <= MAX_TEXT_SHOWN else f"{call.name}(...)"
-        raise InputError(f"model {shown!r}: {error}") from error
+        reason = error
+        if isinstance(error, UnknownValueError):
+            reason = f"unknown {error.kind} {error.value!r}; {nearest(str(error.value), error.valid)}"
+        raise InputError(f"model {shown!r}: {reason}") from error
 
 
 def _floating(name: str) -> jnp.dtype:

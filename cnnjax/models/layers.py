@@ -4,7 +4,7 @@ Images and feature maps are [batch, height, width, channels].
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -296,13 +296,18 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-def lookup(kind: str, name: str, table: Mapping[str, Value]) -> Value:
-    """Returns `table[name]`.
+class UnknownValueError(ValueError):
+    """Raised for a value that is not among the `valid` ones; `kind` is a noun for the message, such as 'activation'."""
 
-    Raises ValueError that lists the valid names; `kind` is a noun for its message, such as 'activation'.
-    """
+    def __init__(self, kind: str, value: object, valid: Iterable[object]) -> None:
+        self.kind, self.value, self.valid = kind, value, [*map(str, valid)]
+        super().__init__(f"unknown {kind} {value!r}; valid: {', '.join(self.valid)}")
+
+
+def lookup(kind: str, name: str, table: Mapping[str, Value]) -> Value:
+    """Returns `table[name]`. Raises UnknownValueError, with `kind`, if it has no such name."""
     if name not in table:
-        raise ValueError(f"unknown {kind} {name!r}; valid: {', '.join(map(str, table))}")
+        raise UnknownValueError(kind, name, table)
     return table[name]
 
 

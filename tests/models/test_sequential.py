@@ -193,7 +193,7 @@ def test_fields_of_other_networks_work_and_the_others_are_refused() -> None:
     assert (model.dtype, model.initializer, model.padding_mode) == (jax.numpy.bfloat16, "he", "edge")
     for argument, message in (
         ("activation='gelu'", "has no argument 'activation'"),
-        ("initializer='hee'", "unknown initializer 'hee'; valid:"),
+        ("initializer='hee'", "unknown initializer 'hee'; did you mean 'he'?"),
         ("ghost_batch_size=-1", "ghost_batch_size = -1: expected at least 0"),
     ):
         with pytest.raises(InputError, match=re.escape(message)):
