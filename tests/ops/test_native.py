@@ -127,7 +127,7 @@ def test_programs_of_several_threads_take_turns() -> None:
     def branches(x: jax.Array, w: jax.Array) -> jax.Array:
         ones = jnp.ones(w.shape[-1])
         convolved = [convolution.convolution(x, scale * w, (1, 1), ((1, 1), (1, 1))) for scale in (1.0, 2.0, 3.0)]
-        return sum(batch_norm(y, ones, ones, 1e-3, True)[0] for y in convolved)
+        return jnp.stack([batch_norm(y, ones, ones, 1e-3, True)[0] for y in convolved]).sum(axis=0)
 
     mesh = jax.make_mesh((2,), ("data",), (jax.sharding.AxisType.Auto,))
     x, w = draw(1, 8, 12, 12, 16), draw(2, 3, 3, 16, 16)
