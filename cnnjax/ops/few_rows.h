@@ -102,7 +102,7 @@ void TransposedProductOfFewRows(const BFloat16* g, const BFloat16* w, BFloat16* 
                                 int64_t outputs) {
   static thread_local Buffer buffer;
   float* wide = static_cast<float*>(buffer.AtLeast(rows * outputs * sizeof(float)));
-  for (int64_t i = 0; i < rows * outputs; ++i) wide[i] = Wide(g[i]);
+  Widen(g, rows * outputs, wide);
   ForEachPart((inputs + kRowsOfPart - 1) / kRowsOfPart, [&](int64_t part) {
     ColumnsOfTransposed(wide, w, dx, rows, inputs, outputs, part * kRowsOfPart,
                         std::min(inputs, (part + 1) * kRowsOfPart));
