@@ -83,10 +83,15 @@ def rewrite(path: pathlib.Path, study: Study, command: str) -> StudyReport:
 def _figure_title(name: str, claims: Sequence[ClaimReport]) -> str:
     """Returns each claim with its verdict or, for more than three, the name of the study and counts by verdict."""
     if len(claims) <= 3:
-        return " ".join(f"{claim.name.replace('_', ' ').capitalize()}: {claim.verdict}." for claim in claims)
-    study = name.rpartition("-")[0].replace("_", " ").capitalize()
+        return " ".join(f"{_in_words(claim.name)}: {claim.verdict}." for claim in claims)
     counts = Counter(claim.verdict for claim in claims)
-    return f"{study}: " + ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+    return f"{_in_words(name.rpartition('-')[0])}: " + ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+
+
+def _in_words(name: str) -> str:
+    """Returns a name with spaces and a capital letter, unless it begins with a term like bfloat16."""
+    words = name.replace("_", " ")
+    return words if any(map(str.isdigit, words.split(" ")[0])) else words.capitalize()
 
 
 def write_page(path: pathlib.Path, study: Study, values: Values, report: StudyReport, command: str) -> None:

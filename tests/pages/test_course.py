@@ -24,7 +24,7 @@ FILES = [EXPERIMENTS / f"{name}.py" for name in ("arithmetic_windows", "padding"
 TEXTS = sorted(path for path in (EXPERIMENTS / "course").glob("*.toml") if path.stem in CHAPTERS)
 WITHOUT_TEXT = 11  # claims without a text of the course: this number may only fall
 NAMES = re.compile(  # digits that are names, or words in the other language
-    r"\d+x\d+|10의|0으로|(?<!\d)(?:[2-9]|10)분의 \d"
+    r"\d+x\d+|b?float\d+|10의|0으로|(?<!\d)(?:[2-9]|10)분의 \d"
 )
 MYRIADS = re.compile(r"(?:([\d,]+)억 ?)?([\d,]+)만(?!큼)|([\d,]+)억")  # 1억 2,000만 is 120 million
 
