@@ -259,7 +259,10 @@ def eval_variables(folder: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def assert_close(a: dict[str, np.ndarray], b: dict[str, np.ndarray], tolerance: float) -> None:
-    """Asserts that arrays are equal up to the order of summation, relative to the largest element of each."""
+    """Asserts that arrays are equal up to the order of summation, relative to the largest element of each.
+
+    The bias before a batch normalization has no gradient: all of it is rounding, so what is below 0.01 counts as 0.01.
+    """
     assert a.keys() == b.keys()
     for name in a:
-        np.testing.assert_allclose(a[name], b[name], atol=tolerance * (np.abs(b[name]).max() + 1e-3), err_msg=name)
+        np.testing.assert_allclose(a[name], b[name], atol=tolerance * max(np.abs(b[name]).max(), 0.01), err_msg=name)
