@@ -161,23 +161,65 @@ void Statistics(const T* x, const Layout& layout, float* mean, float* variance) 
   }
 }
 
-// The coefficients of a normalization, along a row.
+// The coefficients of a normalization, along a row, from those of the channels.
 struct Coefficients {
   Row mean, factor, bias;
   float least;
 
-  Coefficients(const Layout& layout, const ffi::AnyBuffer& means, const ffi::AnyBuffer& variances,
-               const ffi::AnyBuffer& scales, const ffi::AnyBuffer& biases, float epsilon, bool relu)
-      : mean(layout.Repeat(Data<float>(means))), bias(layout.Repeat(Data<float>(biases))) {
-    Row factors(layout.channels);
-    for (int64_t c = 0; c < layout.channels; ++c) {
-      factors[c] = Data<float>(scales)[c] / std::sqrt(Data<float>(variances)[c] + epsilon);
-    }
-    factor = layout.Repeat(factors.data());
-    least = relu ? 0 : -std::numeric_limits<float>::infinity();
-  }
+  Coefficients(const Layout& layout, const float* means, const float* factors, const float* biases, bool relu)
+      : mean(layout.Repeat(means)),
+        factor(layout.Repeat(factors)),
+        bias(layout.Repeat(biases)),
+        least(relu ? 0 : -std::numeric_limits<float>::infinity()) {}
+
   ColumnCoefficients Pointers() const { return {mean.data(), factor.data(), bias.data(), least}; }
 };
+
+// Returns the factor of each channel: its scale, divided by the standard deviation.
+Row Factors(const Layout& layout, const float* variance, const float* scale, float epsilon) {
+  Row factors(layout.channels);
+  for (int64_t c = 0; c < layout.channels; ++c) factors[c] = scale[c] / std::sqrt(variance[c] + epsilon);
+  return factors;
+}
+
+template <typename T>
+void ApplyByChunks(const T* x, const Layout& layout, const Coefficients& coefficients, T* y) {
+  ForEachPart(layout.chunks, [&](int64_t i) {
+    const int64_t start = i * layout.chunk;
+    Apply(x + start, layout.Size(i), layout.row, coefficients.Pointers(), y + start);
+  });
+}
+
+// Returns the sums over the pixels, by channel, of the gradients before the ReLU and, behind these, of their products
+// with the deviations of x.
+template <typename T>
+std::vector<double> SumGradients(const T* g, const T* x, const Layout& layout, const Coefficients& coefficients) {
+  const int64_t channels = layout.channels;
+  static thread_local Buffer buffers[2];
+  float *sums = layout.ForChunks(buffers[0]), *products = layout.ForChunks(buffers[1]);
+  ForEachPart(layout.chunks, [&](int64_t i) {
+    const int64_t start = i * layout.chunk;
+    Row sum(layout.row), product(layout.row);
+    AddGradients(g + start, x + start, layout.Size(i), layout.row, coefficients.Pointers(), sum.data(), product.data());
+    layout.Fold(sum, sums + i * channels), layout.Fold(product, products + i * channels);
+  });
+  std::vector<double> total(2 * channels);
+  layout.ForEach([&](int64_t i, int64_t c) {
+    total[c] += sums[i * channels + c], total[channels + c] += products[i * channels + c];
+  });
+  return total;
+}
+
+template <typename T>
+void ApplyGradientByChunks(const T* g, const T* x, const Layout& layout, const Coefficients& coefficients,
+                           const float* slopes, const float* shifts, T* dx) {
+  const Row slope = layout.Repeat(slopes), shift = layout.Repeat(shifts);
+  ForEachPart(layout.chunks, [&](int64_t i) {
+    const int64_t start = i * layout.chunk;
+    ApplyGradient(g + start, x + start, layout.Size(i), layout.row, coefficients.Pointers(), slope.data(), shift.data(),
+                  dx + start);
+  });
+}
 
 // Calls run with a null pointer to the type of the values in an array.
 template <typename Run>
@@ -197,11 +239,9 @@ void NormalizeByChunks(const ffi::AnyBuffer& x, const ffi::AnyBuffer& scale, con
     using T = std::remove_pointer_t<decltype(type)>;
     const Layout layout(x);
     Statistics(Data<T>(x), layout, Data<float>(mean), Data<float>(variance));
-    const Coefficients coefficients(layout, mean, variance, scale, bias, epsilon, relu);
-    ForEachPart(layout.chunks, [&](int64_t i) {
-      const int64_t start = i * layout.chunk;
-      Apply(Data<T>(x) + start, layout.Size(i), layout.row, coefficients.Pointers(), Data<T>(y) + start);
-    });
+    const Row factors = Factors(layout, Data<float>(variance), Data<float>(scale), epsilon);
+    const Coefficients coefficients(layout, Data<float>(mean), factors.data(), Data<float>(bias), relu);
+    ApplyByChunks(Data<T>(x), layout, coefficients, Data<T>(y));
   });
 }
 
@@ -214,20 +254,10 @@ void GradientByChunks(const ffi::AnyBuffer& g, const ffi::AnyBuffer& x, const ff
     using T = std::remove_pointer_t<decltype(type)>;
     const Layout layout(x);
     const int64_t channels = layout.channels;
-    const Coefficients coefficients(layout, mean, variance, scale, bias, epsilon, relu);
-    static thread_local Buffer buffers[2];
-    float *sums = layout.ForChunks(buffers[0]), *products = layout.ForChunks(buffers[1]);
-    ForEachPart(layout.chunks, [&](int64_t i) {
-      const int64_t start = i * layout.chunk;
-      Row sum(layout.row), product(layout.row);
-      AddGradients(Data<T>(g) + start, Data<T>(x) + start, layout.Size(i), layout.row, coefficients.Pointers(),
-                   sum.data(), product.data());
-      layout.Fold(sum, sums + i * channels), layout.Fold(product, products + i * channels);
-    });
-    std::vector<double> sum(channels), product(channels);
-    layout.ForEach([&](int64_t i, int64_t c) {
-      sum[c] += sums[i * channels + c], product[c] += products[i * channels + c];
-    });
+    const Row factors = Factors(layout, Data<float>(variance), Data<float>(scale), epsilon);
+    const Coefficients coefficients(layout, Data<float>(mean), factors.data(), Data<float>(bias), relu);
+    const std::vector<double> sums = SumGradients(Data<T>(g), Data<T>(x), layout, coefficients);
+    const double *sum = sums.data(), *product = sum + channels;
     Row slopes(channels), shifts(channels);
     const double pixels = layout.count / channels;
     for (int64_t c = 0; c < channels; ++c) {
@@ -238,12 +268,7 @@ void GradientByChunks(const ffi::AnyBuffer& g, const ffi::AnyBuffer& x, const ff
       slopes[c] = static_cast<float>(-factor * inverse * inverse * product[c] / pixels);
       shifts[c] = static_cast<float>(-factor * sum[c] / pixels);
     }
-    const Row slope = layout.Repeat(slopes.data()), shift = layout.Repeat(shifts.data());
-    ForEachPart(layout.chunks, [&](int64_t i) {
-      const int64_t start = i * layout.chunk;
-      ApplyGradient(Data<T>(g) + start, Data<T>(x) + start, layout.Size(i), layout.row, coefficients.Pointers(),
-                    slope.data(), shift.data(), Data<T>(dx) + start);
-    });
+    ApplyGradientByChunks(Data<T>(g), Data<T>(x), layout, coefficients, slopes.data(), shifts.data(), Data<T>(dx));
   });
 }
 

@@ -1,6 +1,6 @@
 """Batch normalization with an optional ReLU, as JAX primitives; the implementation is chosen when a program is lowered.
 
-On one CPU device the library of `cnnjax.ops.onednn` computes them, each with its ReLU: in float32, and in bfloat16 on a
+On a CPU the library of `cnnjax.ops.onednn` computes them, each with its ReLU: in float32, and in bfloat16 on a
 processor with instructions for it. Elsewhere XLA computes the formulas below, which also define all derivatives of
 higher order.
 """
@@ -17,7 +17,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from cnnjax.ops import onednn
-from cnnjax.ops.primitive import device_count, uses_onednn
+from cnnjax.ops.partitioning import Axes, on_each_device
+from cnnjax.ops.primitive import device_count, needs_mesh, uses_onednn
 
 
 def batch_norm(
@@ -92,19 +93,27 @@ def _shapes(x: Any, scale: Any, *rest: Any, **options: Any) -> list[Any]:
 # ---------------------------------------------------------------------------------------------------------- primitives
 
 
-def _primitive(name: str, formula: Callable[..., Any], shapes: Callable[..., Any], by_library: Any) -> Primitive:
-    """Creates a primitive that computes `formula`, on one CPU device by the function `by_library` if it is not None."""
+def _primitive(
+    name: str, formula: Callable[..., Any], shapes: Callable[..., Any], by_library: Any = None, by_shards: Any = None
+) -> Primitive:
+    """Creates a primitive that computes `formula`.
+
+    On one CPU device `by_library` does so, on several the function that `by_shards` returns for a LoweringRuleContext.
+    """
     result = Primitive(name)
     result.multiple_results = True
+    needs_mesh(result)
     result.def_impl(lambda *operands, **params: _compiled(result, **params)(*operands))
     result.def_abstract_eval(shapes)
 
     def lower(context: Any, *operands: Any, **params: Any) -> Any:
         """Lowers the primitive for a CPU."""
         x = context.avals_in[0]
-        fits = device_count(context) == 1 and uses_onednn(context) and onednn.compute_dtype(x.dtype) == x.dtype
+        fits = by_library is not None and uses_onednn(context) and onednn.compute_dtype(x.dtype) == x.dtype
         fits = fits and all(value.dtype != np.float64 for value in context.avals_in)  # such as that of the scale
-        by = by_library if fits and by_library is not None else formula
+        by: Any = formula
+        if fits:
+            by = by_library if device_count(context) == 1 else by_shards(context)
         return mlir.lower_fun(by, multiple_results=True)(context, *operands, **params)
 
     def batched(operands: Sequence[Any], axes: Sequence[Any], **params: Any) -> Any:
@@ -152,13 +161,69 @@ def _gradient_by_library(
     return dx.reshape(x.shape), *rest
 
 
-batch_norm_p = _primitive("batch_norm", _normalize, _shapes, _normalize_by_library)
-tangent_p = _primitive("batch_norm_tangent", _tangent, lambda dx, *rest, **options: [dx.update(weak_type=False)], None)
+def _call(
+    *operands: Any, target: str, shape: tuple[int, ...], dtype: Any = jnp.float32, devices: int = 1, **options: bool
+) -> Any:
+    """Calls a function of batch_norm_shards.h, whose result has this shape and dtype."""
+    call = jax.ffi.ffi_call(target, jax.ShapeDtypeStruct(shape, dtype))
+    return call(*operands, **options, devices=np.int64(devices))
+
+
+def _combine_moments(moments: jax.Array, names: tuple[str, ...]) -> jax.Array:
+    """Computes means and variances [2, C] of all images from those of each device's (Chan, Golub, LeVeque 1979)."""
+    means, variances = jnp.moveaxis(lax.all_gather(moments, names), 1, 0)
+    mean = means.mean(axis=0, keepdims=True)
+    return jnp.concatenate([mean, (variances + jnp.square(means - mean)).mean(axis=0, keepdims=True)])
+
+
+def _normalize_by_shards(context: Any) -> Callable[..., Any]:
+    """Returns the function that computes `_normalize` on several devices, each of them on its own images."""
+    moments_of = on_each_device(context, _call, Axes(("nhwc",), "sc", divisible="nc"), combine=_combine_moments)
+    apply = on_each_device(context, _call, Axes(("nhwc", "sc"), "nhwc", divisible="nc"))
+
+    def normalize(x: Any, scale: Any, bias: Any, *, epsilon: float, relu: bool) -> Any:
+        """Computes `_normalize`."""
+        images = _as_images(x)
+        mean, var = moments_of(images, target=onednn.MOMENTS, shape=(2, scale.size))
+        by_channel = jnp.stack([mean, scale * lax.rsqrt(var + epsilon), bias])
+        y = apply(images, by_channel, target=onednn.APPLY_MOMENTS, shape=images.shape, dtype=x.dtype, relu=relu)
+        return y.reshape(x.shape), mean, var, jnp.zeros(_workspace_size(x), jnp.uint8)
+
+    return normalize
+
+
+def _gradient_by_shards(context: Any) -> Callable[..., Any]:
+    """Returns the function that computes `_gradient` on several devices, each of them on its own images."""
+    sums_of = on_each_device(context, _call, Axes(("nhwc", "nhwc", "sc"), "tc", divisible="nc"))
+    apply = on_each_device(context, _call, Axes(("nhwc", "nhwc", "sc"), "nhwc", divisible="nc"))
+
+    def gradient(
+        g: Any, x: Any, scale: Any, bias: Any, mean: Any, var: Any, workspace: Any, *, epsilon: float, relu: bool
+    ) -> Any:
+        """Computes `_gradient`."""
+        del workspace
+        g, images = _as_images(g), _as_images(x)
+        inverse, pixels = lax.rsqrt(var + epsilon), x.size / scale.size
+        factor = scale * inverse
+        by_channel = jnp.stack([mean, factor, bias])
+        options = {"target": onednn.GRADIENT_SUMS, "shape": (2, scale.size), "relu": relu}
+        sums, products = sums_of(g, images, by_channel, **options)
+        of_sums = jnp.stack([-factor * jnp.square(inverse) * products, -factor * sums]) / pixels
+        options = {"target": onednn.APPLY_GRADIENT_SUMS, "shape": images.shape, "dtype": x.dtype, "relu": relu}
+        dx = apply(g, images, jnp.concatenate([by_channel, of_sums]), **options)
+        return dx.reshape(x.shape), products * inverse, sums
+
+    return gradient
+
+
+batch_norm_p = _primitive("batch_norm", _normalize, _shapes, _normalize_by_library, _normalize_by_shards)
+tangent_p = _primitive("batch_norm_tangent", _tangent, lambda dx, *rest, **options: [dx.update(weak_type=False)])
 gradient_p = _primitive(
     "batch_norm_gradient",
     _gradient,
     lambda g, x, scale, bias, *rest, **options: [value.update(weak_type=False) for value in (x, scale, bias)],
     _gradient_by_library,
+    _gradient_by_shards,
 )
 
 

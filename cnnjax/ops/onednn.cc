@@ -3,6 +3,7 @@
 //
 // Images are NHWC. Arrays are float32, or images and kernels bfloat16.
 
+#include "batch_norm_shards.h"
 #include "onednn_batch_norm.h"
 #include "onednn_convolution.h"
 #include "onednn_pooling.h"
@@ -62,6 +63,35 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(cnnjax_normalize_backward, NormalizeBackward,
                                   .Ret<ffi::AnyBuffer>()
                                   .Attr<bool>("relu")
                                   .Attr<float>("epsilon")
+                                  .Attr<int64_t>("devices"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(cnnjax_moments, Moments,
+                              ffi::Ffi::Bind().Arg<Input>().Ret<ffi::AnyBuffer>().Attr<int64_t>("devices"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(cnnjax_apply_moments, ApplyMoments,
+                              ffi::Ffi::Bind()
+                                  .Arg<Input>()
+                                  .Arg<Input>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Attr<bool>("relu")
+                                  .Attr<int64_t>("devices"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(cnnjax_gradient_sums, GradientSums,
+                              ffi::Ffi::Bind()
+                                  .Arg<Input>()
+                                  .Arg<Input>()
+                                  .Arg<Input>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Attr<bool>("relu")
+                                  .Attr<int64_t>("devices"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(cnnjax_apply_gradient_sums, ApplyGradientSums,
+                              ffi::Ffi::Bind()
+                                  .Arg<Input>()
+                                  .Arg<Input>()
+                                  .Arg<Input>()
+                                  .Ret<ffi::AnyBuffer>()
+                                  .Attr<bool>("relu")
                                   .Attr<int64_t>("devices"));
 
 // Returns oneDNN's version, to be shown.

@@ -106,11 +106,11 @@ std::shared_ptr<const Made> Remembered(const Signature& signature, const Make& m
   return entry;
 }
 
-// The custom calls that run now.
+// The custom calls that run now, and the numbers of the last that came and of the next to begin.
 struct Running {
   std::mutex mutex;
-  std::condition_variable ended;
-  int64_t count = 0;
+  std::condition_variable changed;
+  int64_t count = 0, last = 0, next = 1;
 };
 
 Running& RunningNow() {
@@ -120,20 +120,24 @@ Running& RunningNow() {
 
 // A turn to use the cores: a custom call waits while as many others run as its program has devices. XLA may start
 // several of one device at once, and two teams of as many threads as there are cores then wait for each other at every
-// barrier. A team of one thread has no barriers, and takes no turn.
+// barrier. Calls begin in the order in which they come. A team of one thread has no barriers, and takes no turn.
 class Turn {
  public:
   explicit Turn(int64_t devices) : taken_(omp_get_max_threads() > 1) {
     if (!taken_) return;
-    std::unique_lock<std::mutex> lock(RunningNow().mutex);
-    RunningNow().ended.wait(lock, [&] { return RunningNow().count < devices; });
-    ++RunningNow().count;
+    Running& running = RunningNow();
+    std::unique_lock<std::mutex> lock(running.mutex);
+    const int64_t number = ++running.last;
+    running.changed.wait(lock, [&] { return running.next == number && running.count < devices; });
+    ++running.next;
+    ++running.count;
+    running.changed.notify_all();
   }
   ~Turn() {
     if (!taken_) return;
     std::lock_guard<std::mutex> lock(RunningNow().mutex);
     --RunningNow().count;
-    RunningNow().ended.notify_all();
+    RunningNow().changed.notify_all();
   }
   Turn(const Turn&) = delete;
   Turn& operator=(const Turn&) = delete;

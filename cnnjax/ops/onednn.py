@@ -21,8 +21,11 @@ from jax.typing import DTypeLike
 from cnnjax.ops import compiler
 
 # Names of the custom calls.
-CONVOLVE, POOL, NORMALIZE, NORMALIZE_BACKWARD = (
+CONVOLVE, POOL, NORMALIZE, NORMALIZE_BACKWARD = TARGETS = tuple(
     f"cnnjax_{name}" for name in ("convolve", "pool", "normalize", "normalize_backward")
+)
+MOMENTS, APPLY_MOMENTS, GRADIENT_SUMS, APPLY_GRADIENT_SUMS = TARGETS_OF_SHARDS = tuple(
+    f"cnnjax_{name}" for name in ("moments", "apply_moments", "gradient_sums", "apply_gradient_sums")
 )
 NONE, BY_CONVERSION, BY_INSTRUCTIONS = range(3)  # how a processor computes in bfloat16, as numbered in onednn.cc
 RUNTIME, HEADERS = "onednn-cpu-gomp", "onednn-devel-cpu-gomp"
@@ -58,7 +61,7 @@ def load() -> Status:
         # Must be set before libgomp is loaded: its idle threads must not spin while XLA's threads work.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         library = ctypes.CDLL(str(_compile()))
-        for target in (CONVOLVE, POOL, NORMALIZE, NORMALIZE_BACKWARD):
+        for target in TARGETS + TARGETS_OF_SHARDS:
             jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(library[target]), platform="cpu")
         library.cnnjax_onednn.restype = ctypes.c_char_p
         return Status(True, f"oneDNN {library.cnnjax_onednn().decode()}", library.cnnjax_bfloat16())

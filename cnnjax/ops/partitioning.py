@@ -4,6 +4,8 @@ import dataclasses
 import functools
 import hashlib
 import math
+import pathlib
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +28,7 @@ class Axes:
       operands: the axes of each operand, such as ('nhwc', 'ijco').
       result: the axes of the result, such as 'npqo'.
       divisible: letters of the axes along which the operation may be sharded. Along one that the result lacks, the
-          devices' results are summed.
+          devices' results are combined.
     """
 
     operands: tuple[str, ...]
@@ -34,17 +36,24 @@ class Axes:
     divisible: str
 
     @property
-    def summed(self) -> tuple[str, ...]:
+    def reduced(self) -> tuple[str, ...]:
         """Returns the divisible axes that the result lacks."""
         return tuple(letter for letter in self.divisible if letter not in self.result)
 
 
-def on_each_device(context: Any, compute: Callable[..., jax.Array], axes: Axes) -> Callable[..., jax.Array]:
+def on_each_device(
+    context: Any,
+    compute: Callable[..., jax.Array],
+    axes: Axes,
+    combine: Callable[[jax.Array, tuple[str, ...]], jax.Array] = lax.psum,
+) -> Callable[..., jax.Array]:
     """Returns a function that computes as `compute`, on several devices with each of them computing its own shard.
 
     `compute(*operands, shape=..., devices=..., **options)` returns an array of that shape; `devices` is the number of
     devices of this process that compute at the same time. Operands sharded along other axes than the divisible ones
-    are gathered first. `context` is the LoweringRuleContext of the program (Shardy); use the function there only.
+    are gathered first. `combine(result, names)` makes one result of those that the devices computed along axes that the
+    result lacks: `names` are axes of the mesh, and all devices have equal shards. `context` is the LoweringRuleContext
+    of the program (Shardy); use the function there only.
     """
     count = device_count(context)
     if count == 1:
@@ -57,20 +66,31 @@ def on_each_device(context: Any, compute: Callable[..., jax.Array], axes: Axes) 
         call = custom_partitioning(lambda *operands: local(*operands[:-1], shape=shape))
         letters = dict.fromkeys("".join((*axes.operands, KEY_AXIS, axes.result)))
         call.def_partition(
-            functools.partial(_partition, local, axes),
+            functools.partial(_partition, local, axes, combine),
             sharding_rule=f"{', '.join(map(' '.join, axes.operands))}, {KEY_AXIS} -> {' '.join(axes.result)}",
-            reduction_factors=axes.summed,
+            reduction_factors=axes.reduced,
             need_replication_factors=tuple(letter for letter in letters if letter not in axes.divisible),
         )
         # Before partitioning, the program does not show what is called: JAX's compilation cache would mix up programs
-        # that differ in options. So a digest of them is an operand, which no device reads.
-        digest = hashlib.sha256(repr((compute.__module__, sorted(options.items()))).encode()).digest()
+        # that differ in options or in our code. So a digest of both is an operand, which no device reads.
+        code = _source(__name__) + _source(compute.__module__)
+        digest = hashlib.sha256(repr((compute.__module__, sorted(options.items()))).encode() + code).digest()
         return call(*operands, np.frombuffer(digest, np.int32))
 
     return compute_on_shards
 
 
-def _partition(compute: Callable[..., jax.Array], axes: Axes, mesh: Any, operands: Any, result: Any) -> Any:
+@functools.cache
+def _source(module: str) -> bytes:
+    """Returns the source code of a module that is imported; b'' if it has no file."""
+    file = sys.modules[module].__file__
+    return pathlib.Path(file).read_bytes() if file else b""
+
+
+def _partition(
+    compute: Callable[..., jax.Array], axes: Axes, combine: Callable[..., jax.Array], mesh: Any, operands: Any,
+    result: Any,
+) -> Any:  # fmt: skip
     """Divides the operation: returns the mesh, what each device computes, and the result's and operands' shardings.
 
     `operands` and `result` have shapes and the shardings that XLA proposes. The first that shards a divisible axis
@@ -90,11 +110,11 @@ def _partition(compute: Callable[..., jax.Array], axes: Axes, mesh: Any, operand
         return NamedSharding(mesh, PartitionSpec(*(sharded.get(letter) or None for letter in letters)))
 
     local_shape = sharding(axes.result).shard_shape(result.shape)
-    summed = tuple(name for letter in axes.summed for name in sharded.get(letter, ()))
+    reduced = tuple(name for letter in axes.reduced for name in sharded.get(letter, ()))
 
     def compute_shard(*shards: jax.Array) -> jax.Array:
         """Computes a device's shard of the result."""
         out = compute(*shards[:-1], shape=local_shape)
-        return lax.psum(out, summed) if summed else out
+        return combine(out, reduced) if reduced else out
 
     return mesh, compute_shard, sharding(axes.result), (*map(sharding, axes.operands), sharding(KEY_AXIS))

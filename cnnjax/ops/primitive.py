@@ -24,10 +24,15 @@ def primitive(name: str) -> Primitive:
         """Returns the jitted function that binds the primitive with these parameters."""
         return jax.jit(functools.partial(result.bind, **params))
 
-    dispatch.prim_requires_devices_during_lowering.add(result)  # so that the lowering context has the mesh
+    needs_mesh(result)
     result.def_impl(lambda *operands, **params: compiled(**params)(*operands))
     result.def_abstract_eval(lambda first, *rest, shape, **params: first.update(shape=shape, weak_type=False))
     return result
+
+
+def needs_mesh(primitive: Primitive) -> None:
+    """Makes JAX give the lowerings of a primitive the mesh of the program."""
+    dispatch.prim_requires_devices_during_lowering.add(primitive)
 
 
 def device_count(context: Any) -> int:

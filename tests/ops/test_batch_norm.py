@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from cnnjax.ops import batch_norm, onednn
 
@@ -36,6 +37,32 @@ def test_an_optimizer_step_calls_the_library_once_forward_and_once_backward(chan
     text = jax.jit(loss).lower(*operands((4, 5, 6, channels))).compile().as_text() or ""
     for target in (onednn.NORMALIZE, onednn.NORMALIZE_BACKWARD):
         assert text.count(f'custom_call_target="{target}"') == 1
+
+
+@pytest.mark.skipif(not onednn.load().ok, reason=onednn.load().text)
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize(
+    "axes", [("data",), ("data", None, None, "model"), (None,), (None, "data")], ids=["batch", "both", "none", "rows"]
+)
+@pytest.mark.parametrize("channels", [12, 16])
+def test_several_devices_normalize_as_one_does(channels: int, axes: tuple[str | None, ...], relu: bool) -> None:
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    x, scale, bias = operands((8, 4, 5, channels))
+    args = 100 + x, scale, bias
+    places = tuple(NamedSharding(mesh, PartitionSpec(*spec)) for spec in (axes, (), ()))
+
+    def results_and_gradients(*args: jax.Array) -> Any:
+        normalize = functools.partial(batch_norm.batch_norm, epsilon=1e-5, relu=relu)
+        results, back = jax.vjp(normalize, *args)
+        return results, back((jnp.cos(x), jnp.zeros_like(scale), jnp.zeros_like(scale)))
+
+    compute = jax.jit(results_and_gradients)
+    on_several = jax.device_put(args, places)
+    text = compute.lower(*on_several).compile().as_text() or ""
+    for target in onednn.TARGETS_OF_SHARDS:
+        assert text.count(f'custom_call_target="{target}"') == 1
+    for a, b in zip(jax.tree.leaves(compute(*on_several)), jax.tree.leaves(compute(*args)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.abs(b).max())
 
 
 @pytest.fixture(scope="module", params=["library", "formula"])

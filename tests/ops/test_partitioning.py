@@ -105,19 +105,22 @@ def test_a_loop_and_second_derivatives_are_divided_too() -> None:
     assert_near(found, jax.jit(functools.partial(second, jaxs))(x, w))
 
 
-def test_the_compilation_cache_tells_programs_that_differ_in_options_alone(tmp_path: pathlib.Path) -> None:
-    """Two processes: each keeps its program, and takes only its own from the cache."""
+def test_the_compilation_cache_tells_programs_that_differ_in_options_or_our_code_alone(tmp_path: pathlib.Path) -> None:
+    """Three processes: each keeps its program, and takes only its own from the cache."""
     code = """if True:
         import sys, jax, jax.numpy as jnp
         from jax.sharding import NamedSharding, PartitionSpec
         from cnnjax.distributed import sharding
+        from cnnjax.ops import partitioning
         from cnnjax.ops.convolution import convolution
+        if sys.argv[1] == "changed":
+            partitioning._source = lambda module: b"a later version of " + module.encode()
         mesh = sharding.make_mesh()
         x = jax.device_put(jnp.ones((4, 9, 9, 1)), sharding.batch_sharding(mesh))
         w = jax.device_put(jnp.ones((3, 3, 1, 1)), sharding.replicated(mesh))
         hits = []
         jax.monitoring.register_event_listener(lambda name, **_: hits.append("/cache_hits" in name))
-        for d in map(int, sys.argv[1:]):
+        for d in map(int, filter(str.isdigit, sys.argv)):
             before = sum(hits)
             out = jax.jit(lambda x, w: convolution(x, w, (1, 1), ((d, d), (d, d)), (d, d)))(x, w)
             hit = sum(hits) - before
@@ -128,7 +131,7 @@ def test_the_compilation_cache_tells_programs_that_differ_in_options_alone(tmp_p
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }  # fmt: skip
     said = []
-    for arguments in (["1"], ["2", "1"]):
+    for arguments in (["1"], ["2", "1"], ["changed", "1"]):
         command = [sys.executable, "-c", code, *arguments]
         said += subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.splitlines()
-    assert said == ["6.0 0", "4.0 0", "6.0 1"]
+    assert said == ["6.0 0", "4.0 0", "6.0 1", "6.0 0"]
