@@ -144,17 +144,24 @@ def windows(side: int, window: int, stride: int) -> list[tuple[int, int]]:
     return [(i * stride, min(i * stride + window, side)) for i in range(count)]
 
 
+def default_squares(options: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
+    """Returns options of `occlusion` for images of this height and width.
+
+    A `window` of 0 becomes an eighth of the shorter side, a `stride` of 0 half the window.
+    """
+    window = options["window"] or max(1, round(min(size) / 8))
+    return {**options, "window": window, "stride": options["stride"] or max(1, window // 2)}
+
+
 def occlusion(
     scorer: Scorer, variables: Any, x: jax.Array, classes: jax.Array, *, window: int = 0, stride: int = 0,
     baseline: str = "gray",
 ) -> Any:  # fmt: skip
     """Computes by how much the class's logit falls when a square is hidden (Zeiler, Fergus 2014, sec. 4.2, fig. 7).
 
-    A pixel gets the mean over the squares covering it. `window` is their side and `stride` their distance in pixels; 0
-    means an eighth of the image, and half the window. Squares are filled with the baseline.
+    A pixel gets the mean over the squares covering it. `window` is their side and `stride` their distance in pixels,
+    each at least 1: `default_squares` replaces 0. Squares are filled with the baseline.
     """
-    window = window or max(1, round(min(x.shape[1:3]) / 8))
-    stride = stride or max(1, window // 2)
     if not 1 <= stride <= window <= min(x.shape[1:3]):
         raise InputError(f"window = {window}, stride = {stride}: expected 1 <= stride <= window <= {min(x.shape[1:3])}")
     fill, before = np.asarray(scorer.baseline(baseline, x)), scorer.class_scores(variables, x, classes)
@@ -184,12 +191,14 @@ class Method:
       name: for titles.
       compute: (scorer, variables, inputs, classes, own keyword arguments) -> values [N, h, w, channels].
       fixed: keyword arguments that are not the user's.
+      fill_in: (keyword arguments, height and width of the images) -> the same, with defaults that depend on the size.
       adds_up: the channels are added, with their signs; otherwise a pixel has its largest absolute value.
     """
 
     name: str
     compute: Callable[..., Any]
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    fill_in: Callable[[Mapping[str, Any], tuple[int, int]], Mapping[str, Any]] = lambda options, size: options
     adds_up: bool = True
 
     def options(self) -> dict[str, Any]:
@@ -205,7 +214,7 @@ METHODS: dict[str, Method] = {
     "smoothgrad": Method("SmoothGrad", smoothgrad, adds_up=False),
     "gradient_x_input": Method("gradient x input", gradient_x_input),
     "integrated_gradients": Method("integrated gradients", integrated_gradients),
-    "occlusion": Method("occlusion", occlusion),
+    "occlusion": Method("occlusion", occlusion, fill_in=default_squares),
     "cam": Method("class activation map", class_activation, {"is_exact": None}),
     "grad_cam": Method("Grad-CAM", class_activation, {"is_exact": False}),
 }
@@ -221,6 +230,7 @@ class Explanation:
       logits: float32 [N, classes].
       values: float32 [N, h, w, channels], as the method gives them.
       maps: float32 [N, H, W]: the values without channels, in the size of the views.
+      options: all keyword arguments of the method as used, with their defaults.
     """
 
     views: np.ndarray
@@ -228,6 +238,7 @@ class Explanation:
     logits: np.ndarray
     values: np.ndarray
     maps: np.ndarray
+    options: Mapping[str, Any]
 
 
 def attribute(
@@ -258,11 +269,12 @@ def attribute(
     """
     if method not in METHODS:
         raise unknown("method of attribution", method, METHODS)
-    row, options = METHODS[method], dict(options or {})
-    for name in options:
+    row = METHODS[method]
+    for name in options or {}:
         if name not in row.options():
             raise unknown(f"option of {method!r}", name, row.options())
     views = net.single_views(images)
+    options = row.fill_in({**row.options(), **(options or {})}, views.shape[1:3])
     layer = cam.last_maps(net, layer) if row.compute is class_activation else ""
     scorer = scorer or Scorer(net, views.shape[1:], layer)
     variables = net.variables if variables is None else variables
@@ -280,7 +292,7 @@ def attribute(
         parts.append([np.asarray(array)[: rows.stop - rows.start] for array in (chosen, logits, values)])
         progress(rows.stop, len(views))
     chosen, logits, values = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return Explanation(views, chosen, logits, values, to_maps(values, views.shape[1:3], row.adds_up))
+    return Explanation(views, chosen, logits, values, to_maps(values, views.shape[1:3], row.adds_up), options)
 
 
 def to_maps(values: np.ndarray, size: tuple[int, int], adds_up: bool) -> np.ndarray:

@@ -126,8 +126,10 @@ def explain(
     views = net.single_views(images)
     layer = cam.last_maps(net, layer) if method in ("cam", "grad_cam") else ""
     scorer, shared = Scorer(net, views.shape[1:], layer), {"layer": layer, "options": options}
+    settings = []
     if method == "cam" and not scorer.has_exact_maps(views):
         method = "grad_cam"
+        settings = ["in place of CAM, which needs a linear head on averages of the maps"]
     found = attribute(net, images, method, class_index, scorer=scorer, **shared)
     progress(1, 1 + len(sanity.STAGES) * check)
     checked = None
@@ -141,9 +143,9 @@ def explain(
         fixed = bool(np.allclose(other.values, found.values, rtol=1e-3, atol=1e-6 * np.abs(found.values).max()))
     shifted = np.exp(found.logits - found.logits.max(-1, keepdims=True))
     probabilities = (shifted / shifted.sum(-1, keepdims=True))[np.arange(len(views)), found.classes]
-    settings = ", ".join(f"{name} {value}" for name, value in {**METHODS[method].options(), **(options or {})}.items())
-    names = tuple(net.classes[i] for i in found.classes)
-    return Attribution(method, found.views, names, probabilities, found.values, found.maps, settings, checked, fixed)
+    settings += [f"{name} {value}" for name, value in found.options.items()]
+    names, text = tuple(net.classes[i] for i in found.classes), ", ".join(settings)
+    return Attribution(method, found.views, names, probabilities, found.values, found.maps, text, checked, fixed)
 
 
 def _limit(values: np.ndarray) -> float | None:

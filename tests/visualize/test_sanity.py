@@ -37,7 +37,7 @@ def test_a_map_that_depends_on_the_weights_changes_and_edges_of_the_image_do_not
     assert result.check.similarity.max() < 0.5
     assert "hardly" not in result.note
     assert explain(net, images(net), method="occlusion", options={"window": 4}, check=False).note == (
-        "window 4, stride 0, baseline gray; without a sanity check"
+        "window 4, stride 2, baseline gray; without a sanity check"
     )
 
 
