@@ -85,11 +85,12 @@ def _figure_title(name: str, claims: Sequence[ClaimReport]) -> str:
     if len(claims) <= 3:
         return " ".join(f"{_in_words(claim.name)}: {claim.verdict}." for claim in claims)
     counts = Counter(claim.verdict for claim in claims)
-    return f"{_in_words(name.rpartition('-')[0])}: " + ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+    listed = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+    return f"{_in_words(name.rpartition('-')[0])}: {listed}"
 
 
 def _in_words(name: str) -> str:
-    """Returns a name with spaces and a capital letter, unless it begins with a term like bfloat16."""
+    """Returns a name with spaces and a capital letter. A term with a digit, such as bfloat16, stays as it is."""
     words = name.replace("_", " ")
     return words if any(map(str.isdigit, words.split(" ")[0])) else words.capitalize()
 

@@ -124,8 +124,9 @@ def make_setup(
       InputError: a config, data set or network that does not fit.
     """
     config = recipe.config
-    if config.init_partial and not config.init:
-        raise InputError("config.init_partial = True: there is nothing to initialize from; give config.init")
+    for name in ("init_match", "init_partial"):
+        if (value := getattr(config, name)) and not config.init:
+            raise InputError(f"config.{name} = {value!r}: there is nothing to initialize from; give config.init")
     resuming = folder is not None and bool(checkpoint.steps(folder))
     if not resuming:
         check_new(recipe)

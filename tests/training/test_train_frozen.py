@@ -287,6 +287,7 @@ def test_what_is_frozen_is_evaluated_from_the_run_alone(digits_dir: str, tmp_pat
         ({"freeze": "hidden1", "unfreeze": ".:1%", "optimizer": "lbfgs"}, "config.unfreeze goes with any optimizer"),
         ({"freeze": "hidden", "lr_factors": "hidden1:2"}, "'hidden1' matches no parameter that is trained; one is '"),
         ({"init_partial": True}, "config.init_partial = True: there is nothing to initialize from; give config.init"),
+        ({"init_match": "order"}, "config.init_match = 'order': there is nothing to initialize from; give config.init"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_frozen_is_named(
