@@ -1,7 +1,7 @@
 # cnnjax with all it needs, for CPUs or for NVIDIA GPUs. From this folder:
 #
 #   docker build -t cnnjax .
-#   docker run --rm -v "$PWD/runs:/cnnjax/runs" cnnjax train --config=digits_lenet5
+#   docker run --rm -v "$PWD/runs:/cnnjax/runs" cnnjax train digits_lenet5
 #   docker run --rm cnnjax test
 #
 #   docker build -t cnnjax:cuda --build-arg FLAVOR=cuda .
@@ -28,4 +28,4 @@ ARG FLAVOR=cpu
 RUN ./launch.sh "--$FLAVOR"
 
 ENTRYPOINT ["/cnnjax/launch.sh"]
-CMD ["train", "--config=digits_lenet5"]
+CMD ["train", "digits_lenet5"]

@@ -8,7 +8,7 @@ usage() {
     cat <<'TEXT'
 usage: ./launch.sh [--cpu|--cuda|--tpu] [--processes=N] [--dry-run] COMMAND [ARGUMENT ...]
 
-  COMMAND         a cnnjax command, such as train --config=configs/FILE.py, or one of
+  COMMAND         a cnnjax command, such as train NAME, or one of
     test          run the tests; arguments go to pytest
     lint          run ruff, shellcheck and pyright
     site          build the folder site/: how-tos, references, experiments; open site/index.html

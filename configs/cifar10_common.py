@@ -2,8 +2,8 @@
 
 Status: not run here for 30 epochs; experiments/reports/table_cifar10-standard.md has 22 networks after 4 epochs.
 
-    ./launch.sh train --config=configs/cifar10_common.py
-    ./launch.sh train --config="configs/cifar10_common.py:vgg_a(head='gap')"
+    ./launch.sh train cifar10_common
+    ./launch.sh train "cifar10_common:vgg_a(head='gap')"
 
 The recipe of experiments/table_cifar10.py, in which networks with and without normalization stand side by side: AdamW
 and clipped gradients train both, where SGD would need a learning rate of its own for each.

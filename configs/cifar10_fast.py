@@ -2,8 +2,8 @@
 
 Result here: 93.68 % test accuracy in float32 and two views (seed 0; two CPU cores with AMX, jax 0.10.2).
 
-    ./launch.sh train --config=configs/cifar10_fast.py
-    ./launch.sh train --config=configs/cifar10_fast.py:float32
+    ./launch.sh train cifar10_fast
+    ./launch.sh train cifar10_fast:float32
 
 The first computes in bfloat16, for GPUs and TPUs; the second is for a CPU, where float32 is faster. Learning rate and
 weight decay are the paper's (arXiv:2404.00498), converted: it states them for the summed gradients of a batch, before

@@ -2,7 +2,7 @@
 
 Status: not run here in full. 4 epochs on 2,000 images gave 19.4 % (seed 0; two CPU cores, AMD EPYC, jax 0.10.2).
 
-    ./launch.sh train --config=configs/cifar10_googlenet.py
+    ./launch.sh train cifar10_googlenet
 
 The paper has no result on CIFAR-10. In our short trial, with batches of 32, the loss fell from 2.78 to 2.05; the test
 accuracy is that of 1,000 images. The two CPU cores trained 10 images/s, with oneDNN 3.2.

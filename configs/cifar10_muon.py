@@ -2,8 +2,8 @@
 
 Result here: 93.89 % test accuracy in float32 and six views (seed 0; two cores, AMD EPYC, jax 0.10.2, November 2026).
 
-    ./launch.sh train --config=configs/cifar10_muon.py
-    ./launch.sh train --config=configs/cifar10_muon.py:float32
+    ./launch.sh train cifar10_muon
+    ./launch.sh train cifar10_muon:float32
 
 The first computes in bfloat16, for GPUs and TPUs; the second is for a CPU, where float32 is faster. The recipe is the
 author's later one (github.com/KellerJordan/cifar10-airbench, research/simple_muon.py). Its test accuracy, with six

@@ -2,7 +2,7 @@
 
 Result here: 88.89 % test accuracy with ResNet-20 (seed 0; two CPU cores, jax 0.10.2, November 2026).
 
-    ./launch.sh train --config=configs/cifar10_onecycle.py
+    ./launch.sh train cifar10_onecycle
 
 The result is the test accuracy after the last step, on 10,000 images. The run took 68 minutes, with cores shared with
 other jobs (300 images/s when idle). The paper's recipe is cifar10_resnet.py.

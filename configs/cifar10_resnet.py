@@ -3,9 +3,9 @@
 Result here: 91.29 % test accuracy, an error of 8.71 %, with ResNet-20 in bfloat16 (seed 0; two cores of an AMD EPYC
 with AVX512-BF16, jax 0.10.2, November 2026).
 
-    ./launch.sh train --config=configs/cifar10_resnet.py
-    ./launch.sh train --config=configs/cifar10_resnet.py --config.dtype=bfloat16
-    ./launch.sh train --config=configs/cifar10_resnet.py:cifar_resnet56
+    ./launch.sh train cifar10_resnet
+    ./launch.sh train cifar10_resnet --config.dtype=bfloat16
+    ./launch.sh train cifar10_resnet:cifar_resnet56
 
 The paper's test errors: 8.75 % (20 layers), 7.51 % (32), 7.17 % (44), 6.97 % (56), 6.61 +- 0.16 % (110, five runs),
 7.93 % (1202). The result here is the test accuracy after the last of 64,000 steps, which take 2.3 hours at 1,000

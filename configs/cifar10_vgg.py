@@ -2,8 +2,8 @@
 
 Status: not run here in full. 5 epochs of VGG-A on 20,000 images gave 60.0 % (seed 0; CPU, jax 0.10.2).
 
-    ./launch.sh train --config=configs/cifar10_vgg.py
-    ./launch.sh train --config=configs/cifar10_vgg.py:vgg_d
+    ./launch.sh train cifar10_vgg
+    ./launch.sh train cifar10_vgg:vgg_d
 
 The paper has no result on CIFAR-10. In our short run, with batches of 64, the loss fell from 2.3 to 1.1.
 experiments/deep_vgg.py compares initializations of D, with some of which it does not learn at all.

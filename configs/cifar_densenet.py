@@ -2,9 +2,9 @@
 
 Status: not run here.
 
-    ./launch.sh train --config=configs/cifar_densenet.py
-    ./launch.sh train --config=configs/cifar_densenet.py:densenet_bc100_12
-    ./launch.sh train --config=configs/cifar_densenet.py:densenet_bc190_40 --config.dataset=cifar100
+    ./launch.sh train cifar_densenet
+    ./launch.sh train cifar_densenet:densenet_bc100_12
+    ./launch.sh train cifar_densenet:densenet_bc190_40 --config.dataset=cifar100
 
 The authors' test errors, CIFAR-10 and CIFAR-100 with crops and flips (README.md of their code): 40 layers, growth rate
 12: 5.24/24.42 %; BC with 100 layers, growth rate 12: 4.51/22.27 %; BC with 190, growth rate 40: 3.46/17.18 %.

@@ -2,8 +2,8 @@
 
 Status: not run here.
 
-    ./launch.sh train --config=configs/cifar_nin.py
-    ./launch.sh train --config=configs/cifar_nin.py:cifar100
+    ./launch.sh train cifar_nin
+    ./launch.sh train cifar_nin:cifar100
 
 The paper's test errors: CIFAR-10 10.41 %, 8.81 % with translated and flipped images (Table 1); CIFAR-100 35.68 %
 without (Table 2).

@@ -2,9 +2,9 @@
 
 Status: not run here.
 
-    ./launch.sh train --config=configs/cifar_resnet_v2.py
-    ./launch.sh train --config=configs/cifar_resnet_v2.py:cifar_preresnet1001
-    ./launch.sh train --config=configs/cifar_resnet_v2.py --config.dataset=cifar100
+    ./launch.sh train cifar_resnet_v2
+    ./launch.sh train cifar_resnet_v2:cifar_preresnet1001
+    ./launch.sh train cifar_resnet_v2 --config.dataset=cifar100
 
 The paper's test errors, median of five runs, CIFAR-10 and CIFAR-100: 110 layers 6.37 %, 164 layers 5.46/24.33 %, 1001
 layers 4.92/22.71 % (Tables 3 and 4); 1001 layers with batch size 64: 4.62 % (README of resnet-1k-layers).

@@ -2,8 +2,8 @@
 
 Status: not run here.
 
-    ./launch.sh train --config=configs/cifar_resnext.py
-    ./launch.sh train --config=configs/cifar_resnext.py:resnext29_16x64d --config.dataset=cifar100
+    ./launch.sh train cifar_resnext
+    ./launch.sh train cifar_resnext:resnext29_16x64d --config.dataset=cifar100
 
 The paper's test errors, mean of ten runs, CIFAR-10 and CIFAR-100 (Table 7): 8x64d 3.65/17.77 %, 16x64d 3.58/17.31 %.
 

@@ -2,9 +2,9 @@
 
 Status: not run here.
 
-    ./launch.sh train --config=configs/cifar_wide_resnet.py
-    ./launch.sh train --config='configs/cifar_wide_resnet.py:wide_resnet28_10(block_dropout=0.3)'
-    ./launch.sh train --config=configs/cifar_wide_resnet.py:wide_resnet16_8 --config.dataset=cifar100
+    ./launch.sh train cifar_wide_resnet
+    ./launch.sh train 'cifar_wide_resnet:wide_resnet28_10(block_dropout=0.3)'
+    ./launch.sh train cifar_wide_resnet:wide_resnet16_8 --config.dataset=cifar100
 
 The authors' test errors, median of five runs, CIFAR-10 and CIFAR-100 (README.md of their code): WRN-28-10 4.00/19.25 %,
 with dropout 3.89/18.85 %; 40-4 4.53/21.18 %, 16-8 4.27/20.43 % (the paper's Table 5).

@@ -2,7 +2,7 @@
 
 Result here: 92.7 % test accuracy (seed 0; two CPU cores, jax 0.10.2, November 2026).
 
-    ./launch.sh train --config=configs/digits_clutter.py
+    ./launch.sh train digits_clutter
     ./launch.sh visualize runs/digits_clutter --what=localization
 
 The network ends in a global mean, so that its class activation maps are exact, at 16x16 positions. The run took 7

@@ -3,8 +3,8 @@
 Result here: test accuracy on Imagenette 68.1 % (plain), 44.7 % (modern) (seed 0; two CPU cores, jax 0.10.2).
 
     ./launch.sh data build flowers --source=DIR
-    ./launch.sh train --config=configs/folder_resnet18.py
-    ./launch.sh train --config=configs/folder_resnet18.py:modern --config.dataset=flowers
+    ./launch.sh train folder_resnet18
+    ./launch.sh train folder_resnet18:modern --config.dataset=flowers
 
 DIR is a tree DIR/<split>/<class>/*.jpg with the splits train and val; set --config.test_split for another. Our runs had
 2,000 training and 1,000 test photographs at 64x64 and 30 epochs, with resize(73)|center_crop(64) in tests. With five

@@ -2,11 +2,11 @@
 
 Status: not run here.
 
-    ./launch.sh train --config=configs/imagenet_alexnet.py
-    ./launch.sh train --config=configs/imagenet_alexnet.py:alexnet_caffe
-    ./launch.sh train --config=configs/imagenet_alexnet.py:caffenet
-    ./launch.sh train --config=configs/imagenet_alexnet.py:zfnet
-    ./launch.sh evaluate --workdir=runs/NAME --preprocess='resize(256)|center_crop(256)' --protocol='ten_crop(227)'
+    ./launch.sh train imagenet_alexnet
+    ./launch.sh train imagenet_alexnet:alexnet_caffe
+    ./launch.sh train imagenet_alexnet:caffenet
+    ./launch.sh train imagenet_alexnet:zfnet
+    ./launch.sh evaluate runs/NAME --preprocess='resize(256)|center_crop(256)' --protocol='ten_crop(227)'
 
 Top-1/top-5 validation errors: AlexNet 40.7/18.2 % with ten crops (its paper's Table 2, one network); ZFNet 38.3/16.4 %
 (its paper's Table 2); in Caffe, AlexNet 42.9/19.8 % and CaffeNet 42.6/19.6 % with the center crop (BVLC's readme.md).

@@ -2,13 +2,13 @@
 
 Status: not run here.
 
-    ./launch.sh train --config=configs/imagenet_alexnet_2012.py
-    ./launch.sh train --config=configs/imagenet_alexnet_2012.py:from_25 --config.init=runs/FROM_0
-    ./launch.sh train --config=configs/imagenet_alexnet_2012.py:from_51 --config.init=runs/FROM_25
-    ./launch.sh train --config=configs/imagenet_alexnet_2012.py:from_67 --config.init=runs/FROM_51
-    ./launch.sh train --config=configs/imagenet_alexnet_2012.py:from_72 --config.init=runs/FROM_67
-    ./launch.sh train --config=configs/imagenet_alexnet_2012.py:from_79 --config.init=runs/FROM_72
-    ./launch.sh evaluate --workdir=runs/FROM_79 --preprocess='resize(256)|center_crop(256)' --protocol='ten_crop(224)'
+    ./launch.sh train imagenet_alexnet_2012
+    ./launch.sh train imagenet_alexnet_2012:from_25 --config.init=runs/FROM_0
+    ./launch.sh train imagenet_alexnet_2012:from_51 --config.init=runs/FROM_25
+    ./launch.sh train imagenet_alexnet_2012:from_67 --config.init=runs/FROM_51
+    ./launch.sh train imagenet_alexnet_2012:from_72 --config.init=runs/FROM_67
+    ./launch.sh train imagenet_alexnet_2012:from_79 --config.init=runs/FROM_72
+    ./launch.sh evaluate runs/FROM_79 --preprocess='resize(256)|center_crop(256)' --protocol='ten_crop(224)'
 
 A stage starts from the weights of the one before it: FROM_0 is the run of the first command. Top-1/top-5 validation
 errors: 40.66/18.21 %, as noted in the code; 40.7/18.2 % in the paper (Table 2, one network).

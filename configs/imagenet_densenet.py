@@ -2,9 +2,9 @@
 
 Status: not run here.
 
-    ./launch.sh train --config=configs/imagenet_densenet.py
-    ./launch.sh train --config=configs/imagenet_densenet.py:densenet161
-    ./launch.sh evaluate --workdir=runs/NAME --preprocess='resize(256)' --protocol='ten_crop(224)'
+    ./launch.sh train imagenet_densenet
+    ./launch.sh train imagenet_densenet:densenet161
+    ./launch.sh evaluate runs/NAME --preprocess='resize(256)' --protocol='ten_crop(224)'
 
 The paper's top-1/top-5 validation errors, one crop and ten (Table 3): DenseNet-121 25.02/7.71 and 23.61/6.66, 169
 23.80/6.85 and 22.08/5.92, 201 22.58/6.34 and 21.46/5.54 %, 161 22.33/6.15 and 20.85/5.30 % (an earlier version).

@@ -2,9 +2,9 @@
 
 Status: not run here.
 
-    ./launch.sh train --config=configs/imagenet_googlenet.py
-    ./launch.sh train --config=configs/imagenet_googlenet.py:caffe
-    ./launch.sh evaluate --workdir=runs/NAME --preprocess='' --protocol='crop144(224)'
+    ./launch.sh train imagenet_googlenet
+    ./launch.sh train imagenet_googlenet:caffe
+    ./launch.sh evaluate runs/NAME --preprocess='' --protocol='crop144(224)'
 
 Top-5 validation errors of one network: 10.07 % with one crop, 7.89 % with 144 (the paper's Table 3); Caffe's quick
 recipe has 31.3/11.1 % top-1/top-5 with the center crop (bvlc_googlenet/readme.md).

@@ -2,11 +2,11 @@
 
 Status: not run here.
 
-    ./launch.sh train --config=configs/imagenet_inception.py
-    ./launch.sh train --config=configs/imagenet_inception.py:bn_inception
-    ./launch.sh train --config=configs/imagenet_inception.py:inception_v4
-    ./launch.sh train --config=configs/imagenet_inception.py:inception_resnet_v2
-    ./launch.sh evaluate --workdir=runs/NAME --preprocess='' --protocol='crop144(299)'
+    ./launch.sh train imagenet_inception
+    ./launch.sh train imagenet_inception:bn_inception
+    ./launch.sh train imagenet_inception:inception_v4
+    ./launch.sh train imagenet_inception:inception_resnet_v2
+    ./launch.sh evaluate runs/NAME --preprocess='' --protocol='crop144(299)'
 
 Top-1/top-5 validation errors with one crop, and with 144: BN-Inception 25.2/7.82 and 21.99/5.82 % (Ioffe & Szegedy
 2015, 4.2); v3 21.2/5.6 % with one (Szegedy et al. 2016, abstract); v4 20.0/5.0 and 17.7/3.8 %, Inception-ResNet-v2

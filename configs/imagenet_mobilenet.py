@@ -3,8 +3,8 @@
 Status: not run on ImageNet here. In 200 steps on 2,000 photographs the loss falls from 2.53 to 2.06
 (experiments/jobs/recipe_cards.csv).
 
-    ./launch.sh train --config=configs/imagenet_mobilenet.py
-    ./launch.sh train --config=configs/imagenet_mobilenet.py:mobilenet_v1_025
+    ./launch.sh train imagenet_mobilenet
+    ./launch.sh train imagenet_mobilenet:mobilenet_v1_025
 
 The paper's top-1 validation accuracy, 224x224 (Table 6): 70.6 % (width 1.0), 68.4 % (0.75), 63.7 % (0.5), 50.6 %
 (0.25).

@@ -2,7 +2,7 @@
 
 Status: not run here.
 
-    ./launch.sh train --config=configs/imagenet_nin.py
+    ./launch.sh train imagenet_nin
 
 Its top-1 validation accuracy with the center crop: 59.36 % (the release's page in Caffe's model zoo).
 

@@ -2,9 +2,9 @@
 
 Status: not run here.
 
-    ./launch.sh train --config=configs/imagenet_prelunet.py
-    ./launch.sh train --config=configs/imagenet_prelunet.py:prelunet_small
-    ./launch.sh evaluate --workdir=runs/NAME --preprocess='resize(256)' --protocol='ten_crop(224)'
+    ./launch.sh train imagenet_prelunet
+    ./launch.sh train imagenet_prelunet:prelunet_small
+    ./launch.sh evaluate runs/NAME --preprocess='resize(256)' --protocol='ten_crop(224)'
 
 The paper's top-1/top-5 validation errors: A, whole images of several sizes, 24.02/6.51 % with ReLU and 22.97/6.28 %
 with PReLU (Table 4); C 21.59/5.71 % (Table 6); the small network, ten crops, 33.82/13.34 % with ReLU (Table 2).

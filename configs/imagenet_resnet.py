@@ -2,11 +2,11 @@
 
 Status: not run here.
 
-    ./launch.sh train --config=configs/imagenet_resnet.py
-    ./launch.sh train --config=configs/imagenet_resnet.py:resnet18
-    ./launch.sh train --config=configs/imagenet_resnet.py:plain34
-    ./launch.sh evaluate --workdir=runs/NAME --preprocess='resize(256)' --protocol='ten_crop(224)'
-    ./launch.sh evaluate --workdir=runs/NAME --preprocess='' --protocol='multiscale(224, 256, 384, 480, 640)'
+    ./launch.sh train imagenet_resnet
+    ./launch.sh train imagenet_resnet:resnet18
+    ./launch.sh train imagenet_resnet:plain34
+    ./launch.sh evaluate runs/NAME --preprocess='resize(256)' --protocol='ten_crop(224)'
+    ./launch.sh evaluate runs/NAME --preprocess='' --protocol='multiscale(224, 256, 384, 480, 640)'
 
 The paper's top-1/top-5 validation errors with ten crops (Tables 2 and 3): plain-18 27.94, plain-34 28.54/10.02,
 ResNet-18 27.88, 34 24.52/7.46, 50 22.85/6.71, 101 21.75/6.05, 152 21.43/5.71 %; with whole images of five sizes (Table

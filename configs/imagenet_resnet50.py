@@ -2,9 +2,9 @@
 
 Status: not run here.
 
-    ./launch.sh train --config=configs/imagenet_resnet50.py
-    ./launch.sh train --config=configs/imagenet_resnet50.py:8192
-    ./launch.sh train --config=configs/imagenet_resnet50.py:32768
+    ./launch.sh train imagenet_resnet50
+    ./launch.sh train imagenet_resnet50:8192
+    ./launch.sh train imagenet_resnet50:32768
 
 SGD as in Goyal et al. 2017 (arXiv:1706.02677): a learning rate proportional to the batch size (sec. 2.1), 5 epochs of
 warm-up (sec. 2.2), batch statistics of 32 images on any number of devices (sec. 2.3), and residual branches that start

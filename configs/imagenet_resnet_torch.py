@@ -2,10 +2,10 @@
 
 Status: not run here.
 
-    ./launch.sh train --config=configs/imagenet_resnet_torch.py
-    ./launch.sh train --config=configs/imagenet_resnet_torch.py:resnet18
-    ./launch.sh train --config=configs/imagenet_resnet_torch.py:wide_resnet50_2
-    ./launch.sh evaluate --workdir=runs/NAME --preprocess='resize(256)' --protocol='ten_crop(224)'
+    ./launch.sh train imagenet_resnet_torch
+    ./launch.sh train imagenet_resnet_torch:resnet18
+    ./launch.sh train imagenet_resnet_torch:wide_resnet50_2
+    ./launch.sh evaluate runs/NAME --preprocess='resize(256)' --protocol='ten_crop(224)'
 
 Its top-1/top-5 validation errors, one crop (pretrained/README.md): ResNet-18 30.43/10.76, 34 26.73/8.74, 50 24.01/7.02,
 101 22.44/6.21, 152 22.16/6.16 %; with ten crops 28.22/9.42, 24.76/7.35, 22.24/6.08, 21.08/5.35, 20.69/5.21 %. WRN-50-2

@@ -2,8 +2,8 @@
 
 Status: not run here.
 
-    ./launch.sh train --config=configs/imagenet_resnet_v2.py
-    ./launch.sh train --config=configs/imagenet_resnet_v2.py:resnet152_v2
+    ./launch.sh train imagenet_resnet_v2
+    ./launch.sh train imagenet_resnet_v2:resnet152_v2
 
 The paper's top-1/top-5 validation errors, one crop of 320x320 (Table 5): ResNet-152 v2 21.1/5.5, 200 v2 20.7/5.3 %, and
 20.1/4.8 % when crops vary in aspect ratio, too (augment="random_resized_crop(224)|flip_lr|pca_color(0.1)").

@@ -2,8 +2,8 @@
 
 Status: not run here.
 
-    ./launch.sh train --config=configs/imagenet_resnext.py
-    ./launch.sh train --config=configs/imagenet_resnext.py:resnext101_32x4d
+    ./launch.sh train imagenet_resnext
+    ./launch.sh train imagenet_resnext:resnext101_32x4d
 
 The authors' top-1 validation errors, one crop (README.md of their code): 50 (32x4d) 22.2, 101 (32x4d) 21.2, 101 (64x4d)
 20.4 %.

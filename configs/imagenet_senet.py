@@ -2,8 +2,8 @@
 
 Status: not run here.
 
-    ./launch.sh train --config=configs/imagenet_senet.py
-    ./launch.sh train --config=configs/imagenet_senet.py:se_resnext50_32x4d
+    ./launch.sh train imagenet_senet
+    ./launch.sh train imagenet_senet:se_resnext50_32x4d
 
 Top-1/top-5 validation errors of the weights that the authors released, one crop (their README.md): SE-ResNet-50
 22.37/6.36, 101 21.75/5.72, 152 21.34/5.54, SE-ResNeXt-50 20.97/5.54 %. They were trained with batch size 256, a

@@ -2,8 +2,8 @@
 
 Status: not run here.
 
-    ./launch.sh train --config=configs/imagenet_squeezenet.py
-    ./launch.sh train --config=configs/imagenet_squeezenet.py:squeezenet1_1
+    ./launch.sh train imagenet_squeezenet
+    ./launch.sh train imagenet_squeezenet:squeezenet1_1
 
 Top-1/top-5 validation accuracy with the center crop: 57.5/80.3 % (the paper's Table 2), 60.4/82.5 % with simple
 bypasses (Table 3); at least 80.3 % top-5 for version 1.1 (the authors' README).

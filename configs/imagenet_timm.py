@@ -2,9 +2,9 @@
 
 Status: not run here.
 
-    ./launch.sh train --config=configs/imagenet_timm.py:a1
-    ./launch.sh train --config=configs/imagenet_timm.py:a2
-    ./launch.sh train --config=configs/imagenet_timm.py
+    ./launch.sh train imagenet_timm:a1
+    ./launch.sh train imagenet_timm:a2
+    ./launch.sh train imagenet_timm
 
 The paper's top-1 validation accuracy, one crop (arXiv:2110.00476, Table 2): A1 80.4 % (600 epochs), A2 79.8 % (300), A3
 78.1 % (100, trained at 160x160).

@@ -2,8 +2,8 @@
 
 Status: not run here.
 
-    ./launch.sh train --config=configs/imagenet_torchvision.py
-    ./launch.sh train --config=configs/imagenet_torchvision.py:resnext101_32x8d
+    ./launch.sh train imagenet_torchvision
+    ./launch.sh train imagenet_torchvision:resnext101_32x8d
 
 torchvision's top-1 validation accuracy, one crop (metadata of its weights): ResNet-50 80.858, 101 81.886, 152 82.284,
 ResNeXt-50 (32x4d) 81.198, ResNeXt-101 (32x8d) 82.834, WRN-50-2 81.602 %.

@@ -2,10 +2,10 @@
 
 Status: not run here.
 
-    ./launch.sh train --config=configs/imagenet_vgg.py
-    ./launch.sh train --config=configs/imagenet_vgg.py:vgg_a
-    ./launch.sh train --config=configs/imagenet_vgg.py:vgg_e
-    ./launch.sh evaluate --workdir=runs/NAME --preprocess='' --protocol='multiscale(256, 384, 512)'
+    ./launch.sh train imagenet_vgg
+    ./launch.sh train imagenet_vgg:vgg_a
+    ./launch.sh train imagenet_vgg:vgg_e
+    ./launch.sh evaluate runs/NAME --preprocess='' --protocol='multiscale(256, 384, 512)'
 
 The paper's top-1/top-5 validation errors (Table 3), whole images with a short side of 256: A 29.6/10.4, B 28.7/9.9, C
 28.1/9.4, D 27.0/8.8, E 27.3/9.0 %; trained with short sides of 256 to 512 and tested at 384: C 27.3/8.8, D 25.6/8.1, E

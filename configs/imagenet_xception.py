@@ -2,7 +2,7 @@
 
 Status: not run here.
 
-    ./launch.sh train --config=configs/imagenet_xception.py
+    ./launch.sh train imagenet_xception
 
 The paper's top-1/top-5 validation accuracy with one crop: 79.0/94.5 % (Table 1).
 

@@ -2,8 +2,8 @@
 
 Result here: test accuracy 99.51 % (MNIST), 91.42 % (Fashion-MNIST) (seeds 0 to 2; two CPU cores, November 2026).
 
-    ./launch.sh train --config=configs/mnist_lenet5.py
-    ./launch.sh train --config=configs/mnist_lenet5.py:fashion_mnist
+    ./launch.sh train mnist_lenet5
+    ./launch.sh train mnist_lenet5:fashion_mnist
 
 Test accuracy after the last step, seeds 0, 1, 2: MNIST 99.55, 99.47, 99.50 % (mean 99.51, standard deviation 0.04);
 Fashion-MNIST 91.50, 91.33, 91.43 % (mean 91.42, standard deviation 0.09). There is no validation split; this recipe was

@@ -2,7 +2,7 @@
 
 Result here: 98.85 % test accuracy (seeds 0 to 2; two CPU cores, jax 0.10.2, November 2026).
 
-    ./launch.sh train --config=configs/mnist_lenet5_1998.py
+    ./launch.sh train mnist_lenet5_1998
 
 Test accuracy after the last step, seeds 0, 1, 2: 98.93, 98.75, 98.88 % (mean 98.85, standard deviation 0.09), about 5
 minutes each on shared cores. The paper has 99.05 % without distortions of the training images (LeCun et al. 1998,

@@ -2,9 +2,9 @@
 
 Result here: test error 7.59 % (perceptron), 1.85 % (mlp) (seed 0; two CPU cores, jax 0.10.2, November 2026).
 
-    ./launch.sh train --config=configs/mnist_mlp.py
-    ./launch.sh train --config=configs/mnist_mlp.py:perceptron
-    ./launch.sh train --config=configs/mnist_mlp.py:deep_mlp
+    ./launch.sh train mnist_mlp
+    ./launch.sh train mnist_mlp:perceptron
+    ./launch.sh train mnist_mlp:deep_mlp
 
 The papers' test errors: a linear classifier 12.0 %, 300 hidden units 4.7 % (LeCun et al. 1998, Fig. 9); five layers of
 2,500 to 500 units, on images distorted differently in each epoch, 0.35 % (Ciresan et al. 2010, Table 1), all from

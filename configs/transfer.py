@@ -2,13 +2,13 @@
 
 Result here: test accuracy 77.0 % (similar_many), 91.2 % (different_many) from init=akamaster:resnet20 (seed 0).
 
-    ./launch.sh train --config=configs/transfer.py
-    ./launch.sh train --config=configs/transfer.py:similar_few --config.init=runs/SOURCE
-    ./launch.sh train --config=configs/transfer.py:similar_many --config.init=runs/SOURCE
-    ./launch.sh train --config=configs/transfer.py:different_few --config.init=runs/SOURCE
-    ./launch.sh train --config=configs/transfer.py:different_many --config.init=runs/SOURCE
-    ./launch.sh train --config=configs/transfer.py:imagenette
-    ./launch.sh train --config=configs/transfer.py:imagenette_few --config.init=runs/IMAGENETTE
+    ./launch.sh train transfer
+    ./launch.sh train transfer:similar_few --config.init=runs/SOURCE
+    ./launch.sh train transfer:similar_many --config.init=runs/SOURCE
+    ./launch.sh train transfer:different_few --config.init=runs/SOURCE
+    ./launch.sh train transfer:different_many --config.init=runs/SOURCE
+    ./launch.sh train transfer:imagenette
+    ./launch.sh train transfer:imagenette_few --config.init=runs/IMAGENETTE
 
 The data sets `imagenette_subset` and `hymenoptera` are built as experiments/howto/data.md says.
 

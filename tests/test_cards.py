@@ -37,7 +37,7 @@ def commands(path: str, name: str) -> list[list[str]]:
 
 
 TRAIN = [tuple(words) for path in CARDS for words in commands(path, "train")]
-NAMES = [" ".join(words).removeprefix("--config=configs/").replace(".py", "") for words in TRAIN]
+NAMES = [" ".join(words) for words in TRAIN]
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def _in_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def config_of(words: tuple[str, ...]) -> Config:
-    return config_files.read_config(words[0].removeprefix("--config="), words[1:])
+    return config_files.read_config(words[0], words[1:])
 
 
 @pytest.mark.parametrize("path", CARDS)
@@ -54,7 +54,7 @@ def test_a_card_says_what_it_is_how_to_run_it_and_what_came_of_it(path: str) -> 
     first, _, rest = docstring(path).partition("\n")
     assert first.endswith("."), "what `cnnjax configs` shows is this line"
     assert len(first) <= 105
-    assert [f"--config={path}"] in commands(path, "train")
+    assert [pathlib.Path(path).stem] in commands(path, "train")
     status = rest.strip().partition("\n\n")[0]
     assert re.fullmatch(r"(Status: not run|Result here: ).*\.", status, re.DOTALL), "ours, or that there is none"
     if status.startswith("Result here"):
@@ -73,11 +73,11 @@ def test_every_data_set_of_a_card_or_study_can_be_built() -> None:
 
 @pytest.mark.parametrize("words", TRAIN, ids=NAMES)
 def test_a_command_of_a_card_names_what_exists(words: tuple[str, ...]) -> None:
-    path = re.sub(r"^--config=|:.*$", "", words[0])
+    path = f"configs/{words[0].partition(':')[0]}.py"
     assert path in CARDS
     config = config_of(words)
     parse_recipe(config)
-    for _, *flags in commands(path, "evaluate"):  # after --workdir
+    for _, *flags in commands(path, "evaluate"):  # after the run
         settings = dict(flag.removeprefix("--").split("=", 1) for flag in flags)
         parse_recipe(dataclasses.replace(config, **settings))
 

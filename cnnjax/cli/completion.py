@@ -8,7 +8,9 @@ from cnnjax.cli import shared
 
 SHELLS = ("bash", "zsh")
 # Metavar of an argument -> how its value is completed.
-KINDS = {"DIR": "directory"} | dict.fromkeys(("FILE", "FILE[:arg]", "NAME|FILE", "IMAGE", "PYTHON"), "file")
+KINDS = {"DIR": "directory"} | dict.fromkeys(
+    ("FILE", "FILE[:arg]", "NAME|FILE[#KEY]", "NETWORK", "IMAGE", "MODEL|RUN", "PYTHON"), "file"
+)
 
 # bash splits --flag=value at '='; shtab expects two words, '--flag' and 'value'.
 JOIN_EQUALS = """

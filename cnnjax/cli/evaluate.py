@@ -2,7 +2,6 @@
 
 import argparse
 import pathlib
-import re
 from typing import TYPE_CHECKING, Any
 
 from cnnjax.cli import shared
@@ -25,10 +24,10 @@ MAX_PAIRS_SHOWN = 5  # of classes that are confused
 
 def add_flags(parser: shared.Parser) -> None:
     """Adds the arguments and flags of `cnnjax evaluate` to its parser."""
-    parser.usage = "cnnjax evaluate --workdir=DIR|--init=NAME [FLAGS]"
+    parser.usage = "cnnjax evaluate RUN|NAME|FILE [FLAGS]"
     parser.epilog = (
-        "With --init, the results are written to --workdir, or to runs/NAME. If that is a run's folder, they do not "
-        "count as results of the run."
+        "The results of published weights and weight files are written to --workdir or, by default, to runs/NAME. They "
+        "do not count as results of a run whose folder that is."
     )
     shared.add_network_flags(parser)
     parser.add_argument(
@@ -126,20 +125,23 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _folders(args: argparse.Namespace) -> list[pathlib.Path]:
-    """Returns the folders of the runs; the first takes the report. Raises InputError if no network is given."""
+    """Returns the folders of the runs; the first takes the report. Raises InputError if no network is given.
+
+    Sets --workdir or --init to the first word.
+    """
+    if not args.init:
+        shared.take_first_word(args)
+    shared.check_words(args, args.init or args.workdir)
     shared.check_batch_size(args)
     folders = [pathlib.Path(name.strip()) for name in args.ensemble.split(",") if name.strip()]
     if args.workdir and not args.init:
         folders.insert(0, pathlib.Path(args.workdir))
     if not folders and not args.init:
-        raise InputError(
-            "give a run's folder as --workdir=DIR, or several as --ensemble=DIR,DIR, or weights as --init=NAME"
-        )
+        raise shared.no_network(", or several runs as --ensemble=DIR,DIR")
     for folder in folders:
         load(folder / "config.json")
     if args.init:
-        name = re.sub(r"[^\w.-]+", "-", args.init).strip("-.")
-        folders.insert(0, pathlib.Path(args.workdir or f"runs/{name}"))
+        folders.insert(0, shared.results_folder(args))
     return folders
 
 

@@ -9,7 +9,7 @@ from cnnjax.errors import InputError
 
 def add_flags(parser: shared.Parser) -> None:
     """Adds the arguments and flags of `cnnjax export` to its parser."""
-    parser.usage = "cnnjax export --workdir=DIR|--init=NAME --to=FILE [FLAGS]"
+    parser.usage = "cnnjax export RUN|NAME|FILE --to=FILE [FLAGS]"
     parser.epilog = (
         "FILE.safetensors, .pth and .pt hold the weights as a PyTorch state dict. FILE.stablehlo holds the whole "
         "network, from uint8 images [b, H, W, C] to logits [b, classes], for any b; FILE.stablehlo.json describes it. "
@@ -47,7 +47,7 @@ def add_flags(parser: shared.Parser) -> None:
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Runs `cnnjax export`: writes the network as a file. `overrides` is empty. Returns the exit status."""
-    source, path = shared.network_source(args), pathlib.Path(args.to)
+    source, path = shared.take_network(args), pathlib.Path(args.to)
     if not args.to:
         raise InputError("--to=FILE is missing, as in --to=network.stablehlo")
 
@@ -91,6 +91,6 @@ def _check_card_flags(args: argparse.Namespace) -> None:
             raise InputError(f"--{given[0]} is for a card: give --card=DIR,DIR as well")
         return
     if not args.workdir or args.step != "last" or not args.to.endswith((".safetensors", ".pth", ".pt")):
-        raise InputError("--card is for a weight file of a run's last checkpoint: --workdir=DIR --to=FILE.safetensors")
+        raise InputError("--card is for a weight file of a run's last checkpoint: RUN --to=FILE.safetensors")
     if missing := [name for name in ("about", "license") if not getattr(args, name)]:
         raise InputError(f"--{missing[0]} is missing: a card needs it")

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cnnjax import __version__, crash, register
-from cnnjax.cli.shared import Parser, UsageError, program_name, workdir_hint
+from cnnjax.cli.shared import Parser, UsageError, program_name
 from cnnjax.errors import InputError, nearest, shorten, unknown, visible
 
 SETTING = re.compile(r"--(config|space)\.[^ =]+=")
@@ -186,15 +186,18 @@ def _run(argv: list[str]) -> int:
     # argparse would take '--config.duration=4 steps', a flag that it does not know, for an argument: it has a space.
     settings = [word for word in rest if parser.accepts_overrides and SETTING.match(word)]
     # A word may come after a flag (RUN --what=maps IMAGE), but argparse loses "--" where it parses both intermixed.
-    in_order = parser.accepts_overrides or "--" in rest
+    has_words = any(action.dest == "words" for action in parser._actions)
+    end = rest.index("--") if has_words and "--" in rest else len(rest)
+    in_order = parser.accepts_overrides or "--" in rest[:end]
     parse = parser.parse_known_args if in_order else parser.parse_known_intermixed_args
-    args, others = parse([word for word in rest if word not in settings])
+    args, others = parse([word for word in rest[:end] if word not in settings])
+    if has_words:
+        args.words += rest[end + 1 :]
     overrides = _as_typed(rest, [*settings, *others])
     if overrides and not parser.accepts_overrides:
         word = overrides[0]
         if not word.startswith("-"):
-            hint = workdir_hint([word]) if "workdir" in parser.flag_names() else ""
-            parser.error(f"unexpected argument {word!r}{hint}")
+            parser.error(f"unexpected argument {word!r}")
         parser.error(f"unknown flag {word!r}; {nearest(word.partition('=')[0].lstrip('-'), parser.flag_names(), '--')}")
     args.flag_names = parser.flag_names()
     for code in args.imports:

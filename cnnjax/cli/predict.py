@@ -18,15 +18,12 @@ if TYPE_CHECKING:
 
 def add_flags(parser: shared.Parser) -> None:
     """Adds the arguments and flags of `cnnjax predict` to its parser."""
-    parser.usage = "cnnjax predict --workdir=DIR|--init=NAME [FLAGS] IMAGE ..."
+    parser.usage = "cnnjax predict RUN|NAME|FILE IMAGE ... [FLAGS]"
     parser.epilog = "The exit status is 1 if an image cannot be classified; all others are still classified."
-    parser.add_argument(
-        "images",
-        nargs="*",
-        metavar="IMAGE",
-        help="image file (JPEG, PNG, WebP, GIF, BMP, TIFF), folder of them, or - for a list of paths on stdin",
+    shared.add_network_flags(
+        parser,
+        images="images: files (JPEG, PNG, WebP, GIF, BMP, TIFF), folders, or - for a list of paths on stdin",
     )
-    shared.add_network_flags(parser)
     parser.add_argument("--top", type=int, default=5, metavar="N", help="number of classes to print (default: 5)")
     parser.add_argument("--json", action="store_true", help="print one JSON object per image, one per line")
     shared.add_preprocessing_flags(parser)
@@ -41,10 +38,10 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
     `overrides` is empty. Returns the exit status, 1 if any image failed.
     """
-    source = shared.network_source(args)
+    source = shared.take_network(args, takes_images=True)
     if args.top < 1:
         raise InputError(f"--top={args.top}: expected at least 1")
-    names = [name for word in args.images for name in (_read_paths() if word == "-" else [word])]
+    names = [name for word in args.words for name in (_read_paths() if word == "-" else [word])]
     if not names:
         raise InputError("no image is given: expected files or folders, or - for a list on stdin")
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def add_flags(parser: shared.Parser) -> None:
     """Adds the arguments and flags of `cnnjax probe` to its parser."""
-    parser.usage = "cnnjax probe --workdir=DIR|--init=NAME [FLAGS]"
+    parser.usage = "cnnjax probe RUN|NAME|FILE [FLAGS]"
     shared.add_network_flags(parser)
     parser.add_argument("--dataset", metavar="NAME", default="", help="data set to evaluate on (default: the run's)")
     parser.add_argument(
@@ -27,7 +27,7 @@ def add_flags(parser: shared.Parser) -> None:
     parser.add_argument("--temperature", type=float, default=0.07, help="temperature of their votes (default: 0.07)")
     shared.add_preprocessing_flags(parser)
     parser.add_argument(
-        "--out", metavar="DIR", default="", help="folder of the results (default: --workdir, else the current one)"
+        "--out", metavar="DIR", default="", help="folder of the results (default: the run's, or runs/NAME of weights)"
     )
     shared.add_data_dir_flag(parser)
 
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
     `overrides` is empty. Returns the exit status.
     """
-    source = shared.network_source(args)
+    source = shared.take_network(args)
 
     console = shared.setup_jax()
     import jax
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     options: dict[str, Any] = {name: getattr(args, name) for name in names}
     results = probe(
         network,
-        pathlib.Path(args.out or args.workdir),
+        pathlib.Path(args.out) if args.out else shared.results_folder(args),
         description=of,
         log=log,
         **options,

@@ -3,6 +3,8 @@
 import argparse
 import logging
 import os
+import pathlib
+import re
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -99,13 +101,24 @@ def add_format_flags(parser: argparse.ArgumentParser, forms: Sequence[str] = ("c
         )
 
 
-def add_network_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags that select a trained network: --workdir, --init, --step, and those about a weight file."""
-    parser.add_argument("--workdir", metavar="DIR", default="", help="folder of a run")
+def add_network_flags(parser: argparse.ArgumentParser, images: str = "") -> None:
+    """Adds the arguments that select a trained network: the first word, the flags in its place, and --step.
+
+    Also adds the flags about a weight file. `images` is the help of images that follow the network; '' for a command
+    that takes none.
+    """
+    network = (
+        "folder of a run, name of `cnnjax weights`, or weight file; FILE#KEY selects one of several sets of weights in "
+        "it, as in FILE#ema"
+    )
+    if images:
+        parser.add_argument("words", nargs="*", metavar="IMAGE", help=f"first the network: {network}; then {images}")
+    else:
+        parser.add_argument("words", nargs="*", metavar="NETWORK", help=network)
+    parser.add_argument("--workdir", metavar="DIR", default="", help="folder of a run: another way to name the network")
     parser.add_argument(
         "--init", metavar="NAME|FILE[#KEY]", default="",
-        help="instead of a run: a name in `cnnjax weights`, or a weight file; #KEY selects one of several sets of "
-        "weights in it, as in FILE#ema",
+        help="published weights or a weight file: another way to name the network",
     )  # fmt: skip
     parser.add_argument(
         "--like", metavar="NAME", default="",
@@ -142,31 +155,70 @@ def file_options(args: argparse.Namespace) -> "FileOptions":
 
     names = ("like", "model", "normalize", "classes", "match")
     if not args.init and (given := [name for name in names if getattr(args, name)]):
-        raise InputError(f"--{given[0]} describes a weight file: also pass that file, as --init=FILE")
+        raise InputError(f"--{given[0]} describes a weight file: give that file as the network")
     return FileOptions(preprocess=args.preprocess, **{name: getattr(args, name) for name in names})
 
 
-def network_source(args: argparse.Namespace) -> str:
-    """Returns the value of --workdir (a run's folder) or --init (published weights or a weight file).
+def take_network(args: argparse.Namespace, takes_images: bool = False) -> str:
+    """Returns the network: the value of --workdir or --init, or else the first of `args.words`, which it removes.
 
-    Raises InputError unless exactly one of them is given, or when --batch_size is negative.
+    Sets --workdir (a run's folder) or --init (published weights or a weight file) to it. What is left of the words are
+    images, if the command `takes_images`. Raises UsageError unless there is one network, and for any other word;
+    InputError when --batch_size is negative.
     """
     if args.workdir and args.init:
-        raise InputError(f"--workdir={args.workdir} and --init={args.init}: expected one of them, and not both")
+        raise UsageError(f"--workdir={args.workdir} and --init={args.init}: expected one of them, and not both")
     if not (args.workdir or args.init):
-        hint = workdir_hint(getattr(args, "images", ()))
-        raise InputError(f"give a run's folder as --workdir=DIR, or trained weights as --init=NAME{hint}")
+        take_first_word(args)
+    network = args.workdir or args.init
+    if not network:
+        raise no_network()
+    check_words(args, network, takes_images)
     check_batch_size(args)
-    return args.workdir or args.init
+    return network
 
 
-def workdir_hint(words: Sequence[str]) -> str:
-    """Returns the end of an error, "; did you mean --workdir=DIR?", for the first word that is a run's folder.
+def take_first_word(args: argparse.Namespace) -> None:
+    """Moves the first of `args.words`, if there is one, to --workdir if it is a folder, else to --init.
 
-    Returns '' if none is.
+    Raises UsageError for an image, and if that flag is given.
     """
-    runs = (word for word in words if os.path.exists(os.path.join(word, "config.json")))
-    return next((f"; did you mean --workdir={word}?" for word in runs), "")
+    from cnnjax.data.image_formats import SUFFIXES
+
+    if not args.words:
+        return
+    word = args.words.pop(0)
+    flag = "workdir" if os.path.isdir(word) else "init"
+    if flag == "init" and os.path.splitext(word)[1].lower() in SUFFIXES:
+        raise no_network(f", before the image {word}")
+    if network := getattr(args, flag):
+        raise _unexpected(word, network)
+    setattr(args, flag, word)
+
+
+def check_words(args: argparse.Namespace, network: str, takes_images: bool = False) -> None:
+    """Raises UsageError for a word behind the network that is no image: any, or with `takes_images` a run's folder."""
+    for word in args.words:
+        if not takes_images or os.path.exists(os.path.join(word, "config.json")):
+            raise _unexpected(word, network)
+
+
+def no_network(where: str = "") -> UsageError:
+    """Returns the error of a command line without a network. `where` ends the sentence."""
+    return UsageError(
+        f"the network is missing: expected a run's folder, a name of `cnnjax weights` or a weight file{where}"
+    )
+
+
+def _unexpected(word: str, network: str) -> UsageError:
+    """Returns the error for a word on the command line beside the network."""
+    return UsageError(f"unexpected argument {word!r}: the network is {network}")
+
+
+def results_folder(args: argparse.Namespace) -> pathlib.Path:
+    """Returns the folder of results: --workdir or, for published weights and weight files, runs/NAME."""
+    name = re.sub(r"[^\w.-]+", "-", args.init).strip("-.")
+    return pathlib.Path(args.workdir or f"runs/{name}")
 
 
 def check_batch_size(args: argparse.Namespace) -> None:

@@ -1,8 +1,10 @@
 """`cnnjax summary`: prints a network layer by layer, or several side by side."""
 
 import argparse
+import os
 import pathlib
-from typing import TYPE_CHECKING
+from collections.abc import Container
+from typing import TYPE_CHECKING, NamedTuple
 
 from cnnjax.cli import shared
 from cnnjax.errors import InputError, unknown
@@ -17,10 +19,11 @@ DRAWINGS = (".svg", ".png", ".pdf")
 def add_flags(parser: shared.Parser) -> None:
     """Adds the arguments and flags of `cnnjax summary` to its parser."""
     parser.add_argument(
-        "models", metavar="MODEL", nargs="+",
-        help="network, or its call string: 'vgg16(norm=\"batch\")'; two are shown side by side; of more, only totals",
+        "models", metavar="MODEL|RUN", nargs="+",
+        help="network, or its call string: 'vgg16(norm=\"batch\")', or a run's folder; two are shown side by side; of "
+        "more, only totals",
     )  # fmt: skip
-    parser.add_argument("--input", metavar="HxW[xC]", help="image size (default: the paper's)")
+    parser.add_argument("--input", metavar="HxW[xC]", help="image size (default: the paper's or the run's)")
     parser.add_argument(
         "--batch", type=int, default=1, metavar="N", help="batch size for the memory columns (default: 1)"
     )
@@ -29,7 +32,7 @@ def add_flags(parser: shared.Parser) -> None:
         help="dtype for the memory columns (default: float32)",
     )  # fmt: skip
     parser.add_argument(
-        "--num_classes", type=int, default=0, metavar="N", help="number of classes (default: the paper's)"
+        "--num_classes", type=int, default=0, metavar="N", help="number of classes (default: the paper's or the run's)"
     )
     parser.add_argument(
         "--draw", metavar="FILE", default="", help="draw the network, for a slide: FILE.svg, FILE.png or FILE.pdf"
@@ -52,15 +55,17 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
     if len(args.models) > MAX_NETWORKS:
         raise InputError(f"{len(args.models)} networks: expected at most {MAX_NETWORKS}")
+    networks = [_network_of_run(text) if _is_run(text, MODELS) else _Network(text) for text in args.models]
     results = []
-    for text in args.models:
-        name = spec.parse(text).name
+    for network in networks:
+        name = spec.parse(network.model).name
         if name not in MODELS:
             raise unknown("model", name, MODELS)
-        shape = shared.parse_image_shape(args.input, MODELS[name].input_shape)
-        results.append(summarize.summary(text, shape, args.batch, args.dtype, args.num_classes))
+        shape = shared.parse_image_shape(args.input, network.shape or MODELS[name].input_shape)
+        num_classes = args.num_classes or network.num_classes
+        results.append(summarize.summary(network.model, shape, args.batch, args.dtype, num_classes))
     if len(results) == 1:
-        lines = _one(results[0], MODELS[spec.parse(args.models[0]).name].paper, args.format, console.width)
+        lines = _one(results[0], MODELS[name].paper, args.format, console.width)
     else:
         lines = _several(args.models, results, args.format, console.width)
     for line in lines:
@@ -69,11 +74,40 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         from cnnjax import style
         from cnnjax.summarize.drawing import drawing
 
-        figure = drawing(args.models[0], results[0].input_shape, args.num_classes).figure()
+        figure = drawing(networks[0].model, results[0].input_shape, num_classes).figure()
         style.save(figure, drawn.with_suffix(""), [drawn.suffix])
         if not args.format:
             console.print(f"the drawing is {drawn}", soft_wrap=True)
     return 0
+
+
+class _Network(NamedTuple):
+    """Names a network to summarize.
+
+    Attributes:
+      model: its call string.
+      shape: height, width and channels of its images; None for the paper's.
+      num_classes: its number of classes; 0 for the paper's.
+    """
+
+    model: str
+    shape: tuple[int, int, int] | None = None
+    num_classes: int = 0
+
+
+def _is_run(text: str, models: Container[str]) -> bool:
+    """Returns whether a word stands for a run's folder: a path, or a folder that is not named like a network."""
+    return os.sep in text.partition("(")[0] or (text not in models and os.path.isdir(text))
+
+
+def _network_of_run(folder: str) -> _Network:
+    """Returns the network of a run. Raises InputError if there is none in this folder."""
+    from cnnjax.config import load
+    from cnnjax.runs import workdir
+
+    path = pathlib.Path(folder)
+    config, data = load(path / "config.json"), workdir.read_data_info(path)
+    return _Network(config.model, data.shape, len(data.classes))
 
 
 def _one(result: "Summary", paper: str, form: str, width: int) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnnjax import config_files, paths, register
 from cnnjax.cli import shared
-from cnnjax.errors import missing
+from cnnjax.errors import InputError, missing
 
 if TYPE_CHECKING:
     from cnnjax.config import Config
@@ -62,6 +62,8 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         raise shared.UsageError(
             f"--config=FILE is missing; a name will do, as in `cnnjax train digits_lenet5`{not_a_run}"
         )
+    if not config_files.is_config(location):
+        _check_location(location)
     config = config_files.read_config(location, overrides, args.flag_names)
 
     console = shared.setup_jax()
@@ -76,6 +78,19 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
             folder = stack.enter_context(workdir.new_folder(name))
         folder = pathlib.Path(shared.broadcast_text(str(folder)))
         return _train(args, config, folder, console)
+
+
+def _check_location(location: str) -> None:
+    """Raises UsageError for a run in the place of a config, and InputError for a path that does not exist."""
+    config_of_run = os.path.join(location, "config.json")
+    if os.path.exists(config_of_run):
+        raise shared.UsageError(
+            f"{location} is a run, not a config: resume it with --workdir={location}, or train it again with "
+            f"--config={config_of_run}"
+        )
+    path, _ = paths.split_argument(location)
+    if os.sep in path and not os.path.exists(path):
+        raise InputError(missing(path))
 
 
 def _train(args: argparse.Namespace, config: "Config", folder: pathlib.Path, console: "Console") -> int:
@@ -158,7 +173,7 @@ def _print_result(console: "Console", result: dict[str, Any], folder: pathlib.Pa
         rows = {"split": result["split"]}
         rows |= {row.heading: row.format(result[name]) for name, row in METRICS.items()}
     rows |= {"time": f"{minutes:.0f} min {seconds:.0f} s", "folder": str(folder)}
-    rows |= {"evaluate": register.command_line("evaluate", f"--workdir={folder}", data_dir=data_dir)}
+    rows |= {"evaluate": register.command_line("evaluate", str(folder), data_dir=data_dir)}
     table = Table(show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")

@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import functools
-import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -29,11 +28,7 @@ def add_flags(parser: shared.Parser) -> None:
     parser.usage = "cnnjax visualize RUN|NAME|FILE [IMAGE ...] [--what=KIND,...] [--to=DIR] [FLAGS]"
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _describe_kinds()
-    parser.add_argument(
-        "words", nargs="*", metavar="IMAGE",
-        help="first the network: folder of a run, name of `cnnjax weights`, or weight file (or else --workdir or "
-        "--init); then images: files and folders (default: a few examples of the data set)",
-    )  # fmt: skip
+    shared.add_network_flags(parser, images="images: files and folders (default: a few examples of the data set)")
     parser.add_argument(
         "--what", metavar="KIND,...", default="",
         help=f"kinds of pictures, with arguments if needed: 'maps(order=\"index\")' (default: "
@@ -48,7 +43,6 @@ def add_flags(parser: shared.Parser) -> None:
         "--class", dest="class_name", metavar="CLASS", default="",
         help="name or number of a class to explain (default: the kind's choice)",
     )  # fmt: skip
-    shared.add_network_flags(parser)
     parser.add_argument(
         "--steps", metavar="all|N,...", default="",
         help="animate the pictures over these checkpoints of the run, as GIF and WebP on one color scale",
@@ -78,7 +72,9 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
 
     `overrides` is empty. Returns the exit status.
     """
-    source, words = _network_and_images(args)
+    source = shared.take_network(args, takes_images=True)
+    if args.steps and not args.workdir:
+        raise InputError(f"--steps={args.steps} is for the checkpoints of a run; {source} has one set of weights")
 
     console = shared.setup_jax()
     import jax
@@ -91,7 +87,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     _check_flags(args, [*bound])
     steps = frames.parse_steps(args.steps, pathlib.Path(args.workdir)) if args.steps else []
     net = _load(args, source, str(steps[-1]) if steps else args.step, log)
-    request = _request(args, net, words, [*bound], log)
+    request = _request(args, net, [*bound], log)
     files.make_folder(folder)
     pictures: list[files.Picture] = []
     try:
@@ -157,20 +153,6 @@ def _draw(
             log(f"{kind} is left out: {error}")
 
 
-def _network_and_images(args: argparse.Namespace) -> tuple[str, list[str]]:
-    """Returns the network (the first word, unless --workdir or --init is given) and the words that name images.
-
-    Sets --workdir or --init to the network, as `shared.file_options` reads them.
-    """
-    words = list(args.words)
-    if words and not (args.workdir or args.init):
-        source = words.pop(0)
-        args.workdir, args.init = (source, "") if os.path.isdir(source) else ("", source)
-    if not (args.workdir or args.init):
-        raise shared.UsageError("the network is missing: cnnjax visualize RUN|NAME|FILE")
-    return shared.network_source(args), words
-
-
 def _check_flags(args: argparse.Namespace, names: list[str]) -> None:
     """Raises InputError for --layer, --channel or --class if none of the kinds called `names` uses it."""
     given = {"layer": args.layer or None, "channel": args.channel, "class_index": args.class_name or None}
@@ -192,9 +174,7 @@ def _load(args: argparse.Namespace, source: str, step: str, log: Log) -> "Traine
     return restore(loaded.replace(config=views), step, log)
 
 
-def _request(
-    args: argparse.Namespace, net: "TrainedNetwork", words: list[str], names: list[str], log: Log
-) -> "Request":
+def _request(args: argparse.Namespace, net: "TrainedNetwork", names: list[str], log: Log) -> "Request":
     """Loads the images that the kinds called `names` need; returns the request to all of them."""
     from cnnjax.data.build import load
     from cnnjax.visualize import inputs
@@ -212,8 +192,8 @@ def _request(
 
     images = inputs.Images()
     if any(KINDS[name].needs == "images" for name in names):
-        if words:
-            images = inputs.read_files(words, net.data, log)
+        if args.words:
+            images = inputs.read_files(args.words, net.data, log)
         else:
             images = inputs.choose_examples(open_split(), args.examples)
             log(f"images: {', '.join(images.names)} of {args.dataset or config.dataset} {split}")

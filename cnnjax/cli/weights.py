@@ -69,7 +69,7 @@ def _details(row: "PublishedWeights") -> dict[str, str]:
         "digest": row.digest or "none published",
         "file": str(row.path) if row.path.is_file() else f"not downloaded yet; will be {row.path}",
         "fine-tune": f'--config.init="{row.name}"',
-        "evaluate": shared.command_line("evaluate", f"--init={row.name}"),
+        "evaluate": shared.command_line("evaluate", row.name),
         **({"train again": shared.command_line("reproduce", row.name)} if row.card else {}),
     }
 

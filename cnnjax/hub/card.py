@@ -75,10 +75,10 @@ def _numbers(folder: pathlib.Path) -> Table:
 def _use(kind: str, address: Address) -> list[str]:
     """Returns the commands that fetch and use it."""
     folder = f"{KINDS[kind].folder}/{address.name}"
-    source = f"--workdir={folder}" if kind == "run" else f"--init={folder}/{WEIGHTS}"
+    source = folder if kind == "run" else f"{folder}/{WEIGHTS}"
     lines = [("pull", str(address)), ("evaluate", source), ("predict", source, "photograph.jpg")]
     commands = [command_line(*words).replace("./launch.sh", "cnnjax", 1) for words in lines]
-    python = [f"net = cnnjax.load({json.dumps(source.partition('=')[2])})", "net.predict(images)  # uint8 [N, H, W, C]"]
+    python = [f"net = cnnjax.load({json.dumps(source)})", "net.predict(images)  # uint8 [N, H, W, C]"]
     return [
         "In an environment with cnnjax and its extra `hub`:",
         "",

@@ -111,7 +111,7 @@ def gather(source: pathlib.Path, step: str | int = ALL) -> Content:
         if not source.is_file() or source.suffix != ".safetensors":
             raise InputError(
                 f"{source} is neither a run's folder nor a .safetensors file, as "
-                "`cnnjax export --workdir=RUN --to=net.safetensors` writes"
+                "`cnnjax export RUN --to=net.safetensors` writes"
             )
         if step != ALL:
             raise InputError(f"--step={step} is only for a run, and {source} is a weight file")

@@ -70,14 +70,14 @@ def _check(kind: str, folder: pathlib.Path) -> None:
 def _weight_files(snapshot: service.Snapshot) -> str:
     """Returns the end of a message with the weight files of a repository; '' if it has none."""
     names = sorted(name for name in snapshot.names if name.endswith(".safetensors"))
-    advice = "download one with `hf download`, and give it as --init=FILE --model=NAME"
+    advice = "download one with `hf download`, and use it as in `cnnjax evaluate FILE --model=NAME`"
     return f"; its weight files: {', '.join(names[:3])} ({advice})" if names else ""
 
 
 def next_steps(folder: pathlib.Path) -> list[str]:
     """Returns lines about what can be done with a fetched folder: commands, and the code of its own that it needs."""
     is_run = (folder / "config.json").exists()
-    source = f"--workdir={folder}" if is_run else f"--init={folder / WEIGHTS}"
+    source = str(folder if is_run else folder / WEIGHTS)
     code = sorted((folder / register.FOLDER).glob("*.py"))
     lines = [f"it needs code of its own, which was not run: read {path}, and give it as --import=FILE" for path in code]
     return [*lines, command_line("evaluate", source), command_line("predict", source, "photograph.jpg")]

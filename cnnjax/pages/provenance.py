@@ -34,8 +34,8 @@ def commands(folder: pathlib.Path, data_dir: str, is_resumable: bool = False) ->
 
     `is_resumable` is whether the run has stopped before its end.
     """
-    run, with_data = f"--workdir={folder}", functools.partial(command_line, data_dir=data_dir)
-    resume = {"Resume it:": with_data("train", run)} if is_resumable else {}
+    run, with_data = str(folder), functools.partial(command_line, data_dir=data_dir)
+    resume = {"Resume it:": with_data("train", f"--workdir={folder}")} if is_resumable else {}
     lines = resume | {
         "Train it again, in another folder:": with_data(
             "train", f"--config={folder / 'config.json'}", f"--workdir={folder}-again"

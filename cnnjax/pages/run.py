@@ -265,7 +265,7 @@ def _no_result(folder: pathlib.Path, data_dir: str, end: Mapping[str, Any] | Non
     if end and "split" in end:
         values = ", ".join(f"{row.heading} {row.format(end[name])}" for name, row in METRICS.items() if name in end)
         reason = f"At the end of the training, on {end['split']}: {values}. {reason}"
-    return Gap(reason, command_line("evaluate", f"--workdir={folder}", data_dir=data_dir))
+    return Gap(reason, command_line("evaluate", str(folder), data_dir=data_dir))
 
 
 def _no_data(folder: pathlib.Path, config: Config) -> Gap:

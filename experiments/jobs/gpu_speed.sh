@@ -33,7 +33,7 @@ within ./launch.sh bench resnet50_v1_5 --batch=$batch --dtype=$dtype --repeats=$
 # 2. CIFAR-10 to 94 %: accuracy and training time of each seed, without startup.
 for ((seed = 0; seed < seeds; seed++)); do
     [ $SECONDS -lt $((end - ${RESERVE:-120})) ] || break
-    within ./launch.sh train --config=configs/cifar10_fast.py:$dtype --config.seed=$seed ${fast[@]+"${fast[@]}"} \
+    within ./launch.sh train cifar10_fast:$dtype --config.seed=$seed ${fast[@]+"${fast[@]}"} \
         --workdir="$out/fast-$seed" >"$out/fast-$seed.txt" || true
 done
 "$python" - "$out"/fast-*/result.json <<'PYTHON' || echo "no run of cifar10_fast ended"

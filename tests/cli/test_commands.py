@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -109,12 +110,42 @@ def test_a_run_ends_with_its_numbers_and_a_command_that_works(
     shown = capsys.readouterr().out
     result = json.loads((finished_run / "result.json").read_text())
     assert f"{result['accuracy']:.2%}" in shown
-    assert f"evaluate --workdir={finished_run}" in shown
-    assert cli.main(["evaluate", f"--workdir={finished_run}"]) == 0
+    assert f"evaluate {finished_run}" in shown
+    assert cli.main(["evaluate", str(finished_run)]) == 0
     assert f"{result['accuracy']:.2%}" in capsys.readouterr().out
     evaluation = json.loads((finished_run / "evaluations" / "digits-test-step4" / "metrics.json").read_text())
     assert evaluation["accuracy"] == result["accuracy"]
     assert evaluation["count"] == 359
+
+
+def test_a_run_is_summarized_as_its_network(
+    finished_run: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = json.loads((finished_run / "data.json").read_text())
+    data |= {"shape": [9, 7, 1], "classes": ["a", "b", "c"], "seal": "edited"}
+    (tmp_path / "data.json").write_text(json.dumps(data))
+    shutil.copy(finished_run / "config.json", tmp_path)
+    tables = []
+    for words in ([str(tmp_path)], ["mlp(features=(8,))", "--input=9x7x1", "--num_classes=3"]):
+        assert cli.main(["summary", *words, "--csv"]) == 0
+        tables.append(capsys.readouterr().out)
+    assert tables[0] == tables[1]
+
+
+def test_a_known_name_goes_before_a_folder_of_that_name(
+    finished_run: pathlib.Path,
+    tmp_path: pathlib.Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("lenet5", "digits_lenet5"):
+        shutil.copytree(finished_run, name)
+    assert cli.main(["summary", "lenet5"]) == 0
+    assert "61,706 parameters" in capsys.readouterr().out
+    flags = ["--config.model=mlp(features=(8,))", "--config.duration=4 steps", "--config.val_split=", "--workdir=new"]
+    assert cli.main(["train", "digits_lenet5", *flags]) == 0
+    assert (tmp_path / "new" / "result.json").exists()
 
 
 def wait_for_steps(folder: pathlib.Path, check_running: Callable[[], None]) -> None:

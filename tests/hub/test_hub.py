@@ -99,7 +99,7 @@ def test_a_run_comes_back_as_it_was_and_what_shows_the_data_stays_at_home(
 
     shown = succeeds(capsys, "pull", ADDRESS)
     folder = tmp_path / "runs" / "digits"
-    assert "cnnjax evaluate --workdir=runs/digits\n" in shown
+    assert "cnnjax evaluate runs/digits\n" in shown
     fetched = files_of(folder)
     card = fetched.pop("README.md").decode()
     left = {name: data for name, data in files_of(run).items() if name not in fetched}
@@ -121,7 +121,7 @@ def test_a_run_comes_back_as_it_was_and_what_shows_the_data_stays_at_home(
     assert "| test, at the end of the training | 0.5000 | 87.50% |" in card
     assert "| digits test, step 32 | 0.2500 | 75.00% |" in card
     assert "init" not in card
-    assert "cnnjax pull hf:ada/digits\ncnnjax evaluate --workdir=runs/digits\n" in card
+    assert "cnnjax pull hf:ada/digits\ncnnjax evaluate runs/digits\n" in card
     assert f"| batch_size | `{config.batch_size}` |" in card
     assert f"| seed | `{config.seed}` |" in card
     assert 'net = cnnjax.load("runs/digits")\n' in card
@@ -138,7 +138,7 @@ def test_weights_come_back_as_they_were(
     module.token = ""  # whoever fetches needs none
     shown = succeeds(capsys, "pull", f"{ADDRESS}@{module.hub.repositories[NAME].head}", "--to=there")
     fetched = tmp_path / "there" / content.WEIGHTS
-    assert f"cnnjax predict --init=there/{content.WEIGHTS} photograph.jpg\n" in shown
+    assert f"cnnjax predict there/{content.WEIGHTS} photograph.jpg\n" in shown
     assert fetched.read_bytes() == weights.read_bytes()
     assert 'license: "mit"\n' in (tmp_path / "there" / "README.md").read_text()
 
@@ -211,7 +211,7 @@ WRONG = {  # words -> the error
     "pull hf:nobody/net": "hf:nobody/net: there is no such repository, or your token may not read it",
     "pull hf:ada/other@v2": "hf:ada/other@v2: there is no such branch, tag or commit",
     "pull hf:ada/other": "hf:ada/other was not written by `cnnjax push`: it has no cnnjax.json; its weight files: "
-    "model.safetensors (download one with `hf download`, and give it as --init=FILE --model=NAME)",
+    "model.safetensors (download one with `hf download`, and use it as in `cnnjax evaluate FILE --model=NAME`)",
     "export --init=hf:ada/other --to=x.safetensors": "hf:ada/other is on the Hugging Face Hub; fetch it first: cnnjax "
     "pull hf:ada/other",
     "pull hf:ada/other --to={run}": "{run} exists already; choose another folder with --to=DIR",

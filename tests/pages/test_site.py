@@ -170,6 +170,8 @@ def test_a_command_of_a_how_to_is_right(page: str, words: list[str], monkeypatch
         monkeypatch.setitem(MODELS, "two_paths", MODELS["lenet5"])
         words = [word.replace("(channels=16)", "") for word in words]
     name, *rest = words
+    if name in ("train", "sweep") and rest[0] not in ("show", "best") and not rest[0].startswith("-"):
+        rest[0] = f"--config={rest[0]}"
     parser = shared.Parser(prog=name)
     add_command_flags(parser, command_module(name))
     args, others = parser.parse_known_args([word for word in rest if not SETTING.match(word)])
@@ -195,7 +197,7 @@ def test_the_python_of_a_how_to_runs(
     if path.stem == "export":
         if int(cv2.__version__.partition(".")[0]) < 5:
             pytest.skip("OpenCV reads open batch sizes from its version 5 on")
-        assert [cli.main(words) for words in commands(path) if "--init=cnnjax:lenet5.digits" in words] == [0, 0]
+        assert [cli.main(words) for words in commands(path) if "cnnjax:lenet5.digits" in words] == [0, 0]
     try:
         exec("\n".join(blocks(path, "python")), names)
         if path.stem == "network":

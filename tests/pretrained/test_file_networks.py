@@ -244,7 +244,7 @@ def test_a_file_is_evaluated_probed_and_exported(digits_dir: str, tmp_path: path
 def test_what_describes_a_file_is_an_error_for_a_run(capsys: Any) -> None:
     for flag in ("--model=lenet5", "--normalize=none", "--classes=a", "--match=order", "--like=x"):
         assert main(["predict", "--workdir=runs/none", flag, "x.png"]) == 1
-        assert "describes a weight file: also pass that file, as --init=FILE" in capsys.readouterr().err
+        assert "describes a weight file: give that file as the network" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------------------------------- names that people leave

@@ -166,7 +166,7 @@ def test_kinds_that_do_not_fit_the_network_are_left_out_unless_they_are_named(
 
 
 WRONG = {
-    "no network": ("--what=maps", "the network is missing: cnnjax visualize RUN|NAME|FILE"),
+    "no network": ("--what=maps", "the network is missing: expected a run's folder"),
     "two networks": ("--workdir={run} --init={run}", "and not both"),
     "no such network": ("{tmp}/no", "{tmp}/no does not exist"),
     "not a run": ("{tmp}", "is not a run's folder: it has no config.json"),
