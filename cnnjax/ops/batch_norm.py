@@ -47,7 +47,7 @@ def _normalize(x: Any, scale: Any, bias: Any, *, epsilon: float, relu: bool) -> 
 
 
 def _workspace_size(x: Any) -> int:
-    """Returns the bytes in which oneDNN keeps where the ReLU of x was active, 0 for our own code.
+    """Returns the bytes in which oneDNN keeps where the ReLU of x was active; 0 where our own code computes.
 
     oneDNN computes channels that do not fill its vectors one by one, 5 to 20 times slower than XLA.
     """
@@ -102,18 +102,21 @@ def _primitive(
     """
     result = Primitive(name)
     result.multiple_results = True
-    needs_mesh(result)
+    if by_shards is not None:
+        needs_mesh(result)
     result.def_impl(lambda *operands, **params: _compiled(result, **params)(*operands))
     result.def_abstract_eval(shapes)
 
     def lower(context: Any, *operands: Any, **params: Any) -> Any:
         """Lowers the primitive for a CPU."""
         x = context.avals_in[0]
-        fits = by_library is not None and uses_onednn(context) and onednn.compute_dtype(x.dtype) == x.dtype
-        fits = fits and all(value.dtype != np.float64 for value in context.avals_in)  # such as that of the scale
-        by: Any = formula
-        if fits:
-            by = by_library if device_count(context) == 1 else by_shards(context)
+        fits = by_library is not None and x.size > 0
+        fits = fits and uses_onednn(context) and onednn.compute_dtype(x.dtype) == x.dtype
+        by_channel = [value for value in context.avals_in if value.ndim == 1 and value.dtype != np.uint8]
+        fits = fits and all(value.dtype == np.float32 for value in by_channel)
+        by: Any = by_library if fits else formula
+        if fits and by_shards is not None and device_count(context) > 1:
+            by = by_shards(context)
         return mlir.lower_fun(by, multiple_results=True)(context, *operands, **params)
 
     def batched(operands: Sequence[Any], axes: Sequence[Any], **params: Any) -> Any:

@@ -5,19 +5,21 @@ import functools
 import hashlib
 import math
 import pathlib
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax import lax
+from jax._src import sharding_impls  # no public API names the axes of the mesh in a sharding of XLA
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
 
 from cnnjax.ops.primitive import device_count
 
 KEY_AXIS = "z"  # of the operand that tells calls apart
+_FILES = sorted(path for path in pathlib.Path(__file__).parent.glob("*.*") if path.is_file())
+CODE = hashlib.sha256(b"".join(path.read_bytes() for path in _FILES)).digest()  # of this package, its C++ too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,23 +70,29 @@ def on_each_device(
         call.def_partition(
             functools.partial(_partition, local, axes, combine),
             sharding_rule=f"{', '.join(map(' '.join, axes.operands))}, {KEY_AXIS} -> {' '.join(axes.result)}",
+            decode_shardings=False,  # see `_axes_of_mesh`
             reduction_factors=axes.reduced,
             need_replication_factors=tuple(letter for letter in letters if letter not in axes.divisible),
         )
         # Before partitioning, the program does not show what is called: JAX's compilation cache would mix up programs
         # that differ in options or in our code. So a digest of both is an operand, which no device reads.
-        code = _source(__name__) + _source(compute.__module__)
-        digest = hashlib.sha256(repr((compute.__module__, sorted(options.items()))).encode() + code).digest()
+        text = repr((compute.__module__, sorted(options.items())))
+        digest = hashlib.sha256(text.encode() + CODE).digest()
         return call(*operands, np.frombuffer(digest, np.int32))
 
     return compute_on_shards
 
 
-@functools.cache
-def _source(module: str) -> bytes:
-    """Returns the source code of a module that is imported; b'' if it has no file."""
-    file = sys.modules[module].__file__
-    return pathlib.Path(file).read_bytes() if file else b""
+def _axes_of_mesh(mesh: Any, array: Any) -> Sequence[Any]:
+    """Returns the axes of the mesh that shard each axis of an array, as in a PartitionSpec.
+
+    Returns () if an axis is sharded along a part of one, which JAX cannot name: then it is gathered.
+    """
+    sharding = array.sharding._to_xla_hlo_sharding(array.ndim)
+    try:
+        return tuple(sharding_impls.parse_flatten_op_sharding(sharding, mesh)[0])
+    except (AssertionError, NotImplementedError, ValueError):
+        return ()
 
 
 def _partition(
@@ -94,15 +102,16 @@ def _partition(
     """Divides the operation: returns the mesh, what each device computes, and the result's and operands' shardings.
 
     `operands` and `result` have shapes and the shardings that XLA proposes. The first that shards a divisible axis
-    decides how the axis is sharded.
+    decides how the axis is sharded. `combine` is that of `on_each_device`.
     """
     sharded: dict[str, Any] = {}
     for letters, array in zip((*axes.operands, axes.result), (*operands[:-1], result), strict=True):
-        for letter, size, axis in zip(letters, array.shape, array.sharding.spec, strict=False):
+        for letter, size, axis in zip(letters, array.shape, _axes_of_mesh(mesh, array), strict=False):
             names = (axis,) if isinstance(axis, str) else tuple(axis or ())
             taken = {name for names in sharded.values() for name in names}
             devices = math.prod(mesh.shape[name] for name in names)
-            if letter in axes.divisible and letter not in sharded and size % devices == 0 and not taken & {*names}:
+            is_free = letter in axes.divisible and letter not in sharded and not taken & {*names}
+            if names and is_free and size % devices == 0:
                 sharded[letter] = names
 
     def sharding(letters: str) -> NamedSharding:

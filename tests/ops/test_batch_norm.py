@@ -111,6 +111,28 @@ def test_batch_normalization_is_its_definition_in_all_derivatives(
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max(), err_msg=name)
 
 
+@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("dtypes", [("bfloat16", "bfloat16"), ("float32", "bfloat16"), ("float16", "float32")], ids=str)
+def test_scale_and_bias_of_other_types_are_computed_by_the_formula(dtypes: tuple[str, str], devices: int) -> None:
+    mesh = jax.make_mesh((devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
+    x, scale, bias = operands((8, 4, 5, 16))
+    args = x, scale.astype(dtypes[0]), bias.astype(dtypes[1])
+    expected = everything(definition, True, *(value.astype(jnp.float32) for value in args))["results"]
+    places = tuple(NamedSharding(mesh, PartitionSpec(*spec)) for spec in (("data",), (), ()))
+    found = jax.jit(functools.partial(everything, batch_norm.batch_norm, True))(*jax.device_put(args, places))[
+        "results"
+    ]
+    assert [value.dtype for value in found] == [jnp.float32, *[jnp.dtype(dtypes[0])] * 2]
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a.astype(jnp.float32), b, rtol=0.02, atol=0.02 * np.abs(b).max())
+
+
+@pytest.mark.parametrize("shape", [(4, 0, 5, 8), (0, 3, 3, 8)], ids=str)
+def test_images_without_pixels_stay_empty(shape: tuple[int, ...]) -> None:
+    x, scale, bias = operands(shape)
+    assert jax.jit(functools.partial(batch_norm.batch_norm, epsilon=1e-5))(x, scale, bias)[0].shape == shape
+
+
 def test_bfloat16_is_normalized_in_float32() -> None:
     x, scale, bias = operands((8, 7, 7, 4))
     y, mean, _ = batch_norm.batch_norm(x.astype(jnp.bfloat16), scale, bias, 1e-5, True)

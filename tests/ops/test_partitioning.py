@@ -18,6 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 from cnnjax.distributed import sharding
 from cnnjax.ops import convolution, onednn, pooling
+from cnnjax.ops.batch_norm import batch_norm
 
 pytestmark = pytest.mark.skipif(not onednn.load().ok, reason=f"convolutions are by {onednn.load().text}")
 
@@ -105,6 +106,24 @@ def test_a_loop_and_second_derivatives_are_divided_too() -> None:
     assert_near(found, jax.jit(functools.partial(second, jaxs))(x, w))
 
 
+@pytest.mark.parametrize("name", ["convolution", "batch normalization"])
+def test_parts_of_a_batch_are_computed_in_turn(name: str) -> None:
+    """XLA shards a part of the batch along a part of the mesh's axis, which JAX cannot name."""
+    mesh = sharding.make_mesh(jax.devices())
+    x, w, ones = draw(1, 16, 5, 5, 4), draw(2, 3, 3, 4, 4), jnp.ones(4)
+
+    def compute(x: jax.Array) -> jax.Array:
+        if name == "convolution":
+            return convolution.convolution(x, w, **OPTIONS)
+        return batch_norm(x, ones, ones, 1e-5)[0]
+
+    def in_turn(x: jax.Array) -> jax.Array:
+        parts = x.reshape(2, 8, *x.shape[1:])
+        return jax.lax.scan(lambda total, part: (total + compute(part).sum(), compute(part)), 0.0, parts)[1]
+
+    assert_near(jax.jit(in_turn)(on(mesh, x, "data")), jax.jit(in_turn)(x))
+
+
 def test_the_compilation_cache_tells_programs_that_differ_in_options_or_our_code_alone(tmp_path: pathlib.Path) -> None:
     """Three processes: each keeps its program, and takes only its own from the cache."""
     code = """if True:
@@ -114,7 +133,7 @@ def test_the_compilation_cache_tells_programs_that_differ_in_options_or_our_code
         from cnnjax.ops import partitioning
         from cnnjax.ops.convolution import convolution
         if sys.argv[1] == "changed":
-            partitioning._source = lambda module: b"a later version of " + module.encode()
+            partitioning.CODE += b"a later version"
         mesh = sharding.make_mesh()
         x = jax.device_put(jnp.ones((4, 9, 9, 1)), sharding.batch_sharding(mesh))
         w = jax.device_put(jnp.ones((3, 3, 1, 1)), sharding.replicated(mesh))
