@@ -116,6 +116,6 @@ def get_study(budget: str) -> Study:
 
         The order is not that of the papers everywhere. AlexNet, SqueezeNet and PReLU-net have no batch normalization,
         learn slowly with the rate of the others, and end behind Caffe's LeNet, which does a fraction of their
-        multiplications; VGG-A gains 5 points with it. Squeeze-and-excitation does not help yet, neither ResNet-18 nor
+        multiplications; VGG-A gains 4 points with it. Squeeze-and-excitation does not help yet, neither ResNet-18 nor
         ResNet-20. Shortcuts already gain 4 points at 20 layers.""",
     )
