@@ -1,11 +1,12 @@
 # cnnjax with all it needs, for CPUs or for NVIDIA GPUs. From this folder:
 #
 #   docker build -t cnnjax .
+#   mkdir -p runs    # else Docker makes it, for root alone
 #   docker run --rm -v "$PWD/runs:/cnnjax/runs" cnnjax train digits_lenet5
 #   docker run --rm cnnjax test
 #
 #   docker build -t cnnjax:cuda --build-arg FLAVOR=cuda .
-#   docker run --rm --gpus=all -v "$PWD/runs:/cnnjax/runs" cnnjax:cuda train --config=cifar10_resnet
+#   docker run --rm --gpus=all -v "$PWD/runs:/cnnjax/runs" cnnjax:cuda train cifar10_resnet
 ARG PYTHON=3.12
 FROM python:${PYTHON}-slim
 

@@ -116,7 +116,8 @@ ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     ("shell", "env", "status", "error"),
     [
         ("$C configs | true; exit ${PIPESTATUS[0]}", {}, 128 + signal.SIGPIPE, ""),
-        ("$C sweep --help | true; exit ${PIPESTATUS[0]}", {}, 0, ""),
+        # newer releases of Python 3.11 ignore that nobody reads the help
+        ("$C sweep --help | true; exit $((PIPESTATUS[0] % 141))", {}, 0, ""),
         ("$C configs >&-", {}, 0, ""),
         ("$C configs >/dev/full", {}, 1, "error: [Errno 28] No space left on device\n"),
         ("$C configs digits_lenet5 --config.augment='猫' >/dev/null", ASCII, 0, ""),
