@@ -2,7 +2,7 @@
 
 An optimizer is a function of its settings that returns an optax transformation. It is given `weight_decay`, the
 transformation that adds the decay to the gradient, and chains it before the moments (L2 regularization) or after them
-(decoupled), as its paper does. The result is an ascent direction: `optim.build_optimizer` appends the learning rate.
+(decoupled), as its paper does. The result is an ascent direction: `optim.build` appends the learning rate.
 
 A wrapper is a function of `inner`, the complete update rule with its learning rate. Its averaged parameters are
 evaluated (`eval_params`); gradients are taken at `TrainState.params`.
