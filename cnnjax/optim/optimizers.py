@@ -41,10 +41,11 @@ def sgd(weight_decay: Transform, momentum: BelowOne = 0.0, nesterov: bool = Fals
 
 
 def adagrad(weight_decay: Transform, eps: NonNegative = 1e-10, initial: NonNegative = 0.0) -> Transform:
-    """Adagrad (Duchi et al. 2011): divides the gradient by the square root of its accumulated squares plus `eps`.
+    """Adagrad (Duchi et al. 2011): divides the gradient by the root of its accumulated squares.
 
-    `initial` is the accumulator before the first step: 0 in PyTorch, 0.1 in TensorFlow. `weight_decay` is added to the
-    gradient first (L2).
+    `initial` is the accumulator before the first step: 0 in PyTorch, 0.1 in TensorFlow. `eps` is inside the root, where
+    PyTorch adds it to the root: gradients far below sqrt(eps) take smaller steps than there. `weight_decay` is added to
+    the gradient first (L2).
     """
     return optax.chain(weight_decay, optax.scale_by_rss(initial, eps))
 
