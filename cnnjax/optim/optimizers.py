@@ -288,9 +288,9 @@ def schedule_free(
     """Schedule-Free: evaluates an average x of the iterates z of `inner`, takes gradients at b1 * x + (1 - b1) * z.
 
     Defazio et al.: The Road Less Scheduled. NeurIPS 2024, arXiv:2405.15682. `rate` is the learning rate of `inner` at a
-    step; each iterate has the weight rate ** power in the average. Use a constant schedule after a warm-up, and an
-    optimizer without momentum, which `b1` replaces. BatchNorm's running statistics are those of the points where
-    gradients are taken.
+    step; an iterate has the weight (largest rate so far) ** power in the average. Use a constant schedule after a
+    warm-up, and an optimizer without momentum, which `b1` replaces. BatchNorm's running statistics are those of the
+    points where gradients are taken.
     """
     return optax.contrib.schedule_free(inner, lambda count: rate(count - 1), b1, power)  # it counts from 1
 
