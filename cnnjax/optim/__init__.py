@@ -95,6 +95,16 @@ def _hold_frozen(
     return zero_where_frozen(updates, is_unfrozen), state
 
 
+def _holding_frozen(wrapped: optax.GradientTransformationExtraArgs) -> optax.GradientTransformationExtraArgs:
+    """Returns a wrapped rule whose updates are 0 for frozen parameters: schedule_free would change their last bits."""
+
+    def update(updates: Tree, state: Any, params: Tree = None, *, is_unfrozen: Tree = None, **extra: Any) -> Any:
+        updates, state = wrapped.update(updates, state, params, is_unfrozen=is_unfrozen, **extra)
+        return zero_where_frozen(updates, is_unfrozen), state
+
+    return optax.GradientTransformationExtraArgs(wrapped.init, update)
+
+
 def sam_perturb(params: Tree, grads: Tree, radius: float) -> Tree:
     """Moves the parameters by the distance `radius` (L2 norm) along the gradient, which increases the loss.
 
@@ -286,4 +296,5 @@ def build(recipe: OptimRecipe, params: Tree, schedule: optax.Schedule) -> optax.
     rule = optax.with_extra_args_support(optax.chain(*rules))
     for call in wrappers:
         rule = spec.find("wrapper", call, WRAPPERS, inner=rule, rate=schedule)()
+        rule = _holding_frozen(rule) if unfreeze else rule
     return rule
