@@ -131,7 +131,7 @@ def gap(x: jax.Array, context: Context) -> jax.Array:
 
 def flatten(x: jax.Array, context: Context) -> jax.Array:
     """Flattens feature maps row by row, channels last, as Keras does: -> [batch, height * width * channels]."""
-    return x.reshape(x.shape[0], -1)
+    return layers.flatten(x)
 
 
 def dense(x: jax.Array, context: Context, features: int = 0, bias: bool = True) -> jax.Array:

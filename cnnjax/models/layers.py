@@ -248,6 +248,11 @@ def global_avg_pool(x: jax.Array) -> jax.Array:
     return jnp.mean(x, axis=(1, 2))
 
 
+def flatten(x: jax.Array) -> jax.Array:
+    """Flattens x [N, ...] row by row, channels last: -> [N, features]. N may be 0, with which -1 would have no size."""
+    return x.reshape(x.shape[0], math.prod(x.shape[1:]))
+
+
 def scaled_tanh(x: jax.Array) -> jax.Array:
     """Computes 1.7159 tanh(2x/3), which maps +-1 to +-1 (LeCun et al. 1998, App. A)."""
     return 1.7159 * jnp.tanh(x * (2 / 3))
@@ -336,10 +341,7 @@ class FullyConnected(nn.Module):
         size, x = (self.window, self.window) if self.window else x.shape[1:3], x.astype(self.dtype)
         inputs = math.prod(size) * x.shape[-1]
         kernel = self.param("kernel", self.kernel_init, (inputs, self.features), jnp.float32).astype(self.dtype)
-        if self.window:
-            y = convolve(x, kernel.reshape(*size, x.shape[-1], -1))
-        else:
-            y = matmul(x.reshape(x.shape[0], -1), kernel)
+        y = convolve(x, kernel.reshape(*size, x.shape[-1], -1)) if self.window else matmul(flatten(x), kernel)
         if not self.use_bias:
             return y
         return add_bias(y, self.param("bias", self.bias_init, (self.features,), jnp.float32))

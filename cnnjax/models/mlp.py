@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from cnnjax.models.layers import uniform
+from cnnjax.models.layers import flatten, uniform
 from cnnjax.models.network import Network, Variant, field
 
 
@@ -37,7 +37,7 @@ class MLP(Network):
         layers, features = self.layers(train), {}
         if self.init_bound:
             layers = layers._replace(dense=partial(layers.dense, kernel_init=uniform(self.init_bound)))
-        x = x.reshape(x.shape[0], -1)
+        x = flatten(x)
         for i, size in enumerate(self.features, start=1):
             x = layers.norm_act(name=f"norm{i}")(layers.dense(size, name=f"hidden{i}")(x))
             x = features[f"hidden{i}"] = layers.dropout(x)

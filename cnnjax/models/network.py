@@ -20,6 +20,7 @@ from cnnjax.models.layers import (
     FullyConnected,
     activation,
     conv,
+    flatten,
     global_avg_pool,
     he_normal,
     lecun_normal,
@@ -294,7 +295,7 @@ class Network(nn.Module):
         """
         if self.head == "gap":
             return global_avg_pool(x)
-        return x.reshape(x.shape[0], -1) if self.head == "fc" else x
+        return flatten(x) if self.head == "fc" else x
 
     @nn.nowrap
     def conv_head(self, scores: jax.Array, layers: Layers, name: str = "head") -> jax.Array:

@@ -46,14 +46,20 @@ IMAGENET = (
 )
 
 
+EXPECTED = "(features, kernel) for each, as in (((192, 160, 96), 5), ((192, 192), 3)), of integers above 0"
+
+
 def _mlpconv(fields: Sequence[Any]) -> MLPConv:
     """Returns an mlpconv layer from its fields: in a call string, it is a plain tuple. Raises ValueError if wrong."""
     try:
         shape = MLPConv(*fields)
-        return shape._replace(features=tuple(shape.features))
-    except TypeError:
-        expected = "(features, kernel) for each, as in (((192, 160, 96), 5), ((192, 192), 3))"
-        raise ValueError(f"stages has {fields!r}: expected {expected}") from None
+        shape = shape._replace(features=tuple(shape.features))
+        sizes = len(shape.features), *shape.features, shape.kernel, shape.stride
+        if all(isinstance(size, int) and size > 0 for size in sizes):
+            return shape
+    except TypeError:  # not so many fields, or no sequence
+        pass
+    raise ValueError(f"stages has {fields!r}: expected {EXPECTED}")
 
 
 class NIN(Network):
@@ -75,6 +81,8 @@ class NIN(Network):
     last_pool: str = field("max", choices=POOLS)
 
     def __post_init__(self) -> None:
+        if not self.stages:
+            raise ValueError(f"stages = {self.stages!r}: expected {EXPECTED}")
         object.__setattr__(self, "stages", tuple(map(_mlpconv, self.stages)))
         super().__post_init__()
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from cnnjax.models.blocks import ConvNormAct, remat_if
-from cnnjax.models.layers import max_pool
+from cnnjax.models.layers import flatten, max_pool
 from cnnjax.models.network import Network, Variant, field
 
 
@@ -31,7 +31,7 @@ def pyramid_pool(x: jax.Array, levels: Sequence[int]) -> jax.Array:
             side = x.shape[axis]
             ranges = [(i * side // bins, -(-(i + 1) * side // bins)) for i in range(bins)]
             x = jnp.stack([jax.lax.slice_in_dim(x, *span, axis=axis).max(axis) for span in ranges], axis)
-        return x.reshape(x.shape[0], -1)
+        return flatten(x)
 
     return jnp.concatenate([pool(x, bins) for bins in levels], axis=-1)
 

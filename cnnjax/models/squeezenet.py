@@ -67,6 +67,11 @@ class SqueezeNet(Network):
     padding: int = field(0, minimum=0)
     small_images: bool = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not SQUEEZES.keys() >= {*self.pools}:
+            raise ValueError(f"pools = {self.pools!r}: expected numbers of fire modules, from 2 to 9")
+
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array | dict[str, jax.Array]:
         layers, features = self.layers(train), {}

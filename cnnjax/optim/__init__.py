@@ -7,7 +7,7 @@ Optimizers and their wrappers are in `optimizers`, schedules in `schedules`, wha
 import dataclasses
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -50,53 +50,6 @@ def parse_optimizer(text: str) -> tuple[spec.Call, ...]:
     return tuple(calls)
 
 
-def build_optimizer(
-    calls: Sequence[spec.Call],
-    params: Tree,
-    schedule: optax.Schedule,
-    *,
-    weight_decay: float = 0.0,
-    decay_mask: str | re.Pattern[str] = ".*",
-    lr_factors: LrFactors = (),
-    grad_clip_norm: float = 0.0,
-    unfreeze: bool = False,
-) -> optax.GradientTransformationExtraArgs:
-    """Builds the complete optax update rule: clipping, optimizer, learning rate, per-parameter factors, wrapper.
-
-    Args:
-      calls: the optimizer and at most one wrapper, from `parse_optimizer`.
-      params: the trained parameters, or their shapes.
-      schedule: the learning rate, absolute, as a function of the step.
-      weight_decay: coefficient of the decay; 0 for none.
-      decay_mask: regular expression on parameter paths; only parameters whose path it matches decay.
-      lr_factors: factors of the learning rate by parameter path, from `parse_lr_factors`; they do not change the decay.
-      grad_clip_norm: largest global norm of the gradient of what is trained at the step; 0 for no clipping.
-      unfreeze: whether some parameters are frozen until a later step.
-
-    Returns:
-      An optax transformation. Its `update` also takes `value_fn`, the loss of the batch as a function of the
-      parameters, which only lbfgs uses. With `unfreeze` it needs `is_unfrozen` too, a tree of booleans like `params`:
-      parameters where it is False do not change.
-
-    Raises:
-      InputError: a pattern that matches no parameter.
-    """
-    factors = lr_factor_tree(lr_factors, params)
-    clip = _clip_norm(grad_clip_norm, unfreeze) if grad_clip_norm else optax.identity()
-    decay = _weight_decay(weight_decay, decay_mask, factors, params) if weight_decay else optax.identity()
-    optimizer, *wrappers = calls
-    rules = [clip, spec.find("optimizer", optimizer, OPTIMIZERS, weight_decay=decay)()]
-    rules.append(optax.scale_by_learning_rate(schedule))
-    if lr_factors:  # last, so that the optimizer's state is at the same paths with and without
-        rules.append(optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, factors)))
-    if unfreeze:
-        rules.append(optax.GradientTransformationExtraArgs(optax.init_empty_state, _hold_frozen))
-    rule = optax.with_extra_args_support(optax.chain(*rules))
-    for call in wrappers:
-        rule = spec.find("wrapper", call, WRAPPERS, inner=rule, rate=schedule)()
-    return rule
-
-
 def _clip_norm(max_norm: float, unfreeze: bool) -> optax.GradientTransformation:
     """Builds the transformation that limits the global norm of the gradient; with `unfreeze`, that of what is trained.
 
@@ -113,7 +66,7 @@ def _clip_norm(max_norm: float, unfreeze: bool) -> optax.GradientTransformation:
 
 
 def _weight_decay(
-    weight_decay: float, mask: str | re.Pattern[str], factors: Tree, params: Tree
+    weight_decay: float, mask: re.Pattern[str], factors: Tree, params: Tree
 ) -> optax.GradientTransformation:
     """Builds the transformation that adds (weight_decay / factor) * parameter to the update of each parameter.
 
@@ -142,6 +95,16 @@ def _hold_frozen(
     return zero_where_frozen(updates, is_unfrozen), state
 
 
+def _holding_frozen(wrapped: optax.GradientTransformationExtraArgs) -> optax.GradientTransformationExtraArgs:
+    """Returns a wrapped rule whose updates are 0 for frozen parameters: schedule_free would change their last bits."""
+
+    def update(updates: Tree, state: Any, params: Tree = None, *, is_unfrozen: Tree = None, **extra: Any) -> Any:
+        updates, state = wrapped.update(updates, state, params, is_unfrozen=is_unfrozen, **extra)
+        return zero_where_frozen(updates, is_unfrozen), state
+
+    return optax.GradientTransformationExtraArgs(wrapped.init, update)
+
+
 def sam_perturb(params: Tree, grads: Tree, radius: float) -> Tree:
     """Moves the parameters by the distance `radius` (L2 norm) along the gradient, which increases the loss.
 
@@ -161,22 +124,20 @@ def parse_schedule(text: str) -> spec.Call:
     Raises InputError for an unknown name or argument.
     """
     call = spec.parse(text)
-    build_lr_schedule(call, 1.0, epoch=1000, total=1_000_000)
+    _relative_rate(call, epoch=1000, total=1_000_000)
     return call
 
 
-def build_lr_schedule(call: spec.Call, lr: float, *, epoch: float, total: int) -> optax.Schedule:
-    """Builds a schedule that returns the absolute learning rate at a step: `lr`, the peak rate, times a multiplier.
+def _relative_rate(call: spec.Call, *, epoch: float, total: int) -> optax.Schedule:
+    """Builds the schedule that `call` names: a function of the step that returns a multiplier of the peak rate.
 
-    The schedule that `call` names returns the multiplier. `epoch` is the number of steps per epoch, `total` the number
-    of steps of the whole training.
+    `epoch` is the number of steps per epoch, `total` the number of steps of the whole training.
     """
 
     def steps(duration: str) -> int:
         return to_steps(duration, epoch=epoch, total=total)
 
-    scale = spec.find("schedule", call, SCHEDULES, steps=steps, total=total)()
-    return lambda step: lr * scale(step)
+    return spec.find("schedule", call, SCHEDULES, steps=steps, total=total)()
 
 
 def scaled_schedule(schedule: optax.Schedule, states: Mapping[str, MonitorState]) -> optax.Schedule:
@@ -296,25 +257,44 @@ def parse(config: Config) -> OptimRecipe:
 
 
 def build_schedule(recipe: OptimRecipe, epoch: float, total: int) -> optax.Schedule:
-    """Builds the absolute learning rate as a function of the step: `build_lr_schedule` with the fields of `recipe`.
+    """Builds the absolute learning rate as a function of the step: the peak rate times the schedule's multiplier.
 
     `epoch` is the number of steps per epoch, `total` the number of steps of the whole training.
     """
-    return build_lr_schedule(recipe.schedule, recipe.lr, epoch=epoch, total=total)
+    multiplier = _relative_rate(recipe.schedule, epoch=epoch, total=total)
+    return lambda step: recipe.lr * multiplier(step)
 
 
 def build(recipe: OptimRecipe, params: Tree, schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
-    """Builds the optax update rule of the trained `params`, which may be shapes.
+    """Builds the complete optax update rule: clipping, optimizer, learning rate, per-parameter factors, wrapper.
 
-    Same as `build_optimizer` with the fields of `recipe`.
+    Args:
+      recipe: the settings.
+      params: the trained parameters, or their shapes.
+      schedule: the learning rate, absolute, as a function of the step.
+
+    Returns:
+      An optax transformation. Its `update` also takes `value_fn`, the loss of the batch as a function of the
+      parameters, which only lbfgs uses. If some parameters are frozen until a later step, it needs `is_unfrozen` too, a
+      tree of booleans like `params`: parameters where it is False do not change.
+
+    Raises:
+      InputError: a pattern that matches no parameter.
     """
-    return build_optimizer(
-        recipe.optimizer,
-        params,
-        schedule,
-        weight_decay=recipe.weight_decay,
-        decay_mask=recipe.decay_mask,
-        lr_factors=recipe.lr_factors,
-        grad_clip_norm=recipe.grad_clip_norm,
-        unfreeze=bool(recipe.freezing.unfreeze),
-    )
+    factors, unfreeze = lr_factor_tree(recipe.lr_factors, params), bool(recipe.freezing.unfreeze)
+    clip = _clip_norm(recipe.grad_clip_norm, unfreeze) if recipe.grad_clip_norm else optax.identity()
+    decay = optax.identity()
+    if recipe.weight_decay:
+        decay = _weight_decay(recipe.weight_decay, recipe.decay_mask, factors, params)
+    optimizer, *wrappers = recipe.optimizer
+    rules = [clip, spec.find("optimizer", optimizer, OPTIMIZERS, weight_decay=decay)()]
+    rules.append(optax.scale_by_learning_rate(schedule))
+    if recipe.lr_factors:  # last, so that the optimizer's state is at the same paths with and without
+        rules.append(optax.stateless(lambda updates, _: jax.tree.map(jnp.multiply, updates, factors)))
+    if unfreeze:
+        rules.append(optax.GradientTransformationExtraArgs(optax.init_empty_state, _hold_frozen))
+    rule = optax.with_extra_args_support(optax.chain(*rules))
+    for call in wrappers:
+        rule = spec.find("wrapper", call, WRAPPERS, inner=rule, rate=schedule)()
+        rule = _holding_frozen(rule) if unfreeze else rule
+    return rule

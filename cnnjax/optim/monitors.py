@@ -45,7 +45,8 @@ def _best_monitor(metric: str, threshold: float) -> Monitor:
 
     def update(state: MonitorState, metrics: Mapping[str, float]) -> MonitorState:
         value, best = np.float32(metrics[metric]), float(state["best"])
-        if sign * float(value) > sign * best * (1 + sign * threshold):
+        least = best * (1 + sign * threshold) if np.isfinite(best) else best  # inf * 0, at a threshold of 1, is NaN
+        if sign * float(value) > sign * least:
             return {"best": value, "since": np.int32(0)}
         return {"best": state["best"], "since": np.int32(state["since"] + 1)}
 

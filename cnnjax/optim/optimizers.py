@@ -2,7 +2,7 @@
 
 An optimizer is a function of its settings that returns an optax transformation. It is given `weight_decay`, the
 transformation that adds the decay to the gradient, and chains it before the moments (L2 regularization) or after them
-(decoupled), as its paper does. The result is an ascent direction: `optim.build_optimizer` appends the learning rate.
+(decoupled), as its paper does. The result is an ascent direction: `optim.build` appends the learning rate.
 
 A wrapper is a function of `inner`, the complete update rule with its learning rate. Its averaged parameters are
 evaluated (`eval_params`); gradients are taken at `TrainState.params`.
@@ -41,10 +41,11 @@ def sgd(weight_decay: Transform, momentum: BelowOne = 0.0, nesterov: bool = Fals
 
 
 def adagrad(weight_decay: Transform, eps: NonNegative = 1e-10, initial: NonNegative = 0.0) -> Transform:
-    """Adagrad (Duchi et al. 2011): divides the gradient by the square root of its accumulated squares plus `eps`.
+    """Adagrad (Duchi et al. 2011): divides the gradient by the root of its accumulated squares.
 
-    `initial` is the accumulator before the first step: 0 in PyTorch, 0.1 in TensorFlow. `weight_decay` is added to the
-    gradient first (L2).
+    `initial` is the accumulator before the first step: 0 in PyTorch, 0.1 in TensorFlow. `eps` is inside the root, where
+    PyTorch adds it to the root: gradients far below sqrt(eps) take smaller steps than there. `weight_decay` is added to
+    the gradient first (L2).
     """
     return optax.chain(weight_decay, optax.scale_by_rss(initial, eps))
 
@@ -287,9 +288,9 @@ def schedule_free(
     """Schedule-Free: evaluates an average x of the iterates z of `inner`, takes gradients at b1 * x + (1 - b1) * z.
 
     Defazio et al.: The Road Less Scheduled. NeurIPS 2024, arXiv:2405.15682. `rate` is the learning rate of `inner` at a
-    step; each iterate has the weight rate ** power in the average. Use a constant schedule after a warm-up, and an
-    optimizer without momentum, which `b1` replaces. BatchNorm's running statistics are those of the points where
-    gradients are taken.
+    step; an iterate has the weight (largest rate so far) ** power in the average. Use a constant schedule after a
+    warm-up, and an optimizer without momentum, which `b1` replaces. BatchNorm's running statistics are those of the
+    points where gradients are taken.
     """
     return optax.contrib.schedule_free(inner, lambda count: rate(count - 1), b1, power)  # it counts from 1
 

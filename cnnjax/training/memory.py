@@ -16,7 +16,7 @@ def check_memory(shapes: TrainState, batch_size: int, image_shape: Sequence[int]
     """Raises InputError if the training state and one batch of float32 images are larger than the devices' memory.
 
     That is less than a training needs, so one that passes may still lack memory. `shapes` are ShapeDtypeStructs,
-    `batch_size` is the number of images in a micro-batch, and `image_shape` is [H, W, C].
+    `batch_size` is the number of images per step, over all micro-batches, and `image_shape` is [H, W, C].
     """
     state = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes) if leaf.shape)
     batch = 4 * batch_size * math.prod(image_shape)

@@ -149,7 +149,7 @@ def make_setup(
         log(f"the data set has a single class, {classes[0]!r}: any network scores 100 % on it")
     schedule = optim.build_schedule(recipe.optim, steps_per_epoch, total_steps)
     shapes = state_shapes(recipe, model, schedule, source.shape, mesh)
-    check_memory(shapes, config.batch_size // config.grad_accum_steps, source.shape, mesh)
+    check_memory(shapes, config.batch_size, source.shape, mesh)
     with input_errors(config.model, source.shape):
         check_training_pass(recipe, model, shapes, source.shape, len(classes))
     unfreeze_steps = freezing.unfreeze_steps(

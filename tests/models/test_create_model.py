@@ -80,8 +80,14 @@ BAD_CALLS = {
     'prelunet_a(head="conv")': "unknown head 'conv'; valid: fc, gap",
     "nin_cifar10(stages=((192, 160, 96),))": "stages has (192, 160, 96): expected (features, kernel) for each, as in",
     "nin_cifar10(stages=(5,))": "stages has 5: expected (features, kernel) for each",
+    "nin_cifar10(stages=())": "stages = (): expected (features, kernel) for each",
+    "nin_cifar10(stages=(((), 5),))": "stages has ((), 5): expected (features, kernel) for each",
+    "nin_cifar10(stages=(((192, -3), 5),))": "stages has ((192, -3), 5): expected (features, kernel) for each",
+    "nin_cifar10(stages=(((192,), 0),))": "stages has ((192,), 0): expected (features, kernel) for each",
+    "nin_cifar10(stages=(((192,), 5.5),))": "of integers above 0",
     'nin_cifar10(last_pool="mean")': "unknown last_pool 'mean'; valid: average, max",
     "squeezenet1_0(padding=-1)": "padding = -1: expected at least 0",
+    "squeezenet1_1(pools=(3, 12))": "pools = (3, 12): expected numbers of fire modules, from 2 to 9",
 }
 
 

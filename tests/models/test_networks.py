@@ -235,3 +235,13 @@ def test_dropout_acts_in_training_alone(text: str) -> None:
     assert np.abs(first - second).max() > 1e-3
     plain = create_model(text.partition("(")[0], 10).apply(variables, x, train=True)
     np.testing.assert_array_equal(model.apply(variables, x, train=False), plain)
+
+
+@pytest.mark.parametrize("head", ["fc", "gap"])
+@pytest.mark.parametrize("name", ["lenet5", "lenet_caffe", "mlp", "prelunet_small", "sequential"])
+def test_an_empty_batch_has_no_logits(name: str, head: str) -> None:
+    fields = {"sequential": f"layers='conv(4, 3)|{'flatten' if head == 'fc' else 'gap'}|dense'", "mlp": ""}
+    model = create_model(f"{name}({fields.get(name, f'head={head!r}')})", 10)
+    images = jnp.zeros((0, *MODELS[name].input_shape))
+    logits, _ = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), images, train=False))
+    assert logits.shape == (0, 10)

@@ -52,6 +52,7 @@ def test_the_rate_falls_on_a_plateau(arguments: str, values: list[float], factor
         ("patience=2", [1.0, 1.1, 0.9, 0.9, 0.8, 0.8, 0.8], [False] * 6 + [True]),
         ("patience=2, threshold=0.2", [1.0, 0.9, 0.7, 0.6, 0.6], [False, False, False, False, True]),
         ("2, 'accuracy'", [0.1, 0.2, 0.2, 0.1], [False, False, False, True]),
+        ("patience=1, threshold=1.0", [1.0, 0.5], [False, True]),
         ("patience=2", [float("nan")] * 2, [False, True]),
     ],
 )

@@ -217,16 +217,3 @@ def test_sam_takes_the_gradient_at_the_worst_point_near_by(accumulate: int) -> N
     expected = jax.tree.map(lambda p, g: p - 0.5 * g, state.params, jax.grad(loss)(worst))
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), after.params, expected)
     assert float(sums["loss"]) / 16 == pytest.approx(float(loss(state.params)), rel=1e-5)
-
-
-def test_parsed_settings_build_what_the_config_does() -> None:
-    calls = optim.parse_optimizer("sgd(momentum=0.9)|lookahead(every=3)")
-    assert [call.name for call in calls] == ["sgd", "lookahead"]
-    settings = {"weight_decay": 0.1, "decay_mask": "kernel$", "grad_clip_norm": 1.0}
-    p, rate = params(), optax.constant_schedule(LR)
-    config = Config(optimizer="sgd(momentum=0.9)|lookahead(every=3)", lr_factors="bias$:2", **settings)
-    factors = optim.parse_lr_factors(config.lr_factors)
-    expected = optim.build(optim.parse(config), p, rate)
-    built = optim.build_optimizer(calls, p, rate, lr_factors=factors, **settings)
-    (updates, _), (wanted, _) = (rule.update(p, rule.init(p), p) for rule in (built, expected))
-    jax.tree.map(np.testing.assert_array_equal, updates, wanted)

@@ -17,6 +17,7 @@ from cnnjax.training.setup import make_setup
     [
         ({"model": "mlp(features=(1000000000,))"}, "GB and a batch of 4.1e-06 GB"),
         ({"batch_size": 2_000_000_000}, "a state of 9.68e-06 GB and a batch of 512 GB"),
+        ({"batch_size": 2_000_000_000, "grad_accum_steps": 4}, "and a batch of 512 GB"),  # it is augmented as a whole
     ],
 )
 def test_what_cannot_fit_is_refused_with_its_size(
