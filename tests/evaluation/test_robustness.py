@@ -178,6 +178,23 @@ def test_the_report_has_the_numbers_and_the_figures(digits_dir: str, tmp_path: p
     assert result.shifts.accuracy[1] == pytest.approx(np.mean([row == labels for row in moved]))
 
 
+def test_relative_errors_are_kept_as_long_as_the_errors_are_the_same(digits_dir: str, tmp_path: pathlib.Path) -> None:
+    options: dict[str, Any] = {"corrupt": "contrast", "severity": "5", "data_dir": digits_dir, "log": lambda line: None}
+    reference = tmp_path / "reference.csv"
+    reference.write_text("corruption,group,severity,error\nnone,,0,0.25\ncontrast,digital,5,0.5\n")
+    first = evaluate_robustness(network(), tmp_path, reference=str(reference), **options)
+    path = first.folder / "robustness.json"
+    content = json.loads(path.read_text())
+    assert first.relative
+    assert (content["reference"], content["mce"]) == (str(reference), first.relative.mce)
+    assert evaluate_robustness(network(), tmp_path, **options).folder == first.folder
+    assert json.loads(path.read_text()) == content
+    for harm in (lambda: path.write_text("{"), lambda: path.write_text(json.dumps(content | {"clean_error": 0.123}))):
+        harm()
+        evaluate_robustness(network(), tmp_path, **options)
+        assert json.loads(path.read_text()).keys() == content.keys() - {"reference", "mce", "relative_mce"}
+
+
 def test_the_errors_of_alexnet_are_for_imagenet_only(digits_dir: str, tmp_path: pathlib.Path) -> None:
     message = "'alexnet': expected a data set with ImageNet's 1,000 classes, got the 10 of 'digits', such as '0'; give"
     with pytest.raises(InputError, match=message):
