@@ -55,9 +55,8 @@ def classification_metrics(scores: np.ndarray, labels: np.ndarray) -> Classifica
     count, classes = len(labels), np.arange(scores.shape[1])
     top_k = min(5, len(classes))
     rank = np.asarray(metrics.rank(jnp.asarray(scores), jnp.asarray(labels)))
-    all_nan = np.isnan(scores).all(axis=1)
+    predictions = metrics.predictions(scores)
     scores = np.nan_to_num(scores, nan=-np.inf, posinf=float(np.finfo(np.float32).max), neginf=-np.inf)
-    predictions = np.where(all_nan, -1, scores.argmax(axis=1))
     log_normalizer, sum_of_squares = _normalize(scores)
 
     def probability(class_index: Any) -> np.ndarray:
@@ -82,7 +81,7 @@ def classification_metrics(scores: np.ndarray, labels: np.ndarray) -> Classifica
                  "specificity": 1 - false_positive_rate, "fall_out": false_positive_rate, "roc_auc": roc_auc,
                  "average_precision": average_precision}  # fmt: skip
 
-    calibration = calibration_bins(probability(scores.argmax(axis=1)), predictions == labels)
+    calibration = calibration_bins(probability(predictions), predictions == labels)
     label_probability = probability(labels)
     micro = precision_recall_fscore_support(labels, predictions, average="micro", **options)
     with np.errstate(divide="ignore"):

@@ -21,11 +21,11 @@ from cnnjax.data.corruptions import corrupt
 from cnnjax.data.info import DataInfo
 from cnnjax.data.transforms import move
 from cnnjax.errors import InputError
-from cnnjax.evaluation import robustness
+from cnnjax.evaluation import card, robustness
 from cnnjax.evaluation.evaluate import changed_settings, choose_split
 from cnnjax.evaluation.robustness import ALEXNET, CorruptionErrors, VariantScorer
 from cnnjax.evaluation.robustness_report import evaluate_robustness
-from cnnjax.pretrained import FileOptions
+from cnnjax.pretrained import FileOptions, Restored
 from tests.evaluation.networks import mesh_of, random_network
 
 DATA = DataInfo(tuple("0123456789"), (8, 8, 1), {"mean": [0.3], "std": [0.4]})
@@ -61,6 +61,16 @@ def test_errors_equal_a_loop_over_images_whatever_the_batches(digits_dir: str) -
         np.testing.assert_allclose(found.errors, wanted)
         assert found.clean == np.mean(predictions(network(), images) != labels)
         assert len(lines) == 3
+
+
+def test_a_network_whose_scores_are_not_numbers_is_always_wrong(digits_dir: str) -> None:
+    variables = network().load_variables(mesh_of(), "last", print).variables
+    variables = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), variables)
+    broken = network().replace(load_variables=lambda *_: Restored(0, variables))
+    split = load("digits", "test[:30]", digits_dir)
+    found = robustness.corruption_errors(VariantScorer(broken, split), np.arange(10), ("contrast",), (1,), print)
+    assert (found.clean, found.errors.tolist()) == (1, [[1]])
+    assert card.count_correct(broken, split, "single") == 0
 
 
 def test_each_image_has_its_random_numbers_in_groups_too(digits_dir: str) -> None:
