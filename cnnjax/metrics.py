@@ -74,6 +74,15 @@ def rank(logits: Array, label: Array) -> Array:
     return jnp.where(jnp.isnan(true_logit[:, 0]), logits.shape[-1], ahead.sum(axis=-1))
 
 
+def predictions(scores: np.ndarray) -> np.ndarray:
+    """Returns the predicted class of each example, int64 [N]: that of `rank` 0, or -1 where all scores are NaN.
+
+    `scores` are float [N, K]. NumPy's argmax would return the class of the first NaN.
+    """
+    ordered = np.nan_to_num(scores, nan=-np.inf, posinf=np.inf, neginf=np.finfo(scores.dtype).min)
+    return np.where(np.isnan(scores).all(axis=1), -1, ordered.argmax(axis=1))
+
+
 def _loss(logits: Array, label: Array, loss: Array, mask: Array) -> Array:
     """Sums the losses of the examples that `mask` keeps."""
     return jnp.where(mask, loss, 0).sum()

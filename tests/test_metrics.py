@@ -55,6 +55,15 @@ def test_ties_go_by_class_and_nan_is_never_right(logits: list, label: int, want:
     assert RANK(jnp.array([logits], jnp.float32), jnp.array([label]))[0] == want
 
 
+def test_the_prediction_is_the_class_of_rank_0() -> None:
+    rows = [[3, 2, 1], [1, 1, 1], [-INF, INF, 0], [NAN, 1, 2], [NAN, -INF, NAN], [NAN, NAN, NAN], [1, INF, NAN]]
+    scores = np.array(rows, np.float32)
+    ranks = np.array([RANK(jnp.array(scores), jnp.full(len(rows), k)) for k in range(3)])
+    assert metrics.predictions(scores).tolist() == [0, 0, 1, 2, 1, -1, 1]
+    for row, prediction in enumerate(metrics.predictions(scores)):
+        assert np.flatnonzero(ranks[:, row] == 0).tolist() == ([prediction] if prediction >= 0 else [])
+
+
 @pytest.mark.parametrize("classes", [3, 10])
 def test_sums_count_hits_and_leave_padding_out(classes: int) -> None:
     logits, label = example(classes)

@@ -31,7 +31,7 @@ class Duplicates:
     """Pairs of images of two splits, the most similar first.
 
     Attributes:
-      splits: the two splits, such as ("test", "train").
+      splits: the two splits, such as ("test", "train"); equal if a split was searched in itself, each pair once.
       sizes: the number of images of each.
       indices: int [M], images of the first split.
       matches: int [M], for each the most similar image of the second split.
@@ -56,14 +56,15 @@ class Duplicates:
 
     @property
     def note(self) -> str:
-        """Returns a line that says how many images have a near-duplicate."""
+        """Returns a line with the number of images that have a near-duplicate or, within a split, of pairs."""
         found, size, (split, against) = len(self.indices), self.sizes[0], self.splits
         others = int((self.labels[0] != self.labels[1]).sum())
         hint = "; simple pictures are alike: try a higher similarity" if found > MANY * size else ""
-        return (
-            f"{self.dataset}: {found:,} of {size:,} images of {split} ({found / size:.2%}) have a near-duplicate in "
-            f"{against}, {int(self.mirrored.sum()):,} of them mirrored; {others:,} pairs have different labels{hint}"
-        )
+        found_text = f"{found:,} of {size:,} images of {split} ({found / size:.2%}) have a near-duplicate in {against}"
+        if split == against:  # an image may be in several pairs
+            found_text = f"{found:,} pairs of near-duplicates among the {size:,} images of {split}"
+        mirrored = f"{int(self.mirrored.sum()):,} of them mirrored"
+        return f"{self.dataset}: {found_text}, {mirrored}; {others:,} pairs have different labels{hint}"
 
     def figure(self) -> Any:
         """Draws the first pairs beside each other, with the indices and labels of both: a matplotlib Figure."""
@@ -114,6 +115,7 @@ def find_duplicates(examples: Split, against: Split, similarity: float = 0.9, co
     is_same = list(examples.ranges) == list(against.ranges)
     if not is_same and overlap(examples.ranges, against.ranges):
         raise InputError(f"{examples.split!r} and {against.split!r} have images in common: expected none, or the same")
+    against = examples if is_same else against
     first, labels = _transforms(examples)
     second, other_labels = (first, labels) if is_same else _transforms(against)
     deviation = np.maximum(second.std(axis=0), 1e-3 * second.std() + 1e-9)

@@ -228,10 +228,14 @@ class Split:
     def read_encoded(self, indices: np.ndarray) -> tuple[list[bytes], np.ndarray]:
         """Returns the images at `indices` [N] as a list of N JPEG or PNG files (bytes), and their int32 labels [N].
 
-        Raises InputError for a damaged file, IndexError for an index out of range.
+        Raises InputError for a damaged file or a label that is no class, IndexError for an index out of range.
         """
         records = self._records(indices)
         labels = np.array([record["label"].int64_list.value[0] for record in records], np.int32)
+        for place in np.flatnonzero((labels < 0) | (labels >= len(self.classes))):
+            expected = f"expected 0 to {len(self.classes) - 1}; TFDS gives -1 to images without a label"
+            with self.input_errors(indices[place]):
+                raise InputError(f"label {labels[place]}, {expected}")
         return [record["image"].bytes_list.value[0] for record in records], labels
 
     def read_boxes(self, indices: np.ndarray) -> np.ndarray:

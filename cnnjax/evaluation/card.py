@@ -4,7 +4,7 @@ import datetime
 import pathlib
 from collections.abc import Callable, Sequence
 
-from cnnjax import models, pretrained, sealed, spec
+from cnnjax import metrics, models, pretrained, sealed, spec
 from cnnjax.config import RESUMABLE, Config
 from cnnjax.data import download
 from cnnjax.data.build import Split, load
@@ -83,7 +83,7 @@ def count_correct(network: pretrained.LoadedNetwork, examples: Split, protocol: 
     """Returns the number of images of a split that the last checkpoint classifies correctly, by a test protocol."""
     network = network.replace(config=with_views(network.config, protocol=protocol))
     _, scores = evaluate.score(network, examples, sharding.make_mesh(), "last", lambda line: None)
-    return int((scores.scores.argmax(axis=1) == scores.labels).sum())
+    return int((metrics.predictions(scores.scores) == scores.labels).sum())
 
 
 def _scores(folder: pathlib.Path, network: pretrained.LoadedNetwork, examples: Split, log: Log) -> list[Score]:

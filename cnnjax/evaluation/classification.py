@@ -14,7 +14,7 @@ import numpy as np
 from cnnjax import metrics
 
 CALIBRATION_BINS = 15  # as in Guo et al. 2017
-CURVE_GRID = np.linspace(0, 1, 1001)  # the x values at which curves are stored
+CURVE_GRID = np.arange(1001) / 1000  # the x values of stored curves; linspace misses k/1000 in the last bit
 SCORES_PER_CHUNK = 2**22  # converted to float64 at a time
 MACRO_AVERAGED = ("precision", "recall", "f1", "specificity", "fall_out", "roc_auc", "average_precision")
 
@@ -55,14 +55,13 @@ def classification_metrics(scores: np.ndarray, labels: np.ndarray) -> Classifica
     count, classes = len(labels), np.arange(scores.shape[1])
     top_k = min(5, len(classes))
     rank = np.asarray(metrics.rank(jnp.asarray(scores), jnp.asarray(labels)))
-    all_nan = np.isnan(scores).all(axis=1)
+    predictions = metrics.predictions(scores)
     scores = np.nan_to_num(scores, nan=-np.inf, posinf=float(np.finfo(np.float32).max), neginf=-np.inf)
-    predictions = np.where(all_nan, -1, scores.argmax(axis=1))
     log_normalizer, sum_of_squares = _normalize(scores)
 
-    def probability(class_index: Any) -> np.ndarray:
-        """Returns the probability [N] of one class, or of another class for each example."""
-        return np.exp(scores[np.arange(count), class_index] - log_normalizer)
+    def log_probability(class_index: Any) -> np.ndarray:
+        """Returns the log-probability [N] of one class, or of another class for each example."""
+        return scores[np.arange(count), class_index] - log_normalizer
 
     confusion = confusion_matrix(labels, predictions, labels=[-1, *classes])[1:, 1:]
     support, predicted, correct = (
@@ -76,17 +75,15 @@ def classification_metrics(scores: np.ndarray, labels: np.ndarray) -> Classifica
     false_positive_rate = np.divide(
         predicted - correct, count - support, out=np.full(len(classes), np.nan), where=support < count
     )
-    curves = [_curves(labels == k, probability(k)) for k in classes]
+    curves = [_curves(labels == k, np.exp(log_probability(k))) for k in classes]
     roc_auc, average_precision, roc, precision_recall = map(np.array, zip(*curves, strict=True))
     per_class = {"images": support, "right": correct, "accuracy": rates["recall"], "predicted": predicted, **rates,
                  "specificity": 1 - false_positive_rate, "fall_out": false_positive_rate, "roc_auc": roc_auc,
                  "average_precision": average_precision}  # fmt: skip
 
-    calibration = calibration_bins(probability(scores.argmax(axis=1)), predictions == labels)
-    label_probability = probability(labels)
+    calibration = calibration_bins(np.exp(log_probability(predictions)), predictions == labels)
+    log_likelihood = log_probability(labels)
     micro = precision_recall_fscore_support(labels, predictions, average="micro", **options)
-    with np.errstate(divide="ignore"):
-        nll = -np.log(label_probability).mean()
     overall = {
         "accuracy": (rank < 1).mean(),
         "top5": (rank < top_k).mean(),
@@ -97,8 +94,8 @@ def classification_metrics(scores: np.ndarray, labels: np.ndarray) -> Classifica
         **{f"{name}_micro": rate for name, rate in zip(rates, micro, strict=False)},
         **{f"{name}_weighted": np.nansum(support * rate) / count for name, rate in rates.items()},
         "ece": calibration_error(calibration),
-        "nll": nll,
-        "brier": (1 - 2 * label_probability + sum_of_squares).mean(),
+        "nll": -log_likelihood.mean(),
+        "brier": (1 - 2 * np.exp(log_likelihood) + sum_of_squares).mean(),
     }
     return ClassificationMetrics(overall, per_class, confusion, calibration, roc, precision_recall)
 

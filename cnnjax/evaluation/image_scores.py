@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax import sealed
+from cnnjax import metrics, sealed
 from cnnjax.data import build
 from cnnjax.data.store import ExampleRange, Split
 from cnnjax.errors import InputError
@@ -84,10 +84,9 @@ def from_scores(
     with np.errstate(over="ignore"):  # below float16's range: -inf
         for start in range(0, len(scores), ROWS_PER_CHUNK):
             rounded[start : start + ROWS_PER_CHUNK] = log_softmax(scores[start : start + ROWS_PER_CHUNK])
-    predictions = np.where(np.isnan(scores).all(axis=1), -1, np.nan_to_num(scores, nan=-np.inf).argmax(axis=1))
     return ImageScores(
-        rounded, predictions.astype(np.int32), labels.astype(np.int32), tuple(classes), dict(description),
-        dict(examples.identity), tuple(examples.ranges),
+        rounded, metrics.predictions(scores).astype(np.int32), labels.astype(np.int32), tuple(classes),
+        dict(description), dict(examples.identity), tuple(examples.ranges),
     )  # fmt: skip
 
 

@@ -160,7 +160,8 @@ def nearest_neighbors(
         raise InputError(f"temperature = {temperature}: expected more than 0")
 
     def weights(cosine_distance: np.ndarray) -> np.ndarray:
-        return np.exp(-cosine_distance / temperature)
+        nearest = cosine_distance.min(axis=1, keepdims=True)  # votes are normalized; so they do not all become 0
+        return np.exp((nearest - cosine_distance) / temperature)
 
     options: dict[str, Any] = {"metric": "cosine", "algorithm": "brute", "weights": weights}
     classifier: Any = KNeighborsClassifier(k, **options).fit(train, labels)

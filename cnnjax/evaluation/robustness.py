@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jax.sharding import Mesh
 
-from cnnjax import pretrained, spec
+from cnnjax import metrics, pretrained, spec
 from cnnjax.data import corruptions, imagenet
 from cnnjax.data.build import Split
 from cnnjax.data.corruptions import SEVERITIES
@@ -129,7 +129,7 @@ class VariantScorer:
     def predict(self, host_ops: Sequence[spec.Call]) -> np.ndarray:
         """Returns the predicted class of each example, int64 [N], with these host operations in place of the config's.
 
-        Sets `labels` to the labels of the split.
+        Where all scores are NaN it is -1. Sets `labels` to the labels of the split.
         """
         recipe, network = self._recipe, self._network
         recipe = dataclasses.replace(recipe, operations=dataclasses.replace(recipe.operations, host=tuple(host_ops)))
@@ -139,7 +139,7 @@ class VariantScorer:
             results.append(collect(scores, self._variables, self._examples, self._mesh))
         self.labels = results[0].labels
         scores = np.stack([result.scores for result in results], axis=1)
-        return np.asarray(protocols.average(scores, recipe.average)).argmax(axis=1)
+        return metrics.predictions(np.asarray(protocols.average(scores, recipe.average)))
 
 
 def corruption_errors(

@@ -34,6 +34,7 @@ from cnnjax.evaluation.robustness import (
 
 EXAMPLE_SEVERITIES = (1, 3, 5)  # shown of each corruption
 EXAMPLE_COLUMNS = 3
+RELATIVE = ("reference", "mce", "relative_mce")  # entries of robustness.json, with a reference
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +123,10 @@ def _write(
     network: pretrained.LoadedNetwork,
     examples: Split,
 ) -> Robustness:
-    """Writes the files, and returns the result with its folder. Only process 0 writes."""
+    """Writes the files, and returns the result with its folder. Only process 0 writes.
+
+    Without a reference, the relative errors in an earlier robustness.json of the same errors are kept.
+    """
     folder = workdir / "evaluations" / report.folder_name(**subject)
     title = report.title(subject)
     if jax.process_index() == 0:
@@ -131,6 +135,7 @@ def _write(
             content = dict(subject)
             if errors := result.corruptions:
                 content |= _summary(errors, result.relative)
+                content = _earlier_relative(folder / "robustness.json", content) | content
                 report.write_csv(new / "corruptions.csv", _table(errors))
                 style.save(corruption_figure(errors, title), new / "corruptions")
                 style.save(example_sheet(network, examples, errors, title), new / "examples", (".png",))
@@ -148,8 +153,19 @@ def _summary(errors: CorruptionErrors, relative: RelativeErrors | None) -> dict[
     content: dict[str, Any] = {"count": errors.count, "clean_error": errors.clean, "mean_corruption_error": errors.mean}
     content["errors"] = dict(zip(errors.names, errors.errors.tolist(), strict=True))
     if relative:
-        content |= {"reference": relative.reference, "mce": relative.mce, "relative_mce": relative.relative_mce}
+        content |= dict(zip(RELATIVE, (relative.reference, relative.mce, relative.relative_mce), strict=True))
     return content
+
+
+def _earlier_relative(path: pathlib.Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the entries RELATIVE of an earlier robustness.json; {} if there is none, or of other errors."""
+    try:
+        earlier = report.read(path)
+    except (FileNotFoundError, InputError):
+        return {}
+    if any(earlier.get(name) != content[name] for name in ("count", "clean_error", "errors")):
+        return {}
+    return {name: earlier[name] for name in RELATIVE if name in earlier}
 
 
 def _table(errors: CorruptionErrors) -> dict[str, list[Any]]:

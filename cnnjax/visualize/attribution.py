@@ -37,7 +37,7 @@ class Scorer:
     def __init__(self, net: TrainedNetwork, shape: tuple[int, ...], layer: str = "") -> None:
         """Prepares the functions for views of `shape` [H, W, C]; they are compiled when they are first called."""
         self.net, self.layer = net, layer
-        self.batch_size = net.config.eval_batch_size or net.config.batch_size
+        self.batch_size = net.config.eval_batch_size
         self.normalize = jax.jit(normalization(net, shape))
         self.logits = jax.jit(self._apply)
         self.signal = jax.jit(self._signal, static_argnames="rule")
@@ -58,7 +58,8 @@ class Scorer:
         """Returns the class activation maps of `layer`."""
         networks = self.net.model, features_model(self.net)
         full, features = (functools.partial(_evaluated, network, variables) for network in networks)
-        return cam.class_maps(full, features, self.layer, x, classes, is_exact)
+        with matmul_precision(self.net.config.matmul_precision):
+            return cam.class_maps(full, features, self.layer, x, classes, is_exact)
 
     def has_exact_maps(self, views: np.ndarray) -> bool:
         """Returns whether the class activation maps of `layer` are CAM, and not Grad-CAM, for views [N, H, W, C]."""

@@ -50,10 +50,14 @@ class Attribution:
         elif self.check is None:
             texts.append("without a sanity check")
         else:
-            same = int(self.check.unchanged.sum())
-            texts.append(f"mean rank correlation with the maps of random weights {self.check.similarity.mean():z.2f}")
-            if same:
-                texts.append(f"{same} of {len(self.maps)} hardly change: they show the image, not what was learned")
+            check, count = self.check, len(self.maps)
+            text = f"mean rank correlation with the maps of random weights {check.similarity.mean():z.2f}"
+            by_absolute = f", of absolute values {check.absolute_similarity.mean():z.2f}"
+            texts.append(text + by_absolute * METHODS[self.method].adds_up)
+            if same := int(check.unchanged.sum()):
+                texts.append(f"{same} of {count} hardly change: they show the image, not what was learned")
+            if signs := int(check.only_signs_change.sum()):
+                texts.append(f"{signs} of {count} change in their signs alone: their strength shows the image")
         return "; ".join(texts)
 
     def figure(self) -> Any:
@@ -66,11 +70,9 @@ class Attribution:
                 stages = len(self.check.layers)
                 row += [self._picture(n, self.check.explanations[stage]) for stage in range(stages)]
                 texts += [f"{value:z.2f}" for value in self.check.correlations[:, n]]
-                same = bool(self.check.unchanged[n])
-                texts[2], inks = (
-                    "hardly changes" if same else "",
-                    [INK, INK] + [VERMILION if same else INK] * (1 + stages),
-                )
+                same, signs = bool(self.check.unchanged[n]), bool(self.check.only_signs_change[n])
+                texts[2] = "hardly changes" if same else "signs change" if signs else ""
+                inks = [INK, INK] + [VERMILION if same or signs else INK] * (1 + stages)
             pictures, captions, colors = pictures + row, captions + texts, colors + inks
         titles = ["image", "map on it", "map"]
         if self.check is not None:

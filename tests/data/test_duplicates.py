@@ -75,6 +75,9 @@ def test_a_split_is_searched_in_itself_and_pairs_are_listed_once(splits: tuple[S
     found = duplicates.find_duplicates(both, both)
     assert len(found.indices) == len(CHANGES)
     assert (found.indices < found.matches).all()
+    assert "scenes: 6 pairs of near-duplicates among the 95 images of test+train, 1 of them mirrored" in found.note
+    alias = build.load("scenes", "test[:100%]+train", str(splits[0]._path.parents[1]))
+    assert duplicates.find_duplicates(both, alias).note == found.note
 
 
 def test_what_cannot_be_searched_is_an_error(splits: tuple[Split, Split]) -> None:

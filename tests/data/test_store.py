@@ -173,6 +173,21 @@ def test_another_format_is_explained_and_ours_can_stand_beside_it(made, tmp_path
     assert "tfrecord" in {row.name: row.note for row in available(str(tmp_path))}["other"]
 
 
+@pytest.mark.parametrize("label", [-1, 10])
+def test_a_label_that_is_no_class_is_an_error(made, monkeypatch, label):
+    data = load("digits", "test", str(made))
+    parse = data._parse
+
+    def relabeled(raw):
+        record = parse(raw)
+        record.features.feature["label"].int64_list.value[0] = label
+        return record
+
+    monkeypatch.setattr(data, "_parse", relabeled)
+    with pytest.raises(InputError, match=f"'digits', split 'test', index 4: label {label}, expected 0 to 9; TFDS"):
+        data.read(np.array([4, 5]))
+
+
 def test_an_image_that_does_not_decode_is_named(tmp_path, monkeypatch):
     build("insects", str(write_tree(tmp_path / "t") and tmp_path / "t"), str(tmp_path / "data"), silent)
     data = load("insects", "val", str(tmp_path / "data"))

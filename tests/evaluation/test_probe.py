@@ -69,6 +69,14 @@ def test_features_are_computed_once_and_anew_for_other_weights(
     assert len(passes) == 3
 
 
+def test_the_nearest_neighbor_decides_at_a_low_temperature() -> None:
+    rng = np.random.default_rng(0)
+    train, labels, test = rng.normal(size=(40, 6)), rng.choice([0, 2, 3], 40), rng.normal(size=(7, 6))
+    found = probe.nearest_neighbors(train, labels, test, num_classes=5, k=4, temperature=1e-6)
+    cosines = test @ train.T / np.linalg.norm(train, axis=1)
+    np.testing.assert_allclose(found, np.eye(5)[labels[cosines.argmax(axis=1)]], atol=1e-6)
+
+
 def test_neighbors_vote_by_their_cosines() -> None:
     rng = np.random.default_rng(0)
     train, labels, test = rng.normal(size=(40, 6)), rng.choice([0, 2, 3], 40), rng.normal(size=(7, 6))

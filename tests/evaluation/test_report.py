@@ -109,6 +109,19 @@ def test_calibration_error_likelihood_and_brier_score_match_their_definitions(cl
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("count", [10, 125, 1000])
+def test_the_precision_at_a_recall_is_that_of_the_threshold_that_reaches_it(count: int) -> None:
+    """A recall of k / `count` is a point of the grid, and must not be taken for one just below it."""
+    right = np.linspace(1, 9, count)
+    scores = np.concatenate([right, right - 1e-3])  # a wrong example behind each right one
+    scores = np.stack([scores, np.zeros(2 * count)], axis=1).astype(np.float32)
+    found = classification.classification_metrics(scores, np.repeat([0, 1], count)).precision_recall[0]
+    hits = np.maximum(1, -(-np.arange(1001) * count // 1000))  # the fewest that reach the recall
+    want = hits / (2 * hits - 1)
+    want[0] = 1
+    np.testing.assert_allclose(found, want)
+
+
 def test_log_probabilities_give_the_same_metrics_as_logits() -> None:
     scores, label = example(4)
     a, b = (
@@ -152,7 +165,9 @@ def test_nan_scores_are_no_prediction() -> None:
 def test_metrics_of_saturated_scores_are_finite() -> None:
     scores, label = example(3)
     found = classification.classification_metrics(scores * 1e30, label)
-    assert np.isfinite([found.overall[name] for name in ("ece", "brier", "roc_auc_macro")]).all()
+    assert np.isfinite([found.overall[name] for name in ("ece", "brier", "roc_auc_macro", "nll")]).all()
+    unlikely = classification.classification_metrics(np.array([[0, 2000], [0, 2000]], np.float32), np.array([0, 1]))
+    assert unlikely.overall["nll"] == pytest.approx(1000)  # of a probability below float64's range
     assert found.overall["accuracy"] == classification.classification_metrics(scores, label).overall["accuracy"]
     assert (
         classification.classification_metrics(np.array([[INF, 0], [-INF, 0]], np.float32), np.array([0, 1])).overall[

@@ -21,11 +21,11 @@ from cnnjax.data.corruptions import corrupt
 from cnnjax.data.info import DataInfo
 from cnnjax.data.transforms import move
 from cnnjax.errors import InputError
-from cnnjax.evaluation import robustness
+from cnnjax.evaluation import card, robustness
 from cnnjax.evaluation.evaluate import changed_settings, choose_split
 from cnnjax.evaluation.robustness import ALEXNET, CorruptionErrors, VariantScorer
 from cnnjax.evaluation.robustness_report import evaluate_robustness
-from cnnjax.pretrained import FileOptions
+from cnnjax.pretrained import FileOptions, Restored
 from tests.evaluation.networks import mesh_of, random_network
 
 DATA = DataInfo(tuple("0123456789"), (8, 8, 1), {"mean": [0.3], "std": [0.4]})
@@ -61,6 +61,16 @@ def test_errors_equal_a_loop_over_images_whatever_the_batches(digits_dir: str) -
         np.testing.assert_allclose(found.errors, wanted)
         assert found.clean == np.mean(predictions(network(), images) != labels)
         assert len(lines) == 3
+
+
+def test_a_network_whose_scores_are_not_numbers_is_always_wrong(digits_dir: str) -> None:
+    variables = network().load_variables(mesh_of(), "last", print).variables
+    variables = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), variables)
+    broken = network().replace(load_variables=lambda *_: Restored(0, variables))
+    split = load("digits", "test[:30]", digits_dir)
+    found = robustness.corruption_errors(VariantScorer(broken, split), np.arange(10), ("contrast",), (1,), print)
+    assert (found.clean, found.errors.tolist()) == (1, [[1]])
+    assert card.count_correct(broken, split, "single") == 0
 
 
 def test_each_image_has_its_random_numbers_in_groups_too(digits_dir: str) -> None:
@@ -176,6 +186,23 @@ def test_the_report_has_the_numbers_and_the_figures(digits_dir: str, tmp_path: p
     images, labels = load("digits", "test[:30]", digits_dir).read(np.arange(30))
     moved = [predictions(net, [move(image, *to) for image in images]) for to in ((1, 0), (-1, 0), (0, 1), (0, -1))]
     assert result.shifts.accuracy[1] == pytest.approx(np.mean([row == labels for row in moved]))
+
+
+def test_relative_errors_are_kept_as_long_as_the_errors_are_the_same(digits_dir: str, tmp_path: pathlib.Path) -> None:
+    options: dict[str, Any] = {"corrupt": "contrast", "severity": "5", "data_dir": digits_dir, "log": lambda line: None}
+    reference = tmp_path / "reference.csv"
+    reference.write_text("corruption,group,severity,error\nnone,,0,0.25\ncontrast,digital,5,0.5\n")
+    first = evaluate_robustness(network(), tmp_path, reference=str(reference), **options)
+    path = first.folder / "robustness.json"
+    content = json.loads(path.read_text())
+    assert first.relative
+    assert (content["reference"], content["mce"]) == (str(reference), first.relative.mce)
+    assert evaluate_robustness(network(), tmp_path, **options).folder == first.folder
+    assert json.loads(path.read_text()) == content
+    for harm in (lambda: path.write_text("{"), lambda: path.write_text(json.dumps(content | {"clean_error": 0.123}))):
+        harm()
+        evaluate_robustness(network(), tmp_path, **options)
+        assert json.loads(path.read_text()).keys() == content.keys() - {"reference", "mce", "relative_mce"}
 
 
 def test_the_errors_of_alexnet_are_for_imagenet_only(digits_dir: str, tmp_path: pathlib.Path) -> None:

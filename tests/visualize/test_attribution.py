@@ -13,7 +13,7 @@ from cnnjax.evaluation.trained import TrainedNetwork
 from cnnjax.models import create_model
 from cnnjax.visualize import cam
 from cnnjax.visualize.activations import features_model
-from cnnjax.visualize.attribution import METHODS, attribute, windows
+from cnnjax.visualize.attribution import METHODS, Scorer, attribute, windows
 from cnnjax.visualize.names import layer_shapes
 from cnnjax.visualize.sanity import rank_correlation
 from tests.models import zoo
@@ -22,6 +22,17 @@ from tests.visualize.networks import images, trained
 RESNET = "cifar_resnet20(depth=8)"
 SMALL = "sequential(layers='conv(6, 3)|relu|max_pool(2)|conv(8, 3)|tanh|gap|dense')"
 FC = "sequential(layers='conv(6, 3)|relu|max_pool(4)|dense(8)|relu|dense')"
+
+
+def test_class_maps_multiply_in_the_precision_of_the_config() -> None:
+    net = trained(SMALL)
+    net = dataclasses.replace(net, config=dataclasses.replace(net.config, matmul_precision="highest"))
+    scorer, x = Scorer(net, net.data.shape, cam.last_maps(net)), np.zeros((1, *net.data.shape), np.float32)
+    for traced in (scorer.logits.trace(net.variables, x),
+                   scorer.class_maps.trace(net.variables, x, np.zeros(1, np.int32), is_exact=None)):  # fmt: skip
+        text = str(traced.jaxpr)
+        assert "HIGHEST" in text
+        assert "precision=None" not in text
 
 
 def logits_of(net: TrainedNetwork, x: Any) -> np.ndarray:

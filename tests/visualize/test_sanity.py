@@ -41,6 +41,26 @@ def test_a_map_that_depends_on_the_weights_changes_and_edges_of_the_image_do_not
     )
 
 
+def test_maps_whose_signs_alone_change_are_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = trained(SMALL)
+
+    def signed(scorer: Any, variables: Any, x: jax.Array, classes: jax.Array) -> jax.Array:
+        alternating = np.where(np.arange(x.shape[2]) % 2, 1, -1)[None, None, :, None]
+        return abs(x - x.mean()) * (1 if variables is net.variables else alternating)
+
+    monkeypatch.setitem(METHODS, "signed", Method("signed", signed))
+    result = explain(net, images(net), method="signed")
+    assert result.check is not None
+    np.testing.assert_allclose(result.check.absolute_correlations, 1)
+    assert result.check.similarity.max() < 0.5
+    assert not result.check.unchanged.any()
+    assert result.check.only_signs_change.all()
+    words = "of absolute values 1.00; 2 of 2 change in their signs alone: their strength shows the image"
+    assert words in result.note
+    texts = [text.get_text() for text in result.figure().axes[0].texts]
+    assert texts.count("signs change") == 2
+
+
 def test_weights_are_shuffled_from_the_top_down() -> None:
     net = trained("cifar_resnet20(depth=8)")
     changed = []
