@@ -31,8 +31,8 @@ def add_flags(parser: shared.Parser) -> None:
     """Adds the arguments and flags of `cnnjax sweep` to its parser."""
     parser.usage = (
         "cnnjax sweep NAME[:arg] [--space.FIELD=VALUES ...] [--config.FIELD=VALUE ...] [--trials=N] ...\n"
-        "       cnnjax sweep show --workdir=DIR    the leaderboard\n"
-        "       cnnjax sweep best --workdir=DIR    the command that trains the winner"
+        "       cnnjax sweep show DIR    the leaderboard\n"
+        "       cnnjax sweep best DIR    the command that trains the winner"
     )
     parser.epilog = (
         "VALUES: a list, [16, 32], or a range: log(1e-3, 1), uniform(0, 0.5), integer(1, 8). FIELD may be an argument "
@@ -63,12 +63,14 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     if action not in ACTIONS:
         hint = nearest(action, ["show", "best"])
         misspelled = hint.startswith("did you mean") and not config_files.is_config(action)
+        if (pathlib.Path(action) / "sweep.json").exists():
+            raise shared.UsageError(f"{action} is a sweep, not a config: resume it with --workdir={action}")
         if args.config is not None or misspelled:
             raise InputError(f"cnnjax sweep {action!r}: {hint}; or the name of a config, or --config=FILE, to run one")
         args.config, action = action, "run"  # a wrong name is an error below
     values = {name: getattr(args, name) for name in SETTINGS if getattr(args, name) is not None}
     if action != "run":
-        _check_show(args, rest, action)
+        _take_folder(args, rest, action)
     elif args.config:
         values = _read_settings(args.config, rest, values, args.flag_names)
     elif not (args.workdir and (pathlib.Path(args.workdir) / "sweep.json").exists()):
@@ -107,17 +109,18 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-def _check_show(args: argparse.Namespace, rest: list[str], action: str) -> None:
-    """Raises InputError if --workdir is missing, or if --config or overrides (`rest`) are given.
+def _take_folder(args: argparse.Namespace, rest: list[str], action: str) -> None:
+    """Moves the sweep's folder from `rest`, the words that the parser does not know, to --workdir.
 
-    `action` is 'show' or 'best'; these take --workdir alone.
+    Raises UsageError if there is none, and for any other word or --config: `action`, 'show' or 'best', takes the folder
+    alone.
     """
-    if rest:
-        raise InputError(f"unexpected argument {rest[0]!r}; cnnjax sweep {action} takes --workdir=DIR alone")
+    if rest and not args.workdir and not rest[0].startswith("-"):
+        args.workdir = rest.pop(0)
+    if others := [*rest, *([f"--config={args.config}"] if args.config else [])]:
+        raise shared.UsageError(f"unexpected argument {others[0]!r}: sweep {action} takes a sweep's folder alone")
     if not args.workdir:
-        raise shared.UsageError("--workdir=DIR is missing: the sweep's folder")
-    if args.config:
-        raise InputError(f"cnnjax sweep {action} takes --workdir=DIR alone, not --config={args.config}")
+        raise shared.UsageError(f"the sweep's folder is missing, as in cnnjax sweep {action} DIR")
 
 
 def _run(args: argparse.Namespace, folder: pathlib.Path, settings: "Settings") -> int:
@@ -146,7 +149,7 @@ def _run(args: argparse.Namespace, folder: pathlib.Path, settings: "Settings") -
     if all(row["state"] == "failed" for row in rows):
         raise InputError(_all_failed(folder, rows))
     console.print(f"wrote {', '.join(written)} to {folder}", soft_wrap=True)
-    command = register.command_line("sweep", "best", f"--workdir={folder}")
+    command = register.command_line("sweep", "best", str(folder))
     console.print(f"to train the winner: {command}", soft_wrap=True)
     if not settings.storage:
         console.print(f"to browse the trials: optuna-dashboard {folder / record.JOURNAL}", soft_wrap=True)

@@ -128,13 +128,13 @@ def sweep_page(sweep: Sweep, path: pathlib.Path) -> SweepPage:
 
 def _commands(sweep: Sweep, best: dict[str, Any] | None, has_winner: bool) -> Iterator[tuple[str, str]]:
     """Yields the purpose of each command and its line. `best` is the row of the best complete trial."""
-    folder = f"--workdir={sweep.folder}"  # where sweep.json has the folder of data sets
+    folder = str(sweep.folder)  # its sweep.json has the folder of data sets
     if best:
         page_of_best = command_line("report", best["folder"], data_dir=sweep.settings.data_dir)
         yield "Write the page of the best run", page_of_best
     if has_winner:
         yield "Print the command that trains the winner", command_line("sweep", "best", folder)
-    yield "Resume the search", command_line("sweep", folder)
+    yield "Resume the search", command_line("sweep", f"--workdir={folder}")
 
 
 def _run_page(folder: pathlib.Path, to: pathlib.Path) -> str:
