@@ -278,10 +278,13 @@ def _short(value: Any) -> str:
 
 
 def _cells(row: dict[str, Any], settings: "Settings") -> list[str]:
-    """Returns the cells of a row for `_table`: trial, state, metric, settings, evaluations and seconds."""
+    """Returns the cells of a row for `_table`: trial, state, metric, settings, evaluations and time."""
+    from cnnjax.runs.duration import format_duration
+
     metric = "" if row[settings.metric] is None else _with_spread(row, settings)
     params = [_short(row[name]) for name in settings.space]
-    return [str(row["trial"]), row["state"], metric, *params, str(row["evaluations"]), _short(row["seconds"] or "")]
+    time_taken = format_duration(row["seconds"]) if row["seconds"] else ""
+    return [str(row["trial"]), row["state"], metric, *params, str(row["evaluations"]), time_taken]
 
 
 def _table(title: str, settings: "Settings") -> "Table":
@@ -289,7 +292,7 @@ def _table(title: str, settings: "Settings") -> "Table":
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
-    for name in ("trial", "state", settings.metric, *settings.space, "evaluations", "seconds"):
+    for name in ("trial", "state", settings.metric, *settings.space, "evaluations", "time"):
         table.add_column(name, justify="left" if name == "state" else "right")
     return table
 

@@ -166,13 +166,13 @@ def _print_result(console: "Console", result: dict[str, Any], folder: pathlib.Pa
     from rich.table import Table
 
     from cnnjax.metrics import METRICS
+    from cnnjax.runs.duration import format_duration
 
-    minutes, seconds = divmod(result["seconds"], 60)
     rows = {}
     if "split" in result:
         rows = {"split": result["split"]}
         rows |= {row.heading: row.format(result[name]) for name, row in METRICS.items()}
-    rows |= {"time": f"{minutes:.0f} min {seconds:.0f} s", "folder": str(folder)}
+    rows |= {"training time": format_duration(result["seconds"]), "folder": str(folder)}
     rows |= {"evaluate": register.command_line("evaluate", str(folder), data_dir=data_dir)}
     table = Table(show_header=False)
     table.add_column(style="bold")

@@ -83,11 +83,13 @@ def _card_details(card: "Card") -> dict[str, str]:
         for protocol in card.protocols
         if (correct := card.correct(protocol))
     }
+    from cnnjax.runs.duration import format_duration
+
     low, high = card.interval()
     settings = (name for name, field in FIELDS.items() if getattr(card.config, name) != field.default)
     return details | {
         "one more run": f"{low:,} to {high:,} images, with 95 % probability",
-        "trained": f"{card.date}, {card.minutes:g} min",
+        "trained": f"{card.date}, {format_duration(60 * card.minutes)}",
         "on": ", ".join(f"{name} {version}" for name, version in card.stack.items()),
         "settings": "; ".join(f"{name}={getattr(card.config, name)!r}" for name in settings),
     }
