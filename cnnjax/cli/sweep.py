@@ -15,7 +15,6 @@ from cnnjax.errors import InputError, nearest, visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
 
     from cnnjax.console import Console
     from cnnjax.runs.supervise import Run
@@ -170,7 +169,7 @@ def _show(console: "Console", rows: list[dict[str, Any]], settings: "Settings") 
     """Prints the leaderboard and, for a sweep over folds, the best settings by their mean over the folds."""
     from cnnjax.sweep import report
 
-    console.print(_leaderboard(rows, settings))
+    console.print(_leaderboard(rows, settings, console.width), soft_wrap=True)
     for row in report.over_folds(rows, settings)[:MAX_ROWS]:
         console.print(_cross_validated(row, settings), soft_wrap=True)
 
@@ -237,7 +236,7 @@ def _search(
                     printed.add(row["trial"])
                     log(_line(row, settings))
             if console.is_terminal:
-                live.update(_progress(rows, active, settings), refresh=True)
+                live.update(_progress(rows, active, settings, console.width), refresh=True)
 
         sweep = search.sweep(folder, settings, start, workers=workers, stall_timeout=stall_timeout, show=show, log=log)
         show(sweep, [])
@@ -278,7 +277,7 @@ def _short(value: Any) -> str:
 
 
 def _cells(row: dict[str, Any], settings: "Settings") -> list[str]:
-    """Returns the cells of a row for `_table`: trial, state, metric, settings, evaluations and time."""
+    """Returns the cells of a row for the leaderboard: trial, state, metric, settings, evaluations and time."""
     from cnnjax.runs.duration import format_duration
 
     metric = "" if row[settings.metric] is None else _with_spread(row, settings)
@@ -287,28 +286,22 @@ def _cells(row: dict[str, Any], settings: "Settings") -> list[str]:
     return [str(row["trial"]), row["state"], metric, *params, str(row["evaluations"]), time_taken]
 
 
-def _table(title: str, settings: "Settings") -> "Table":
-    """Returns an empty table with the columns of the leaderboard."""
-    from rich.table import Table
+def _leaderboard(rows: list[dict[str, Any]], settings: "Settings", width: int) -> str:
+    """Returns a table of the best trials, the first MAX_ROWS of `rows`, in `width` characters.
 
-    table = Table(title=title, title_justify="left")
-    for name in ("trial", "state", settings.metric, *settings.space, "evaluations", "time"):
-        table.add_column(name, justify="left" if name == "state" else "right")
-    return table
+    Its title counts all trials by state.
+    """
+    from cnnjax import tables
 
-
-def _leaderboard(rows: list[dict[str, Any]], settings: "Settings") -> "Table":
-    """Returns a table of the best trials, the first MAX_ROWS of `rows`. Its title counts all trials by state."""
     counts = collections.Counter(row["state"] for row in rows)
     title = f"{len(rows)} trials: " + ", ".join(f"{count} {state}" for state, count in counts.items())
-    table = _table(title, settings)
-    for row in rows[:MAX_ROWS]:
-        table.add_row(*_cells(row, settings))
-    return table
+    headings = ("trial", "state", settings.metric, *settings.space, "evaluations", "time")
+    table = tables.Table(headings, [_cells(row, settings) for row in rows[:MAX_ROWS]], frozenset(("state",)))
+    return "\n".join([title, "", *tables.as_text(table, width)])
 
 
-def _progress(rows: list[dict[str, Any]], active: "list[Run]", settings: "Settings") -> "RenderableType":
+def _progress(rows: list[dict[str, Any]], active: "list[Run]", settings: "Settings", width: int) -> "RenderableType":
     """Returns the leaderboard so far and, below it, a line for each run in progress with its last metrics."""
     from rich.console import Group
 
-    return Group(_leaderboard(rows, settings), *map(shared.describe_run, active))
+    return Group(_leaderboard(rows, settings, width), *map(shared.describe_run, active))

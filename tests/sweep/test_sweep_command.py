@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from cnnjax import cli, config_files, register
+from cnnjax.cli import sweep as sweep_command
 from cnnjax.runs import supervise
 from cnnjax.runs.executors import EXECUTORS
 from cnnjax.sweep import report
+from cnnjax.sweep.settings import Settings
 from tests.runs.fakes import FakeExecutor, fails, keeps_running, learns, write_metrics, write_result
 
 FILE = """
@@ -74,6 +76,17 @@ def test_wrong_arguments_are_one_line_errors(
     assert (returned, error.count("\n")) == (status, 1)
     if "other.py" not in message:
         assert message in error
+
+
+def test_the_leaderboard_cuts_nothing_at_80_columns() -> None:
+    space = ("lr", "optimizer.weight_decay", "model.activation", "batch_size", "label_smoothing")
+    values = dict(zip(space, (0.01234567, 1.23456e-5, "leaky_relu", 128, 0.123456), strict=True))
+    row = {"trial": 7, "state": "complete", "accuracy": 0.9876, "evaluations": 12, "seconds": 12345.6, **values}
+    settings = Settings(config={}, source="", space=dict.fromkeys(space, ""))
+    lines = sweep_command._leaderboard([row], settings, 80).splitlines()
+    assert max(map(len, lines)) <= 80
+    for text in ("98.76%", "0.01235", "1.235e-05", "leaky_relu", "128", "0.1235", "3 h 25 min", *space):
+        assert any(text in line for line in lines)
 
 
 def check_search(
