@@ -136,22 +136,22 @@ def _run(args: argparse.Namespace, folder: pathlib.Path, settings: "Settings") -
     count = f"{settings.trials} trials"
     if combinations:
         count = f"{min(settings.trials, combinations)} of {combinations} combinations"
-    console.print(f"{count} of {', '.join(settings.space)}, {args.workers} in parallel, in {folder}", soft_wrap=True)
+    console.print_line(f"{count} of {', '.join(settings.space)}, {args.workers} in parallel, in {folder}")
     try:
         sweep = _search(console, folder, settings, start, args.workers, 60 * args.stall_timeout)
     except Interrupted as interrupted:
         command = register.command_line("sweep", f"--workdir={folder}", *shared.executor_flags(args))
-        console.print(f"{interrupted}; to resume:\n  {command}", soft_wrap=True)
+        console.print_line(f"{interrupted}; to resume:\n  {command}")
         return 128 + interrupted.signal
     written, rows = report.write(sweep), report.rows(sweep)
     _show(console, rows, settings)
     if all(row["state"] == "failed" for row in rows):
         raise InputError(_all_failed(folder, rows))
-    console.print(f"wrote {', '.join(written)} to {folder}", soft_wrap=True)
+    console.print_line(f"wrote {', '.join(written)} to {folder}")
     command = register.command_line("sweep", "best", str(folder))
-    console.print(f"to train the winner: {command}", soft_wrap=True)
+    console.print_line(f"to train the winner: {command}")
     if not settings.storage:
-        console.print(f"to browse the trials: optuna-dashboard {folder / record.JOURNAL}", soft_wrap=True)
+        console.print_line(f"to browse the trials: optuna-dashboard {folder / record.JOURNAL}")
     return 0
 
 
@@ -169,9 +169,9 @@ def _show(console: "Console", rows: list[dict[str, Any]], settings: "Settings") 
     """Prints the leaderboard and, for a sweep over folds, the best settings by their mean over the folds."""
     from cnnjax.sweep import report
 
-    console.print(_leaderboard(rows, settings, console.width), soft_wrap=True)
+    console.print_line(_leaderboard(rows, settings, console.width))
     for row in report.over_folds(rows, settings)[:MAX_ROWS]:
-        console.print(_cross_validated(row, settings), soft_wrap=True)
+        console.print_line(_cross_validated(row, settings))
 
 
 def _read_settings(location: str, rest: list[str], flags: dict[str, Any], flag_names: list[str]) -> dict[str, Any]:
@@ -193,10 +193,9 @@ def _read_settings(location: str, rest: list[str], flags: dict[str, Any], flag_n
             raise InputError(f"{word!r}: config has no field {name!r}; {nearest(field, FIELDS)}")
         space[name] = values
     if "fold" in space and config.val_split and not any(word.startswith("--config.val_split=") for word in overrides):
-        shared.make_console().print(
+        shared.make_console().print_line(
             f"cross-validation: each fold is cut from {config.train_split!r}, and config.val_split = "
             f"{config.val_split!r} is not used",
-            soft_wrap=True,
         )
         config.val_split = ""
     return {"config": dataclasses.asdict(config), "source": location, "space": space, **flags}
@@ -219,9 +218,6 @@ def _search(
 
     from cnnjax.sweep import report, search
 
-    def log(line: str) -> None:
-        console.print(line, soft_wrap=True)
-
     printed: set[int] = set()
     with Live(console=console, auto_refresh=False, transient=True) as live:
         state: dict[str, Any] = {"next": 0.0}
@@ -234,11 +230,13 @@ def _search(
             for row in sorted(rows, key=lambda row: row["trial"]):
                 if row["state"] in ("complete", "pruned", "failed") and row["trial"] not in printed:
                     printed.add(row["trial"])
-                    log(_line(row, settings))
+                    console.print_line(_line(row, settings))
             if console.is_terminal:
                 live.update(_progress(rows, active, settings, console.width), refresh=True)
 
-        sweep = search.sweep(folder, settings, start, workers=workers, stall_timeout=stall_timeout, show=show, log=log)
+        sweep = search.sweep(
+            folder, settings, start, workers=workers, stall_timeout=stall_timeout, show=show, log=console.print_line
+        )
         show(sweep, [])
     return sweep
 

@@ -50,14 +50,14 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     cells = [_cells(rows[name], units=not args.format) for name in names]
     if args.format:
         for line in tables.FORMATS[args.format](tables.Table(HEADINGS, cells, NAMES)):
-            console.print(line, soft_wrap=True)
+            console.print_line(line)
         return 0
     title = f"Published weights: {len(names)}"
     if console.width < MIN_WIDTH:  # room for the numbers only
         numbers = tables.Table(HEADINGS[:4], [row[:4] for row in cells], NAMES)
         where = f"networks and licenses: `{shared.command_line('weights', 'NAME')}`, or in {MIN_WIDTH} columns"
         for line in (title, "", *tables.as_text(numbers, console.width), "", where):
-            console.print(line, soft_wrap=True)
+            console.print_line(line)
         return 0
     table = Table(title=title, title_justify="left")
     for heading in HEADINGS:
