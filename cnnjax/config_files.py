@@ -92,7 +92,7 @@ def find_file(name: str, kind: str, what: str) -> pathlib.Path:
             return candidate
     valid = {candidate.stem for candidate in (*pathlib.Path(kind).glob("*.py"), *bundled_files(kind))}
     kind_of_name = f"{what} file" if path.suffix else what
-    raise InputError(f"there is no {kind_of_name} {name!r}; {nearest(stem, valid)}")
+    raise InputError(f"there is no {kind_of_name} {name!r}; {nearest(stem, valid, kind=what)}")
 
 
 def is_config(location: str) -> bool:

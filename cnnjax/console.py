@@ -23,6 +23,10 @@ class Console(rich.console.Console):
         """Renders a string as rich does, once its control characters are escaped."""
         return super().render_str(visible(text), **options)
 
+    def print_line(self, text: str, style: str = "") -> None:
+        """Prints a text without line breaks of its own: paths and commands in it stay whole, to be copied."""
+        self.print(text, style=style, soft_wrap=True)
+
     def on_broken_pipe(self) -> None:
         """Raises BrokenPipeError when the reader of the output has exited; rich would end the process with status 1."""
         self.quiet = True

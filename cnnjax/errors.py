@@ -9,6 +9,14 @@ import re
 from collections.abc import Iterable
 
 MAX_NAMES_SHOWN = 12  # in one message
+MAX_SIMILAR = 4  # of more names, where a command lists them
+LISTED_BY = {  # kind of name -> the command that lists all of them
+    "model": "cnnjax models",
+    "weights": "cnnjax weights",
+    "config": "cnnjax configs",
+    "study": "cnnjax study --list",
+    "claim": "cnnjax study --list",
+}
 MAX_QUOTED, MAX_MESSAGE = 200, 1000  # characters of a quoted value, and of a message
 REGISTRABLE = frozenset(("model", "operation", "optimizer", "schedule", "loss", "metric", "data set"))
 
@@ -73,17 +81,21 @@ def similar(name: str, valid: Iterable[str]) -> list[str]:
     return list(dict.fromkeys((*same, *with_prefix, *swapped, *close)))
 
 
-def nearest(name: str, valid: Iterable[str], prefix: str = "") -> str:
+def nearest(name: str, valid: Iterable[str], prefix: str = "", kind: str = "") -> str:
     """Returns the end of a message about an unknown name, such as "did you mean 'vgg16'? valid: vgg11, vgg16".
 
-    Suggests the first of the `similar` names. Lists all valid names, or the most similar `MAX_NAMES_SHOWN`. `prefix` is
-    printed before each valid name: '--' for flags.
+    Suggests the first of the `similar` names. Lists all valid names if they are at most `MAX_NAMES_SHOWN`; of more, so
+    many of the nearest or, for a `kind` in LISTED_BY, `MAX_SIMILAR` similar ones and the command that lists all.
+    `prefix` is printed before each valid name: '--' for flags.
     """
     valid = sorted(valid)
     likely = similar(name, valid)
     hint = f"did you mean {prefix + likely[0]!r}? " if likely else ""
     if len(valid) <= MAX_NAMES_SHOWN:
         return f"{hint}valid: {', '.join(prefix + word for word in valid) or 'none'}"
+    if kind in LISTED_BY:
+        others = f"similar: {', '.join(likely[1:MAX_SIMILAR])}; " if likely[1:] else ""
+        return f"{hint}{others}`{LISTED_BY[kind]}` lists all"
     others = difflib.get_close_matches(name[:MAX_QUOTED], valid, n=MAX_NAMES_SHOWN, cutoff=0.0)
     shown = list(dict.fromkeys(likely + others))[:MAX_NAMES_SHOWN]
     return f"{hint}valid, of {len(valid)}: {', '.join(prefix + word for word in shown)}, ..."
@@ -107,6 +119,6 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> InputError:
     `kind` is the noun for the message, as in 'model': "unknown model 'vgg17'; did you mean 'vgg16'? valid: ...". If no
     valid name is similar and users can register their own, the message states how.
     """
-    names = nearest(name, valid)
+    names = nearest(name, valid, kind=kind)
     own = kind in REGISTRABLE and not names.startswith("did you mean")
     return InputError(f"unknown {kind} {name!r}; {names}{'; --import=FILE adds your own' if own else ''}")

@@ -86,3 +86,10 @@ def test_a_figure_takes_no_class_name_for_a_formula(name: str, shown: str, tmp_p
     figure = style.new_figure(1, 1)
     figure.add_subplot(title=style.plain_label(f"{name}$^{{"))
     figure.savefig(tmp_path / "figure.png")
+
+
+def test_a_line_is_not_broken(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    path = "runs/a folder with a name of many words/report.html"
+    shared.make_console().print_line(path)
+    assert capsys.readouterr().out == f"{path}\n"

@@ -184,6 +184,18 @@ def test_of_many_names_the_closest_are_listed() -> None:
     assert text.endswith(", ...")
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "expected"),
+    [
+        ("weights", "NET3.b", "did you mean 'net3.b'? `cnnjax weights` lists all"),
+        ("weights", "net", "did you mean 'net9.b'? similar: net9.a, net8.b, net8.a; `cnnjax weights` lists all"),
+        ("config", "nothing", "`cnnjax configs` lists all"),
+    ],
+)
+def test_where_a_command_lists_the_names_few_are_shown(kind: str, name: str, expected: str) -> None:
+    assert nearest(name, [f"net{i}.{letter}" for i in range(10) for letter in "ab"], kind=kind) == expected
+
+
 def test_a_list_of_calls_is_joined_by_commas() -> None:
     calls = [spec.Call("a", (), {}), spec.Call("b", (4,), {"c": (1, 2)}), spec.Call("d", (), {})]
     assert spec.parse_list("a,b(4, c=(1, 2)), d,") == calls

@@ -98,7 +98,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
             setup = make_setup()
             for what in args.what:
                 if not console.is_terminal:  # where no status is shown, a log says what takes the time
-                    console.print(f"measuring {setup.config.model} {what}", soft_wrap=True)
+                    console.print_line(f"measuring {setup.config.model} {what}")
                 with console.status(f"measuring {setup.config.model} {what}", refresh_per_second=1):
                     new_rows = _measure(args, setup, what, workers, console)
                 for row in new_rows:
@@ -196,7 +196,7 @@ def _measure(args: argparse.Namespace, setup: "Setup", what: str, workers: Any, 
         seconds, idle = timeline.record(folder, program.run, program.text)
         title = f"{setup.config.model} {what}, batch {setup.config.batch_size}"
         tables.print_profile(console, title, seconds, idle)
-        console.print(f"the trace is in {folder}, for TensorBoard or Perfetto", soft_wrap=True)
+        console.print_line(f"the trace is in {folder}, for TensorBoard or Perfetto")
     return [row]
 
 

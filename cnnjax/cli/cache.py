@@ -32,7 +32,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         for name in names:
             freed, left = cache.clear(name), cache.usage(name)
             in_use = f"; {left.files:,} files in use were left" if left.files else ""
-            console.print(f"{name}: freed {_size(freed.bytes)} in {freed.files:,} files{in_use}", soft_wrap=True)
+            console.print_line(f"{name}: freed {_size(freed.bytes)} in {freed.files:,} files{in_use}")
         return 0
 
     from rich.table import Table
@@ -46,8 +46,9 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         table.add_row(name, cache.CACHES[name], f"{used.files:,}", _size(used.bytes), str(cache.folder(name)))
     console.print(table)
     if folder := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        console.print(f"compiled programs are in JAX_COMPILATION_CACHE_DIR={folder}, which is not listed or cleared",
-                      soft_wrap=True)  # fmt: skip
+        console.print_line(
+            f"compiled programs are in JAX_COMPILATION_CACHE_DIR={folder}, which is not listed or cleared"
+        )
     return 0
 
 

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         log=lambda line: print(visible(line), file=sys.stderr),
     )
     for line in _in_format(compared, args.format) if args.format else _as_text(compared, console.width):
-        console.print(line, soft_wrap=True)
+        console.print_line(line)
     return 0
 
 

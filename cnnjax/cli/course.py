@@ -28,5 +28,5 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     folder = pathlib.Path(args.to)
     pages = course.build(folder, files)
     size = sum(path.stat().st_size for path in pages) / 1e6
-    console.print(f"the course is {folder / 'index.html'}: {len(pages)} pages, {size:.1f} MB", soft_wrap=True)
+    console.print_line(f"the course is {folder / 'index.html'}: {len(pages)} pages, {size:.1f} MB")
     return 0

@@ -94,8 +94,8 @@ def _build(args: argparse.Namespace, console: "Console") -> int:
     """Runs `cnnjax data build`. Returns the exit status."""
     from cnnjax.data import build
 
-    path = build.build(args.name, args.source, args.data_dir, log=_log(console), overwrite=args.overwrite)
-    _log(console)(f"{args.name} is in {path}")
+    path = build.build(args.name, args.source, args.data_dir, log=console.print_line, overwrite=args.overwrite)
+    console.print_line(f"{args.name} is in {path}")
     return 0
 
 
@@ -106,7 +106,7 @@ def _preview(args: argparse.Namespace, console: "Console") -> int:
     path = pathlib.Path(args.out or f"preview-{args.name}.png")
     preview.write(args.name, args.augment, path, split=args.split or "train", count=args.count, seed=args.seed,
                   data_dir=args.data_dir)  # fmt: skip
-    _log(console)(f"the preview is in {path}")
+    console.print_line(f"the preview is in {path}")
     return 0
 
 
@@ -119,8 +119,8 @@ def _duplicates(args: argparse.Namespace, console: "Console") -> int:
     _check_folder(folder)
     found = duplicates.find_duplicates(*splits, similarity=args.similarity)
     found.save(folder)
-    _log(console)(found.note)
-    _log(console)(f"more in {folder}: duplicates.csv{', duplicates.png' if len(found.indices) else ''}")
+    console.print_line(found.note)
+    console.print_line(f"more in {folder}: duplicates.csv{', duplicates.png' if len(found.indices) else ''}")
     return 0
 
 
@@ -131,7 +131,7 @@ def _label_errors(args: argparse.Namespace, console: "Console") -> int:
     from cnnjax.evaluation.label_errors import label_errors
 
     is_leader = jax.process_index() == 0
-    log = _log(console) if is_leader else lambda line: None
+    log = console.print_line if is_leader else lambda line: None
     _check_folder(pathlib.Path(args.out))
     found = label_errors(args.names, split=args.split, data_dir=args.data_dir, log=log)
     if is_leader:
@@ -148,16 +148,11 @@ def _check_folder(folder: pathlib.Path) -> None:
         raise InputError(f"--out={folder}: expected the name of a folder, not of a file")
 
 
-def _log(console: "Console") -> Callable[[str], None]:
-    """Returns a function that prints a line, which the terminal may wrap."""
-    return lambda line: console.print(line, soft_wrap=True)
-
-
 def _remove(args: argparse.Namespace, console: "Console") -> int:
     """Runs `cnnjax data remove`: asks unless --yes is given, and says what was freed. Returns the exit status."""
     from cnnjax.data import remove
 
-    log = _log(console)
+    log = console.print_line
     paths = remove.find_removable(args.name, args.data_dir)
     for path in paths:
         log(f"{path} ({remove.size_of(path) / 1e6:,.1f} MB)")

@@ -117,7 +117,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         groups=args.groups,
         mistakes=args.mistakes,
         data_dir=args.data_dir,
-        log=console.print if is_leader else lambda line: None,
+        log=console.print_line if is_leader else lambda line: None,
     )
     if is_leader:
         _print_evaluation(console, result)
@@ -177,7 +177,7 @@ def _run_robustness(
     if len(folders) > 1:
         raise InputError("--corrupt and --shift take a single network, not an ensemble")
     is_leader = jax.process_index() == 0
-    log = console.print if is_leader else lambda line: None
+    log = console.print_line if is_leader else lambda line: None
     network = pretrained.load(args.init or folders[0], options, log)
     views = {"preprocess": args.preprocess, "protocol": args.protocol or None, "average": args.average or None}
     settings = changed_settings([network.config], views, args.init, options, args.match_classes)
@@ -217,7 +217,7 @@ def _print_robustness(console: "Console", result: "Robustness") -> None:
         console.print(table)
         console.print(f"mean corruption error (not normalized): {errors.mean:.2%} of {errors.count:,} images")
     if relative := result.relative:
-        console.print(
+        console.print_line(
             f"relative to {relative.reference}: mCE {relative.mce:.1%}, relative mCE {relative.relative_mce:.1%}"
         )
     if shifts := result.shifts:
@@ -226,7 +226,7 @@ def _print_robustness(console: "Console", result: "Robustness") -> None:
             table.add_row(str(pixels), *(f"{value:.2%}" for value in values))
         console.print(table)
         console.print(f"consistency over all pairs of shifts: {shifts.consistency:.2%} of {shifts.count:,} images")
-    console.print(f"figures and tables are in {result.folder}", soft_wrap=True)
+    console.print_line(f"figures and tables are in {result.folder}")
 
 
 def _print_evaluation(console: "Console", result: dict[str, Any]) -> None:
@@ -270,12 +270,11 @@ def _print_evaluation(console: "Console", result: dict[str, Any]) -> None:
             f"temperature {result['temperature']:.3f}, fitted on {result['temperature_split']}: ECE "
             f"{_format(result['ece'], '.2%')} -> {result['ece_scaled']:.2%}, negative log-likelihood "
             f"{_format(result['nll'], '.4f')} -> {result['nll_scaled']:.4f}",
-            soft_wrap=True,
         )
     if pairs := result.get("confused_pairs"):
         shown = (f"{pair['label']} as {pair['prediction']} {pair['images']:,}" for pair in pairs[:MAX_PAIRS_SHOWN])
-        console.print(f"confused most: {', '.join(shown)}", soft_wrap=True)
-    console.print(f"more in {result['folder']}: {_file_names(pathlib.Path(result['folder']))}", soft_wrap=True)
+        console.print_line(f"confused most: {', '.join(shown)}")
+    console.print_line(f"more in {result['folder']}: {_file_names(pathlib.Path(result['folder']))}")
 
 
 def _file_names(folder: pathlib.Path) -> str:

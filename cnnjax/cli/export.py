@@ -58,12 +58,12 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     from cnnjax.evaluation.recipe import with_views
 
     export.check(path, args.names, args.input)
-    network = pretrained.load(source, shared.file_options(args), console.print)
+    network = pretrained.load(source, shared.file_options(args), console.print_line)
     if args.preprocess is not None:
         network = network.replace(config=with_views(network.config, preprocess=args.preprocess))
     shape = shared.parse_image_shape(args.input, network.data.shape) if args.input else ()
-    for file in export.write(network, path, step=args.step, names=args.names, shape=shape, log=console.print):
-        console.print(f"{file}: {file.stat().st_size:,} bytes", soft_wrap=True)
+    for file in export.write(network, path, step=args.step, names=args.names, shape=shape, log=console.print_line):
+        console.print_line(f"{file}: {file.stat().st_size:,} bytes")
     if args.card:
         from cnnjax.evaluation.card import make_card
         from cnnjax.pretrained import cards
@@ -77,10 +77,10 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
             license=args.license,
             url=args.url,
             data_dir=args.data_dir,
-            log=lambda line: console.print(line, soft_wrap=True),
+            log=console.print_line,
         )
         cards.write(path.with_suffix(".json"), card)
-        console.print(f"{path.with_suffix('.json')}: the card", soft_wrap=True)
+        console.print_line(f"{path.with_suffix('.json')}: the card")
     return 0
 
 

@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's own flush at exit would complain
         return _end(128 + signal.SIGPIPE)
     except OSError as error:
-        return _fail(error)
+        return _fail(": ".join(str(part) for part in (error.filename, error.strerror) if part) or error)
     except KeyboardInterrupt:
         return _fail("interrupted", 128 + signal.SIGINT)
     except Exception as error:

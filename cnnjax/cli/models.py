@@ -33,14 +33,14 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     rows = [_cells(name, units=not args.format) for name in names]
     if args.format:
         for line in tables.FORMATS[args.format](tables.Table(HEADINGS, rows, NAMES)):
-            console.print(line, soft_wrap=True)
+            console.print_line(line)
         return 0
     title = f"Networks: {len(names)}"
     if console.width < MIN_WIDTH:  # room for the numbers only
         numbers = tables.Table(HEADINGS[:4], [row[:4] for row in rows], NAMES)
         where = f"papers and published results: in a terminal of {MIN_WIDTH} columns, or with --csv"
         for line in (title, "", *tables.as_text(numbers, console.width), "", where):
-            console.print(line, soft_wrap=True)
+            console.print_line(line)
         return 0
     table = Table(title=title, title_justify="left")
     for heading in HEADINGS:

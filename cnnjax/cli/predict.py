@@ -99,6 +99,6 @@ def _print_prediction(
         top = [{"class": classes[i], "index": i, "probability": probability} for i, probability in prediction.top]
         print(json.dumps({"path": path, "top": top}))
     else:
-        console.print(path, style="bold", soft_wrap=True)
+        console.print_line(path, style="bold")
         for i, probability in prediction.top:
-            console.print(f"  {probability:8.2%}  {classes[i]}", soft_wrap=True)
+            console.print_line(f"  {probability:8.2%}  {classes[i]}")

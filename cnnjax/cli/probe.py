@@ -47,7 +47,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     from cnnjax.evaluation.recipe import with_views
 
     is_leader = jax.process_index() == 0
-    log = console.print if is_leader else lambda line: None
+    log = console.print_line if is_leader else lambda line: None
     network = pretrained.load(source, shared.file_options(args), log)
     views = with_views(network.config, batch_size=args.batch_size, preprocess=args.preprocess)
     network = network.replace(config=views)
@@ -84,4 +84,4 @@ def _print_results(console: "Console", results: list[dict[str, Any]]) -> None:
         table.add_row(name, *(row.format(result[metric]) for metric, row in METRICS.items()))
     console.print(table)
     for result in results:
-        console.print(f"more in {result['folder']}", soft_wrap=True)
+        console.print_line(f"more in {result['folder']}")

@@ -28,10 +28,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     console = shared.make_console()
     from cnnjax.hub.pull import next_steps, pull
 
-    def log(line: str) -> None:
-        console.print(line, soft_wrap=True)
-
-    folder = pull(source, args.to, log)
+    folder = pull(source, args.to, console.print_line)
     for line in next_steps(folder):
-        log(line)
+        console.print_line(line)
     return 0

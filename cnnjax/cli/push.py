@@ -50,6 +50,6 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         license_id=args.license,
         card=pathlib.Path(args.card) if args.card else None,
         dry_run=args.dry_run,
-        log=lambda line: console.print(line, soft_wrap=True),
+        log=console.print_line,
     )
     return 0

@@ -34,9 +34,6 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     console = shared.setup_jax()
     from cnnjax.pages.report import report
 
-    def log(line: str) -> None:
-        console.print(line, soft_wrap=True)
-
-    path = report(args.sources, args.to, data_dir=args.data_dir, evaluate=not args.no_evaluate, log=log)
-    log(f"the page is {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    path = report(args.sources, args.to, data_dir=args.data_dir, evaluate=not args.no_evaluate, log=console.print_line)
+    console.print_line(f"the page is {path} ({path.stat().st_size / 1e6:.1f} MB)")
     return 0

@@ -1,7 +1,6 @@
 """`cnnjax reproduce`: retrains weights of the catalog from scratch, and says whether the result is the same."""
 
 import argparse
-import functools
 import pathlib
 
 from cnnjax.cli import shared
@@ -40,7 +39,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     from cnnjax.training.reproduce import reproduce
 
     folder = pathlib.Path(args.workdir or f"runs/reproduce-{args.name.partition(':')[2]}")
-    log = functools.partial(console.print, soft_wrap=True)
+    log = console.print_line
     try:
         result = reproduce(args.name, folder, data_dir=args.data_dir, console=console)
     except Interrupted as interruption:

@@ -80,7 +80,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     root = pathlib.Path(args.workdir or f"runs/studies/{file.stem}")
     path = pathlib.Path(args.report or file.parent / "reports") / f"{file.stem}-{args.budget}"
 
-    log = functools.partial(console.print, soft_wrap=True)
+    log = console.print_line
     command = shared.command_line("study", args.file, f"--budget={args.budget}")
     runs_of = functools.partial(conduct.all_runs, root, study, args.data_dir)
     before = {} if study.claims else results_table.kept(path.with_name(f"{path.name}.csv"), study)
@@ -177,7 +177,7 @@ def _list(pattern: str, form: str) -> int:
         raise unknown("claim", pattern, {name for names in words for name in names})
     if form:
         for line in listing.as_csv(entries) if form == "csv" else listing.as_markdown(entries):
-            console.print(line, soft_wrap=True)
+            console.print_line(line)
         return 0
     view = Table("chapter", *listing.HEADINGS, title=listing.count_verdicts(entries), title_justify="left")
     for chapter, group in listing.by_chapter(entries).items():
@@ -207,7 +207,7 @@ def _check_facts(args: argparse.Namespace, file: pathlib.Path, facts: "Sequence[
     for row in shown.rows:
         view.add_row(*row)
     console.print(view)
-    console.print(f"the report is {path}.md, with {path.name}.json", soft_wrap=True)
+    console.print_line(f"the report is {path}.md, with {path.name}.json")
     return 0
 
 
@@ -233,7 +233,7 @@ def _conduct(
                 live.update(Group(*map(shared.describe_run, active), progress), refresh=True)
 
         return conduct.conduct(runs, start, workers=workers, stall_timeout=stall_timeout,
-                               log=lambda line: console.print(line, soft_wrap=True), show=show)  # fmt: skip
+                               log=console.print_line, show=show)  # fmt: skip
 
 
 def _record(name: str, budget: str, plan: "Plan", runs: "sequence.Runs") -> "StudyReport":

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     else:
         lines = _several(args.models, results, args.format, console.width)
     for line in lines:
-        console.print(line, soft_wrap=True)
+        console.print_line(line)
     if args.draw:
         from cnnjax import style
         from cnnjax.summarize.drawing import drawing
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         figure = drawing(networks[0].model, results[0].input_shape, num_classes).figure()
         style.save(figure, drawn.with_suffix(""), [drawn.suffix])
         if not args.format:
-            console.print(f"the drawing is {drawn}", soft_wrap=True)
+            console.print_line(f"the drawing is {drawn}")
     return 0
 
 

@@ -15,7 +15,6 @@ from cnnjax.errors import InputError, nearest, visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
 
     from cnnjax.console import Console
     from cnnjax.runs.supervise import Run
@@ -31,8 +30,8 @@ def add_flags(parser: shared.Parser) -> None:
     """Adds the arguments and flags of `cnnjax sweep` to its parser."""
     parser.usage = (
         "cnnjax sweep NAME[:arg] [--space.FIELD=VALUES ...] [--config.FIELD=VALUE ...] [--trials=N] ...\n"
-        "       cnnjax sweep show --workdir=DIR    the leaderboard\n"
-        "       cnnjax sweep best --workdir=DIR    the command that trains the winner"
+        "       cnnjax sweep show DIR    the leaderboard\n"
+        "       cnnjax sweep best DIR    the command that trains the winner"
     )
     parser.epilog = (
         "VALUES: a list, [16, 32], or a range: log(1e-3, 1), uniform(0, 0.5), integer(1, 8). FIELD may be an argument "
@@ -63,12 +62,14 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     if action not in ACTIONS:
         hint = nearest(action, ["show", "best"])
         misspelled = hint.startswith("did you mean") and not config_files.is_config(action)
+        if (pathlib.Path(action) / "sweep.json").exists():
+            raise shared.UsageError(f"{action} is a sweep, not a config: resume it with --workdir={action}")
         if args.config is not None or misspelled:
             raise InputError(f"cnnjax sweep {action!r}: {hint}; or the name of a config, or --config=FILE, to run one")
         args.config, action = action, "run"  # a wrong name is an error below
     values = {name: getattr(args, name) for name in SETTINGS if getattr(args, name) is not None}
     if action != "run":
-        _check_show(args, rest, action)
+        _take_folder(args, rest, action)
     elif args.config:
         values = _read_settings(args.config, rest, values, args.flag_names)
     elif not (args.workdir and (pathlib.Path(args.workdir) / "sweep.json").exists()):
@@ -107,17 +108,18 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-def _check_show(args: argparse.Namespace, rest: list[str], action: str) -> None:
-    """Raises InputError if --workdir is missing, or if --config or overrides (`rest`) are given.
+def _take_folder(args: argparse.Namespace, rest: list[str], action: str) -> None:
+    """Moves the sweep's folder from `rest`, the words that the parser does not know, to --workdir.
 
-    `action` is 'show' or 'best'; these take --workdir alone.
+    Raises UsageError if there is none, and for any other word or --config: `action`, 'show' or 'best', takes the folder
+    alone.
     """
-    if rest:
-        raise InputError(f"unexpected argument {rest[0]!r}; cnnjax sweep {action} takes --workdir=DIR alone")
+    if rest and not args.workdir and not rest[0].startswith("-"):
+        args.workdir = rest.pop(0)
+    if others := [*rest, *([f"--config={args.config}"] if args.config else [])]:
+        raise shared.UsageError(f"unexpected argument {others[0]!r}: sweep {action} takes a sweep's folder alone")
     if not args.workdir:
-        raise shared.UsageError("--workdir=DIR is missing: the sweep's folder")
-    if args.config:
-        raise InputError(f"cnnjax sweep {action} takes --workdir=DIR alone, not --config={args.config}")
+        raise shared.UsageError(f"the sweep's folder is missing, as in cnnjax sweep {action} DIR")
 
 
 def _run(args: argparse.Namespace, folder: pathlib.Path, settings: "Settings") -> int:
@@ -134,22 +136,22 @@ def _run(args: argparse.Namespace, folder: pathlib.Path, settings: "Settings") -
     count = f"{settings.trials} trials"
     if combinations:
         count = f"{min(settings.trials, combinations)} of {combinations} combinations"
-    console.print(f"{count} of {', '.join(settings.space)}, {args.workers} in parallel, in {folder}", soft_wrap=True)
+    console.print_line(f"{count} of {', '.join(settings.space)}, {args.workers} in parallel, in {folder}")
     try:
         sweep = _search(console, folder, settings, start, args.workers, 60 * args.stall_timeout)
     except Interrupted as interrupted:
         command = register.command_line("sweep", f"--workdir={folder}", *shared.executor_flags(args))
-        console.print(f"{interrupted}; to resume:\n  {command}", soft_wrap=True)
+        console.print_line(f"{interrupted}; to resume:\n  {command}")
         return 128 + interrupted.signal
     written, rows = report.write(sweep), report.rows(sweep)
     _show(console, rows, settings)
     if all(row["state"] == "failed" for row in rows):
         raise InputError(_all_failed(folder, rows))
-    console.print(f"wrote {', '.join(written)} to {folder}", soft_wrap=True)
-    command = register.command_line("sweep", "best", f"--workdir={folder}")
-    console.print(f"to train the winner: {command}", soft_wrap=True)
+    console.print_line(f"wrote {', '.join(written)} to {folder}")
+    command = register.command_line("sweep", "best", str(folder))
+    console.print_line(f"to train the winner: {command}")
     if not settings.storage:
-        console.print(f"to browse the trials: optuna-dashboard {folder / record.JOURNAL}", soft_wrap=True)
+        console.print_line(f"to browse the trials: optuna-dashboard {folder / record.JOURNAL}")
     return 0
 
 
@@ -167,9 +169,9 @@ def _show(console: "Console", rows: list[dict[str, Any]], settings: "Settings") 
     """Prints the leaderboard and, for a sweep over folds, the best settings by their mean over the folds."""
     from cnnjax.sweep import report
 
-    console.print(_leaderboard(rows, settings))
+    console.print_line(_leaderboard(rows, settings, console.width))
     for row in report.over_folds(rows, settings)[:MAX_ROWS]:
-        console.print(_cross_validated(row, settings), soft_wrap=True)
+        console.print_line(_cross_validated(row, settings))
 
 
 def _read_settings(location: str, rest: list[str], flags: dict[str, Any], flag_names: list[str]) -> dict[str, Any]:
@@ -191,10 +193,9 @@ def _read_settings(location: str, rest: list[str], flags: dict[str, Any], flag_n
             raise InputError(f"{word!r}: config has no field {name!r}; {nearest(field, FIELDS)}")
         space[name] = values
     if "fold" in space and config.val_split and not any(word.startswith("--config.val_split=") for word in overrides):
-        shared.make_console().print(
+        shared.make_console().print_line(
             f"cross-validation: each fold is cut from {config.train_split!r}, and config.val_split = "
             f"{config.val_split!r} is not used",
-            soft_wrap=True,
         )
         config.val_split = ""
     return {"config": dataclasses.asdict(config), "source": location, "space": space, **flags}
@@ -217,9 +218,6 @@ def _search(
 
     from cnnjax.sweep import report, search
 
-    def log(line: str) -> None:
-        console.print(line, soft_wrap=True)
-
     printed: set[int] = set()
     with Live(console=console, auto_refresh=False, transient=True) as live:
         state: dict[str, Any] = {"next": 0.0}
@@ -232,11 +230,13 @@ def _search(
             for row in sorted(rows, key=lambda row: row["trial"]):
                 if row["state"] in ("complete", "pruned", "failed") and row["trial"] not in printed:
                     printed.add(row["trial"])
-                    log(_line(row, settings))
+                    console.print_line(_line(row, settings))
             if console.is_terminal:
-                live.update(_progress(rows, active, settings), refresh=True)
+                live.update(_progress(rows, active, settings, console.width), refresh=True)
 
-        sweep = search.sweep(folder, settings, start, workers=workers, stall_timeout=stall_timeout, show=show, log=log)
+        sweep = search.sweep(
+            folder, settings, start, workers=workers, stall_timeout=stall_timeout, show=show, log=console.print_line
+        )
         show(sweep, [])
     return sweep
 
@@ -275,34 +275,31 @@ def _short(value: Any) -> str:
 
 
 def _cells(row: dict[str, Any], settings: "Settings") -> list[str]:
-    """Returns the cells of a row for `_table`: trial, state, metric, settings, evaluations and seconds."""
+    """Returns the cells of a row for the leaderboard: trial, state, metric, settings, evaluations and time."""
+    from cnnjax.runs.duration import format_duration
+
     metric = "" if row[settings.metric] is None else _with_spread(row, settings)
     params = [_short(row[name]) for name in settings.space]
-    return [str(row["trial"]), row["state"], metric, *params, str(row["evaluations"]), _short(row["seconds"] or "")]
+    time_taken = format_duration(row["seconds"]) if row["seconds"] else ""
+    return [str(row["trial"]), row["state"], metric, *params, str(row["evaluations"]), time_taken]
 
 
-def _table(title: str, settings: "Settings") -> "Table":
-    """Returns an empty table with the columns of the leaderboard."""
-    from rich.table import Table
+def _leaderboard(rows: list[dict[str, Any]], settings: "Settings", width: int) -> str:
+    """Returns a table of the best trials, the first MAX_ROWS of `rows`, in `width` characters.
 
-    table = Table(title=title, title_justify="left")
-    for name in ("trial", "state", settings.metric, *settings.space, "evaluations", "seconds"):
-        table.add_column(name, justify="left" if name == "state" else "right")
-    return table
+    Its title counts all trials by state.
+    """
+    from cnnjax import tables
 
-
-def _leaderboard(rows: list[dict[str, Any]], settings: "Settings") -> "Table":
-    """Returns a table of the best trials, the first MAX_ROWS of `rows`. Its title counts all trials by state."""
     counts = collections.Counter(row["state"] for row in rows)
     title = f"{len(rows)} trials: " + ", ".join(f"{count} {state}" for state, count in counts.items())
-    table = _table(title, settings)
-    for row in rows[:MAX_ROWS]:
-        table.add_row(*_cells(row, settings))
-    return table
+    headings = ("trial", "state", settings.metric, *settings.space, "evaluations", "time")
+    table = tables.Table(headings, [_cells(row, settings) for row in rows[:MAX_ROWS]], frozenset(("state",)))
+    return "\n".join([title, "", *tables.as_text(table, width)])
 
 
-def _progress(rows: list[dict[str, Any]], active: "list[Run]", settings: "Settings") -> "RenderableType":
+def _progress(rows: list[dict[str, Any]], active: "list[Run]", settings: "Settings", width: int) -> "RenderableType":
     """Returns the leaderboard so far and, below it, a line for each run in progress with its last metrics."""
     from rich.console import Group
 
-    return Group(_leaderboard(rows, settings), *map(shared.describe_run, active))
+    return Group(_leaderboard(rows, settings, width), *map(shared.describe_run, active))

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import functools
 import os
 import pathlib
 from collections.abc import Callable, Iterator
@@ -109,7 +108,7 @@ def _train(args: argparse.Namespace, config: "Config", folder: pathlib.Path, con
                 _write_page(folder, args.data_dir, console, quick=True)
             flags = ["--report"] * args.report + ([f"--track={args.track}"] if args.track else [])
             resume = register.command_line("train", f"--workdir={folder}", *flags, data_dir=args.data_dir)
-            console.print(f"{interruption}. To resume:\n  {resume}", soft_wrap=True)
+            console.print_line(f"{interruption}. To resume:\n  {resume}")
         return 128 + interruption.signal
     if jax.process_index() == 0:
         if args.report:
@@ -123,7 +122,7 @@ def _receiver(
     args: argparse.Namespace, folder: pathlib.Path, config: "Config", console: "Console"
 ) -> "Iterator[Callable[[Metrics], None]]":
     """Context manager that gives a function to pass each line of metrics on to --report and --track."""
-    log = functools.partial(console.print, soft_wrap=True)
+    log = console.print_line
     receivers: list[Callable[[Metrics], None]] = []
     with contextlib.ExitStack() as stack:
         if args.report:
@@ -150,7 +149,7 @@ def _write_page(folder: pathlib.Path, data_dir: str, console: "Console", quick: 
     """
     from cnnjax.pages import run as pages
 
-    log = functools.partial(console.print, soft_wrap=True)
+    log = console.print_line
     if quick:
         pages.write_quick(folder, log)
     else:
@@ -166,13 +165,13 @@ def _print_result(console: "Console", result: dict[str, Any], folder: pathlib.Pa
     from rich.table import Table
 
     from cnnjax.metrics import METRICS
+    from cnnjax.runs.duration import format_duration
 
-    minutes, seconds = divmod(result["seconds"], 60)
     rows = {}
     if "split" in result:
         rows = {"split": result["split"]}
         rows |= {row.heading: row.format(result[name]) for name, row in METRICS.items()}
-    rows |= {"time": f"{minutes:.0f} min {seconds:.0f} s", "folder": str(folder)}
+    rows |= {"training time": format_duration(result["seconds"]), "folder": str(folder)}
     rows |= {"evaluate": register.command_line("evaluate", str(folder), data_dir=data_dir)}
     table = Table(show_header=False)
     table.add_column(style="bold")

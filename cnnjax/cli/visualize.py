@@ -82,7 +82,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     from cnnjax.visualize import files, frames, kinds
 
     is_leader = jax.process_index() == 0
-    log: Log = (lambda line: console.print(line, soft_wrap=True)) if is_leader else lambda line: None
+    log: Log = console.print_line if is_leader else lambda line: None
     bound, folder = kinds.bind(args.what), pathlib.Path(args.to)
     _check_flags(args, [*bound])
     steps = frames.parse_steps(args.steps, pathlib.Path(args.workdir)) if args.steps else []

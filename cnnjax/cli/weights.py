@@ -7,6 +7,10 @@ from cnnjax.cli import shared
 from cnnjax.config import FIELDS
 from cnnjax.errors import matching, unknown
 
+HEADINGS = ("name", "top-1", "top-5", "parameters", "on disk", "license", "network")
+NAMES = frozenset(("name", "on disk", "license", "network"))  # the columns of text
+MIN_WIDTH = 140  # columns of a terminal that shows all of them
+
 if TYPE_CHECKING:
     from cnnjax.pretrained.cards import Card
     from cnnjax.pretrained.catalog import PublishedWeights
@@ -18,6 +22,7 @@ def add_flags(parser: shared.Parser) -> None:
         "name", nargs="?", default="", metavar="NAME|PATTERN",
         help="a full name, to print the details of these weights; or a part or pattern of names, as in 'keras:*'",
     )  # fmt: skip
+    shared.add_format_flags(parser)
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
@@ -28,6 +33,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     console = shared.make_console()
     from rich.table import Table
 
+    from cnnjax import tables
     from cnnjax.pretrained import catalog
 
     rows = catalog.rows()
@@ -35,22 +41,42 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         table = Table(title=args.name, title_justify="left", show_header=False)
         for name, value in _details(rows[args.name]).items():
             table.add_row(name, value)
-        console.print(table, soft_wrap=True)
+        table.columns[1].overflow = "fold"  # digests, paths and commands stay complete, to be copied
+        console.print(table)
         return 0
     names = matching(args.name, rows)
     if not names:
         raise unknown("weights", args.name, rows)
-    table = Table(title=f"Published weights: {len(names)}", title_justify="left")
-    for heading in ("name", "network", "top-1", "top-5", "parameters", "on disk", "license"):
-        table.add_column(heading, justify="right" if heading in ("top-1", "top-5", "parameters") else "left")
-    table.columns[0].no_wrap = table.columns[-1].no_wrap = True
-    table.columns[1].overflow = "fold"  # a call string has to stay complete, to be copied
-    for row in (rows[name] for name in names):
-        downloaded = "with cnnjax" if not row.url else "yes" if row.path.is_file() else ""
-        accuracies = _percent(row.top1), _percent(row.top5)
-        table.add_row(row.name, row.model, *accuracies, f"{row.params:,}", downloaded, row.license)
+    cells = [_cells(rows[name], units=not args.format) for name in names]
+    if args.format:
+        for line in tables.FORMATS[args.format](tables.Table(HEADINGS, cells, NAMES)):
+            console.print_line(line)
+        return 0
+    title = f"Published weights: {len(names)}"
+    if console.width < MIN_WIDTH:  # room for the numbers only
+        numbers = tables.Table(HEADINGS[:4], [row[:4] for row in cells], NAMES)
+        where = f"networks and licenses: `{shared.command_line('weights', 'NAME')}`, or in {MIN_WIDTH} columns"
+        for line in (title, "", *tables.as_text(numbers, console.width), "", where):
+            console.print_line(line)
+        return 0
+    table = Table(title=title, title_justify="left")
+    for heading in HEADINGS:
+        align = "left" if heading in NAMES else "right"
+        table.add_column(heading, justify=align, no_wrap=heading != HEADINGS[-1], overflow="fold")
+    for row in cells:
+        table.add_row(*row)
     console.print(table)
     return 0
+
+
+def _cells(row: "PublishedWeights", units: bool) -> list[str]:
+    """Returns the row of an entry, in the order of HEADINGS. Without `units`, numbers are plain and '' is unknown."""
+    downloaded = "with cnnjax" if not row.url else "yes" if row.path.is_file() else ""
+    if units:
+        numbers = [_percent(row.top1), _percent(row.top5), f"{row.params:,}"]
+    else:
+        numbers = ["" if value is None else str(value) for value in (row.top1, row.top5, row.params)]
+    return [row.name, *numbers, downloaded, row.license, row.model]
 
 
 def _details(row: "PublishedWeights") -> dict[str, str]:
@@ -83,11 +109,13 @@ def _card_details(card: "Card") -> dict[str, str]:
         for protocol in card.protocols
         if (correct := card.correct(protocol))
     }
+    from cnnjax.runs.duration import format_duration
+
     low, high = card.interval()
     settings = (name for name, field in FIELDS.items() if getattr(card.config, name) != field.default)
     return details | {
         "one more run": f"{low:,} to {high:,} images, with 95 % probability",
-        "trained": f"{card.date}, {card.minutes:g} min",
+        "trained": f"{card.date}, {format_duration(60 * card.minutes)}",
         "on": ", ".join(f"{name} {version}" for name, version in card.stack.items()),
         "settings": "; ".join(f"{name}={getattr(card.config, name)!r}" for name in settings),
     }

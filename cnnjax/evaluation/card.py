@@ -55,7 +55,6 @@ def make_card(
         for score in _scores(folder, network, examples, log)
     ]
     versions = workdir.read_json(folders[0] / "versions.json")
-    seconds = sum(results[0].get("loop_seconds", {}).values())
     return Card(
         about=" ".join(about.split()),
         license=license,
@@ -68,7 +67,7 @@ def make_card(
         images=len(examples),
         scores=tuple(scores),
         stack={name: str(versions[name]) for name in (*STACK, "python", "cnnjax") if name in versions},
-        minutes=round((seconds or results[0]["seconds"]) / 60, 1),
+        minutes=round(results[0]["seconds"] / 60, 1),
         date=f"{datetime.date.fromtimestamp((folders[0] / 'result.json').stat().st_mtime)}",
     )
 

@@ -20,6 +20,7 @@ from cnnjax.evaluation.image_scores import ImageScores
 from cnnjax.evaluation.significance import PairedTest, accuracy_interval, corrected, paired_test
 from cnnjax.pretrained import LoadedNetwork
 from cnnjax.runs import checkpoint, history, workdir
+from cnnjax.runs.duration import training_seconds
 
 MAX_RUNS = len(string.ascii_uppercase)  # each has a letter
 VERSIONS = ("cnnjax", "python", *workdir.PACKAGES, "devices", "processes")  # of versions.json
@@ -95,13 +96,8 @@ class ComparedRun:
 
     @property
     def training_seconds(self) -> float | None:
-        """Returns the time of all training steps, across restarts, without evaluations; None without metrics."""
-        seconds, done = 0.0, 0
-        for line in self.lines:
-            if speed := line.get("train/images_per_second"):
-                seconds += (line["step"] - done) * self.config.batch_size / speed
-                done = line["step"]
-        return seconds or None
+        """Returns the duration of the training, as `runs.duration` defines it; None without metrics."""
+        return training_seconds(self.lines, self.config.batch_size) or None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Any
 from cnnjax import tables
 from cnnjax.evaluation.comparison import ComparedRun, Pair, RunComparison
 from cnnjax.evaluation.significance import LEVEL, PairedTest
+from cnnjax.runs.duration import format_duration
 
 CAVEAT = (
     "These tests compare trained networks, not recipes: another seed gives another network. `cnnjax study` trains each "
@@ -66,18 +67,10 @@ def _result_row(run: ComparedRun) -> list[str]:
         test and test.nll is not None and f"{test.nll:.4f}",
         f"{run.params:,}",
         f"{run.macs:,}",
-        run.training_seconds and duration(run.training_seconds),
+        run.training_seconds and format_duration(run.training_seconds),
         run.images_per_second and f"{run.images_per_second:,.0f}",
     ]
     return [run.letter, *(cell or "-" for cell in cells)]
-
-
-def duration(seconds: float) -> str:
-    """Formats a time: '7.2 s', '12 min 5 s' or '3 h 20 min'."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def tested_on(comparison: RunComparison) -> str:

@@ -7,10 +7,6 @@ from cnnjax.metrics import METRICS
 from cnnjax.pages.charts import Chart, Format, Line
 
 SPLITS = {"train": "training", "val": "validation"}
-NOTE = (
-    "Training values are means over the steps since the last one, on augmented images and while the weights change; "
-    "validation values are those of the network at that time."
-)
 SPEED = {"lr": ("Learning rate", "learning rate"), "images_per_second": ("Speed", "images per second")}
 
 

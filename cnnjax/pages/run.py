@@ -13,7 +13,6 @@ from cnnjax import config as configs
 from cnnjax.config import Config
 from cnnjax.errors import InputError
 from cnnjax.evaluation.comparison import find_evaluation
-from cnnjax.evaluation.comparison_tables import duration
 from cnnjax.evaluation.evaluate import evaluate as evaluate_run
 from cnnjax.metrics import METRICS
 from cnnjax.pages import curves, data, evaluations, network, page, provenance
@@ -23,8 +22,9 @@ from cnnjax.pages.evaluations import Mistakes, Result
 from cnnjax.pages.network import NetworkSection
 from cnnjax.register import command_line
 from cnnjax.runs import checkpoint, history, workdir
+from cnnjax.runs.duration import format_duration, training_seconds
 from cnnjax.tables import Table
-from cnnjax.training.progress import LABELS
+from cnnjax.training.progress import describe_shares
 
 FILE = "report.html"  # in the run's folder
 RELOAD_SECONDS = 30  # of a page while its run trains
@@ -52,7 +52,7 @@ class RunPage:
       reload_seconds: the browser loads the page again after so many seconds; 0 for a run that does not train.
       result: the result on the test split; None before there is one.
       charts: curves of the training.
-      time: how the time was spent; '' if unknown.
+      time: how long the training took, and how the time was spent; '' if unknown.
       mistakes: what the network gets wrong; None without an evaluation.
       data: the data; None if they cannot be read.
       network: the network; None if it cannot be built here.
@@ -197,7 +197,7 @@ def read_run(
         reload_seconds=RELOAD_SECONDS if is_training else 0,
         result=evaluations.result_of(main, found, config.protocol) if main else None,
         charts=curves.charts(lines),
-        time=_time(end),
+        time=_time(config, lines, end),
         mistakes=evaluations.mistakes_of(main, opened) if main and pictures else None,
         data=data.describe(config, info, opened, pictures),
         network=network.describe(folder, config, info, pictures, image, log),
@@ -246,15 +246,13 @@ def _total_steps(config: Config, line: Mapping[str, Any]) -> int:
     return configs.to_steps(config.duration, epoch=images / config.batch_size)
 
 
-def _time(end: Mapping[str, Any] | None) -> str:
-    """Returns how the time of the training was spent; '' if unknown."""
-    seconds: Mapping[str, float] = end.get("loop_seconds", {}) if end else {}
-    if not (total := sum(seconds.values())):
+def _time(config: Config, lines: Sequence[Mapping[str, Any]], end: Mapping[str, Any] | None) -> str:
+    """Returns how long the training took and how the time was spent, as far as it is known; '' if it is not."""
+    if not (trained := training_seconds(lines, config.batch_size)):
         return ""
-    longest = sorted(seconds, key=lambda name: -seconds[name])
-    shares = {LABELS.get(name, name): seconds[name] / total for name in longest}
-    parts = ", ".join(f"{share:.0%} {name}" for name, share in shares.items() if share >= 0.005)
-    return f"Time since the start, or since the last resume: {duration(total)} ({parts})."
+    text = f"Training time: {format_duration(trained)}, without evaluations and checkpoints."
+    seconds: Mapping[str, float] = end.get("loop_seconds", {}) if end else {}
+    return f"{text} Since the start, or the last resume: {describe_shares(seconds)}." if seconds else text
 
 
 def _no_result(folder: pathlib.Path, data_dir: str, end: Mapping[str, Any] | None, is_training: bool) -> Gap:

@@ -17,6 +17,7 @@ from cnnjax.pages.page import Bar
 from cnnjax.pages.parallel import Axis, ParallelLines
 from cnnjax.register import command_line
 from cnnjax.runs import workdir
+from cnnjax.runs.duration import format_duration
 from cnnjax.sweep import figures, record
 from cnnjax.sweep import report as leaderboard
 from cnnjax.sweep.record import Sweep
@@ -128,13 +129,13 @@ def sweep_page(sweep: Sweep, path: pathlib.Path) -> SweepPage:
 
 def _commands(sweep: Sweep, best: dict[str, Any] | None, has_winner: bool) -> Iterator[tuple[str, str]]:
     """Yields the purpose of each command and its line. `best` is the row of the best complete trial."""
-    folder = f"--workdir={sweep.folder}"  # where sweep.json has the folder of data sets
+    folder = str(sweep.folder)  # its sweep.json has the folder of data sets
     if best:
         page_of_best = command_line("report", best["folder"], data_dir=sweep.settings.data_dir)
         yield "Write the page of the best run", page_of_best
     if has_winner:
         yield "Print the command that trains the winner", command_line("sweep", "best", folder)
-    yield "Resume the search", command_line("sweep", folder)
+    yield "Resume the search", command_line("sweep", f"--workdir={folder}")
 
 
 def _run_page(folder: pathlib.Path, to: pathlib.Path) -> str:
@@ -153,13 +154,14 @@ def _shown(value: Any) -> str:
 def _leaderboard(rows: list[dict[str, Any]], settings: Settings) -> tables.Table:
     """Builds the table of all trials, the best first."""
     metric = METRICS[settings.metric]
-    headings = ["trial", "state", metric.heading, *settings.space, "evaluations", "seconds"]
+    headings = ["trial", "state", metric.heading, *settings.space, "evaluations", "time"]
     cells = []
     for row in rows:
         spread = f" ± {metric.format(row['sd'])}" if row.get("sd") is not None else ""
         value = metric.format(row[settings.metric]) + spread
+        time = format_duration(row["seconds"]) if row["seconds"] else "-"
         shown = (row["state"], value, *(_shown(row[name]) for name in settings.space))
-        cells.append([str(row["trial"]), *shown, str(row["evaluations"]), _shown(row["seconds"])])
+        cells.append([str(row["trial"]), *shown, str(row["evaluations"]), time])
     return tables.Table(headings, cells, frozenset(("trial", "state")))
 
 

@@ -79,7 +79,7 @@ def _find_file(path: pathlib.Path) -> tuple[pathlib.Path, str]:
     file = pathlib.Path(whole or path)
     if not os.path.exists(file) and ("/" in str(file) or any(file.suffix in row.suffixes for row in READERS.values())):
         raise InputError(missing(file))
-    names = "" if "/" in str(path) else f"; {nearest(str(path), catalog.rows())}"
+    names = "" if "/" in str(path) else f"; {nearest(str(path), catalog.rows(), kind='weights')}"
     raise InputError(f"{path} is neither a run's folder, a weight file nor a name of `cnnjax weights`{names}")
 
 

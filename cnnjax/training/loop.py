@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -21,6 +20,7 @@ from cnnjax.errors import InputError
 from cnnjax.ops.convolution import implementation_name
 from cnnjax.optim import freezing
 from cnnjax.runs import checkpoint, history, workdir
+from cnnjax.runs.duration import training_seconds
 from cnnjax.runs.signals import AGREE_EVERY, Interrupted, Signals
 from cnnjax.state import TrainState
 from cnnjax.training.extend import check_duration
@@ -40,8 +40,8 @@ class TrainResult:
 
     Attributes:
       state: the final state.
-      metrics: the contents of result.json: metrics of the test split (if there is one), 'step', 'folder', 'seconds',
-        ...
+      metrics: the contents of result.json: metrics of the test split (if there is one), 'step', 'folder' and, on the
+        first process, 'seconds' of training (`cnnjax.runs.duration`), ...
       history: {'train', 'val' or 'test': {'step', 'epoch', 'loss', ...: values}}, read from metrics.jsonl; {} on all
         processes but the first.
     """
@@ -88,7 +88,7 @@ def train(
     if not isinstance(config, Config):
         remedy = f"; load it with cnnjax.load_config({config!r})" if isinstance(config, str) else ""
         raise InputError(f"config = {config!r}: expected a cnnjax.Config{remedy}")
-    begun, folder = time.monotonic(), pathlib.Path(folder)
+    folder = pathlib.Path(folder)
     leader = jax.process_index() == 0
     console = (console or Console()) if leader else Console(quiet=True)
     log = functools.partial(console.print, soft_wrap=True)
@@ -102,7 +102,7 @@ def train(
             register.keep_copies(folder)
             workdir.write_versions(folder, data_dir)
         workdir.check_shared(folder)
-        state, result = _train(setup, folder, console, log, begun, on_metrics)
+        state, result = _train(setup, folder, console, log, on_metrics)
     return TrainResult(state, result, read_history(folder) if leader else {})
 
 
@@ -111,14 +111,12 @@ def _train(
     folder: pathlib.Path,
     console: Console,
     log: Log,
-    begun: float,
     on_metrics: Callable[[history.Metrics], None] | None,
 ) -> tuple[TrainState, dict[str, Any]]:
     """Restores or initializes the state, trains to the last step, scores the test split and writes result.json.
 
-    The caller must have claimed `folder`. The seconds in the result are counted from `begun`, a time.monotonic().
-    `on_metrics` is that of `train`.
-    Returns the final state and the contents of result.json. Raises FloatingPointError and Interrupted as `train` does.
+    The caller must have claimed `folder`. `on_metrics` is that of `train`. Returns the final state and the contents of
+    result.json. Raises FloatingPointError and Interrupted as `train` does.
     """
     recipe, leader = setup.recipe, jax.process_index() == 0
     state = restore_or_init(setup, folder, log, set_aside=leader)
@@ -145,7 +143,9 @@ def _train(
             result["stopped"] = stopped
         if "test" in setup.scorers:
             result |= {"split": recipe.config.test_split, **_score_test(setup, state, file, reporter)}
-        result["seconds"] = round(time.monotonic() - begun, 1)
+        if leader:
+            lines = (line.values for line in history.read(folder).lines)
+            result["seconds"] = round(training_seconds(lines, recipe.config.batch_size), 1)
         earlier = _earlier_result(folder)
         if start < int(state.step):
             log(reporter.laps.line())

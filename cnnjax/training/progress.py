@@ -1,6 +1,7 @@
 """Progress of a training: a live bar on a terminal, plain lines elsewhere, and the use of time at the end."""
 
 import time
+from collections.abc import Mapping
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -71,6 +72,13 @@ class Bar:
         self.console.print(line, soft_wrap=True)
 
 
+def describe_shares(seconds: Mapping[str, float]) -> str:
+    """Returns the share of each lap in the total, the largest first: '62% input, 38% saving'; leaves 0% out."""
+    total, longest = sum(seconds.values()), sorted(seconds, key=lambda name: -seconds[name])
+    shares = ((name, seconds[name] / total) for name in longest)
+    return ", ".join(f"{share:.0%} {LABELS.get(name, name)}" for name, share in shares if share >= 0.005)
+
+
 class Laps:
     """A stopwatch that sums the seconds spent on each kind of work in a loop."""
 
@@ -85,7 +93,5 @@ class Laps:
         self._last = now
 
     def line(self) -> str:
-        """Returns the fractions of time, largest first: 'time: 62% input, 30% training steps, 8% saving, of 9.0 s'."""
-        total, longest = sum(self.seconds.values()), sorted(self.seconds, key=lambda name: -self.seconds[name])
-        fractions = ", ".join(f"{self.seconds[name] / total:.0%} {LABELS.get(name, name)}" for name in longest)
-        return f"time: {fractions}, of {total:.1f} s"
+        """Returns how the time was spent, as in 'time: 62% input, 30% training steps, 8% saving'."""
+        return f"time: {describe_shares(self.seconds)}"

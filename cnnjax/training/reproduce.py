@@ -16,6 +16,7 @@ from cnnjax.evaluation.card import count_correct
 from cnnjax.pretrained import catalog
 from cnnjax.pretrained.cards import STACK, Card
 from cnnjax.runs import workdir
+from cnnjax.runs.duration import format_duration
 from cnnjax.state import path_name
 from cnnjax.training.loop import train
 
@@ -85,7 +86,8 @@ def reproduce(name: str, folder: pathlib.Path, *, data_dir: str = "", console: C
     examples = load(card.config.dataset, card.config.test_split, data_dir, log)
     if remark := changed_since(card.data, examples):
         log(f"{name}: {remark}")
-    log(f"{name}: training from scratch by its card, where it took {card.minutes:g} min on {card.stack['processor']}")
+    took = format_duration(60 * card.minutes)
+    log(f"{name}: training from scratch by its card, where it took {took} on {card.stack['processor']}")
     train(dataclasses.replace(card.config), folder, data_dir=data_dir, console=console)
     network = pretrained.load(folder)
     actual = _arrays(network, mesh)

@@ -18,6 +18,7 @@ import pytest
 from cnnjax import cli
 from cnnjax.cli import shared
 from cnnjax.models import MODELS
+from cnnjax.pretrained import catalog
 
 ROOT = pathlib.Path(__file__).parents[2]
 DIGITS = "--config=configs/digits_lenet5.py"
@@ -70,13 +71,39 @@ def test_the_list_of_networks_as_csv_has_plain_numbers(capsys: pytest.CaptureFix
     assert rows["lenet5"]["paper"].endswith("Proc. IEEE 1998")
 
 
-@pytest.mark.parametrize("command", ["configs digits_lenet5", "configs", "data list", "weights", "cache"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "configs digits_lenet5", "configs", "data list", "weights", "weights lenet", "weights cnnjax:lenet5.digits",
+        "cache",
+    ],
+)  # fmt: skip
 def test_lists_cut_nothing_at_80_columns(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     assert cli.main(command.split(" ")) == 0
     assert "…" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("columns", [80, 140])
+def test_the_list_of_weights_cuts_no_number(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert cli.main(["weights"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= columns
+    for row in catalog.rows().values():
+        (line,) = (line for line in lines if row.name in line.split())
+        assert f"{row.params:,}" in line
+        assert row.top1 is None or f"{row.top1:.2f} %" in line
+
+
+def test_the_list_of_weights_as_csv_has_plain_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["weights", "torchvision:resnet18", "--csv"]) == 0
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert (row["name"], row["top-1"], row["parameters"]) == ("torchvision:resnet18.v1", "69.758", "11689512")
 
 
 def test_columns_is_the_width_of_what_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:

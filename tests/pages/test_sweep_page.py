@@ -105,7 +105,8 @@ def test_the_commands_have_the_data_and_the_code_of_the_sweep(
     made = dataclasses.replace(made, settings=dataclasses.replace(made.settings, data_dir="/data"))
     report, best, resume = (line for _, line in sweep.sweep_page(made, tmp_path / "report.html").commands)
     assert report.endswith(" --data_dir=/data --import=/net.py")
-    assert all(line.endswith(f" --workdir={tmp_path} --import=/net.py") for line in (best, resume))
+    assert best.endswith(f" sweep best {tmp_path} --import=/net.py")
+    assert resume.endswith(f" sweep --workdir={tmp_path} --import=/net.py")
 
 
 def test_the_command_writes_the_page_of_a_sweeps_folder(

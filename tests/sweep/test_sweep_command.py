@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from cnnjax import cli, config_files, register
+from cnnjax.cli import sweep as sweep_command
 from cnnjax.runs import supervise
 from cnnjax.runs.executors import EXECUTORS
 from cnnjax.sweep import report
+from cnnjax.sweep.settings import Settings
 from tests.runs.fakes import FakeExecutor, fails, keeps_running, learns, write_metrics, write_result
 
 FILE = """
@@ -43,9 +45,13 @@ def file(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> str:
         (["--confg=mine.py", "--space.lr=[1]"], 1, "unknown flag '--confg=mine.py'; did you mean '--config'?"),
         (["--workdir=nowhere"], 2, "--config=FILE is missing, and nowhere is not a sweep's folder"),
         (["bets"], 1, "cnnjax sweep 'bets': did you mean 'best'?"),
-        (["best"], 2, "--workdir=DIR is missing"),
+        (["best"], 2, "the sweep's folder is missing, as in cnnjax sweep best DIR"),
         (["best", "--workdir=nowhere"], 1, "nowhere does not exist"),
-        (["show", "--workdir=x", "--config=mine.py"], 1, "takes --workdir=DIR alone, not --config=mine.py"),
+        (["best", "nowhere"], 1, "nowhere does not exist"),
+        (["show", "a", "b"], 2, "unexpected argument 'b': sweep show takes a sweep's folder alone"),
+        (["show", "a", "--workdir=b"], 2, "unexpected argument 'a'"),
+        (["show", "--workdir=x", "--config=mine.py"], 2, "unexpected argument '--config=mine.py'"),
+        (["show", "x", "--confg=mine.py"], 2, "unexpected argument '--confg=mine.py'"),
         (["--config=mine.py", "--workers=0"], 1, "--workers=0: expected at least 1"),
         (["--config=mine.py", "--stall_timeout=0"], 1, "--stall_timeout=0.0: expected at least 0.01"),
         (["--config=mine.py", "--silence=0"], 1, "--stall_timeout=0.0: expected at least 0.01"),  # its former name
@@ -72,6 +78,17 @@ def test_wrong_arguments_are_one_line_errors(
         assert message in error
 
 
+def test_the_leaderboard_cuts_nothing_at_80_columns() -> None:
+    space = ("lr", "optimizer.weight_decay", "model.activation", "batch_size", "label_smoothing")
+    values = dict(zip(space, (0.01234567, 1.23456e-5, "leaky_relu", 128, 0.123456), strict=True))
+    row = {"trial": 7, "state": "complete", "accuracy": 0.9876, "evaluations": 12, "seconds": 12345.6, **values}
+    settings = Settings(config={}, source="", space=dict.fromkeys(space, ""))
+    lines = sweep_command._leaderboard([row], settings, 80).splitlines()
+    assert max(map(len, lines)) <= 80
+    for text in ("98.76%", "0.01235", "1.235e-05", "leaky_relu", "128", "0.1235", "3 h 25 min", *space):
+        assert any(text in line for line in lines)
+
+
 def check_search(
     file: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], trials: int, *flags: str
 ) -> None:
@@ -86,7 +103,10 @@ def check_search(
     assert f"{trials} trials: {trials} complete" in output
     assert re.search(rf"trial {trials - 1}: accuracy \d\d\.\d\d%", output)
     assert f"{trials} trials: {trials} complete" in sweep("show", "--workdir=s")
-    best = sweep("best", "--workdir=s")
+    assert sweep("show", "--workdir=s") == sweep("show", "s")
+    assert cli.main(["sweep", "s"]) == 2
+    assert "s is a sweep, not a config: resume it with --workdir=s" in capsys.readouterr().err
+    best = sweep("best", "s")
     assert best.startswith("cnnjax train --config=mine.py")
     config = config_files.read_config("mine.py", [word for word in shlex.split(best) if "--config." in word])
     assert config.lr in [json.loads(path.read_text())["lr"] for path in tmp_path.glob("s/trials/*/config.json")]
@@ -108,7 +128,7 @@ def test_the_commands_that_are_printed_have_the_data_and_the_code_of_the_sweep(
     monkeypatch.setitem(EXECUTORS, "local", lambda workers: FakeExecutor(learns))
     monkeypatch.setattr(register, "flags", lambda: ["--import=/net.py"])
     assert cli.main(["sweep", f"--config={file}", "--trials=1", "--workdir=s", "--data_dir=my data"]) == 0
-    assert "to train the winner: cnnjax sweep best --workdir=s --import=/net.py\n" in capsys.readouterr().out
+    assert "to train the winner: cnnjax sweep best s --import=/net.py\n" in capsys.readouterr().out
     assert cli.main(["sweep", "best", "--workdir=s"]) == 0
     assert capsys.readouterr().out.endswith(" '--data_dir=my data' --import=/net.py\n")
 

@@ -15,7 +15,8 @@ from cnnjax import sealed
 from cnnjax.data import statistics
 from cnnjax.errors import InputError
 from cnnjax.evaluation.evaluate import evaluate
-from cnnjax.runs import checkpoint, history, workdir
+from cnnjax.runs import checkpoint, history, supervise, workdir
+from cnnjax.runs.duration import training_seconds
 from tests import tiny
 
 
@@ -83,8 +84,11 @@ def test_lines_of_a_lost_attempt_and_half_lines_are_cut(digits_dir: str, tmp_pat
         shutil.rmtree(tmp_path / "checkpoints" / f"{step:08d}")  # as if killed after step 4 was saved
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 9, "ep')
-    tiny.run(tmp_path, digits_dir)
+    result = tiny.run(tmp_path, digits_dir)
     assert (tiny.metrics_of(tmp_path), tiny.digest(tmp_path, 8)) == expected
+    lines = supervise.read_metrics(tmp_path)
+    assert result["seconds"] == round(training_seconds(lines, tiny.config().batch_size), 1)  # of both attempts
+    assert next(line["step"] for line in lines if "train/images_per_second" in line) < 4
 
 
 def test_training_goes_on_from_the_newest_intact_checkpoint(digits_dir: str, tmp_path: pathlib.Path) -> None:
