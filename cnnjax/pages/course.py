@@ -6,6 +6,7 @@ Korean. Numbers are read from the reports of the studies, and texts from experim
 
 import dataclasses
 import functools
+import itertools
 import pathlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +39,7 @@ class Frame:
       other_path: relative path of the same page in the other language.
       title: title of the page.
       home: relative path of the page that the course belongs to; '' for none.
+      after: relative path and title of the page to read next; None after the last.
       version: of cnnjax.
     """
 
@@ -47,6 +49,7 @@ class Frame:
     other_path: str
     title: str
     home: str = ""
+    after: tuple[str, Phrase] | None = None
     version: str = __version__
 
 
@@ -136,7 +139,6 @@ def pages(
     entries: Sequence[Measured], families: tuple[Family, ...], words: Words, home: str = ""
 ) -> Iterator[tuple[str, str]]:
     """Yields the path from the index and the HTML of each page in a language. `home` is as in `build`."""
-    frame_of = functools.partial(_frame, words, home)
     rows = {each.path: as_row(each, words) for each in entries}
     groups: dict[str, list[Measured]] = {}
     for each in entries:
@@ -145,6 +147,7 @@ def pages(
         ChapterRow(f"{name}.html", words.chapters[name], _counts([rows[each.path] for each in group]))
         for name, group in groups.items()
     ]
+    frame_of = functools.partial(_frame, words, home, _following(groups, rows, words))
     wrong = [row for row in rows.values() if row.verdict in listing.STRONG]
     total = _counts(list(rows.values()))
     yield (
@@ -168,14 +171,28 @@ def pages(
         yield each.path, page.render(CLAIM, frame=frame_of(each.path, shown.row.statement.text), page=shown)
 
 
-def _frame(words: Words, home: str, path: str, title: str) -> Frame:
+def _following(
+    groups: Mapping[str, Sequence[Measured]], rows: Mapping[str, Row], words: Words
+) -> dict[str, tuple[str, Phrase]]:
+    """Returns path -> path and title of the page to read next: claims in their order, and chapters in theirs."""
+    chapters = [(f"{name}.html", Phrase(words.chapters[name])) for name in groups]
+    chapters += [(f"{name}.html", Phrase(words.headings[name])) for name in ("wrong", "timeline")]
+    following = {path: after for (path, _), after in itertools.pairwise(chapters)}
+    for group, after in zip(groups.values(), chapters[1:], strict=False):
+        claims = [(each.path, rows[each.path].statement) for each in group]
+        following |= {path: next_claim for (path, _), next_claim in itertools.pairwise([*claims, after])}
+    return {"index.html": chapters[0]} | following
+
+
+def _frame(words: Words, home: str, following: Mapping[str, tuple[str, Phrase]], path: str, title: str) -> Frame:
     """Returns what all pages have, for the page at a path from the index of its language. `home` is as in `build`."""
     root = "../" * path.count("/")
     if words is course_words.ENGLISH:
         other, other_path, base = course_words.KOREAN, f"{root}{KOREAN_FOLDER}/{path}", root
     else:
         other, other_path, base = course_words.ENGLISH, f"../{root}{path}", f"../{root}"
-    return Frame(words, root, other, other_path, title, home and base + home)
+    after = (root + following[path][0], following[path][1]) if path in following else None
+    return Frame(words, root, other, other_path, title, home and base + home, after)
 
 
 def _counts(rows: Sequence[Row]) -> dict[str, int]:

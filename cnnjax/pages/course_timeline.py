@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import pathlib
+import re
 import statistics
 import tomllib
 from collections.abc import Mapping
@@ -104,7 +105,7 @@ def networks(families: tuple[Family, ...], rows: Mapping[str, Row], words: Words
                 parameters=f"{variant.params:,}",
                 macs=f"{variant.macs:,}",
                 input="x".join(map(str, variant.input_shape)),
-                published=variant.published,
+                published=_in_language(variant.published, words),
                 ours="" if family.accuracy is None else words.sentences["ours"].format(f"{family.accuracy:.1%}"[:-1]),
                 paper=variant.paper,
                 claims=tuple(rows[name] for name in family.claims if name in rows),
@@ -113,11 +114,18 @@ def networks(families: tuple[Family, ...], rows: Mapping[str, Row], words: Words
     return tuple(shown)
 
 
+def _in_language(published: str, words: Words) -> str:
+    """Returns the published result of a network in a language."""
+    for pattern, term in words.terms.items():
+        published = re.sub(pattern, term, published)
+    return published
+
+
 def bars(shown: tuple[ShownNetwork, ...]) -> tuple[Bar, ...]:
     """Returns the parameters of networks as bars."""
     counts = [int(network.parameters.replace(",", "")) for network in shown]
     most = max(counts, default=1)
     return tuple(
-        Bar(f"{network.title} ({network.year})", network.parameters, count / most)
+        Bar(f"{network.title} ({network.year})", network.parameters, count / most, f"#{network.name}")
         for network, count in zip(shown, counts, strict=True)
     )

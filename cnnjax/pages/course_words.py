@@ -20,6 +20,7 @@ class Words:
       sentences: sentences with {placeholders}, by a key.
       expectations: sign of a comparison -> what it expects; with ' margin' at the end, beyond a {margin}.
       points: unit of differences of percentages.
+      terms: pattern in a published result -> what stands for it in this language; replaced in this order.
     """
 
     code: str
@@ -33,6 +34,7 @@ class Words:
     sentences: Mapping[str, str]
     expectations: Mapping[str, str]
     points: str
+    terms: Mapping[str, str]
 
 
 ENGLISH = Words(
@@ -93,6 +95,7 @@ ENGLISH = Words(
         "solution": "Answer",
         "source": "Where it is taught",
         "more": "More of this chapter",
+        "next": "Next",
         "number": "number",
         "taught": "as taught",
         "computed": "as computed",
@@ -154,6 +157,7 @@ ENGLISH = Words(
         "at_least margin": "no more than {margin} lower",
     },
     points=" points",
+    terms={},
 )
 
 KOREAN = Words(
@@ -214,6 +218,7 @@ KOREAN = Words(
         "solution": "풀이",
         "source": "출처",
         "more": "이 장의 다른 주장",
+        "next": "다음",
         "number": "항목",
         "taught": "배운 값",
         "computed": "계산한 값",
@@ -275,6 +280,21 @@ KOREAN = Words(
         "at_least margin": "{margin} 이상 낮지 않음",
     },
     points="%p",
+    terms={
+        r"error in %, top-1 / top-5:": "오류율(%, top-1 / top-5)",
+        r"\bval\b": "검증",
+        r"\btest\b": "테스트",
+        r"\berror\b": "오류율",
+        r"\baccuracy\b": "정확도",
+        r"(\d+) crops?": r"크롭 \1개",
+        r"(\d+) networks?": r"신경망 \1개",
+        r"with distorted training images": "(왜곡한 학습 이미지 사용)",
+        r"with translated and mirrored training images": "(이동하고 뒤집은 학습 이미지 사용)",
+        r"whole images of short side (\d+)": r"짧은 변이 \1인 이미지 전체",
+        r"without dropout": "드롭아웃 없음",
+        r"released weights": "공개된 가중치",
+        r" %": "%",
+    },
 )
 
 LANGUAGES = (ENGLISH, KOREAN)

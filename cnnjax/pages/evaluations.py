@@ -27,6 +27,7 @@ from cnnjax.tables import Table
 
 MAX_CLASSES_IN_MATRIX = 20  # a matrix of more is no table to read
 MAX_PAIRS = 10  # of classes that are confused
+MISTAKES = "mistakes"  # name of the picture that is a sheet of images; all others are charts
 LONG_NAME = 4  # characters; longer names of columns are turned
 
 
@@ -178,7 +179,7 @@ def mistakes_of(evaluation: Evaluation, data_dir: str | None) -> Mistakes:
     shown, images = [_calibration(evaluation)], _mistaken_images(scores, data_dir)
     if not images:
         alt = f"The most confident mistakes of {evaluation.title}"
-        shown.append(_picture(evaluation, "mistakes", alt, suffixes=(".png",)))
+        shown.append(_picture(evaluation, MISTAKES, alt, suffixes=(".png",)))
     curves = _roc(scores, classes) if scores is not None and len(classes) <= MAX_CLASS_CURVES else None
     if not curves:
         shown.insert(0, _picture(evaluation, "roc", f"ROC curves of {evaluation.title}"))
@@ -273,5 +274,5 @@ def _picture(
     for suffix in suffixes:
         path = evaluation.file(name + suffix)
         if path.is_file() and (suffix == ".png" or path.stat().st_size <= pictures.MAX_SVG_BYTES):
-            return pictures.from_file(path, alt, caption)
+            return pictures.from_file(path, alt, caption, is_chart=name != MISTAKES)
     return None

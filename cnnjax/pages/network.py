@@ -95,7 +95,8 @@ def _drawing(config: Config, data: DataInfo) -> Picture:
     chain = ", then ".join(
         f"{unit.names[0]}{f' and {unit.count - 1} more' * (unit.count > 1)}" for unit in result.units
     )
-    return pictures.from_figure(result.figure(), f"The network as a chain of layers and blocks: {chain}", vector=True)
+    alt = f"The network as a chain of layers and blocks: {chain}"
+    return pictures.from_figure(result.figure(), alt, vector=True, is_chart=True)
 
 
 def _largest(table: Summary) -> tuple[Bar, ...]:

@@ -23,11 +23,12 @@ SUFFIX = ".html"
 
 @dataclasses.dataclass(frozen=True)
 class Bar:
-    """A row of a table with bars: `fraction` in [0, 1] is the length of its bar."""
+    """A row of a table with bars: `fraction` in [0, 1] is the length of its bar; `link` is of its name, '' for none."""
 
     name: str
     text: str
     fraction: float
+    link: str = ""
 
 
 def render(template: str, **values: Any) -> str:

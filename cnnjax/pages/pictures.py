@@ -19,11 +19,12 @@ class Picture:
     """A picture in a page.
 
     Attributes:
-      uri: the file as a data URI.
+      uri: the file as a data URI, or a link to it.
       width: width in CSS pixels at which it is legible; the page never shows it wider.
       height: height in CSS pixels at that width.
       alt: text for readers who cannot see it.
       caption: text below; '' for none.
+      is_chart: it is all lines and text on white, and may be shown dark on a dark page; False if it has images in it.
     """
 
     uri: str
@@ -31,9 +32,10 @@ class Picture:
     height: int
     alt: str
     caption: str = ""
+    is_chart: bool = False
 
 
-def from_figure(figure: Any, alt: str, caption: str = "", vector: bool = False) -> Picture:
+def from_figure(figure: Any, alt: str, caption: str = "", vector: bool = False, is_chart: bool = False) -> Picture:
     """Returns a matplotlib figure as a picture: with `vector` as SVG, if that is small enough, else as PNG."""
     width, height = (round(inches * CSS_DPI) for inches in figure.get_size_inches())
     formats = (["svg"] if vector else []) + ["png"]
@@ -44,10 +46,10 @@ def from_figure(figure: Any, alt: str, caption: str = "", vector: bool = False) 
         content = buffer.getvalue()
         if form == "png" or len(content) <= MAX_SVG_BYTES:
             break
-    return Picture(_uri(content, form), width, height, alt, caption)
+    return Picture(_uri(content, form), width, height, alt, caption, is_chart)
 
 
-def from_file(path: pathlib.Path, alt: str, caption: str = "") -> Picture:
+def from_file(path: pathlib.Path, alt: str, caption: str = "", is_chart: bool = False) -> Picture:
     """Returns the picture of a .png or .svg file that cnnjax wrote, at the size that the figure had.
 
     Raises FileNotFoundError if there is none, and InputError if it cannot be read.
@@ -57,7 +59,16 @@ def from_file(path: pathlib.Path, alt: str, caption: str = "") -> Picture:
         width, height = (float(value) / 72 for value in re.findall(rb'(?:width|height)="([\d.]+)pt"', content)[:2])
     else:
         width, height = (length / style.DPI for length in _open(content).size)
-    return Picture(_uri(content, form), round(width * CSS_DPI), round(height * CSS_DPI), alt, caption)
+    return Picture(_uri(content, form), round(width * CSS_DPI), round(height * CSS_DPI), alt, caption, is_chart)
+
+
+def linked(path: pathlib.Path, link: str, alt: str) -> Picture:
+    """Returns the picture of a file that stays outside of the page, which finds it at `link`.
+
+    It is as wide as a figure of `style.DPI`; an animation has half the pixels and is shown half as wide.
+    """
+    width, height = (round(length / style.DPI * CSS_DPI) for length in _open(sealed.read(path)).size)
+    return Picture(link, width, height, alt)
 
 
 def _uri(content: bytes, form: str) -> str:

@@ -29,7 +29,6 @@ class ShownClaim:
     """A claim on the page.
 
     Attributes:
-      name: its name, in words.
       verdict: the verdict.
       outcome: what follows the verdict, such as the parts that decided it: ' in 1 of 2 parts'; '' for nothing.
       finding: effect and interval, as a sentence.
@@ -40,7 +39,6 @@ class ShownClaim:
       remarks: what was controlled, and why the margins are as large as they are; '' if the study's file is not here.
     """
 
-    name: str
     verdict: str
     outcome: str
     finding: str
@@ -198,10 +196,9 @@ def _arms(settings: markdown.ArmSettings) -> tables.Table:
 def _claim(claim: ClaimReport, metrics: Mapping[str, str], remarks: str) -> ShownClaim:
     """Returns a claim as it is shown."""
     findings = _findings(claim, metrics)
-    name = claim.name.replace("_", " ").capitalize()
     outcome, _, finding = claim.headline.removeprefix(claim.verdict.capitalize()).partition(": ")
     return ShownClaim(
-        name, claim.verdict, outcome, finding, _line(claim.statement), _line(claim.source), " ".join(claim.changes),
+        claim.verdict, outcome, finding, _line(claim.statement), _line(claim.source), " ".join(claim.changes),
         findings, _line(remarks),
     )  # fmt: skip
 
@@ -231,7 +228,7 @@ def find_figure(path: pathlib.Path, alt: str, caption: str = "") -> Picture | No
     for suffix in FIGURES:
         file = path.with_suffix(suffix)
         if file.is_file() and (suffix != ".svg" or file.stat().st_size <= pictures.MAX_SVG_BYTES):
-            return pictures.from_file(file, alt, caption)
+            return pictures.from_file(file, alt, caption, is_chart=True)
     return None
 
 

@@ -1,7 +1,6 @@
 """The files of pictures: PNG, SVG and arrays of each, and an index of what is in the folder."""
 
 import dataclasses
-import html
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -11,8 +10,10 @@ import numpy as np
 
 from cnnjax import sealed, style
 from cnnjax.errors import InputError
+from cnnjax.pages import gallery
+from cnnjax.shell import command_line
 from cnnjax.visualize import frames
-from cnnjax.visualize.kinds import Result
+from cnnjax.visualize.kinds import KINDS, Result
 
 INDEX = "index"  # index.json lists the pictures, index.html shows them
 SUFFIXES = (".png", ".svg", ".npz")
@@ -112,7 +113,7 @@ def write_index(folder: pathlib.Path, pictures: list[Picture]) -> pathlib.Path:
     kept = [picture for picture in earlier if (folder / f"{picture.name}{picture.suffixes[0]}").is_file()]
     listed = [*kept, *new.values()]
     sealed.write_plain_json(folder / f"{INDEX}.json", [dataclasses.asdict(picture) for picture in listed])
-    sealed.write_atomically(folder / f"{INDEX}.html", _page(listed).encode())
+    sealed.write_atomically(folder / f"{INDEX}.html", _page(folder, listed).encode())
     return folder / f"{INDEX}.html"
 
 
@@ -130,15 +131,23 @@ def read_index(folder: pathlib.Path) -> list[Picture]:
         raise InputError(f"{path} is not an index of pictures: move it, or pass another folder") from error
 
 
-def _page(pictures: list[Picture]) -> str:
-    """Returns the HTML page of an index: each picture with its note, and links to its files."""
-    parts = []
-    for picture in pictures:
-        name, note = html.escape(picture.name), html.escape(picture.note)
-        links = ", ".join(f'<a href="{name}{suffix}">{suffix[1:]}</a>' for suffix in picture.suffixes)
-        parts.append(
-            f'<figure id="{name}"><img src="{name}{picture.suffixes[0]}" alt="{note or name}" loading="lazy">'
-            f"<figcaption><b>{name}</b> {html.escape(picture.network)}: {note} ({links})</figcaption></figure>"
+def _page(folder: pathlib.Path, listed: list[Picture]) -> str:
+    """Returns the HTML page of an index: each picture below its kind, with links to its files."""
+    networks = list(dict.fromkeys(picture.network for picture in listed))
+    shown = [name for name in KINDS if any(picture.kind == name for picture in listed)]
+    others = tuple((name, kind.help) for name, kind in KINDS.items() if name not in shown)
+    kinds = tuple(
+        gallery.Kind(
+            name, KINDS[name].help,
+            tuple(
+                gallery.drawn(folder, picture.name, picture.network, picture.note, picture.suffixes)
+                for picture in listed
+                if picture.kind == name
+            ),
         )
-    style = "body{font-family:sans-serif;margin:2em auto;max-width:70em}figure{margin:2em 0}img{max-width:100%}"
-    return f'<!doctype html><meta charset="utf-8"><title>cnnjax visualize</title><style>{style}</style>{"".join(parts)}'
+        for name in shown
+    )  # fmt: skip
+    source = networks[-1].rpartition(", step ")[0] or networks[-1]
+    command = command_line("visualize", source, f"--what={others[0][0]}", f"--to={folder}") if others else ""
+    title = f"Pictures of {networks[0] if len(networks) == 1 else f'{len(networks)} networks'}"
+    return gallery.html(gallery.Gallery(title, kinds, others, command))

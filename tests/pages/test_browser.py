@@ -73,7 +73,7 @@ def test_a_page_loads_without_errors_and_requests_at_every_width(
 def test_the_comparisons_of_a_study_need_no_scrolling(width: int, browser: str, tmp_path: pathlib.Path) -> None:
     shown = study.study_page(REPORT.with_name("batch_norm-standard.json"))  # has a long metric, a long verdict, points
     found = told(browser, page.render(study.TEMPLATE, page=shown), width, tmp_path)
-    assert not {claim.name for claim in shown.claims} & set(found["wide"])
+    assert not any("differences" in name for name in found["wide"])
 
 
 MATRIX = """<p id="told"></p><table class="confusion" data-told="told"><thead><tr><td></td><th>b</th></tr></thead>

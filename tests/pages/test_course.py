@@ -128,6 +128,18 @@ def test_a_claim_has_its_verdict_numbers_figure_command_and_exercises_in_both_la
     assert "32, 28, 24" in fact
 
 
+def test_every_page_but_the_last_leads_to_the_next(folder: pathlib.Path) -> None:
+    found = pages(folder)
+    chapters = dict.fromkeys(entry.claim.chapter for entry in listing.read_entries(FILES))
+    for start in ("index.html", "ko/index.html"):
+        path, read = folder / start, []
+        while links := found[path.relative_to(folder).as_posix()].all("a", rel="next"):
+            read.append(path.stem)
+            path = (path.parent / links[0]["href"]).resolve()
+        assert [*read, path.stem] == ["index", *chapters, "wrong", "timeline"]
+    assert all(document.all("a", rel="next") for name, document in found.items() if "timeline" not in name)
+
+
 def test_claims_are_counted_by_verdict(folder: pathlib.Path) -> None:
     found = pages(folder)
     counts = Counter(entry.verdict for entry in listing.read_entries(FILES))
@@ -276,7 +288,7 @@ def test_a_file_of_texts_that_is_not_valid_is_an_error(text: str, tmp_path: path
 def test_both_languages_have_all_words() -> None:
     for field in dataclasses.fields(course_words.Words):
         english, korean = getattr(ENGLISH, field.name), getattr(KOREAN, field.name)
-        if isinstance(english, dict):
+        if isinstance(english, dict) and field.name != "terms":
             assert english.keys() == korean.keys()
             for key, text in english.items():
                 assert placeholders(text) == placeholders(korean[key]), key
@@ -299,6 +311,22 @@ def test_the_timeline_is_of_networks_of_the_package_in_order_of_their_papers() -
     rows = tomllib.loads(path.read_text(encoding="utf-8"))["networks"]
     assert len(rows) == len(families)
     assert {row["result"] for row in rows} <= config_files.read_study("table_cifar10", "standard").arms.keys()
+
+
+def test_published_results_are_in_the_language_of_the_page() -> None:
+    families = course_timeline.read(EXPERIMENTS / "course" / "timeline.toml")
+    shown = [course_timeline.networks(families, {}, words) for words in LANGUAGES]
+    for english, korean in zip(*shown, strict=True):
+        assert english.published == MODELS[english.name].published
+        assert set(re.findall("[a-z]+", korean.published)) <= {"top"}, korean.published
+        assert Counter(re.findall(r"[\d.]+", korean.published)) == Counter(re.findall(r"[\d.]+", english.published))
+
+
+def test_the_table_of_the_timeline_leads_to_its_networks(folder: pathlib.Path) -> None:
+    timeline = pages(folder)["timeline.html"]
+    links = [each["href"] for each in timeline.all("a") if "table" in each.path]
+    assert links == [f"#{each['id']}" for each in timeline.all("h2")]
+    assert links
 
 
 def test_the_timeline_shows_our_own_results(tmp_path: pathlib.Path) -> None:

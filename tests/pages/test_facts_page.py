@@ -35,6 +35,7 @@ def test_every_report_becomes_a_page(path: pathlib.Path) -> None:
         assert words(fact.statement) in text
         assert words(fact.why) in text
     assert [each["id"] for each in document.all("section")] == ["facts", "again"]
+    assert {each.text for each in document.all("caption")} == {"The numbers that decide it"}
 
 
 def test_a_number_stands_beside_what_is_taught() -> None:

@@ -104,6 +104,10 @@ def test_the_pictures_are_of_data_network_and_mistakes(page: structure.Document)
         "The filters of the first convolution. c1",
         "The strongest feature maps of an image. 5 layers, c1 to c5",
     ]
+    charts = [
+        each["alt"] for each in page.all("img", class_="chart-image")
+    ]  # dark on a dark page; images stay as they are
+    assert charts == [alts[0], alts[2]]
 
 
 def test_the_mistakes_are_images_and_without_the_data_set_the_sheet_that_was_drawn(

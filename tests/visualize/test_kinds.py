@@ -17,6 +17,7 @@ from cnnjax.data.build import load
 from cnnjax.visualize import files, inputs, kinds, localization
 from cnnjax.visualize.kinds import KINDS, Request
 from tests import tiny
+from tests.pages import structure
 
 # Kinds that take long, with arguments that make them fast; the others are drawn as they are.
 FAST: dict[str, str] = {
@@ -132,6 +133,13 @@ def test_the_command_writes_each_picture_and_an_index(
         "suffixes": list(files.SUFFIXES),
     }  # fmt: skip
     page = (tmp_path / "index.html").read_text()
+    document = structure.Document(page)
+    assert document.all("h1")[0].text == "Pictures of 2 networks"
+    assert [each["id"] for each in document.all("section")] == ["maps", "more"]
+    assert [each["src"] for each in document.all("img")] == [f"{row['name']}.png" for row in listed]
+    assert [each["alt"] for each in document.all("img")] == [row["note"] for row in listed]
+    assert document.all("meta", name="viewport")
+    assert document.all("pre")[0].text == f"cnnjax visualize {conv_run} --what=filters --to={tmp_path}"
     for row in listed:
         names = [row["name"] + suffix for suffix in files.SUFFIXES]
         assert all((tmp_path / name).is_file() and f'"{name}"' in page for name in names)
