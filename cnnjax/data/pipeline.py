@@ -199,7 +199,7 @@ def gather_batch(device_split: Batch, example: jax.Array, epoch: jax.Array) -> B
 
 
 def _in_blocks(indices: np.ndarray) -> list[np.ndarray]:
-    """Cuts an array into consecutive blocks of IMAGES_PER_BLOCK or somewhat more; a shorter array is one block."""
+    """Cuts an array into equal consecutive blocks of at least IMAGES_PER_BLOCK; a shorter array is one block."""
     return np.array_split(indices, max(1, len(indices) // IMAGES_PER_BLOCK))
 
 

@@ -146,7 +146,7 @@ def _attribution(request: Request, methods: str = "integrated_gradients", check:
 def _localization(
     request: Request, methods: str = "cam+gradient+guided+smoothgrad+occlusion", images: int = 200
 ) -> Pictures:
-    """Scores `methods` of attribution, joined by '+', on so many `images` of a data set with boxes."""
+    """Scores methods of attribution, joined by '+' in `methods`, on a number of `images` of a data set with boxes."""
     from cnnjax.visualize.localization import localize
 
     options = {"methods": methods.split("+"), "count": images, "progress": request.progress}
