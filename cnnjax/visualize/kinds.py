@@ -204,7 +204,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType({
                   uses=("layer",)),
     "maps": Kind("feature maps of an image: the channels of a layer, or the strongest ones of every layer", "images",
                  _maps, cheap=True, uses=("layer", "channel")),
-    "receptive_fields": Kind("what a unit of a layer can see of an image, and what it does look at", "images",
+    "receptive_fields": Kind("pixels that a unit of a layer can see, and those that affect it most", "images",
                              _receptive_fields, cheap=True, uses=("layer", "channel")),
     "patches": Kind("the nine patches that excite a channel most, with their deconvnet projections", "data set",
                     _patches, uses=("layer", "channel")),
