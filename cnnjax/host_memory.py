@@ -1,4 +1,4 @@
-"""Memory of this process: freed memory is kept, because XLA allocates the activations anew in each step."""
+"""Keeps the freed memory of this process, because XLA allocates all activations again in each step."""
 
 import ctypes
 import os

@@ -47,7 +47,7 @@ def mse(logits: Array, target: Array, of: str = "softmax", scale: Positive = 1.0
     if of not in ("softmax", "logits"):
         raise InputError(f"mse: of = {of!r}; valid: logits, softmax")
     if of == "softmax" and scale != 1:
-        raise InputError(f"mse: scale = {scale!r}: probabilities have none; use of='logits' with it")
+        raise InputError(f"mse: scale = {scale!r}: expected 1 for of='softmax'; only of='logits' has a scale")
     logits = logits.astype(jnp.float32)
     out = jax.nn.softmax(logits) if of == "softmax" else logits
     return jnp.square(out - scale * target).mean(axis=-1)

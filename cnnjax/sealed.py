@@ -237,6 +237,6 @@ def check_no_link(path: pathlib.Path) -> None:
 
 
 def _unusable(path: pathlib.Path, error: OSError, verb: str) -> InputError:
-    """Returns, without raising it, the error for a file that cannot be 'read' or 'written'."""
+    """Returns the error for a file that cannot be 'read' or 'written' (`verb`); the caller raises it."""
     reason = "it is a link" if path.is_symlink() else error.strerror or error
     return InputError(f"{path} cannot be {verb}: {reason}")

@@ -122,7 +122,7 @@ def test_every_loss_gives_one_finite_number_per_example(name: str) -> None:
         ("cross_entropy(class_weights=(1, -1))", "class_weights = (1, -1): expected list of float of at least 0"),
         ("cross_entropy(class_weights=(1, 'a'))", "class_weights = (1, 'a'): expected list of float of at least 0"),
         ("mse(of='sigmoid')", "mse: of = 'sigmoid'; valid: logits, softmax"),
-        ("mse(scale=2)", "mse: scale = 2: probabilities have none; use of='logits' with it"),
+        ("mse(scale=2)", "mse: scale = 2: expected 1 for of='softmax'; only of='logits' has a scale"),
         ("hinge(margin=0)", "margin = 0: expected float of more than 0"),
         ("binary(label_smoothing=-1)", "label_smoothing = -1: expected float of 0 to 1"),
         ("binary(threshold=1)", "threshold = 1: expected float of at least 0 and less than 1"),

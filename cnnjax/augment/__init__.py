@@ -50,7 +50,7 @@ def build(
     for arguments that do not fit the operation, and for an operation that does not fit the shape.
     """
     if mixing := [call.name for call in calls if call.name in MIXING]:
-        raise InputError(f"{mixing[0]!r} mixes the images of a training batch: its place is config.augment")
+        raise InputError(f"{mixing[0]!r} mixes the images of a training batch: use it in config.augment")
     statistics = normalize.statistics(training_statistics)
     has_own = normalization_statistics is not None
     final_statistics = normalize.statistics(normalization_statistics) if has_own else statistics
@@ -90,7 +90,7 @@ def _check_statistics(call: spec.Call, table: Mapping[str, Callable[..., Array]]
     taken = inspect.signature(table[call.name]).parameters if call.name in table else {}
     for name in normalize.STATISTICS:
         if name in taken and name not in given:
-            raise InputError(f"{call.name!r} needs {name!r} of the training split, and its statistics do not have it")
+            raise InputError(f"{call.name!r} needs {name!r} of the training split, which its statistics lack")
 
 
 def build_mixing(calls: Sequence[spec.Call], classes: int) -> Callable[[Array, Array, Array], tuple[Array, Array]]:

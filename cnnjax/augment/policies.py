@@ -179,7 +179,7 @@ def rand_augment(
     image. `interpolation`, 'nearest' or 'bilinear', is for shears, translations and rotations.
     """
     if magnitude >= bins:
-        raise InputError(f"rand_augment: magnitude = {magnitude!r}: expected 0 to {bins - 1}, of bins = {bins}")
+        raise InputError(f"rand_augment: magnitude = {magnitude!r}: expected 0 to {bins - 1}, as bins = {bins}")
     table = STANDARD_SPACE.table(image.shape, bins)
     numbers, strengths = choose_operations(jax.random.uniform(key, (num_ops, 3)), table, OP_NAMES[:-1], magnitude)
     return apply(image, numbers, strengths, mean, interpolation)

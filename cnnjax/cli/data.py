@@ -23,7 +23,7 @@ def add_flags(parser: shared.Parser) -> None:
        cnnjax data label_errors RUN [RUN ...] [--split=...] [--out=DIR]"""
     parser.epilog = (
         "duplicates finds images of one split that also occur in another, slightly changed or mirrored. label_errors "
-        "finds labels that may be wrong, because networks are sure of another class: train one run per fold "
+        "finds labels that may be wrong, because networks confidently predict another class: train one run per fold "
         "(--config.fold=1/5 to 5/5, with --config.val_split=''), and give all their folders. Each judges the images "
         "that it was not trained on. Folders of evaluations (RUN/evaluations/...) are used as they are."
     )

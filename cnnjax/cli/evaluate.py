@@ -26,8 +26,8 @@ def add_flags(parser: shared.Parser) -> None:
     """Adds the arguments and flags of `cnnjax evaluate` to its parser."""
     parser.usage = "cnnjax evaluate RUN|NAME|FILE [FLAGS]"
     parser.epilog = (
-        "The results of published weights and weight files are written to --workdir or, by default, to runs/NAME. They "
-        "do not count as results of a run whose folder that is."
+        "The results of published weights and weight files are written to --workdir or, by default, to runs/NAME. If "
+        "that is the folder of a run, they do not count as results of the run."
     )
     shared.add_network_flags(parser)
     parser.add_argument(
@@ -155,7 +155,7 @@ def _check_flags(args: argparse.Namespace) -> None:
     if (args.corrupt or args.shift) and (
         unused := [name for name in ("mistakes", "calibrate", "groups") if getattr(args, name)]
     ):
-        raise InputError(f"--{unused[0]} does not go with --corrupt and --shift, which report errors alone")
+        raise InputError(f"--{unused[0]} cannot be combined with --corrupt or --shift, which report only errors")
     if args.corrupt:
         from cnnjax.data import corruptions
 

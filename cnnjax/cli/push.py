@@ -13,7 +13,7 @@ def add_flags(parser: shared.Parser) -> None:
         "Needs the extra `hub`, and a token with write access: `hf auth login`. For a run it sends settings, "
         "metrics, checkpoints and evaluation results, but no pictures, which may show images of your data. "
         "It also sends class names, and the paths in the commands that made the run: check with --dry-run, "
-        "which needs neither a token nor a network."
+        "which needs neither a token nor an internet connection."
     )
     parser.add_argument(
         "source", metavar="RUN|FILE", help="folder of a run; or a file of `cnnjax export --to=net.safetensors`"

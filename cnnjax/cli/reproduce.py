@@ -15,7 +15,7 @@ def add_flags(parser: shared.Parser) -> None:
         "either, and 1 otherwise."
     )
     parser.add_argument(
-        "name", metavar="cnnjax:NAME", help="weights that were trained here: see `cnnjax weights cnnjax`"
+        "name", metavar="cnnjax:NAME", help="weights of this package: `cnnjax weights cnnjax` lists them"
     )
     parser.add_argument(
         "--workdir", metavar="DIR", default="",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cnnjax.runs.supervise import Run
 
 
-EXECUTOR_DEFAULTS = {"workers": 1, "executor": "local", "stall_timeout": 60.0}  # of the flags of these names
+EXECUTOR_DEFAULTS = {"workers": 1, "executor": "local", "stall_timeout": 60.0}  # of `add_executor_flags`
 
 
 class UsageError(InputError):
@@ -56,9 +56,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_hidden_alias(parser: argparse.ArgumentParser, flag: str, dest: str, kind: Any) -> None:
-    """Adds a former name of a flag, `flag`, which is not listed in --help.
+    """Adds `flag`, a former name of another flag, without listing it in --help.
 
-    Its value, of type `kind`, is stored in `dest`.
+    Its value is converted by `kind` and stored in `dest`.
     """
     parser.add_argument(flag, dest=dest, type=kind, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
@@ -72,9 +72,9 @@ def add_config_flag(parser: argparse.ArgumentParser, description: str) -> None:
 
 
 def take_config_name(args: argparse.Namespace, overrides: list[str]) -> list[str]:
-    """Sets `args.config` to the first of `overrides` if that is no flag, as in `cnnjax train mnist_lenet5`.
+    """Sets `args.config` to the first of `overrides` if it is not a flag, as in `cnnjax train mnist_lenet5`.
 
-    Returns the other overrides; all of them if --config is given.
+    Returns the remaining overrides. With --config, `overrides` is returned as it is.
     """
     if args.config is not None or not overrides or overrides[0].startswith("-"):
         return overrides
@@ -88,7 +88,7 @@ def add_data_dir_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def add_format_flags(parser: argparse.ArgumentParser, forms: Sequence[str] = ("csv", "markdown", "latex")) -> None:
-    """Adds --csv, --markdown and --latex, at most one of which may be given; `format` is its name or ''."""
+    """Adds a flag for each of `forms`, such as --csv. At most one may be given: `args.format` is its name, or ''."""
     words = {
         "csv": "comma-separated values, numbers without units",
         "markdown": "a Markdown table",
@@ -102,10 +102,10 @@ def add_format_flags(parser: argparse.ArgumentParser, forms: Sequence[str] = ("c
 
 
 def add_network_flags(parser: argparse.ArgumentParser, images: str = "") -> None:
-    """Adds the arguments that select a trained network: the first word, the flags in its place, and --step.
+    """Adds the arguments that select a trained network: the first word or else --workdir or --init, and --step.
 
-    Also adds the flags about a weight file. `images` is the help of images that follow the network; '' for a command
-    that takes none.
+    Also adds the flags that describe a weight file. `images` is the help text of images that follow the network; '' for
+    a command that takes none.
     """
     network = (
         "folder of a run, name of `cnnjax weights`, or weight file; FILE#KEY selects one of several sets of weights in "
@@ -150,7 +150,7 @@ def add_preprocessing_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def file_options(args: argparse.Namespace) -> "FileOptions":
-    """Returns what the flags say about a weight file. Raises InputError if they are given for a run."""
+    """Returns the options of a weight file, from the flags. Raises InputError if a run has any but --preprocess."""
     from cnnjax.pretrained import FileOptions
 
     names = ("like", "model", "normalize", "classes", "match")
@@ -162,9 +162,9 @@ def file_options(args: argparse.Namespace) -> "FileOptions":
 def take_network(args: argparse.Namespace, takes_images: bool = False) -> str:
     """Returns the network: the value of --workdir or --init, or else the first of `args.words`, which it removes.
 
-    Sets --workdir (a run's folder) or --init (published weights or a weight file) to it. What is left of the words are
-    images, if the command `takes_images`. Raises UsageError unless there is one network, and for any other word;
-    InputError when --batch_size is negative.
+    Stores it in `args.workdir` (a run's folder) or `args.init` (published weights or a weight file). If the command
+    `takes_images`, the remaining words are images. Raises UsageError if there is no network or more than one, or if
+    there are words that the command does not take. Raises InputError if --batch_size is negative.
     """
     if args.workdir and args.init:
         raise UsageError(f"--workdir={args.workdir} and --init={args.init}: expected one of them, and not both")
@@ -179,9 +179,9 @@ def take_network(args: argparse.Namespace, takes_images: bool = False) -> str:
 
 
 def take_first_word(args: argparse.Namespace) -> None:
-    """Moves the first of `args.words`, if there is one, to --workdir if it is a folder, else to --init.
+    """Moves the first of `args.words`, if there is one, to `args.workdir` if it is a folder, else to `args.init`.
 
-    Raises UsageError for an image, and if that flag is given.
+    Raises UsageError if the word is an image, or if that flag is given, too.
     """
     from cnnjax.data.image_formats import SUFFIXES
 
@@ -197,21 +197,21 @@ def take_first_word(args: argparse.Namespace) -> None:
 
 
 def check_words(args: argparse.Namespace, network: str, takes_images: bool = False) -> None:
-    """Raises UsageError for a word behind the network that is no image: any, or with `takes_images` a run's folder."""
+    """Raises UsageError for a word after the network: for any word or, with `takes_images`, only for a run's folder."""
     for word in args.words:
         if not takes_images or os.path.exists(os.path.join(word, "config.json")):
             raise _unexpected(word, network)
 
 
 def no_network(where: str = "") -> UsageError:
-    """Returns the error of a command line without a network. `where` ends the sentence."""
+    """Returns the error for a command line without a network. `where` is appended to the message."""
     return UsageError(
         f"the network is missing: expected a run's folder, a name of `cnnjax weights` or a weight file{where}"
     )
 
 
 def _unexpected(word: str, network: str) -> UsageError:
-    """Returns the error for a word on the command line beside the network."""
+    """Returns the error for a `word` that the command does not take, although it has its `network`."""
     return UsageError(f"unexpected argument {word!r}: the network is {network}")
 
 
@@ -285,7 +285,7 @@ def describe_run(run: "Run") -> str:
 
 
 def make_console() -> "Console":
-    """Returns a console for stdout: as wide as COLUMNS or the terminal, or 140 columns without these."""
+    """Returns a console for stdout, as wide as COLUMNS or the terminal; 140 columns if there is neither."""
     from cnnjax.console import Console
 
     columns = os.environ.get("COLUMNS", "")
@@ -294,10 +294,10 @@ def make_console() -> "Console":
 
 
 def setup_jax(use_cache: bool = True) -> "Console":
-    """Configures JAX for a command: memory, compilation cache, logging, and the other processes of a program.
+    """Configures JAX for a command: memory, logging and compilation cache. Connects the processes of a distributed run.
 
-    Compiled programs are cached in JAX_COMPILATION_CACHE_DIR or, by default, a folder of the user; without `use_cache`,
-    nowhere. Returns a console for the output.
+    The cache is in JAX_COMPILATION_CACHE_DIR or, by default, in a folder of the user. Without `use_cache` it is off.
+    Returns a console for the output.
     """
     import absl.logging
     import jax
@@ -308,7 +308,7 @@ def setup_jax(use_cache: bool = True) -> "Console":
     host_memory.keep_freed()
     absl.logging.set_verbosity(absl.logging.FATAL)  # failures are raised, and printed once
     logging.getLogger("jax").setLevel(logging.ERROR)
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # Orbax's tasks that fail beside the one that is raised
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # Orbax's other tasks, when one fails and raises
     if not use_cache:
         jax.config.update("jax_compilation_cache_dir", None)
     elif reason := compilation_cache.enable():

@@ -34,7 +34,7 @@ def add_flags(parser: shared.Parser) -> None:
         help="list the claims of all files with their verdicts, or those with PATTERN in their name, file or chapter",
     )  # fmt: skip
     shared.add_format_flags(parser, ("csv", "markdown"))
-    budgets = "quick: minutes on two cores; standard: 10 minutes to 2 hours there; full: a GPU (default: quick)"
+    budgets = "quick: minutes; standard: 10 minutes to 2 hours, both on two cores; full: for a GPU (default: quick)"
     parser.add_argument("--budget", default="quick", help=budgets)
     shared.add_executor_flags(parser)
     parser.add_argument("--workdir", metavar="DIR", default="", help="folder of the runs (default: runs/studies/NAME)")

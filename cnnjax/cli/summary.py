@@ -12,7 +12,7 @@ from cnnjax.errors import InputError, unknown
 if TYPE_CHECKING:
     from cnnjax.summarize import Summary
 
-MAX_NETWORKS = 26  # each has a letter
+MAX_NETWORKS = 26  # they are labeled A to Z
 DRAWINGS = (".svg", ".png", ".pdf")
 
 
@@ -20,8 +20,8 @@ def add_flags(parser: shared.Parser) -> None:
     """Adds the arguments and flags of `cnnjax summary` to its parser."""
     parser.add_argument(
         "models", metavar="MODEL|RUN", nargs="+",
-        help="network, or its call string: 'vgg16(norm=\"batch\")', or a run's folder; two are shown side by side; of "
-        "more, only totals",
+        help="network, or its call string: 'vgg16(norm=\"batch\")', or a run's folder; two are shown side by side; "
+        "three or more as totals only",
     )  # fmt: skip
     parser.add_argument("--input", metavar="HxW[xC]", help="image size (default: the paper's or the run's)")
     parser.add_argument(
@@ -96,12 +96,12 @@ class _Network(NamedTuple):
 
 
 def _is_run(text: str, models: Container[str]) -> bool:
-    """Returns whether a word stands for a run's folder: a path, or a folder that is not named like a network."""
+    """Returns whether an argument is a run's folder: it has a '/', or is a folder without the name of a network."""
     return os.sep in text.partition("(")[0] or (text not in models and os.path.isdir(text))
 
 
 def _network_of_run(folder: str) -> _Network:
-    """Returns the network of a run. Raises InputError if there is none in this folder."""
+    """Returns the network of the run in `folder`. Raises InputError if there is no run."""
     from cnnjax.config import load
     from cnnjax.runs import workdir
 
@@ -111,7 +111,7 @@ def _network_of_run(folder: str) -> _Network:
 
 
 def _one(result: "Summary", paper: str, form: str, width: int) -> list[str]:
-    """Returns the lines of one network: its table, below it the paper and the totals. CSV is the table alone."""
+    """Formats one network as lines: its title and table, the paper and the totals. CSV has only the table."""
     from cnnjax import tables
 
     if not form:
@@ -123,9 +123,9 @@ def _one(result: "Summary", paper: str, form: str, width: int) -> list[str]:
 
 
 def _several(names: list[str], results: list["Summary"], form: str, width: int) -> list[str]:
-    """Returns the lines of several networks: their totals, and the layers of two beside each other.
+    """Formats several networks as lines: a table of their totals and, for two networks, their layers side by side.
 
-    `names` are their call strings. CSV has the layers of all, each with its network.
+    `names` are the arguments that name them. CSV has the layers of all networks, with the name in the first column.
     """
     from cnnjax import summarize, tables
 

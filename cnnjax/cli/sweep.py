@@ -43,7 +43,9 @@ def add_flags(parser: shared.Parser) -> None:
     parser.add_argument("action", nargs="?", default="run", metavar="show|best", help="default: run the sweep")
     shared.add_config_flag(parser, "config file; its sweep() may return the space")
     parser.add_argument("--workdir", metavar="DIR", default="", help="sweep folder (default: a new one under sweeps/)")
-    parser.add_argument("--trials", type=int, metavar="N", help="number of trials (default: 20; of a grid, all)")
+    parser.add_argument(
+        "--trials", type=int, metavar="N", help="number of trials (default: 20; for a grid, all combinations)"
+    )
     parser.add_argument("--seeds", type=int, metavar="N", help="runs per trial, whose metric is averaged (default: 1)")
     parser.add_argument("--sampler", help="tpe, random, grid, cmaes or halton (default: tpe)")
     parser.add_argument("--pruner", help="stops unpromising trials early: none, median or hyperband (default: none)")

@@ -79,7 +79,7 @@ def _number(field: bytes) -> int:
 
 
 def _name(header: bytes) -> str:
-    """Returns the path in a header: its name, behind its prefix if it has one."""
+    """Returns the path in a header: its name, after its prefix if it has one."""
     name, prefix = (field.partition(b"\0")[0] for field in (header[:100], header[345:500]))
     has_prefix = header[257:263] == b"ustar\0" and prefix
     return (prefix + b"/" + name if has_prefix else name).decode(errors="replace")

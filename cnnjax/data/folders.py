@@ -162,24 +162,24 @@ def summarize_files(paths: Iterable[pathlib.Path]) -> str:
 
 
 def printable(text: object) -> str:
-    """Replaces what cannot be printed in one line, such as a line break, by an escape such as '\\n'."""
+    """Replaces each character that cannot be printed in a line, such as a line break, by an escape such as '\\n'."""
     return "".join(
         sign if sign.isprintable() else sign.encode("unicode_escape", "surrogatepass").decode() for sign in str(text)
     )
 
 
 def _folders_in(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Returns the folders directly in a folder, sorted, without hidden ones and `LITTER`."""
+    """Returns the subfolders of a folder, sorted, without hidden ones and `LITTER`. Does not descend."""
     return [path for path in sorted(folder.iterdir()) if path.is_dir() and not _is_litter(path.name)]
 
 
 def _files_in(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Returns all else directly in a folder, broken links too, sorted, without hidden files and `LITTER`."""
+    """Returns the files of a folder, broken links included, sorted, without hidden ones and `LITTER`."""
     return [path for path in sorted(folder.iterdir()) if not path.is_dir() and not _is_litter(path.name)]
 
 
 def _is_litter(name: str) -> bool:
-    """Returns True for the name of a hidden file or folder, or of a system's file, such as Thumbs.db."""
+    """Returns True for the name of a hidden file or folder, or of a file of the operating system, such as Thumbs.db."""
     return name.startswith(".") or name.lower() in LITTER
 
 

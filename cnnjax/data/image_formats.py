@@ -99,7 +99,7 @@ def open_image(data: bytes) -> Iterator[Image.Image]:
     except InputError:
         raise
     except MemoryError as error:
-        raise InputError("the image needs more memory than there is") from error
+        raise InputError("the image needs more memory than is available") from error
     except Exception as error:  # on hostile bytes Pillow raises half a dozen types, SyntaxError among them
         raise InputError(UNREADABLE) from error
 

@@ -211,7 +211,7 @@ def _is_turned(data: bytes) -> bool:
 def _orientation(image: Image.Image, data: bytes) -> int:
     """Returns the EXIF orientation of an opened image, 1 to 8, or an invalid value as stored; 1 without EXIF data."""
     if image.format == "PNG" and not any(name in data for name in (b"eXIf", b"Raw profile type exif")):
-        return 1  # Pillow would decode all pixels to look behind them
+        return 1  # Pillow would decode all pixels to find what follows them
     return image.getexif().get(_EXIF_ORIENTATION, 1)
 
 

@@ -53,7 +53,7 @@ def parse_operations(text: str) -> Operations:
             raise unknown("operation", call.name, HOST_OPS | OPS | MIXING)
         if group == "host" and (groups["step"] or groups["mixing"]):
             name = calls[len(groups["host"])].name
-            raise InputError(f"{text!r}: {call.name!r} changes sizes on the host, so it must come before {name!r}")
+            raise InputError(f"{text!r}: {call.name!r} runs on the host, so it must come before {name!r}")
         groups[group].append(call)
     for call, following in itertools.pairwise(calls):
         if call.name in MIXING and following.name not in MIXING:

@@ -128,7 +128,7 @@ def open_source(split: Split, calls: Sequence[spec.Call], *, cache: str, seed: i
     """
     if cache == "device" and is_random(calls):
         name = next(call.name for call in calls if is_random([call]))
-        raise InputError(f"config.cache = 'device' does not go with {name!r}, which differs in each epoch; use 'auto'")
+        raise InputError(f"config.cache = 'device' cannot keep the results of {name!r}, which is random; use 'auto'")
     first = read(split, calls, np.array([0]), np.array([0]), seed)["image"]
     if cache == "auto":
         cache = "device" if not is_random(calls) and first.nbytes * len(split) <= AUTO_CACHE_BYTES else "host"
@@ -199,7 +199,7 @@ def gather_batch(device_split: Batch, example: jax.Array, epoch: jax.Array) -> B
 
 
 def _in_blocks(indices: np.ndarray) -> list[np.ndarray]:
-    """Cuts an array into consecutive blocks of IMAGES_PER_BLOCK or somewhat more; a shorter array is one block."""
+    """Cuts an array into equal consecutive blocks of at least IMAGES_PER_BLOCK; a shorter array is one block."""
     return np.array_split(indices, max(1, len(indices) // IMAGES_PER_BLOCK))
 
 

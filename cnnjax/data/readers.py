@@ -164,7 +164,7 @@ _MAX_DEVKIT_BYTES = 1 << 25  # of each of these two
 
 
 def imagenet(folder: pathlib.Path, entry: Dataset) -> tuple[Dataset, Splits]:
-    """Reads the three archives of image-net.org without unpacking them; the JPEGs are not encoded anew.
+    """Reads the three archives of image-net.org without unpacking them; the JPEGs are not encoded again.
 
     Returns `entry` with its classes, and an example iterator per split. The classes are the WordNet ids, sorted: the
     order of published weights, not of the development kit.

@@ -248,7 +248,7 @@ def matching_classes(examples: Split, source: str, data: DataInfo, match: str = 
             raise InputError(f"{examples.name} has classes that {source} was not trained on: {names}")
         return np.array([ours.index(name) for name in theirs])
     if len(theirs) != len(ours):
-        raise InputError(f"{examples.name} has {len(theirs)} classes; the network of {source} {len(ours)}")
+        raise InputError(f"{examples.name} has {len(theirs)} classes, but the network of {source} has {len(ours)}")
     if not match and data.has_class_names and (first := class_difference(theirs, ours)):
         by_name = "--match_classes=name to match equal names, or " if set(theirs) <= set(ours) else ""
         raise InputError(

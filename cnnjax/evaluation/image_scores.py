@@ -166,7 +166,7 @@ def are_equal(a: ImageScores, b: ImageScores) -> bool:
 def open_images(scores: ImageScores, data_dir: str = "") -> Split:
     """Opens the split that was scored: `open_images(scores).read(indices)` are its images and labels.
 
-    Raises InputError if the data set is not there, or if it was built anew from other files since the evaluation.
+    Raises InputError if the data set is not there, or if it was rebuilt from other files since the evaluation.
     """
     examples = build.load(scores.description["dataset"], scores.description["split"], data_dir)
     if json.loads(json.dumps(examples.identity)) != dict(scores.identity):

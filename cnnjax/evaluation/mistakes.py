@@ -84,14 +84,14 @@ def unsure_hits(scores: ImageScores, examples: Split, count: int = IMAGES_SHOWN)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ConfusedPairs:
-    """Pairs (label, predicted class) ranked by how many images have them, with examples.
+    """Pairs (label, predicted class) ranked by their number of images, with examples.
 
     Attributes:
       labels: int [P], the class of the label.
       predictions: int [P], the class that is predicted instead.
-      counts: int [P], how many images these are, in descending order.
-      fractions: float [P], the fraction of the label's images.
-      indices: for each of the first pairs, the places of some of its images in the split, the most confident first.
+      counts: int [P], number of images of the pair, in descending order.
+      fractions: float [P], `counts` divided by the number of images with the label.
+      indices: for each of the first pairs, the indices in the split of some images, the most confident mistake first.
       images: these images, uint8 [H, W, C] each.
       classes: names of the classes.
       title: title of the sheet.
@@ -217,5 +217,5 @@ def _save(scores: ImageScores, examples: Split, folder: pathlib.Path) -> None:
 
 
 def _images(examples: Split, indices: np.ndarray) -> list[np.ndarray]:
-    """Returns the images at some places of a split, uint8 [H, W, C] each."""
+    """Returns the images of a split at these indices, uint8 [H, W, C] each."""
     return examples.read(indices)[0] if len(indices) else []

@@ -125,8 +125,8 @@ class Predictor:
         views = [apply_operations(image, self.host_ops) for image in sized]
         shapes = sorted({view.shape for view in views})
         if len(shapes) != 1:
-            reason = f"after preprocessing they are {', '.join(map(str, shapes))}" if shapes else "there are none"
-            raise InputError(f"feature maps need images of equal sizes; {reason}")
+            reason = f"they are {', '.join(map(str, shapes))}" if shapes else "there are none"
+            raise InputError(f"expected images of one size after preprocessing; {reason}")
         return np.stack(views)
 
     def _make_feature_function(self, layer: str, shape: tuple[int, ...]) -> Callable:

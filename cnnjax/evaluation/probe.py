@@ -186,7 +186,7 @@ def linear_classifier(
         held_out[np.flatnonzero(labels == label)[HOLD_OUT_EVERY - 1 :: HOLD_OUT_EVERY]] = True
     if len(np.unique(labels[~held_out])) < 2 or not held_out.any():
         raise InputError(
-            f"a linear classifier needs two classes or more, and {HOLD_OUT_EVERY} training images of one of them"
+            f"a linear classifier needs at least two classes, and {HOLD_OUT_EVERY} training images of one of them"
         )
     scaler: Any = StandardScaler().fit(train)
     train, test = scaler.transform(train), scaler.transform(test)

@@ -48,7 +48,7 @@ def parse_eval_recipe(config: Config) -> EvalRecipe:
     operations = parse_operations(config.preprocess)
     if operations.mixing:
         name = operations.mixing[0].name
-        raise InputError(f"{name!r} mixes the images of a training batch: its place is config.augment")
+        raise InputError(f"{name!r} mixes the images of a training batch: use it in config.augment")
     return EvalRecipe(
         model=config.model,
         dtype=config.dtype,

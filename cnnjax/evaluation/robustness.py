@@ -106,7 +106,7 @@ class ShiftConsistency:
 
 
 class VariantScorer:
-    """Predicts the classes of a split with a network, again and again with further operations on the images."""
+    """Predicts the classes of a split under different operations on its images; reuses compiled programs."""
 
     def __init__(
         self, network: pretrained.LoadedNetwork, examples: Split, *, step: str | int = "last", mesh: Mesh | None = None,

@@ -1,8 +1,8 @@
 """Batch normalization with an optional ReLU, as JAX primitives; the implementation is chosen when a program is lowered.
 
-On a CPU the library of `cnnjax.ops.onednn` computes them, each with its ReLU: in float32, and in bfloat16 on a
-processor with instructions for it. Elsewhere XLA computes the formulas below, which also define all derivatives of
-higher order.
+On a CPU, the C++ library of `cnnjax.ops.onednn` computes the normalization and its gradient, fused with the ReLU: in
+float32, and in bfloat16 if the processor has instructions for it. Elsewhere XLA computes the formulas below, which also
+define all higher-order derivatives.
 """
 
 import functools
@@ -26,8 +26,8 @@ def batch_norm(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Normalizes x [..., C] by the mean and the variance of each channel (Ioffe, Szegedy 2015, Algorithm 1).
 
-    Returns scale * (x - mean) / sqrt(var + epsilon) + bias, in the dtype of x, and mean and var [C], the biased
-    variance, in that of `scale` [C] and `bias` [C]. With `relu`, negative results are 0.
+    Returns (y, mean, var). y = scale * (x - mean) / sqrt(var + epsilon) + bias has the shape and dtype of x; with
+    `relu`, it is max(y, 0). The mean and the biased variance are [C], in the dtype of `scale` [C] and `bias` [C].
     """
     y, mean, var, _ = batch_norm_p.bind(x, scale, bias, epsilon=float(epsilon), relu=relu)
     return y, mean, var
@@ -37,7 +37,7 @@ def batch_norm(
 
 
 def _normalize(x: Any, scale: Any, bias: Any, *, epsilon: float, relu: bool) -> Any:
-    """Computes `batch_norm` with XLA. The last result is not used."""
+    """Computes y, mean and var of `batch_norm` with XLA. The fourth result, oneDNN's workspace, is 0 and not used."""
     wide, axes = x.astype(scale.dtype), tuple(range(x.ndim - 1))
     mean = jnp.mean(wide, axes)
     var = jnp.maximum(0.0, jnp.mean(jnp.square(wide), axes) - jnp.square(mean))
@@ -47,9 +47,10 @@ def _normalize(x: Any, scale: Any, bias: Any, *, epsilon: float, relu: bool) -> 
 
 
 def _workspace_size(x: Any) -> int:
-    """Returns the bytes in which oneDNN keeps where the ReLU of x was active; 0 where our own code computes.
+    """Returns the size in bytes of the mask in which oneDNN records where the ReLU is active.
 
-    oneDNN computes channels that do not fill its vectors one by one, 5 to 20 times slower than XLA.
+    Returns 0 where our own code is used instead: if the channels do not fill its vectors, oneDNN computes them one by
+    one, 5 to 20 times slower than XLA.
     """
     return x.size if x.shape[-1] % (8 if x.dtype == np.float32 else 16) == 0 else 0
 
@@ -58,9 +59,9 @@ def _tangent(
     dx: Any, dscale: Any, dbias: Any, x: Any, scale: Any, bias: Any, mean: Any, var: Any, workspace: Any, *,
     epsilon: float, relu: bool,
 ) -> Any:  # fmt: skip
-    """Returns the tangent of the normalized x, linear in (dx, dscale, dbias) (Ioffe, Szegedy 2015, sec. 3).
+    """Returns [dy], the tangent of y, which is linear in (dx, dscale, dbias) (Ioffe, Szegedy 2015, sec. 3).
 
-    Transposed, it is two sums and one pass over x. `mean` and `var` are those of x.
+    The transpose takes two sums and one pass over x. `mean` and `var` are those of x.
     """
     del workspace
     wide, axes = dx.astype(scale.dtype), tuple(range(x.ndim - 1))
@@ -78,14 +79,17 @@ def _tangent(
 
 
 def _gradient(g: Any, *residuals: Any, **options: Any) -> Any:
-    """Returns the gradients of (x, scale, bias) from that of the normalized x: the transpose of `_tangent`."""
+    """Returns the gradients with respect to (x, scale, bias), given `g`, that of y: the transpose of `_tangent`.
+
+    `residuals` are the operands of `_tangent` from x on.
+    """
     x, scale, bias = residuals[:3]
     tangent = functools.partial(_tangent, **options)
     return jax.linear_transpose(lambda *tangents: tangent(*tangents, *residuals), x, scale, bias)([g])
 
 
 def _shapes(x: Any, scale: Any, *rest: Any, **options: Any) -> list[Any]:
-    """Returns the shapes and dtypes of the results of `_normalize`."""
+    """Returns the shapes and dtypes of the results of `_normalize`, as abstract arrays."""
     stats = scale.update(weak_type=False)
     return [x.update(weak_type=False), stats, stats, x.update(shape=(_workspace_size(x),), dtype=np.dtype(np.uint8))]
 
@@ -96,9 +100,10 @@ def _shapes(x: Any, scale: Any, *rest: Any, **options: Any) -> list[Any]:
 def _primitive(
     name: str, formula: Callable[..., Any], shapes: Callable[..., Any], by_library: Any = None, by_shards: Any = None
 ) -> Primitive:
-    """Creates a primitive that computes `formula`.
+    """Creates a primitive that XLA computes by `formula`; `shapes` is its abstract evaluation.
 
-    On one CPU device `by_library` does so, on several the function that `by_shards` returns for a LoweringRuleContext.
+    Where oneDNN can be used, `by_library` computes it on one device. On several, `by_shards(context)` returns the
+    function that does; `context` is the LoweringRuleContext.
     """
     result = Primitive(name)
     result.multiple_results = True
@@ -137,12 +142,12 @@ def _compiled(primitive: Primitive, **params: Any) -> Any:
 
 
 def _as_images(x: Any) -> Any:
-    """Reshapes x [..., C] to [N, H, W, C], as oneDNN takes it."""
+    """Reshapes x [..., C] to [N, H, W, C], which oneDNN expects."""
     return x.reshape(-1, 1, 1, x.shape[-1]) if x.ndim < 4 else x.reshape(-1, *x.shape[-3:])
 
 
 def _normalize_by_library(x: Any, scale: Any, bias: Any, *, epsilon: float, relu: bool) -> Any:
-    """Computes `batch_norm` with the library of `cnnjax.ops.onednn`. The last result is for `_gradient_by_library`."""
+    """Computes `_normalize` with the library of `cnnjax.ops.onednn`. `_gradient_by_library` takes the workspace."""
     images = _as_images(x)
     stats = jax.ShapeDtypeStruct(scale.shape, jnp.float32)
     workspace = jax.ShapeDtypeStruct((_workspace_size(x),), jnp.uint8)
@@ -167,20 +172,23 @@ def _gradient_by_library(
 def _call(
     *operands: Any, target: str, shape: tuple[int, ...], dtype: Any = jnp.float32, devices: int = 1, **options: bool
 ) -> Any:
-    """Calls a function of batch_norm_shards.h, whose result has this shape and dtype."""
+    """Calls a function of batch_norm_shards.h by its FFI name, `target`; returns an array of this shape and dtype."""
     call = jax.ffi.ffi_call(target, jax.ShapeDtypeStruct(shape, dtype))
     return call(*operands, **options, devices=np.int64(devices))
 
 
 def _combine_moments(moments: jax.Array, names: tuple[str, ...]) -> jax.Array:
-    """Computes means and variances [2, C] of all images from those of each device's (Chan, Golub, LeVeque 1979)."""
+    """Combines the means and variances [2, C] of each device into those of all images (Chan, Golub, LeVeque 1979).
+
+    All devices have equally many images; `names` are the axes of the mesh that shard them.
+    """
     means, variances = jnp.moveaxis(lax.all_gather(moments, names), 1, 0)
     mean = means.mean(axis=0, keepdims=True)
     return jnp.concatenate([mean, (variances + jnp.square(means - mean)).mean(axis=0, keepdims=True)])
 
 
 def _normalize_by_shards(context: Any) -> Callable[..., Any]:
-    """Returns the function that computes `_normalize` on several devices, each of them on its own images."""
+    """Returns the function that computes `_normalize` on several devices, each with its own images."""
     moments_of = on_each_device(context, _call, Axes(("nhwc",), "sc", divisible="nc"), combine=_combine_moments)
     apply = on_each_device(context, _call, Axes(("nhwc", "sc"), "nhwc", divisible="nc"))
 
@@ -196,7 +204,7 @@ def _normalize_by_shards(context: Any) -> Callable[..., Any]:
 
 
 def _gradient_by_shards(context: Any) -> Callable[..., Any]:
-    """Returns the function that computes `_gradient` on several devices, each of them on its own images."""
+    """Returns the function that computes `_gradient` on several devices, each with its own images."""
     sums_of = on_each_device(context, _call, Axes(("nhwc", "nhwc", "sc"), "tc", divisible="nc"))
     apply = on_each_device(context, _call, Axes(("nhwc", "nhwc", "sc"), "nhwc", divisible="nc"))
 
@@ -265,7 +273,7 @@ def _gradient_transpose(cotangents: Any, g: Any, *residuals: Any, **options: Any
 def _formula_jvp(
     primitive: Primitive, formula: Callable[..., Any], linear: int, primals: Any, tangents: Any, **options: Any
 ) -> Any:
-    """Differentiates a primitive, which is linear in its first operands, `linear` in number, by its formula."""
+    """Differentiates a primitive by its formula. It is linear in its first `linear` operands."""
     out = primitive.bind(*primals, **options)
     result = [ad.Zero(jax.typeof(value).to_tangent_aval()) for value in out]
     if any(not isinstance(tangent, ad.Zero) for tangent in tangents[:linear]):

@@ -1,4 +1,4 @@
-"""Custom calls on several devices: XLA partitions only its own operations, so each call says how it is divided."""
+"""Custom calls on several devices: XLA can partition only its own operations, so each call declares how to shard it."""
 
 import dataclasses
 import functools
@@ -17,9 +17,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from cnnjax.ops.primitive import device_count
 
-KEY_AXIS = "z"  # of the operand that tells calls apart
+KEY_AXIS = "z"  # axis of the operand that makes calls differ in the compilation cache
 _FILES = sorted(path for path in pathlib.Path(__file__).parent.glob("*.*") if path.is_file())
-CODE = hashlib.sha256(b"".join(path.read_bytes() for path in _FILES)).digest()  # of this package, its C++ too
+CODE = hashlib.sha256(b"".join(path.read_bytes() for path in _FILES)).digest()  # of this folder, C++ included
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Axes:
     Attributes:
       operands: the axes of each operand, such as ('nhwc', 'ijco').
       result: the axes of the result, such as 'npqo'.
-      divisible: letters of the axes along which the operation may be sharded. Along one that the result lacks, the
-          devices' results are combined.
+      divisible: letters of the axes along which the operation may be sharded. If the result lacks such an axis, the
+          devices' partial results are combined.
     """
 
     operands: tuple[str, ...]
@@ -49,13 +49,16 @@ def on_each_device(
     axes: Axes,
     combine: Callable[[jax.Array, tuple[str, ...]], jax.Array] = lax.psum,
 ) -> Callable[..., jax.Array]:
-    """Returns a function that computes as `compute`, on several devices with each of them computing its own shard.
+    """Returns a function with the result of `compute`, for which each of several devices computes its own shard.
 
-    `compute(*operands, shape=..., devices=..., **options)` returns an array of that shape; `devices` is the number of
-    devices of this process that compute at the same time. Operands sharded along other axes than the divisible ones
-    are gathered first. `combine(result, names)` makes one result of those that the devices computed along axes that the
-    result lacks: `names` are axes of the mesh, and all devices have equal shards. `context` is the LoweringRuleContext
-    of the program (Shardy); use the function there only.
+    Args:
+      context: the LoweringRuleContext of the program (Shardy). The returned function can be used only there.
+      compute: compute(*operands, shape=..., devices=..., **options) returns an array of this shape. `devices` is the
+        number of devices of this process that compute at the same time.
+      axes: the axes of the operands and the result. Operands that are sharded along an axis that is not divisible are
+        gathered first.
+      combine: combine(partial, names) combines the devices' partial results, where a divisible axis that the result
+        lacks is sharded. `names` are the axes of the mesh that shard it. All shards have the same size.
     """
     count = device_count(context)
     if count == 1:
@@ -86,7 +89,8 @@ def on_each_device(
 def _axes_of_mesh(mesh: Any, array: Any) -> Sequence[Any]:
     """Returns the axes of the mesh that shard each axis of an array, as in a PartitionSpec.
 
-    Returns () if an axis is sharded along a part of one, which JAX cannot name: then it is gathered.
+    Returns () if only a part of a mesh axis shards an axis, which a PartitionSpec cannot express. Such an array is
+    gathered.
     """
     sharding = array.sharding._to_xla_hlo_sharding(array.ndim)
     try:
@@ -99,10 +103,11 @@ def _partition(
     compute: Callable[..., jax.Array], axes: Axes, combine: Callable[..., jax.Array], mesh: Any, operands: Any,
     result: Any,
 ) -> Any:  # fmt: skip
-    """Divides the operation: returns the mesh, what each device computes, and the result's and operands' shardings.
+    """Implements the `partition` callback of custom_partitioning, for `compute` and `combine` of `on_each_device`.
 
-    `operands` and `result` have shapes and the shardings that XLA proposes. The first that shards a divisible axis
-    decides how the axis is sharded. `combine` is that of `on_each_device`.
+    `operands` and `result` have shapes and the shardings that XLA proposes. The first array with a divisible axis in
+    equal shards decides how this axis is sharded. Returns the mesh, the function that computes a device's shard, the
+    sharding of the result and those of the operands.
     """
     sharded: dict[str, Any] = {}
     for letters, array in zip((*axes.operands, axes.result), (*operands[:-1], result), strict=True):

@@ -46,7 +46,7 @@ def parse_optimizer(text: str) -> tuple[spec.Call, ...]:
         bound.apply_defaults()
         for name in ("momentum", "sgd_momentum", "b1"):
             if bound.arguments.get(name):
-                raise InputError(f"schedule_free takes the place of momentum: use {optimizer.name}({name}=0.0)")
+                raise InputError(f"schedule_free replaces momentum: use {optimizer.name}({name}=0.0)")
     return tuple(calls)
 
 
@@ -234,11 +234,9 @@ def parse(config: Config) -> OptimRecipe:
     monitors = build_monitors(schedule, config.early_stop)
     is_lbfgs = optimizer[0].name == "lbfgs"
     if config.sam_rho and is_lbfgs:
-        raise InputError(
-            "config.sam_rho goes with any optimizer but lbfgs, whose line search is on the unperturbed loss"
-        )
+        raise InputError("config.sam_rho does not work with lbfgs, whose line search uses the unperturbed loss")
     if config.unfreeze and is_lbfgs:
-        raise InputError("config.unfreeze goes with any optimizer but lbfgs, whose line search is along all parameters")
+        raise InputError("config.unfreeze does not work with lbfgs, whose line search moves all parameters")
     if config.ema and any(call.name == "schedule_free" for call in optimizer[1:]):
         raise InputError(f"config.ema = {config.ema!r}: schedule_free has an average of its own; use 0")
     return OptimRecipe(

@@ -36,7 +36,7 @@ def sgd(weight_decay: Transform, momentum: BelowOne = 0.0, nesterov: bool = Fals
     `weight_decay` is added to the gradient first (L2).
     """
     if nesterov and not momentum:
-        raise InputError("sgd: nesterov=True goes with a momentum, as in sgd(momentum=0.9, nesterov=True)")
+        raise InputError("sgd: nesterov=True needs a momentum, as in sgd(momentum=0.9, nesterov=True)")
     return optax.chain(weight_decay, _momentum(momentum, nesterov))
 
 

@@ -109,7 +109,7 @@ class Chart:
         return (index if color is None else color) // COLORS % 2 == 1
 
     def table(self) -> tables.Table:
-        """Returns at most MAX_ROWS rows of the numbers, equally spaced, where possible at x that all lines have."""
+        """Returns a table of at most MAX_ROWS equally spaced points, if possible of x that all lines have."""
         xs, columns = self.points
         shown = [i for i, line in enumerate(self.lines) if not line.is_reference]
         rows = list(zip(xs, *(columns[i] for i in shown), strict=True))
@@ -182,7 +182,7 @@ def _spaced(count: int, most: int) -> list[int]:
 
 
 def _scale(low: float, high: float, start: float, end: float) -> Any:
-    """Returns the function that maps `low` to `start` and `high` to `end`; the middle if they are equal."""
+    """Returns the linear function from [low, high] to [start, end]; if low == high, it always returns the middle."""
     if high == low:
         return lambda value: (start + end) / 2
     return lambda value: start + (value - low) / (high - low) * (end - start)

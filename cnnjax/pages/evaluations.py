@@ -67,7 +67,7 @@ class Result:
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A cell of a confusion matrix: `count` of the `total` images of its row, shown in a color of some `strength`."""
+    """A cell of a confusion matrix: `count` of the `total` images of its row; `is_hit` on the diagonal."""
 
     count: int
     total: int
@@ -75,7 +75,7 @@ class Cell:
 
     @property
     def strength(self) -> float:
-        """Returns the square root of the fraction of the row, in [0, 1]: a mistake of 1% shows."""
+        """Returns the strength of the cell's color, in [0, 1]: the root of the fraction, so that 1% is visible."""
         return math.sqrt(self.count / self.total) if self.count else 0.0
 
 

@@ -1,4 +1,4 @@
-"""Writes the page of whatever is given: a run, several runs, a sweep, a study or a file of facts."""
+"""Writes the page of a run, of several runs, of a sweep, of a study or of a file of facts."""
 
 import pathlib
 from collections.abc import Callable, Sequence

@@ -49,7 +49,7 @@ class RunPage:
       title: the network and the data set.
       folder: the run's folder.
       progress: how far the training has come.
-      reload_seconds: the browser loads the page again after so many seconds; 0 for a run that does not train.
+      reload_seconds: the browser reloads the page after this time; 0, never, if the run is not training.
       result: the result on the test split; None before there is one.
       charts: curves of the training.
       time: how long the training took, and how the time was spent; '' if unknown.

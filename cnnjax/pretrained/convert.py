@@ -113,7 +113,7 @@ def import_variables(model: nn.Module, shape: Shape, arrays: Arrays, library: st
         else:
             converted = to_float32(spec.import_layout(array, match.layer, our_shape))
             variables[path] = _swap_red_and_blue(converted, match)
-    # Subtracting a bias from the running mean of the BatchNorm behind it computes the same.
+    # Subtracting a bias from the running mean of the BatchNorm after it computes the same.
     for pattern, mean in spec.folded_biases.items():
         for bias in [name for name in arrays if name not in used and re.fullmatch(pattern, name)]:
             if (path := used.get(re.sub(pattern, mean, bias), "")) in variables:

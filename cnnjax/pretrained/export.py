@@ -65,7 +65,7 @@ def _write_safetensors(path: pathlib.Path, arrays: Arrays, described: str) -> No
     header = json.loads(content[8:end])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))  # the library's order is random
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # the numbers behind it stay aligned
+    text += b" " * (-len(text) % 8)  # the numbers after it stay aligned
     path.write_bytes(len(text).to_bytes(8, "little") + text + content[end:])
 
 

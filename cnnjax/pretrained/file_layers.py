@@ -130,7 +130,7 @@ def _kind(shapes: dict[str, Shape]) -> tuple[str, Shape]:
 
 
 def _caffe_layers(arrays: Arrays) -> list[FileLayer]:
-    """Lists the layers of a .caffemodel: a BatchNorm and the Scale behind it are one layer here."""
+    """Lists the layers of a .caffemodel: a BatchNorm and the Scale that follows it are one layer here."""
     blobs: dict[str, list[tuple[str, np.ndarray]]] = {}
     for name, array in arrays.items():
         blobs.setdefault(name.rpartition("/")[0], []).append((name, array))
@@ -140,7 +140,7 @@ def _caffe_layers(arrays: Arrays) -> list[FileLayer]:
         is_vectors = bool(rows) and all(array.ndim == 1 for _, array in rows)
         if norm:  # the layer before was a BatchNorm
             if not is_vectors or rows[0][1].shape != norm["mean"][1].shape:
-                raise InputError(f"{norm['mean'][0].rpartition('/')[0]!r}: a BatchNorm without a Scale layer behind it")
+                raise InputError(f"{norm['mean'][0].rpartition('/')[0]!r}: no Scale layer follows this BatchNorm")
             both = norm | dict(zip(("scale", "bias"), rows, strict=False))
             layers.append(_layer(both["mean"][0].rpartition("/")[0], both, True))
             norm = {}

@@ -128,7 +128,7 @@ def _candidate_shapes(network: LoadedNetwork, options: FileOptions) -> Iterator[
 
 
 def _with_channels(data: DataInfo, channels: int) -> DataInfo:
-    """Returns `data` with images of so many channels."""
+    """Returns `data` for images with this number of channels."""
     if channels == data.shape[2]:
         return data
     statistics = {name: [data.statistics[name][0]] * channels for name in ("mean", "std")}

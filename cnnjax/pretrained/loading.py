@@ -65,7 +65,7 @@ def _check_no_options(options: FileOptions, reason: str) -> None:
 
 
 def _find_file(path: pathlib.Path) -> tuple[pathlib.Path, str]:
-    """Returns a weight file and the key behind '#' in its name, '' if there is none.
+    """Returns a weight file and the key after '#' in its name, '' if there is none.
 
     Raises InputError, with the nearest name of published weights, if there is no such file.
     """

@@ -64,7 +64,7 @@ def no_variables(mesh: Mesh, step: str | int, log: Log) -> Restored:
 def put_variables(arrays: Arrays, mesh: Mesh, step: str | int) -> Restored:
     """Converts arrays by path to a tree of variables on the mesh. Raises InputError unless `step` is 'last'."""
     if step != "last":
-        raise InputError(f"step {step!r}: only a run has several; leave it out")
+        raise InputError(f"step {step!r}: only a run has checkpoints to choose from; leave it out")
     tree = flax.traverse_util.unflatten_dict({tuple(path.split("/")): array for path, array in arrays.items()})
     shardings = sharding.state_sharding(tree, mesh)
     put = lambda x, place: jax.make_array_from_callback(x.shape, place, x.__getitem__)  # noqa: E731

@@ -24,7 +24,7 @@ Signature = tuple[object, ...]
 
 @dataclasses.dataclass(frozen=True)
 class _Unit:
-    """A layer, ours or the file's, or a convolution with the normalization behind it.
+    """A layer, ours or the file's, or a convolution with the normalization that follows it.
 
     Attributes:
       signature: what has to be equal in a match: kinds and shapes.
@@ -78,7 +78,7 @@ def with_flattened_inputs(layers: Sequence[Layer]) -> list[Layer]:
     for layer in layers:
         maps = [shape for shape in layer.flattened if shape[:2] != (1, 1)]
         if maps and math.prod(maps[0]) != math.prod(layer.fc_input):
-            raise InputError(f"{layer.path} is behind several flattened feature maps: match by name instead")
+            raise InputError(f"{layer.path} takes several flattened feature maps: match by name instead")
         found.append(dataclasses.replace(layer, fc_input=maps[0]) if maps else layer)
     return found
 

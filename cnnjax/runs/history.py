@@ -46,7 +46,7 @@ class Line:
 
     @property
     def checksum(self) -> str:
-        """Returns the line of metrics.crc."""
+        """Returns the line of metrics.crc that belongs to this one: its CRC-32 in hexadecimal, and its step."""
         step = TEST if self.last_step < 0 else self.values["step"]
         return f"{zlib.crc32(self.text.encode()):08x} {step}"
 

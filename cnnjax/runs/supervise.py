@@ -286,7 +286,7 @@ def is_at_last_step(run: Run) -> bool:
 
 
 def _end(active: _Active, status: int) -> End:
-    """Describes how a run ended, given the exit status of its process."""
+    """Returns how a run ended, given the exit status of its process. A failure has the last lines of the output."""
     if is_complete(active.run.folder) and status == 0:
         return End("complete")
     if active.stopping:

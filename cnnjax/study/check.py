@@ -28,7 +28,7 @@ def check_study(study: Study) -> None:
     if study.claims and study.seeds_of:
         raise InputError("seeds_of: arms that claims compare have equal numbers of seeds")
     if not study.claims and study.max_seeds > study.seeds:
-        raise InputError(f"max_seeds={study.max_seeds}: only claims need more seeds, and there are none")
+        raise InputError(f"max_seeds={study.max_seeds}: only a study with claims adds seeds, and this one has none")
     _check_panels(study)
     measured = {*study.metrics, *(panel.metric for panel in study.panels)}
     for name in study.fractions:

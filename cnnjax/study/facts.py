@@ -106,8 +106,8 @@ def agrees(stated: Value, exact: Value) -> bool:
 def check(fact: Fact) -> FactReport:
     """Computes the numbers of a fact, and judges its sentence by them.
 
-    Raises InputError for an unknown chapter, for a fact that states no number, for other numbers than the fact lists,
-    and for a computed number that is not the right one.
+    Raises InputError for an unknown chapter, for a fact without a number as taught, for computed numbers other than
+    those that the fact lists, and for a computed number that differs from the right one.
     """
     if fact.chapter not in CHAPTERS:
         raise unknown("chapter", fact.chapter, CHAPTERS)
@@ -119,7 +119,7 @@ def check(fact: Fact) -> FactReport:
             raise InputError(f"{fact.name}: {number.name} is {show(value)} as computed, {show(number.right)} by hand")
     taught = {number.name: number.taught for number in fact.numbers if number.taught is not None}
     if not taught:
-        raise InputError(f"{fact.name} has no number with a value that is taught")
+        raise InputError(f"{fact.name}: none of its numbers has a value as taught; expected at least one")
     holds = all(agrees(value, computed[name]) for name, value in taught.items())
     texts = fact.name, fact.chapter, fact.statement, fact.source, HELD if holds else REFUTED
     return FactReport(*texts, taught, computed, fact.why)

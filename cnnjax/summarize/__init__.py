@@ -211,7 +211,7 @@ def summary(
         name, model = spec.parse(model).name, create_model(model, num_classes, dtype)
         input_shape = input_shape or MODELS[name].input_shape
     if input_shape is None:
-        raise InputError("input_shape = None: expected (height, width, channels), which a module does not tell")
+        raise InputError("input_shape = None: expected (height, width, channels); a module has no image size")
     if batch < 1 or dtype not in DTYPE_BYTES:
         raise InputError(f"batch = {batch!r}, dtype = {dtype!r}: expected at least 1, one of {', '.join(DTYPE_BYTES)}")
     title += f", {f'{batch} x ' * (batch > 1)}{'x'.join(map(str, input_shape))}, {dtype}"

@@ -85,7 +85,7 @@ def drawing(model: nn.Module | str, input_shape: tuple[int, int, int] | None = N
         name, model = spec.parse(model).name, create_model(model, num_classes)
         input_shape = input_shape or MODELS[name].input_shape
     if input_shape is None:
-        raise InputError("input_shape = None: expected (height, width, channels), which a module does not tell")
+        raise InputError("input_shape = None: expected (height, width, channels); a module has no image size")
     network = flow(model, input_shape)
     nodes = graph(network, input_shape)
     return Drawing(Summary(title, network.layers, input_shape), nodes, tuple(outline(nodes)))
@@ -191,7 +191,7 @@ def _columns(chain: Sequence[Part], height: float, start: Part) -> list[list[Par
 
 
 def _rows(blocks: Sequence[Part], width: float) -> Part:
-    """Puts blocks in rows of at most `width` inches."""
+    """Arranges blocks in rows of at most `width` inches: returns one part."""
     rows: list[list[Part]] = []
     for part in blocks:
         if not rows or _row_width([*rows[-1], part]) > width + 1e-9:
@@ -211,12 +211,12 @@ def _rows(blocks: Sequence[Part], width: float) -> Part:
 
 
 def _row_width(row: Sequence[Part]) -> float:
-    """Returns the width of blocks beside each other."""
+    """Returns the width of blocks side by side, gaps included."""
     return sum(part.width for part in row) + GAP / 2 * (len(row) - 1)
 
 
 def _width(columns: Sequence[Sequence[Part]]) -> float:
-    """Returns the width of columns beside each other."""
+    """Returns the width of columns side by side, gaps included."""
     return sum(max(part.width for part in column) + GAP for column in columns)
 
 

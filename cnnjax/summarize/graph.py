@@ -77,12 +77,12 @@ def _sources(sources: Sequence[tuple[str, ...]], operation: int) -> tuple[str, .
 
 
 def _unique(names: Iterable[str]) -> tuple[str, ...]:
-    """Returns the different names in their order."""
+    """Returns the names without repetitions, in order of first occurrence."""
     return tuple(dict.fromkeys(names))
 
 
 def _merge(operation: Operation, inputs: tuple[str, ...], nodes: dict[str, Node]) -> Node:
-    """Returns the node of an operation that merges the outputs of several nodes."""
+    """Returns the node of an operation that merges the outputs of several nodes, with a name that is not in `nodes`."""
     kind = MERGES[operation.eqn.primitive.name]
     base = "/".join((*operation.path, kind))
     name, count = base, 1

@@ -95,7 +95,7 @@ def _paired(units: Sequence[Unit]) -> list[Unit]:
 
 
 def _with_concatenation(units: Sequence[Unit]) -> list[Unit]:
-    """Joins dense blocks and the concatenation of their outputs behind them: each block adds to its input."""
+    """Joins each dense block with the concatenation that follows it: the block appends its output to its input."""
     joined: list[Unit] = []
     for unit in units:
         if joined and joined[-1].is_dense and unit.inside[-1].kind == "concat":

@@ -140,7 +140,7 @@ BOX = LINE + 2 * INSIDE_PAD  # height of a box in a block
 
 @dataclasses.dataclass(frozen=True)
 class _Grid:
-    """Where the nodes of a block are, from the block's upper left corner. `top` is that of the first row."""
+    """The positions of a block's nodes, from its upper left corner: left edge and width of each lane, top of row 0."""
 
     places: Places
     lefts: Sequence[float]

@@ -1,4 +1,4 @@
-"""Places the nodes of a block on rows and in lanes, and the lines between them."""
+"""Layout of a block's graph: assigns its nodes to rows and lanes (columns), and routes the lines between them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Places:
-    """The row and the lane of each node by name, both from 0, where INPUT has row 0 and lane 0; and the lines."""
+    """The row and lane of each node by name, counted from 0, and the lines. INPUT is in row 0 and lane 0."""
 
     row: dict[str, int]
     lane: dict[str, int]
@@ -33,8 +33,8 @@ class Places:
 def place(inside: Sequence[Node]) -> Places:
     """Places the nodes of a block, given in the order of execution.
 
-    A node is a row below the lowest of its inputs. The first branch continues the lane of its input, and each other
-    one has a lane of its own. What is merged is in the first lane of its inputs.
+    A node is one row below the lowest of its inputs. Of branches that start together, the first stays in the lane of
+    its input, and each of the others gets a new lane. A node that merges branches is in the leftmost of their lanes.
     """
     row, lane = {INPUT: 0}, {INPUT: 0}
     after: dict[str, list[Node]] = {name: [] for name in (INPUT, *(node.name for node in inside))}

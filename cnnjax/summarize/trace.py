@@ -176,7 +176,7 @@ def _size(variables: Mapping[str, Any]) -> int:
 
 
 def _equations_of(jaxpr: Any, outputs: int) -> list[Any]:
-    """Returns the equations behind the first `outputs` outputs: no auxiliary classifiers, which init also runs."""
+    """Returns the equations that the first `outputs` outputs need, without those of auxiliary classifiers."""
     required, equations = set(jaxpr.outvars[:outputs]), []
     for eqn in reversed(jaxpr.eqns):
         if required.intersection(eqn.outvars):

@@ -64,7 +64,7 @@ class Journal(BaseJournalBackend):
         return iter(self._logs[log_number_from:])
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Appends lines, within a transaction at its end."""
+        """Appends lines to the journal. Within a transaction, they are written to the file when it ends."""
         self._logs += logs
         self._unwritten += logs
         if not self._in_transaction:
@@ -72,9 +72,9 @@ class Journal(BaseJournalBackend):
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Context manager that writes the lines appended within it at once: after a kill, all of them or none count.
+        """Context manager that writes all lines appended within it at once: after a kill, all of them count or none.
 
-        Within another transaction, they are part of that one.
+        Transactions can be nested: the outermost one writes.
         """
         is_inner, self._in_transaction = self._in_transaction, True
         try:

@@ -1,6 +1,6 @@
 """Samplers and pruners of a sweep: functions, named in call strings, that build Optuna's.
 
-A sampler is built anew for each trial, with the number of earlier trials as its seed. So a trial's settings depend on
+A new sampler is built for each trial, with the number of earlier trials as its seed. So a trial's settings depend on
 the earlier trials alone, and a sweep that was killed and resumed chooses the same ones.
 """
 

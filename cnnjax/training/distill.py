@@ -112,7 +112,7 @@ def load_teacher(
     classes, shape = data.classes, data.shape
     network = pretrained.load(config.folder)
     if (count := len(network.data.classes)) != len(classes):
-        raise InputError(f"the teacher in {config.folder} has {count} classes; the data set {len(classes)}")
+        raise InputError(f"the teacher in {config.folder} has {count} classes, but the data set has {len(classes)}")
     restored = network.load_variables(mesh, config.step, log)
 
     def logits(variables: Tree, images: Array) -> Any:

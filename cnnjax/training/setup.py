@@ -223,7 +223,7 @@ def _check_ghost_batches(config: Config, model: nn.Module) -> None:
     """Raises InputError unless a micro-batch divides into ghost batches of the network's `ghost_batch_size`."""
     group, size = getattr(model, "ghost_batch_size", 0), config.batch_size // config.grad_accum_steps
     if group and size % group:
-        raise InputError(f"a batch of {size} does not divide into the network's ghost batches of {group} images")
+        raise InputError(f"a batch of {size} cannot be divided into the network's ghost batches of {group} images")
 
 
 def _steps_per_call(config: Config, source: pipeline.Source) -> int:

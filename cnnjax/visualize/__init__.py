@@ -1,4 +1,4 @@
-"""A microscope for networks: filters, feature maps, and whatever else can be seen of a network and its data.
+"""Pictures of a network and its data: filters, feature maps, receptive fields, attribution and more.
 
     import cnnjax
 

@@ -1,6 +1,6 @@
 """Attribution: which pixels of an image support a class, by methods whose maps can be compared.
 
-Each method is a function of a `Scorer`, the variables, the network's inputs and a class for each. METHODS names them.
+METHODS names the methods. Each is a function (scorer, variables, inputs [N, H, W, C], classes [N]) -> values.
 """
 
 import dataclasses
@@ -21,17 +21,19 @@ from cnnjax.ops.convolution import matmul_precision
 from cnnjax.visualize import cam, rules
 from cnnjax.visualize.activations import features_model, normalization
 
-BASELINES = {"black": 0.0, "gray": 127.5, "white": 255.0}  # pixels; or 'mean', inputs of 0
+BASELINES = {"black": 0.0, "gray": 127.5, "white": 255.0}  # pixel values; 'mean' is an input of 0 after normalization
 Arrays = Mapping[str, np.ndarray]
 
 
 class Scorer:
-    """The jitted functions of a network that the methods share. Variables are arguments: see `cnnjax.visualize.sanity`.
+    """The jitted functions of a network that the methods share.
+
+    Variables are arguments, so that `cnnjax.visualize.sanity` can pass shuffled ones without compiling again.
 
     Attributes:
       net: the network.
       layer: the layer of class activation maps.
-      batch_size: images that are computed together, at most.
+      batch_size: largest number of images in a batch.
     """
 
     def __init__(self, net: TrainedNetwork, shape: tuple[int, ...], layer: str = "") -> None:
@@ -50,12 +52,12 @@ class Scorer:
         return logits.reshape(len(logits), -1, logits.shape[-1]).mean(1)
 
     def _signal(self, variables: Any, x: jax.Array, classes: jax.Array, rule: str) -> jax.Array:
-        """Returns what a backward rule sends from the logit of each image's class to its input, [N, H, W, C]."""
+        """Propagates the logit of each image's class back to the input by a backward rule: returns [N, H, W, C]."""
         logits, back = jax.vjp(rules.with_rule(lambda x: self._apply(variables, x), rule), x)
         return back(jax.nn.one_hot(classes, logits.shape[-1], dtype=logits.dtype))[0]
 
     def _class_maps(self, variables: Any, x: jax.Array, classes: jax.Array, is_exact: bool | None) -> cam.ClassMaps:
-        """Returns the class activation maps of `layer`."""
+        """Returns the class activation maps of `layer`. `is_exact` is as in `cam.class_maps`."""
         networks = self.net.model, features_model(self.net)
         full, features = (functools.partial(_evaluated, network, variables) for network in networks)
         with matmul_precision(self.net.config.matmul_precision):
@@ -68,7 +70,10 @@ class Scorer:
         return bool(self.class_maps(self.net.variables, self.normalize(batch), classes, is_exact=None).exact.all())
 
     def baseline(self, name: str, x: jax.Array) -> jax.Array:
-        """Returns the uninformative input that x is compared with, [1, H, W, C]: see `BASELINES`."""
+        """Returns the uninformative input that x is compared with, [1, H, W, C]: see `BASELINES`.
+
+        Raises InputError for an unknown name.
+        """
         if name == "mean":
             return jnp.zeros((1, *x.shape[1:]), x.dtype)
         if name not in BASELINES:
@@ -89,7 +94,7 @@ def _evaluated(model: nn.Module, variables: Any, x: jax.Array) -> Any:
 
 
 def saliency(scorer: Scorer, variables: Any, x: jax.Array, classes: jax.Array, *, rule: str = "gradient") -> Any:
-    """Computes the backward signal of a rule from the class's logit (Simonyan et al. 2014, sec. 3): see `rules`."""
+    """Propagates the class's logit back to the input by a rule (Simonyan et al. 2014, sec. 3): see `rules`."""
     return scorer.signal(variables, x, classes, rule=rule)
 
 
@@ -102,11 +107,11 @@ def integrated_gradients(
     scorer: Scorer, variables: Any, x: jax.Array, classes: jax.Array, *, baseline: str = "black", steps: int = 32,
     max_steps: int = 512, tolerance: float = 0.01,
 ) -> Any:  # fmt: skip
-    """Computes integrated gradients (Sundararajan et al. 2017, eq. 1 and 3): they sum to a difference of two logits.
+    """Computes integrated gradients (Sundararajan et al. 2017, eq. 1 and 3), with `steps` points on the path.
 
-    The difference is between the image and the baseline: 'black', 'gray', 'white', or 'mean', the input 0. The path has
-    `steps` points; for images whose sum is not within `tolerance` of its difference, four times as many, and again, up
-    to `max_steps`.
+    Their sum should be the logit of the image minus that of the baseline: 'black', 'gray', 'white' or 'mean'. Where it
+    is off by more than the fraction `tolerance`, they are computed again with four times as many steps, until the sum
+    fits or that would exceed `max_steps`.
     """
     start, pending = scorer.baseline(baseline, x), np.arange(len(x))
     before = scorer.class_scores(variables, jnp.repeat(start, len(x), axis=0), classes)
@@ -128,9 +133,9 @@ def integrated_gradients(
 def smoothgrad(
     scorer: Scorer, variables: Any, x: jax.Array, classes: jax.Array, *, samples: int = 32, noise: float = 0.15
 ) -> Any:
-    """Computes the mean gradient of noisy copies (Smilkov et al. 2017, sec. 3).
+    """Computes the mean gradient over `samples` noisy copies of each image (Smilkov et al. 2017, sec. 3).
 
-    The noise is normal; its deviation is `noise` times the range of an image's inputs.
+    The noise is Gaussian. Its standard deviation is `noise` times the range (max - min) of the normalized image.
     """
     spread = noise * (x.max((1, 2, 3), keepdims=True) - x.min((1, 2, 3), keepdims=True))
     total = jnp.zeros_like(x)
@@ -140,13 +145,13 @@ def smoothgrad(
 
 
 def windows(side: int, window: int, stride: int) -> list[tuple[int, int]]:
-    """Returns (start, end) of the windows that cover a side; the last ones are cut at its end."""
+    """Returns (start, end) of the windows that cover `side` pixels; the last one is cut at the end."""
     count = max(0, -(-(side - window) // stride)) + 1
     return [(i * stride, min(i * stride + window, side)) for i in range(count)]
 
 
 def default_squares(options: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
-    """Returns options of `occlusion` for images of this height and width.
+    """Returns the options of `occlusion` with zeros replaced, for images of `size` (height, width).
 
     A `window` of 0 becomes an eighth of the shorter side, a `stride` of 0 half the window.
     """
@@ -158,10 +163,11 @@ def occlusion(
     scorer: Scorer, variables: Any, x: jax.Array, classes: jax.Array, *, window: int = 0, stride: int = 0,
     baseline: str = "gray",
 ) -> Any:  # fmt: skip
-    """Computes by how much the class's logit falls when a square is hidden (Zeiler, Fergus 2014, sec. 4.2, fig. 7).
+    """Computes how far the class's logit falls when a square is hidden (Zeiler, Fergus 2014, sec. 4.2, fig. 7).
 
-    A pixel gets the mean over the squares covering it. `window` is their side and `stride` their distance in pixels,
-    each at least 1: `default_squares` replaces 0. Squares are filled with the baseline.
+    A pixel gets the mean over the squares that cover it: returns [N, H, W, 1]. Squares have sides of `window` pixels,
+    `stride` pixels apart, and are filled with the baseline. `default_squares` replaces zeros beforehand. Raises
+    InputError unless 1 <= stride <= window <= the shorter side.
     """
     if not 1 <= stride <= window <= min(x.shape[1:3]):
         raise InputError(f"window = {window}, stride = {stride}: expected 1 <= stride <= window <= {min(x.shape[1:3])}")
@@ -180,7 +186,10 @@ def occlusion(
 def class_activation(
     scorer: Scorer, variables: Any, x: jax.Array, classes: jax.Array, *, is_exact: bool | None = None
 ) -> Any:
-    """Computes CAM where the head averages its maps and is linear, else Grad-CAM, as [N, h, w, 1]: see `cam`."""
+    """Computes CAM if the head averages its maps and is linear, else Grad-CAM: returns [N, h, w, 1]. See `cam`.
+
+    `is_exact` True or False forces CAM or Grad-CAM.
+    """
     return scorer.class_maps(variables, x, classes, is_exact=is_exact).maps[..., None]
 
 
@@ -191,9 +200,9 @@ class Method:
     Attributes:
       name: for titles.
       compute: (scorer, variables, inputs, classes, own keyword arguments) -> values [N, h, w, channels].
-      fixed: keyword arguments that are not the user's.
+      fixed: keyword arguments that users cannot set.
       fill_in: (keyword arguments, height and width of the images) -> the same, with defaults that depend on the size.
-      adds_up: the channels are added, with their signs; otherwise a pixel has its largest absolute value.
+      adds_up: a pixel's value is the sum over its channels; otherwise it is the largest absolute value.
     """
 
     name: str
@@ -229,8 +238,8 @@ class Explanation:
       views: uint8 [N, H, W, C], the images after preprocessing.
       classes: int [N], the class that each map explains.
       logits: float32 [N, classes].
-      values: float32 [N, h, w, channels], as the method gives them.
-      maps: float32 [N, H, W]: the values without channels, in the size of the views.
+      values: float32 [N, h, w, channels], the output of the method.
+      maps: float32 [N, H, W], the values reduced over the channels and resized to the views: see `to_maps`.
       options: all keyword arguments of the method as used, with their defaults.
     """
 
@@ -259,11 +268,11 @@ def attribute(
       net: the network.
       images: uint8 [N, H, W, C], or N arrays [H, W, C], preprocessed as in evaluation.
       method: a key of METHODS.
-      classes: the class to explain, or one for each image; None for the predicted ones.
-      layer: the layer of 'cam'; '' for the last one with maps.
+      classes: index of the class to explain, or one for each image; None for the predicted classes.
+      layer: the layer of 'cam' and 'grad_cam'; '' for the last one with feature maps.
       options: keyword arguments of the method.
-      variables: replace those of the network.
-      scorer: compiled functions to use again, of the same network, shape and layer.
+      variables: used instead of the network's own.
+      scorer: compiled functions to reuse; it must have the same network, image shape and layer.
       progress: called with the number of images done and the total.
 
     Raises InputError for an unknown method, option, class or layer.
@@ -297,13 +306,13 @@ def attribute(
 
 
 def to_maps(values: np.ndarray, size: tuple[int, int], adds_up: bool) -> np.ndarray:
-    """Reduces values [N, h, w, channels] to maps [N, *size]: sums or largest absolute values, enlarged linearly."""
+    """Reduces values [N, h, w, channels] to maps [N, *size], by sums or largest absolute values; resizes linearly."""
     maps = values.sum(-1) if adds_up else np.abs(values).max(-1)
     return maps if maps.shape[1:] == size else np.asarray(jax.image.resize(maps, (len(maps), *size), "linear"))
 
 
 def _batches(views: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, slice]]:
-    """Yields batches of views, of few sizes so that little is compiled, and which rows of `views` are in each."""
+    """Yields batches of views and the rows of `views` in each; padding them to a few sizes saves compilations."""
     for start in range(0, len(views), size):
         rows = slice(start, min(start + size, len(views)))
         yield padded(views[rows], batch_rows(rows.stop - start, size)), rows

@@ -80,9 +80,9 @@ def class_maps(
     """Computes the class activation maps of a layer.
 
     CAM (Zhou et al.: Learning Deep Features for Discriminative Localization. CVPR 2016, eq. 2) is the sum of the maps,
-    each times the class's weight. It is used where the logit is an affine function of the maps' means, which is noticed
-    by its gradient: the same at all positions, and for other maps. Grad-CAM (Selvaraju et al.: ICCV 2017, eq. 1 and 2)
-    is the positive part of the sum of the maps, each times the mean of its gradient.
+    each times the class's weight. It is used where the logit is an affine function of the maps' means. The test is that
+    the gradient is the same at all positions and for different maps. Grad-CAM (Selvaraju et al.: ICCV 2017, eq. 1 and
+    2) is the positive part of the sum of the maps, each times the mean of its gradient.
 
     Args:
       full: from images to logits [N, classes] or [N, rows, columns, classes].
@@ -90,7 +90,7 @@ def class_maps(
       layer: a layer with maps [N, h, w, C].
       x: inputs of the network [N, H, W, C].
       classes: the class of each image, int [N].
-      is_exact: computes CAM (True) or Grad-CAM (False) whatever the head is.
+      is_exact: True forces CAM, False forces Grad-CAM; None decides by the head.
     """
     own, head = split_at(full, features, layer, x)
     maps = own.astype(jnp.float32)  # of a network in bfloat16

@@ -122,7 +122,7 @@ def maps(
     outputs = features if isinstance(features, dict) else {layer: features}
     names = [layer] if layer else [name for name, shape in layer_shapes(net).items() if len(shape) == 3]
     if not names:
-        raise InputError(f"{net.config.model!r} has no feature maps: its layers are vectors")
+        raise InputError(f"{net.config.model!r} has no feature maps: the outputs of its layers are vectors")
     shown, channels, zeros = {}, {}, {}
     for name in names:
         values = outputs[name][0]

@@ -70,7 +70,7 @@ def choose_examples(split: Split, count: int) -> Images:
 
 
 def unique(names: Sequence[str]) -> tuple[str, ...]:
-    """Returns the names with a number behind each that came before: a, b, a -> a, b, a_2."""
+    """Appends a number to each name that occurred before: a, b, a -> a, b, a_2."""
     result: list[str] = []
     for name in names:
         candidate, number = name, 1

@@ -146,7 +146,7 @@ def _attribution(request: Request, methods: str = "integrated_gradients", check:
 def _localization(
     request: Request, methods: str = "cam+gradient+guided+smoothgrad+occlusion", images: int = 200
 ) -> Pictures:
-    """Scores `methods` of attribution, joined by '+', on so many `images` of a data set with boxes."""
+    """Scores methods of attribution, joined by '+' in `methods`, on a number of `images` of a data set with boxes."""
     from cnnjax.visualize.localization import localize
 
     options = {"methods": methods.split("+"), "count": images, "progress": request.progress}
@@ -204,7 +204,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType({
                   uses=("layer",)),
     "maps": Kind("feature maps of an image: the channels of a layer, or the strongest ones of every layer", "images",
                  _maps, cheap=True, uses=("layer", "channel")),
-    "receptive_fields": Kind("what a unit of a layer can see of an image, and what it does look at", "images",
+    "receptive_fields": Kind("pixels that a unit of a layer can see, and those that affect it most", "images",
                              _receptive_fields, cheap=True, uses=("layer", "channel")),
     "patches": Kind("the nine patches that excite a channel most, with their deconvnet projections", "data set",
                     _patches, uses=("layer", "channel")),

@@ -21,7 +21,7 @@ from cnnjax.state import Tree
 from cnnjax.visualize.attribution import Explanation, Scorer, attribute
 
 STAGES = (0.0, 0.25, 0.5, 0.75, 1.0)  # fraction of the layers that are random, at least the last one
-UNCHANGED = 0.5  # mean rank correlation from which a map counts as one that does not change; our choice
+UNCHANGED = 0.5  # mean rank correlation from which a map counts as unchanged; our choice
 
 
 @dataclasses.dataclass(frozen=True)

@@ -119,7 +119,7 @@ def test_any_number_of_devices_makes_the_same_batch(text: str) -> None:
     ("text", "message"),
     [
         ("mixup(0.2)|flip_lr", "'mixup' mixes whole batches, so it must come after 'flip_lr'"),
-        ("flip_lr|cutmix|resize(9)", "'resize' changes sizes on the host, so it must come before 'flip_lr'"),
+        ("flip_lr|cutmix|resize(9)", "'resize' runs on the host, so it must come before 'flip_lr'"),
         ("mixupp(0.2)", "unknown operation 'mixupp'; did you mean 'mixup'?"),
     ],
 )

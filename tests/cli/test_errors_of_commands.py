@@ -47,7 +47,7 @@ WRONG = {
         f"train {DIGITS} --config.augment=resize(28)|fliplr",
         "unknown operation 'fliplr'; did you mean 'flip_lr'",
     ),
-    "order": (f"train {DIGITS} --config.augment=flip_lr|resize(28)", "'resize' changes sizes on the host"),
+    "order": (f"train {DIGITS} --config.augment=flip_lr|resize(28)", "'resize' runs on the host"),
     "normalization": (
         f"train {DIGITS} --config.normalize=mean",
         "unknown normalization 'mean'; did you mean 'mean_std'",

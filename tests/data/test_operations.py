@@ -48,10 +48,10 @@ def test_an_operation_is_random_if_it_draws(name: str) -> None:
     ("text", "message"),
     [
         ("fliplr", "unknown operation 'fliplr'; did you mean 'flip_lr'?"),
-        ("flip_lr|resize(8)", "'resize' changes sizes on the host, so it must come before 'flip_lr'"),
+        ("flip_lr|resize(8)", "'resize' runs on the host, so it must come before 'flip_lr'"),
         (
             "resize(9)|flip_lr|random_crop(8)|cutout(2)",
-            "'random_crop' changes sizes on the host, so it must come before",
+            "'random_crop' runs on the host, so it must come before",
         ),
         ("resize", "operation 'resize': missing a required argument: 'size'"),
         ("resize(8, sise=8)", "operation 'resize' has no argument 'sise'; did you mean 'size'?"),

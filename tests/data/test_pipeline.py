@@ -150,7 +150,9 @@ def test_auto_keeps_what_fits_and_is_the_same_every_epoch(
 
 
 def test_the_device_does_not_keep_what_differs_in_each_epoch(digits: Split) -> None:
-    with pytest.raises(InputError, match=r"config.cache = 'device' does not go with 'random_crop', which differs"):
+    with pytest.raises(
+        InputError, match=r"config.cache = 'device' cannot keep the results of 'random_crop', which is random"
+    ):
         source(digits, "resize(9)|random_crop(8)", "device")
 
 

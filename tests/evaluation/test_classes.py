@@ -49,7 +49,7 @@ def test_a_set_with_other_classes_is_scored_by_name_on_request(folders: str, tmp
         score("bcd")
     with pytest.raises(InputError, match=r"bcd has classes that .* was not trained on: .d."):
         score("bcd", match_classes="name")
-    with pytest.raises(InputError, match=r"bc has 2 classes; the network of .* 3"):
+    with pytest.raises(InputError, match=r"bc has 2 classes, but the network of .* has 3"):
         score("bc")
     assert score("bc", match_classes="name")["accuracy"] == 1
     assert score("bcd", match_classes="position")["accuracy"] < 0.5
@@ -83,7 +83,7 @@ def test_a_network_without_class_names_is_reported_by_those_of_the_data(
             "class 0 is 'a' in the data set 'set', but 'c' in the data that net was trained on; "
             "give --match_classes=name to match equal names, or --match_classes=position to ignore",
         ),
-        ("ab", "abc", True, "position", "set has 2 classes; the network of net 3"),
+        ("ab", "abc", True, "position", "set has 2 classes, but the network of net has 3"),
         ("ab", "ab", True, "nam", "match_classes = 'nam'; did you mean 'name'"),
     ],
 )

@@ -146,7 +146,7 @@ def test_feature_maps_have_the_size_that_preprocessing_leaves() -> None:
     first = next(iter(large))
     assert large[first].shape[0] == 2
     assert large[first].shape[2] > large[first].shape[1]
-    with pytest.raises(InputError, match=r"feature maps need images of equal sizes.*\(40, 50, 3\), \(50, 40, 3\)"):
+    with pytest.raises(InputError, match=r"images of one size after preprocessing.*\(40, 50, 3\), \(50, 40, 3\)"):
         predictor.feature_maps([pixels[0], pixels[0].transpose(1, 0, 2)], first)
     with pytest.raises(InputError, match=r"unknown layer of .*did you mean"):
         predictor.feature_maps(pixels, f"{first}x")

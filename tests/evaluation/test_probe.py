@@ -108,7 +108,7 @@ WRONG = {
     "layer": ({"layer": "hiden1"}, "unknown layer of 'mlp(features=(5,))': 'hiden1'; did you mean 'hidden1'?"),
     "k": ({"k": 41}, "k = 41: expected at least 1, and no more than the 40 training images"),
     "temperature": ({"temperature": 0.0}, "temperature = 0.0: expected more than 0"),
-    "few": ({"train_split": "train[:1]", "k": 1}, "a linear classifier needs two classes or more"),
+    "few": ({"train_split": "train[:1]", "k": 1}, "a linear classifier needs at least two classes"),
     "split": ({"split": "tets"}, "did you mean 'test'?"),
 }
 

@@ -87,7 +87,7 @@ def test_the_files_of_an_evaluation_agree_with_one_another(finished: pathlib.Pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dataset": "ten_of_two", "split": "train"}, "ten_of_two has 2 classes; the network of .* 10"),
+        ({"dataset": "ten_of_two", "split": "train"}, "ten_of_two has 2 classes, but the network of .* has 10"),
         ({"split": "nothing"}, "'nothing'"),
         ({"dataset": "large_digits", "split": "test"}, r"does not take images of \(9, 9, 1\): "),
         ({"step": "3"}, "no checkpoint of step '3'; valid: last, best, "),

@@ -118,7 +118,7 @@ def test_a_factor_scales_the_rate_and_leaves_the_decay(optimizer: str) -> None:
         ({"schedule": "plateau(factor=2.0)"}, "factor = 2.0: expected float of 0 to 1"),
         ({"schedule": "plateau(patience=-1)"}, "patience = -1: expected int of 0 to 1,000,000"),
         ({"schedule": "plateau(metric='acuracy')"}, "unknown metric 'acuracy'; did you mean 'accuracy'?"),
-        ({"optimizer": "sgd(nesterov=True)"}, "nesterov=True goes with a momentum"),
+        ({"optimizer": "sgd(nesterov=True)"}, "nesterov=True needs a momentum"),
         ({"schedule": "plateau(metric='losss')"}, "unknown metric 'losss'; did you mean 'loss'?"),
         ({"schedule": "cosin"}, "unknown schedule 'cosin'; did you mean 'cosine'?"),
         ({"schedule": "piecewise"}, "missing a required argument: 'at'"),
@@ -142,10 +142,13 @@ def test_what_does_not_exist_is_refused(settings: dict[str, Any], message: str) 
         ({"early_stop": "early_stop(patience=0)"}, "patience = 0: expected int of 1 to 1,000,000"),
         ({"early_stop": "stop_early"}, "unknown early_stop 'stop_early'"),
         ({"optimizer": "sgd|schedule_free", "ema": 0.9}, "config.ema = 0.9: schedule_free has an average of its own"),
-        ({"optimizer": "sgd(0.9)|schedule_free"}, "schedule_free takes the place of momentum: use sgd(momentum=0.0)"),
-        ({"optimizer": "adamw|schedule_free"}, "schedule_free takes the place of momentum: use adamw(b1=0.0)"),
-        ({"optimizer": "muon_sgd(0.0)|schedule_free"}, "takes the place of momentum: use muon_sgd(sgd_momentum=0.0)"),
-        ({"optimizer": "lbfgs", "sam_rho": 0.1}, "config.sam_rho goes with any optimizer but lbfgs"),
+        ({"optimizer": "sgd(0.9)|schedule_free"}, "schedule_free replaces momentum: use sgd(momentum=0.0)"),
+        ({"optimizer": "adamw|schedule_free"}, "schedule_free replaces momentum: use adamw(b1=0.0)"),
+        (
+            {"optimizer": "muon_sgd(0.0)|schedule_free"},
+            "schedule_free replaces momentum: use muon_sgd(sgd_momentum=0.0)",
+        ),
+        ({"optimizer": "lbfgs", "sam_rho": 0.1}, "config.sam_rho does not work with lbfgs"),
     ],
 )
 def test_what_does_not_go_together_is_refused(settings: dict[str, Any], message: str) -> None:

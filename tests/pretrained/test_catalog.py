@@ -232,7 +232,7 @@ def test_a_catalog_name_loads_the_network_with_its_weights(row: Any, variables: 
     assert network.data.shape == (32, 32, 3)
     assert network.data.classes[0] == "airplane"
     assert_same(restored(network), variables)
-    with pytest.raises(InputError, match="step 'best': only a run has several"):
+    with pytest.raises(InputError, match="step 'best': only a run has checkpoints to choose from"):
         restored(network, step="best")
 
 

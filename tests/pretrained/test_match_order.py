@@ -241,7 +241,7 @@ def test_a_network_without_our_fields_gets_the_rows_in_the_order_in_which_it_fla
 
 def test_several_flattened_feature_maps_are_an_error() -> None:
     model = Own(lambda x: jnp.concatenate([x.reshape(len(x), -1), x[:, ::2].reshape(len(x), -1)], axis=-1))
-    with pytest.raises(InputError, match="Dense_0 is behind several flattened feature maps: match by name instead"):
+    with pytest.raises(InputError, match="Dense_0 takes several flattened feature maps: match by name instead"):
         files.match(model, (4, 6, 3), files.WeightSet("torch", {"c.weight": draw(8, 3, 3, 3)}), how="order")
 
 

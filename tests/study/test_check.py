@@ -38,7 +38,7 @@ def compares(*arguments: Any) -> dict[str, Any]:
         ({"fractions": ("test/acuracy",)}, "fractions: no metric 'test/acuracy'; did you mean 'test/accuracy'"),
         ({"claims": (), "seeds_of": {"fats": 2}}, "seeds_of: no arm 'fats'; did you mean 'fast'"),
         ({"claims": (), "seeds_of": {"fast": 0}}, "a study of 0 seeds: expected at least 1"),
-        ({"claims": (), "max_seeds": 5}, "max_seeds=5: only claims need more seeds"),
+        ({"claims": (), "max_seeds": 5}, "max_seeds=5: only a study with claims adds seeds"),
         ({"panels": (PLOT,)}, "panel 'a plot': a scatter plot is for a study without claims"),
         ({"claims": (), "panels": (dataclasses.replace(PLOT, x="deep"),)}, "panel 'a plot': no metric 'deep'; did you"),
         ({"claims": (claim(comparisons=()),)}, "claim 'fast_is_better': no comparisons"),

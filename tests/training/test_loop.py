@@ -93,7 +93,7 @@ def test_a_network_that_gives_no_logits_is_an_error_before_training(
 
 
 def test_a_batch_that_does_not_divide_into_groups_is_an_error(digits_dir: str, tmp_path: pathlib.Path) -> None:
-    with pytest.raises(InputError, match="a batch of 8 does not divide into the network's ghost batches of 16"):
+    with pytest.raises(InputError, match="a batch of 8 cannot be divided into the network's ghost batches of 16"):
         tiny.run(tmp_path / "run", digits_dir, model="cifar_resnet20(ghost_batch_size=16)", grad_accum_steps=2)
     assert not (tmp_path / "run").exists()
 

@@ -111,7 +111,7 @@ def test_a_run_mixes_and_scores_whole_images(digits_dir: str, tmp_path: pathlib.
         "duration": "2 steps",
     }
     assert tiny.run(tmp_path / "run", digits_dir, **changes)["loss"] > 0
-    with pytest.raises(InputError, match=r"'mixup' mixes the images of a training batch: its place is config.augment"):
+    with pytest.raises(InputError, match=r"'mixup' mixes the images of a training batch: use it in config.augment"):
         tiny.run(tmp_path / "other", digits_dir, preprocess="mixup(0.8)")
     assert not (tmp_path / "other").exists()
 

@@ -283,7 +283,7 @@ def test_what_is_frozen_is_evaluated_from_the_run_alone(digits_dir: str, tmp_pat
         ({"freeze": "hidden", "unfreeze": "hidden1:soon"}, "'soon' is not a duration; expected '15 epochs', "),
         ({"freeze": "hidden", "unfreeze": "output:1 epochs"}, "config.unfreeze: 'output' matches no frozen parameter; "
                                                               "there are hidden1/bias, hidden1/kernel, hidden2/bias"),
-        ({"freeze": "hidden1", "unfreeze": ".:1%", "optimizer": "lbfgs"}, "config.unfreeze goes with any optimizer"),
+        ({"freeze": "hidden1", "unfreeze": ".:1%", "optimizer": "lbfgs"}, "config.unfreeze does not work with lbfgs"),
         ({"freeze": "hidden", "lr_factors": "hidden1:2"}, "'hidden1' matches no parameter that is trained; one is '"),
         ({"init_partial": True}, "config.init_partial = True: there is nothing to initialize from; give config.init"),
         ({"init_match": "order"}, "config.init_match = 'order': there is nothing to initialize from; give config.init"),

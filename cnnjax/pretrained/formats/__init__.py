@@ -30,7 +30,7 @@ class Format:
 
 READERS: dict[str, Format] = {
     "torch": Format("torch", (".pth", ".pt", ".th", ".bin", ".tar", ".ckpt"), (b"PK\x03\x04", b"\x80"), has_sets=True),
-    "safetensors": Format("torch", (".safetensors",), (b"{",), magic_offset=8),  # behind the length of the header
+    "safetensors": Format("torch", (".safetensors",), (b"{",), magic_offset=8),  # after the length of the header
     "keras": Format("keras", (".h5", ".hdf5", ".keras"), (b"\x89HDF", b"PK\x03\x04")),
     "slim": Format("slim", (".gz", ".tgz", ".ckpt", ".index", ".data-00000-of-00001")),
     "caffe": Format("caffe", (".caffemodel",)),

@@ -56,7 +56,7 @@ def parse(file: IO[bytes], where: str) -> Arrays:
     rows.sort(key=lambda row: row[:2])
     ends = [0, *(end for _, end, _, _, _ in rows)]
     if [start for start, *_ in rows] != ends[:-1] or ends[-1] != size:
-        raise InputError(f"{where} is truncated or damaged: its arrays are not the {size:,} bytes behind the header")
+        raise InputError(f"{where} is truncated or damaged: its arrays are not the {size:,} bytes after the header")
     data = file.read(size)
     return {
         name: np.frombuffer(data, dtype, math.prod(shape), start).reshape(shape)
@@ -65,7 +65,7 @@ def parse(file: IO[bytes], where: str) -> Arrays:
 
 
 def _read_header(file: IO[bytes], where: str) -> tuple[dict[str, Any], int]:
-    """Reads the header; returns it and the number of bytes behind it. Raises InputError if it is damaged."""
+    """Reads the header; returns it and the number of bytes after it. Raises InputError if it is damaged."""
     size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(8), "little")
     if length > size - 8:

@@ -94,7 +94,7 @@ def no_such_set(names: Sequence[str], key: str) -> str:
 
 
 def _shown(names: Sequence[str]) -> str:
-    """Returns names of sets as a person writes them behind a file's name."""
+    """Returns the keys of sets of weights as users write them after a file's name and '#'."""
     return ", ".join(f"#{ascii(name)[1:-1]}" for name in names if name)
 
 

@@ -158,7 +158,7 @@ def _check_storages(tensors: dict[str, Tensor | np.ndarray]) -> None:
             isinstance(tensor, Tensor)
             and dtypes.setdefault(tensor.storage.key, tensor.storage.dtype) != tensor.storage.dtype
         ):
-            raise InputError(f"refused the tensor {shown(name)}: its numbers are of another type in another tensor")
+            raise InputError(f"refused the tensor {shown(name)}: another tensor reads its storage as another type")
 
 
 def _kind(content: Any) -> str:

@@ -168,7 +168,7 @@ def _inception(scope_of: Callable[[Sequence[Layer]], str]) -> NameMapping:
         for branch, convs in branches.items():
             for i, (path, _) in enumerate(convs):
                 last = re.match(REDUCTION_MODULES, branch) and i == len(convs) - 1
-                place = "1a" if last else f"0{'_abcdefg'[convs[0][1] + i]}"  # starts at b behind a pool
+                place = "1a" if last else f"0{'_abcdefg'[convs[0][1] + i]}"  # starts at b after a pool
                 height, width = sizes[path]
                 names[path] = f"{branch}/Conv2d_{place}_{height}x{width}"
         for old, new in EXCEPTIONS.items():
