@@ -1,6 +1,7 @@
 """AlexNet on ImageNet (Krizhevsky et al. 2012), its variants in Caffe, and ZFNet (Zeiler & Fergus 2014).
 
-Status: not run here.
+Status: not run on ImageNet here. In 200 steps on 2,000 photographs the loss falls from 8.58 to 2.33, and chance is 2.30
+(experiments/jobs/recipe_cards.csv).
 
     ./launch.sh train imagenet_alexnet
     ./launch.sh train imagenet_alexnet:alexnet_caffe

@@ -1,6 +1,7 @@
 """AlexNet on ImageNet as its source code of 2012 trained it, in six stages (Krizhevsky et al. 2012).
 
-Status: not run here.
+Status: not run on ImageNet here. In 200 steps on 2,000 photographs the loss falls from 10.20 to 2.25, and chance is
+2.30 (experiments/jobs/recipe_cards.csv).
 
     ./launch.sh train imagenet_alexnet_2012
     ./launch.sh train imagenet_alexnet_2012:from_25 --config.init=runs/FROM_0

@@ -1,6 +1,7 @@
 """DenseNet on ImageNet (Huang et al. 2017).
 
-Status: not run here.
+Status: not run on ImageNet here. In 200 steps on 2,000 photographs the loss falls from 2.66 to 2.24, and chance is 2.30
+(experiments/jobs/recipe_cards.csv).
 
     ./launch.sh train imagenet_densenet
     ./launch.sh train imagenet_densenet:densenet161

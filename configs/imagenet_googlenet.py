@@ -1,6 +1,7 @@
 """GoogLeNet on ImageNet with auxiliary classifiers: the paper's recipe (2015), and Caffe's.
 
-Status: not run here.
+Status: not run on ImageNet here. In 200 steps on 2,000 photographs the loss falls from 2.84 to 2.20, and chance is 2.30
+(experiments/jobs/recipe_cards.csv).
 
     ./launch.sh train imagenet_googlenet
     ./launch.sh train imagenet_googlenet:caffe

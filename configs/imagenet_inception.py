@@ -1,6 +1,7 @@
 """The later Inceptions on ImageNet: BN-Inception, Inception-v3, Inception-v4 and Inception-ResNet-v2.
 
-Status: not run here.
+Status: not run on ImageNet here. In 200 steps on 2,000 photographs the loss falls from 2.57 to 2.46, and chance is 2.30
+(experiments/jobs/recipe_cards.csv).
 
     ./launch.sh train imagenet_inception
     ./launch.sh train imagenet_inception:bn_inception

@@ -1,6 +1,7 @@
 """Network in Network on ImageNet, as in the authors' Caffe release (Lin et al. 2014).
 
-Status: not run here.
+Status: not run on ImageNet here. In 200 steps on 2,000 photographs the loss falls from 2.31 to 2.29, and chance is 2.30
+(experiments/jobs/recipe_cards.csv).
 
     ./launch.sh train imagenet_nin
 

@@ -1,6 +1,7 @@
 """ResNets and plain networks on ImageNet, with the paper's plateau schedule (He et al. 2016).
 
-Status: not run here.
+Status: not run on ImageNet here. In 200 steps on 2,000 photographs the loss falls from 12.89 to 2.55, and chance is
+2.30 (experiments/jobs/recipe_cards.csv).
 
     ./launch.sh train imagenet_resnet
     ./launch.sh train imagenet_resnet:resnet18

@@ -1,6 +1,7 @@
 """ResNet-50 on ImageNet in large batches: 256 to 8,192 images with SGD, more with LARS.
 
-Status: not run here.
+Status: not run on ImageNet here. In 200 steps on 2,000 photographs the loss falls from 3.00 to 2.17, and chance is 2.30
+(experiments/jobs/recipe_cards.csv).
 
     ./launch.sh train imagenet_resnet50
     ./launch.sh train imagenet_resnet50:8192

@@ -1,6 +1,7 @@
 """ResNets on ImageNet in 90 epochs: fb.resnet.torch, the basis of most recipes after 2016.
 
-Status: not run here.
+Status: not run on ImageNet here. In 200 steps on 2,000 photographs the loss falls from 13.19 to 2.33, and chance is
+2.30 (experiments/jobs/recipe_cards.csv).
 
     ./launch.sh train imagenet_resnet_torch
     ./launch.sh train imagenet_resnet_torch:resnet18

@@ -1,6 +1,7 @@
 """Pre-activation ResNets on ImageNet (He et al. 2016, "Identity Mappings").
 
-Status: not run here.
+Status: not run on ImageNet here. In 200 steps on 2,000 photographs the loss falls from 3.58 to 2.26, and chance is 2.30
+(experiments/jobs/recipe_cards.csv).
 
     ./launch.sh train imagenet_resnet_v2
     ./launch.sh train imagenet_resnet_v2:resnet152_v2

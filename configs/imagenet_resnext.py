@@ -1,6 +1,7 @@
 """ResNeXt on ImageNet (Xie et al. 2017, "Aggregated Residual Transformations").
 
-Status: not run here.
+Status: not run on ImageNet here. In 200 steps on 2,000 photographs the loss falls from 14.20 to 2.29, and chance is
+2.30 (experiments/jobs/recipe_cards.csv).
 
     ./launch.sh train imagenet_resnext
     ./launch.sh train imagenet_resnext:resnext101_32x4d

@@ -1,6 +1,7 @@
 """Squeeze-and-excitation networks on ImageNet (Hu et al. 2018).
 
-Status: not run here.
+Status: not run on ImageNet here. In 200 steps on 2,000 photographs the loss falls from 16.11 to 2.34, and chance is
+2.30 (experiments/jobs/recipe_cards.csv).
 
     ./launch.sh train imagenet_senet
     ./launch.sh train imagenet_senet:se_resnext50_32x4d

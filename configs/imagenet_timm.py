@@ -1,6 +1,7 @@
 """ResNet-50 on ImageNet with timm's recipes A1, A2 and A3 (Wightman et al. 2021, "ResNet strikes back").
 
-Status: not run here.
+Status: not run on ImageNet here. In 200 steps on 2,000 photographs the loss falls from 0.65 to 0.37
+(experiments/jobs/recipe_cards.csv).
 
     ./launch.sh train imagenet_timm:a1
     ./launch.sh train imagenet_timm:a2

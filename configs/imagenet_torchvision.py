@@ -1,6 +1,7 @@
 """ResNet-50 and others on ImageNet with torchvision's recipe of 2021 (its weights IMAGENET1K_V2).
 
-Status: not run here.
+Status: not run on ImageNet here. In 200 steps on 2,000 photographs the loss falls from 19.98 to 2.35, and chance is
+2.30 (experiments/jobs/recipe_cards.csv).
 
     ./launch.sh train imagenet_torchvision
     ./launch.sh train imagenet_torchvision:resnext101_32x8d

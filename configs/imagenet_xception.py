@@ -1,6 +1,7 @@
 """Xception on ImageNet (Chollet 2017).
 
-Status: not run here.
+Status: not run on ImageNet here. In 200 steps on 2,000 photographs the loss falls from 2.31 to 2.23, and chance is 2.30
+(experiments/jobs/recipe_cards.csv).
 
     ./launch.sh train imagenet_xception
 
