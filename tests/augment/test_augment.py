@@ -96,7 +96,7 @@ def test_shift_moves_down_and_right_and_fills_with_the_mean(rows: int, columns: 
 
 def test_a_statistic_that_is_missing_is_named_and_not_taken_from_the_call() -> None:
     calls, statistics = spec.parse_pipeline("pca_color(0.1)"), {"mean": [0.5] * 3, "std": [0.2] * 3}
-    with pytest.raises(InputError, match="'pca_color' needs 'eigen' of the training split, and its statistics do not"):
+    with pytest.raises(InputError, match="'pca_color' needs 'eigen' of the training split, which its statistics lack"):
         augment.build(calls, "none", statistics, (8, 8, 3))
 
 

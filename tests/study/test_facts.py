@@ -110,7 +110,7 @@ def test_the_verdict_is_that_of_the_numbers_which_are_taught() -> None:
         ({"compute": lambda: {"places": 2, "rounded up": 4}}, "sides: rounded up is 4 as computed, 3 by hand"),
         (
             {"numbers": (Number("places", 2), Number("rounded up", 3))},
-            "sides has no number with a value",
+            "sides: none of its numbers has a value as taught",
         ),
         ({"numbers": (Number("places", 2, "two"), Number("rounded up", 3))}, "'two': expected a rounded number"),
     ],

@@ -145,7 +145,7 @@ def test_a_pupil_goes_on_and_takes_several_steps_at_once(
         ('distill("{teacher}", weight=1.5)', "weight = 1.5: expected float of 0 to 1"),
         ('distill("{teacher}/checkpoints")', "checkpoints is not a run's folder: it has no config.json"),
         ('distill("{teacher}", step="5")', "no checkpoint of step '5'; valid: last, best, 4, 8"),
-        ('distill("{of_two}")', "of_two has 2 classes; the data set 10"),
+        ('distill("{of_two}")', "of_two has 2 classes, but the data set has 10"),
         ('resize(9): distill("{teacher}")', "does not take images of (9, 9, 1): "),
     ],
 )
