@@ -335,4 +335,8 @@ def is_due(step: int, period: float) -> bool:
 
     A period may be fractional: 2.5 gives the steps 3, 5, 8, 10. A period below 1 counts as 1.
     """
-    return step // max(period, 1) > (step - 1) // max(period, 1)
+
+    def count(steps: int) -> int:
+        return math.floor(steps / max(period, 1) * (1 + 1e-12))  # a period rounded up would make an event a step late
+
+    return count(step) > count(step - 1)

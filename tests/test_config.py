@@ -1,7 +1,9 @@
 """Settings: their types and ranges, how a person types them, and what every file in configs/ has to be."""
 
 import dataclasses
+import fractions
 import json
+import math
 import pathlib
 import re
 import subprocess
@@ -280,6 +282,15 @@ def test_config_files_load_in_milliseconds_and_without_jax() -> None:
     """
     done = subprocess.run([sys.executable, "-c", code, *CONFIGS], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
+
+
+@pytest.mark.parametrize("percent", range(1, 101))
+@pytest.mark.parametrize("total", [10, 14, 96, 1000])
+def test_rounding_makes_no_event_late(percent: int, total: int) -> None:
+    period = config.parse_duration(f"{percent}%", epoch=1, total=total)
+    exact = max(fractions.Fraction(percent * total, 100), fractions.Fraction(1))
+    steps = [step for step in range(1, total + 1) if config.is_due(step, period)]
+    assert steps == [math.ceil(i * exact) for i in range(1, math.floor(total / exact) + 1)]
 
 
 @pytest.mark.parametrize(("period", "due"), [(1, 12), (5, 2), (3.5, 3), (0.1, 12), (101.09, 0), (2.4, 5)])

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnnjax import losses, pretrained, spec, summarize
+from cnnjax import losses, metrics, pretrained, spec, summarize
 from cnnjax.config import Config
 from cnnjax.data.build import load
 from cnnjax.distributed import sharding
@@ -47,13 +47,13 @@ def score(
 def accuracy(folder: pathlib.Path, data_dir: str, preprocess: str | None = None) -> float:
     """Returns a run's accuracy on its test split, in [0, 1]; `preprocess` is as in `score`, '' for no operations."""
     scores = score(folder, data_dir, preprocess=preprocess)
-    return float(np.mean(scores.scores.argmax(axis=1) == scores.labels))
+    return float(np.mean(metrics.predictions(scores.scores) == scores.labels))
 
 
 def train_accuracy(folder: pathlib.Path, data_dir: str) -> float:
     """Returns a run's accuracy on its training split, without augmentation, in [0, 1]."""
     scores = score(folder, data_dir, split=pretrained.load(folder).config.train_split)
-    return float(np.mean(scores.scores.argmax(axis=1) == scores.labels))
+    return float(np.mean(metrics.predictions(scores.scores) == scores.labels))
 
 
 def consistency(folder: pathlib.Path, data_dir: str, preprocess: str) -> float:
@@ -61,7 +61,7 @@ def consistency(folder: pathlib.Path, data_dir: str, preprocess: str) -> float:
 
     This is the consistency of Zhang: Making Convolutional Networks Shift-Invariant Again. ICML 2019, sec. 4.1.
     """
-    before, after = (score(folder, data_dir, preprocess=text).scores.argmax(axis=1) for text in ("", preprocess))
+    before, after = (metrics.predictions(score(folder, data_dir, preprocess=text).scores) for text in ("", preprocess))
     return float(np.mean(before == after))
 
 
