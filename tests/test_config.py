@@ -257,7 +257,10 @@ def test_a_wrong_config_file_is_refused(source: str | None, message: str, tmp_pa
         ("configs/digits_lenet.py", "did you mean 'digits_lenet5'?"),
         ("configs/digits_lenet5.py:x", "takes no argument, got 'x'"),
         ("configs", "there is no config 'configs'; "),
-        *((name, f"there is no config {name.partition(':')[0]!r}; valid") for name in (".", "/", "", ":modern")),
+        *(
+            (name, f"there is no config {name.partition(':')[0]!r}; `cnnjax configs` lists all")
+            for name in (".", "/", "", ":modern")
+        ),
         ("pyproject.toml", "pyproject.toml gives no config: expected a .py file with get_config()"),
     ],
 )

@@ -37,7 +37,7 @@ BAD_CALLS = {
     "cifar_resnet20(depth=2)": "depth = 2: expected 6n+2",
     'cifar_resnet20(depth="20")': "depth = '20': expected int",
     "resnet51": "did you mean 'resnet50'?",
-    "tiny": "...; --import=FILE adds your own",
+    "tiny": "`cnnjax models` lists all; --import=FILE adds your own",
     'resnet50(norm="lrn")': "unknown norm 'lrn'; valid: batch, group, none",
     'resnet50(head="dense")': "unknown head 'dense'; valid: conv, fc, gap",
     'resnet50(padding_mode="same")': "unknown padding_mode 'same'; valid: edge, reflect, zeros",
