@@ -7,7 +7,20 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cnnjax.cli import shared
-from cnnjax.errors import InputError
+from cnnjax.errors import InputError, matching, unknown
+
+USES = {  # flag -> the actions that use it; all use --data_dir
+    "source": ("build",),
+    "overwrite": ("build",),
+    "yes": ("remove",),
+    "augment": ("preview",),
+    "count": ("preview",),
+    "seed": ("preview",),
+    "against": ("duplicates",),
+    "similarity": ("duplicates",),
+    "split": ("preview", "duplicates", "label_errors"),
+    "out": ("preview", "duplicates", "label_errors"),
+}
 
 if TYPE_CHECKING:
     from cnnjax.console import Console
@@ -15,7 +28,7 @@ if TYPE_CHECKING:
 
 def add_flags(parser: shared.Parser) -> None:
     """Adds the arguments and flags of `cnnjax data` to its parser."""
-    parser.usage = """cnnjax data list [--data_dir=DIR]
+    parser.usage = """cnnjax data list [NAME|PATTERN] [--data_dir=DIR]
        cnnjax data build NAME [--source=DIR] [--data_dir=DIR] [--overwrite]
        cnnjax data remove NAME [--data_dir=DIR] [--yes]
        cnnjax data preview NAME [--augment=...] [--split=train] [--count=8] [--seed=0] [--out=FILE.png]
@@ -30,7 +43,8 @@ def add_flags(parser: shared.Parser) -> None:
     parser.add_argument("action", choices=tuple(ACTIONS), help="what to do")
     parser.add_argument(
         "names", nargs="*", metavar="NAME",
-        help="a listed data set; or a new name, for a tree of class folders given by --source; or folders of runs",
+        help="a listed data set (list: a part or pattern of names); or a new name, for a tree of class folders given "
+        "by --source; or folders of runs",
     )  # fmt: skip
     parser.add_argument(
         "--source", metavar="DIR", default="", help="build: folder of the original files (default: download them)"
@@ -70,20 +84,29 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
         missing = "folder of a run is missing: cnnjax data label_errors RUN [RUN ...]"
         other = f"data set's name is missing: cnnjax data {args.action} NAME"
         raise shared.UsageError(f"the {missing if args.action == 'label_errors' else other}")
+    defaults = shared.Parser()
+    add_flags(defaults)
+    for flag, actions in USES.items():
+        if args.action not in actions and getattr(args, flag) != defaults.get_default(flag):
+            raise shared.UsageError(f"--{flag} is a flag of {', '.join(actions)}; `data {args.action}` does not use it")
     args.name = args.names[0] if args.names else ""
     console = shared.setup_jax() if args.action == "label_errors" else shared.make_console()
     return ACTIONS[args.action](args, console)
 
 
 def _list(args: argparse.Namespace, console: "Console") -> int:
-    """Runs `cnnjax data list`. Returns the exit status."""
+    """Runs `cnnjax data list`: prints the data sets of these names, or all. Returns the exit status."""
     from rich.table import Column, Table
 
     from cnnjax.data import build
 
     columns = [Column(name, overflow="fold") for name in ("name", "splits", "folder", "description")]
     table = Table(*columns, title="Data sets", title_justify="left")
-    for row in build.available(args.data_dir):
+    rows = {row.name: row for row in build.available(args.data_dir)}
+    names = matching(args.name, rows)
+    if not names:
+        raise unknown("data set", args.name, rows)
+    for row in (rows[name] for name in names):
         splits = ", ".join(f"{name} {count:,}" for name, count in row.splits.items())
         table.add_row(row.name, splits, str(row.path or "not built yet"), row.note)
     console.print(table)

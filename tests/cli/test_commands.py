@@ -74,8 +74,8 @@ def test_the_list_of_networks_as_csv_has_plain_numbers(capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     "command",
     [
-        "configs digits_lenet5", "configs", "data list", "weights", "weights lenet", "weights cnnjax:lenet5.digits",
-        "cache",
+        "configs digits_lenet5", "configs", "data list", "data list mnist", "weights", "weights lenet",
+        "weights cnnjax:lenet5.digits", "cache",
     ],
 )  # fmt: skip
 def test_lists_cut_nothing_at_80_columns(
