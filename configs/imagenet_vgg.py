@@ -1,6 +1,7 @@
 """VGG, configurations A to E, on ImageNet (Simonyan & Zisserman 2015).
 
-Status: not run here.
+Status: not run on ImageNet here. In 200 steps on 2,000 photographs the loss falls from 2.37 to 2.31, and chance is 2.30
+(experiments/jobs/recipe_cards.csv).
 
     ./launch.sh train imagenet_vgg
     ./launch.sh train imagenet_vgg:vgg_a
