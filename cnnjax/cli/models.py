@@ -22,8 +22,6 @@ def add_flags(parser: shared.Parser) -> None:
 def run(args: argparse.Namespace, overrides: list[str]) -> int:
     """Runs `cnnjax models`: prints a table of the networks. `overrides` is empty. Returns the exit status."""
     console = shared.make_console()
-    from rich.table import Table
-
     from cnnjax import tables
     from cnnjax.models import MODELS, list_models
 
@@ -31,24 +29,9 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     if not names:
         raise unknown("model", args.pattern, MODELS)
     rows = [_cells(name, units=not args.format) for name in names]
-    if args.format:
-        for line in tables.FORMATS[args.format](tables.Table(HEADINGS, rows, NAMES)):
-            console.print_line(line)
-        return 0
-    title = f"Networks: {len(names)}"
-    if console.width < MIN_WIDTH:  # room for the numbers only
-        numbers = tables.Table(HEADINGS[:4], [row[:4] for row in rows], NAMES)
-        where = f"papers and published results: in a terminal of {MIN_WIDTH} columns, or with --csv"
-        for line in (title, "", *tables.as_text(numbers, console.width), "", where):
-            console.print_line(line)
-        return 0
-    table = Table(title=title, title_justify="left")
-    for heading in HEADINGS:
-        align = "left" if heading in NAMES else "right"
-        table.add_column(heading, justify=align, no_wrap=heading != HEADINGS[-1])
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+    table = tables.Table(HEADINGS, rows, NAMES)
+    where = f"papers and published results: in a terminal of {MIN_WIDTH} columns, or with --csv"
+    console.print_list(f"Networks: {len(names)}", table, args.format, MIN_WIDTH, where)
     return 0
 
 

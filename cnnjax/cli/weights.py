@@ -48,24 +48,9 @@ def run(args: argparse.Namespace, overrides: list[str]) -> int:
     if not names:
         raise unknown("weights", args.name, rows)
     cells = [_cells(rows[name], units=not args.format) for name in names]
-    if args.format:
-        for line in tables.FORMATS[args.format](tables.Table(HEADINGS, cells, NAMES)):
-            console.print_line(line)
-        return 0
-    title = f"Published weights: {len(names)}"
-    if console.width < MIN_WIDTH:  # room for the numbers only
-        numbers = tables.Table(HEADINGS[:4], [row[:4] for row in cells], NAMES)
-        where = f"networks and licenses: `{shared.command_line('weights', 'NAME')}`, or in {MIN_WIDTH} columns"
-        for line in (title, "", *tables.as_text(numbers, console.width), "", where):
-            console.print_line(line)
-        return 0
-    table = Table(title=title, title_justify="left")
-    for heading in HEADINGS:
-        align = "left" if heading in NAMES else "right"
-        table.add_column(heading, justify=align, no_wrap=heading != HEADINGS[-1], overflow="fold")
-    for row in cells:
-        table.add_row(*row)
-    console.print(table)
+    table = tables.Table(HEADINGS, cells, NAMES)
+    where = f"networks and licenses: `{shared.command_line('weights', 'NAME')}`, or in {MIN_WIDTH} columns"
+    console.print_list(f"Published weights: {len(names)}", table, args.format, MIN_WIDTH, where)
     return 0
 
 
